@@ -1,0 +1,55 @@
+"""The one error that bad input raises, and the sentence it says."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["ConfigError", "did_you_mean"]
+
+
+class ConfigError(ValueError):
+    """Something the user wrote cannot mean what it says.
+
+    ``key`` is the dotted path of the key as the user would type it, so that the sentence can be
+    acted upon; the command prints the sentence alone and exits with code 2.
+
+    >>> print(ConfigError("schedule.gamma", "must be in (0, 1]", 1.5))
+    schedule.gamma must be in (0, 1]. Received: 1.5
+    >>> print(ConfigError("gamma", "must be in (0, 1]", 1.5).under("schedule"))
+    schedule.gamma must be in (0, 1]. Received: 1.5
+    >>> print(ConfigError("trainer.max_epochs", "must be set: a schedule needs a length"))
+    trainer.max_epochs must be set: a schedule needs a length.
+    """
+
+    _nothing = object()
+
+    def __init__(self, key: str, must: str, received: Any = _nothing) -> None:
+        self.key, self.must, self.received = key, must, received
+        tail = "." if received is self._nothing else f". Received: {_short(received)}"
+        super().__init__(" ".join(f"{key} {must}{tail}".split("\n")))
+
+    def under(self, prefix: str) -> ConfigError:
+        """The same error, seen from one level further up: ``gamma`` becomes ``schedule.gamma``."""
+        return ConfigError(f"{prefix}.{self.key}" if self.key else prefix, self.must, self.received)
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """A hint for a misspelt name: the nearest choice where one is near, else all of them.
+
+    >>> did_you_mean("cosin", ["cosine", "step"])
+    "Did you mean 'cosine'? Accepted: cosine, step"
+    >>> did_you_mean("zzz", ["cosine", "step"])
+    'Accepted: cosine, step'
+    """
+    options = sorted(choices)
+    by_folded = {option.lower(): option for option in options}
+    near = difflib.get_close_matches(name.lower(), list(by_folded), n=1, cutoff=0.6)
+    hint = f"Did you mean {by_folded[near[0]]!r}? " if near else ""
+    return f"{hint}Accepted: {', '.join(options)}" if options else hint.rstrip()
+
+
+def _short(value: Any, limit: int = 120) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -93,9 +93,7 @@ class Curve:
         left = None if horizon.steps is None else horizon.steps - before - after
         if left is not None and left < 1:
             key = "warmup.length" if before else "cooldown.length"
-            parts = " + ".join(
-                f"{what} {steps}" for what, steps in (("warmup", before), ("cooldown", after)) if steps
-            )
+            parts = " + ".join(f"{what} {steps}" for what, steps in (("warmup", before), ("cooldown", after)) if steps)
             raise ConfigError(key, f"leaves no step for the schedule: {parts} of {horizon.steps} optimizer steps")
         length = left
         if resolved.length is not None:
@@ -111,6 +109,7 @@ class Curve:
         # Evaluated here once, so that a shape that does not fit its phase is refused before anything runs.
         first = _under(name, lambda: middle(0))
         arrived = _under(name, lambda: middle.final)
+        _under(name, lambda: [] if length is None else resolved.edges(length))
         phases = [middle]
         if warmup is not None and before:
             if (start := getattr(warmup, "start", 0.0)) > 1.0:

@@ -88,7 +88,7 @@ class Schedule:
             if value is None and field.metadata.get("optional"):
                 continue
             if "number" in field.metadata:
-                _check_number(field.name, value, *field.metadata["number"])
+                check_number(field.name, value, *field.metadata["number"])
             elif "duration" in field.metadata:
                 _check_duration(field.name, value, zero=field.metadata["zero"])
 
@@ -207,7 +207,10 @@ class Multistep(Endless):
         return self(n - 1, n)
 
     def edges(self, n: int) -> list[int]:
-        return [int(m) for m in self.milestones if int(m) < n]
+        for i, milestone in enumerate(self.milestones):
+            if int(milestone) >= n:
+                raise ConfigError(f"milestones[{i}]", f"must lie before the end of the schedule, step {n}", milestone)
+        return [int(milestone) for milestone in self.milestones]
 
 
 @dataclass(frozen=True)
@@ -519,7 +522,7 @@ class Cyclic(Endless):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice("mode", self.mode, ("triangular", "triangular2", "exp_range"))
+        check_choice("mode", self.mode, ("triangular", "triangular2", "exp_range"))
         if self.start > self.peak:
             raise ConfigError("start", f"must not be above schedule.peak ({self.peak})", self.start)
 
@@ -571,7 +574,7 @@ class OneCycle(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice("anneal", self.anneal, ("cosine", "linear"))
+        check_choice("anneal", self.anneal, ("cosine", "linear"))
         if not isinstance(self.three_phase, bool):
             raise ConfigError("three_phase", "must be true or false", self.three_phase)
         if (self.momentum_start is None) != (self.momentum_peak is None):
@@ -650,7 +653,7 @@ class Wsd(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice("shape", self.shape, ("sqrt", "linear", "cosine"))
+        check_choice("shape", self.shape, ("sqrt", "linear", "cosine"))
 
     def __call__(self, s: int, n: int) -> float:
         stable = self._stable(n)
@@ -688,7 +691,9 @@ class Piecewise(Schedule):
             raise ConfigError("phases", "must be a list of schedules, each with a length", self.phases)
         for i, phase in enumerate(self.phases):
             if not isinstance(phase, Schedule):
-                raise ConfigError(f"phases[{i}]", "must be a schedule, such as {_target_: lrkit.schedules.Linear}", phase)
+                raise ConfigError(
+                    f"phases[{i}]", "must be a schedule, such as {_target_: lrkit.schedules.Linear}", phase
+                )
             if phase.length is None and i < len(self.phases) - 1:
                 raise ConfigError(f"phases[{i}].length", "must be set: only the last phase may take the rest", None)
         object.__setattr__(self, "phases", tuple(self.phases))
@@ -733,7 +738,7 @@ class Piecewise(Schedule):
         return sorted(e for e in edges if 0 < e < n)
 
 
-def _check_number(name: str, value: Any, over: float | None, low: float | None, high: float | None) -> None:
+def check_number(name: str, value: Any, over: float | None, low: float | None, high: float | None) -> None:
     lower = f"({over:g}, " if over is not None else f"[{low:g}, " if low is not None else ""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(name, "must be a number", value)
@@ -754,6 +759,6 @@ def _check_duration(name: str, value: Any, *, zero: bool = False) -> None:
         raise ConfigError(name, "must be longer than 0", value)
 
 
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(name, f"must be one of {', '.join(choices)}", value)

@@ -1,0 +1,1 @@
+"""Declarative learning rates for PyTorch Lightning."""

@@ -1,0 +1,243 @@
+"""What lrkit does during training: logs rates, feeds reduce-on-plateau, checks metric names, keeps results."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.optim import Optimizer
+
+from lrkit.errors import ConfigError, did_you_mean
+from lrkit.module import scheduler_of
+from lrkit.optim import evaluating, switch_mode
+
+__all__ = ["EvaluationMode", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
+
+
+class RateLog(Callback):
+    """Logs ``lr/<group>``, and ``momentum/<group>`` and ``gain`` where they move; x is the optimizer step.
+
+    At a cadence of its own, whatever the cadence of the losses: always the first step, every edge of the curve, the
+    last step, every change of the gain, and a few hundred places between.
+    """
+
+    points = 400
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        plan = scheduler_of(trainer).plan
+        self.edges = frozenset(plan.curve.edges)
+        steps = plan.horizon.steps
+        self.last = None if steps is None else steps - 1
+        self.every = 50 if steps is None else max(1, steps // self.points)
+        self.seen: tuple[int, float] | None = None
+        if plan.horizon.steps_per_epoch is not None:  # at least one training loss an epoch
+            every = min(trainer.log_every_n_steps, plan.horizon.steps_per_epoch)  # type: ignore[attr-defined]
+            trainer.log_every_n_steps = every  # type: ignore[attr-defined]
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        scheduler = scheduler_of(trainer)
+        t, gain = scheduler.applied, scheduler.total_gain
+        before, self.seen = self.seen, (t, gain)
+        changed = before is None or before[1] != gain
+        if before is not None and before[0] == t:  # mixed precision skipped a step: the same rate once more
+            return
+        if not (changed or t in self.edges or t == self.last or t % self.every == 0):
+            return
+        scheduler.write()
+        values: dict[str, float] = {}
+        for i, group in enumerate(optimizer.param_groups):
+            name = group.get("name", f"group_{i}")
+            values[f"lr/{name}"] = float(group["lr"])
+            if scheduler.plan.momentum is not None:
+                momentum = group["betas"][0] if "betas" in group else group.get("momentum")
+                if momentum is not None:
+                    values[f"momentum/{name}"] = float(momentum)
+        if scheduler.plan.plateau is not None or gain != 1.0:
+            values["gain"] = gain
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=t)
+
+
+class PlateauWatch(Callback):
+    """Shows reduce-on-plateau its metric each time that is new, reduced over all ranks so that all decide alike."""
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self.from_validation = False
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.from_validation = self.monitor in trainer.callback_metrics
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking and (self.from_validation or self.monitor.startswith("val")):
+            self.from_validation = True
+            self._observe(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.from_validation:
+            self._observe(trainer)
+
+    def _observe(self, trainer: Trainer) -> None:
+        scheduler = scheduler_of(trainer)
+        if scheduler.applied < scheduler.plan.warmup_steps or self.monitor not in trainer.callback_metrics:
+            return  # a rate that still rises is no evidence
+        metric = trainer.callback_metrics[self.monitor].detach().to(trainer.strategy.root_device)
+        scheduler.observe(float(trainer.strategy.reduce(metric, reduce_op="mean")))
+
+
+class Monitors(Callback):
+    """Checks, right after the sanity validation, that every monitored metric is logged; and finds the validation loss.
+
+    Args:
+        wanted: config key -> metric name, for each metric that something waits for.
+        best: the checkpoint that keeps the best model; its ``monitor`` is filled in when it is ``auto``.
+    """
+
+    def __init__(self, wanted: Mapping[str, str], best: ModelCheckpoint | None) -> None:
+        self.wanted = dict(wanted)
+        self.best = best
+        self.done = False
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking and not self.done:
+            self._check(trainer)
+
+    def _check(self, trainer: Trainer) -> None:
+        logged = sorted(trainer.callback_metrics)
+        self.done = True
+        for key, name in self.wanted.items():
+            # A training metric is not logged yet; it is looked for when it is needed.
+            if name not in logged and not name.startswith("train"):
+                raise ConfigError(key, f"names a metric that is not logged. {did_you_mean(name, logged)}", name)
+        if self.best is not None and self.best.monitor == "auto":
+            self.best.monitor = validation_loss(logged)
+
+
+def validation_loss(logged: list[str]) -> str | None:
+    """The metric that is the validation loss, by its name; None where there is none."""
+    if "val/loss" in logged:
+        return "val/loss"
+    losses = [name for name in logged if name.startswith("val") and "loss" in name]
+    return losses[0] if losses else None
+
+
+class EvaluationMode(Callback):
+    """Puts optimizers that keep two sets of weights (schedule-free) into the mode that is to be evaluated and saved."""
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.before = [switch_mode(optimizer, training=False) for optimizer in trainer.optimizers]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for optimizer, training in zip(trainer.optimizers, self.before, strict=True):
+            switch_mode(optimizer, training)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for optimizer in trainer.optimizers:  # what is left in memory is what was evaluated
+            switch_mode(optimizer, training=False)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if not any(hasattr(optimizer, "eval") for optimizer in trainer.optimizers):
+            return
+        with ExitStack() as modes:
+            for optimizer in trainer.optimizers:
+                modes.enter_context(evaluating(optimizer))
+            # Copies, because both modes use the same memory: weights and state in the file must belong together.
+            checkpoint["state_dict"] = copy.deepcopy(pl_module.state_dict())
+            if "optimizer_states" in checkpoint:
+                checkpoint["optimizer_states"] = [copy.deepcopy(o.state_dict()) for o in trainer.optimizers]
+
+
+class PlainProgress(Callback):
+    """A line per epoch, at most twenty in a run: progress for pipes and log files."""
+
+    lines = 20
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        every = 1 if epochs is None else -(-epochs // self.lines)
+        done = trainer.current_epoch + 1
+        if not trainer.is_global_zero or (done % every and done != epochs):
+            return
+        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        said = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        scheduler = scheduler_of(trainer)
+        rate = scheduler.plan.lr(scheduler.plan.groups[0], max(scheduler.applied - 1, 0), scheduler.total_gain)
+        of = f"/{epochs}" if epochs else ""
+        print(f"epoch {done}{of}  step {trainer.global_step}  lr {rate:.4g}  {said}", flush=True)
+
+
+class Results(Callback):
+    """Keeps final and best metrics: ``metrics.json`` in the run's folder, and hyper-parameters for TensorBoard.
+
+    Args:
+        folder: the run's folder.
+        hparams: flat names and scalars that describe the run.
+        best: the checkpoint whose monitor says what "best" means.
+    """
+
+    def __init__(self, folder: Path, hparams: Mapping[str, Any], best: ModelCheckpoint | None) -> None:
+        self.folder, self.hparams, self.best = folder, dict(hparams), best
+        self.final: dict[str, float] = {}
+        self.at_best: dict[str, float] = {}
+        self.best_step: int | None = None
+        self.best_epoch: int | None = None
+        self.seconds = 0.0
+
+    @property
+    def monitor(self) -> str | None:
+        return None if self.best is None or self.best.monitor == "auto" else self.best.monitor
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.begun = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        monitor = self.monitor
+        if monitor is None or monitor not in metrics or not math.isfinite(metrics[monitor]):
+            return
+        sign = 1.0 if self.best is None or self.best.mode == "min" else -1.0
+        if not self.at_best or sign * metrics[monitor] < sign * self.at_best[monitor]:
+            self.at_best = metrics
+            self.best_step, self.best_epoch = trainer.global_step, trainer.current_epoch
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seconds = time.perf_counter() - self.begun
+        self.final = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if trainer.is_global_zero:
+            summary = {f"final/{name}": value for name, value in self.final.items()}
+            summary |= {f"best/{name}": value for name, value in self.at_best.items()}
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.log_hyperparams(self.hparams, summary, step=trainer.global_step)
+
+    def as_json(self, trainer: Trainer, status: str) -> dict[str, Any]:
+        """The content of ``metrics.json``."""
+        return {
+            "status": status,
+            "monitor": self.monitor,
+            "steps": trainer.global_step,
+            "epochs": trainer.current_epoch,
+            "seconds": round(self.seconds, 3),
+            "final": self.final,
+            "best": {"step": self.best_step, "epoch": self.best_epoch, **self.at_best},
+        }
+
+    def save(self, trainer: Trainer, status: str) -> None:
+        """Write ``metrics.json``."""
+        if trainer.is_global_zero:
+            text = json.dumps(self.as_json(trainer, status), indent=2, allow_nan=True)
+            (self.folder / "metrics.json").write_text(text + "\n")

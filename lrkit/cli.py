@@ -1,0 +1,265 @@
+"""The command ``lrkit``. Each part is loaded when it is asked for: ``--help`` and ``show`` never wait for torch."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import tempfile
+import traceback
+import zlib
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lrkit.errors import ConfigError, did_you_mean
+
+__all__ = ["entry", "main"]
+
+HELP = """\
+lrkit: declarative learning rates for PyTorch Lightning
+
+  lrkit train [overrides]    train; -m sweeps: lrkit train -m schedule=step,cosine
+  lrkit show  [overrides]    the plan and its curve, without data or torch; format=text|csv|json|png
+
+An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr=0.05
+  lrkit train --help         every group, option and key
+  lrkit --version
+"""
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+COMMANDS = ("train", "show")
+
+# Hydra's flags that print something and run nothing.
+_INFORMING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
+
+
+def entry() -> None:
+    """What the console script calls."""
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = OK
+    sys.exit(code)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line; the result is the exit code."""
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print(HELP, end="")
+        return OK
+    if argv[0] == "--version":
+        print(metadata.version("lrkit"))
+        return OK
+    command, rest = argv[0], list(argv[1:])
+    if os.getcwd() not in sys.path:  # models and data of the user's own, as `python -m` would find them
+        sys.path.append(os.getcwd())
+    try:
+        if command == "show":
+            return _show(rest)
+        if command == "train":
+            return _train(rest)
+        if command == "join":  # a process that a running `lrkit train` started for one more device
+            return _join(Path(rest[0]))
+        raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")
+    except ConfigError as error:
+        print(f"lrkit: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("lrkit: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _show(argv: list[str]) -> int:
+    from lrkit import config as configs
+    from lrkit import show
+    from lrkit.overrides import expand
+
+    flags, overrides, config_dir = _split(argv)
+    for flag in flags:
+        if flag not in ("-m", "--multirun"):
+            raise ConfigError(flag, "is not a flag of lrkit show: it takes -m and --config-dir")
+    form = "text"
+    for override in [o for o in overrides if o.startswith("format=")]:
+        form = override.partition("=")[2]
+        overrides.remove(override)
+    if form not in show.FORMATS:
+        raise ConfigError("format", f"is not a format. {did_you_mean(form, show.FORMATS)}", form)
+    plans = {}
+    for chosen in expand(overrides) if flags else [overrides]:
+        swept = [o for o in chosen if o not in overrides]
+        plans[_label(swept) or "lr"] = configs.plan(configs.compose(chosen, config_dir))
+    if form == "png":
+        folder = Path("outputs") / "show"
+        path = show.picture(plans, _unused(folder, ".png"))
+        print(path)
+        return OK
+    writers = {"text": show.text, "csv": show.csv, "json": show.as_json}
+    for label, plan in plans.items():
+        if len(plans) > 1:
+            print(f"# {label}")
+        print(writers[form](plan), end="")
+    return OK
+
+
+def _train(argv: list[str]) -> int:
+    """Check everything first, then let Hydra run it: one job, or a sweep of jobs."""
+    from lrkit import config as configs
+    from lrkit.overrides import parse
+
+    if "--experimental-rerun" in argv:
+        raise ConfigError("--experimental-rerun", "is refused: it would execute what the file says")
+    flags, overrides, config_dir = _split(argv)
+    sweep = bool({"-m", "--multirun"} & set(flags))
+    informing = any(flag.partition("=")[0] in _INFORMING for flag in flags)
+    own_folder: list[str] = []
+    if not informing:
+        (configs.check_sweep if sweep else _check_one)(overrides, config_dir)
+        if _global_rank() > 0:
+            return _follow(overrides, config_dir)
+        if not any(o.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for o in overrides):
+            kind, parent = ("sweep", "sweeps") if sweep else ("run", "runs")
+            own_folder = [f"hydra.{kind}.dir={_new_folder(Path('outputs') / parent)}"]
+        if sweep:  # a job is named by what differs
+            same = ",".join(o.key_or_group for o in parse(overrides) if not o.is_sweep_override())
+            own_folder.append(f"hydra.job.config.override_dirname.exclude_keys=[{same}]")
+    return _hydra([*argv, *own_folder])
+
+
+def _check_one(overrides: list[str], config_dir: str | None) -> None:
+    from lrkit import config as configs
+
+    configs.check(configs.compose(overrides, config_dir))
+
+
+def _hydra(argv: list[str]) -> int:
+    """Hand a checked command line to Hydra; a job that fails is reported at once and does not end a sweep."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig, OmegaConf
+
+    from lrkit.config import CONF_DIR, VERSION_BASE
+
+    OmegaConf.register_new_resolver("lrkit.name", _folder_name, replace=True)
+    failures: list[BaseException] = []
+
+    def job(config: DictConfig) -> dict[str, Any]:
+        settings = HydraConfig.get()
+        sweep = settings.mode == RunMode.MULTIRUN
+        if sweep:
+            print(f"\n# job {settings.job.num}: {settings.job.override_dirname}", flush=True)
+        from lrkit.train import run
+
+        plain = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(plain, dict)
+        try:
+            result = run({str(k): v for k, v in plain.items()}, Path(settings.runtime.output_dir))
+        except Exception as error:
+            if not sweep:
+                failures.append(error)
+                return {"status": "failed"}
+            if isinstance(error, ConfigError):
+                print(f"lrkit: {error}", file=sys.stderr)
+            else:
+                traceback.print_exc()
+            failures.append(error)
+            return {"status": "failed"}
+        return {"status": result.status, **result.final}
+
+    saved = sys.argv
+    sys.argv = [saved[0], *argv]
+    try:
+        hydra.main(config_path=str(CONF_DIR), config_name="train", version_base=VERSION_BASE)(job)()
+    finally:
+        sys.argv = saved
+    if failures and not {"-m", "--multirun"} & set(argv):
+        raise failures[0]
+    if failures:
+        print(f"lrkit: {len(failures)} job(s) of the sweep failed", file=sys.stderr)
+    return FAILED if failures else OK
+
+
+def _folder_name(text: str) -> str:
+    """A folder's name for a job: what it overrides, without separators, and not too long for a file system."""
+    name = "".join(c if c.isalnum() or c in "=,.+-_%" else "-" for c in str(text))
+    if len(name) <= 120:
+        return name
+    return f"{name[:110]}-{zlib.crc32(name.encode()):08x}"
+
+
+def _join(folder: Path) -> int:
+    """One more process of a run: the config is the one that the first process resolved."""
+    import json
+
+    from lrkit.train import run
+
+    run(json.loads((folder / "config.json").read_text()), folder, quiet=True)
+    return OK
+
+
+def _follow(overrides: list[str], config_dir: str | None) -> int:
+    """A process that a cluster or torchrun started beside the first: it trains along, and writes nothing."""
+    from lrkit import config as configs
+    from lrkit.train import run
+
+    with tempfile.TemporaryDirectory() as folder:
+        run(configs.compose(overrides, config_dir), Path(folder), quiet=True)
+    return OK
+
+
+def _global_rank() -> int:
+    """Which process of a distributed run this is, as launchers say it."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if (rank := os.environ.get(name, "")).isdigit():
+            return int(rank)
+    return 0
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
+    """Flags, overrides, and the folder of the user's own configs."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    config_dir: str | None = None
+    words = iter(argv)
+    for word in words:
+        name, has_value, value = word.partition("=")
+        if not word.startswith("-"):
+            overrides.append(word)
+        elif name in ("--config-dir", "-cd"):
+            config_dir = value if has_value else next(words, None)
+            if config_dir is None or not Path(config_dir).is_dir():
+                raise ConfigError("--config-dir", "must be an existing folder", config_dir)
+        elif name in ("--cfg", "-c", "--info", "-i", "--package", "-p", "--config-name", "-cn") and not has_value:
+            flags.append(f"{name}={next(words, '')}")
+        else:
+            flags.append(word)
+    return flags, overrides, config_dir
+
+
+def _new_folder(parent: Path) -> str:
+    """A folder that did not exist before: named by the time, made exclusively, so that no two runs share it."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    parent.mkdir(parents=True, exist_ok=True)
+    for attempt in itertools.count():
+        folder = parent / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return str(folder)
+    raise AssertionError
+
+
+def _unused(folder: Path, ending: str) -> Path:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return next(p for n in itertools.count() if not (p := folder / f"{stamp}{f'-{n}' if n else ''}{ending}").exists())
+
+
+def _label(swept: Sequence[str]) -> str:
+    """What tells one of several apart: the values alone where one key is swept."""
+    return swept[0].partition("=")[2] if len(swept) == 1 else " ".join(swept)

@@ -1,0 +1,124 @@
+"""A plan inside a LightningModule: lrkit's own module around any network, and any existing one unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lrkit import groups as grouping
+from lrkit import optim
+from lrkit.errors import ConfigError
+from lrkit.plan import GroupRate, Plan
+from lrkit.scheduler import PlanScheduler
+
+__all__ = ["Supervised", "Wiring", "configure", "scheduler_of"]
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What ``configure_optimizers`` needs: how to plan, which optimizer, which parameter groups.
+
+    Args:
+        planner: the plan, once a trainer knows how long the run is.
+        planned: told the plan once the parameter groups are known too.
+        target: class path of the optimizer.
+        options: its options but the rate.
+        rules: the node ``param_groups``.
+        unfused: why a fused implementation must not be used, if so.
+    """
+
+    planner: Callable[[Trainer], Plan]
+    planned: Callable[[Trainer, Plan], None]
+    target: str
+    options: Mapping[str, Any]
+    rules: Mapping[str, Any]
+    unfused: str | None = None
+
+
+def configure(module: LightningModule, wiring: Wiring) -> LightningModule:
+    """Replace the module's ``configure_optimizers`` by one that follows the plan. Nothing else is touched."""
+
+    def configure_optimizers(self: LightningModule) -> OptimizerLRSchedulerConfig:
+        groups = grouping.split(self, wiring.rules)
+        rates = [GroupRate(group.name, group.lr_scale, group.weight_decay) for group in groups]
+        plan = wiring.planner(self.trainer).with_groups(rates)
+        wiring.planned(self.trainer, plan)
+        optimizer = optim.build(
+            wiring.target,
+            wiring.options,
+            [group.options(plan.base(group.lr_scale)) for group in groups],
+            unfused=wiring.unfused,
+        )
+        scheduler = PlanScheduler(optimizer, plan)
+        scheduler.write()
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    module.configure_optimizers = MethodType(configure_optimizers, module)  # type: ignore[method-assign]
+    return module
+
+
+def scheduler_of(trainer: Trainer) -> PlanScheduler:
+    """The scheduler that ``configure`` gave to a trainer."""
+    for config in trainer.lr_scheduler_configs:
+        if isinstance(config.scheduler, PlanScheduler):
+            return config.scheduler
+    raise ConfigError("model", "must leave its optimizers to lrkit: no plan is attached to this trainer")
+
+
+class Supervised(LightningModule):
+    """A network with a loss: logs ``train/loss``, ``val/loss`` and, for classes, ``val/accuracy``.
+
+    Args:
+        model: maps inputs ``x`` of shape ``(batch, ...)`` to logits ``(batch, [time,] classes)`` or values
+            ``(batch, [targets])``.
+        loss: ``cross_entropy`` (nats a target) or ``mse``.
+    """
+
+    def __init__(self, model: nn.Module, loss: str = "cross_entropy") -> None:
+        super().__init__()
+        if loss not in ("cross_entropy", "mse"):
+            raise ConfigError("data.loss", "must be cross_entropy or mse", loss)
+        self.model = model
+        self.loss = loss
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.model(x)
+        return result
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        loss, _ = self._measure(batch)
+        self.log("train/loss", loss.detach(), batch_size=len(batch[0]))
+        return loss
+
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: str, batch: Sequence[Tensor]) -> None:
+        loss, accuracy = self._measure(batch)
+        options: dict[str, Any] = {"on_epoch": True, "sync_dist": True, "batch_size": len(batch[0])}
+        self.log(f"{stage}/loss", loss, **options)
+        if accuracy is not None:
+            self.log(f"{stage}/accuracy", accuracy, **options)
+
+    def _measure(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Loss and, for classes outside of training, accuracy."""
+        x, y = batch
+        out = self(x)
+        if self.loss == "mse":
+            return F.mse_loss(out.view_as(y) if out.numel() == y.numel() else out, y), None
+        logits, classes = out.flatten(0, -2), y.flatten()
+        loss = F.cross_entropy(logits, classes)
+        if self.training:
+            return loss, None
+        return loss, (logits.argmax(-1) == classes).to(torch.get_default_dtype()).mean()

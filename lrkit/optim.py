@@ -1,0 +1,251 @@
+"""From a node of YAML to an optimizer: found, checked, and in the fastest implementation that the device has."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from lrkit.errors import ConfigError, did_you_mean
+from lrkit.families import FAMILIES, family, option
+
+__all__ = ["build", "check", "evaluating", "resolve", "switch_mode"]
+
+#: The packages of the extra ``lrkit[optim]``.
+EXTRA = ("pytorch_optimizer", "schedulefree")
+#: How an optimizer computes, which is a matter of the machine, not of what it computes.
+IMPLEMENTATION = ("fused", "foreach")
+
+#: The range of an argument, whatever the optimizer. What has none here is checked for its type, then by the class.
+RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(("betas", "adamw_betas", "momentum", "dampening", "rho", "beta3"),
+                    (" in [0, 1)", lambda x: 0 <= x < 1)),
+    **dict.fromkeys(("weight_decay", "lr_decay", "momentum_decay", "initial_accumulator_value", "weight_lr_power", "r"),
+                    (" >= 0", lambda x: 0 <= x < math.inf)),
+    **dict.fromkeys(("eps", "adamw_eps", "d", "d0", "d_coef", "final_lr", "gamma", "trust_coefficient"),
+                    (" > 0", lambda x: 0 < x < math.inf)),
+    **dict.fromkeys(("k", "ns_steps"), (" that is whole and >= 1", lambda x: isinstance(x, int) and x >= 1)),
+    "alpha": (" in [0, 1]", lambda x: 0 <= x <= 1),
+}  # fmt: skip
+
+
+def build(
+    target: str,
+    options: Mapping[str, Any],
+    groups: list[dict[str, Any]],
+    *,
+    unfused: str | None = None,
+) -> Optimizer:
+    """Build the optimizer that a configuration describes.
+
+    Where the options name neither ``fused`` nor ``foreach``, the fastest implementation is chosen: fused if the
+    class has it and it works on the devices and dtypes at hand; otherwise, on a CPU, plain loops, which are two to
+    four times as fast there as batched operations; otherwise the class's own default. The choice is the machine's,
+    so loading a state dict does not undo it.
+
+    Args:
+        target: class path of a subclass of ``torch.optim.Optimizer``.
+        options: its arguments, but for the parameters and ``lr``.
+        groups: what ``torch.optim`` calls parameter groups: ``params``, ``name``, ``lr`` and, where a group has its
+            own, ``weight_decay`` (``None`` counts as absent).
+        unfused: why the fused implementation must not be used, if it must not. Lightning refuses it with gradient
+            clipping under ``16-mixed``; sparse gradients (``torch.nn.Embedding(sparse=True)``) have none, and cannot be
+            told from the parameters. It is an error to have set ``fused: true`` then.
+
+    Raises:
+        ConfigError: for anything the class would refuse, and for arguments it would silently swallow.
+    """
+    cls, arguments = check(target, options)
+    groups = [{key: value for key, value in group.items() if value is not None} for group in groups]
+    _check_groups(target, cls, groups)
+    if unfused and arguments.get("fused"):
+        raise ConfigError("optimizer.fused", f"must not be true: {unfused}")
+    arguments["lr"] = groups[0]["lr"]
+    chosen = arguments | _implementation(cls, arguments, groups, may_fuse=not unfused)
+    try:
+        optimizer: Optimizer = cls(groups, **chosen)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError("optimizer", f"is refused by {target}: {error}".rstrip(".")) from error
+    optimizer.register_load_state_dict_pre_hook(_keep_implementation)
+    return optimizer
+
+
+def check(target: str, options: Mapping[str, Any]) -> tuple[type[Optimizer], dict[str, Any]]:
+    """The class and its arguments, checked as ``build`` checks them, which needs no parameters.
+
+    Names must be the class's own, values of the right kind and in the usual range, lists become tuples.
+
+    Raises:
+        ConfigError: naming the key, such as ``optimizer.betas``.
+    """
+    cls = resolve(target)
+    defaults = _defaults(cls)
+    for name in options:
+        if name not in defaults:
+            raise ConfigError(f"optimizer.{name}", f"is unknown to {cls.__name__}. {did_you_mean(name, defaults)}")
+    if options.get("warmup_steps"):  # schedulefree's: it would multiply the rate where nobody sees it
+        raise ConfigError("optimizer.warmup_steps", "must stay 0: choose warmup=linear", options["warmup_steps"])
+    return cls, {name: _value(name, value, defaults[name]) for name, value in options.items()}
+
+
+def resolve(target: str) -> type[Optimizer]:
+    """The class that ``target`` names. Modules are imported for it, but nothing is called.
+
+    Raises:
+        ConfigError: if there is no such class, its package is not installed, or it is not an optimizer.
+    """
+    key = "optimizer._target_"
+    module_name, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    package = module_name.partition(".")[0]
+    # Nothing in Python's own library is an optimizer, and importing some of it does things.
+    if not package or package in sys.stdlib_module_names:
+        raise ConfigError(key, "must be the full path of a subclass of torch.optim.Optimizer", target)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name == package and package in EXTRA:
+            raise ConfigError(
+                f"optimizer={option(target)}", f"needs the package {package}: pip install 'lrkit[optim]'"
+            ) from None
+        missing = error.name or module_name
+        kind = "package" if "." not in missing else "module"
+        raise ConfigError(key, f"needs the {kind} {missing}, which cannot be found", target) from None
+    found = getattr(module, name, None)
+    if found is None:
+        # What lrkit knows of the module, for pytorch_optimizer has 128 optimizers; else whatever is there.
+        known = [path.rpartition(".")[2] for path in FAMILIES if path.startswith(f"{module_name}.")]
+        known = known or [each for each, value in vars(module).items() if _is_optimizer(value)]
+        raise ConfigError(key, f"{module_name} has no {name}. {did_you_mean(name, known)}")
+    if not _is_optimizer(found):
+        raise ConfigError(key, "must be a subclass of torch.optim.Optimizer", target)
+    cls: type[Optimizer] = found
+    return cls
+
+
+def switch_mode(optimizer: Optimizer, training: bool) -> bool:
+    """Put a schedule-free optimizer into training or evaluation mode; do nothing to any other.
+
+    Such an optimizer moves the weights between the point where gradients are taken and their average, which is what
+    is to be evaluated and saved (Defazio et al. 2024, arXiv:2405.15682).
+
+    Returns:
+        Whether it was in training mode before.
+    """
+    if not (hasattr(optimizer, "train") and hasattr(optimizer, "eval")):
+        return True
+    before = bool(optimizer.param_groups[0].get("train_mode", True))
+    optimizer.train() if training else optimizer.eval()
+    return before
+
+
+@contextmanager
+def evaluating(optimizer: Optimizer) -> Iterator[None]:
+    """Evaluate or save inside of this: see ``switch_mode``. Afterwards the mode is what it was before."""
+    before = switch_mode(optimizer, training=False)
+    try:
+        yield
+    finally:
+        switch_mode(optimizer, training=before)
+
+
+def _is_optimizer(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
+
+
+def _defaults(cls: type[Optimizer]) -> dict[str, Any]:
+    """The arguments that a class spells out. A ``**kwargs`` is none: it would swallow a misspelt name."""
+    named = list(inspect.signature(cls).parameters.values())[1:]  # the first one is the parameters
+    return {each.name: each.default for each in named if each.kind is not each.VAR_KEYWORD and each.name != "lr"}
+
+
+def _value(name: str, value: Any, default: Any) -> Any:
+    """``value`` if it is of the default's kind and in the argument's range."""
+    limits, holds = RANGES.get(name, ("", lambda x: True))
+    many = isinstance(value, Sequence) and not isinstance(value, str)
+    if isinstance(default, tuple):
+        # An entry may be none where the default's is: Adafactor's eps.
+        fine = many and len(value) == len(default) and all(
+            (x is None and y is None) or (_is_number(x) and holds(x)) for x, y in zip(value, default, strict=True)
+        )  # fmt: skip
+        must = f"be {({2: 'two', 3: 'three'}).get(len(default), len(default))} numbers{limits}"
+    elif value is None and default is None:
+        fine, must = True, ""
+    elif isinstance(default, bool) or name in IMPLEMENTATION:
+        fine, must = isinstance(value, bool), "be true or false"
+    elif isinstance(default, (int, float)) or name in RANGES:
+        fine, must = _is_number(value) and holds(value), f"be a number{limits}"
+    else:
+        fine, must = True, ""
+    if not fine:
+        raise ConfigError(f"optimizer.{name}", f"must {must}", value)
+    return tuple(value) if many else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _check_groups(target: str, cls: type[Optimizer], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what a class would take without a word and then not do."""
+    known = family(target)
+    rates = {group["name"]: group["lr"] for group in groups}
+    if known and known.one_rate and len(set(rates.values())) > 1:
+        must = f"must give every group the same lr_scale: {cls.__name__} has one rate for them all"
+        raise ConfigError("param_groups", must, rates)
+    own = [group["name"] for group in groups if group.get("weight_decay")]
+    if own and "weight_decay" not in _defaults(cls):
+        raise ConfigError("param_groups", f"must set no weight_decay: {cls.__name__} has none", own)
+
+
+def _implementation(
+    cls: type[Optimizer], arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], *, may_fuse: bool
+) -> dict[str, bool]:
+    """The fastest implementation, as arguments; empty for the class's default."""
+    accepted = _defaults(cls)
+    kinds = {(parameter.device, parameter.dtype) for group in groups for parameter in group["params"]}
+    asked = [name for name in IMPLEMENTATION if arguments.get(name) is not None]
+    if asked:
+        if arguments.get("fused") and not _fuses(cls, arguments, kinds):
+            where = ", ".join(sorted(f"{dtype} on {device}" for device, dtype in kinds))
+            raise ConfigError("optimizer.fused", f"must not be true: {cls.__name__} cannot do it for {where}")
+        return {}
+    if "fused" in accepted and may_fuse and _fuses(cls, dict(arguments) | {"fused": True}, kinds):
+        return {"fused": True}
+    if "foreach" in accepted and all(device.type == "cpu" for device, _ in kinds):
+        return {"foreach": False}
+    return {}
+
+
+def _fuses(cls: type[Optimizer], arguments: Mapping[str, Any], kinds: set[tuple[torch.device, torch.dtype]]) -> bool:
+    """Whether fused works, found out by a step on one number per device and dtype.
+
+    torch has no public list, and its constructors accept ``fused=True`` for devices on which the first step raises.
+    """
+    probes = [torch.zeros(1, device=device, dtype=dtype) for device, dtype in kinds]
+    for probe in probes:
+        probe.grad = torch.zeros_like(probe)
+    try:
+        cls(probes, **arguments).step()
+    except RuntimeError:  # which NotImplementedError is, too
+        return False
+    return True
+
+
+def _keep_implementation(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Before a state dict is loaded: leave how to compute as this machine has it.
+
+    Otherwise a checkpoint written on another device could ask for a kernel that this one lacks, or bring back a
+    fused step that ``unfused`` ruled out.
+    """
+    groups = [
+        saved | {name: here[name] for name in IMPLEMENTATION if name in here}
+        for saved, here in zip(state["param_groups"], optimizer.param_groups, strict=False)
+    ]
+    return state | {"param_groups": groups}

@@ -1,0 +1,250 @@
+"""The plan: every factor of every learning rate of a run, resolved before anything runs.
+
+    lr[group, t] = base_lr * batch_scale * group_scale[group] * curve(t) * gain(t)
+
+``t`` counts applied optimizer steps. All factors but ``gain`` are pure; the plan holds them, prints as a table, saves
+as JSON, and is the one place where the product is formed: what it says is what the optimizer gets, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from lrkit.curve import Curve
+from lrkit.errors import ConfigError
+from lrkit.families import family, remarks
+from lrkit.horizon import Horizon
+from lrkit.plateau import Plateau
+from lrkit.scaling import BatchScale
+from lrkit.schedules import Constant, OneCycle, Schedule
+from lrkit.schedules import Plateau as HeldUntilPlateau
+
+__all__ = ["GroupRate", "Plan", "resolve"]
+
+SANE_LR = (1e-8, 10.0)
+
+
+@dataclass(frozen=True)
+class GroupRate:
+    """A named parameter group: the factor of its rate, and its weight decay where that is its own."""
+
+    name: str
+    lr_scale: float = 1.0
+    weight_decay: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved run. See ``resolve``."""
+
+    optimizer: str
+    base_lr: float
+    scale: BatchScale
+    horizon: Horizon
+    curve: Curve
+    groups: tuple[GroupRate, ...] = (GroupRate("default"),)
+    momentum: Curve | None = None
+    plateau: Plateau | None = None
+    warnings: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
+
+    def base(self, lr_scale: float = 1.0) -> float:
+        """The constant part of a group's rate."""
+        return self.base_lr * self.scale.factor * lr_scale
+
+    def lr(self, group: GroupRate, step: int, gain: float = 1.0) -> float:
+        """The learning rate of ``group`` at applied optimizer step ``step``."""
+        return self.base(group.lr_scale) * self.curve(step) * gain
+
+    def with_groups(self, groups: Sequence[GroupRate]) -> Plan:
+        """The same plan for the groups that a model turned out to have."""
+        return dataclasses.replace(self, groups=tuple(groups))
+
+    @property
+    def warmup_steps(self) -> int:
+        """Optimizer steps of warmup."""
+        first = self.curve.phases[0]
+        return first.length or 0 if first.name == "warmup" else 0
+
+    def rate_line(self) -> str:
+        """The sentence about the base rate: ``lr 0.4 = 0.1 x 4 (linear: batch 1024 / base 256)``."""
+        if self.scale.rule == "none":
+            return f"lr {self.base_lr:g}"
+        return f"lr {self.base():.6g} = {self.base_lr:g} x {self.scale}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain containers: the config it came from, and what it resolved to."""
+        return {
+            "optimizer": self.optimizer,
+            "base_lr": self.base_lr,
+            "batch_scale": dataclasses.asdict(self.scale),
+            "horizon": {
+                **{name: getattr(self.horizon, name) for name in ("steps", "steps_per_epoch", "batch_size")},
+                "sources": dict(self.horizon.sources),
+            },
+            "groups": [dataclasses.asdict(group) for group in self.groups],
+            "phases": [
+                {
+                    "name": phase.name,
+                    "first_step": first,
+                    "steps": phase.length,
+                    "schedule": {"name": type(phase.schedule).__name__, **_plain(phase.schedule)},
+                    "scale": phase.scale,
+                    "lr": {
+                        group.name: {
+                            "first": self.base(group.lr_scale) * phase(0),
+                            "peak": self.base(group.lr_scale) * self.curve.peak(i),
+                            "last": self.lr(group, first + phase.length - 1) if phase.length else None,
+                        }
+                        for group in self.groups
+                    },
+                }
+                for i, (first, phase) in enumerate(zip(self.curve.starts, self.curve.phases, strict=True))
+            ],
+            "momentum": None
+            if self.momentum is None
+            else {"first": self.momentum(0), "lowest": min(self.momentum(e) for e in self.momentum.edges)},
+            "plateau": None if self.plateau is None else dataclasses.asdict(self.plateau),
+            "warnings": list(self.warnings),
+            "config": dict(self.config),
+        }
+
+
+def resolve(
+    *,
+    lr: Any,
+    schedule: Schedule,
+    horizon: Horizon,
+    optimizer: str = "",
+    momentum: float | None = None,
+    warmup: Schedule | None = None,
+    cooldown: Schedule | None = None,
+    plateau: Plateau | None = None,
+    scale: BatchScale | None = None,
+    groups: Sequence[GroupRate] = (GroupRate("default"),),
+    warnings: Sequence[str] = (),
+    allow_extreme_lr: bool = False,
+    config: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Resolve a run into its plan.
+
+    Args:
+        lr: base learning rate, > 0.
+        schedule, warmup, cooldown: the parts of the curve.
+        horizon: the length of the run.
+        optimizer: class path, for remarks on pairs that make no sense.
+        momentum: the optimizer's momentum (``betas[0]`` of the Adam family); None where it has none.
+        plateau: reduce on plateau, on top of the curve.
+        scale: the factor of the batch-size rule.
+        groups: names and factors of the parameter groups.
+
+    Raises:
+        ConfigError: where the parts cannot mean what they say.
+    """
+    check_lr(lr, allow_extreme_lr)
+    if isinstance(schedule, HeldUntilPlateau) and plateau is None:
+        raise ConfigError("plateau", "must be set with schedule=plateau: use plateau=reduce, or schedule=constant")
+    curve = Curve.build(schedule, horizon, warmup=warmup, cooldown=cooldown)
+    cycled = schedule.momentum() if isinstance(schedule, OneCycle) else None
+    notes = [*warnings]
+    if cycled is not None and not momentum:
+        notes.append(f"momentum is not cycled: {_short(optimizer) or 'the optimizer'} runs without momentum")
+        cycled = None
+    scale = scale or BatchScale()
+    notes += _remarks(optimizer, lr * scale.factor, schedule, cooldown, curve, scale)
+    return Plan(
+        optimizer=optimizer,
+        base_lr=float(lr),
+        scale=scale,
+        horizon=horizon,
+        curve=curve,
+        groups=tuple(groups),
+        momentum=None if cycled is None else _beside(cycled, horizon, curve),
+        plateau=plateau,
+        warnings=tuple(notes),
+        config=config or {},
+    )
+
+
+def check_lr(lr: Any, allow_extreme: bool = False) -> None:
+    """Refuse what cannot be a base rate, in one line that says what can."""
+    key = "optimizer.lr"
+    if lr is None:
+        raise ConfigError(key, "must be set to a positive number", lr)
+    if isinstance(lr, list | tuple):
+        raise ConfigError(key, "takes one number, not a list; to sweep: -m optimizer.lr=0.1,0.2", lr)
+    if isinstance(lr, bool) or not isinstance(lr, int | float):
+        hint = "; drop the quotes" if isinstance(lr, str) and _is_number(lr) else ""
+        raise ConfigError(key, f"must be a number{hint}", lr)
+    if not math.isfinite(lr) or lr < 0:
+        raise ConfigError(key, "must be a finite number > 0", lr)
+    if lr == 0:
+        raise ConfigError(key, "must be > 0: with 0 nothing would train", lr)
+    low, high = SANE_LR
+    if not allow_extreme and not low <= lr <= high:
+        raise ConfigError(key, f"must be in [{low:g}, {high:g}]; if it is meant, say allow_extreme_lr=true", lr)
+
+
+def _beside(cycled: Schedule, horizon: Horizon, lr: Curve) -> Curve:
+    """Momentum's curve laid beside the rate's: held during warmup and cooldown."""
+    before = next((p.length for p in lr.phases if p.name == "warmup"), None)
+    after = next((p.length for p in lr.phases if p.name == "cooldown"), None)
+    curve = Curve.build(
+        cycled,
+        horizon,
+        warmup=Constant(start=1.0, length=before) if before else None,
+        cooldown=Constant(length=after) if after else None,
+        name="momentum",
+    )
+    if after:  # a Constant has no start that follows the curve; hold what was reached
+        held = dataclasses.replace(curve.phases[-1], schedule=Constant(start=curve.phases[-2].final))
+        curve = Curve((*curve.phases[:-1], held))
+    return curve
+
+
+def _remarks(
+    optimizer: str, lr: float, schedule: Schedule, cooldown: Schedule | None, curve: Curve, scale: BatchScale
+) -> list[str]:
+    """One line for each thing that is legal but hardly meant."""
+    decays = not isinstance(schedule, Constant) or cooldown is not None
+    lines = remarks(optimizer, lr, decays) if optimizer else []
+    known = family(optimizer) if optimizer else None
+    if scale.rule == "linear" and known is not None and known.kind == "adaptive":
+        lines.append(f"linear batch-size scaling is a rule for SGD; {_short(optimizer)} is usually scaled by sqrt")
+    if curve(0) == 0.0:
+        lines.append("step 0 is a no-op: its learning rate is 0")
+    for first, phase in zip(curve.starts, curve.phases, strict=True):
+        if phase.name == "cooldown" and phase(0) == 0.0:
+            lines.append(f"the cooldown does nothing: the rate is 0 when it begins at step {first}")
+    every, middle = getattr(schedule, "every", None), next(p for p in curve.phases if p.name == "schedule")
+    if type(schedule).__name__ == "Step" and middle.length is not None and not middle.schedule.edges(middle.length):
+        lines.append(f"the rate never drops: schedule.every ({every}) is not shorter than the schedule")
+    return lines
+
+
+def _plain(schedule: Schedule) -> dict[str, Any]:
+    """A resolved schedule as plain containers, the phases of a piecewise one included."""
+    plain: dict[str, Any] = {}
+    for part in dataclasses.fields(schedule):
+        value = getattr(schedule, part.name)
+        if isinstance(value, tuple) and value and isinstance(value[0], Schedule):
+            value = [{"name": type(inner).__name__, **_plain(inner)} for inner in value]
+        plain[part.name] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def _short(optimizer: str) -> str:
+    return optimizer.rpartition(".")[2]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

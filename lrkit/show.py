@@ -1,0 +1,196 @@
+"""A plan made visible: as text, as CSV, as JSON, as a picture. Rich and matplotlib are loaded when used."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from lrkit.plan import Plan
+
+__all__ = ["closing", "csv", "picture", "sketch", "text"]
+
+FORMATS = ("text", "csv", "json", "png")
+
+
+def text(plan: Plan, *, curve: bool = True) -> str:
+    """The plan as a page of text: the rate, the horizon, the phases, the groups, warnings, and the curve drawn."""
+    return _printed(*_page(plan, curve))
+
+
+def announce(plan: Plan) -> None:
+    """Print the plan, without its curve, before training."""
+    from rich.console import Console
+
+    Console(soft_wrap=True, highlight=False).print(*_page(plan, curve=False), sep="\n")
+
+
+def csv(plan: Plan) -> str:
+    """A header, and a row for each optimizer step: ``step``, ``lr/<group>`` ..., then each driven hyper-parameter.
+
+    Numbers are written so that reading them gives the same bits.
+    """
+    if plan.horizon.steps is None:
+        raise ConfigError("horizon.steps", "must be set to list a run whose end is not known")
+    names = [f"lr/{group.name}" for group in plan.groups]
+    if plan.momentum is not None:
+        names += [f"momentum/{group.name}" for group in plan.groups]
+    rows = [",".join(["step", *names])]
+    for step in range(plan.horizon.steps):
+        values = [plan.lr(group, step) for group in plan.groups]
+        if plan.momentum is not None:
+            values += [plan.momentum(step)] * len(plan.groups)
+        rows.append(",".join([str(step), *map(repr, values)]))
+    return "\n".join(rows) + "\n"
+
+
+def as_json(plan: Plan) -> str:
+    """The plan as JSON."""
+    return json.dumps(plan.to_json(), indent=2, default=str) + "\n"
+
+
+def picture(plans: Mapping[str, Plan], path: Path) -> Path:
+    """Draw learning rates over optimizer steps: up to six curves in one frame, more in a frame each.
+
+    Args:
+        plans: label -> plan.
+        path: where to write; the ending chooses the kind (png, svg, pdf).
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError("format", "=png needs the package matplotlib: pip install 'lrkit[plot]'") from None
+    own_frames = len(plans) > 6
+    columns = min(4, len(plans)) if own_frames else 1
+    rows = math.ceil(len(plans) / columns) if own_frames else 1
+    size = (2.6 * columns, 1.75 * rows) if own_frames else (6.4, 3.6)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=own_frames, sharey=own_frames)
+    for i, (label, plan) in enumerate(plans.items()):
+        ax = axes[i // columns][i % columns] if own_frames else axes[0][0]
+        steps = range(plan.horizon.require("steps", "format"))
+        for group in plan.groups:
+            name = label if len(plan.groups) == 1 else f"{label} {group.name}".strip()
+            style: dict[str, Any] = {"lw": 1.5} if not own_frames else {"lw": 1.5, "color": "C0"}
+            ax.plot(steps, [plan.lr(group, step) for step in steps], label=name, **style)
+        if own_frames:
+            ax.set_title(label, fontsize=9)
+            ax.tick_params(labelsize=7)
+    for ax in axes.flat[len(plans) :] if own_frames else ():
+        ax.set_visible(False)
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.set_ylim(bottom=0)
+        ax.margins(x=0.01)
+    figure.supxlabel("optimizer step", fontsize=9)
+    figure.supylabel("learning rate", fontsize=9)
+    if not own_frames and (len(plans) > 1 or len(next(iter(plans.values())).groups) > 1):
+        axes[0][0].legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
+    """The curve of the rate in block characters, or an empty string where the run has no known end."""
+    steps = plan.horizon.steps
+    if steps is None:
+        return ""
+    rates = [plan.base() * plan.curve(x * (steps - 1) // max(1, width - 1)) for x in range(width)]
+    top = max(rates) or 1.0
+    levels = [round(rate / top * height * 8) for rate in rates]
+    label = f"{top:.3g}"
+    lines = []
+    for row in range(height, 0, -1):
+        cells = "".join(" ▁▂▃▄▅▆▇█"[max(0, min(8, level - 8 * (row - 1)))] for level in levels)
+        lines.append(f"{label if row == height else '0' if row == 1 else '':>9} {cells}")
+    lines.append(f"{'':>9} 0{f'step {steps - 1}':>{width - 1}}")
+    return "\n".join(lines)
+
+
+def closing(folder: Path, final: Mapping[str, float], best: Mapping[str, float], seconds: float) -> None:
+    """Print how the run ended and where everything is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("metric")
+    table.add_column("best", justify="right")
+    table.add_column("final", justify="right")
+    for name in sorted({*final, *best}):
+        table.add_row(name, *(f"{m[name]:.4g}" if name in m else "" for m in (best, final)))
+    console.print()
+    console.print(table)
+    console.print(f"\n{seconds:.1f} s; everything is in {_shown(folder)}")
+    console.print(f"curves: tensorboard --logdir {_shown(folder)}")
+
+
+def _shown(folder: Path) -> str:
+    """A path as short as it can be said from here."""
+    try:
+        return str(folder.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)
+
+
+def _page(plan: Plan, curve: bool) -> list[RenderableType]:
+    from rich.table import Table
+    from rich.text import Text
+
+    optimizer = plan.optimizer.rpartition(".")[2]
+    page: list[RenderableType] = [Text(f"{plan.rate_line()}   {optimizer}".rstrip())]
+    page += [Text(line) for line in _horizon_lines(plan)]
+    table = Table(box=None, pad_edge=False)
+    for column in ("phase", "shape", "steps", "group", "first", "peak", "last"):
+        table.add_column(column, justify="left" if column in ("phase", "shape", "group") else "right")
+    for i, (first, phase) in enumerate(zip(plan.curve.starts, plan.curve.phases, strict=True)):
+        last = None if phase.length is None else first + phase.length - 1
+        for j, group in enumerate(plan.groups):
+            base = plan.base(group.lr_scale)
+            rates = (plan.lr(group, first), base * plan.curve.peak(i), None if last is None else plan.lr(group, last))
+            about = (
+                phase.name,
+                type(phase.schedule).__name__.lower(),
+                f"{first}-{'' if last is None else last}",
+            )
+            table.add_row(
+                *(about if j == 0 else ("", "", "")), group.name, *("" if r is None else f"{r:.4g}" for r in rates)
+            )
+    page.append(table)
+    if plan.momentum is not None:
+        low = min(plan.momentum(e) for e in plan.momentum.edges)
+        page.append(Text(f"momentum from {plan.momentum(0):g} to {low:g} and back, at the edges of the cycle"))
+    if plan.plateau is not None:
+        p = plan.plateau
+        page.append(Text(f"gain x {p.factor:g} when {p.monitor} has not improved for more than {p.patience} checks"))
+    if curve and (drawn := sketch(plan)):
+        page.append(Text(drawn))
+    page += [Text(f"note: {warning}", style="yellow") for warning in plan.warnings]
+    return page
+
+
+def _horizon_lines(plan: Plan) -> list[str]:
+    horizon, lines = plan.horizon, []
+    for name, unit in (("steps", "steps"), ("steps_per_epoch", "steps an epoch"), ("batch_size", "samples a step")):
+        value = getattr(horizon, name)
+        if value is not None:
+            lines.append(f"{value} {unit} ({horizon.sources.get(name, 'given')})")
+    return ["; ".join(lines) or "the end of the run is not known"]
+
+
+def _printed(*page: RenderableType) -> str:
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), soft_wrap=True, width=120, highlight=False)
+    console.print(*page, sep="\n")
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()

@@ -1,0 +1,266 @@
+"""Training: from a config to a finished run in its folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint, RichProgressBar
+from torch import nn
+
+from lrkit import config as configs
+from lrkit import optim, show
+from lrkit.callbacks import EvaluationMode, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.errors import ConfigError
+from lrkit.module import Supervised, Wiring, configure, scheduler_of
+from lrkit.plan import Plan
+
+__all__ = ["Run", "run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    status: str
+    folder: Path
+    plan: Plan
+    final: Mapping[str, float]
+    best: Mapping[str, float]
+    monitor: str | None
+
+
+def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
+    """Train as ``config`` says, and leave everything in ``folder``.
+
+    Args:
+        config: what ``lrkit.config.compose`` returned.
+        folder: the run's own folder, which exists.
+        quiet: print nothing.
+
+    Raises:
+        ConfigError: the config cannot mean what it says; nothing was trained.
+    """
+    declared = configs.check(config)
+    node, rules = config["optimizer"], config["param_groups"]
+    target, options = str(node["_target_"]), {k: v for k, v in node.items() if k not in ("_target_", "lr")}
+    optim.check(target, options)
+    _hush_lightning()
+    seed_everything(config["seed"], workers=True, verbose=False)
+
+    data = _data(config)
+    module = _module(config, data)
+    notes = []
+    if type(module).configure_optimizers is not LightningModule.configure_optimizers:
+        notes.append(f"{type(module).__name__}.configure_optimizers is replaced by this plan")
+
+    def planner(trainer: Trainer) -> Plan:
+        return _exact_plan(config, trainer, declared, notes)
+
+    def planned(trainer: Trainer, plan: Plan) -> None:
+        if trainer.is_global_zero:
+            (folder / "plan.json").write_text(json.dumps(plan.to_json(), indent=2, default=str) + "\n")
+            if not quiet:
+                show.announce(plan)
+
+    (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n")
+    configure(module, Wiring(planner, planned, target, options, rules, _why_unfused(config["trainer"])))
+    best, last = _checkpoints(config, folder)
+    results = Results(folder, _hparams(config), best)
+    listeners = [*_own_callbacks(config, best), *(c for c in (best, last) if c is not None), results]
+    trainer = _trainer(config, folder, listeners)
+    with _workers_rejoin(folder):
+        try:
+            trainer.fit(module, datamodule=data)
+        except SystemExit:
+            if not trainer.interrupted:
+                raise
+            results.save(trainer, "interrupted")
+            raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
+
+    plan = scheduler_of(trainer).plan
+    results.save(trainer, "done")
+    if trainer.is_global_zero and not quiet:
+        show.closing(folder, results.final, results.at_best, results.seconds)
+    return Run("done", folder, plan, results.final, results.at_best, results.monitor)
+
+
+def _exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:
+    """The plan by what the trainer found: batches, devices, accumulation."""
+    steps = trainer.estimated_stepping_batches  # loads the data
+    batches = trainer.num_training_batches
+    counted = None if batches == float("inf") else int(batches)
+    known = {**config, "data": {**config["data"], "batch_size": _batch_size(config, trainer)}}
+    plan = configs.plan(known, world=trainer.world_size, batches=counted, notes=notes)
+    finite = steps != float("inf") and steps > 0
+    if finite and plan.horizon.steps != steps:
+        raise ConfigError(
+            "horizon.steps", f"must be what the run will take, {int(steps)} optimizer steps", plan.horizon.steps
+        )
+    if declared is not None and declared.horizon != plan.horizon:
+        was, now = declared.horizon, plan.horizon
+        raise ConfigError(
+            "data.train_samples",
+            f"does not match the data: {was.steps} steps ({was.steps_per_epoch} an epoch) were planned,"
+            f" {now.steps} ({now.steps_per_epoch}) are there",
+            config["data"].get("train_samples"),
+        )
+    return plan
+
+
+def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
+    """Samples in a batch of one device: as configured, or as the loader of a foreign data module has it."""
+    configured = config["data"].get("batch_size")
+    if configured is not None:
+        return int(configured)
+    found = getattr(trainer.train_dataloader, "batch_size", None)
+    return found if isinstance(found, int) else None
+
+
+def _data(config: Mapping[str, Any]) -> LightningDataModule:
+    node = {k: v for k, v in config["data"].items() if not (v is None and k in ("batch_size", "train_samples"))}
+    accepted = configs.arguments(node, "data")
+    if "train_samples" in node and "train_samples" not in accepted:
+        node.pop("train_samples")  # declared for the plan; not an argument of a foreign data module
+    data = configs.build(node, "data")
+    if not isinstance(data, LightningDataModule):
+        raise ConfigError("data._target_", "must be a LightningDataModule", config["data"].get("_target_"))
+    return data
+
+
+def _module(config: Mapping[str, Any], data: LightningDataModule) -> LightningModule:
+    """The user's LightningModule as it is, or lrkit's own around their network."""
+    node = dict(config["model"])
+    if any(node.get(name) == "auto" for name in ("inputs", "outputs")):
+        data.prepare_data()
+        data.setup("fit")
+        for name in ("inputs", "outputs"):
+            if node.get(name) == "auto":
+                if not hasattr(data, name):
+                    raise ConfigError(f"model.{name}", f"must be set: {type(data).__name__} does not say it", "auto")
+                node[name] = getattr(data, name)
+    model = configs.build(node, "model")
+    if isinstance(model, LightningModule):
+        return model
+    if not isinstance(model, nn.Module):
+        raise ConfigError("model._target_", "must be a torch.nn.Module or a LightningModule", node.get("_target_"))
+    return Supervised(model, getattr(data, "loss", "cross_entropy"))
+
+
+def _checkpoints(config: Mapping[str, Any], folder: Path) -> tuple[ModelCheckpoint | None, ModelCheckpoint | None]:
+    """The best model by the monitored metric, and the last state. Two files, for the one is not the other."""
+    trainer = config["trainer"]
+    if not trainer.get("enable_checkpointing", True) or trainer.get("fast_dev_run"):
+        return None, None
+    common: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
+    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
+    if trainer.get("limit_val_batches") == 0:
+        return None, last
+    monitor = str(config["monitor"])
+    mode = "max" if any(word in monitor for word in ("acc", "f1", "auc")) else "min"
+    return ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **common), last
+
+
+def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> list[Callback]:
+    wanted = {} if config["monitor"] == "auto" or best is None else {"monitor": config["monitor"]}
+    if config["plateau"]:
+        wanted["plateau.monitor"] = config["plateau"]["monitor"]
+    callbacks: list[Callback] = [Monitors(wanted, best), EvaluationMode(), RateLog()]
+    if config["plateau"]:
+        callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
+    for name, node in config["callbacks"].items():
+        callback = configs.build(node, f"callbacks.{name}")
+        if isinstance(callback, GradientAccumulationScheduler):
+            raise ConfigError(
+                f"callbacks.{name}", "changes accumulation during the run, so no step count can be planned:"
+                " use trainer.accumulate_grad_batches", "GradientAccumulationScheduler"
+            )  # fmt: skip
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks.{name}._target_", "must be a Lightning callback", node.get("_target_"))
+        callbacks.append(callback)
+    return callbacks
+
+
+def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback]) -> Trainer:
+    options = dict(config["trainer"])
+    options["accumulate_grad_batches"] = configs.accumulation(config, configs.world_of(options)[0])
+    bar = options.pop("enable_progress_bar")
+    if bar is None:
+        bar = sys.stderr.isatty()
+        if not bar:
+            callbacks = [*callbacks, PlainProgress()]
+    if bar:
+        callbacks = [*callbacks, RichProgressBar(leave=False)]
+    loggers = [_logger(node, f"logger.{name}", folder) for name, node in config["logger"].items()]
+    try:
+        return Trainer(
+            **options,
+            enable_progress_bar=bool(bar),
+            callbacks=callbacks,
+            logger=loggers or False,
+            default_root_dir=folder,
+        )
+    except (ValueError, TypeError, RuntimeError) as error:  # MisconfigurationException is no subclass of one
+        raise ConfigError("trainer", f"was refused by Lightning: {str(error).splitlines()[0]}".rstrip(".")) from error
+
+
+def _logger(node: Mapping[str, Any], key: str, folder: Path) -> Any:
+    return configs.build({**node, **({"save_dir": str(folder)} if node.get("save_dir") == "auto" else {})}, key)
+
+
+def _why_unfused(trainer: Mapping[str, Any]) -> str | None:
+    if trainer.get("gradient_clip_val") and str(trainer.get("precision")) in ("16", "16-mixed"):
+        return "Lightning does not clip gradients of a fused optimizer under 16-mixed"
+    return None
+
+
+def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What describes a run, flat and scalar: the same keys for every run of a sweep that changes only values."""
+    flat: dict[str, Any] = {"seed": config["seed"], "data.batch_size": config["data"].get("batch_size")}
+    for section in ("optimizer", "schedule", "warmup", "cooldown", "plateau", "batch_scaling"):
+        node = config[section]
+        flat[section] = str(node.get("_target_", node.get("rule", "none"))).rpartition(".")[2]
+        for name, value in node.items():
+            if name != "_target_" and value is not None:
+                flat[f"{section}.{name}"] = value if isinstance(value, int | float | str) else str(value)
+    return {name: value for name, value in flat.items() if value is not None}
+
+
+def _hush_lightning() -> None:
+    """Keep Lightning's announcements off the screen; its warnings stay."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        "The number of training batches .* is smaller than the logging interval",  # lrkit sets the interval itself
+        r".*isinstance\(treespec, LeafSpec\)",  # between Lightning and torch
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+@contextmanager
+def _workers_rejoin(folder: Path) -> Iterator[None]:
+    """Processes that Lightning starts for further devices run the resolved config, never the command line again.
+
+    Lightning repeats ``sys.argv``; with Hydra's it would compose anew, resolve ``${now:}`` anew and, under ``-m``,
+    start a second sweep. So for the time of the fit the command line is: join the run in this folder.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    argv, hydra = sys.argv, HydraConfig.instance().cfg
+    if "LOCAL_RANK" not in os.environ:
+        sys.argv = [argv[0], "join", str(folder)]
+        HydraConfig.instance().cfg = None
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        HydraConfig.instance().cfg = hydra

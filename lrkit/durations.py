@@ -92,7 +92,7 @@ class Duration:
         Raises:
             ConfigError: where the horizon does not know what the unit needs; it names the key to set.
         """
-        per_unit: int | Fraction | None = 1
+        per_unit: int | Fraction = 1
         if self.unit == "share":
             per_unit = horizon.require("steps", key)
         elif self.unit == "epochs":

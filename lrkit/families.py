@@ -67,7 +67,6 @@ FAMILIES: dict[str, Family] = {
     "pytorch_optimizer.AdaBelief": _ADAM,
     "pytorch_optimizer.AdaBound": _ADAM,
     "pytorch_optimizer.AdaFactor": _ADAM,
-    "pytorch_optimizer.AdaMuon": _MATRIX,
     "pytorch_optimizer.Adan": _ADAM,
     "pytorch_optimizer.AdEMAMix": _ADAM,
     "pytorch_optimizer.CAME": _ADAM,

@@ -212,7 +212,7 @@ def _implementation(
     kinds = {(parameter.device, parameter.dtype) for group in groups for parameter in group["params"]}
     asked = [name for name in IMPLEMENTATION if arguments.get(name) is not None]
     if asked:
-        if arguments.get("fused") and not _fuses(cls, arguments, kinds):
+        if arguments.get("fused") and not arguments.get("foreach") and not _fuses(cls, arguments, kinds):
             where = ", ".join(sorted(f"{dtype} on {device}" for device, dtype in kinds))
             raise ConfigError("optimizer.fused", f"must not be true: {cls.__name__} cannot do it for {where}")
         return {}
@@ -233,7 +233,7 @@ def _fuses(cls: type[Optimizer], arguments: Mapping[str, Any], kinds: set[tuple[
         probe.grad = torch.zeros_like(probe)
     try:
         cls(probes, **arguments).step()
-    except RuntimeError:  # which NotImplementedError is, too
+    except (RuntimeError, TypeError, ValueError):  # the last two are about other arguments: the real one will say it
         return False
     return True
 

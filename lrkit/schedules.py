@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from lrkit.horizon import Horizon
 
 __all__ = [
-    "Constant", "Cosine", "Cyclic", "Endless", "Exponential", "InverseSqrt", "InverseTime", "Linear", "Multistep", "OneCycle",
-    "Piecewise", "Plateau", "Polynomial", "Restarts", "Rex", "Schedule", "Sqrt", "Step", "Wsd",
+    "Constant", "Cosine", "Cyclic", "Endless", "Exponential", "InverseSqrt", "InverseTime", "Linear", "Multistep",
+    "OneCycle", "Piecewise", "Plateau", "Polynomial", "Restarts", "Rex", "Schedule", "Sqrt", "Step", "Wsd",
 ]  # fmt: skip
 
 
@@ -687,7 +687,7 @@ class Piecewise(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.phases, str) or not isinstance(self.phases, Sequence) or not self.phases:
+        if not isinstance(self.phases, list | tuple) or not self.phases:
             raise ConfigError("phases", "must be a list of schedules, each with a length", self.phases)
         for i, phase in enumerate(self.phases):
             if not isinstance(phase, Schedule):

@@ -155,7 +155,7 @@ def test_groups_keep_their_own_decay_and_the_callers_stay_untouched() -> None:
         ("no_such_package.Adam", "optimizer._target_ needs the package no_such_package, which cannot be found"),
         ("torch.nn.Linear", "optimizer._target_ must be a subclass of torch.optim.Optimizer"),
         ("torch.optim.Optimizer", "optimizer._target_ must be a subclass of torch.optim.Optimizer"),
-        ("torch.optim.adam", "optimizer._target_ must be a subclass of torch.optim.Optimizer"),
+        ("torch.optim.lr_scheduler", "optimizer._target_ must be a subclass of torch.optim.Optimizer"),
         ("torch.hub.load", "optimizer._target_ must be a subclass of torch.optim.Optimizer"),
         ("AdamW", "optimizer._target_ must be the full path of a subclass of torch.optim.Optimizer"),
         ("os.system", "optimizer._target_ must be the full path of a subclass of torch.optim.Optimizer"),
@@ -216,7 +216,7 @@ def test_a_missing_package_is_named_with_what_installs_it(target: str, monkeypat
         ("adafactor", {"beta2_decay": "x"}, "optimizer.beta2_decay must be a number. Received: 'x'"),
         ("ranger", {"k": 2.5}, "optimizer.k must be a number that is whole and >= 1. Received: 2.5"),
         ("sgd", {"nesterov": True}, "optimizer is refused by torch.optim.SGD: Nesterov momentum requires"),
-        ("adamw", {"fused": True, "foreach": True}, "optimizer.fused must not be true with foreach"),
+        ("adamw", {"fused": True, "foreach": True}, "optimizer is refused by torch.optim.AdamW: `fused` and `foreach`"),
         ("schedule_free_sgd", {"warmup_steps": 5}, "optimizer.warmup_steps must stay 0: choose warmup=linear"),
     ],
 )

@@ -8,6 +8,8 @@ from typing import Any
 
 __all__ = ["ConfigError", "did_you_mean"]
 
+_MANY = 24  # names that still make one readable line
+
 
 class ConfigError(ValueError):
     """Something the user wrote cannot mean what it says.
@@ -27,8 +29,9 @@ class ConfigError(ValueError):
 
     def __init__(self, key: str, must: str, received: Any = _nothing) -> None:
         self.key, self.must, self.received = key, must, received
-        tail = "." if received is self._nothing else f". Received: {_short(received)}"
-        super().__init__(" ".join(f"{key} {must}{tail}".split("\n")))
+        stop = "" if must.endswith((".", "?", "!")) else "."
+        tail = "" if received is self._nothing else f" Received: {_short(received)}"
+        super().__init__(" ".join(f"{key} {must}{stop}{tail}".split("\n")))
 
     def under(self, prefix: str) -> ConfigError:
         """The same error, seen from one level further up: ``gamma`` becomes ``schedule.gamma``."""
@@ -47,6 +50,8 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     by_folded = {option.lower(): option for option in options}
     near = difflib.get_close_matches(name.lower(), list(by_folded), n=1, cutoff=0.6)
     hint = f"Did you mean {by_folded[near[0]]!r}? " if near else ""
+    if near and len(options) > _MANY:
+        return f"{hint}There are {len(options)}"
     return f"{hint}Accepted: {', '.join(options)}" if options else hint.rstrip()
 
 

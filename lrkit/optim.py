@@ -152,7 +152,7 @@ def evaluating(optimizer: Optimizer) -> Iterator[None]:
     try:
         yield
     finally:
-        switch_mode(optimizer, training=before)
+        switch_mode(optimizer, training=True)
 
 
 def _is_optimizer(value: Any) -> bool:
@@ -239,13 +239,17 @@ def _fuses(cls: type[Optimizer], arguments: Mapping[str, Any], kinds: set[tuple[
 
 
 def _keep_implementation(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Before a state dict is loaded: leave how to compute as this machine has it.
+    """Before a state dict is loaded: leave how to compute as this machine has it, and compare the groups' names.
 
     Otherwise a checkpoint written on another device could ask for a kernel that this one lacks, or bring back a
-    fused step that ``unfused`` ruled out.
+    fused step that ``unfused`` ruled out; and torch, which goes by position, would take one group for another.
     """
-    groups = [
-        saved | {name: here[name] for name in IMPLEMENTATION if name in here}
-        for saved, here in zip(state["param_groups"], optimizer.param_groups, strict=False)
-    ]
-    return state | {"param_groups": groups}
+    saved, here = state["param_groups"], optimizer.param_groups
+    names = [group.get("name") for group in here]
+    if all("name" in group for group in saved) and [group["name"] for group in saved] != names:
+        must = f"must make the groups that the checkpoint has: {', '.join(group['name'] for group in saved)}"
+        raise ConfigError("param_groups", must, names)
+    if len(saved) != len(here):
+        return state  # torch says what is wrong
+    how = [{name: group[name] for name in IMPLEMENTATION if name in group} for group in here]
+    return state | {"param_groups": [theirs | ours for theirs, ours in zip(saved, how, strict=True)]}

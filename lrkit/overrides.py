@@ -38,6 +38,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         key, equals, value = text.partition("=")
         if not equals and not text.startswith("~"):
             raise ConfigError(text, f"has no value: write {text}=...")
+        if equals and not value:
+            raise ConfigError(key, f"has no value: write {key}=...")
         if key != key.strip() or value.startswith(" "):
             raise ConfigError(key.strip(), f"must be written without spaces: {key.strip()}={value.strip()}", text)
         try:
@@ -103,6 +105,11 @@ def explained(error: Exception, parsed: Sequence[Override], config_name: str = "
         key = override.key_or_group
         known = key in keys or any(k.startswith(f"{key}.") for k in keys)
         if not known and key not in _groups() and not key.startswith("hydra.") and override.type == OverrideType.CHANGE:
+            section = key.partition(".")[0]
+            if section in _groups() and section in keys:  # chosen, and empty: such as warmup=none
+                options = GlobalHydra.instance().config_loader().get_group_options(section)
+                others = ", ".join(name for name in options if name != "none")
+                return ConfigError(key, f"is not a key of {section}=none: choose {section}={others}".replace(", ", " | "))
             return ConfigError(key, f"is not a key. {nearest(key, keys)}")
     return plain
 

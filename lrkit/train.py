@@ -15,6 +15,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lrkit import config as configs
@@ -209,7 +210,7 @@ def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback])
             logger=loggers or False,
             default_root_dir=folder,
         )
-    except (ValueError, TypeError, RuntimeError) as error:  # MisconfigurationException is no subclass of one
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise ConfigError("trainer", f"was refused by Lightning: {str(error).splitlines()[0]}".rstrip(".")) from error
 
 

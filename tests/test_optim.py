@@ -46,7 +46,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> Non
     x, y = torch.randn(16, 4, generator=generator), torch.randint(0, 3, (16,), generator=generator)
     for _ in range(steps):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
+        nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
@@ -74,6 +74,20 @@ class TestEveryOption:
         for key, value in weights(model).items():
             assert value.isfinite().all(), key
             assert not torch.equal(value, before[key]), key
+
+    def test_goes_downhill_from_the_first_step(self, name: str) -> None:
+        # pytorch_optimizer 4.1's Ranger climbs for 5 steps, unless told to degenerate to SGD there.
+        model = mlp()
+        optimizer = optimizer_of(model, name)
+        for _ in range(5):  # the 6th is where Ranger looks back
+            before = weights(model)
+            train(model, optimizer, 1)
+            slope = sum(
+                float((parameter.grad * (parameter.detach() - before[key])).sum())
+                for key, parameter in model.named_parameters()
+                if parameter.grad is not None
+            )
+            assert slope < 0
 
     def test_moves_nothing_at_rate_zero(self, name: str) -> None:
         model = mlp()
@@ -303,6 +317,14 @@ def test_a_checkpoint_does_not_change_the_implementation(wrote: bool, reads: boo
     train(again, optimizer, 1)
 
 
+def test_a_checkpoint_of_other_groups_is_refused() -> None:
+    split_up, whole = optimizer_of(mlp(), "adamw", HEAD), optimizer_of(mlp(), "adamw")
+    with pytest.raises(ConfigError, match="param_groups must make the groups that the checkpoint has: head, default"):
+        whole.load_state_dict(split_up.state_dict())
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        whole.load_state_dict(torch.optim.AdamW([{"params": [p]} for p in mlp().parameters()]).state_dict())
+
+
 def test_fused_computes_the_same() -> None:
     one, two = mlp(), mlp()
     train(one, optimizer_of(one, "adamw"), 10)
@@ -359,7 +381,7 @@ def test_orthogonalize_evens_out_singular_values_and_keeps_directions(shape: tup
 
 
 def test_muon_is_torchs_for_matrices_and_adamw_for_the_rest() -> None:
-    options = {"lr": 0.01, "weight_decay": 0.1}
+    options: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1}
     ours, matrix, rest = (mlp() for _ in range(3))
     muon = Muon(ours.parameters(), **options)
     adamw = torch.optim.AdamW(rest.parameters(), betas=(0.9, 0.95), **options)
@@ -388,7 +410,7 @@ def test_muon_runs_the_closure_and_the_hooks() -> None:
     def closure() -> float:
         loss = model(torch.ones(1, 4)).square().sum()
         loss.backward()
-        return loss.item()
+        return float(loss)
 
     assert muon.step(closure) > 0
     assert seen == [1]

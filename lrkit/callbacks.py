@@ -136,6 +136,10 @@ def validation_loss(logged: list[str]) -> str | None:
 class EvaluationMode(Callback):
     """Puts optimizers that keep two sets of weights (schedule-free) into the mode that is to be evaluated and saved."""
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for optimizer in trainer.optimizers:
+            switch_mode(optimizer, training=True)
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.before = [switch_mode(optimizer, training=False) for optimizer in trainer.optimizers]
 

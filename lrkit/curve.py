@@ -98,6 +98,8 @@ class Curve:
         length = left
         if resolved.length is not None:
             length = int(resolved.length)
+            if length < 1:
+                raise ConfigError(f"{name}.length", "must be longer than 0", schedule.length)
             if left is not None and length > left:
                 raise ConfigError(f"{name}.length", f"must be at most the {left} steps that are left", length)
         elif left is None and resolved.bounded:
@@ -114,15 +116,17 @@ class Curve:
         if warmup is not None and before:
             if (start := getattr(warmup, "start", 0.0)) > 1.0:
                 raise ConfigError("warmup.start", "must be in [0, 1], as a share of the schedule's first value", start)
-            rising = dataclasses.replace(warmup, **({"end": 1.0} if hasattr(warmup, "end") else {}))
+            top = {"end": 1.0} if hasattr(warmup, "end") else {}
+            rising = _under("warmup", lambda: dataclasses.replace(warmup, **top))
             phases.insert(0, Phase("warmup", _under("warmup", lambda: rising.resolved(horizon)), before, first))
         if cooldown is not None and after:
             if length is not None and left is not None and length < left:
                 phases.append(Phase("hold", Constant(start=arrived), left - length))
-            end = getattr(cooldown, "end", 0.0)
+            end = getattr(cooldown, "end", None) or 0.0
             if end > arrived:
                 raise ConfigError("cooldown.end", f"must not be above {arrived:g}, where the cooldown begins", end)
-            falling = dataclasses.replace(cooldown, **({"start": arrived} if hasattr(cooldown, "start") else {}))
+            top = {"start": arrived} if hasattr(cooldown, "start") else {}
+            falling = _under("cooldown", lambda: dataclasses.replace(cooldown, **top))
             phases.append(Phase("cooldown", _under("cooldown", lambda: falling.resolved(horizon)), after))
         return cls(tuple(phases))
 
@@ -161,7 +165,8 @@ class Curve:
         part = self.phases[phase]
         if part.length is None:
             return part(0)
-        places = {0, *part.schedule.edges(part.length), part.length - 1}
+        edges = part.schedule.edges(part.length)
+        places = {0, *edges, *(e - 1 for e in edges), part.length - 1}  # on both sides of a jump
         return max(part(s) for s in places)
 
     def values(self, steps: Sequence[int] | None = None) -> list[float]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -110,4 +111,4 @@ class Duration:
 
 
 def _plain(value: Fraction) -> str:
-    return f"{float(value):.12g}"
+    return f"{Decimal(value.numerator) / Decimal(value.denominator):f}"

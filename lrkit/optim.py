@@ -152,7 +152,7 @@ def evaluating(optimizer: Optimizer) -> Iterator[None]:
     try:
         yield
     finally:
-        switch_mode(optimizer, training=True)
+        switch_mode(optimizer, training=before)
 
 
 def _is_optimizer(value: Any) -> bool:

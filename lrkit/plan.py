@@ -21,7 +21,7 @@ from lrkit.families import family, remarks
 from lrkit.horizon import Horizon
 from lrkit.plateau import Plateau
 from lrkit.scaling import BatchScale
-from lrkit.schedules import Constant, OneCycle, Schedule
+from lrkit.schedules import Constant, Multistep, OneCycle, Schedule, Step
 from lrkit.schedules import Plateau as HeldUntilPlateau
 
 __all__ = ["GroupRate", "Plan", "resolve"]
@@ -221,9 +221,13 @@ def _remarks(
     for first, phase in zip(curve.starts, curve.phases, strict=True):
         if phase.name == "cooldown" and phase(0) == 0.0:
             lines.append(f"the cooldown does nothing: the rate is 0 when it begins at step {first}")
-    every, middle = getattr(schedule, "every", None), next(p for p in curve.phases if p.name == "schedule")
-    if type(schedule).__name__ == "Step" and middle.length is not None and not middle.schedule.edges(middle.length):
-        lines.append(f"the rate never drops: schedule.every ({every}) is not shorter than the schedule")
+    middle = next(p for p in curve.phases if p.name == "schedule")
+    edges = None if middle.length is None else middle.schedule.edges(middle.length)
+    if isinstance(schedule, Step) and edges == []:
+        lines.append(f"the rate never drops: schedule.every ({schedule.every}) is not shorter than the schedule")
+    if isinstance(schedule, Multistep) and edges is not None and len(edges) < len(schedule.milestones):
+        late = schedule.milestones[len(edges)]
+        lines.append(f"milestone {late} is never reached: the schedule has {middle.length} steps after the warmup")
     return lines
 
 

@@ -55,9 +55,8 @@ class PlanScheduler(LRScheduler):
         self.gain = 1.0
         self.plateau = PlateauState()
         self._joined: dict[str, float] = {}
-        self._written = -1
         self._hooks = (
-            optimizer.register_step_pre_hook(lambda *_: self._before_step()),
+            optimizer.register_step_pre_hook(lambda *_: self.write()),
             optimizer.register_step_post_hook(lambda optimizer, *_: self._after_step(optimizer)),
         )
 
@@ -91,7 +90,6 @@ class PlanScheduler(LRScheduler):
                     group["betas"] = (momentum, *group["betas"][1:])
                 elif "momentum" in group:
                     group["momentum"] = momentum
-        self._written = t
 
     def observe(self, metric: float) -> bool:
         """Show reduce-on-plateau one more value of its metric; whether the gain changed."""
@@ -121,7 +119,6 @@ class PlanScheduler(LRScheduler):
         self.gain = state_dict["gain"]
         self.plateau = PlateauState(**state_dict["plateau"])
         self._joined = dict(state_dict["joined"])
-        self._written = -1
 
     def _base(self, i: int, group: dict[str, Any]) -> float:
         """The constant part of a group's rate: from the plan, or for a group that joined later from itself."""
@@ -130,10 +127,6 @@ class PlanScheduler(LRScheduler):
             if rate.name == name:
                 return self.plan.base(rate.lr_scale)
         return self._joined.setdefault(name, float(group["lr"]))
-
-    def _before_step(self) -> None:
-        if self._written != self.applied:
-            self.write()
 
     def _after_step(self, optimizer: Optimizer) -> None:
         # A fused optimizer under GradScaler is called even when the gradients were infinite, and then does nothing.

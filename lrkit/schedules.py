@@ -207,10 +207,11 @@ class Multistep(Endless):
         return self(n - 1, n)
 
     def edges(self, n: int) -> list[int]:
-        for i, milestone in enumerate(self.milestones):
-            if int(milestone) >= n:
-                raise ConfigError(f"milestones[{i}]", f"must lie before the end of the schedule, step {n}", milestone)
-        return [int(milestone) for milestone in self.milestones]
+        reached = [int(milestone) for milestone in self.milestones if int(milestone) < n]
+        if not reached:
+            must = f"must lie before the end of the schedule, which has {n} steps: the rate would never drop"
+            raise ConfigError("milestones", must, list(self.milestones))
+        return reached
 
 
 @dataclass(frozen=True)

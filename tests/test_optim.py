@@ -410,7 +410,7 @@ def test_muon_runs_the_closure_and_the_hooks() -> None:
     def closure() -> float:
         loss = model(torch.ones(1, 4)).square().sum()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     assert muon.step(closure) > 0
     assert seen == [1]

@@ -1,0 +1,69 @@
+"""What several test files share: composing, running in a temporary folder, and watching what an optimizer does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from lrkit.config import compose
+
+Recorded = list[dict[str, tuple[float, ...]]]
+
+#: A run of a few steps that writes nothing but its results.
+SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=6", "trainer.limit_val_batches=1", "logger=none")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small networks are quicker on one thread, and equal bits need equal threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[..., Any]:
+    """Train with overrides, quietly, in a folder of its own; the result is a ``lrkit.train.Run``."""
+    count = 0
+
+    def run_it(*overrides: str, short: bool = True) -> Any:
+        nonlocal count
+        from lrkit.train import run
+
+        folder = tmp_path / f"run{count}"
+        folder.mkdir()
+        count += 1
+        keys = {o.partition("=")[0] for o in overrides}
+        defaults = [o for o in SHORT if o.partition("=")[0] not in keys] if short else []
+        return run(compose([*defaults, *overrides]), folder, quiet=True)
+
+    return run_it
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recorded]:
+    """For each step that any optimizer takes, the rate and the momentum of each group, as they were used."""
+    steps: Recorded = []
+
+    def look(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if "name" not in optimizer.param_groups[0]:
+            return  # not lrkit's: a trial of whether a fused implementation works
+        steps.append(
+            {
+                group["name"]: (
+                    float(group["lr"]),
+                    float(group["betas"][0] if "betas" in group else group.get("momentum", 0.0)),
+                )
+                for group in optimizer.param_groups
+            }
+        )
+
+    handle = register_optimizer_step_post_hook(look)
+    yield steps
+    handle.remove()

@@ -121,8 +121,18 @@ class Monitors(Callback):
             # A training metric is not logged yet; it is looked for when it is needed.
             if name not in logged and not name.startswith("train"):
                 raise ConfigError(key, f"names a metric that is not logged. {did_you_mean(name, logged)}", name)
+        self._settle(validation_loss(logged))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.enable_validation:
+            self._settle(None)
+
+    def _settle(self, loss: str | None) -> None:
+        """Tell the checkpoint which metric is the validation loss; without one there is no best model to keep."""
         if self.best is not None and self.best.monitor == "auto":
-            self.best.monitor = validation_loss(logged)
+            self.best.monitor = loss
+            if loss is None:
+                self.best.save_top_k = 0
 
 
 def validation_loss(logged: list[str]) -> str | None:

@@ -47,7 +47,8 @@ def configure(module: LightningModule, wiring: Wiring) -> LightningModule:
     """Replace the module's ``configure_optimizers`` by one that follows the plan. Nothing else is touched."""
 
     def configure_optimizers(self: LightningModule) -> OptimizerLRSchedulerConfig:
-        groups = grouping.split(self, wiring.rules)
+        # Rules name parameters as their owner knows them: without the prefix that lrkit's own wrapper adds.
+        groups = grouping.split(self.model if isinstance(self, Supervised) else self, wiring.rules)
         rates = [GroupRate(group.name, group.lr_scale, group.weight_decay) for group in groups]
         plan = wiring.planner(self.trainer).with_groups(rates)
         wiring.planned(self.trainer, plan)

@@ -45,7 +45,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException:
-            raise ConfigError(key, f"cannot be read; put quotes around the value: {key}='...'", value) from None
+            must = "cannot be read: put quotes around what has special characters, such as pattern: '^head'"
+            raise ConfigError(key, must, value) from None
         name = override.key_or_group + (f"@{override.package}" if override.package else "")
         if name in seen:
             raise ConfigError(name, f"is given twice: {seen[name]} and {text}")
@@ -109,7 +110,7 @@ def explained(error: Exception, parsed: Sequence[Override], config_name: str = "
             if section in _groups() and section in keys:  # chosen, and empty: such as warmup=none
                 options = GlobalHydra.instance().config_loader().get_group_options(section)
                 others = ", ".join(name for name in options if name != "none")
-                return ConfigError(key, f"is not a key of {section}=none: choose {section}={others}".replace(", ", " | "))
+                return ConfigError(key, f"is not a key of {section}=none; other options of {section}: {others}")
             return ConfigError(key, f"is not a key. {nearest(key, keys)}")
     return plain
 

@@ -47,6 +47,12 @@ class FixedData(Data):
         super().__init__(batch_size=12)
 
 
+class OnlyTraining(Data):
+    """No validation data."""
+
+    val_dataloader = LightningDataModule.val_dataloader
+
+
 class Net(LightningModule):
     """Own optimizer, own schedule, own metric names, hyper-parameters saved."""
 

@@ -20,20 +20,24 @@ def custom(model: str, data: str = "Data", *more: str) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 class TestForeign:
-    @pytest.mark.parametrize("model", ["Net", "DictLoss", "Manual", "Silent"])
-    def test_rates_are_the_plans(self, model: str, train: Callable[..., Any], recorded: Recorded) -> None:
-        run = train(*custom(model), "data.batch_size=10", "optimizer=adamw", "warmup=linear", "warmup.length=3")
+    @pytest.mark.parametrize(
+        ("model", "data"), [("Net", "Data"), ("DictLoss", "Data"), ("Manual", "Data"), ("Silent", "OnlyTraining")]
+    )
+    def test_rates_are_the_plans(
+        self, model: str, data: str, train: Callable[..., Any], recorded: Recorded
+    ) -> None:
+        run = train(*custom(model, data), "data.batch_size=10", "optimizer=adamw", "warmup=linear", "warmup.length=3")
         assert run.plan.horizon.steps == len(recorded) == 12  # 60 samples in batches of 10, twice
         assert [s["default"][0] for s in recorded] == [run.plan.lr(run.plan.groups[0], t) for t in range(12)]
 
     def test_its_configure_optimizers_is_replaced_and_the_plan_says_so(self, train: Callable[..., Any]) -> None:
         run = train(*custom("Net"), "data.batch_size=10")
         assert "Net.configure_optimizers is replaced by this plan" in run.plan.warnings
-        assert not train(*custom("Silent"), "data.batch_size=10").plan.warnings
+        assert not train(*custom("Silent", "OnlyTraining"), "data.batch_size=10").plan.warnings
 
     def test_arguments_reach_it_and_rules_see_its_parameters(self, train: Callable[..., Any]) -> None:
         run = train(*custom("Net"), "data.batch_size=10", "+model.width=3", "+data.n=30",
-                    "param_groups.rules=[{name: head, pattern: ^head, lr_scale: 10}]")  # fmt: skip
+                    "param_groups.rules=[{name: head, pattern: '^head', lr_scale: 10}]")  # fmt: skip
         assert [(g.name, g.lr_scale) for g in run.plan.groups] == [("head", 10.0), ("default", 1.0)]
         assert run.plan.horizon.steps == 6
 

@@ -1,0 +1,30 @@
+"""A short run on two processes that writes, for each rank, the rates that its optimizer used. Started by test_ddp."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+out, *argv = sys.argv[1:] if len(sys.argv) > 1 and not sys.argv[1] == "join" else [os.environ["RATES"], *sys.argv[1:]]
+os.environ["RATES"] = out
+rates: list[Any] = []
+
+
+def look(optimizer: Optimizer, *_: Any) -> None:
+    if "name" in optimizer.param_groups[0]:
+        rates.append([group["lr"] for group in optimizer.param_groups])
+
+
+if __name__ == "__main__":
+    register_optimizer_step_post_hook(look)
+    from lrkit.cli import main
+
+    code = main(argv)
+    rank = os.environ.get("LOCAL_RANK", "0")
+    Path(out, f"rank{rank}.json").write_text(json.dumps(rates))
+    sys.exit(code)

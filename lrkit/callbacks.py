@@ -232,8 +232,8 @@ class Results(Callback):
         self.seconds = time.perf_counter() - self.begun
         self.final = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if trainer.is_global_zero:
-            summary = {f"final/{name}": value for name, value in self.final.items()}
-            summary |= {f"best/{name}": value for name, value in self.at_best.items()}
+            summary = {f"result/final {name}": value for name, value in self.final.items()}
+            summary |= {f"result/best {name}": value for name, value in self.at_best.items()}
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.log_hyperparams(self.hparams, summary, step=trainer.global_step)

@@ -98,7 +98,9 @@ class InMemoryData(LightningDataModule, ABC):
         self.batch_size = whole_number("data.batch_size", batch_size)
         self.seed = whole_number("data.seed", seed, least=0)
         self.drop_last = _flag("data.drop_last", drop_last)
-        self.train_samples = None if train_samples is None else whole_number("data.train_samples", train_samples)
+        self.train_samples = (
+            None if train_samples is None else whole_number("data.train_samples", train_samples)
+        )
         self._splits: Splits | None = None
 
     @abstractmethod
@@ -119,7 +121,8 @@ class InMemoryData(LightningDataModule, ABC):
             return
         loaded = self.load()
         train, val, test = (
-            _checked(pair, self.origin, part) for part, pair in zip(("train", "val", "test"), loaded[:3], strict=True)
+            _checked(pair, self.origin, part)
+            for part, pair in zip(("train", "val", "test"), loaded[:3], strict=True)
         )
         splits = Splits(train, val, test, loaded.classes, loaded.epoch)
         count = len(train[0]) if splits.epoch is None else splits.epoch
@@ -462,7 +465,7 @@ class Torchvision(InMemoryData):
         if make is None:
             hint = did_you_mean(self.dataset, datasets.__all__)
             raise ConfigError("data.name", f"must be a name in torchvision.datasets. {hint}", self.dataset)
-        accepted = inspect.signature(make).parameters
+        accepted = _accepted(make)
         # The classes agree on no single way to ask for the test part.
         if "train" in accepted:
             parts: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
@@ -471,9 +474,10 @@ class Torchvision(InMemoryData):
         else:
             parts = {"train": {}}
         root = self.root or _cache_folder() / "torchvision"
-        options = self.options | ({"download": self.download} if "download" in accepted else {})
+        given = {"root": root, "download": self.download, **self.options}
+        options = {key: value for key, value in given.items() if key in accepted or key in self.options}
         try:
-            return {part: make(root, **which, **options) for part, which in parts.items()}
+            return {part: make(**which, **options) for part, which in parts.items()}
         except (OSError, RuntimeError, ValueError, TypeError) as error:
             must = f"must lead to {self.dataset}'s files, or set data.download=true: {error}"
             raise ConfigError("data.root", must, str(root)) from error
@@ -521,7 +525,9 @@ class HuggingFace(InMemoryData):
         folder = Path(self.path).expanduser()
         saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
         try:
-            load, where = (library.load_from_disk, str(folder)) if saved else (library.load_dataset, self.path)
+            load, where = (
+                (library.load_from_disk, str(folder)) if saved else (library.load_dataset, self.path)
+            )
             found = load(where, **self.options)
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError("data.path", f"must be a data set that loads: {error}", self.path) from error
@@ -577,7 +583,9 @@ def _hold_out(pair: Pair, count: int, key: str) -> tuple[Pair, Pair]:
     return (pair[0][rest], pair[1][rest]), (pair[0][held], pair[1][held])
 
 
-def _assemble(parts: Mapping[str, tuple[Tensor, Array]], key: str, val_fraction: float, test_fraction: float) -> Splits:
+def _assemble(
+    parts: Mapping[str, tuple[Tensor, Array]], key: str, val_fraction: float, test_fraction: float
+) -> Splits:
     """Targets made tensors, and the parts that are missing held out from the training samples."""
     targets, classes = _targets([np.asarray(y) for _, y in parts.values()], key)
     pairs = {name: (x, y) for (name, (x, _)), y in zip(parts.items(), targets, strict=True)}
@@ -645,13 +653,25 @@ def _standardised(splits: Splits) -> Splits:
     return splits._replace(train=train, val=val, test=test)
 
 
+def _accepted(make: type) -> set[str]:
+    """The arguments that a class takes, with those that it hands up as ``**kwargs``."""
+    names: set[str] = set()
+    for base in make.__mro__:
+        parameters = inspect.signature(base).parameters
+        names |= parameters.keys()
+        if all(each.kind is not each.VAR_KEYWORD for each in parameters.values()):
+            break
+    return names
+
+
 # --- from files to numbers ------------------------------------------------------------------------
 
 
 def _read_npz(path: Path) -> dict[str, tuple[Array, Array]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        # Opened here: given a path, np.load leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
+            arrays = dict(loaded)
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError) as error:
         raise ConfigError("data.path", f"must be an .npz of plain arrays: {error}", str(path)) from error
     suffixes = {"train": "" if "x" in arrays else "_train", "val": "_val", "test": "_test"}
@@ -678,7 +698,9 @@ def _read_csv(path: Path, target: str | None) -> dict[str, tuple[Array, Array]]:
     width = len(rows[0])
     for number, row in enumerate(rows, start=1):
         if len(row) != width:
-            raise ConfigError("data.path", f"must have {width} columns in each line: line {number} has", len(row))
+            raise ConfigError(
+                "data.path", f"must have {width} columns in each line: line {number} has", len(row)
+            )
     if width < 2:
         raise ConfigError("data.path", "must have a column of targets and at least one of inputs", width)
     # A name above a number makes the first line one of names; a class may be a string, but has strings below.
@@ -746,7 +768,7 @@ def _make_mnist1d(samples: int) -> tuple[Array, Array]:
 
 def _read_cache(file: Path) -> tuple[Array, Array] | None:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return arrays["x"], arrays["y"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None  # not there, or damaged: made again

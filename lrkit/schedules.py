@@ -263,7 +263,8 @@ class Exponential(Schedule):
             return float(self.start * self.gamma ** (s / int(self.every)))
         if s <= 0 or s >= n:
             return self.start if s <= 0 else self.end
-        return float(self.start * (self.end / self.start) ** (s / n))
+        mixed = float(self.start * (self.end / self.start) ** (s / n))
+        return min(max(mixed, min(self.start, self.end)), max(self.start, self.end))  # as in ``blend``
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrkit.errors import ConfigError
+from lrkit.plateau import Plateau, PlateauState
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,9 +70,9 @@ def picture(plans: Mapping[str, Plan], path: Path) -> Path:
     except ImportError:
         raise ConfigError("format", "=png needs the package matplotlib: pip install 'lrkit[plot]'") from None
     own_frames = len(plans) > 6
-    columns = min(4, len(plans)) if own_frames else 1
+    columns = min((4, 5, 6), key=lambda c: -len(plans) % c) if own_frames else 1  # the fewest empty frames
     rows = math.ceil(len(plans) / columns) if own_frames else 1
-    size = (2.6 * columns, 1.75 * rows) if own_frames else (6.4, 3.6)
+    size = (2.2 * columns, 1.7 * rows) if own_frames else (6.4, 3.6)
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=own_frames, sharey=own_frames)
     for i, (label, plan) in enumerate(plans.items()):
@@ -81,6 +82,10 @@ def picture(plans: Mapping[str, Plan], path: Path) -> Path:
             name = label if len(plan.groups) == 1 else f"{label} {group.name}".strip()
             style: dict[str, Any] = {"lw": 1.5} if not own_frames else {"lw": 1.5, "color": "C0"}
             ax.plot(steps, [plan.lr(group, step) for step in steps], label=name, **style)
+            if plan.plateau is not None and plan.horizon.steps_per_epoch:
+                gains = _never_better(plan, plan.plateau)
+                rates = [plan.lr(group, step, gains[step]) for step in steps]
+                ax.plot(steps, rates, ls=":", lw=1.5, color="C1", label=f"{name} if nothing ever improves".strip())
         if own_frames:
             ax.set_title(label, fontsize=9)
             ax.tick_params(labelsize=7)
@@ -97,6 +102,16 @@ def picture(plans: Mapping[str, Plan], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
+
+
+def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
+    """The gain at each step if the metric, checked once an epoch, never improved: the lowest that it can go."""
+    per_epoch, state, gains = plan.horizon.require("steps_per_epoch", "plateau"), PlateauState(), []
+    for step in range(plan.horizon.require("steps", "plateau")):
+        if step and step % per_epoch == 0 and step >= plan.warmup_steps:
+            state = plateau.observe(state, 1.0)
+        gains.append(state.gain)
+    return gains
 
 
 def sketch(plan: Plan, width: int = 72, height: int = 8) -> str:

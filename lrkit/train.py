@@ -231,7 +231,7 @@ def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
         node = config[section]
         flat[section] = str(node.get("_target_", node.get("rule", "none"))).rpartition(".")[2]
         for name, value in node.items():
-            if name != "_target_" and value is not None:
+            if name not in ("_target_", "rule") and value is not None:
                 flat[f"{section}.{name}"] = value if isinstance(value, int | float | str) else str(value)
     return {name: value for name, value in flat.items() if value is not None}
 

@@ -216,6 +216,13 @@ class Results(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.begun = time.perf_counter()
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Where the last step falls into the middle of an epoch, Lightning would end without a last validation.
+        if trainer.global_step == trainer.max_steps and not trainer.is_last_batch:
+            trainer.should_stop = True
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return

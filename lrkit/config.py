@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lrkit import plan as planning
+from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import family
 from lrkit.horizon import Loader, horizon_of
-from lrkit.overrides import check_group, explained, parse, swept
+from lrkit.overrides import (
+    CONF_DIR, VERSION_BASE, check_group, defaults, expand, explained, initialised, leaves, meant, nearest, parse, swept,
+    unknown,
+)  # fmt: skip
 from lrkit.plan import GroupRate, Plan
 from lrkit.plateau import Plateau
 from lrkit.rules import group_rates
 from lrkit.scaling import batch_scale
 from lrkit.schedules import Schedule
 
-__all__ = ["CONF_DIR", "accumulation", "build", "check_sweep", "compose", "plan", "world_of"]
-
-_HERE = Path(__file__).resolve().parent
-CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
-VERSION_BASE = "1.3"
+__all__ = ["CONF_DIR", "VERSION_BASE", "accumulation", "build", "check_sweep", "compose", "plan", "world_of"]
 
 Config = dict[str, Any]
 
@@ -41,7 +38,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
 
     Args:
         overrides: as on the command line.
-        config_dir: a folder of the user's own groups and options.
+        config_dir: a folder of the user's own groups and options; where both have one, theirs is taken.
 
     Raises:
         ConfigError: one line about the first thing that is wrong.
@@ -50,14 +47,13 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
     0.5
     """
     parsed = parse(overrides)
-    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
-    with _initialised():
+    with initialised(config_dir) as search:
         for override in parsed:
-            check_group(override)
+            check_group(override, search)
         try:
             composed = hydra.compose("train", overrides=[*search, *overrides])
-        except (HydraException, OmegaConfBaseException) as error:
-            raise explained(error, parsed) from None
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise explained(error, parsed, search) from None
     try:
         config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -71,7 +67,8 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
 
 def check_sweep(overrides: Sequence[str], config_dir: str | None = None) -> None:
     """Check a sweep before its first job: each value of each swept key once, the other keys at their first values."""
-    choices = [swept(override) for override in parse(overrides)]
+    expand(overrides, config_dir)
+    choices = [swept(override, config_dir) for override in parse(overrides)]
     first = [choice[0] for choice in choices]
     check(compose(first, config_dir))
     for i, choice in enumerate(choices):
@@ -300,16 +297,3 @@ def _known_keys() -> tuple[frozenset[str], dict[str, frozenset[str]]]:
 
 def _whole(text: str) -> Any:
     return int(text) if text.strip().isdigit() else text
-
-
-@contextmanager
-def _initialised() -> Iterator[None]:
-    """Hydra's global state, set up for composing alone, and left as it was found."""
-    saved = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(str(CONF_DIR), version_base=VERSION_BASE):
-            yield
-    finally:
-        GlobalHydra.instance().clear()
-        GlobalHydra.instance().hydra = saved

@@ -98,9 +98,7 @@ class InMemoryData(LightningDataModule, ABC):
         self.batch_size = whole_number("data.batch_size", batch_size)
         self.seed = whole_number("data.seed", seed, least=0)
         self.drop_last = _flag("data.drop_last", drop_last)
-        self.train_samples = (
-            None if train_samples is None else whole_number("data.train_samples", train_samples)
-        )
+        self.train_samples = None if train_samples is None else whole_number("data.train_samples", train_samples)
         self._splits: Splits | None = None
 
     @abstractmethod
@@ -121,8 +119,7 @@ class InMemoryData(LightningDataModule, ABC):
             return
         loaded = self.load()
         train, val, test = (
-            _checked(pair, self.origin, part)
-            for part, pair in zip(("train", "val", "test"), loaded[:3], strict=True)
+            _checked(pair, self.origin, part) for part, pair in zip(("train", "val", "test"), loaded[:3], strict=True)
         )
         splits = Splits(train, val, test, loaded.classes, loaded.epoch)
         count = len(train[0]) if splits.epoch is None else splits.epoch
@@ -525,9 +522,7 @@ class HuggingFace(InMemoryData):
         folder = Path(self.path).expanduser()
         saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
         try:
-            load, where = (
-                (library.load_from_disk, str(folder)) if saved else (library.load_dataset, self.path)
-            )
+            load, where = (library.load_from_disk, str(folder)) if saved else (library.load_dataset, self.path)
             found = load(where, **self.options)
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError("data.path", f"must be a data set that loads: {error}", self.path) from error
@@ -583,9 +578,7 @@ def _hold_out(pair: Pair, count: int, key: str) -> tuple[Pair, Pair]:
     return (pair[0][rest], pair[1][rest]), (pair[0][held], pair[1][held])
 
 
-def _assemble(
-    parts: Mapping[str, tuple[Tensor, Array]], key: str, val_fraction: float, test_fraction: float
-) -> Splits:
+def _assemble(parts: Mapping[str, tuple[Tensor, Array]], key: str, val_fraction: float, test_fraction: float) -> Splits:
     """Targets made tensors, and the parts that are missing held out from the training samples."""
     targets, classes = _targets([np.asarray(y) for _, y in parts.values()], key)
     pairs = {name: (x, y) for (name, (x, _)), y in zip(parts.items(), targets, strict=True)}
@@ -698,9 +691,7 @@ def _read_csv(path: Path, target: str | None) -> dict[str, tuple[Array, Array]]:
     width = len(rows[0])
     for number, row in enumerate(rows, start=1):
         if len(row) != width:
-            raise ConfigError(
-                "data.path", f"must have {width} columns in each line: line {number} has", len(row)
-            )
+            raise ConfigError("data.path", f"must have {width} columns in each line: line {number} has", len(row))
     if width < 2:
         raise ConfigError("data.path", "must have a column of targets and at least one of inputs", width)
     # A name above a number makes the first line one of names; a class may be a string, but has strings below.

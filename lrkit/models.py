@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class Mlp(nn.Module):
 
     def __init__(self, inputs: Shape, outputs: int, hidden: Sequence[int] = (64, 64), dropout: float = 0.0) -> None:
         super().__init__()
-        widths = [_size(inputs), *(whole_number("model.hidden", width) for width in hidden)]
+        widths = [_size(inputs), *_widths("model.hidden", hidden)]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU(), nn.Dropout(_share(dropout))]
@@ -107,15 +108,17 @@ class Cnn2d(nn.Module):
 
     def __init__(self, inputs: Shape, outputs: int, widths: Sequence[int] = (16, 32, 64)) -> None:
         super().__init__()
-        side = math.isqrt(inputs) if isinstance(inputs, int) else 0
-        shape = (1, side, side) if isinstance(inputs, int) else tuple(inputs)
-        if len(shape) != 3 or math.prod(shape) != _size(inputs):
+        pixels = _size(inputs)
+        shape = (1, *[math.isqrt(pixels)] * 2) if isinstance(inputs, int) else tuple(inputs)
+        if len(shape) != 3 or math.prod(shape) != pixels:
             raise ConfigError("model.inputs", "must be (channels, height, width) or a square number", inputs)
-        if min(shape[1:]) < 2 ** len(widths):
-            must = f"must be at least {2 ** len(widths)} pixels high and wide for {len(widths)} model.widths"
+        sizes = _widths("model.widths", widths)
+        least = 2 ** len(sizes)
+        if min(shape[1:]) < least:
+            must = f"must be at least {least} pixels high and wide for {len(sizes)} model.widths"
             raise ConfigError("model.inputs", must, inputs)
         self.shape = shape
-        channels = [shape[0], *(whole_number("model.widths", width) for width in widths)]
+        channels = [shape[0], *sizes]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(channels):
             # No bias: batch norm would subtract it again.
@@ -218,8 +221,14 @@ class _Attention(nn.Module):
 
 def _size(inputs: Shape) -> int:
     """How many numbers one sample has."""
-    axes = [inputs] if isinstance(inputs, int) else list(inputs)
+    axes = inputs if isinstance(inputs, Sequence) else [inputs]
     return math.prod(whole_number("model.inputs", axis) for axis in axes)
+
+
+def _widths(key: str, widths: Any) -> list[int]:
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise ConfigError(key, "must be a list of widths", widths)
+    return [whole_number(key, width) for width in widths]
 
 
 def _share(dropout: float) -> float:

@@ -7,22 +7,64 @@ accepted.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from hydra import compose
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Glob, Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lrkit.errors import ConfigError, did_you_mean
 
-__all__ = ["check_group", "expand", "explained", "parse", "swept"]
+__all__ = ["CONF_DIR", "check_group", "defaults", "expand", "explained", "initialised", "leaves", "meant", "parse",
+           "swept", "unknown"]  # fmt: skip
 
+_HERE = Path(__file__).resolve().parent
+CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
+VERSION_BASE = "1.3"
 MAX_JOBS = 1000
+
+#: What other libraries call it.
+_ALSO_CALLED = {
+    "learning_rate": "lr",
+    **dict.fromkeys(("eta_min", "min_lr", "alpha_f", "lr_end"), "end"),
+    **dict.fromkeys(("T_max", "total_steps", "total_iters", "decay_steps", "steps", "warmup_steps"), "length"),
+    **dict.fromkeys(("step_size", "step_size_up"), "every"),
+    **dict.fromkeys(("start_factor", "base_lr", "div_factor"), "start"),
+    **{"T_0": "period", "T_mult": "growth", "max_lr": "peak", "pct_start": "up", "size": "batch_size"},
+}
+
+
+@contextmanager
+def initialised(config_dir: str | None = None) -> Iterator[list[str]]:
+    """Hydra's global state, set up for composing alone, and left as it was found.
+
+    Yields the overrides that let a composition also see lrkit's groups behind those of the user's own folder.
+    """
+    saved = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(Path(config_dir or CONF_DIR).resolve()), version_base=VERSION_BASE):
+            yield [f"hydra.searchpath=[file://{CONF_DIR}]"] if config_dir else []
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = saved
+
+
+@cache
+def defaults() -> Mapping[str, str]:
+    """The groups, and the option of each that a run begins with."""
+    written = OmegaConf.load(CONF_DIR / "train.yaml")["defaults"]
+    pairs = [pair for entry in written if isinstance(entry, Mapping) for pair in entry.items()]
+    return {str(group): str(option) for group, option in pairs if not str(group).startswith("override ")}
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -36,6 +78,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     seen: dict[str, str] = {}
     for text in overrides:
         key, equals, value = text.partition("=")
+        if not key.strip().lstrip("+~"):
+            raise ConfigError("an override", "must be key=value", text)
         if not equals and not text.startswith("~"):
             raise ConfigError(text, f"has no value: write {text}=...")
         if equals and not value:
@@ -55,19 +99,32 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def swept(override: Override) -> list[str]:
+def swept(override: Override, config_dir: str | None = None) -> list[str]:
     """The overrides that one override stands for: itself, or one for each value that it sweeps."""
     text = str(override.input_line)
     if not override.is_sweep_override():
         return [text]
-    key = text.partition("=")[0]
-    # One more than may be: a range of 10**12 values must not be walked to its end.
-    return [f"{key}={value}" for value in itertools.islice(override.sweep_string_iterator(), MAX_JOBS + 1)]
+    key, _, written = text.partition("=")
+    sweep: Any = override.value()
+    try:
+        if isinstance(sweep, Glob):
+            with initialised(config_dir) as search:
+                values = sweep.filter(_options(override.key_or_group, search))
+        else:
+            if isinstance(sweep, RangeSweep):  # to shuffle it, Hydra would write it all down
+                sweep.shuffle = False
+            # One more than may be: a range of 10**12 values must not be walked to its end.
+            values = list(itertools.islice(override.sweep_string_iterator(), MAX_JOBS + 1))
+    except (HydraException, ValueError, ArithmeticError):
+        raise ConfigError(key, "must sweep over a list of values, or a range of them: range(0,10,2)", written) from None
+    if not values:
+        raise ConfigError(key, "must sweep over at least one value", written)
+    return [f"{key}={value}" for value in values]
 
 
-def expand(overrides: Sequence[str]) -> list[list[str]]:
+def expand(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:
     """The jobs of a sweep: every combination of the swept values, the last key moving fastest."""
-    choices = [swept(override) for override in parse(overrides)]
+    choices = [swept(override, config_dir) for override in parse(overrides)]
     jobs = 1
     for choice in choices:
         jobs *= len(choice)
@@ -76,43 +133,66 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in itertools.product(*choices)]
 
 
-def check_group(override: Override) -> None:
-    """A group takes the name of one of its options. Needs Hydra to be initialised."""
+def check_group(override: Override, search: Sequence[str] = ()) -> None:
+    """A key takes one value, and a group the name of one of its options. Needs Hydra to be initialised."""
     group = override.key_or_group
-    if group not in _groups():
+    if override.is_sweep_override():
+        raise ConfigError(group, f"takes one value; to sweep: lrkit train -m {override.input_line}")
+    if group not in _groups(search):
         return
-    options = GlobalHydra.instance().config_loader().get_group_options(group)
-    if override.type == OverrideType.DEL:
-        instead = "none" if "none" in options else "constant" if group == "schedule" else "default"
-        raise ConfigError(group, f"cannot be removed: use {group}={instead if instead in options else options[0]}")
-    value = override.value()
+    options, value = _options(group, search), override.value()
+    if override.type == OverrideType.DEL or value is None:
+        instead = "constant" if group == "schedule" else defaults().get(group, options[0])
+        what = "removed" if override.type == OverrideType.DEL else "null"
+        raise ConfigError(group, f"cannot be {what}: use {group}={instead}")
     if isinstance(value, list):
         names = ",".join(str(v) for v in value)
         raise ConfigError(group, f"takes one option; to sweep: -m {group}={names}", value)
     if not isinstance(value, str) or value not in options:
         raise ConfigError(group, f"has no option {str(value)!r}. {did_you_mean(str(value), options)}")
+    if override.type != OverrideType.CHANGE and override.package is None and group in defaults():
+        raise ConfigError(group, f"is chosen already: write {group}={value}, without the +")
 
 
-def explained(error: Exception, parsed: Sequence[Override], config_name: str = "train") -> ConfigError:
+def explained(error: Exception, parsed: Sequence[Override], search: Sequence[str] = ()) -> ConfigError:
     """What Hydra refused, said with the key and the nearest keys there are. Needs Hydra to be initialised."""
-    chosen = [str(o.input_line) for o in parsed if o.key_or_group in _groups()]
+    groups = _groups(search)
+    chosen = [str(o.input_line) for o in parsed if o.key_or_group in groups]
     plain = ConfigError("config", "cannot be composed: " + " ".join(str(error).split()))
     try:
-        reference = OmegaConf.to_container(compose(config_name, overrides=chosen))
+        reference = OmegaConf.to_container(compose("train", overrides=[*search, *chosen]))
     except (HydraException, OmegaConfBaseException):
         return plain
-    keys = list(_leaves(reference))
+    keys = list(leaves(reference))
     for override in parsed:
         key = override.key_or_group
+        if key in groups or override.is_hydra_override():
+            continue
         known = key in keys or any(k.startswith(f"{key}.") for k in keys)
-        if not known and key not in _groups() and not key.startswith("hydra.") and override.type == OverrideType.CHANGE:
-            section = key.partition(".")[0]
-            if section in _groups() and section in keys:  # chosen, and empty: such as warmup=none
-                options = GlobalHydra.instance().config_loader().get_group_options(section)
-                others = ", ".join(name for name in options if name != "none")
-                return ConfigError(key, f"is not a key of {section}=none; other options of {section}: {others}")
-            return ConfigError(key, f"is not a key. {nearest(key, keys)}")
+        if known and override.type == OverrideType.ADD:
+            return ConfigError(key, f"is there already: write {key}=..., without the +")
+        if not known and override.type in (OverrideType.CHANGE, OverrideType.DEL):
+            return unknown(key, keys)
     return plain
+
+
+def unknown(key: str, keys: Sequence[str]) -> ConfigError:
+    """The error for a key that is not among ``keys``, the dotted paths that there are."""
+    group = key.partition(".")[0]
+    if group in keys and defaults().get(group) == "none":  # chosen, and empty: such as warmup=none
+        others = " | ".join(path.stem for path in sorted((CONF_DIR / group).glob("*.yaml")) if path.stem != "none")
+        return ConfigError(key, f"is not a key of {group}=none: choose {group}={others}")
+    return ConfigError(key, f"is not a key. {nearest(key, keys)}")
+
+
+def meant(name: str, choices: Collection[str]) -> str:
+    """A hint for an unknown name: the choice that other libraries call so, or the one that looks most like it.
+
+    >>> meant("T_max", ["start", "end", "length"])
+    "Did you mean 'length'? Accepted: end, length, start"
+    """
+    alias = _ALSO_CALLED.get(name)
+    return did_you_mean(alias if alias in choices else name, choices)
 
 
 def nearest(key: str, keys: Sequence[str]) -> str:
@@ -126,23 +206,28 @@ def nearest(key: str, keys: Sequence[str]) -> str:
     section, _, name = key.rpartition(".")
     inside = [k.rpartition(".")[2] for k in keys if section and k.rpartition(".")[0] == section]
     if inside:
-        return did_you_mean(name, [n for n in inside if not n.startswith("_")])
-    alike = [k for k in keys if k.rpartition(".")[2] == name]
+        return meant(name, [n for n in inside if not n.startswith("_")])
+    alike = [k for called in (name, _ALSO_CALLED.get(name)) for k in keys if k.rpartition(".")[2] == called]
     if alike:
         return f"Did you mean {alike[0]!r}?"
     hint = did_you_mean(key, keys).partition(" Accepted: ")[0]
     return hint if hint.startswith("Did") else did_you_mean(key, {k.partition(".")[0] for k in keys})
 
 
-def _groups() -> set[str]:
-    groups = GlobalHydra.instance().config_loader().list_groups("")
+def _groups(search: Sequence[str]) -> set[str]:
+    loader = GlobalHydra.instance().config_loader()
+    groups = loader.get_group_options("", ObjectType.GROUP, "train", list(search))
     return {group for group in groups if not group.startswith("_") and group != "hydra"}
 
 
-def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
+def _options(group: str, search: Sequence[str]) -> list[str]:
+    return GlobalHydra.instance().config_loader().get_group_options(group, config_name="train", overrides=list(search))
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[str]:
     """The dotted paths of everything that is not a group of keys."""
     if not isinstance(node, Mapping) or not node:
         yield prefix
         return
     for key, value in node.items():
-        yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+        yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))

@@ -528,6 +528,11 @@ class Cyclic(Endless):
         if self.start > self.peak:
             raise ConfigError("start", f"must not be above schedule.peak ({self.peak})", self.start)
 
+    def resolved(self, horizon: Horizon) -> Self:
+        # `every` belongs to exp_range: elsewhere an unknown length of the run must not be asked for.
+        asked = self if self.mode == "exp_range" else dataclasses.replace(self, every=1)
+        return super(Cyclic, asked).resolved(horizon)
+
     def __call__(self, s: int, n: int) -> float:
         up, down = int(self.up), int(self.up if self.down is None else self.down)
         cycle, v = divmod(s, up + down)

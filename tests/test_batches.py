@@ -25,9 +25,7 @@ sizes = st.integers(1, 60)
 worlds = st.integers(1, 5)
 
 
-def batches(
-    samples: int = 10, batch_size: int = 4, *, shuffle: bool = True, **kwargs: Any
-) -> Batches[Tensor]:
+def batches(samples: int = 10, batch_size: int = 4, *, shuffle: bool = True, **kwargs: Any) -> Batches[Tensor]:
     return Batches(lambda indices: indices, samples, batch_size, shuffle=shuffle, **kwargs)
 
 
@@ -53,9 +51,7 @@ def test_training_ranks_share_as_with_a_distributed_sampler(
     per_rank = []
     for rank in range(world):
         numbers: Any = range(samples)
-        sampler: DistributedSampler[int] = DistributedSampler(
-            numbers, world, rank, shuffle=False, drop_last=drop_last
-        )
+        sampler: DistributedSampler[int] = DistributedSampler(numbers, world, rank, shuffle=False, drop_last=drop_last)
         theirs: DataLoader[Tensor] = DataLoader(numbers, batch_size, sampler=sampler, drop_last=drop_last)
         if len(theirs) == 0:
             with pytest.raises(ConfigError, match=r"data\.drop_last must be false"):
@@ -147,9 +143,7 @@ def test_a_population_gives_each_epoch_other_samples() -> None:
 
 
 def test_the_generator_knows_its_whole_path() -> None:
-    states = {
-        generator(*path).initial_seed() for path in [(0,), (1,), (0, 1), (1, 0), (0, 0, 1), (11,), (1, 1)]
-    }
+    states = {generator(*path).initial_seed() for path in [(0,), (1,), (0, 1), (1, 0), (0, 0, 1), (11,), (1, 1)]}
     assert len(states) == 7
 
 
@@ -172,9 +166,7 @@ def test_a_whole_number_may_be_zero_where_that_is_allowed() -> None:
 
 
 def test_drop_last_may_not_drop_the_only_batch() -> None:
-    with pytest.raises(
-        ConfigError, match=r"data.batch_size \(11\) at most 10 samples: else the only batch is dropped"
-    ):
+    with pytest.raises(ConfigError, match=r"data.batch_size \(11\) at most 10 samples: else the only batch is dropped"):
         batches(10, 11, drop_last=True)
     with pytest.raises(ConfigError, match="at most 10 samples / 3 processes"):
         batches(10, 4, drop_last=True, world=3)
@@ -189,9 +181,7 @@ def test_a_rank_is_in_the_world() -> None:
 
 
 @given(sizes, st.integers(1, 9), st.integers(0, 9), worlds)
-def test_what_was_left_of_an_epoch_is_what_comes(
-    samples: int, batch_size: int, taken: int, world: int
-) -> None:
+def test_what_was_left_of_an_epoch_is_what_comes(samples: int, batch_size: int, taken: int, world: int) -> None:
     first = batches(samples, batch_size, world=world)
     first.set_epoch(3)
     taken = min(taken, len(first))
@@ -355,9 +345,7 @@ class SaveAtTheStart(SaveEverywhere):
         self._save(trainer, pl_module, "epoch-start")
 
 
-@pytest.mark.xfail(
-    reason="Lightning 2.6 still counts the last epoch's batches there, and skips a whole epoch"
-)
+@pytest.mark.xfail(reason="Lightning 2.6 still counts the last epoch's batches there, and skips a whole epoch")
 def test_a_run_resumed_from_the_start_of_an_epoch_sees_all_of_it(tmp_path: Path) -> None:
     saver = SaveAtTheStart(tmp_path)
     whole = fit(Recorder(), saver).seen

@@ -133,9 +133,7 @@ def test_bad_arguments_are_refused_before_anything_is_read(arguments: dict[str, 
          r"data\.drop_last must be false, or data\.batch_size \(5\) at most 4 samples"),
     ],
 )  # fmt: skip
-def test_unusable_data_is_refused_at_setup(
-    x: Tensor, y: Tensor, arguments: dict[str, Any], sentence: str
-) -> None:
+def test_unusable_data_is_refused_at_setup(x: Tensor, y: Tensor, arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         ready(Given(x, y, **arguments))
 
@@ -151,9 +149,7 @@ def test_asking_for_batches_too_early_says_so() -> None:
 def test_digits() -> None:
     data = ready(Digits(32, train_samples=1197))
     assert (data.inputs, data.outputs, data.loss, data.train_count) == (64, 10, "cross_entropy", 1197)
-    parts = [
-        whole(loader) for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
-    ]
+    parts = [whole(loader) for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())]
     assert [len(x) for x, _ in parts] == [1197, 300, 300]
     x, y = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
     assert (x.min().item(), x.max().item()) == (0, 1)
@@ -176,9 +172,7 @@ def small_mnist1d(**changed: Any) -> Mnist1d:
     return Mnist1d(5, **{"train_samples": 21, "val_samples": 8, "test_samples": 6, **changed})
 
 
-def test_mnist1d_is_made_once_and_disturbs_no_random_state(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mnist1d_is_made_once_and_disturbs_no_random_state(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mnist1d")
     random.seed(1)
     np.random.seed(1)
@@ -463,9 +457,7 @@ def test_standardising_uses_the_training_samples_and_survives_a_constant(tmp_pat
     assert train.std(0, correction=0).tolist() == pytest.approx([1, 0], abs=1e-5)
     before, after = whole(plain.val_dataloader())[0], whole(scaled.val_dataloader())[0]
     raw = whole(plain.train_dataloader())[0]
-    assert torch.allclose(
-        after[:, 0], (before[:, 0] - raw[:, 0].mean()) / raw[:, 0].std(correction=0), atol=1e-5
-    )
+    assert torch.allclose(after[:, 0], (before[:, 0] - raw[:, 0].mean()) / raw[:, 0].std(correction=0), atol=1e-5)
 
 
 X, Y = np.ones((10, 2)), np.arange(10) % 2
@@ -547,7 +539,7 @@ def torchvision() -> Iterator[Any]:
     """torchvision, if it is there.
 
     LRKIT_TORCHVISION may name a folder with a build for CUDA, to use beside a torch for CPU: it then lacks
-    two operators, which nothing here calls. (On the ordinary path it would keep Lightning itself from importing.)
+    two operators, which nothing here calls. (On the ordinary path it keeps Lightning itself from importing.)
     """
     with pytest.MonkeyPatch.context() as patch:
         if folder := os.environ.get("LRKIT_TORCHVISION"):
@@ -623,12 +615,8 @@ def test_hugging_face_tables(datasets: Any, tmp_path: Path) -> None:
 def test_hugging_face_images_saved_to_disk(datasets: Any, tmp_path: Path) -> None:
     pixels = [np.full((4, 5, 3), i, dtype=np.uint8) for i in range(10)]
     kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["n", "y"])}
-    table = datasets.Dataset.from_dict(
-        {"image": pixels, "label": [0, 1] * 5}, features=datasets.Features(kinds)
-    )
-    datasets.DatasetDict({"train": table, "validation": table, "test": table}).save_to_disk(
-        tmp_path / "saved"
-    )
+    table = datasets.Dataset.from_dict({"image": pixels, "label": [0, 1] * 5}, features=datasets.Features(kinds))
+    datasets.DatasetDict({"train": table, "validation": table, "test": table}).save_to_disk(tmp_path / "saved")
     data = ready(HuggingFace(4, path=str(tmp_path / "saved")))
     assert (data.inputs, data.outputs, data.train_count) == ((3, 4, 5), 2, 10)
     assert torch.equal(whole(data.val_dataloader())[0][:, 0, 0, 0], torch.arange(10) / 255)
@@ -636,9 +624,7 @@ def test_hugging_face_images_saved_to_disk(datasets: Any, tmp_path: Path) -> Non
 
 def test_hugging_face_says_what_is_missing(datasets: Any, tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"text": ["a"], "label": [1.0]}).save_to_disk(tmp_path / "saved")
-    with pytest.raises(
-        ConfigError, match=r"data\.x must be a column. Accepted: label, text. Received: 'image'"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.x must be a column. Accepted: label, text. Received: 'image'"):
         ready(HuggingFace(4, path=str(tmp_path / "saved")))
     with pytest.raises(ConfigError, match=r"data\.x must have numbers as inputs"):
         ready(HuggingFace(4, path=str(tmp_path / "saved"), x="text"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def train(model: nn.Module, source: data.InMemoryData, steps: int, lr: float, ep
         for x, y in loader:
             if step == steps:
                 return validate(model, source)
-            loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
+            loss: Any = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -127,7 +128,7 @@ def validate(model: nn.Module, source: data.InMemoryData) -> float:
 
 @pytest.mark.parametrize(
     ("model", "below"),
-    [(lambda: Linear(64, 10), 0.8), (lambda: Mlp(64, 10), 0.3), (lambda: Cnn2d(64, 10, widths=[8, 16]), 0.8)],
+    [(lambda: Linear(64, 10), 0.6), (lambda: Mlp(64, 10), 0.25), (lambda: Cnn2d(64, 10, widths=[8, 16]), 0.4)],
     ids=["linear", "mlp", "cnn2d"],
 )
 def test_they_learn_the_digits(model: Callable[[], nn.Module], below: float) -> None:
@@ -140,8 +141,8 @@ def test_the_transformer_learns_letters(tmp_path: Path) -> None:
     source = data.Text(16, path=str(tmp_path / "text.txt"), context=12, train_samples=160, val_samples=20)
     torch.manual_seed(0)
     model = CharTransformer(12, 4, layers=1, width=16, heads=2)
-    # Of a whole text each letter is certain but at the start, where one cannot know: 0.25 nats or so are left.
-    assert train(model, source, steps=100, lr=1e-2) < 0.3  # guessing: 1.4
+    # Each letter is certain but for the first ones, where c and d cannot be told apart yet.
+    assert train(model, source, steps=100, lr=1e-2) < 0.1  # guessing: 1.4
 
 
 @pytest.mark.slow
@@ -161,6 +162,8 @@ def test_after_norm_gets_stuck_without_warmup(norm: str, stuck: bool) -> None:
         (lambda: Linear(0, 10), r"model\.inputs must be a whole number >= 1"),
         (lambda: Linear(64, True), r"model\.outputs must be a whole number >= 1"),
         (lambda: Mlp("auto", 10), r"model\.inputs must be a whole number >= 1"),  # type: ignore[arg-type]
+        (lambda: Cnn2d(64.0, 10), r"model\.inputs must be a whole number >= 1"),  # type: ignore[arg-type]
+        (lambda: Cnn2d(-64, 10), r"model\.inputs must be a whole number >= 1"),
         (lambda: Mlp(64, 10, hidden=[0]), r"model\.hidden must be a whole number >= 1"),
         (lambda: Mlp(64, 10, hidden=64), r"model\.hidden must be a list of widths"),  # type: ignore[arg-type]
         (lambda: Mlp(64, 10, dropout=1.0), r"model\.dropout must be in \[0, 1\). Received: 1\.0"),
@@ -168,6 +171,7 @@ def test_after_norm_gets_stuck_without_warmup(norm: str, stuck: bool) -> None:
         (lambda: Cnn1d(40, 10, channels=0), r"model\.channels"),
         (lambda: Cnn2d(65, 10), r"model\.inputs must be \(channels, height, width\) or a square number"),
         (lambda: Cnn2d((8, 8), 10), r"model\.inputs must be \(channels, height, width\)"),
+        (lambda: Cnn2d(64, 10, widths="16"), r"model\.widths must be a list of widths"),  # type: ignore[arg-type]
         (lambda: Cnn2d((1, 7, 28), 10), r"must be at least 8 pixels high and wide for 3 model\.widths"),
         (lambda: CharTransformer(64, 83, norm="none"), r"model\.norm must be pre or post. Received: 'none'"),
         (lambda: CharTransformer(64, 83, heads=5), r"model\.width must be a multiple of model\.heads \(5\)"),
@@ -201,21 +205,17 @@ def test_each_option_says_what_it_is_and_names_every_argument(path: Path) -> Non
     if path.stem == "custom":
         assert OmegaConf.is_missing(config, "_target_")
         return
-    module, _, name = config._target_.rpartition(".")
-    assert module == f"lrkit.{'data' if path.parent.name == 'data' else 'models'}"
-    made = getattr(data if path.parent.name == "data" else models, name)
-    import inspect
-
-    parameters = inspect.signature(made).parameters
+    made = {f"{m.__name__}.{name}": getattr(m, name) for m in (data, models) for name in m.__all__}
+    parameters = inspect.signature(made[config._target_]).parameters
     assert set(config) - {"_target_"} == set(parameters)
-    raw = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(raw, dict)
-    assert raw.get("seed", "${seed}") == "${seed}"
-    auto = {"inputs", "outputs"}
-    assert all(raw[key] == "auto" for key in auto & set(raw))
+    raw: Any = OmegaConf.to_container(config, resolve=False)
     for key, parameter in parameters.items():
-        default = parameter.default
-        if key in auto | {"seed", "batch_size"} or default is parameter.empty:
-            continue
-        said = tuple(raw[key]) if isinstance(default, tuple) else raw[key]
-        assert said == default or (key, said) in {("train_samples", 1197), ("options", {})} or key == "name", key
+        told = {"seed": "${seed}", "inputs": "auto", "outputs": "auto", "options": {}}.get(key, parameter.default)
+        if isinstance(told, tuple):
+            told = list(told)
+        if (path.stem, key) in (
+            ("digits", "train_samples"),
+            ("torchvision", "name"),
+        ) or told is parameter.empty:
+            told = raw[key]  # the option knows more than the class
+        assert raw[key] == told, key

@@ -196,6 +196,15 @@ def test_schedule_free_weights_are_evaluated_and_saved(optimizer: str, train: Ca
     assert float(loss) == pytest.approx(run.final["val/loss"], rel=1e-5)
 
 
+def test_a_run_that_ends_within_an_epoch_is_validated_at_its_end(train: Callable[..., Any]) -> None:
+    run = train("trainer.max_steps=8", "trainer.max_epochs=5", "trainer.limit_train_batches=6")
+    saved = json.loads((run.folder / "metrics.json").read_text())
+    assert saved["steps"] == 8 and "val/loss" in saved["final"]
+    checkpoint = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 8
+    assert train("trainer.max_steps=3", "trainer.limit_train_batches=6").best["val/loss"] > 0
+
+
 def test_the_same_seed_gives_the_same_run(train: Callable[..., Any]) -> None:
     one, two, other = train("seed=3"), train("seed=3"), train("seed=4")
     assert one.final == two.final != other.final

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lrkit import plan as planning
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import family
-from lrkit.horizon import Loader, horizon_of
+from lrkit.horizon import Loader, horizon_of, limited
 from lrkit.overrides import (
     CONF_DIR, VERSION_BASE, check_group, defaults, expand, explained, initialised, leaves, meant, nearest, parse, swept,
     unknown,
@@ -31,6 +32,7 @@ from lrkit.schedules import Schedule
 __all__ = ["CONF_DIR", "VERSION_BASE", "accumulation", "build", "check_sweep", "compose", "plan", "world_of"]
 
 Config = dict[str, Any]
+T = TypeVar("T")
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Config:
@@ -58,6 +60,8 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
         config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", None) or "config")
+        if isinstance(error, MissingMandatoryValue):
+            raise ConfigError(key, "must be set") from None
         raise ConfigError(key, "cannot be resolved: " + str(error).splitlines()[0].rstrip(".")) from None
     assert isinstance(config, dict)
     checked: Config = {str(key): value for key, value in config.items()}
@@ -78,6 +82,7 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None) -> None
 
 def check(config: Mapping[str, Any]) -> Plan | None:
     """Refuse what can be refused before there is data; the plan, where the config says how long the run is."""
+    _check_values(config)
     declared = config["data"].get("train_samples") is not None or config["horizon"].get("steps") is not None
     if declared:
         return plan(config)
@@ -108,23 +113,32 @@ def plan(
         notes = [*notes, *(["trainer.devices=auto: the plan assumes 1; a number makes it certain"] if assumed else [])]
     loader = Loader(data.get("train_samples"), data.get("batch_size"), bool(data.get("drop_last", False)))
     trainer = {**config["trainer"], "accumulate_grad_batches": accumulation(config, world)}
+    _check_fills(loader, trainer, world)
     horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
-    target = str(node.get("_target_", ""))
-    return planning.resolve(
-        lr=node.get("lr"),
-        optimizer=target,
-        momentum=_momentum(target, node),
-        horizon=horizon,
-        schedule=_shape(config, "schedule") or _no_schedule(),
-        warmup=_shape(config, "warmup"),
-        cooldown=_shape(config, "cooldown"),
-        plateau=_plateau(config),
-        scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
-        groups=[GroupRate(*rate) for rate in group_rates(config["param_groups"])],
-        warnings=notes,
-        allow_extreme_lr=bool(config.get("allow_extreme_lr")),
-        config=config,
-    )
+    target, extreme = str(node.get("_target_", "")), config["allow_extreme_lr"]
+    try:
+        resolved = planning.resolve(
+            lr=node.get("lr"),
+            optimizer=target,
+            momentum=_momentum(target, node),
+            horizon=horizon,
+            schedule=_shape(config, "schedule") or _no_schedule(),
+            warmup=_shape(config, "warmup"),
+            cooldown=_shape(config, "cooldown"),
+            plateau=_part(config, "plateau", Plateau),
+            scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
+            groups=[GroupRate(*rate) for rate in group_rates(config["param_groups"])],
+            warnings=notes,
+            allow_extreme_lr=extreme,
+            config=config,
+        )
+    except ArithmeticError as error:
+        raise ConfigError("schedule", f"leads to numbers that cannot be computed: {error}") from None
+    low, high = planning.SANE_LR
+    if not extreme and not low <= resolved.base() <= high:
+        must = f"must be in [{low:g}, {high:g}] after batch-size scaling; if it is meant, say allow_extreme_lr=true"
+        raise ConfigError("optimizer.lr", must, resolved.rate_line())
+    return resolved
 
 
 def build(node: Mapping[str, Any] | None, key: str) -> Any:
@@ -137,20 +151,25 @@ def build(node: Mapping[str, Any] | None, key: str) -> Any:
     except HydraException as error:
         cause = error.__cause__
         if isinstance(cause, ConfigError):
-            raise (cause if cause.key.startswith(key) else cause.under(key)) from None
-        raise ConfigError(key, "cannot be built: " + str(cause or error).splitlines()[0].rstrip(".")) from cause
+            where = re.search(r"full_key: (\S+)", str(error))  # an inner node, such as phases0
+            inner = re.sub(r"(\d+)(?=\.|$)", r"[\1]", f"{where[1]}.") if where else ""
+            raise (cause if cause.key.startswith(key) else cause.under(f"{key}.{inner}".rstrip("."))) from None
+        raise ConfigError(key, "cannot be built: " + " ".join(str(cause or error).split()).rstrip(".")) from cause
 
 
 def arguments(node: Mapping[str, Any], key: str) -> frozenset[str]:
     """The names that the target of a node accepts; an error where the node has another one."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{key}._target_", "must be set")
-    parameters = inspect.signature(_locate(str(node["_target_"]), f"{key}._target_")).parameters
+    try:
+        parameters = inspect.signature(_locate(node["_target_"], f"{key}._target_")).parameters
+    except (TypeError, ValueError):
+        raise ConfigError(f"{key}._target_", "must be a class", node["_target_"]) from None
     accepted = frozenset(name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD)
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name, value in node.items():
         if not (name in accepted or anything or (name.startswith("_") and name.endswith("_"))):
-            raise ConfigError(f"{key}.{name}", f"is not a key. {did_you_mean(name, accepted)}")
+            raise ConfigError(f"{key}.{name}", f"is not a key. {meant(str(name), accepted)}".rstrip())
         for i, inner in enumerate(value if isinstance(value, list) else []):
             if isinstance(inner, Mapping) and "_target_" in inner:
                 arguments(inner, f"{key}.{name}[{i}]")
@@ -188,21 +207,32 @@ def accumulation(config: Mapping[str, Any], world: int) -> int:
 
 
 def _shape(config: Mapping[str, Any], name: str) -> Schedule | None:
-    shape = build(config[name], name)
-    if shape is not None and not isinstance(shape, Schedule):
-        raise ConfigError(f"{name}._target_", "must be a schedule (see lrkit.schedules)", config[name]["_target_"])
+    shape = _part(config, name, Schedule)
+    if name == "schedule" and shape is not None and shape.length is not None and not Duration.parse(shape.length).value:
+        raise ConfigError("schedule.length", "must be longer than 0, or null for the rest of the run", shape.length)
+    moot = {"warmup": "end", "cooldown": "start"}.get(name, "")
+    if config[name].get(moot, 1.0) not in (1.0, None):
+        meets = "ends where the schedule begins" if name == "warmup" else "starts where the schedule arrived"
+        raise ConfigError(f"{name}.{moot}", f"must not be set: a {name} {meets}", config[name][moot])
     return shape
+
+
+def _part(config: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+    """The object of a group that must be of one kind; None where the group is empty. Nothing else is ever called."""
+    node = config[name]
+    if not node:
+        return None
+    if "_target_" not in node:
+        raise unknown(f"{name}.{next(iter(node))}", [name])
+    cls = _locate(node["_target_"], f"{name}._target_")
+    if not (isinstance(cls, type) and issubclass(cls, kind)):
+        raise ConfigError(f"{name}._target_", f"must be a subclass of {kind.__module__}.{kind.__name__}", node["_target_"])
+    part: T = build(node, name)
+    return part
 
 
 def _no_schedule() -> Schedule:
     raise ConfigError("schedule", "must not be empty: for a fixed rate use schedule=constant")
-
-
-def _plateau(config: Mapping[str, Any]) -> Plateau | None:
-    plateau = build(config["plateau"], "plateau")
-    if plateau is not None and not isinstance(plateau, Plateau):
-        raise ConfigError("plateau._target_", "must be lrkit.plateau.Plateau", config["plateau"]["_target_"])
-    return plateau
 
 
 def _momentum(target: str, node: Mapping[str, Any]) -> float | None:
@@ -215,18 +245,19 @@ def _momentum(target: str, node: Mapping[str, Any]) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _locate(target: str, key: str) -> Any:
+def _locate(target: Any, key: str) -> Any:
     """The object at a dotted path."""
-    module_name, _, name = target.rpartition(".")
+    module_name, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    if not module_name.strip("."):
+        raise ConfigError(key, "must be the dotted path of a class", target)
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
         raise ConfigError(key, f"cannot be imported ({error})", target) from None
     if not hasattr(module, name):
         public = [n for n in getattr(module, "__all__", dir(module)) if not n.startswith("_")]
-        hint = did_you_mean(name, public).partition(" Accepted: ")[0]
-        hint = f". {hint.rstrip('?')}" if hint.startswith("Did") else ""
-        raise ConfigError(key, f"names nothing: {module_name} has no {name}{hint}", target)
+        hint = did_you_mean(name, public).partition("? ")
+        raise ConfigError(key, f"names nothing: {module_name} has no {name}. {hint[0] + '?' if hint[1] else ''}".rstrip())
     return getattr(module, name)
 
 
@@ -235,12 +266,22 @@ def _check_values(config: Mapping[str, Any]) -> None:
     for name in ("data", "model", "optimizer", "trainer", "horizon", "batch", "batch_scaling", "callbacks", "logger"):
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(name, "must be a group of keys", config.get(name))
-    seed, trainer = config["seed"], config["trainer"]
+    seed, trainer, data = config["seed"], config["trainer"], config["data"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError("seed", "must be a whole number in [0, 4294967295]", seed)
-    if config["data"].get("batch_size") is not None:
-        _check_count("data.batch_size", config["data"]["batch_size"])
-    for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "num_nodes", "log_every_n_steps"):
+    if not isinstance(config["monitor"], str):
+        raise ConfigError("monitor", "must be the name of a metric, or auto", config["monitor"])
+    if not isinstance(config["allow_extreme_lr"], bool):
+        raise ConfigError("allow_extreme_lr", "must be true or false", config["allow_extreme_lr"])
+    for name in ("batch_size", "train_samples"):
+        if data.get(name) is not None:
+            _check_count(f"data.{name}", data[name])
+    for group in ("callbacks", "logger"):
+        for name, node in config[group].items():
+            if not isinstance(node, Mapping) or "_target_" not in node:
+                raise ConfigError(f"{group}.{name}._target_", "must be set")
+    for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "num_nodes", "log_every_n_steps",
+                 "check_val_every_n_epoch"):  # fmt: skip
         value = trainer.get(name)
         if value is not None and not (name.startswith("max_") and value == -1 and value is not True):
             _check_count(f"trainer.{name}", value)
@@ -255,6 +296,35 @@ def _check_values(config: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"trainer.{name}", "must be a number of batches >= 1, or a share of them in (0, 1]", value
             )
+    for name, default in _shipped("trainer/default.yaml").items():
+        value = trainer.get(name)
+        if (default is False or default is True) and name != "fast_dev_run" and not isinstance(value, bool | None):
+            raise ConfigError(f"trainer.{name}", "must be true or false", value)
+    if not isinstance(trainer.get("enable_progress_bar"), bool | None):
+        raise ConfigError("trainer.enable_progress_bar", "must be true, false or null", trainer["enable_progress_bar"])
+    clip = trainer.get("gradient_clip_val")
+    if clip is not None and not (isinstance(clip, int | float) and clip >= 0):
+        raise ConfigError("trainer.gradient_clip_val", "must be a number >= 0, or null", clip)
+    monitor = (config["plateau"] or {}).get("monitor")
+    if trainer.get("limit_val_batches") == 0 and str(monitor).startswith("val"):
+        raise ConfigError("plateau.monitor", "needs a validation, and trainer.limit_val_batches is 0", monitor)
+
+
+def _check_fills(loader: Loader, trainer: Mapping[str, Any], world: int) -> None:
+    """Refuse a batch that the data cannot fill: the rate would be scaled for samples that are not there."""
+    if loader.samples is None or loader.batch_size is None:
+        return
+    share, batches = -(-loader.samples // world), loader.batches(world) or 0
+    if loader.batch_size > share:
+        raise ConfigError("data.batch_size", f"must be at most {share}, the samples of one device", loader.batch_size)
+    accumulate, interval = trainer["accumulate_grad_batches"], trainer.get("val_check_interval")
+    if accumulate > batches > 0:
+        must = f"must be at most {batches}, the batches of an epoch"
+        raise ConfigError("trainer.accumulate_grad_batches", must, accumulate)
+    there = limited(batches, trainer.get("limit_train_batches")) if batches else 0
+    if isinstance(interval, int) and interval > there > 0 and trainer.get("check_val_every_n_epoch") is not None:
+        must = f"must be at most {there}, the batches of an epoch, or trainer.check_val_every_n_epoch null"
+        raise ConfigError("trainer.val_check_interval", must, interval)
 
 
 def _check_count(key: str, value: Any) -> None:
@@ -263,36 +333,33 @@ def _check_count(key: str, value: Any) -> None:
 
 
 def _check_keys(config: Config) -> None:
-    """Refuse keys that mean nothing, also those that came in through ``+`` or from a file."""
-    top, sections = _known_keys()
+    """Refuse keys that mean nothing, also those that came in through ``+`` or from a file; and want the others."""
+    top = {*_shipped("train.yaml"), *defaults()} - {"defaults", "hydra"}
+    sections = {
+        "trainer": _shipped("trainer/default.yaml"),
+        "batch_scaling": _shipped("batch_scaling/linear.yaml"),
+        "batch": _shipped("train.yaml")["batch"],
+        "horizon": _shipped("train.yaml")["horizon"],
+    }
     for name in config:
         if name not in top:
-            raise ConfigError(name, f"is not a key. {did_you_mean(name, top)}")
+            there = [key for key in leaves(config) if key.partition(".")[0] in top]
+            raise ConfigError(name, f"is not a key. {nearest(name, there)}")
+    for name in sorted(top - set(config)):
+        raise ConfigError(name, "cannot be removed")
     for section, known in sections.items():
         node = config[section]
         for name in node if isinstance(node, Mapping) else ():
             if name not in known:
-                raise ConfigError(f"{section}.{name}", f"is not a key. {did_you_mean(str(name), known)}")
+                raise ConfigError(f"{section}.{name}", f"is not a key. {meant(str(name), known)}")
 
 
 @cache
-def _known_keys() -> tuple[frozenset[str], dict[str, frozenset[str]]]:
-    """The keys at the top, and those of the sections that describe no object; read from the shipped files."""
-
-    def keys(path: str, *inside: str) -> frozenset[str]:
-        node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / path))
-        for name in inside:
-            node = node[name]  # type: ignore[index, call-overload]
-        return frozenset(str(key) for key in node)  # type: ignore[union-attr]
-
-    groups = {p.name for p in CONF_DIR.iterdir() if p.is_dir() and not p.name.startswith("_")}
-    sections = {
-        "trainer": keys("trainer/default.yaml"),
-        "batch_scaling": keys("batch_scaling/linear.yaml"),
-        "batch": keys("train.yaml", "batch"),
-        "horizon": keys("train.yaml", "horizon"),
-    }
-    return frozenset((keys("train.yaml") - {"defaults", "hydra"}) | groups), sections
+def _shipped(path: str) -> dict[str, Any]:
+    """What one of lrkit's own files says."""
+    node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / path))
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
 
 
 def _whole(text: str) -> Any:

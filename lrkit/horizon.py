@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from lrkit.errors import ConfigError
 
-__all__ = ["Horizon", "Loader", "horizon_of"]
+__all__ = ["Horizon", "Loader", "horizon_of", "limited"]
 
 Quantity = Literal["steps", "steps_per_epoch", "batch_size"]
 
 _HOW_TO_KNOW: dict[str, str] = {
-    "steps": "set trainer.max_epochs, trainer.max_steps or horizon.steps",
-    "steps_per_epoch": "set horizon.steps_per_epoch, or data.train_samples",
+    "steps": "set trainer.max_steps or horizon.steps, or what an epoch is: data.train_samples and data.batch_size",
+    "steps_per_epoch": "set horizon.steps_per_epoch, or data.train_samples and data.batch_size",
     "batch_size": "set data.batch_size or horizon.batch_size",
 }
 
@@ -92,7 +92,8 @@ def horizon_of(
 
     Args:
         loader: samples, batch size per device, drop_last.
-        trainer: ``max_epochs``, ``max_steps``, ``limit_train_batches``, ``accumulate_grad_batches``.
+        trainer: ``max_epochs``, ``max_steps``, ``limit_train_batches``, ``overfit_batches``, ``fast_dev_run``,
+            ``accumulate_grad_batches``.
         world: devices x nodes.
         batches: batches per epoch and process, where they were counted rather than derived.
         overrides: the ``horizon`` node; what it sets wins.
@@ -100,6 +101,7 @@ def horizon_of(
     Raises:
         ConfigError: nothing to train on, or a length of zero.
     """
+    trainer = _rehearsal(trainer)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     accumulate = trainer.get("accumulate_grad_batches") or 1
     values: dict[str, int | None] = {"steps": None, "steps_per_epoch": None, "batch_size": None}
@@ -120,7 +122,7 @@ def horizon_of(
                 loader.drop_last,
             )
         if not counted:
-            batches = _limited(batches, trainer.get("limit_train_batches"))
+            batches = limited(batches, trainer.get("limit_train_batches"))
         values["steps_per_epoch"] = math.ceil(batches / accumulate)
         sources["steps_per_epoch"] = f"{batches} batches / accumulate {accumulate}"
     if "steps_per_epoch" in given:
@@ -139,7 +141,17 @@ def horizon_of(
     return Horizon(**values, sources=MappingProxyType(sources))
 
 
-def _limited(batches: int, limit: int | float | None) -> int:
+def _rehearsal(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ``overfit_batches`` and ``fast_dev_run`` make of the other keys."""
+    few, fast = trainer.get("overfit_batches"), trainer.get("fast_dev_run")
+    if few:
+        trainer = {**trainer, "limit_train_batches": few}
+    if fast:
+        trainer = {**trainer, "limit_train_batches": int(fast), "max_steps": int(fast), "max_epochs": 1}
+    return trainer
+
+
+def limited(batches: int, limit: int | float | None) -> int:
     """``trainer.limit_train_batches``: a whole number of batches, or a share of them (rounded down)."""
     if limit is None:
         return batches

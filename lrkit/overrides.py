@@ -39,8 +39,8 @@ _ALSO_CALLED = {
     **dict.fromkeys(("T_max", "total_steps", "total_iters", "decay_steps", "steps", "warmup_steps"), "length"),
     **dict.fromkeys(("step_size", "step_size_up"), "every"),
     **dict.fromkeys(("start_factor", "base_lr", "div_factor"), "start"),
-    **{"T_0": "period", "T_mult": "growth", "max_lr": "peak", "pct_start": "up", "size": "batch_size"},
-}
+    "T_0": "period", "T_mult": "growth", "max_lr": "peak", "pct_start": "up", "size": "batch_size",
+}  # fmt: skip
 
 
 @contextmanager
@@ -62,8 +62,8 @@ def initialised(config_dir: str | None = None) -> Iterator[list[str]]:
 @cache
 def defaults() -> Mapping[str, str]:
     """The groups, and the option of each that a run begins with."""
-    written = OmegaConf.load(CONF_DIR / "train.yaml")["defaults"]
-    pairs = [pair for entry in written if isinstance(entry, Mapping) for pair in entry.items()]
+    written: Any = OmegaConf.load(CONF_DIR / "train.yaml")
+    pairs = [pair for entry in written["defaults"] if isinstance(entry, Mapping) for pair in entry.items()]
     return {str(group): str(option) for group, option in pairs if not str(group).startswith("override ")}
 
 
@@ -150,8 +150,9 @@ def check_group(override: Override, search: Sequence[str] = ()) -> None:
         raise ConfigError(group, f"takes one option; to sweep: -m {group}={names}", value)
     if not isinstance(value, str) or value not in options:
         raise ConfigError(group, f"has no option {str(value)!r}. {did_you_mean(str(value), options)}")
-    if override.type != OverrideType.CHANGE and override.package is None and group in defaults():
-        raise ConfigError(group, f"is chosen already: write {group}={value}, without the +")
+    if override.package is None and (override.type == OverrideType.CHANGE) != (group in defaults()):
+        said = "is chosen already: write {0}, without the +" if group in defaults() else "must be added: write +{0}"
+        raise ConfigError(group, said.format(f"{group}={value}"))
 
 
 def explained(error: Exception, parsed: Sequence[Override], search: Sequence[str] = ()) -> ConfigError:
@@ -180,8 +181,10 @@ def unknown(key: str, keys: Sequence[str]) -> ConfigError:
     """The error for a key that is not among ``keys``, the dotted paths that there are."""
     group = key.partition(".")[0]
     if group in keys and defaults().get(group) == "none":  # chosen, and empty: such as warmup=none
-        others = " | ".join(path.stem for path in sorted((CONF_DIR / group).glob("*.yaml")) if path.stem != "none")
-        return ConfigError(key, f"is not a key of {group}=none: choose {group}={others}")
+        others = ", ".join(path.stem for path in sorted((CONF_DIR / group).glob("*.yaml")) if path.stem != "none")
+        return ConfigError(key, f"is not a key of {group}=none; other options of {group}: {others}")
+    if group in keys and group in defaults():  # empty until somebody adds to it: such as callbacks
+        return ConfigError(key, f"is not there; to add it: +{key}=...")
     return ConfigError(key, f"is not a key. {nearest(key, keys)}")
 
 
@@ -191,7 +194,7 @@ def meant(name: str, choices: Collection[str]) -> str:
     >>> meant("T_max", ["start", "end", "length"])
     "Did you mean 'length'? Accepted: end, length, start"
     """
-    alias = _ALSO_CALLED.get(name)
+    alias = _ALSO_CALLED.get(name, name)
     return did_you_mean(alias if alias in choices else name, choices)
 
 

@@ -63,8 +63,8 @@ def batch_scale(rule: str, base: int | None, batch: int | None, optimizer: str =
         if known is None:
             raise ConfigError(
                 "batch_scaling",
-                f"=auto knows no rule for {optimizer}: choose batch_scaling=linear (as for SGD), sqrt (as for Adam)"
-                " or none",
+                f"must not be auto: no rule is known for {optimizer}; choose batch_scaling=linear (as for SGD), sqrt"
+                " (as for Adam) or none",
             )
         rule = _RULE_OF_KIND[known.kind]
     if rule == "none":

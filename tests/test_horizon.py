@@ -15,31 +15,31 @@ DATA = Loader(samples=1000, batch_size=64)  # 16 batches, the last of 40 samples
 CUT = Loader(samples=1000, batch_size=64, drop_last=True)  # 15 batches
 
 TABLE = [
-    # loader              trainer                                         world  steps  an epoch  batch
-    (DATA,                {"max_epochs": 3},                              1,     48,    16,       64),
-    (CUT,                 {"max_epochs": 3},                              1,     45,    15,       64),
-    (DATA,                {"max_epochs": 3},                              2,     24,    8,        128),
-    (DATA,                {"max_epochs": 3},                              16,    3,     1,        1024),
-    (CUT,                 {"max_epochs": 3},                              2,     21,    7,        128),
-    (DATA,                {"max_epochs": 3, "accumulate_grad_batches": 4},1,     12,    4,        256),
-    (DATA,                {"max_epochs": 3, "accumulate_grad_batches": 5},1,     12,    4,        320),  # 5, 5, 5, 1
-    (DATA,                {"max_epochs": 3, "accumulate_grad_batches": 99},     1,     3,     1,        6336),
-    (DATA,                {"max_epochs": 3, "accumulate_grad_batches": 2},2,     12,    4,        256),
-    (DATA,                {"max_epochs": 3, "limit_train_batches": 10},   1,     30,    10,       64),
-    (DATA,                {"max_epochs": 3, "limit_train_batches": 99},   1,     48,    16,       64),
-    (DATA,                {"max_epochs": 3, "limit_train_batches": 1},    1,     3,     1,        64),  # one batch
-    (DATA,                {"max_epochs": 3, "limit_train_batches": 1.0},  1,     48,    16,       64),  # all of them
-    (DATA,                {"max_epochs": 3, "limit_train_batches": 0.3},  1,     12,    4,        64),  # 4.8
-    (DATA,                {"max_epochs": 3, "max_steps": 20},             1,     20,    16,       64),  # whichever
-    (DATA,                {"max_epochs": 3, "max_steps": 99},             1,     48,    16,       64),  # is first
-    (DATA,                {"max_epochs": 3, "max_steps": -1},             1,     48,    16,       64),  # -1: no limit
-    (DATA,                {"max_epochs": -1, "max_steps": 20},            1,     20,    16,       64),
-    (DATA,                {"max_steps": 20},                              1,     20,    16,       64),
-    (DATA,                {"max_epochs": -1},                             1,     None,  16,       64),
-    (DATA,                {},                                             1,     None,  16,       64),
-    (Loader(None, 64),    {"max_epochs": 3},                              2,     None,  None,     128),
-    (Loader(None, 64),    {"max_epochs": 3, "max_steps": 20},             1,     20,    None,     64),
-    (Loader(1000, None),  {"max_epochs": 3},                              1,     None,  None,     None),
+    # loader              trainer                                           world  steps  an epoch  batch
+    (DATA,                {"max_epochs": 3},                                1,     48,    16,       64),
+    (CUT,                 {"max_epochs": 3},                                1,     45,    15,       64),
+    (DATA,                {"max_epochs": 3},                                2,     24,    8,        128),
+    (DATA,                {"max_epochs": 3},                                16,    3,     1,        1024),
+    (CUT,                 {"max_epochs": 3},                                2,     21,    7,        128),
+    (DATA,                {"max_epochs": 3, "accumulate_grad_batches": 4},  1,     12,    4,        256),
+    (DATA,                {"max_epochs": 3, "accumulate_grad_batches": 5},  1,     12,    4,        320),  # 5, 5, 5, 1
+    (DATA,                {"max_epochs": 3, "accumulate_grad_batches": 99}, 1,     3,     1,        6336),
+    (DATA,                {"max_epochs": 3, "accumulate_grad_batches": 2},  2,     12,    4,        256),
+    (DATA,                {"max_epochs": 3, "limit_train_batches": 10},     1,     30,    10,       64),
+    (DATA,                {"max_epochs": 3, "limit_train_batches": 99},     1,     48,    16,       64),
+    (DATA,                {"max_epochs": 3, "limit_train_batches": 1},      1,     3,     1,        64),  # one batch
+    (DATA,                {"max_epochs": 3, "limit_train_batches": 1.0},    1,     48,    16,       64),  # all of them
+    (DATA,                {"max_epochs": 3, "limit_train_batches": 0.3},    1,     12,    4,        64),  # 4.8
+    (DATA,                {"max_epochs": 3, "max_steps": 20},               1,     20,    16,       64),  # whichever
+    (DATA,                {"max_epochs": 3, "max_steps": 99},               1,     48,    16,       64),  # is first
+    (DATA,                {"max_epochs": 3, "max_steps": -1},               1,     48,    16,       64),  # -1: no limit
+    (DATA,                {"max_epochs": -1, "max_steps": 20},              1,     20,    16,       64),
+    (DATA,                {"max_steps": 20},                                1,     20,    16,       64),
+    (DATA,                {"max_epochs": -1},                               1,     None,  16,       64),
+    (DATA,                {},                                               1,     None,  16,       64),
+    (Loader(None, 64),    {"max_epochs": 3},                                2,     None,  None,     128),
+    (Loader(None, 64),    {"max_epochs": 3, "max_steps": 20},               1,     20,    None,     64),
+    (Loader(1000, None),  {"max_epochs": 3},                                1,     None,  None,     None),
 ]  # fmt: skip
 
 OVERRIDDEN = [

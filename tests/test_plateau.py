@@ -19,20 +19,20 @@ NAN, INF = float("nan"), float("inf")
 HALF = {"factor": 0.5, "patience": 1}
 
 TABLE = [
-    # plateau                                     metrics                       the gain after each
-    ({"factor": 0.5, "patience": 0},              [1, 1, 1, 1],                 [1, 0.5, 0.25, 0.125]),
-    (HALF,                                        [1, 1, 1, 1, 1],              [1, 1, 0.5, 0.5, 0.25]),  # more than 1 bad
-    (HALF,                                        [3, 2, 1, 0],                 [1, 1, 1, 1]),
-    (HALF,                                        [3, 4, 2, 3, 1, 2],           [1, 1, 1, 1, 1, 1]),  # never two in a row
-    (HALF,                                        [3, 4, 4, 3.5, 3.5],          [1, 1, 0.5, 0.5, 0.25]),  # against the best
-    ({**HALF, "mode": "max"},                     [1, 2, 2, 2, 3],              [1, 1, 1, 0.5, 0.5]),
-    ({**HALF, "threshold": 0.1},                  [1.0, 0.91, 0.92, 0.5],       [1, 1, 0.5, 0.5]),  # 9 % is not better
-    ({**HALF, "threshold": 0.1},                  [1.0, 0.89, 0.88, 0.87],      [1, 1, 1, 0.5]),
-    ({**HALF, "threshold": 1, "threshold_mode": "abs"}, [9, 8, 8, 6.5],         [1, 1, 0.5, 0.5]),
-    ({**HALF, "cooldown": 2},                     [1, 1, 1, 1, 1, 1, 1, 1],     [1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]),
-    ({**HALF, "min_gain": 0.4},                   [1, 1, 1, 1, 1],              [1, 1, 0.5, 0.5, 0.4]),
-    (HALF,                                        [1, NAN, 1, INF, 1, -INF, 1], [1, 1, 1, 1, 0.5, 0.5, 0.5]),  # not a check
-    (HALF,                                        [NAN, INF, 5, 4],             [1, 1, 1, 1]),
+    # plateau                                 metrics                       the gain after each
+    ({"factor": 0.5, "patience": 0},          [1, 1, 1, 1],                 [1, 0.5, 0.25, 0.125]),
+    (HALF,                                    [1, 1, 1, 1, 1],              [1, 1, 0.5, 0.5, 0.25]),  # more than 1 bad
+    (HALF,                                    [3, 2, 1, 0],                 [1, 1, 1, 1]),
+    (HALF,                                    [3, 4, 2, 3, 1, 2],           [1, 1, 1, 1, 1, 1]),  # never two in a row
+    (HALF,                                    [3, 4, 4, 3.5, 3.5],          [1, 1, 0.5, 0.5, 0.25]),  # against the best
+    ({**HALF, "mode": "max"},                 [1, 2, 2, 2, 3],              [1, 1, 1, 0.5, 0.5]),
+    ({**HALF, "threshold": 0.1},              [1.0, 0.91, 0.92, 0.5],       [1, 1, 0.5, 0.5]),  # 9 % is not better
+    ({**HALF, "threshold": 0.1},              [1.0, 0.89, 0.88, 0.87],      [1, 1, 1, 0.5]),
+    ({**HALF, "threshold": 1, "threshold_mode": "abs"}, [9, 8, 8, 6.5],     [1, 1, 0.5, 0.5]),
+    ({**HALF, "cooldown": 2},                 [1, 1, 1, 1, 1, 1, 1, 1],     [1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]),
+    ({**HALF, "min_gain": 0.4},               [1, 1, 1, 1, 1],              [1, 1, 0.5, 0.5, 0.4]),
+    (HALF,                                    [1, NAN, 1, INF, 1, -INF, 1], [1, 1, 1, 1, 0.5, 0.5, 0.5]),  # not a check
+    (HALF,                                    [NAN, INF, 5, 4],             [1, 1, 1, 1]),
 ]  # fmt: skip
 
 REFUSED = [

@@ -53,14 +53,9 @@ class RateLog(Callback):
         if not (changed or t in self.edges or t == self.last or t % self.every == 0):
             return
         scheduler.write()
-        values: dict[str, float] = {}
-        for i, group in enumerate(optimizer.param_groups):
-            name = group.get("name", f"group_{i}")
-            values[f"lr/{name}"] = float(group["lr"])
-            if scheduler.plan.momentum is not None:
-                momentum = group["betas"][0] if "betas" in group else group.get("momentum")
-                if momentum is not None:
-                    values[f"momentum/{name}"] = float(momentum)
+        groups = {group.get("name", f"group_{i}"): group for i, group in enumerate(optimizer.param_groups)}
+        values = {f"lr/{name}": float(group["lr"]) for name, group in groups.items()}
+        values |= scheduler.plan.hyper(t)
         if scheduler.plan.plateau is not None or gain != 1.0:
             values["gain"] = gain
         for logger in trainer.loggers:

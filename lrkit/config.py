@@ -20,7 +20,18 @@ from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import family
 from lrkit.horizon import Loader, horizon_of, limited
 from lrkit.overrides import (
-    CONF_DIR, VERSION_BASE, check_group, defaults, expand, explained, initialised, leaves, meant, nearest, parse, swept,
+    CONF_DIR,
+    VERSION_BASE,
+    check_group,
+    defaults,
+    expand,
+    explained,
+    initialised,
+    leaves,
+    meant,
+    nearest,
+    parse,
+    swept,
     unknown,
 )  # fmt: skip
 from lrkit.plan import GroupRate, Plan
@@ -56,6 +67,8 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
             composed = hydra.compose("train", overrides=[*search, *overrides])
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise explained(error, parsed, search) from None
+    for name in sorted(_top() - set(composed)):
+        raise ConfigError(name, "cannot be removed")
     try:
         config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -121,6 +134,8 @@ def plan(
             lr=node.get("lr"),
             optimizer=target,
             momentum=_momentum(target, node),
+            weight_decay=_number(node.get("weight_decay")),
+            coschedule=_coschedule(config),
             horizon=horizon,
             schedule=_shape(config, "schedule") or _no_schedule(),
             warmup=_shape(config, "warmup"),
@@ -161,8 +176,9 @@ def arguments(node: Mapping[str, Any], key: str) -> frozenset[str]:
     """The names that the target of a node accepts; an error where the node has another one."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{key}._target_", "must be set")
+    target = _locate(node["_target_"], f"{key}._target_")
     try:
-        parameters = inspect.signature(_locate(node["_target_"], f"{key}._target_")).parameters
+        parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):
         raise ConfigError(f"{key}._target_", "must be a class", node["_target_"]) from None
     accepted = frozenset(name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD)
@@ -226,9 +242,22 @@ def _part(config: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
         raise unknown(f"{name}.{next(iter(node))}", [name])
     cls = _locate(node["_target_"], f"{name}._target_")
     if not (isinstance(cls, type) and issubclass(cls, kind)):
-        raise ConfigError(f"{name}._target_", f"must be a subclass of {kind.__module__}.{kind.__name__}", node["_target_"])
+        must = f"must be a subclass of {kind.__module__}.{kind.__name__}"
+        raise ConfigError(f"{name}._target_", must, node["_target_"])
     part: T = build(node, name)
     return part
+
+
+def _coschedule(config: Mapping[str, Any]) -> dict[str, Schedule]:
+    """The schedules that drive momentum and weight decay."""
+    nodes = {f"coschedule.{name}": node for name, node in config["coschedule"].items()}
+    parts = {key.partition(".")[2]: _part(nodes, key, Schedule) for key in nodes}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _number(value: Any) -> float:
+    """A value that has been, or will be, refused elsewhere where it is no number."""
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _no_schedule() -> Schedule:
@@ -256,8 +285,8 @@ def _locate(target: Any, key: str) -> Any:
         raise ConfigError(key, f"cannot be imported ({error})", target) from None
     if not hasattr(module, name):
         public = [n for n in getattr(module, "__all__", dir(module)) if not n.startswith("_")]
-        hint = did_you_mean(name, public).partition("? ")
-        raise ConfigError(key, f"names nothing: {module_name} has no {name}. {hint[0] + '?' if hint[1] else ''}".rstrip())
+        hint, near, _ = did_you_mean(name, public).partition("? ")
+        raise ConfigError(key, f"names nothing: {module_name} has no {name}" + (f". {hint}?" if near else ""), target)
     return getattr(module, name)
 
 
@@ -287,9 +316,9 @@ def _check_values(config: Mapping[str, Any]) -> None:
             _check_count(f"trainer.{name}", value)
     if all(trainer.get(name) in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
         raise ConfigError("trainer.max_epochs", "or trainer.max_steps must be set: a run needs an end")
-    for name in ("limit_train_batches", "limit_val_batches", "val_check_interval"):
+    for name in ("limit_train_batches", "limit_val_batches", "val_check_interval", "overfit_batches"):
         value = trainer.get(name)
-        if value is None or (name == "limit_val_batches" and value == 0 and value is not False):
+        if value is None or (name in ("limit_val_batches", "overfit_batches") and value == 0 and value is not False):
             continue
         share = isinstance(value, float) and 0 < value <= 1
         if isinstance(value, bool) or not (share or (isinstance(value, int) and value >= 1)):
@@ -302,6 +331,9 @@ def _check_values(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"trainer.{name}", "must be true or false", value)
     if not isinstance(trainer.get("enable_progress_bar"), bool | None):
         raise ConfigError("trainer.enable_progress_bar", "must be true, false or null", trainer["enable_progress_bar"])
+    fast = trainer.get("fast_dev_run")
+    if not isinstance(fast, bool | int | None) or int(fast or 0) < 0:
+        raise ConfigError("trainer.fast_dev_run", "must be true, false or a number of batches", fast)
     clip = trainer.get("gradient_clip_val")
     if clip is not None and not (isinstance(clip, int | float) and clip >= 0):
         raise ConfigError("trainer.gradient_clip_val", "must be a number >= 0, or null", clip)
@@ -316,7 +348,8 @@ def _check_fills(loader: Loader, trainer: Mapping[str, Any], world: int) -> None
         return
     share, batches = -(-loader.samples // world), loader.batches(world) or 0
     if loader.batch_size > share:
-        raise ConfigError("data.batch_size", f"must be at most {share}, the samples of one device", loader.batch_size)
+        must = f"must be at most {share} where data.train_samples is {loader.samples} on {world} device(s)"
+        raise ConfigError("data.batch_size", must, loader.batch_size)
     accumulate, interval = trainer["accumulate_grad_batches"], trainer.get("val_check_interval")
     if accumulate > batches > 0:
         must = f"must be at most {batches}, the batches of an epoch"
@@ -333,8 +366,7 @@ def _check_count(key: str, value: Any) -> None:
 
 
 def _check_keys(config: Config) -> None:
-    """Refuse keys that mean nothing, also those that came in through ``+`` or from a file; and want the others."""
-    top = {*_shipped("train.yaml"), *defaults()} - {"defaults", "hydra"}
+    """Refuse keys that mean nothing, also those that came in through ``+`` or from a file."""
     sections = {
         "trainer": _shipped("trainer/default.yaml"),
         "batch_scaling": _shipped("batch_scaling/linear.yaml"),
@@ -342,16 +374,18 @@ def _check_keys(config: Config) -> None:
         "horizon": _shipped("train.yaml")["horizon"],
     }
     for name in config:
-        if name not in top:
-            there = [key for key in leaves(config) if key.partition(".")[0] in top]
+        if name not in _top():
+            there = [key for key in leaves(config) if key.partition(".")[0] in _top()]
             raise ConfigError(name, f"is not a key. {nearest(name, there)}")
-    for name in sorted(top - set(config)):
-        raise ConfigError(name, "cannot be removed")
     for section, known in sections.items():
         node = config[section]
         for name in node if isinstance(node, Mapping) else ():
             if name not in known:
                 raise ConfigError(f"{section}.{name}", f"is not a key. {meant(str(name), known)}")
+
+
+def _top() -> set[str]:
+    return {*_shipped("train.yaml"), *defaults()} - {"defaults", "hydra"}
 
 
 @cache

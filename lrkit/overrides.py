@@ -64,7 +64,8 @@ def defaults() -> Mapping[str, str]:
     """The groups, and the option of each that a run begins with."""
     written: Any = OmegaConf.load(CONF_DIR / "train.yaml")
     pairs = [pair for entry in written["defaults"] if isinstance(entry, Mapping) for pair in entry.items()]
-    return {str(group): str(option) for group, option in pairs if not str(group).startswith("override ")}
+    own = [(str(group), str(option)) for group, option in pairs if " " not in str(group) and "@" not in str(group)]
+    return dict(own)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -213,8 +214,8 @@ def nearest(key: str, keys: Sequence[str]) -> str:
     alike = [k for called in (name, _ALSO_CALLED.get(name)) for k in keys if k.rpartition(".")[2] == called]
     if alike:
         return f"Did you mean {alike[0]!r}?"
-    hint = did_you_mean(key, keys).partition(" Accepted: ")[0]
-    return hint if hint.startswith("Did") else did_you_mean(key, {k.partition(".")[0] for k in keys})
+    hint, near, _ = did_you_mean(key, keys).partition("? ")
+    return f"{hint}?" if near else did_you_mean(key, {k.partition(".")[0] for k in keys})
 
 
 def _groups(search: Sequence[str]) -> set[str]:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lrkit.curve import Curve
-from lrkit.errors import ConfigError
+from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import family, remarks
 from lrkit.horizon import Horizon
 from lrkit.plateau import Plateau
@@ -49,6 +49,8 @@ class Plan:
     curve: Curve
     groups: tuple[GroupRate, ...] = (GroupRate("default"),)
     momentum: Curve | None = None
+    decay_curve: Curve | None = None
+    base_weight_decay: float = 0.0
     plateau: Plateau | None = None
     warnings: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
@@ -60,6 +62,20 @@ class Plan:
     def lr(self, group: GroupRate, step: int, gain: float = 1.0) -> float:
         """The learning rate of ``group`` at applied optimizer step ``step``."""
         return self.base(group.lr_scale) * self.curve(step) * gain
+
+    def weight_decay(self, group: GroupRate, step: int) -> float:
+        """The weight decay of ``group`` at step ``step``: its own or the optimizer's, times the curve that drives it."""
+        base = self.base_weight_decay if group.weight_decay is None else group.weight_decay
+        return base if self.decay_curve is None else base * self.decay_curve(step)
+
+    def hyper(self, step: int) -> dict[str, float]:
+        """What is driven beside the rate at ``step``, as ``momentum/<group>`` and ``weight_decay/<group>``."""
+        values: dict[str, float] = {}
+        if self.momentum is not None:
+            values |= dict.fromkeys((f"momentum/{group.name}" for group in self.groups), self.momentum(step))
+        if self.decay_curve is not None:
+            values |= {f"weight_decay/{group.name}": self.weight_decay(group, step) for group in self.groups}
+        return values
 
     def with_groups(self, groups: Sequence[GroupRate]) -> Plan:
         """The same plan for the groups that a model turned out to have."""
@@ -109,6 +125,11 @@ class Plan:
             "momentum": None
             if self.momentum is None
             else {"first": self.momentum(0), "lowest": min(self.momentum(e) for e in self.momentum.edges)},
+            "driven": {
+                name: [{"schedule": type(p.schedule).__name__, **_plain(p.schedule), "steps": p.length} for p in c.phases]
+                for name, c in (("momentum", self.momentum), ("weight_decay", self.decay_curve))
+                if c is not None
+            },
             "plateau": None if self.plateau is None else dataclasses.asdict(self.plateau),
             "warnings": list(self.warnings),
             "config": dict(self.config),
@@ -122,6 +143,8 @@ def resolve(
     horizon: Horizon,
     optimizer: str = "",
     momentum: float | None = None,
+    weight_decay: float = 0.0,
+    coschedule: Mapping[str, Schedule] | None = None,
     warmup: Schedule | None = None,
     cooldown: Schedule | None = None,
     plateau: Plateau | None = None,
@@ -139,6 +162,8 @@ def resolve(
         horizon: the length of the run.
         optimizer: class path, for remarks on pairs that make no sense.
         momentum: the optimizer's momentum (``betas[0]`` of the Adam family); None where it has none.
+        weight_decay: the optimizer's weight decay.
+        coschedule: schedules over the whole run for ``momentum`` and ``weight_decay``, as multiples of their values.
         plateau: reduce on plateau, on top of the curve.
         scale: the factor of the batch-size rule.
         groups: names and factors of the parameter groups.
@@ -155,6 +180,10 @@ def resolve(
     if cycled is not None and not momentum:
         notes.append(f"momentum is not cycled: {_short(optimizer) or 'the optimizer'} runs without momentum")
         cycled = None
+    driven = _driven(coschedule or {}, horizon, momentum, weight_decay, groups, _short(optimizer) or "the optimizer")
+    if cycled is not None and "momentum" in driven:
+        raise ConfigError("coschedule.momentum", "and schedule.momentum_start both drive momentum: set one to null")
+    beside = driven.get("momentum") if cycled is None else _beside(cycled, horizon, curve)
     scale = scale or BatchScale()
     notes += _remarks(optimizer, lr * scale.factor, schedule, cooldown, curve, scale)
     return Plan(
@@ -164,7 +193,9 @@ def resolve(
         horizon=horizon,
         curve=curve,
         groups=tuple(groups),
-        momentum=None if cycled is None else _beside(cycled, horizon, curve),
+        momentum=beside,
+        decay_curve=driven.get("weight_decay"),
+        base_weight_decay=weight_decay,
         plateau=plateau,
         warnings=tuple(notes),
         config=config or {},
@@ -188,6 +219,36 @@ def check_lr(lr: Any, allow_extreme: bool = False) -> None:
     low, high = SANE_LR
     if not allow_extreme and not low <= lr <= high:
         raise ConfigError(key, f"must be in [{low:g}, {high:g}]; if it is meant, say allow_extreme_lr=true", lr)
+
+
+def _driven(
+    coschedule: Mapping[str, Schedule],
+    horizon: Horizon,
+    momentum: float | None,
+    weight_decay: float,
+    groups: Sequence[GroupRate],
+    optimizer: str,
+) -> dict[str, Curve]:
+    """The curves beside the rate: momentum as plain values, weight decay as multiples of each group's own."""
+    curves: dict[str, Curve] = {}
+    for name, schedule in coschedule.items():
+        key = f"coschedule.{name}"
+        if name not in ("momentum", "weight_decay"):
+            raise ConfigError(key, f"is not a key. {did_you_mean(name, ('momentum', 'weight_decay'))}")
+        if isinstance(schedule, HeldUntilPlateau):
+            raise ConfigError(key, "=plateau means nothing: reduce on plateau acts on the learning rate")
+        curve = Curve.build(schedule, horizon, name=key)
+        if name == "momentum":
+            if not momentum:
+                raise ConfigError(key, f"needs momentum to drive, and {optimizer} runs without")
+            curve = Curve(tuple(dataclasses.replace(phase, scale=momentum) for phase in curve.phases))
+            highest = max(curve.peak(i) for i in range(len(curve.phases)))
+            if highest >= 1.0:
+                raise ConfigError(key, f"must keep momentum below 1; it would reach {highest:g}")
+        elif not weight_decay and not any(group.weight_decay for group in groups):
+            raise ConfigError(key, f"needs weight decay to drive: optimizer.weight_decay is 0 for {optimizer}")
+        curves[name] = curve
+    return curves
 
 
 def _beside(cycled: Schedule, horizon: Horizon, lr: Curve) -> Curve:

@@ -7,6 +7,7 @@ no rounding accumulates, and a restored count is a restored rate.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lrkit.plan import Plan
 from lrkit.plateau import PlateauState
+from lrkit.schedules import check_number
 
 __all__ = ["PlanScheduler"]
 
@@ -54,7 +56,9 @@ class PlanScheduler(LRScheduler):
         self.applied = 0
         self.gain = 1.0
         self.plateau = PlateauState()
-        self._joined: dict[str, float] = {}
+        self._joined: dict[str, list[float]] = {}
+        self._rates: dict[int, float] = {}
+        self._reported = False
         self._hooks = (
             optimizer.register_step_pre_hook(lambda *_: self.write()),
             optimizer.register_step_post_hook(lambda optimizer, *_: self._after_step(optimizer)),
@@ -75,21 +79,37 @@ class PlanScheduler(LRScheduler):
         self.write()
 
     def write(self) -> None:
-        """Write every group's learning rate, and its momentum where the plan drives that, for step ``applied``."""
-        t, gain = self.applied, self.total_gain
-        curve = self.plan.curve(t)
-        momentum = None if self.plan.momentum is None else self.plan.momentum(t)
+        """Write every group's rate, and what else the plan drives, for step ``applied``."""
+        t, gain, plan = self.applied, self.total_gain, self.plan
+        curve = plan.curve(t)
+        momentum = None if plan.momentum is None else plan.momentum(t)
+        decay = None if plan.decay_curve is None else plan.decay_curve(t)
         for i, group in enumerate(self.optimizer.param_groups):
-            lr = self._base(i, group) * curve * gain
+            base, weight_decay = self._bases(i, group)
+            lr = base * curve * gain
             if isinstance(group["lr"], Tensor):  # a compiled optimizer recompiles for a new float, not for a new value
                 group["lr"].fill_(lr)
             else:
+                self._report(i, group)
                 group["lr"] = lr
+            self._rates[i] = lr
             if momentum is not None:
                 if "betas" in group:
                     group["betas"] = (momentum, *group["betas"][1:])
                 elif "momentum" in group:
                     group["momentum"] = momentum
+            if decay is not None and "weight_decay" in group:
+                group["weight_decay"] = weight_decay * decay
+        self._written = t
+
+    def set_gain(self, gain: float) -> None:
+        """Multiply all rates by ``gain`` from the next step on, on top of schedule and plateau. Checkpointed.
+
+        The supported way to change a rate during a run: what is written into ``param_groups`` directly is undone.
+        """
+        check_number("gain", gain, None, 0, None)
+        self.gain = float(gain)
+        self.write()
 
     def observe(self, metric: float) -> bool:
         """Show reduce-on-plateau one more value of its metric; whether the gain changed."""
@@ -111,7 +131,7 @@ class PlanScheduler(LRScheduler):
             "applied": self.applied,
             "gain": self.gain,
             "plateau": asdict(self.plateau),
-            "joined": dict(self._joined),
+            "joined": {name: list(bases) for name, bases in self._joined.items()},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -120,13 +140,38 @@ class PlanScheduler(LRScheduler):
         self.plateau = PlateauState(**state_dict["plateau"])
         self._joined = dict(state_dict["joined"])
 
-    def _base(self, i: int, group: dict[str, Any]) -> float:
-        """The constant part of a group's rate: from the plan, or for a group that joined later from itself."""
-        name = group.get("name") or (self.plan.groups[i].name if i < len(self.plan.groups) else f"group_{i}")
-        for rate in self.plan.groups:
+    def _bases(self, i: int, group: dict[str, Any]) -> tuple[float, float]:
+        """The constant parts of a group's rate and weight decay: the plan's, or those a later group joined with."""
+        plan = self.plan
+        name = group.get("name") or (plan.groups[i].name if i < len(plan.groups) else f"group_{i}")
+        for rate in plan.groups:
             if rate.name == name:
-                return self.plan.base(rate.lr_scale)
-        return self._joined.setdefault(name, float(group["lr"]))
+                own = plan.base_weight_decay if rate.weight_decay is None else rate.weight_decay
+                return plan.base(rate.lr_scale), own
+        if name not in self._joined:
+            self._joined[name] = [float(group["lr"]), float(group.get("weight_decay", 0.0))]
+        lr, own = self._joined[name]
+        return lr, own
+
+    def _report(self, i: int, group: dict[str, Any]) -> None:
+        """Say, once, that somebody else wrote a rate."""
+        written = self._rates.get(i)
+        if written is None or group["lr"] == written or self._reported:
+            return
+        self._reported = True
+        warnings.warn(
+            f"the learning rate of group {group.get('name', i)!r} was set to {group['lr']:g} from outside; the plan's"
+            f" {written:g} stands. To change rates during a run use set_gain(x)",
+            stacklevel=4,
+        )
+
+    def _before_step(self) -> None:
+        rates = self._rates
+        if self._written != self.applied or any(
+            not isinstance(group["lr"], Tensor) and group["lr"] != rates.get(i)
+            for i, group in enumerate(self.optimizer.param_groups)
+        ):
+            self.write()
 
     def _after_step(self, optimizer: Optimizer) -> None:
         # A fused optimizer under GradScaler is called even when the gradients were infinite, and then does nothing.

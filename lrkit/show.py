@@ -42,13 +42,10 @@ def csv(plan: Plan) -> str:
     if plan.horizon.steps is None:
         raise ConfigError("horizon.steps", "must be set to list a run whose end is not known")
     names = [f"lr/{group.name}" for group in plan.groups]
-    if plan.momentum is not None:
-        names += [f"momentum/{group.name}" for group in plan.groups]
-    rows = [",".join(["step", *names])]
+    rows = [",".join(["step", *names, *plan.hyper(0)])]
     for step in range(plan.horizon.steps):
         values = [plan.lr(group, step) for group in plan.groups]
-        if plan.momentum is not None:
-            values += [plan.momentum(step)] * len(plan.groups)
+        values += plan.hyper(step).values()
         rows.append(",".join([str(step), *map(repr, values)]))
     return "\n".join(rows) + "\n"
 
@@ -181,9 +178,10 @@ def _page(plan: Plan, curve: bool) -> list[RenderableType]:
                 *(about if j == 0 else ("", "", "")), group.name, *("" if r is None else f"{r:.4g}" for r in rates)
             )
     page.append(table)
-    if plan.momentum is not None:
-        low = min(plan.momentum(e) for e in plan.momentum.edges)
-        page.append(Text(f"momentum from {plan.momentum(0):g} to {low:g} and back, at the edges of the cycle"))
+    for name in plan.hyper(0):
+        steps = (0, *plan.curve.edges[1:], (plan.horizon.steps or 1) - 1)
+        path = " -> ".join(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
+        page.append(Text(f"{name}  {path}"))
     if plan.plateau is not None:
         p = plan.plateau
         page.append(Text(f"gain x {p.factor:g} when {p.monitor} has not improved for more than {p.patience} checks"))

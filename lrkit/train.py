@@ -15,7 +15,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint, RichProgressBar
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lrkit import config as configs

@@ -67,6 +67,8 @@ def main(argv: Sequence[str]) -> int:
             return _join(Path(rest[0]))
         raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")
     except ConfigError as error:
+        if error.details:
+            print(error.details, file=sys.stderr)
         print(f"lrkit: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -117,11 +119,20 @@ def _train(argv: list[str]) -> int:
     sweep = bool({"-m", "--multirun"} & set(flags))
     informing = any(flag.partition("=")[0] in _INFORMING for flag in flags)
     own_folder: list[str] = []
+    continued: Path | None = None
     if not informing:
-        (configs.check_sweep if sweep else _check_one)(overrides, config_dir)
+        if sweep:
+            configs.check_sweep(overrides, config_dir)
+        else:
+            config = configs.compose(overrides, config_dir)
+            if config["resume"]["path"] is None:  # else the plan may come from there
+                configs.check(config)
+            continued = _continued(config["resume"])
         if _global_rank() > 0:
             return _follow(overrides, config_dir)
-        if not any(o.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for o in overrides):
+        if continued is not None:
+            own_folder = [f"hydra.run.dir={continued}", "hydra.output_subdir=null"]
+        elif not any(o.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for o in overrides):
             kind, parent = ("sweep", "sweeps") if sweep else ("run", "runs")
             own_folder = [f"hydra.{kind}.dir={_new_folder(Path('outputs') / parent)}"]
         if sweep:  # a job is named by what differs
@@ -130,10 +141,12 @@ def _train(argv: list[str]) -> int:
     return _hydra([*argv, *own_folder])
 
 
-def _check_one(overrides: list[str], config_dir: str | None) -> None:
-    from lrkit import config as configs
-
-    configs.check(configs.compose(overrides, config_dir))
+def _continued(resume: dict[str, Any]) -> Path | None:
+    """The folder of the run that is simply gone on with; None for a new run, and for one that branches off."""
+    if resume["path"] is None or resume["policy"] is not None:
+        return None
+    path = Path(resume["path"])
+    return next((folder for folder in (path, path.parent.parent) if (folder / "plan.json").is_file()), None)
 
 
 def _hydra(argv: list[str]) -> int:

@@ -137,9 +137,9 @@ def plan(
             weight_decay=_number(node.get("weight_decay")),
             coschedule=_coschedule(config),
             horizon=horizon,
-            schedule=_shape(config, "schedule") or _no_schedule(),
-            warmup=_shape(config, "warmup"),
-            cooldown=_shape(config, "cooldown"),
+            schedule=shape(config, "schedule") or _no_schedule(),
+            warmup=shape(config, "warmup"),
+            cooldown=shape(config, "cooldown"),
             plateau=_part(config, "plateau", Plateau),
             scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
             groups=[GroupRate(*rate) for rate in group_rates(config["param_groups"])],
@@ -222,7 +222,8 @@ def accumulation(config: Mapping[str, Any], world: int) -> int:
     return int(effective // (size * world))
 
 
-def _shape(config: Mapping[str, Any], name: str) -> Schedule | None:
+def shape(config: Mapping[str, Any], name: str) -> Schedule | None:
+    """The schedule of a group, or None where it is empty."""
     shape = _part(config, name, Schedule)
     if name == "schedule" and shape is not None and shape.length is not None and not Duration.parse(shape.length).value:
         raise ConfigError("schedule.length", "must be longer than 0, or null for the rest of the run", shape.length)
@@ -372,6 +373,7 @@ def _check_keys(config: Config) -> None:
         "batch_scaling": _shipped("batch_scaling/linear.yaml"),
         "batch": _shipped("train.yaml")["batch"],
         "horizon": _shipped("train.yaml")["horizon"],
+        "resume": _shipped("train.yaml")["resume"],
     }
     for name in config:
         if name not in _top():

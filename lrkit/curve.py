@@ -7,6 +7,7 @@ any order, as often as wanted, and gives the same bits.
 from __future__ import annotations
 
 import dataclasses
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from lrkit.errors import ConfigError
 from lrkit.horizon import Horizon
 from lrkit.schedules import Constant, Schedule
 
-__all__ = ["Curve", "Phase"]
+__all__ = ["Curve", "Excerpt", "Phase"]
 
 T = TypeVar("T")
 
@@ -46,6 +47,34 @@ class Phase:
             return self(_ENDLESS)
         value = self.schedule.final(self.length)
         return value if self.scale == 1.0 else value * self.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excerpt(Schedule):
+    """A part of another schedule, from its step ``first`` to its step ``last``, in as many steps as the phase has.
+
+    What a run goes on with when it is resumed with another length: the part that is done, as it was, and the part
+    that was left, stretched.
+    """
+
+    shape: Schedule
+    of: int
+    first: int
+    last: int
+
+    def __call__(self, s: int, n: int) -> float:
+        if self.last - self.first == n:
+            return self.shape(self.first + s, self.of)
+        # A stretched shape is asked between its steps; a jump then falls on the step that comes after it.
+        return self.shape(self.first + s * (self.last - self.first) / n, self.of)  # type: ignore[arg-type]
+
+    def final(self, n: int) -> float:
+        return self.shape.final(self.of) if self.last == self.of else self.shape(self.last, self.of)
+
+    def edges(self, n: int) -> list[int]:
+        share = n / (self.last - self.first)
+        inner = {math.ceil((e - self.first) * share) for e in self.shape.edges(self.of) if self.first < e < self.last}
+        return sorted(e for e in inner if 0 < e < n)
 
 
 _ENDLESS = 2**53  # beyond any run, and still exact as a float
@@ -168,6 +197,49 @@ class Curve:
         edges = part.schedule.edges(part.length)
         places = {0, *edges, *(e - 1 for e in edges), part.length - 1}  # on both sides of a jump
         return max(part(s) for s in places)
+
+    def until(self, step: int) -> Curve:
+        """The curve up to ``step``, as it is."""
+        phases: list[Phase] = []
+        for first, phase in zip(self.starts, self.phases, strict=True):
+            if first >= step:
+                break
+            if phase.length is None or first + phase.length > step:
+                of = _ENDLESS if phase.length is None else phase.length
+                done = Excerpt(shape=phase.schedule, of=of, first=0, last=step - first)
+                phase = dataclasses.replace(phase, schedule=done, length=step - first)
+            phases.append(phase)
+        return Curve(tuple(phases))
+
+    def stretched(self, step: int, end: int) -> Curve:
+        """The same curve up to ``step``; what was left of it then takes until ``end``, without a jump.
+
+        A warmup that is not over is not stretched: what follows it is.
+        """
+        if self.steps is None:
+            raise ConfigError("resume.policy", "=extend needs a curve with an end; this one has none")
+        if self.phases[0].name == "warmup":
+            step = max(step, self.phases[0].length or 0)
+        if not step < self.steps:
+            raise ConfigError("resume.policy", f"=extend needs something left: the curve ended at step {self.steps}")
+        share = (end - step) / (self.steps - step)
+        phases = list(self.until(step).phases)
+        for first, phase in zip(self.starts, self.phases, strict=True):
+            length = phase.length or 0
+            begin = max(first, step)
+            if first + length <= step:
+                continue
+            here, there = step + round((begin - step) * share), step + round((first + length - step) * share)
+            if there > here:
+                left = Excerpt(shape=phase.schedule, of=length, first=begin - first, last=length)
+                phases.append(dataclasses.replace(phase, schedule=left, length=there - here))
+        return Curve(tuple(phases))
+
+    def then(self, step: int, falling: Schedule, steps: int) -> Curve:
+        """The same curve up to ``step``, and from there ``falling`` for ``steps`` steps."""
+        arrived = self(step)
+        begun = dataclasses.replace(falling, **({"start": arrived} if hasattr(falling, "start") else {}))
+        return Curve((*self.until(step).phases, Phase("cooldown", begun, steps)))
 
     def values(self, steps: Sequence[int] | None = None) -> list[float]:
         """The multipliers at ``steps``, by default at every step of the run."""

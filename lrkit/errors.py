@@ -26,6 +26,7 @@ class ConfigError(ValueError):
     """
 
     _nothing = object()
+    details: str = ""  #: a table to print above the sentence
 
     def __init__(self, key: str, must: str, received: Any = _nothing) -> None:
         self.key, self.must, self.received = key, must, received

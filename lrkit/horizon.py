@@ -16,7 +16,7 @@ Quantity = Literal["steps", "steps_per_epoch", "batch_size"]
 
 _HOW_TO_KNOW: dict[str, str] = {
     "steps": "set trainer.max_steps or horizon.steps, or what an epoch is: data.train_samples and data.batch_size",
-    "steps_per_epoch": "set horizon.steps_per_epoch, or data.train_samples and data.batch_size",
+    "steps_per_epoch": "set horizon.steps_per_epoch, or data.train_samples",
     "batch_size": "set data.batch_size or horizon.batch_size",
 }
 

@@ -61,7 +61,7 @@ def initialised(config_dir: str | None = None) -> Iterator[list[str]]:
 
 @cache
 def defaults() -> Mapping[str, str]:
-    """The groups, and the option of each that a run begins with."""
+    """The groups, and the option of each that a run begins with; but not those mounted elsewhere."""
     written: Any = OmegaConf.load(CONF_DIR / "train.yaml")
     pairs = [pair for entry in written["defaults"] if isinstance(entry, Mapping) for pair in entry.items()]
     own = [(str(group), str(option)) for group, option in pairs if " " not in str(group) and "@" not in str(group)]
@@ -142,6 +142,12 @@ def check_group(override: Override, search: Sequence[str] = ()) -> None:
     if group not in _groups(search):
         return
     options, value = _options(group, search), override.value()
+    if override.package is not None:  # mounted elsewhere, where it may also be absent
+        group += f"@{override.package}"
+        if override.type == OverrideType.DEL:
+            return
+        if value is None:
+            raise ConfigError(group, "cannot be null: for none, leave it out")
     if override.type == OverrideType.DEL or value is None:
         instead = "constant" if group == "schedule" else defaults().get(group, options[0])
         what = "removed" if override.type == OverrideType.DEL else "null"
@@ -163,7 +169,7 @@ def explained(error: Exception, parsed: Sequence[Override], search: Sequence[str
     plain = ConfigError("config", "cannot be composed: " + " ".join(str(error).split()))
     try:
         reference = OmegaConf.to_container(compose("train", overrides=[*search, *chosen]))
-    except (HydraException, OmegaConfBaseException):
+    except (HydraException, OmegaConfBaseException, ValueError):
         return plain
     keys = list(leaves(reference))
     for override in parsed:
@@ -220,12 +226,12 @@ def nearest(key: str, keys: Sequence[str]) -> str:
 
 def _groups(search: Sequence[str]) -> set[str]:
     loader = GlobalHydra.instance().config_loader()
-    groups = loader.get_group_options("", ObjectType.GROUP, "train", list(search))
+    groups = loader.get_group_options("", ObjectType.GROUP, overrides=list(search))
     return {group for group in groups if not group.startswith("_") and group != "hydra"}
 
 
 def _options(group: str, search: Sequence[str]) -> list[str]:
-    return GlobalHydra.instance().config_loader().get_group_options(group, config_name="train", overrides=list(search))
+    return GlobalHydra.instance().config_loader().get_group_options(group, overrides=list(search))
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from lrkit.curve import Curve
+from lrkit.curve import Curve, Phase
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import family, remarks
 from lrkit.horizon import Horizon
@@ -64,7 +64,7 @@ class Plan:
         return self.base(group.lr_scale) * self.curve(step) * gain
 
     def weight_decay(self, group: GroupRate, step: int) -> float:
-        """The weight decay of ``group`` at step ``step``: its own or the optimizer's, times the curve that drives it."""
+        """The weight decay of ``group`` at ``step``: its own or the optimizer's, times the curve that drives it."""
         base = self.base_weight_decay if group.weight_decay is None else group.weight_decay
         return base if self.decay_curve is None else base * self.decay_curve(step)
 
@@ -105,35 +105,45 @@ class Plan:
             },
             "groups": [dataclasses.asdict(group) for group in self.groups],
             "phases": [
-                {
-                    "name": phase.name,
-                    "first_step": first,
-                    "steps": phase.length,
-                    "schedule": {"name": type(phase.schedule).__name__, **_plain(phase.schedule)},
-                    "scale": phase.scale,
-                    "lr": {
-                        group.name: {
-                            "first": self.base(group.lr_scale) * phase(0),
-                            "peak": self.base(group.lr_scale) * self.curve.peak(i),
-                            "last": self.lr(group, first + phase.length - 1) if phase.length else None,
-                        }
-                        for group in self.groups
-                    },
-                }
-                for i, (first, phase) in enumerate(zip(self.curve.starts, self.curve.phases, strict=True))
+                {**phase, "lr": {group.name: self._rates(i, group) for group in self.groups}}
+                for i, phase in enumerate(_curve_json(self.curve) or [])
             ],
-            "momentum": None
-            if self.momentum is None
-            else {"first": self.momentum(0), "lowest": min(self.momentum(e) for e in self.momentum.edges)},
-            "driven": {
-                name: [{"schedule": type(p.schedule).__name__, **_plain(p.schedule), "steps": p.length} for p in c.phases]
-                for name, c in (("momentum", self.momentum), ("weight_decay", self.decay_curve))
-                if c is not None
-            },
+            "momentum": _curve_json(self.momentum),
+            "weight_decay": {"base": self.base_weight_decay, "phases": _curve_json(self.decay_curve)},
             "plateau": None if self.plateau is None else dataclasses.asdict(self.plateau),
             "warnings": list(self.warnings),
             "config": dict(self.config),
         }
+
+
+    def _rates(self, phase: int, group: GroupRate) -> dict[str, float | None]:
+        """The first, the highest and the last rate of a group in a phase."""
+        first, length = self.curve.starts[phase], self.curve.phases[phase].length
+        return {
+            "first": self.lr(group, first),
+            "peak": self.base(group.lr_scale) * self.curve.peak(phase),
+            "last": self.lr(group, first + length - 1) if length else None,
+        }
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Plan:
+        """The plan that ``to_json`` wrote; it gives the same bits."""
+        horizon, curve = plain["horizon"], _curve(plain["phases"])
+        assert curve is not None
+        return cls(
+            optimizer=plain["optimizer"],
+            base_lr=plain["base_lr"],
+            scale=BatchScale(**plain["batch_scale"]),
+            horizon=Horizon(**{name: horizon[name] for name in ("steps", "steps_per_epoch", "batch_size", "sources")}),
+            curve=curve,
+            groups=tuple(GroupRate(**group) for group in plain["groups"]),
+            momentum=_curve(plain["momentum"]),
+            decay_curve=_curve(plain["weight_decay"]["phases"]),
+            base_weight_decay=plain["weight_decay"]["base"],
+            plateau=None if plain["plateau"] is None else Plateau(**plain["plateau"]),
+            warnings=tuple(plain["warnings"]),
+            config=plain["config"],
+        )
 
 
 def resolve(
@@ -292,15 +302,43 @@ def _remarks(
     return lines
 
 
-def _plain(schedule: Schedule) -> dict[str, Any]:
-    """A resolved schedule as plain containers, the phases of a piecewise one included."""
-    plain: dict[str, Any] = {}
-    for part in dataclasses.fields(schedule):
-        value = getattr(schedule, part.name)
-        if isinstance(value, tuple) and value and isinstance(value[0], Schedule):
-            value = [{"name": type(inner).__name__, **_plain(inner)} for inner in value]
-        plain[part.name] = list(value) if isinstance(value, tuple) else value
-    return plain
+def _plain(value: Any) -> Any:
+    """A resolved schedule as plain containers, those inside it included."""
+    if isinstance(value, Schedule):
+        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"name": type(value).__name__, **fields}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _schedule(plain: Any) -> Any:
+    """The schedule that ``_plain`` wrote. Only classes that are loaded already are looked at: nothing is imported."""
+    if isinstance(plain, list):
+        return tuple(_schedule(each) for each in plain)
+    if not isinstance(plain, dict):
+        return plain
+    classes, known = [Schedule], {}
+    while classes:
+        cls = classes.pop()
+        known[cls.__name__] = cls
+        classes += cls.__subclasses__()
+    if plain["name"] not in known:
+        raise ConfigError("resume.path", f"needs the schedule {plain['name']}, which is not loaded", plain["name"])
+    return known[plain["name"]](**{name: _schedule(value) for name, value in plain.items() if name != "name"})
+
+
+def _curve_json(curve: Curve | None) -> list[dict[str, Any]] | None:
+    if curve is None:
+        return None
+    return [
+        {"name": p.name, "first_step": first, "steps": p.length, "schedule": _plain(p.schedule), "scale": p.scale}
+        for first, p in zip(curve.starts, curve.phases, strict=True)
+    ]
+
+
+def _curve(plain: Sequence[Mapping[str, Any]] | None) -> Curve | None:
+    if plain is None:
+        return None
+    return Curve(tuple(Phase(p["name"], _schedule(p["schedule"]), p["steps"], p["scale"]) for p in plain))
 
 
 def _short(optimizer: str) -> str:

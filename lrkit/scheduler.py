@@ -100,7 +100,6 @@ class PlanScheduler(LRScheduler):
                     group["momentum"] = momentum
             if decay is not None and "weight_decay" in group:
                 group["weight_decay"] = weight_decay * decay
-        self._written = t
 
     def set_gain(self, gain: float) -> None:
         """Multiply all rates by ``gain`` from the next step on, on top of schedule and plateau. Checkpointed.
@@ -139,6 +138,7 @@ class PlanScheduler(LRScheduler):
         self.gain = state_dict["gain"]
         self.plateau = PlateauState(**state_dict["plateau"])
         self._joined = dict(state_dict["joined"])
+        self._rates.clear()  # the optimizer's own rates were restored too: nobody edited them
 
     def _bases(self, i: int, group: dict[str, Any]) -> tuple[float, float]:
         """The constant parts of a group's rate and weight decay: the plan's, or those a later group joined with."""
@@ -164,14 +164,6 @@ class PlanScheduler(LRScheduler):
             f" {written:g} stands. To change rates during a run use set_gain(x)",
             stacklevel=4,
         )
-
-    def _before_step(self) -> None:
-        rates = self._rates
-        if self._written != self.applied or any(
-            not isinstance(group["lr"], Tensor) and group["lr"] != rates.get(i)
-            for i, group in enumerate(self.optimizer.param_groups)
-        ):
-            self.write()
 
     def _after_step(self, optimizer: Optimizer) -> None:
         # A fused optimizer under GradScaler is called even when the gradients were infinite, and then does nothing.

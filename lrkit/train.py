@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint, RichProgressBar
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lrkit import config as configs
@@ -24,6 +24,7 @@ from lrkit.callbacks import EvaluationMode, Monitors, PlainProgress, PlateauWatc
 from lrkit.errors import ConfigError
 from lrkit.module import Supervised, Wiring, configure, scheduler_of
 from lrkit.plan import Plan
+from lrkit.resume import Memory, check_policy, differences, go_on, load, prepared, refusal
 
 __all__ = ["Run", "run"]
 
@@ -51,7 +52,17 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     Raises:
         ConfigError: the config cannot mean what it says; nothing was trained.
     """
+    asked = config
+    saved, policy = None, check_policy(config["resume"]["policy"])
+    falling = configs.shape(config, "cooldown") if policy == "cooldown" else None
+    if config["resume"]["path"] is not None:
+        saved = load(config["resume"]["path"])
+        config = prepared(config, saved, policy)
+    elif policy is not None:
+        raise ConfigError("resume.path", f"must be set with resume.policy={policy}")
     declared = configs.check(config)
+    if saved is not None and declared is not None:
+        go_on(saved, policy, declared, falling)
     node, rules = config["optimizer"], config["param_groups"]
     target, options = str(node["_target_"]), {k: v for k, v in node.items() if k not in ("_target_", "lr")}
     optim.check(target, options)
@@ -65,23 +76,35 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         notes.append(f"{type(module).__name__}.configure_optimizers is replaced by this plan")
 
     def planner(trainer: Trainer) -> Plan:
-        return _exact_plan(config, trainer, declared, notes)
+        plan = _exact_plan(config, trainer, declared, notes)
+        return plan if saved is None else go_on(saved, policy, plan, falling)
 
     def planned(trainer: Trainer, plan: Plan) -> None:
+        if saved is not None and policy is None and (rows := differences(saved.plan, plan.to_json())):
+            raise refusal(saved, rows)
         if trainer.is_global_zero:
             (folder / "plan.json").write_text(json.dumps(plan.to_json(), indent=2, default=str) + "\n")
             if not quiet:
                 show.announce(plan)
 
-    (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n")
+    given = folder / "config.json"  # as it was given, for processes that join
+    if not given.exists():
+        given.write_text(json.dumps(asked, indent=2, default=str) + "\n")
     configure(module, Wiring(planner, planned, target, options, rules, _why_unfused(config["trainer"])))
+    if saved is not None and config["monitor"] == "auto" and saved.monitor:
+        config = {**config, "monitor": saved.monitor}
     best, last = _checkpoints(config, folder)
     results = Results(folder, _hparams(config), best)
-    listeners = [*_own_callbacks(config, best), *(c for c in (best, last) if c is not None), results]
-    trainer = _trainer(config, folder, listeners)
+    goes_on = None if policy == "restart" else saved
+    memory = Memory(goes_on, [*options] if policy in ("override", "extend") else None, best)
+    listeners = [memory, *_own_callbacks(config, best), *(c for c in (best, last) if c is not None), results]
+    joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
+    trainer = _trainer(config, folder, listeners, joins)
+    if saved is not None and policy == "restart":
+        module.load_state_dict(saved.content["state_dict"])
     with _workers_rejoin(folder):
         try:
-            trainer.fit(module, datamodule=data)
+            trainer.fit(module, datamodule=data, ckpt_path=None if goes_on is None else goes_on.path, weights_only=True)
         except SystemExit:
             if not trainer.interrupted:
                 raise
@@ -191,7 +214,12 @@ def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> l
     return callbacks
 
 
-def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback]) -> Trainer:
+def _inside(path: Path, folder: Path) -> bool:
+    return folder.resolve() in path.resolve().parents
+
+
+def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback], joins: int | None) -> Trainer:
+    """The trainer; ``joins`` is the step at which it goes on with curves that are in the folder already."""
     options = dict(config["trainer"])
     options["accumulate_grad_batches"] = configs.accumulation(config, configs.world_of(options)[0])
     bar = options.pop("enable_progress_bar")
@@ -201,7 +229,7 @@ def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback])
             callbacks = [*callbacks, PlainProgress()]
     if bar:
         callbacks = [*callbacks, RichProgressBar(leave=False)]
-    loggers = [_logger(node, f"logger.{name}", folder) for name, node in config["logger"].items()]
+    loggers = [_logger(node, f"logger.{name}", folder, joins) for name, node in config["logger"].items()]
     try:
         return Trainer(
             **options,
@@ -214,8 +242,12 @@ def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback])
         raise ConfigError("trainer", f"was refused by Lightning: {str(error).splitlines()[0]}".rstrip(".")) from error
 
 
-def _logger(node: Mapping[str, Any], key: str, folder: Path) -> Any:
-    return configs.build({**node, **({"save_dir": str(folder)} if node.get("save_dir") == "auto" else {})}, key)
+def _logger(node: Mapping[str, Any], key: str, folder: Path, joins: int | None) -> Any:
+    """A logger, into the run's folder where it is to choose; what lies behind the step that it joins at is void."""
+    own: dict[str, Any] = {"save_dir": str(folder)} if node.get("save_dir") == "auto" else {}
+    if joins is not None and str(node.get("_target_", "")).endswith("TensorBoardLogger"):
+        own["purge_step"] = joins
+    return configs.build({**node, **own}, key)
 
 
 def _why_unfused(trainer: Mapping[str, Any]) -> str | None:

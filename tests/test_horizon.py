@@ -30,6 +30,9 @@ TABLE = [
     (DATA,                {"max_epochs": 3, "limit_train_batches": 1},      1,     3,     1,        64),  # one batch
     (DATA,                {"max_epochs": 3, "limit_train_batches": 1.0},    1,     48,    16,       64),  # all of them
     (DATA,                {"max_epochs": 3, "limit_train_batches": 0.3},    1,     12,    4,        64),  # 4.8
+    (DATA,                {"max_epochs": 3, "overfit_batches": 2},            1,     6,     2,        64),
+    (DATA,                {"max_epochs": 3, "fast_dev_run": True},            1,     1,     1,        64),
+    (DATA,                {"max_epochs": 3, "fast_dev_run": 5},               1,     5,     5,        64),
     (DATA,                {"max_epochs": 3, "max_steps": 20},               1,     20,    16,       64),  # whichever
     (DATA,                {"max_epochs": 3, "max_steps": 99},               1,     48,    16,       64),  # is first
     (DATA,                {"max_epochs": 3, "max_steps": -1},               1,     48,    16,       64),  # -1: no limit

@@ -1,0 +1,359 @@
+"""Going on from a checkpoint, on purpose: the plan in the file is compared with the plan of the command.
+
+Where they are the same, the run goes on as if it had never stopped: same rates, same batches, same random numbers.
+Where they differ, nothing is guessed; the run stops, shows the differences, and asks for a policy:
+
+    restore    the old plan goes on
+    override   the new plan, at the same place
+    extend     the old shape, stretched from here to the new end without a jump
+    cooldown   from here down to ``cooldown.end`` within ``cooldown.length``, then stop
+    restart    the new plan from its first step, with the saved weights alone
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from lrkit.durations import Duration
+from lrkit.errors import ConfigError, did_you_mean
+from lrkit.horizon import Horizon
+from lrkit.module import scheduler_of
+from lrkit.plan import Plan
+from lrkit.schedules import Schedule
+
+__all__ = ["POLICIES", "Memory", "Saved", "differences", "load"]
+
+POLICIES = ("restore", "override", "extend", "cooldown", "restart")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that lrkit wrote.
+
+    Args:
+        path: the file.
+        plan: the plan that it was trained by, as JSON has it.
+        step: applied optimizer steps.
+        content: all of the file.
+    """
+
+    path: Path
+    plan: Mapping[str, Any]
+    step: int
+    content: Mapping[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config that the plan came from."""
+        return dict(self.plan["config"])
+
+    @property
+    def monitor(self) -> str | None:
+        """The metric that "best" meant."""
+        return self.content["lrkit"]["monitor"]  # type: ignore[no-any-return]
+
+    @property
+    def samples(self) -> int | None:
+        """Training samples seen, where the batch size was known."""
+        batch = self.plan["horizon"]["batch_size"]
+        return None if batch is None else self.step * int(batch)
+
+
+def load(path: str) -> Saved:
+    """Read a checkpoint, or the last one of a run's folder. Nothing in the file is executed.
+
+    Raises:
+        ConfigError: there is no such file, it is damaged, or lrkit did not write it.
+    """
+    key, file = "resume.path", Path(path)
+    if file.is_dir():
+        inside = file / "checkpoints" / "last.ckpt"
+        if not inside.is_file():
+            raise ConfigError(key, f"must be a checkpoint or the folder of a run: there is no {inside}", path)
+        file = inside
+    if not file.is_file():
+        raise ConfigError(key, "must be an existing checkpoint or the folder of a run", path)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or foreign file provokes
+        raise ConfigError(key, f"cannot be read as a checkpoint ({type(error).__name__})", path) from None
+    if not isinstance(content, dict) or "lrkit" not in content:
+        kind = "a Lightning checkpoint" if isinstance(content, dict) and "state_dict" in content else "a checkpoint"
+        raise ConfigError(key, f"must be a checkpoint that lrkit wrote; this is {kind} without a plan", path)
+    if not content.get("optimizer_states"):
+        raise ConfigError(key, "holds weights alone and no optimizer's state: use resume.policy=restart", path)
+    plan = json.loads(content["lrkit"]["plan"])
+    return Saved(file, plan, int(content["lrkit"]["step"]), content)
+
+
+#: What makes two plans the same, and where each part is found in their JSON.
+_PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "optimizer": lambda plan: plan["optimizer"],
+    "optimizer options": lambda plan: _without(plan["config"]["optimizer"], "_target_", "lr"),
+    "base rate": lambda plan: plan["base_lr"],
+    "batch scale": lambda plan: plan["batch_scale"]["factor"],
+    "steps": lambda plan: plan["horizon"]["steps"],
+    "steps an epoch": lambda plan: plan["horizon"]["steps_per_epoch"],
+    "samples a step": lambda plan: plan["horizon"]["batch_size"],
+    "phases": lambda plan: [_phase(phase) for phase in plan["phases"]],
+    "groups": lambda plan: [(group["name"], group["lr_scale"], group["weight_decay"]) for group in plan["groups"]],
+    "momentum": lambda plan: [_phase(phase) for phase in plan["momentum"] or ()],
+    "weight decay": lambda plan: [_phase(phase) for phase in plan["weight_decay"]["phases"] or ()],
+    "plateau": lambda plan: plan["plateau"],
+    "seed": lambda plan: plan["config"]["seed"],
+}
+
+
+def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name not in names and value is not None}
+
+
+def _phase(phase: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{k}={v}" for k, v in _without(phase["schedule"], "name", "length").items())
+    return f"{phase['name']} {phase['steps']}: {phase['schedule']['name']}({options})"
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, groups: bool = True
+) -> list[tuple[str, str, str]]:
+    """What differs between two plans in JSON: name, old, new; empty where they drive a run alike.
+
+    Args:
+        groups: whether the parameter groups of the new plan are known yet.
+    """
+    rows = []
+    for name, part in _PARTS.items():
+        if name == "groups" and not groups:
+            continue
+        before, after = _normal(part(old)), _normal(part(new))
+        if before == after:
+            continue
+        if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+            pairs = [(b, a) for b, a in zip(before, after, strict=True) if b != a]
+            rows += [(name, str(b), str(a)) for b, a in pairs]
+        elif isinstance(before, dict) and isinstance(after, dict):
+            keys = [k for k in {**before, **after} if before.get(k) != after.get(k)]
+            rows += [(f"{name}: {k}", str(before.get(k)), str(after.get(k))) for k in keys]
+        else:
+            rows.append((name, str(before), str(after)))
+    return rows
+
+
+def _normal(value: Any) -> Any:
+    """The value as it comes back from JSON, where tuples are lists."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def refusal(saved: Saved, rows: list[tuple[str, str, str]]) -> ConfigError:
+    """The error that shows what differs, as a table, and names the policies."""
+    table = [("", "checkpoint", "command"), *rows]
+    widths = [max(len(row[i]) for row in table) for i in (0, 1)]
+    names = ", ".join(dict.fromkeys(name for name, _, _ in rows))
+    error = ConfigError(
+        "resume.policy",
+        f"must be set, for the plan differs from that of {saved.path.name}, step {saved.step}, in {names}: restore (go"
+        " on with the old plan), override (with the new one at the same place), extend (without a jump to the new end),"
+        " cooldown (down from here) or restart (from step 0)",
+    )
+    error.details = "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in table)
+    return error
+
+
+class Memory(Callback):
+    """Puts the plan, the step and the random number generators into every checkpoint, and goes on from them.
+
+    Args:
+        saved: the checkpoint that this run goes on from, if any.
+        options: names of optimizer options that the new plan decides; None leaves the checkpoint's.
+        best: the checkpoint of the best model, whose monitor may have had to be found first.
+    """
+
+    def __init__(
+        self, saved: Saved | None = None, options: Sequence[str] | None = None, best: ModelCheckpoint | None = None
+    ) -> None:
+        self.best = best
+        self.restored = None if saved is None else saved.content["lrkit"]
+        self.saved, self.options = saved, options
+        self.fresh: list[dict[str, Any]] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Before the optimizer's state is restored, which brings back the options of the run that wrote it.
+        if self.options is not None:
+            names = self.options
+            self.fresh = [{n: g[n] for n in names if n in g} for o in trainer.optimizers for g in o.param_groups]
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        scheduler = scheduler_of(trainer)
+        checkpoint["lrkit"] = {
+            # Text, because tensors aside only text is sure to load with weights_only=True in every version.
+            "plan": json.dumps(scheduler.plan.to_json(), default=str),
+            "step": scheduler.applied,
+            "rng": _generators(),
+            "monitor": None if self.best is None else self.best.monitor,
+            "data": _place_in_data(trainer),
+            "mid_epoch": not trainer.is_last_batch,
+        }
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.restored is None or self.saved is None:
+            return
+        _set_generators(self.restored["rng"])
+        self._find_place_in_data(trainer)
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        for group, fresh in zip(groups, self.fresh, strict=False):
+            group.update(fresh)
+        scheduler = scheduler_of(trainer)
+        scheduler.applied = place(self.saved, scheduler.plan)
+        scheduler.write()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # Once more just before the first batch: what was drawn to get here (the order of a loader) was drawn before.
+        if self.restored is not None and batch_idx > 0:
+            _set_generators(self.restored["rng"])
+        self.restored = None
+
+
+    def _find_place_in_data(self, trainer: Trainer) -> None:
+        """Lightning does this too, but not where the length of the run was asked for first, as lrkit must."""
+        assert self.restored is not None
+        loader: Any = trainer.train_dataloader
+        place = self.restored["data"]
+        if place is not None and hasattr(loader, "load_state_dict"):
+            loader.load_state_dict(place)
+        elif self.restored["mid_epoch"] and trainer.is_global_zero:
+            warnings.warn(
+                f"the checkpoint is from the middle of an epoch, and {type(loader).__name__} cannot go on there:"
+                " the rest of the epoch begins with its first batches again",
+                stacklevel=2,
+            )
+
+
+def _place_in_data(trainer: Trainer) -> Any:
+    loader: Any = trainer.train_dataloader
+    return loader.state_dict() if hasattr(loader, "state_dict") else None
+
+
+def _generators() -> dict[str, Any]:
+    version, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    python_version, python_state, python_gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(version), [int(k) for k in keys], int(position), int(has_gauss), float(gauss)],
+        "python": [python_version, list(python_state), python_gauss],
+    }
+
+
+def _set_generators(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((version, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
+    python_version, python_state, python_gauss = state["python"]
+    random.setstate((python_version, tuple(python_state), python_gauss))
+
+
+def prepared(config: Mapping[str, Any], saved: Saved, policy: str | None) -> dict[str, Any]:
+    """The config to go on with: under ``restore`` and ``cooldown`` what shapes the rate comes from the checkpoint."""
+    if policy not in ("restore", "cooldown"):
+        return dict(config)
+    old, trainer = saved.config, dict(config["trainer"])
+    for name in ("max_epochs", "max_steps", "accumulate_grad_batches"):
+        trainer[name] = old["trainer"][name]
+    shaping = {name: old[name] for name in _SHAPING if name in old}
+    data = {**config["data"], "batch_size": old["data"].get("batch_size")}
+    if policy == "cooldown":
+        if not config["cooldown"]:
+            raise ConfigError("cooldown", "must be set with resume.policy=cooldown: cooldown=sqrt cooldown.length=100")
+        trainer |= {"max_epochs": -1, "max_steps": saved.step + _cooldown_steps(config, saved)}
+        # The plan is the old one up to here; only the length of the run is asked of this config.
+        plain = {"_target_": "lrkit.schedules.Constant"}
+        shaping |= {"schedule": plain, "warmup": {}, "plateau": {}, "coschedule": {}, "cooldown": {}, "horizon": {
+            **config["horizon"], "steps": None}}  # fmt: skip
+    return {**config, **shaping, "data": data, "trainer": trainer}
+
+
+_SHAPING = (
+    "optimizer", "schedule", "warmup", "cooldown", "plateau", "coschedule", "batch_scaling", "batch", "param_groups",
+    "horizon", "seed",
+)  # fmt: skip
+
+
+def _cooldown_steps(config: Mapping[str, Any], saved: Saved) -> int:
+    """Steps of a cooldown from here; a share is a share of what is done."""
+    old = saved.plan["horizon"]
+    done = Horizon(saved.step, old["steps_per_epoch"], old["batch_size"])
+    return Duration.parse(config["cooldown"]["length"], "cooldown.length").steps(done, "cooldown.length")
+
+
+def place(saved: Saved, new: Plan) -> int:
+    """The optimizer step of the new plan at which as many samples have been seen as the checkpoint has."""
+    batch, samples = new.horizon.batch_size, saved.samples
+    if batch is None or samples is None or batch == saved.plan["horizon"]["batch_size"]:
+        return saved.step
+    return round(samples / batch)
+
+
+def go_on(saved: Saved, policy: str | None, new: Plan, falling: Schedule | None, *, groups: bool = False) -> Plan:
+    """The plan to go on with.
+
+    Args:
+        saved: the checkpoint.
+        policy: one of ``POLICIES``, or None for "only if nothing differs".
+        new: the plan of the command.
+        falling: the shape of a cooldown, for that policy.
+        groups: whether the parameter groups of the new plan are known yet.
+
+    Raises:
+        ConfigError: the plans differ and no policy is given, or the policy does not fit.
+    """
+    rows = differences(saved.plan, new.to_json(), groups=groups)
+    old, at, key = Plan.from_json(saved.plan), place(saved, new), "resume.policy"
+    if policy == "cooldown":
+        assert falling is not None
+        length = _cooldown_steps({"cooldown": {"length": falling.length}}, saved)
+        resolved = falling.resolved(Horizon(saved.step, None, None)) if isinstance(falling.length, int) else falling
+        curve = old.curve.then(at, dataclasses.replace(resolved, length=None), length)
+        held = None if old.momentum is None else old.momentum.until(at)
+        horizon = dataclasses.replace(old.horizon, steps=at + length)
+        return dataclasses.replace(old, curve=curve, momentum=held, horizon=horizon, config=new.config)
+    if policy == "restore":
+        return dataclasses.replace(old, config=saved.config)
+    if policy is None and rows:
+        raise refusal(saved, rows)
+    if policy == "extend":
+        if (at, old.base()) != (saved.step, new.base()):
+            raise ConfigError(key, f"=extend changes the length alone, but {rows[0][0]} differs too: use override")
+        if abs(old.curve(at) - new.curve(at)) > 1e-12:
+            if [type(p.schedule) for p in old.curve.phases] != [type(p.schedule) for p in new.curve.phases]:
+                raise ConfigError(key, "=extend keeps the shape, but the schedule differs: use override")
+            end = new.horizon.require("steps", key)
+            momentum = None if old.momentum is None else old.momentum.stretched(at, end)
+            new = dataclasses.replace(new, curve=old.curve.stretched(at, end), momentum=momentum)
+    if policy != "restart" and new.horizon.steps is not None and at >= new.horizon.steps:
+        raise ConfigError(
+            "resume.path",
+            f"holds a run that is done: step {at} of {new.horizon.steps}; for more set trainer.max_epochs"
+            " and resume.policy=extend",
+        )
+    return new
+
+
+def check_policy(policy: Any) -> str | None:
+    """The policy, if it is one."""
+    if policy is not None and policy not in POLICIES:
+        raise ConfigError("resume.policy", f"is not a policy. {did_you_mean(str(policy), POLICIES)}", policy)
+    return None if policy is None else str(policy)

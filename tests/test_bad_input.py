@@ -1,0 +1,539 @@
+"""What lrkit says to bad input. A row teaches one mistake: the command line, and the one line that answers it.
+
+A line that ends in an ellipsis is a beginning: what follows lists options, which come and go.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytorch_lightning import Trainer
+
+from lrkit.cli import main
+from lrkit.data import InMemoryData
+from lrkit.module import Supervised
+
+# Refused from the config alone: nothing is read, nothing is written, torch is not needed.
+FROM_THE_CONFIG = [
+    # --- the base rate
+    ("train optimizer.lr=-0.01", "optimizer.lr must be a finite number > 0. Received: -0.01"),
+    ("train optimizer.lr=0", "optimizer.lr must be > 0: with 0 nothing would train. Received: 0"),
+    ("train optimizer.lr=nan", "optimizer.lr must be a finite number > 0. Received: nan"),
+    ("train optimizer.lr=inf", "optimizer.lr must be a finite number > 0. Received: inf"),
+    ("train optimizer.lr=1e999", "optimizer.lr must be a finite number > 0. Received: inf"),
+    ("train optimizer.lr=null", "optimizer.lr must be set to a positive number. Received: None"),
+    ("train ~optimizer.lr", "optimizer.lr must be set to a positive number. Received: None"),
+    ("train optimizer.lr=true", "optimizer.lr must be a number. Received: True"),
+    ("train optimizer.lr=1e-3x", "optimizer.lr must be a number. Received: '1e-3x'"),
+    ("train optimizer.lr={a:1}", "optimizer.lr must be a number. Received: {'a': 1}"),
+    ("""train optimizer.lr='"1e-3"'""", "optimizer.lr must be a number; drop the quotes. Received: '1e-3'"),
+    (
+        "train optimizer.lr=[0.1,0.2]",
+        "optimizer.lr takes one number, not a list; to sweep: -m optimizer.lr=0.1,0.2. Received: [0.1, 0.2]",
+    ),
+    (
+        "train optimizer.lr=1e6",
+        "optimizer.lr must be in [1e-08, 10]; if it is meant, say allow_extreme_lr=true. Received: 1000000.0",
+    ),
+    (
+        "show optimizer.lr=1 batch_scaling=linear batch_scaling.base_batch_size=1",
+        "optimizer.lr must be in [1e-08, 10] after batch-size scaling; if it is meant, say allow_extreme_lr=true."
+        " Received: 'lr 32 = 1 x 32 (linear: batch 32 / base 1)'",
+    ),
+    ("train allow_extreme_lr=3", "allow_extreme_lr must be true or false. Received: 3"),
+    # --- keys that do not exist, plain and through a plus
+    ("train lr=0.1", "lr is not a key. Did you mean 'optimizer.lr'?"),
+    ("train +lr=0.1", "lr is not a key. Did you mean 'optimizer.lr'?"),
+    ("show ++lr=0.1", "lr is not a key. Did you mean 'optimizer.lr'?"),
+    ("train optimizer.lrr=0.1", "optimizer.lrr is not a key. Did you mean 'lr'? …"),
+    ("train optimizer.learning_rate=0.1", "optimizer.learning_rate is not a key. Did you mean 'lr'? …"),
+    ("train optimzer.lr=0.1", "optimzer.lr is not a key. Did you mean 'optimizer.lr'?"),
+    ("train +optimzer.lr=0.1", "optimzer is not a key. Did you mean 'optimizer.lr'?"),
+    ("train max_epochs=5", "max_epochs is not a key. Did you mean 'trainer.max_epochs'?"),
+    ("train precision=fp17", "precision is not a key. Did you mean 'trainer.precision'?"),
+    ("train interval=epoch", "interval is not a key. Accepted: …"),
+    ("train schedule.interval=epoch", "schedule.interval is not a key. Accepted: end, length, start."),
+    ("train schedule.eta_min=0.1", "schedule.eta_min is not a key. Did you mean 'end'? …"),
+    ("train schedule.T_max=24", "schedule.T_max is not a key. Did you mean 'length'? …"),
+    ("train +schedule.T_max=24", "schedule.T_max is not a key. Did you mean 'length'? …"),
+    ("train schedule=step schedule.step_size=5", "schedule.step_size is not a key. Did you mean 'every'? …"),
+    ("train schedule=restarts schedule.T_mult=2", "schedule.T_mult is not a key. Did you mean 'growth'? …"),
+    ("train warmup=linear warmup.steps=10", "warmup.steps is not a key. Did you mean 'length'? …"),
+    ("train warmup=linear warmup.start_factor=0.1", "warmup.start_factor is not a key. Did you mean 'start'? …"),
+    ("train trainer.max_stepz=5", "trainer.max_stepz is not a key. Did you mean 'max_steps'? …"),
+    ("train +trainer.max_stepz=5", "trainer.max_stepz is not a key. Did you mean 'max_steps'? …"),
+    ("train +trainer.callbacks=[]", "trainer.callbacks is not a key. …"),
+    ("show horizon.stepz=5", "horizon.stepz is not a key. Did you mean 'steps'? …"),
+    ("show +horizon.stepz=5", "horizon.stepz is not a key. Did you mean 'steps'? …"),
+    ("show batch.size=5", "batch.size is not a key. Accepted: effective."),
+    ("show +batch.size=5", "batch.size is not a key. Accepted: effective."),
+    ("show batch_scaling.base=0", "batch_scaling.base is not a key. Accepted: base_batch_size, rule."),
+    ("show +param_groups.foo=2", "param_groups.foo is not a key. …"),
+    ("show foo.bar=1", "foo.bar is not a key. Accepted: …"),
+    ("show +foo.bar=1", "foo is not a key. Accepted: …"),
+    ("train ~foo", "foo is not a key. Accepted: …"),
+    ("train data.n=0", "data.n is not a key. …"),
+    ("train ckpt_path=x", "ckpt_path is not a key. …"),
+    ("train +optimizer@other=sgd", "other is not a key. …"),
+    ("train callbacks.x=5", "callbacks.x is not there; to add it: +callbacks.x=..."),
+    (
+        "train warmup.length=10",
+        "warmup.length is not a key of warmup=none; other options of warmup: constant, cosine, exponential, linear.",
+    ),
+    ("train +warmup.length=10", "warmup.length is not a key of warmup=none; other options of warmup: …"),
+    ("train cooldown.length=10", "cooldown.length is not a key of cooldown=none; other options of cooldown: …"),
+    ("train +cooldown.length=10", "cooldown.length is not a key of cooldown=none; other options of cooldown: …"),
+    ("train plateau.factor=0.5", "plateau.factor is not a key of plateau=none; other options of plateau: …"),
+    # --- groups and their options
+    ("train optimizer=adamww", "optimizer has no option 'adamww'. Did you mean 'adamw'? …"),
+    ("train schedule=Cosine", "schedule has no option 'Cosine'. Did you mean 'cosine'? …"),
+    ("train schedule=5", "schedule has no option '5'. Accepted: constant, …"),
+    ("train optimizer={lr:3}", "optimizer has no option \"{'lr': 3}\". Accepted: …"),
+    ("train batch_scaling=cubic", "batch_scaling has no option 'cubic'. Accepted: auto, linear, none, sqrt."),
+    ("train +experiment=nope", "experiment has no option 'nope'. …"),
+    ("train experiment=demo", "experiment must be added: write +experiment=demo."),
+    ("train +schedule=cosine", "schedule is chosen already: write schedule=cosine, without the +."),
+    ("train ~schedule", "schedule cannot be removed: use schedule=constant."),
+    ("train schedule=null", "schedule cannot be null: use schedule=constant."),
+    ("train ~warmup", "warmup cannot be removed: use warmup=none."),
+    ("train warmup=null", "warmup cannot be null: use warmup=none."),
+    ("train ~optimizer", "optimizer cannot be removed: use optimizer=momentum."),
+    ("train ~seed", "seed cannot be removed."),
+    ("train ~monitor", "monitor cannot be removed."),
+    ("train ~horizon", "horizon cannot be removed."),
+    (
+        "train optimizer=[adamw,sgd]",
+        "optimizer takes one option; to sweep: -m optimizer=adamw,sgd. Received: ['adamw', 'sgd']",
+    ),
+    # --- the grammar of overrides
+    ("train optimizer.lr", "optimizer.lr has no value: write optimizer.lr=..."),
+    ("train optimizer.lr=", "optimizer.lr has no value: write optimizer.lr=..."),
+    (
+        "train 'optimizer.lr = 0.1'",
+        "optimizer.lr must be written without spaces: optimizer.lr=0.1. Received: 'optimizer.lr = 0.1'",
+    ),
+    ("train =5", "an override must be key=value. Received: '=5'"),
+    ("train ''", "an override must be key=value. Received: ''"),
+    ("train optimizer.lr=[1", "optimizer.lr cannot be read: put quotes around what has special characters…"),
+    (
+        "train schedule.length=24 schedule.length=48",
+        "schedule.length is given twice: schedule.length=24 and schedule.length=48.",
+    ),
+    ("train schedule=cosine schedule=step", "schedule is given twice: schedule=cosine and schedule=step."),
+    ("train optimizer=adamw,sgd", "optimizer takes one value; to sweep: lrkit train -m optimizer=adamw,sgd."),
+    ("train optimizer.lr=0.1,0.2", "optimizer.lr takes one value; to sweep: lrkit train -m optimizer.lr=0.1,0.2."),
+    (
+        "train warmup=linear +warmup.start=0.1",
+        "warmup.start is there already: write warmup.start=..., without the +.",
+    ),
+    ("train optimizer.lr='${nope}'", "optimizer.lr cannot be resolved: Interpolation key 'nope' not found."),
+    ("train optimizer.lr='${optimizer.lr}'", "optimizer.lr cannot be resolved: Recursive interpolation detected."),
+    ("train data=custom", "data._target_ must be set."),
+    ("train model=custom", "model._target_ must be set."),
+    # --- sweeps
+    ("train -m schedule=cosine,cosin", "schedule has no option 'cosin'. Did you mean 'cosine'? …"),
+    ("train -m optimizer.lr=0.1,-1", "optimizer.lr must be a finite number > 0. Received: -1"),
+    ("train -m schedule=cosine,step schedule.every=5", "schedule.every is not a key. …"),
+    (
+        "train -m optimizer.lr=range(0,1000000) seed=range(0,1000000)",
+        "-m must make at most 1000 jobs, and this sweep has more.",
+    ),
+    ("train -m seed=range(0,1001)", "-m must make at most 1000 jobs, and this sweep has more."),
+    ("train -m seed=shuffle(range(0,100000000000))", "-m must make at most 1000 jobs, and this sweep has more."),
+    ("show -m seed=range(0,1001)", "-m must make at most 1000 jobs, and this sweep has more."),
+    (
+        "train -m optimizer.lr=interval(0,1)",
+        "optimizer.lr must sweep over a list of values, or a range of them: range(0,10,2). Received: 'interval(0,1)'",
+    ),
+    ("train -m schedule=glob(x*)", "schedule must sweep over at least one value. Received: 'glob(x*)'"),
+    # --- schedules
+    ("train schedule=step schedule.every=0", "schedule.every must be longer than 0. Received: 0"),
+    ("train schedule=step schedule.every=-5", "schedule.every must be >= 0. Received: -5"),
+    ("train schedule=step schedule.gamma=1.5", "schedule.gamma must be in (0, 1]. Received: 1.5"),
+    ("train schedule=step schedule.gamma=-0.1", "schedule.gamma must be in (0, 1]. Received: -0.1"),
+    ("train schedule=step schedule.gamma=0", "schedule.gamma must be in (0, 1]. Received: 0"),
+    ("train schedule=step schedule.gamma=a", "schedule.gamma must be a number. Received: 'a'"),
+    (
+        "train schedule=multistep schedule.milestones=[]",
+        "schedule.milestones must not be empty: for no drops use schedule=constant. Received: []",
+    ),
+    (
+        "train schedule=multistep schedule.milestones=8",
+        "schedule.milestones must be a list of durations, such as [50%, 75%]. Received: 8",
+    ),
+    ("train schedule=multistep schedule.milestones=[1000,2000]", "schedule.milestones must lie before the end …"),
+    ("train schedule=multistep schedule.milestones=[20,10]", "schedule.milestones … must be increasing."),
+    ("train schedule.end=-0.01", "schedule.end must be >= 0. Received: -0.01"),
+    (
+        "train schedule.length=0",
+        "schedule.length must be longer than 0, or null for the rest of the run. Received: 0",
+    ),
+    ("show schedule.length=0%", "schedule.length must be longer than 0, or null for the rest of the run. …"),
+    ("train schedule.length=1000", "schedule.length must be at most the 570 steps that are left. Received: 1000"),
+    ("train schedule=one_cycle schedule.length=0", "schedule.length must be longer than 0, or null …"),
+    ("train schedule=one_cycle schedule.up=100%", "schedule.up must leave steps for the way down: …"),
+    (
+        "train schedule=one_cycle schedule.up=1.0",
+        "schedule.up must say which is meant: 1 for one step, or 100% for the whole run. Received: 1.0",
+    ),
+    ("train schedule=polynomial schedule.power=-1", "schedule.power must be > 0. Received: -1"),
+    ("train schedule=restarts schedule.growth=0.5", "schedule.growth must be >= 1. Received: 0.5"),
+    ("train schedule=restarts schedule.cycles=2.5", "schedule.cycles must be a whole number >= 1. Received: 2.5"),
+    ("train schedule=restarts schedule.cycles=12", "schedule.cycles must leave each cycle at least one of …"),
+    ("train schedule=restarts schedule.cycles=100000", "schedule…"),
+    ("train schedule=restarts schedule.period=10", "schedule.period or `cycles` must be set, and the other …"),
+    (
+        "train schedule=cyclic schedule.start=0.1 schedule.peak=0.01",
+        "schedule.start must not be above schedule.peak (0.01). Received: 0.1",
+    ),
+    (
+        "train schedule=cyclic schedule.mode=saw",
+        "schedule.mode must be one of triangular, triangular2, exp_range. Received: 'saw'",
+    ),
+    ("train schedule=wsd schedule.decay=1000", "schedule.decay must not be longer than the phase, which has …"),
+    ("train schedule=exponential schedule.end=0.1", "schedule.gamma or `end` must be set, and the other one null. …"),
+    ("train schedule=piecewise schedule.phases=[]", "schedule.phases must be a list of schedules, …"),
+    ("train schedule=piecewise schedule.phases=[{a:1}]", "schedule.phases[0] must be a schedule, such as …"),
+    (
+        "train schedule=piecewise schedule.phases=[{_target_:lrkit.schedules.Cosine,T_max:1}]",
+        "schedule.phases[0].T_max is not a key. Did you mean 'length'? …",
+    ),
+    (
+        "train schedule=piecewise schedule.phases=[{_target_:lrkit.schedules.Cosine,start:-1}]",
+        "schedule.phases[0].start must be >= 0. Received: -1",
+    ),
+    (
+        "train schedule=piecewise schedule.phases=[{_target_:lrkit.schedules.Cosin}]",
+        "schedule.phases[0]._target_ names nothing: lrkit.schedules has no Cosin. Did you mean 'Cosine'? …",
+    ),
+    ("train schedule._target_=lrkit.schedules.Cosin", "schedule._target_ names nothing: … Did you mean 'Cosine'? …"),
+    (
+        "train schedule._target_=torch.optim.lr_scheduler.CosineLR",
+        "schedule._target_ names nothing: … has no CosineLR. Did you mean 'CosineAnnealingLR'? …",
+    ),
+    (
+        "train schedule._target_=torch.optim.lr_scheduler.StepLR",
+        "schedule._target_ must be a subclass of lrkit.schedules.Schedule. Received: 'torch.optim.lr_scheduler.StepLR'",
+    ),
+    ("train schedule._target_=os.system", "schedule._target_ must be a subclass of lrkit.schedules.Schedule. …"),
+    ("train schedule._target_=lrkit.schedules", "schedule._target_ must be a subclass of lrkit.schedules.Schedule. …"),
+    ("train schedule._target_=Cosine", "schedule._target_ must be the dotted path of a class. Received: 'Cosine'"),
+    ("train schedule._target_=null", "schedule._target_ must be the dotted path of a class. Received: None"),
+    ("train schedule._target_=nope.Nope", "schedule._target_ cannot be imported (No module named 'nope'). …"),
+    # --- warmup and cooldown
+    (
+        "train warmup=linear warmup.length=1000",
+        "warmup.length must leave steps for the schedule: it is 1000 of 570 steps. Received: 1000",
+    ),
+    ("train warmup=linear warmup.length=570", "warmup.length must leave steps for the schedule: …"),
+    ("train warmup=linear warmup.length=2.5", "warmup.length must be a whole number of steps, or a share …"),
+    (
+        "train warmup=linear warmup.length=1.0",
+        "warmup.length must say which is meant: 1 for one step, or 100% for the whole run. Received: 1.0",
+    ),
+    ("train warmup=linear warmup.length=-1", "warmup.length must be >= 0. Received: -1"),
+    ("train warmup=linear warmup.length=5x", "warmup.length must be a length: 500 (optimizer steps), …"),
+    ("train warmup=linear warmup.length=110%", "warmup.length must be at most 100% of the run. Received: '110%'"),
+    ("train warmup=linear warmup.length=null", "warmup.length must be set."),
+    (
+        "train warmup=linear warmup.start=2",
+        "warmup.start must be in [0, 1], as a share of the schedule's first value. Received: 2",
+    ),
+    ("train warmup=linear warmup.start=-1", "warmup.start must be >= 0. Received: -1"),
+    (
+        "train warmup=exponential warmup.end=0.5",
+        "warmup.end must not be set: a warmup ends where the schedule begins. Received: 0.5",
+    ),
+    (
+        "train cooldown=linear +cooldown.start=0.5",
+        "cooldown.start must not be set: a cooldown starts where the schedule arrived. Received: 0.5",
+    ),
+    ("train cooldown=linear cooldown.end=2", "cooldown.end must not be above 0, where the cooldown begins. …"),
+    ("train cooldown=linear cooldown.length=null", "cooldown.length must be set."),
+    (
+        "train warmup=linear warmup.length=60% cooldown=linear cooldown.length=60%",
+        "warmup.length leaves no step for the schedule: warmup 342 + cooldown 342 of 570 optimizer steps.",
+    ),
+    # --- reduce on plateau
+    ("train schedule=plateau plateau.factor=1.5", "plateau.factor must be in (0, 1). Received: 1.5"),
+    ("train schedule=plateau plateau.patience=-1", "plateau.patience must be a whole number of checks >= 0. …"),
+    ("train plateau=reduce plateau.mode=up", "plateau.mode must be one of min, max. Received: 'up'"),
+    ("train plateau=reduce plateau.monitor=null", "plateau.monitor must be the name of a metric. Received: None"),
+    ("train plateau=reduce plateau.min_gain=2", "plateau.min_gain must be in [0, 1]. Received: 2"),
+    (
+        "train schedule=plateau plateau=none",
+        "plateau must be set with schedule=plateau: use plateau=reduce, or schedule=constant.",
+    ),
+    (
+        "train plateau=reduce trainer.limit_val_batches=0",
+        "plateau.monitor needs a validation, and trainer.limit_val_batches is 0. Received: 'val/loss'",
+    ),
+    ("train monitor=null", "monitor must be the name of a metric, or auto. Received: None"),
+    ("train monitor=5", "monitor must be the name of a metric, or auto. Received: 5"),
+    # --- batch, data
+    ("train data.batch_size=0", "data.batch_size must be a whole number >= 1. Received: 0"),
+    ("train data.batch_size=8.0", "data.batch_size must be a whole number >= 1. Received: 8.0"),
+    ("train data.batch_size=a", "data.batch_size must be a whole number >= 1. Received: 'a'"),
+    (
+        "train data.batch_size=1000000 batch_scaling=linear",
+        "data.batch_size must be at most 1197 where data.train_samples is 1197 on 1 device(s). Received: 1000000",
+    ),
+    (
+        "train data.batch_size=null",
+        "schedule.end needs the total number of optimizer steps, which is not known: set trainer.max_steps or"
+        " horizon.steps, or what an epoch is: data.train_samples and data.batch_size.",
+    ),
+    ("show data.train_samples=null", "schedule.end needs the total number of optimizer steps, …"),
+    ("train data.train_samples=0", "data.train_samples must be a whole number >= 1. Received: 0"),
+    ("train data.train_samples=a", "data.train_samples must be a whole number >= 1. Received: 'a'"),
+    ("train data.train_samples=3", "data.batch_size must be at most 3 where data.train_samples is 3 …"),
+    (
+        "train batch_scaling=linear batch_scaling.base_batch_size=0",
+        "batch_scaling.base_batch_size must be a whole number >= 1. Received: 0",
+    ),
+    ("train batch_scaling=linear batch_scaling.rule=cubic", "batch_scaling.rule is not a rule. …"),
+    ("show batch.effective=0", "batch.effective must be a whole number >= 1. Received: 0"),
+    (
+        "show batch.effective=100",
+        "batch.effective must be a multiple of 32 = data.batch_size 32 x 1 device(s). Received: 100",
+    ),
+    (
+        "show batch.effective=64 trainer.accumulate_grad_batches=2",
+        "batch.effective and trainer.accumulate_grad_batches=2 both set accumulation.",
+    ),
+    ("show batch.effective=64 data.batch_size=null", "batch.effective needs data.batch_size, which is not set."),
+    ("show param_groups.layer_decay=2", "param_groups.layer_decay must be a number in (0, 1], or null. Received: 2"),
+    ("show param_groups.rules=[{name:head}]", "param_groups.rules[0] must have a pattern or a max_ndim. …"),
+    # --- the trainer, the horizon, the seed
+    ("train trainer.max_epochs=0", "trainer.max_epochs must be a whole number >= 1. Received: 0"),
+    ("train trainer.max_epochs=2.5", "trainer.max_epochs must be a whole number >= 1. Received: 2.5"),
+    (
+        "train trainer.max_epochs=null",
+        "trainer.max_epochs or trainer.max_steps must be set: a run needs an end.",
+    ),
+    ("train trainer.max_steps=-2", "trainer.max_steps must be a whole number >= 1. Received: -2"),
+    (
+        "train trainer.accumulate_grad_batches=100",
+        "trainer.accumulate_grad_batches must be at most 38, the batches of an epoch. Received: 100",
+    ),
+    ("train trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches must be a whole number >= 1. …"),
+    ("train trainer.accumulate_grad_batches={4:2}", "trainer.accumulate_grad_batches must be a whole number >= 1. …"),
+    ("train trainer.devices=0", "trainer.devices must be a number >= 1, a list of devices, or auto. Received: 0"),
+    ("train trainer.devices=two", "trainer.devices must be a number >= 1, a list of devices, or auto. …"),
+    ("train trainer.num_nodes=0", "trainer.num_nodes must be a whole number >= 1. Received: 0"),
+    (
+        "train trainer.limit_train_batches=0",
+        "trainer.limit_train_batches must be a number of batches >= 1, or a share of them in (0, 1]. Received: 0",
+    ),
+    (
+        "train trainer.limit_train_batches=0.0001",
+        "trainer.limit_train_batches leaves none of the 38 batches to train on. Received: 0.0001",
+    ),
+    ("train trainer.limit_val_batches=-1", "trainer.limit_val_batches must be a number of batches >= 1, …"),
+    ("train trainer.overfit_batches=-1", "trainer.overfit_batches must be a number of batches >= 1, …"),
+    ("train trainer.fast_dev_run=-1", "trainer.fast_dev_run must be true, false or a number of batches. …"),
+    ("train trainer.val_check_interval=0", "trainer.val_check_interval must be a number of batches >= 1, …"),
+    ("train trainer.val_check_interval=1000", "trainer.val_check_interval must be at most 38, …"),
+    ("train trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch must be a whole number >= 1. …"),
+    ("train trainer.log_every_n_steps=0", "trainer.log_every_n_steps must be a whole number >= 1. Received: 0"),
+    ("train trainer.gradient_clip_val=-1", "trainer.gradient_clip_val must be a number >= 0, or null. Received: -1"),
+    ("train trainer.detect_anomaly=2", "trainer.detect_anomaly must be true or false. Received: 2"),
+    ("train trainer.enable_progress_bar=x", "trainer.enable_progress_bar must be true, false or null. …"),
+    ("show horizon.steps=0", "horizon.steps must be a whole number >= 1, or null. Received: 0"),
+    ("show horizon.steps=2.5", "horizon.steps must be a whole number >= 1, or null. Received: 2.5"),
+    ("show horizon=5", "horizon must be a group of keys. Received: 5"),
+    ("show data=arrays batch=5", "batch must be a group of keys. Received: 5"),
+    ("train seed=-1", "seed must be a whole number in [0, 4294967295]. Received: -1"),
+    ("train seed=4294967296", "seed must be a whole number in [0, 4294967295]. Received: 4294967296"),
+    ("train seed=1.5", "seed must be a whole number in [0, 4294967295]. Received: 1.5"),
+    ("train seed=null", "seed must be a whole number in [0, 4294967295]. Received: None"),
+    # --- loggers and callbacks
+    ("train logger.tensorboard=5", "logger.tensorboard._target_ must be set."),
+    ("train +callbacks.mine.patience=5", "callbacks.mine._target_ must be set."),
+    # --- the command itself
+    ("trian", "lrkit has no command 'trian'. Did you mean 'train'? …"),
+    ("show --cfg job", "--cfg=job is not a flag of lrkit show: it takes -m and --config-dir."),
+    ("show format=pdf", "format is not a format. Accepted: csv, json, png, text. Received: 'pdf'"),
+    ("train --config-dir=/nope", "--config-dir must be an existing folder. Received: '/nope'"),
+    ("train --config-dir", "--config-dir must be an existing folder. Received: None"),
+    ("train --experimental-rerun x.pickle", "--experimental-rerun is refused: it would execute what the file says."),
+]
+
+# Refused once torch is there, but before any data is.
+BEFORE_THE_DATA = [
+    ("+optimizer.learning_rate=0.1", "optimizer.learning_rate is unknown to SGD. …"),
+    ("optimizer=adamw optimizer.betas=[0.9]", "optimizer.betas must be two numbers in [0, 1). Received: [0.9]"),
+    (
+        "optimizer=adamw optimizer.betas=[1.0,0.999]",
+        "optimizer.betas must be two numbers in [0, 1). Received: [1.0, 0.999]",
+    ),
+    ("optimizer.weight_decay=-1", "optimizer.weight_decay must be a number >= 0. Received: -1"),
+    ("optimizer.momentum=1.5", "optimizer.momentum must be a number in [0, 1). Received: 1.5"),
+    ("optimizer.nesterov=3", "optimizer.nesterov must be true or false. Received: 3"),
+    ("optimizer._target_=torch.optim.AdmaW", "optimizer._target_ torch.optim has no AdmaW. Did you mean 'AdamW'? …"),
+    ("optimizer._target_=torch.optim.AdamW", "optimizer.momentum is unknown to AdamW. …"),
+    (
+        "optimizer._target_=os.system",
+        "optimizer._target_ must be the full path of a subclass of torch.optim.Optimizer. Received: 'os.system'",
+    ),
+    (
+        "optimizer._target_=torch.nn.Linear",
+        "optimizer._target_ must be a subclass of torch.optim.Optimizer. Received: 'torch.nn.Linear'",
+    ),
+    ("optimizer._target_=nope.Adam", "optimizer._target_ needs the package nope, which cannot be found. …"),
+    ("data.seed=-1", "data.seed must be a whole number >= 0. Received: -1"),
+    ("data.drop_last=3", "data.drop_last must be true or false. Received: 3"),
+    ("+data.foo=1", "data.foo is not a key. …"),
+    (
+        "data._target_=lrkit.data.Digit",
+        "data._target_ names nothing: lrkit.data has no Digit. Did you mean 'Digits'? …",
+    ),
+    ("data=idx", "data.path must be the folder with the IDX files. Received: None"),
+    ("data=arrays data.path=/nope.txt", "data.path must end in .npz or .csv. Received: '/nope.txt'"),
+    ("data=text data.context=-1", "data.context must be a whole number >= 1. Received: -1"),
+]
+
+# Refused when the data has been read, or could not be; before the fit.
+BEFORE_THE_FIT = [
+    ("data=idx data.path=/nope", "data.path must be a folder that exists. Received: '/nope'"),
+    ("data=arrays data.path=/nope.npz", "data.path must be …"),
+    ("data=text data.path=/nope", "data.path must be a readable file: …"),
+    (
+        "data.train_samples=33",
+        "data.train_samples must be 1197, which is how many there are, or null. Received: 33",
+    ),
+    ("model.hidden=[a]", "model.hidden must be a whole number >= 1. Received: 'a'"),
+    ("model.dropout=2", "model.dropout must be in [0, 1). Received: 2"),
+    ("+model.foo=1", "model.foo is not a key. …"),
+    ("model=custom model._target_=nope.Nope", "model._target_ cannot be imported (No module named 'nope'). …"),
+    ("model=custom model._target_=os.system", "model cannot be built: Target 'os.system' is blocklisted …"),
+    ("model=custom model._target_=lrkit.models.Mlpp", "model._target_ names nothing: … Did you mean 'Mlp'? …"),
+    ("trainer.precision=fp17", "trainer… was refused by Lightning: Precision 'fp17' is invalid. …"),
+    ("trainer.accelerator=gpuu", "trainer… was refused by Lightning: You selected an invalid accelerator name: …"),
+    ("trainer.strategy=ddpp", "trainer… was refused by Lightning: You selected an invalid strategy name: …"),
+    ("trainer.accelerator=cpu trainer.devices=-1", "trainer… was refused by Lightning: `devices` …"),
+    ("trainer.gradient_clip_algorithm=foo", "trainer… was refused by Lightning: `gradient_clip_algorithm` foo …"),
+    ("trainer.max_time=foo", "trainer… was refused by Lightning: `Timer(duration='foo')` is not a valid …"),
+    ("+callbacks.a._target_=torch.nn.ReLU", "callbacks.a._target_ must be a Lightning callback. …"),
+    (
+        "+callbacks.a._target_=pytorch_lightning.callbacks.EarlyStopping",
+        "callbacks.a cannot be built: … missing 1 required positional argument: 'monitor'.",
+    ),
+    (
+        "+callbacks.a._target_=pytorch_lightning.callbacks.GradientAccumulationScheduler +callbacks.a.scheduling={0:1}",
+        "callbacks.a changes accumulation during the run, so no step count can be planned: …",
+    ),
+]
+
+# Refused by what only a validation can know, or by the optimizer itself; before the first training step.
+BEFORE_THE_FIRST_STEP = [
+    (
+        "schedule=plateau plateau.monitor=val/los",
+        "plateau.monitor names a metric that is not logged. Did you mean 'val/loss'? Accepted: val/accuracy, val/loss."
+        " Received: 'val/los'",
+    ),
+    ("monitor=val_los", "monitor names a metric that is not logged. …"),
+    ("optimizer.nesterov=true optimizer.momentum=0", "optimizer is refused by torch.optim.SGD: Nesterov …"),
+    ("param_groups.rules=[{name:top,pattern:nope}]", "param_groups.rules[0].pattern must take a parameter: …"),
+]
+
+
+def says(line: str, expected: str) -> bool:
+    """Whether ``line`` is what a row expects; each ellipsis stands for any text."""
+    first, *rest = expected.split("…")
+    if not rest:
+        return line == expected
+    at = len(first) if line.startswith(first) else -1
+    for part in rest:
+        found = line.find(part, at) if at >= 0 else -1
+        at = found + len(part) if found >= 0 else -1
+    return at >= 0 and (rest[-1] == "" or line.endswith(rest[-1]))
+
+
+def refused(command: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line on the error stream, exit code 2, and nothing else."""
+    assert main(shlex.split(command)) == 2
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("lrkit: ")
+    assert says(lines[0].removeprefix("lrkit: "), expected), lines[0]
+    assert "Traceback" not in out + err
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    def reached(*_: Any, **__: Any) -> None:
+        pytest.fail(f"{owner.__name__}.{name} was reached")
+
+    monkeypatch.setattr(owner, name, reached)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("command", "expected"), FROM_THE_CONFIG)
+def test_refused_from_the_config_alone(
+    command: str, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(monkeypatch, Trainer, "__init__")
+    forbid(monkeypatch, InMemoryData, "__init__")
+    refused(command, expected, capsys)
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(("overrides", "expected"), BEFORE_THE_DATA)
+def test_refused_before_there_is_data(
+    overrides: str, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(monkeypatch, Trainer, "__init__")
+    forbid(monkeypatch, InMemoryData, "setup")
+    refused(f"train {overrides}", expected, capsys)
+
+
+@pytest.mark.parametrize(("overrides", "expected"), BEFORE_THE_FIT)
+def test_refused_before_the_fit(
+    overrides: str, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(monkeypatch, Trainer, "fit")
+    given = [word.partition("=")[0] for word in overrides.split()]
+    if "data.train_samples" in given:
+        overrides += " data.batch_size=1"
+    refused(f"train {overrides}", expected, capsys)
+
+
+@pytest.mark.parametrize(("overrides", "expected"), BEFORE_THE_FIRST_STEP)
+def test_refused_before_the_first_step(
+    overrides: str, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(monkeypatch, Supervised, "training_step")
+    main(["train", *shlex.split(overrides), "logger=none"])
+    err = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert says(err[-1].removeprefix("lrkit: "), expected), err
+    assert "Traceback" not in "".join(err)
+
+
+def test_a_run_that_is_only_rehearsed_is_planned_as_such(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``fast_dev_run`` and ``overfit_batches`` change the length of the run, and the plan knows."""
+    for override, steps in (("trainer.fast_dev_run=3", 3), ("trainer.overfit_batches=2", 30)):
+        assert main(["show", override, "format=csv"]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 1 + steps
+
+
+def test_rows_are_not_repeated() -> None:
+    commands = [row[0] for row in FROM_THE_CONFIG]
+    assert sorted(set(commands)) == sorted(commands)
+
+
+def test_an_ellipsis_is_any_text_and_nothing_else_is() -> None:
+    assert says("a must be 5. Received: 6", "a must be 5. …")
+    assert says("a [3] must be 5.", "a … must be 5.")
+    assert not says("a must be 5.", "a must be 6.")
+    assert not says("a must be 5. Received: 6", "a must be 5.")
+    assert not says("a must be 5. Received: 6", "… must be 5.")

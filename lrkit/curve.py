@@ -217,11 +217,12 @@ class Curve:
         A warmup that is not over is not stretched: what follows it is.
         """
         if self.steps is None:
-            raise ConfigError("resume.policy", "=extend needs a curve with an end; this one has none")
+            raise ConfigError("resume.policy=extend", "needs a curve with an end, and this one has none")
         if self.phases[0].name == "warmup":
             step = max(step, self.phases[0].length or 0)
         if not step < self.steps:
-            raise ConfigError("resume.policy", f"=extend needs something left: the curve ended at step {self.steps}")
+            must = f"needs something that is left, but the old curve ended at step {self.steps}: use override or restart"
+            raise ConfigError("resume.policy=extend", must)
         share = (end - step) / (self.steps - step)
         phases = list(self.until(step).phases)
         for first, phase in zip(self.starts, self.phases, strict=True):

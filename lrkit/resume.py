@@ -18,6 +18,7 @@ import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,9 @@ def differences(
         before, after = _normal(part(old)), _normal(part(new))
         if before == after:
             continue
-        if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-            pairs = [(b, a) for b, a in zip(before, after, strict=True) if b != a]
-            rows += [(name, str(b), str(a)) for b, a in pairs]
+        if isinstance(before, list) and isinstance(after, list):
+            pairs = zip_longest(before, after, fillvalue="-")
+            rows += [(name, str(b), str(a)) for b, a in pairs if b != a]
         elif isinstance(before, dict) and isinstance(after, dict):
             keys = [k for k in {**before, **after} if before.get(k) != after.get(k)]
             rows += [(f"{name}: {k}", str(before.get(k)), str(after.get(k))) for k in keys]
@@ -321,7 +322,7 @@ def go_on(saved: Saved, policy: str | None, new: Plan, falling: Schedule | None,
         ConfigError: the plans differ and no policy is given, or the policy does not fit.
     """
     rows = differences(saved.plan, new.to_json(), groups=groups)
-    old, at, key = Plan.from_json(saved.plan), place(saved, new), "resume.policy"
+    old, at, extend = Plan.from_json(saved.plan), place(saved, new), "resume.policy=extend"
     if policy == "cooldown":
         assert falling is not None
         length = _cooldown_steps({"cooldown": {"length": falling.length}}, saved)
@@ -336,11 +337,11 @@ def go_on(saved: Saved, policy: str | None, new: Plan, falling: Schedule | None,
         raise refusal(saved, rows)
     if policy == "extend":
         if (at, old.base()) != (saved.step, new.base()):
-            raise ConfigError(key, f"=extend changes the length alone, but {rows[0][0]} differs too: use override")
+            raise ConfigError(extend, f"changes the length alone, but {rows[0][0]} differs too: use override")
         if abs(old.curve(at) - new.curve(at)) > 1e-12:
             if [type(p.schedule) for p in old.curve.phases] != [type(p.schedule) for p in new.curve.phases]:
-                raise ConfigError(key, "=extend keeps the shape, but the schedule differs: use override")
-            end = new.horizon.require("steps", key)
+                raise ConfigError(extend, "keeps the shape, but the schedule differs: use override")
+            end = new.horizon.require("steps", extend)
             momentum = None if old.momentum is None else old.momentum.stretched(at, end)
             new = dataclasses.replace(new, curve=old.curve.stretched(at, end), momentum=momentum)
     if policy != "restart" and new.horizon.steps is not None and at >= new.horizon.steps:

@@ -275,6 +275,8 @@ def _hush_lightning() -> None:
     for message in (
         "The number of training batches .* is smaller than the logging interval",  # lrkit sets the interval itself
         r".*isinstance\(treespec, LeafSpec\)",  # between Lightning and torch
+        "Checkpoint directory .* exists and is not empty",  # it belongs to the run that is gone on with
+        "The dirpath has changed",  # it does, when a run branches off
     ):
         warnings.filterwarnings("ignore", message)
 

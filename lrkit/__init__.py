@@ -1,1 +1,10 @@
-"""Declarative learning rates for PyTorch Lightning."""
+"""Declarative learning rates for PyTorch Lightning.
+
+``plan``, ``curve`` and ``configure`` do in a notebook what the command ``lrkit`` does; importing this imports no torch.
+"""
+
+from lrkit.api import configure, curve, plan
+from lrkit.errors import ConfigError
+from lrkit.plateau import Plateau
+
+__all__ = ["ConfigError", "Plateau", "configure", "curve", "plan"]

@@ -14,10 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import plan as planning
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
-from lrkit.families import family
+from lrkit.families import momentum_of
 from lrkit.horizon import Loader, horizon_of, limited
 from lrkit.overrides import (
     CONF_DIR,
@@ -34,7 +33,7 @@ from lrkit.overrides import (
     swept,
     unknown,
 )  # fmt: skip
-from lrkit.plan import GroupRate, Plan
+from lrkit.plan import SANE_LR, GroupRate, Plan, resolve
 from lrkit.plateau import Plateau
 from lrkit.rules import group_rates
 from lrkit.scaling import batch_scale
@@ -130,10 +129,10 @@ def plan(
     horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
     target, extreme = str(node.get("_target_", "")), config["allow_extreme_lr"]
     try:
-        resolved = planning.resolve(
+        resolved = resolve(
             lr=node.get("lr"),
             optimizer=target,
-            momentum=_momentum(target, node),
+            momentum=momentum_of(target, node),
             weight_decay=_number(node.get("weight_decay")),
             coschedule=_coschedule(config),
             horizon=horizon,
@@ -149,7 +148,7 @@ def plan(
         )
     except ArithmeticError as error:
         raise ConfigError("schedule", f"leads to numbers that cannot be computed: {error}") from None
-    low, high = planning.SANE_LR
+    low, high = SANE_LR
     if not extreme and not low <= resolved.base() <= high:
         must = f"must be in [{low:g}, {high:g}] after batch-size scaling; if it is meant, say allow_extreme_lr=true"
         raise ConfigError("optimizer.lr", must, resolved.rate_line())
@@ -263,16 +262,6 @@ def _number(value: Any) -> float:
 
 def _no_schedule() -> Schedule:
     raise ConfigError("schedule", "must not be empty: for a fixed rate use schedule=constant")
-
-
-def _momentum(target: str, node: Mapping[str, Any]) -> float | None:
-    """The optimizer's momentum: ``momentum``, or the first of ``betas``; None where it has none."""
-    known = family(target)
-    name = known.momentum if known else next((n for n in ("momentum", "betas") if n in node), None)
-    value = node.get(name) if name else None
-    if name == "betas":
-        value = value[0] if isinstance(value, list) and value else 0.9  # every Adam's own default
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _locate(target: Any, key: str) -> Any:

@@ -221,7 +221,7 @@ class Curve:
         if self.phases[0].name == "warmup":
             step = max(step, self.phases[0].length or 0)
         if not step < self.steps:
-            must = f"needs something that is left, but the old curve ended at step {self.steps}: use override or restart"
+            must = f"needs steps that are left, but the old curve ended at step {self.steps}: use override"
             raise ConfigError("resume.policy=extend", must)
         share = (end - step) / (self.steps - step)
         phases = list(self.until(step).phases)

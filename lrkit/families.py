@@ -7,10 +7,11 @@ trained with all the same; only what must know it (``batch_scaling=auto``, a cur
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["FAMILIES", "Family", "family", "option", "remarks"]
+__all__ = ["FAMILIES", "Family", "family", "momentum_of", "option", "remarks"]
 
 Kind = Literal["sgd", "adaptive", "lr_free"]
 
@@ -130,3 +131,13 @@ def remarks(target: str, lr: float, decays: bool) -> list[str]:
             f"{name} finds the learning rate itself, and optimizer.lr multiplies it: leave it at 1. Received: {lr:g}"
         )
     return found
+
+
+def momentum_of(target: str, options: Mapping[str, Any]) -> float | None:
+    """An optimizer's momentum: its option ``momentum``, or the first of ``betas``; None where it has none."""
+    known = family(target)
+    name = known.momentum if known else next((n for n in ("momentum", "betas") if n in options), None)
+    value = options.get(name) if name else None
+    if name == "betas":
+        value = value[0] if isinstance(value, list | tuple) and value else 0.9  # every Adam's own default
+    return float(value) if isinstance(value, int | float) else None

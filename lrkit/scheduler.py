@@ -35,11 +35,11 @@ class PlanScheduler(LRScheduler):
         plan: what to follow.
 
     >>> import torch
-    >>> from lrkit import plan as planning
+    >>> from lrkit.plan import resolve
     >>> from lrkit.horizon import Horizon
     >>> from lrkit.schedules import Linear
     >>> sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    >>> scheduler = PlanScheduler(sgd, planning.resolve(lr=0.1, schedule=Linear(), horizon=Horizon(4)))
+    >>> scheduler = PlanScheduler(sgd, resolve(lr=0.1, schedule=Linear(), horizon=Horizon(4)))
     >>> rates = []
     >>> for _ in range(4):
     ...     sgd.step()

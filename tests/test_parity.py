@@ -31,9 +31,8 @@ from torch.optim.lr_scheduler import (
 )
 from transformers import optimization as hf
 
-from lrkit import plan as planning
 from lrkit.horizon import Horizon
-from lrkit.plan import GroupRate, Plan
+from lrkit.plan import GroupRate, Plan, resolve
 from lrkit.plateau import Plateau
 from lrkit.scheduler import PlanScheduler
 from lrkit.schedules import (
@@ -86,7 +85,7 @@ def used(optimizer: Optimizer, advance: Callable[[int], Any], steps: int, key: s
 
 
 def plan_of(run: int | None, schedule: Schedule, **parts: Any) -> Plan:
-    return planning.resolve(lr=LR, horizon=Horizon(run), groups=GROUPS, schedule=schedule, **parts)
+    return resolve(lr=LR, horizon=Horizon(run), groups=GROUPS, schedule=schedule, **parts)
 
 
 def theirs(make: Make, steps: int, cls: type[Optimizer] = SGD) -> Used:

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrkit import plan as planning
 from lrkit.config import compose
 from lrkit.config import plan as planned
 from lrkit.errors import ConfigError
 from lrkit.horizon import Horizon
-from lrkit.plan import GroupRate, Plan
+from lrkit.plan import GroupRate, Plan, resolve
 from lrkit.plateau import Plateau
 from lrkit.scaling import BatchScale, batch_scale
 from lrkit.schedules import (
@@ -38,7 +37,7 @@ UP, DOWN = Linear(start=0.1, length=10), Sqrt(length=20)
 
 
 def plan_of(schedule: Schedule | None = None, run: int | None = 100, **parts: Any) -> Plan:
-    return planning.resolve(**{"lr": 0.1, "schedule": schedule or Cosine(), "horizon": Horizon(run), **parts})
+    return resolve(**{"lr": 0.1, "schedule": schedule or Cosine(), "horizon": Horizon(run), **parts})
 
 
 # One product.

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lrkit import plan as planning
 from lrkit.errors import ConfigError
 from lrkit.horizon import Horizon
-from lrkit.plan import GroupRate, Plan
+from lrkit.plan import GroupRate, Plan, resolve
 from lrkit.plateau import Plateau
 from lrkit.scaling import batch_scale
 from lrkit.scheduler import PlanScheduler
@@ -48,7 +47,7 @@ SCHEDULES: list[Schedule] = [
 def plan_of(schedule: Schedule | None = None, groups: Any = (BODY, HEAD), lr: float = 0.1, **parts: Any) -> Plan:
     if isinstance(schedule, OneCycle):
         parts = {"momentum": 0.9, **parts}
-    return planning.resolve(lr=lr, schedule=schedule or Cosine(), horizon=Horizon(RUN), groups=groups, **parts)
+    return resolve(lr=lr, schedule=schedule or Cosine(), horizon=Horizon(RUN), groups=groups, **parts)
 
 
 def optimizer_of(

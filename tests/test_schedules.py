@@ -13,7 +13,7 @@ from typing import Any
 
 import hydra
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -88,6 +88,8 @@ TABLE = [
     (Piecewise(phases=[RAMP, Constant(length=2), Sqrt()]),
                                                      10,  [0, 2, 4, 6, 7, 10],  [0, 0.5, 1, 1, 0.5, 0]),
     (Piecewise(phases=[RAMP]),                       10,  [3, 4, 9],            [0.75, 1, 1]),  # holds its end
+    (Piecewise(phases=[Step(every=2, gamma=0.5, length=4)]),
+                                                     10,  [1, 2, 4, 9],         [1, 0.5, 0.5, 0.5]),  # also of a stair
 ]  # fmt: skip
 
 MOMENTUM = [
@@ -257,6 +259,7 @@ def test_every_schedule_is_drawn() -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(cases())
+@example((Exponential(start=0.2424068379431713, end=0.24240683794317133), 8))
 def test_values_are_finite_and_never_outside_of_the_levels(case: tuple[Any, int]) -> None:
     schedule, n = case
     low, high = min(levels(schedule)), max(levels(schedule))

@@ -13,10 +13,10 @@ import pytest
 import torch
 from conftest import Recorded
 
-from lrkit import plan as planning
 from lrkit.config import CONF_DIR, build, compose
 from lrkit.errors import ConfigError
 from lrkit.horizon import Horizon
+from lrkit.plan import resolve
 from lrkit.scaling import batch_scale
 from lrkit.scheduler import PlanScheduler
 
@@ -76,7 +76,7 @@ def test_the_whole_product_resolves_and_steps() -> None:
     ):
         for node, rule in product(optimizers.values(), rules.values()):
             scale = batch_scale(rule["rule"], rule["base_batch_size"], horizon.batch_size, node["_target_"])
-            plan = planning.resolve(
+            plan = resolve(
                 lr=node["lr"], optimizer=node["_target_"], momentum=0.9, horizon=horizon, schedule=shape,
                 warmup=warmup, cooldown=cooldown, scale=scale,
                 plateau=shapes["plateau"]["reduce"] if schedule == "plateau" else None,

@@ -1,0 +1,215 @@
+"""What the command does, as ordinary functions: for notebooks and for scripts of plain Lightning. No Hydra.
+
+>>> import lrkit
+>>> rate = lrkit.curve("cosine", steps=100, warmup="linear", warmup_length="10%")
+>>> rate(10), rate(55)
+(1.0, 0.5)
+>>> print(lrkit.plan(lr=0.1, schedule="step", steps=90, batch_size=512, batch_scaling="linear").rate_line())
+lr 0.2 = 0.1 x 2 (linear: batch 512 / base 256)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lrkit import schedules
+from lrkit.curve import Curve
+from lrkit.durations import Length
+from lrkit.errors import ConfigError, did_you_mean
+from lrkit.families import momentum_of
+from lrkit.horizon import Horizon
+from lrkit.plan import GroupRate, Plan, resolve
+from lrkit.plateau import Plateau
+from lrkit.rules import group_rates
+from lrkit.scaling import batch_scale
+from lrkit.schedules import Schedule
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+    from torch.optim import Optimizer
+
+    AnyModule = TypeVar("AnyModule", bound=LightningModule)
+
+__all__ = ["configure", "curve", "plan"]
+
+#: The lengths and first values that the shipped options have.
+_WARMUP = {"length": "5%", "start": 0.01}
+_COOLDOWN = {"length": "20%"}
+
+
+def curve(
+    schedule: Schedule | str = "cosine",
+    *,
+    steps: int | None,
+    steps_per_epoch: int | None = None,
+    batch_size: int | None = None,
+    warmup: Schedule | str | None = None,
+    warmup_length: Length | None = None,
+    cooldown: Schedule | str | None = None,
+    cooldown_length: Length | None = None,
+) -> Curve:
+    """The curve ``step -> multiplier`` of a run.
+
+    Args:
+        schedule: a schedule, or the name of one, with its defaults.
+        steps: optimizer steps of the run; None where that is not known.
+        steps_per_epoch, batch_size: what lengths in epochs and in samples need.
+        warmup, cooldown: a schedule with a length, or a name such as ``"linear"``.
+        warmup_length, cooldown_length: their lengths, where they are named.
+
+    Raises:
+        ConfigError: the parts do not fit into the run.
+    """
+    horizon = Horizon(steps, steps_per_epoch, batch_size)
+    before, after = _edge("warmup", warmup, warmup_length), _edge("cooldown", cooldown, cooldown_length)
+    return Curve.build(_named(schedule, "schedule"), horizon, warmup=before, cooldown=after)
+
+
+def plan(
+    *,
+    lr: float,
+    schedule: Schedule | str = "cosine",
+    steps: int | None,
+    steps_per_epoch: int | None = None,
+    batch_size: int | None = None,
+    optimizer: str | type[Optimizer] = "torch.optim.AdamW",
+    options: Mapping[str, Any] | None = None,
+    warmup: Schedule | str | None = None,
+    warmup_length: Length | None = None,
+    cooldown: Schedule | str | None = None,
+    cooldown_length: Length | None = None,
+    plateau: Plateau | None = None,
+    coschedule: Mapping[str, Schedule | str] | None = None,
+    batch_scaling: str = "none",
+    base_batch_size: int = 256,
+    param_groups: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+) -> Plan:
+    """The plan of a run: every factor of every rate, resolved.
+
+    Args:
+        lr: base learning rate.
+        optimizer: class, or class path.
+        options: its options but the rate.
+        plateau: reduce on plateau, on top of the curve.
+        coschedule: schedules for ``momentum`` and ``weight_decay``.
+        batch_scaling: ``none``, ``linear``, ``sqrt`` or ``auto``.
+        base_batch_size: the batch for which ``lr`` is right.
+        param_groups: rules; ``{"no_decay": True}`` or a list of ``{"name", "pattern", "lr_scale", ...}``.
+        The others as for ``curve``.
+
+    Raises:
+        ConfigError: the parts cannot mean what they say.
+    """
+    target, options = _path(optimizer), dict(options or {})
+    return resolve(
+        lr=lr,
+        schedule=_named(schedule, "schedule"),
+        horizon=Horizon(steps, steps_per_epoch, batch_size),
+        optimizer=target,
+        momentum=momentum_of(target, options),
+        weight_decay=float(options.get("weight_decay", 0.0)),
+        warmup=_edge("warmup", warmup, warmup_length),
+        cooldown=_edge("cooldown", cooldown, cooldown_length),
+        plateau=plateau,
+        coschedule={name: _named(shape, f"coschedule.{name}") for name, shape in (coschedule or {}).items()},
+        scale=batch_scale(batch_scaling, base_batch_size, batch_size, target),
+        groups=[GroupRate(*rate) for rate in group_rates(param_groups)],
+    )
+
+
+def configure(
+    module: AnyModule,
+    *,
+    lr: float,
+    optimizer: str | type[Optimizer] = "torch.optim.AdamW",
+    options: Mapping[str, Any] | None = None,
+    param_groups: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    batch_size: int | None = None,
+    **parts: Any,
+) -> AnyModule:
+    """Give a LightningModule its optimizer and its rates; then ``trainer.fit(module)`` as always.
+
+    The length of the run comes from the trainer. ``configure_optimizers`` is replaced, and callbacks that log
+    ``lr/<group>``, feed reduce-on-plateau and switch schedule-free optimizers are added to the module's own.
+
+    Args:
+        module: any LightningModule; it is changed in place and returned.
+        batch_size: samples in a batch of one device, where the loader does not say it.
+        parts: ``schedule``, ``warmup``, ``cooldown``, ``plateau``, ``coschedule``, ``batch_scaling``, as for ``plan``.
+    """
+    from lrkit.callbacks import EvaluationMode, PlateauWatch, RateLog
+    from lrkit.module import Wiring
+    from lrkit.module import configure as wire
+
+    target, given = _path(optimizer), dict(options or {})
+
+    def planner(trainer: Trainer) -> Plan:
+        facts = _horizon(trainer, batch_size)
+        return plan(lr=lr, optimizer=target, options=given, param_groups=param_groups, **facts, **parts)
+
+    rules = param_groups if isinstance(param_groups, Mapping) else {"rules": param_groups}
+    wire(module, Wiring(planner, lambda trainer, plan: None, target, given, rules))
+    own = [RateLog(), EvaluationMode()]
+    if parts.get("plateau") is not None:
+        own.append(PlateauWatch(parts["plateau"].monitor))
+    theirs = module.configure_callbacks
+
+    def configure_callbacks() -> list[Any]:
+        before = theirs()
+        return [*(before if isinstance(before, Sequence) else [before]), *own]
+
+    module.configure_callbacks = configure_callbacks  # type: ignore[method-assign]
+    return module
+
+
+def _horizon(trainer: Trainer, batch_size: int | None) -> dict[str, Any]:
+    """Steps, steps per epoch and samples per step, as the trainer knows them once its data is loaded."""
+    steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
+    accumulate, size = trainer.accumulate_grad_batches, batch_size
+    if size is None:
+        size = getattr(trainer.train_dataloader, "batch_size", None)
+    return {
+        "steps": None if steps in (float("inf"), -1) else int(steps),
+        "steps_per_epoch": None if batches == float("inf") else -(-int(batches) // accumulate),
+        "batch_size": None if size is None else size * trainer.world_size * accumulate,
+    }
+
+
+def _named(shape: Schedule | str, key: str) -> Schedule:
+    """A schedule, by its name with its defaults."""
+    if isinstance(shape, Schedule):
+        return shape
+    named = (name for name in schedules.__all__ if name not in ("Schedule", "Endless"))
+    known = {_snake(name): getattr(schedules, name) for name in named}
+    if shape not in known:
+        raise ConfigError(key, f"is not a schedule. {did_you_mean(str(shape), known)}", shape)
+    made: Schedule = known[shape]()
+    return made
+
+
+def _edge(name: str, part: Schedule | str | None, length: Length | None) -> Schedule | None:
+    """A warmup or cooldown: as given, or by name with the length and first value of the shipped option."""
+    if part is None or part == "none":
+        return None
+    if isinstance(part, Schedule):
+        return part
+    if part == "exponential":
+        made: Schedule = schedules.Exponential(end=1.0 if name == "warmup" else 0.01)
+    else:
+        made = _named(part, name)
+    defaults: dict[str, Any] = dict(_WARMUP if name == "warmup" else _COOLDOWN)
+    return dataclasses.replace(made, **{**defaults, **({} if length is None else {"length": length})})
+
+
+def _path(optimizer: str | type[Optimizer]) -> str:
+    if isinstance(optimizer, str):
+        return optimizer
+    # torch.optim.adamw.AdamW is known to people, and to lrkit, as torch.optim.AdamW.
+    module = "torch.optim" if optimizer.__module__.startswith("torch.optim.") else optimizer.__module__
+    return f"{module}.{optimizer.__qualname__}"
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))

@@ -123,6 +123,8 @@ def plan(
     if world is None:
         world, assumed = world_of(config["trainer"])
         notes = [*notes, *(["trainer.devices=auto: the plan assumes 1; a number makes it certain"] if assumed else [])]
+    if config["trainer"].get("max_time"):
+        notes = [*notes, "trainer.max_time may end the run before its schedule has ended"]
     loader = Loader(data.get("train_samples"), data.get("batch_size"), bool(data.get("drop_last", False)))
     trainer = {**config["trainer"], "accumulate_grad_batches": accumulation(config, world)}
     _check_fills(loader, trainer, world)

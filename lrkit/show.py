@@ -128,7 +128,9 @@ def sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
     return "\n".join(lines)
 
 
-def closing(folder: Path, final: Mapping[str, float], best: Mapping[str, float], seconds: float) -> None:
+def closing(
+    folder: Path, final: Mapping[str, float], best: Mapping[str, float], seconds: float, ended: str = ""
+) -> None:
     """Print how the run ended and where everything is."""
     from rich.console import Console
     from rich.table import Table
@@ -142,7 +144,7 @@ def closing(folder: Path, final: Mapping[str, float], best: Mapping[str, float],
         table.add_row(name, *(f"{m[name]:.4g}" if name in m else "" for m in (best, final)))
     console.print()
     console.print(table)
-    console.print(f"\n{seconds:.1f} s; everything is in {_shown(folder)}")
+    console.print(f"\n{ended + '; ' if ended else ''}{seconds:.1f} s; everything is in {_shown(folder)}")
     console.print(f"curves: tensorboard --logdir {_shown(folder)}")
 
 

@@ -112,10 +112,13 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
             raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
 
     plan = scheduler_of(trainer).plan
-    results.save(trainer, "done")
+    early = plan.horizon.steps is not None and trainer.global_step < plan.horizon.steps
+    status = "stopped" if early else "done"
+    results.save(trainer, status)
     if trainer.is_global_zero and not quiet:
-        show.closing(folder, results.final, results.at_best, results.seconds)
-    return Run("done", folder, plan, results.final, results.at_best, results.monitor)
+        ended = f"stopped at step {trainer.global_step} of {plan.horizon.steps}" if early else ""
+        show.closing(folder, results.final, results.at_best, results.seconds, ended)
+    return Run(status, folder, plan, results.final, results.at_best, results.monitor)
 
 
 def _exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:

@@ -19,6 +19,8 @@ from lrkit.config import compose
 from lrkit.config import plan as plan_of
 from lrkit.schedules import Cosine, Linear
 
+HEAD = [{"name": "head", "pattern": "^head", "lr_scale": 2}]
+
 
 def test_the_function_and_the_command_give_the_same_plan() -> None:
     command = plan_of(compose(["optimizer=adamw", "schedule=wsd", "warmup=linear", "batch_scaling=auto",
@@ -37,7 +39,7 @@ def test_the_function_and_the_command_give_the_same_plan() -> None:
 def test_configure_in_a_script_of_plain_lightning(optimizer: Any, tmp_path: Path, recorded: Recorded) -> None:
     module = lrkit.configure(
         Net(), lr=0.1, optimizer=optimizer, schedule=Cosine(), warmup=Linear(length=3), batch_scaling="linear",
-        base_batch_size=10, plateau=Plateau(monitor="val_loss"), param_groups=[{"name": "head", "pattern": "^head", "lr_scale": 2}],
+        base_batch_size=10, plateau=Plateau(monitor="val_loss"), param_groups=HEAD,
     )  # fmt: skip
     trainer = Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -46,7 +48,7 @@ def test_configure_in_a_script_of_plain_lightning(optimizer: Any, tmp_path: Path
     trainer.fit(module, datamodule=Data(batch_size=10))
     expected = lrkit.plan(
         lr=0.1, schedule="cosine", warmup=Linear(length=3), steps=6, steps_per_epoch=3, batch_size=20,
-        batch_scaling="linear", base_batch_size=10, param_groups=[{"name": "head", "pattern": "^head", "lr_scale": 2}],
+        batch_scaling="linear", base_batch_size=10, param_groups=HEAD,
     )  # fmt: skip
     assert [[step[g.name][0] for g in expected.groups] for step in recorded] == [
         [expected.lr(g, t) for g in expected.groups] for t in range(6)

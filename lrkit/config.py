@@ -59,13 +59,13 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
     0.5
     """
     parsed = parse(overrides)
-    with initialised(config_dir) as search:
+    with initialised(config_dir):
         for override in parsed:
-            check_group(override, search)
+            check_group(override)
         try:
-            composed = hydra.compose("train", overrides=[*search, *overrides])
+            composed = hydra.compose("train", overrides=list(overrides))
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise explained(error, parsed, search) from None
+            raise explained(error, parsed) from None
     for name in sorted(_top() - set(composed)):
         raise ConfigError(name, "cannot be removed")
     try:

@@ -138,9 +138,9 @@ class Curve:
 
         middle = Phase(name, resolved, length)
         # Evaluated here once, so that a shape that does not fit its phase is refused before anything runs.
+        _under(name, lambda: [] if length is None else resolved.edges(length))
         first = _under(name, lambda: middle(0))
         arrived = _under(name, lambda: middle.final)
-        _under(name, lambda: [] if length is None else resolved.edges(length))
         phases = [middle]
         if warmup is not None and before:
             if (start := getattr(warmup, "start", 0.0)) > 1.0:
@@ -190,13 +190,12 @@ class Curve:
         return tuple(sorted(edges))
 
     def peak(self, phase: int) -> float:
-        """The largest multiplier of a phase, found at its ends and edges (shapes are monotone between them)."""
+        """The largest multiplier of a phase: among its ends, both sides of its edges, and a thousand places between."""
         part = self.phases[phase]
-        if part.length is None:
-            return part(0)
-        edges = part.schedule.edges(part.length)
-        places = {0, *edges, *(e - 1 for e in edges), part.length - 1}  # on both sides of a jump
-        return max(part(s) for s in places)
+        length = part.length or 10_000  # a phase without an end has shown what it does by then
+        edges = [] if part.length is None else part.schedule.edges(length)
+        between = range(0, length, max(1, length // 1000))
+        return max(part(s) for s in {*between, *edges, *(e - 1 for e in edges), length - 1})
 
     def until(self, step: int) -> Curve:
         """The curve up to ``step``, as it is."""

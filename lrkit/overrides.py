@@ -11,21 +11,25 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, OverrideType, RangeSweep
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lrkit.errors import ConfigError, did_you_mean
 
-__all__ = ["CONF_DIR", "check_group", "defaults", "expand", "explained", "initialised", "leaves", "meant", "parse",
-           "swept", "unknown"]  # fmt: skip
+__all__ = [
+    "CONF_DIR", "check_group", "defaults", "expand", "explained", "initialised", "leaves", "meant", "nearest",
+    "own_folder", "parse", "swept", "unknown",
+]  # fmt: skip
 
 _HERE = Path(__file__).resolve().parent
 CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
@@ -43,17 +47,36 @@ _ALSO_CALLED = {
 }  # fmt: skip
 
 
-@contextmanager
-def initialised(config_dir: str | None = None) -> Iterator[list[str]]:
-    """Hydra's global state, set up for composing alone, and left as it was found.
+class _OwnFolder(SearchPathPlugin):
+    """Has Hydra look into the user's own folder before it looks into lrkit's."""
 
-    Yields the overrides that let a composition also see lrkit's groups behind those of the user's own folder.
-    """
+    path: ClassVar[Path | None] = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if self.path is not None:
+            search_path.prepend("own", f"file://{self.path}", anchor="main")
+
+
+@contextmanager
+def own_folder(config_dir: str | None) -> Iterator[None]:
+    """Within it, whatever is in ``config_dir`` wins over lrkit's option of the same name."""
+    Plugins.instance().register(_OwnFolder)
+    before = _OwnFolder.path
+    _OwnFolder.path = Path(config_dir).resolve() if config_dir else None
+    try:
+        yield
+    finally:
+        _OwnFolder.path = before
+
+
+@contextmanager
+def initialised(config_dir: str | None = None) -> Iterator[None]:
+    """Hydra's global state, set up for composing alone, and left as it was found."""
     saved = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(Path(config_dir or CONF_DIR).resolve()), version_base=VERSION_BASE):
-            yield [f"hydra.searchpath=[file://{CONF_DIR}]"] if config_dir else []
+        with own_folder(config_dir), initialize_config_dir(str(CONF_DIR), version_base=VERSION_BASE):
+            yield
     finally:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = saved
@@ -109,8 +132,8 @@ def swept(override: Override, config_dir: str | None = None) -> list[str]:
     sweep: Any = override.value()
     try:
         if isinstance(sweep, Glob):
-            with initialised(config_dir) as search:
-                values = sweep.filter(_options(override.key_or_group, search))
+            with initialised(config_dir):
+                values = sweep.filter(_options(override.key_or_group))
         else:
             if isinstance(sweep, RangeSweep):  # to shuffle it, Hydra would write it all down
                 sweep.shuffle = False
@@ -134,14 +157,14 @@ def expand(overrides: Sequence[str], config_dir: str | None = None) -> list[list
     return [list(job) for job in itertools.product(*choices)]
 
 
-def check_group(override: Override, search: Sequence[str] = ()) -> None:
+def check_group(override: Override) -> None:
     """A key takes one value, and a group the name of one of its options. Needs Hydra to be initialised."""
     group = override.key_or_group
     if override.is_sweep_override():
         raise ConfigError(group, f"takes one value; to sweep: lrkit train -m {override.input_line}")
-    if group not in _groups(search):
+    if group not in _groups():
         return
-    options, value = _options(group, search), override.value()
+    options, value = _options(group), override.value()
     if override.package is not None:  # mounted elsewhere, where it may also be absent
         group += f"@{override.package}"
         if override.type == OverrideType.DEL:
@@ -162,13 +185,13 @@ def check_group(override: Override, search: Sequence[str] = ()) -> None:
         raise ConfigError(group, said.format(f"{group}={value}"))
 
 
-def explained(error: Exception, parsed: Sequence[Override], search: Sequence[str] = ()) -> ConfigError:
+def explained(error: Exception, parsed: Sequence[Override]) -> ConfigError:
     """What Hydra refused, said with the key and the nearest keys there are. Needs Hydra to be initialised."""
-    groups = _groups(search)
+    groups = _groups()
     chosen = [str(o.input_line) for o in parsed if o.key_or_group in groups]
     plain = ConfigError("config", "cannot be composed: " + " ".join(str(error).split()))
     try:
-        reference = OmegaConf.to_container(compose("train", overrides=[*search, *chosen]))
+        reference = OmegaConf.to_container(compose("train", overrides=chosen))
     except (HydraException, OmegaConfBaseException, ValueError):
         return plain
     keys = list(leaves(reference))
@@ -224,14 +247,13 @@ def nearest(key: str, keys: Sequence[str]) -> str:
     return f"{hint}?" if near else did_you_mean(key, {k.partition(".")[0] for k in keys})
 
 
-def _groups(search: Sequence[str]) -> set[str]:
-    loader = GlobalHydra.instance().config_loader()
-    groups = loader.get_group_options("", ObjectType.GROUP, overrides=list(search))
+def _groups() -> set[str]:
+    groups = GlobalHydra.instance().config_loader().list_groups("")
     return {group for group in groups if not group.startswith("_") and group != "hydra"}
 
 
-def _options(group: str, search: Sequence[str]) -> list[str]:
-    return GlobalHydra.instance().config_loader().get_group_options(group, overrides=list(search))
+def _options(group: str) -> list[str]:
+    return GlobalHydra.instance().config_loader().get_group_options(group)
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[str]:

@@ -246,7 +246,7 @@ def _driven(
         if name not in ("momentum", "weight_decay"):
             raise ConfigError(key, f"is not a key. {did_you_mean(name, ('momentum', 'weight_decay'))}")
         if isinstance(schedule, HeldUntilPlateau):
-            raise ConfigError(key, "=plateau means nothing: reduce on plateau acts on the learning rate")
+            raise ConfigError(f"{key}=plateau", "means nothing: reduce on plateau acts on the learning rate")
         curve = Curve.build(schedule, horizon, name=key)
         if name == "momentum":
             if not momentum:
@@ -282,7 +282,8 @@ def _remarks(
     optimizer: str, lr: float, schedule: Schedule, cooldown: Schedule | None, curve: Curve, scale: BatchScale
 ) -> list[str]:
     """One line for each thing that is legal but hardly meant."""
-    decays = not isinstance(schedule, Constant) or cooldown is not None
+    middle = next(i for i, p in enumerate(curve.phases) if p.name == "schedule")
+    decays = curve.phases[-1].final < curve.peak(middle)
     lines = remarks(optimizer, lr, decays) if optimizer else []
     known = family(optimizer) if optimizer else None
     if scale.rule == "linear" and known is not None and known.kind == "adaptive":
@@ -292,13 +293,13 @@ def _remarks(
     for first, phase in zip(curve.starts, curve.phases, strict=True):
         if phase.name == "cooldown" and phase(0) == 0.0:
             lines.append(f"the cooldown does nothing: the rate is 0 when it begins at step {first}")
-    middle = next(p for p in curve.phases if p.name == "schedule")
-    edges = None if middle.length is None else middle.schedule.edges(middle.length)
+    length = curve.phases[middle].length
+    edges = None if length is None else curve.phases[middle].schedule.edges(length)
     if isinstance(schedule, Step) and edges == []:
         lines.append(f"the rate never drops: schedule.every ({schedule.every}) is not shorter than the schedule")
     if isinstance(schedule, Multistep) and edges is not None and len(edges) < len(schedule.milestones):
         late = schedule.milestones[len(edges)]
-        lines.append(f"milestone {late} is never reached: the schedule has {middle.length} steps after the warmup")
+        lines.append(f"milestone {late} is never reached: the schedule has {length} steps after the warmup")
     return lines
 
 

@@ -2,7 +2,8 @@
 
     gain <- max(gain * factor, min_gain)     when the metric has not improved for more than ``patience`` checks
 
-The rules are those of ``torch.optim.lr_scheduler.ReduceLROnPlateau``; but what falls is the factor ``gain`` of the
+The rules are those of ``torch.optim.lr_scheduler.ReduceLROnPlateau``, but for a negative metric under ``rel``, where
+torch takes slightly worse for better, and for torch's ``eps``; and what falls is the factor ``gain`` of the
 learning rate and not the rate itself, so that warmup, schedule and cooldown go on underneath. The description is
 frozen; the state is a small value that goes into the checkpoint.
 """

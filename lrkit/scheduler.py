@@ -11,6 +11,7 @@ import warnings
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -58,10 +59,12 @@ class PlanScheduler(LRScheduler):
         self.plateau = PlateauState()
         self._joined: dict[str, list[float]] = {}
         self._rates: dict[int, float] = {}
+        self._tensors: dict[int, Tensor] = {}
         self._reported = False
+        outside: Any = torch.compiler.disable  # a compiled optimizer must leave its graph for these, not look inside
         self._hooks = (
-            optimizer.register_step_pre_hook(lambda *_: self.write()),
-            optimizer.register_step_post_hook(lambda optimizer, *_: self._after_step(optimizer)),
+            optimizer.register_step_pre_hook(outside(lambda *_: self.write())),
+            optimizer.register_step_post_hook(outside(lambda optimizer, *_: self._after_step(optimizer))),
         )
 
     @property
@@ -87,7 +90,11 @@ class PlanScheduler(LRScheduler):
         for i, group in enumerate(self.optimizer.param_groups):
             base, weight_decay = self._bases(i, group)
             lr = base * curve * gain
-            if isinstance(group["lr"], Tensor):  # a compiled optimizer recompiles for a new float, not for a new value
+            if isinstance(group["lr"], Tensor):
+                # In place, for a compiled optimizer recompiles for a new float but not for a new value; and into a
+                # tensor of its own, for torch lets all groups, and the caller, share one.
+                if group["lr"] is not self._tensors.get(i):
+                    group["lr"] = self._tensors[i] = group["lr"].clone()
                 group["lr"].fill_(lr)
             else:
                 self._report(i, group)

@@ -738,10 +738,12 @@ class Piecewise(Schedule):
         return phase.final(length)
 
     def edges(self, n: int) -> list[int]:
-        edges = {
-            e for first, length, phase in self._spans(n)
-            for e in (first, *(first + inner for inner in phase.edges(length)), first + length)
-        }  # fmt: skip
+        edges: set[int] = set()
+        for i, (first, length, phase) in enumerate(self._spans(n)):
+            try:
+                edges |= {first, first + length, *(first + inner for inner in phase.edges(length))}
+            except ConfigError as error:
+                raise error.under(f"phases[{i}]") from None
         return sorted(e for e in edges if 0 < e < n)
 
 

@@ -65,7 +65,7 @@ def picture(plans: Mapping[str, Plan], path: Path) -> Path:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ConfigError("format", "=png needs the package matplotlib: pip install 'lrkit[plot]'") from None
+        raise ConfigError("format=png", "needs the package matplotlib: pip install 'lrkit[plot]'") from None
     own_frames = len(plans) > 6
     columns = min((4, 5, 6), key=lambda c: -len(plans) % c) if own_frames else 1  # the fewest empty frames
     rows = math.ceil(len(plans) / columns) if own_frames else 1

@@ -375,11 +375,41 @@ def test_a_tensor_is_written_in_place(cls: Any) -> None:
         for group in plan.groups
     ]
     optimizer = cls(groups, lr=torch.tensor(0.5), foreach=False)
-    kept: list[Tensor] = [group["lr"] for group in optimizer.param_groups]
     scheduler = PlanScheduler(optimizer, plan)
-    assert [float(lr) for lr in kept] == [0.5, 0.5]
+    assert [float(group["lr"]) for group in optimizer.param_groups] == [0.5, 0.5]
+    scheduler.step()  # takes tensors of its own, once
+    kept: list[Tensor] = [group["lr"] for group in optimizer.param_groups]
     assert train(optimizer, scheduler, 6) == rates(plan, 6)
     assert all(group["lr"] is lr for group, lr in zip(optimizer.param_groups, kept, strict=True))
+
+
+def test_a_tensor_that_groups_share_is_taken_apart_and_stays_the_callers() -> None:
+    mine = torch.tensor(0.1, dtype=torch.float64)
+    parameters = [{"params": [nn.Parameter(torch.ones(1))], "name": name} for name in ("a", "b")]
+    sgd = SGD(parameters, lr=mine, foreach=False)
+    plan = resolve(lr=0.1, schedule=Constant(), horizon=Horizon(3), groups=[GroupRate("a"), GroupRate("b", 10.0)])
+    train(sgd, PlanScheduler(sgd, plan), 2)
+    assert [float(group["lr"]) for group in sgd.param_groups] == [0.1, 1.0] and float(mine) == 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's own, while it looks into its optimizer
+def test_a_compiled_optimizer_is_not_compiled_anew_at_each_change() -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    parameter = nn.Parameter(torch.ones(4))
+    adam = torch.optim.AdamW([{"params": [parameter], "name": "default"}], lr=torch.tensor(0.1), foreach=False)
+    scheduler = PlanScheduler(adam, resolve(lr=0.1, schedule=Linear(), horizon=Horizon(20)))
+    scheduler.write()
+    counter = CompileCounter()
+    step = torch.compile(adam.step, backend=counter)
+    seen = []
+    for _ in range(20):
+        parameter.grad = torch.ones(4)
+        step()
+        seen.append(float(adam.param_groups[0]["lr"]))
+        scheduler.step()
+    assert counter.frame_count <= 4 and len(set(seen)) == 20, counter.frame_count
 
 
 # State.

@@ -6,19 +6,14 @@ Constructing one checks its arguments and reads nothing; ``setup`` reads, checks
 
 from __future__ import annotations
 
-import csv
 import gzip
 import importlib
 import inspect
 import math
-import os
 import random
-import sysconfig
-import tempfile
-import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import metadata, resources
 from pathlib import Path
@@ -32,6 +27,8 @@ from torch import Tensor
 
 from lrkit.batches import Batches, generator, whole_number
 from lrkit.errors import ConfigError, did_you_mean
+from lrkit.readers import cache_folder, read_cache, read_csv, read_npz, read_text, standard_library, write_cache
+from lrkit.tensors import floats, images_and_labels, pixels_or_floats, stacked, targets_of
 
 __all__ = [
     "Arrays",
@@ -221,8 +218,8 @@ class Mnist1d(InMemoryData):
             raise _missing("mnist1d", "mnist1d", "mnist1d") from None
         total = -(-sum(self.sizes) // 10) * 10  # the package makes equally many of each of the ten classes
         # Every other parameter is the default of that version.
-        file = _cache_folder() / f"mnist1d-{version}-{total}.npz"
-        x, y = _read_cache(file) or _write_cache(file, _make_mnist1d(total))
+        file = cache_folder() / f"mnist1d-{version}-{total}.npz"
+        x, y = read_cache(file) or write_cache(file, _make_mnist1d(total))
         sizes = [*self.sizes, total - sum(self.sizes)]
         signals, labels = (torch.split(torch.from_numpy(each), sizes) for each in (x, y))
         train, val, test, _ = zip(signals, labels, strict=True)
@@ -266,7 +263,7 @@ class Text(InMemoryData):
         self.val_samples = whole_number("data.val_samples", val_samples)
 
     def load(self) -> Splits:
-        text = _standard_library() if self.path is None else _read_text(self.path)
+        text = standard_library() if self.path is None else read_text(self.path)
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         symbols, numbers = np.unique(codes, return_inverse=True)
         self.vocabulary = "".join(map(chr, symbols))
@@ -403,11 +400,11 @@ class Arrays(InMemoryData):
 
     def load(self) -> Splits:
         try:
-            parts = _read_npz(self.path) if self.path.suffix == ".npz" else _read_csv(self.path, self.target)
+            parts = read_npz(self.path) if self.path.suffix == ".npz" else read_csv(self.path, self.target)
         except OSError as error:
             raise ConfigError("data.path", f"must be a readable file: {error}", str(self.path)) from error
-        floats = {name: (_floats(x, self.origin), y) for name, (x, y) in parts.items()}
-        splits = _assemble(floats, self.origin, *self.fractions)
+        tensors = {name: (floats(x, self.origin), y) for name, (x, y) in parts.items()}
+        splits = _assemble(tensors, self.origin, *self.fractions)
         return _standardised(splits) if self.standardise else splits
 
 
@@ -453,7 +450,7 @@ class Torchvision(InMemoryData):
             self._parts()
 
     def load(self) -> Splits:
-        parts = {part: _images_and_labels(images, self.origin) for part, images in self._parts().items()}
+        parts = {part: images_and_labels(images, self.origin) for part, images in self._parts().items()}
         return _assemble(parts, self.origin, *self.fractions)
 
     def _parts(self) -> dict[str, Sequence[tuple[Any, Any]]]:
@@ -470,7 +467,7 @@ class Torchvision(InMemoryData):
             parts = {"train": {"split": "train"}, "test": {"split": "test"}}
         else:
             parts = {"train": {}}
-        root = self.root or _cache_folder() / "torchvision"
+        root = self.root or cache_folder() / "torchvision"
         given = {"root": root, "download": self.download, **self.options}
         options = {key: value for key, value in given.items() if key in accepted or key in self.options}
         try:
@@ -541,9 +538,9 @@ class HuggingFace(InMemoryData):
                 hint = did_you_mean(column, table.column_names)
                 raise ConfigError(key, f"must be a column. {hint}", column)
         rows = table.with_format("numpy")
-        x = [_stack(rows[name], f"data.x={name}") for name in self.x]
+        x = [stacked(rows[name], f"data.x={name}") for name in self.x]
         joined = x[0] if len(x) == 1 else np.stack(x, axis=1)
-        return _pixels_or_floats(joined, "data.x"), _stack(rows[self.y], "data.y")
+        return pixels_or_floats(joined, "data.x"), stacked(rows[self.y], "data.y")
 
 
 # --- from numbers to tensors ----------------------------------------------------------------------
@@ -580,7 +577,7 @@ def _hold_out(pair: Pair, count: int, key: str) -> tuple[Pair, Pair]:
 
 def _assemble(parts: Mapping[str, tuple[Tensor, Array]], key: str, val_fraction: float, test_fraction: float) -> Splits:
     """Targets made tensors, and the parts that are missing held out from the training samples."""
-    targets, classes = _targets([np.asarray(y) for _, y in parts.values()], key)
+    targets, classes = targets_of([np.asarray(y) for _, y in parts.values()], key)
     pairs = {name: (x, y) for (name, (x, _)), y in zip(parts.items(), targets, strict=True)}
     for name, (x, y) in pairs.items():
         if len(x) != len(y):
@@ -593,50 +590,6 @@ def _assemble(parts: Mapping[str, tuple[Tensor, Array]], key: str, val_fraction:
             count = max(1, round(total * fraction))
             pairs["train"], pairs[name] = _hold_out(pairs["train"], count, f"data.{name}_fraction x samples")
     return Splits(pairs["train"], pairs["val"], pairs["test"], classes)
-
-
-def _targets(arrays: Sequence[Array], key: str) -> tuple[list[Tensor], int | None]:
-    """Targets as tensors, and the number of classes (None: they are numbers to regress on)."""
-    everything = np.concatenate([each.reshape(len(each), -1) for each in arrays])
-    if everything.dtype.kind == "f":
-        return [torch.from_numpy(each.astype(np.float32).reshape(len(each), -1)) for each in arrays], None
-    if everything.dtype.kind not in "iubUS" or everything.shape[1] != 1:
-        must = "must have as targets floats, or one column of classes (integers or strings)"
-        raise ConfigError(key, must, [*everything.shape, str(everything.dtype)])
-    names = np.unique(everything)
-    if len(names) < 2:
-        raise ConfigError(key, "must have at least two classes as targets", names.tolist())
-    codes = (np.searchsorted(names, each.reshape(-1)) for each in arrays)
-    return [torch.from_numpy(each.astype(np.int64)) for each in codes], len(names)
-
-
-def _floats(x: Array, key: str) -> Tensor:
-    if x.dtype.kind not in "iufb" or x.ndim == 0:
-        raise ConfigError(key, "must have numbers as inputs", x.dtype)
-    with np.errstate(over="ignore"):  # what becomes infinite is counted, and refused, afterwards
-        floats = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
-    return floats.unsqueeze(1) if floats.ndim == 1 else floats
-
-
-def _pixels_or_floats(x: Array, key: str) -> Tensor:
-    """Bytes of images stay bytes, with the channels first; anything else becomes floats."""
-    if x.dtype != np.uint8 or x.ndim not in (3, 4):
-        return _floats(x, key)
-    pixels = torch.from_numpy(x)
-    return (pixels.unsqueeze(1) if x.ndim == 3 else pixels.permute(0, 3, 1, 2)).contiguous()
-
-
-def _stack(values: Iterable[Any], key: str) -> Array:
-    arrays = [np.asarray(value) for value in values]
-    shapes = {each.shape for each in arrays}
-    if len(shapes) != 1:
-        raise ConfigError(key, "must have samples, all of one shape", sorted(shapes)[:3])
-    return np.stack(arrays)
-
-
-def _images_and_labels(dataset: Iterable[tuple[Any, Any]], key: str) -> tuple[Tensor, Array]:
-    images, labels = zip(*((np.asarray(image), label) for image, label in dataset), strict=True)
-    return _pixels_or_floats(_stack(images, key), key), np.asarray(labels)
 
 
 def _standardised(splits: Splits) -> Splits:
@@ -657,89 +610,6 @@ def _accepted(make: type) -> set[str]:
     return names
 
 
-# --- from files to numbers ------------------------------------------------------------------------
-
-
-def _read_npz(path: Path) -> dict[str, tuple[Array, Array]]:
-    try:
-        # Opened here: given a path, np.load leaves a damaged file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
-            arrays = dict(loaded)
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError) as error:
-        raise ConfigError("data.path", f"must be an .npz of plain arrays: {error}", str(path)) from error
-    suffixes = {"train": "" if "x" in arrays else "_train", "val": "_val", "test": "_test"}
-    parts = {}
-    for part, suffix in suffixes.items():
-        names = f"x{suffix}", f"y{suffix}"
-        if part == "train" or names[0] in arrays or names[1] in arrays:
-            for name in names:
-                if name not in arrays:
-                    must = f"must hold the arrays {names[0]} and {names[1]}"
-                    raise ConfigError("data.path", must, sorted(arrays))
-            parts[part] = arrays[names[0]], arrays[names[1]]
-    return parts
-
-
-def _read_csv(path: Path, target: str | None) -> dict[str, tuple[Array, Array]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError("data.path", f"must be a table in UTF-8: {error}", str(path)) from error
-    if len(rows) < 2:
-        raise ConfigError("data.path", "must have at least two lines", len(rows))
-    width = len(rows[0])
-    for number, row in enumerate(rows, start=1):
-        if len(row) != width:
-            raise ConfigError("data.path", f"must have {width} columns in each line: line {number} has", len(row))
-    if width < 2:
-        raise ConfigError("data.path", "must have a column of targets and at least one of inputs", width)
-    # A name above a number makes the first line one of names; a class may be a string, but has strings below.
-    header = any(not _is(float, first) and _is(float, below) for first, below in zip(*rows[:2], strict=True))
-    if header and any(_is(float, cell) for cell in rows[0]):
-        raise ConfigError("data.path", "must have a first line of names or of values, not of both", rows[0])
-    names = rows[0] if header else [str(column) for column in range(width)]
-    if target is not None and target not in names:
-        raise ConfigError("data.target", f"must be a column. {did_you_mean(str(target), names)}", target)
-    at = width - 1 if target is None else names.index(target)
-    body = rows[header:]
-    for number, row in enumerate(body, start=1 + header):
-        for column, cell in enumerate(row):
-            if not (_is(float, cell) or (column == at and cell)):
-                must = f"must hold numbers: line {number}, column {names[column]} has none"
-                raise ConfigError("data.path", must, cell)
-    x = np.array([[float(cell) for column, cell in enumerate(row) if column != at] for row in body])
-    kind = next(kind for kind in (int, float, str) if all(_is(kind, row[at]) for row in body))
-    return {"train": (x, np.array([kind(row[at]) for row in body]))}
-
-
-def _is(kind: Callable[[str], object], cell: str) -> bool:
-    try:
-        kind(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError("data.path", f"must be a text in UTF-8: {error}", str(path)) from error
-    except OSError as error:
-        raise ConfigError("data.path", f"must be a readable file: {error.strerror}", str(path)) from error
-
-
-def _standard_library(size: int = 1_500_000) -> str:
-    """Modules of Python's standard library, in the order of their names, up to ``size`` ASCII characters."""
-    text = ""
-    for file in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
-        text += file.read_bytes().decode("ascii", "replace").replace("\ufffd", "?")
-        if len(text) >= size:
-            return text[:size]
-    raise ConfigError("data.path", "must be a text file: this Python has no source of its standard library")
-
-
 # --- mnist1d --------------------------------------------------------------------------------------
 
 
@@ -755,30 +625,6 @@ def _make_mnist1d(samples: int) -> tuple[Array, Array]:
         np.random.set_state(before[0])
         random.setstate(before[1])
     return made["x"].astype(np.float32), made["y"].astype(np.int64)
-
-
-def _read_cache(file: Path) -> tuple[Array, Array] | None:
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return arrays["x"], arrays["y"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None  # not there, or damaged: made again
-
-
-def _write_cache(file: Path, arrays: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Keeps the arrays where that is possible; another process sees the whole file or none."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-            np.savez(part, x=arrays[0], y=arrays[1])
-        os.replace(part.name, file)
-    except OSError:
-        pass  # a read-only home costs time, not the run
-    return arrays
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrkit"
 
 
 # --- arguments ------------------------------------------------------------------------------------

@@ -55,6 +55,9 @@ def lrkit(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "lrkit", *argv], capture_output=True, text=True, **options)
 
 
+PENDING = pytest.mark.xfail(reason="waits for a patch of lrkit/cli.py", strict=False)
+
+
 # --- help and version -----------------------------------------------------------------------------
 
 
@@ -158,8 +161,8 @@ from lrkit.cli import main
 for argv in {argvs!r}:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
         code = main(argv)
-    heavy = [name for name in ("torch", "numpy", "pytorch_lightning", "lightning", "tensorboard") if name in sys.modules]
-    print(code, heavy, argv)
+    heavy = ["torch", "numpy", "pytorch_lightning", "lightning", "tensorboard"]
+    print(code, [name for name in heavy if name in sys.modules], argv)
 """
     argvs = [
         ["--help"],
@@ -278,19 +281,64 @@ def test_cfg_prints_the_config_and_runs_nothing(said: Said) -> None:
     assert not Path("outputs").exists()
 
 
-def test_hydras_rerun_is_refused_for_it_unpickles(said: Said) -> None:
-    assert "--experimental-rerun is refused" in said("train", "--experimental-rerun", "x.pickle", code=2)
+@pytest.mark.parametrize(
+    "argv", [["--experimental-rerun", "x.pickle"], pytest.param(["--experimental-rerun=x.pickle"], marks=PENDING)]
+)
+def test_hydras_rerun_is_refused_for_it_unpickles(argv: list[str], said: Said) -> None:
+    assert "--experimental-rerun is refused" in said("train", *argv, code=2)
     assert not Path("outputs").exists()
 
 
-def test_a_folder_of_the_users_own_configs(said: Said) -> None:
-    Path("mine/schedule").mkdir(parents=True)
-    Path("mine/schedule/mine.yaml").write_text("_target_: lrkit.schedules.Linear\nend: 0.25\n")
-    said("train", *TINY, "--config-dir", "mine", "schedule=mine")
+@PENDING
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--foo"], "--foo is not a flag of lrkit train. "),
+        (["--config-name=other"], "--config-name is not a flag of lrkit train. "),
+        (["--cfg=jobb"], "--cfg must be followed by job, hydra or all. Received: 'jobb'"),
+        (["--cfg"], "--cfg must be followed by job, hydra or all."),
+        (["hydra.run.dir=/proc/nope"], "hydra.run.dir must be a folder that can be written to "),
+        (["-m", "hydra.sweep.dir=/dev/null", "seed=1,2"], "hydra.sweep.dir must be a folder that can be written to "),
+    ],
+)
+def test_a_wrong_flag_or_folder_is_refused_in_one_line(argv: list[str], message: str, said: Said) -> None:
+    (line,) = said("train", *argv, code=2).splitlines()
+    assert line.startswith(f"lrkit: {message}")
+
+
+@PENDING
+def test_a_file_in_the_way_of_the_results_is_refused_in_one_line(said: Said) -> None:
+    Path("outputs").write_text("")
+    (line,) = said("train", code=2).splitlines()
+    assert "must be a folder that can be written to" in line and "outputs" in line
+
+
+@PENDING
+@pytest.mark.parametrize("at", range(3))
+def test_flags_may_stand_anywhere(at: int, said: Said) -> None:
+    words = [*TINY, "seed=1,2"]
+    words.insert(at * 3, "-m")
+    said("train", *words)
+    (sweep,) = Path("outputs/sweeps").iterdir()
+    assert {folder.name for folder in sweep.iterdir() if folder.is_dir()} == {"0_seed=1", "1_seed=2"}
+
+
+@PENDING
+def test_a_folder_of_the_users_own_configs_is_found_and_wins(said: Said) -> None:
+    for name, text in {
+        "schedule/mine.yaml": "_target_: lrkit.schedules.Linear\nend: 0.25\n",
+        "optimizer/momentum.yaml": "_target_: torch.optim.SGD\nlr: 0.0625\n",
+    }.items():
+        (Path("own") / name).parent.mkdir(parents=True)
+        (Path("own") / name).write_text(text)
+    said("train", *TINY, "--config-dir", "own", "schedule=mine")
     (folder,) = Path("outputs/runs").iterdir()
-    assert json.loads((folder / "config.json").read_text())["schedule"]["end"] == 0.25
-    rows = said("show", "--config-dir=mine", "schedule=mine", "horizon.steps=4", "format=csv").splitlines()
-    assert float(rows[-1].split(",")[1]) == 0.1 * (0.25 * 0.75 + 0.25)
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["schedule"]["end"], config["optimizer"]["lr"]) == (0.25, 0.0625)
+    rows = said("show", "--config-dir=own", "schedule=mine", "horizon.steps=4", "format=csv").splitlines()
+    assert float(rows[-1].split(",")[1]) == 0.0625 * (0.25 * 0.75 + 0.25)
+    sweep = said("show", "-m", "--config-dir=own", "schedule=glob(m*)", "horizon.steps=4", "format=csv")
+    assert [line for line in sweep.splitlines() if line.startswith("#")] == ["# mine", "# multistep"]
 
 
 # --- names ----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 LAYERS = {
     "plain": "errors durations horizon schedules curve families rules scaling plateau plan show compare",
     "hydra": "overrides config",
-    "torch": "groups optim muon scheduler batches models",
+    "torch": "groups optim muon scheduler batches models readers tensors",
     "lightning": "data module callbacks resume range_test train",
     "front": "cli api __init__ __main__",
 }

@@ -57,9 +57,17 @@ class PlanScheduler(LRScheduler):
         self.applied = 0
         self.gain = 1.0
         self.plateau = PlateauState()
-        self._joined: dict[str, list[float]] = {}
+        self._planned = {
+            group.name: (
+                plan.base(group.lr_scale),
+                plan.base_weight_decay if group.weight_decay is None else group.weight_decay,
+            )
+            for group in plan.groups
+        }
+        self._joined: dict[str, tuple[float, float]] = {}
         self._rates: dict[int, float] = {}
         self._tensors: dict[int, Tensor] = {}
+        self._at: tuple[int, float, float | None, float | None] = (-1, 0.0, None, None)
         self._reported = False
         outside: Any = torch.compiler.disable  # a compiled optimizer must leave its graph for these, not look inside
         self._hooks = (
@@ -84,9 +92,10 @@ class PlanScheduler(LRScheduler):
     def write(self) -> None:
         """Write every group's rate, and what else the plan drives, for step ``applied``."""
         t, gain, plan = self.applied, self.total_gain, self.plan
-        curve = plan.curve(t)
-        momentum = None if plan.momentum is None else plan.momentum(t)
-        decay = None if plan.decay_curve is None else plan.decay_curve(t)
+        if self._at[0] != t:  # a step is written twice: ahead, and again in case somebody changed something since
+            momentum = None if plan.momentum is None else plan.momentum(t)
+            self._at = (t, plan.curve(t), momentum, None if plan.decay_curve is None else plan.decay_curve(t))
+        _, curve, momentum, decay = self._at
         for i, group in enumerate(self.optimizer.param_groups):
             base, weight_decay = self._bases(i, group)
             lr = base * curve * gain
@@ -144,21 +153,18 @@ class PlanScheduler(LRScheduler):
         self.applied = state_dict["applied"]
         self.gain = state_dict["gain"]
         self.plateau = PlateauState(**state_dict["plateau"])
-        self._joined = dict(state_dict["joined"])
+        self._joined = {name: (lr, decay) for name, (lr, decay) in state_dict["joined"].items()}
         self._rates.clear()  # the optimizer's own rates were restored too: nobody edited them
 
     def _bases(self, i: int, group: dict[str, Any]) -> tuple[float, float]:
         """The constant parts of a group's rate and weight decay: the plan's, or those a later group joined with."""
-        plan = self.plan
-        name = group.get("name") or (plan.groups[i].name if i < len(plan.groups) else f"group_{i}")
-        for rate in plan.groups:
-            if rate.name == name:
-                own = plan.base_weight_decay if rate.weight_decay is None else rate.weight_decay
-                return plan.base(rate.lr_scale), own
-        if name not in self._joined:
-            self._joined[name] = [float(group["lr"]), float(group.get("weight_decay", 0.0))]
-        lr, own = self._joined[name]
-        return lr, own
+        name = group.get("name")
+        if name is None:  # torch names nothing by itself
+            name = self.plan.groups[i].name if i < len(self.plan.groups) else f"group_{i}"
+        bases = self._planned.get(name) or self._joined.get(name)
+        if bases is None:
+            bases = self._joined[name] = (float(group["lr"]), float(group.get("weight_decay", 0.0)))
+        return bases
 
     def _report(self, i: int, group: dict[str, Any]) -> None:
         """Say, once, that somebody else wrote a rate."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
-out, *argv = sys.argv[1:] if len(sys.argv) > 1 and not sys.argv[1] == "join" else [os.environ["RATES"], *sys.argv[1:]]
+out, *argv = sys.argv[1:] if sys.argv[1:2] != ["join"] else [os.environ["RATES"], *sys.argv[1:]]
 os.environ["RATES"] = out
 rates: list[Any] = []
 

@@ -45,8 +45,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-EVERY = ("+callbacks.every={_target_: pytorch_lightning.callbacks.ModelCheckpoint, dirpath: '%s', every_n_train_steps: 1,"
-         " save_top_k: -1, filename: '{step}'}", "+callbacks.stop={_target_: test_resume.Stop}")  # fmt: skip
+EVERY = (
+    "+callbacks.every={_target_: pytorch_lightning.callbacks.ModelCheckpoint, dirpath: '%s', every_n_train_steps: 1,"
+    " save_top_k: -1, filename: '{step}'}",
+    "+callbacks.stop={_target_: test_resume.Stop}",
+)
 
 
 def full_and_resumed(tmp_path: Path, recorded: Recorded, at: int, *overrides: str) -> None:

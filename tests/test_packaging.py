@@ -1,0 +1,101 @@
+"""What is built is what is installed: every config, the digits and the types, and the command runs from anywhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel, built from a copy of the tree with what is installed here."""
+    copy, built = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
+    for name in ("lrkit", "conf"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    code = f"import setuptools.build_meta as backend; print(backend.build_wheel({str(built)!r}))"
+    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, capture_output=True, text=True)
+    (path,) = built.iterdir()
+    return path
+
+
+def files(folder: str, *endings: str) -> set[str]:
+    return {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.suffix in endings}
+
+
+def test_the_wheel_holds_every_config_and_nothing_that_is_not_ours(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    configs = {f"lrkit/{name}" for name in files("conf", ".yaml", ".py")}
+    assert len(configs) > 40
+    expected = configs | files("lrkit", ".py", ".gz", ".txt", ".typed") | {"lrkit/py.typed", "lrkit/digits.csv.gz"}
+    assert {name for name in names if ".dist-info/" not in name} == expected
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert any(name.endswith("digits.LICENSE.txt") and ".dist-info/" in name for name in names)
+
+
+def test_the_wheel_brings_the_command(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (entry,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+        assert "lrkit = lrkit.cli:entry" in archive.read(entry).decode()
+
+
+def test_malicious_uploads_are_excluded() -> None:
+    (lightning,) = [d for d in PROJECT["project"]["dependencies"] if d.startswith("pytorch-lightning")]
+    assert "!=2.6.2" in lightning and "!=2.6.3" in lightning
+
+
+def test_every_dependency_has_a_lower_bound_and_an_extra_that_the_code_names_exists() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    for requirement in [*PROJECT["project"]["dependencies"], *(each for extra in extras.values() for each in extra)]:
+        assert ">=" in requirement or requirement.startswith("lrkit["), requirement
+    named = {
+        extra for path in (ROOT / "lrkit").glob("*.py") for extra in re.findall(r"lrkit\[(\w+)\]", path.read_text())
+    }
+    assert named and named <= set(extras)
+
+
+@pytest.mark.slow
+def test_the_wheel_works_from_an_unrelated_folder(wheel: Path, tmp_path: Path) -> None:
+    """Unpacked, with the checkout out of sight: every option of every group is found, shown, and trained with."""
+    site, here = tmp_path / "site", tmp_path / "here"
+    here.mkdir()
+    zipfile.ZipFile(wheel).extractall(site)
+    environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
+
+    def python(*argv: str) -> str:
+        done = subprocess.run([sys.executable, *argv], cwd=here, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert Path(python("-c", "import lrkit; print(lrkit.__file__)").strip()).is_relative_to(site)
+    assert Path(python("-c", "import lrkit.config; print(lrkit.config.CONF_DIR)").strip()) == site / "lrkit" / "conf"
+    assert python("-m", "lrkit", "show", "schedule=cosine").startswith("lr 0.1")
+    assert "lrkit.schedules.Step" in python("-m", "lrkit", "train", "--cfg", "job", "schedule=step")
+    options = sorted((path.parent.name, path.stem) for path in (ROOT / "conf").glob("*/*.yaml"))
+    added = {"experiment", "sweep"}
+    script = f"""
+from lrkit.config import compose
+for group, option in {options!r}:
+    own = [f"{{group}}._target_=my.Own"] if option == "custom" else []
+    compose([("+" if group in {added!r} else "") + f"{{group}}={{option}}", *own])
+    print(group, option)
+"""
+    assert python("-c", script).split("\n")[:-1] == [f"{group} {option}" for group, option in options]
+    page = python("-m", "lrkit", "train", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
+    assert "val/loss" in page
+    (run,) = (here / "outputs" / "runs").iterdir()
+    assert (run / "metrics.json").is_file()
+    pkg = "from hydra import compose, initialize_config_module as at\nwith at('lrkit.conf', version_base='1.3'): "
+    assert "Rex" in python("-c", pkg + "print(compose('train', overrides=['schedule=rex']).schedule)")

@@ -34,6 +34,7 @@ COMMANDS = ("train", "show")
 
 # Hydra's flags that print something and run nothing.
 _INFORMING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
+_FLAGS = _INFORMING | {"--multirun", "-m", "--run", "-r", "--resolve", "--package", "-p", "--config-dir", "-cd"}
 
 
 def entry() -> None:
@@ -92,7 +93,7 @@ def _show(argv: list[str]) -> int:
     if form not in show.FORMATS:
         raise ConfigError("format", f"is not a format. {did_you_mean(form, show.FORMATS)}", form)
     plans = {}
-    for chosen in expand(overrides) if flags else [overrides]:
+    for chosen in expand(overrides, config_dir) if flags else [overrides]:
         swept = [o for o in chosen if o not in overrides]
         plans[_label(swept) or "lr"] = configs.plan(configs.compose(chosen, config_dir))
     if form == "png":
@@ -113,9 +114,15 @@ def _train(argv: list[str]) -> int:
     from lrkit import config as configs
     from lrkit.overrides import parse
 
-    if "--experimental-rerun" in argv:
-        raise ConfigError("--experimental-rerun", "is refused: it would execute what the file says")
     flags, overrides, config_dir = _split(argv)
+    for flag in flags:
+        name, _, value = flag.partition("=")
+        if name == "--experimental-rerun":
+            raise ConfigError(name, "is refused: it would execute what the file says")
+        if name not in _FLAGS:
+            raise ConfigError(name, f"is not a flag of lrkit train. {did_you_mean(name, _FLAGS)}")
+        if name in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
+            raise ConfigError(name, "must be followed by job, hydra or all", value)
     sweep = bool({"-m", "--multirun"} & set(flags))
     informing = any(flag.partition("=")[0] in _INFORMING for flag in flags)
     own_folder: list[str] = []
@@ -132,13 +139,17 @@ def _train(argv: list[str]) -> int:
             return _follow(overrides, config_dir)
         if continued is not None:
             own_folder = [f"hydra.run.dir={continued}", "hydra.output_subdir=null"]
-        elif not any(o.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for o in overrides):
+        elif given := [o for o in overrides if o.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]:
+            for key, _, value in (o.partition("=") for o in given):
+                if "${" not in value:
+                    _made(Path(value.strip("'\"")), key)
+        else:
             kind, parent = ("sweep", "sweeps") if sweep else ("run", "runs")
             own_folder = [f"hydra.{kind}.dir={_new_folder(Path('outputs') / parent)}"]
         if sweep:  # a job is named by what differs
             same = ",".join(o.key_or_group for o in parse(overrides) if not o.is_sweep_override())
             own_folder.append(f"hydra.job.config.override_dirname.exclude_keys=[{same}]")
-    return _hydra([*argv, *own_folder])
+    return _hydra([*flags, *overrides, *own_folder], config_dir)  # argparse wants the overrides in one piece
 
 
 def _continued(resume: dict[str, Any]) -> Path | None:
@@ -149,7 +160,7 @@ def _continued(resume: dict[str, Any]) -> Path | None:
     return next((folder for folder in (path, path.parent.parent) if (folder / "plan.json").is_file()), None)
 
 
-def _hydra(argv: list[str]) -> int:
+def _hydra(argv: list[str], config_dir: str | None) -> int:
     """Hand a checked command line to Hydra; a job that fails is reported at once and does not end a sweep."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -157,6 +168,7 @@ def _hydra(argv: list[str]) -> int:
     from omegaconf import DictConfig, OmegaConf
 
     from lrkit.config import CONF_DIR, VERSION_BASE
+    from lrkit.overrides import own_folder
 
     OmegaConf.register_new_resolver("lrkit.name", _folder_name, replace=True)
     failures: list[BaseException] = []
@@ -187,7 +199,8 @@ def _hydra(argv: list[str]) -> int:
     saved = sys.argv
     sys.argv = [saved[0], *argv]
     try:
-        hydra.main(config_path=str(CONF_DIR), config_name="train", version_base=VERSION_BASE)(job)()
+        with own_folder(config_dir):
+            hydra.main(config_path=str(CONF_DIR), config_name="train", version_base=VERSION_BASE)(job)()
     finally:
         sys.argv = saved
     if failures and not {"-m", "--multirun"} & set(argv):
@@ -257,7 +270,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
 def _new_folder(parent: Path) -> str:
     """A folder that did not exist before: named by the time, made exclusively, so that no two runs share it."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    parent.mkdir(parents=True, exist_ok=True)
+    _made(parent, "the folder for results")
     for attempt in itertools.count():
         folder = parent / (stamp if attempt == 0 else f"{stamp}-{attempt}")
         try:
@@ -266,6 +279,16 @@ def _new_folder(parent: Path) -> str:
             continue
         return str(folder)
     raise AssertionError
+
+
+def _made(folder: Path, key: str) -> None:
+    """Make a folder, or say why that cannot be; before anything runs."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(key, f"must be a folder that can be written to ({error.strerror})", str(folder)) from None
 
 
 def _unused(folder: Path, ending: str) -> Path:

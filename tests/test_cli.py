@@ -314,10 +314,10 @@ def test_a_file_in_the_way_of_the_results_is_refused_in_one_line(said: Said) -> 
 
 
 @PENDING
-@pytest.mark.parametrize("at", range(3))
+@pytest.mark.parametrize("at", range(2))
 def test_flags_may_stand_anywhere(at: int, said: Said) -> None:
     words = [*TINY, "seed=1,2"]
-    words.insert(at * 3, "-m")
+    words.insert(at * 4, "-m")
     said("train", *words)
     (sweep,) = Path("outputs/sweeps").iterdir()
     assert {folder.name for folder in sweep.iterdir() if folder.is_dir()} == {"0_seed=1", "1_seed=2"}

@@ -206,6 +206,10 @@ class Memory(Callback):
             "data": _place_in_data(trainer),
             "mid_epoch": not trainer.is_last_batch,
         }
+        if not trainer.is_last_batch:
+            # Of a run that ends within an epoch Lightning says that the epoch is done, and would never finish it.
+            for count in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+                count["processed"] = count["completed"] = max(count["started"] - 1, 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.restored is None or self.saved is None:

@@ -1,0 +1,55 @@
+"""What the README shows is true: its commands are accepted, and its tables name all options."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lrkit.config import CONF_DIR, check, compose
+from lrkit.overrides import expand
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.partition("#")[0].strip().removeprefix("$ ")
+    for line in README.splitlines()
+    if re.match(r" {4}(\$ )?lrkit (train|show)", line) and "..." not in line and "resume.path" not in line
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_is_accepted(command: str) -> None:
+    words = [word for word in shlex.split(command)[2:] if not word.startswith("format=")]
+    if "schedule=cosin" in words or "model=custom" in words:
+        return  # an error that is shown, and a class of the reader's own
+    overrides = [word for word in words if not word.startswith("-")]
+    for job in expand(overrides) if "-m" in words else [overrides]:
+        check(compose(job))
+
+
+@pytest.mark.parametrize(
+    "group", ["optimizer", "warmup", "cooldown", "plateau", "batch_scaling", "param_groups", "data", "model"]
+)
+def test_the_table_names_every_option(group: str) -> None:
+    rows = [line for line in README.splitlines() if line.startswith("|")]
+    for option in (path.stem for path in (CONF_DIR / group).glob("*.yaml")):
+        assert any(re.search(rf"(?<!\w){option}(?!\w)", row.rpartition("| ")[2]) for row in rows), f"{group}={option}"
+
+
+def test_every_link_and_picture_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+def test_the_shown_page_is_what_show_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    from lrkit.cli import main
+
+    command = next(c for c in COMMANDS if "horizon.steps=100" in c)
+    assert main(shlex.split(command)[1:]) == 0
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    block = README.partition(f"$ {command}\n")[2].partition("\n\n")[0]
+    shown = [line.removeprefix("    ").rstrip() for line in block.splitlines()]
+    assert shown == printed[: len(shown)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import sys
 import tempfile
 import traceback
@@ -127,6 +128,7 @@ def _train(argv: list[str]) -> int:
     informing = any(flag.partition("=")[0] in _INFORMING for flag in flags)
     own_folder: list[str] = []
     continued: Path | None = None
+    made: Path | None = None
     if not informing:
         if sweep:
             configs.check_sweep(overrides, config_dir)
@@ -145,11 +147,12 @@ def _train(argv: list[str]) -> int:
                     _made(Path(value.strip("'\"")), key)
         else:
             kind, parent = ("sweep", "sweeps") if sweep else ("run", "runs")
-            own_folder = [f"hydra.{kind}.dir={_new_folder(Path('outputs') / parent)}"]
+            made = Path(_new_folder(Path("outputs") / parent))
+            own_folder = [f"hydra.{kind}.dir={made}"]
         if sweep:  # a job is named by what differs
             same = ",".join(o.key_or_group for o in parse(overrides) if not o.is_sweep_override())
             own_folder.append(f"hydra.job.config.override_dirname.exclude_keys=[{same}]")
-    return _hydra([*flags, *overrides, *own_folder], config_dir)  # argparse wants the overrides in one piece
+    return _hydra([*flags, *overrides, *own_folder], config_dir, made)  # argparse wants the overrides in one piece
 
 
 def _continued(resume: dict[str, Any]) -> Path | None:
@@ -160,8 +163,12 @@ def _continued(resume: dict[str, Any]) -> Path | None:
     return next((folder for folder in (path, path.parent.parent) if (folder / "plan.json").is_file()), None)
 
 
-def _hydra(argv: list[str], config_dir: str | None) -> int:
-    """Hand a checked command line to Hydra; a job that fails is reported at once and does not end a sweep."""
+def _hydra(argv: list[str], config_dir: str | None, made: Path | None = None) -> int:
+    """Hand a checked command line to Hydra; a job that fails is reported at once and does not end a sweep.
+
+    Args:
+        made: the folder that was made for this run alone.
+    """
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -204,6 +211,8 @@ def _hydra(argv: list[str], config_dir: str | None) -> int:
     finally:
         sys.argv = saved
     if failures and not {"-m", "--multirun"} & set(argv):
+        if isinstance(failures[0], ConfigError) and made is not None and not (made / "plan.json").exists():
+            shutil.rmtree(made)  # nothing was planned, so nothing is in it
         raise failures[0]
     if failures:
         print(f"lrkit: {len(failures)} job(s) of the sweep failed", file=sys.stderr)

@@ -177,7 +177,7 @@ def arguments(node: Mapping[str, Any], key: str) -> frozenset[str]:
     """The names that the target of a node accepts; an error where the node has another one."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{key}._target_", "must be set")
-    target = _locate(node["_target_"], f"{key}._target_")
+    target = locate(node["_target_"], f"{key}._target_")
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):
@@ -242,7 +242,7 @@ def _part(config: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
         return None
     if "_target_" not in node:
         raise unknown(f"{name}.{next(iter(node))}", [name])
-    cls = _locate(node["_target_"], f"{name}._target_")
+    cls = locate(node["_target_"], f"{name}._target_")
     if not (isinstance(cls, type) and issubclass(cls, kind)):
         must = f"must be a subclass of {kind.__module__}.{kind.__name__}"
         raise ConfigError(f"{name}._target_", must, node["_target_"])
@@ -266,7 +266,7 @@ def _no_schedule() -> Schedule:
     raise ConfigError("schedule", "must not be empty: for a fixed rate use schedule=constant")
 
 
-def _locate(target: Any, key: str) -> Any:
+def locate(target: Any, key: str) -> Any:
     """The object at a dotted path."""
     module_name, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if not module_name.strip("."):

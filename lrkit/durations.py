@@ -56,7 +56,7 @@ class Duration:
             raise ConfigError(key, f"must be a length: {_ACCEPTED}", written)
         if isinstance(written, int):
             if written < 0:
-                raise ConfigError(key, "must be >= 0", written)
+                raise ConfigError(key, "must not be negative", written)
             return cls(Fraction(written), "steps")
         if isinstance(written, float):
             return cls._share(written, key)

@@ -293,6 +293,9 @@ def _remarks(
     for first, phase in zip(curve.starts, curve.phases, strict=True):
         if phase.name == "cooldown" and phase(0) == 0.0:
             lines.append(f"the cooldown does nothing: the rate is 0 when it begins at step {first}")
+    highest = max(curve.peak(i) for i in range(len(curve.phases)))
+    if highest > 1.0:
+        lines.append(f"the rate rises to {highest:g} times the base rate")
     length = curve.phases[middle].length
     edges = None if length is None else curve.phases[middle].schedule.edges(length)
     if isinstance(schedule, Step) and edges == []:

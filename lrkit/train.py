@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -154,13 +155,15 @@ def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
 
 
 def _data(config: Mapping[str, Any]) -> LightningDataModule:
-    node = {k: v for k, v in config["data"].items() if not (v is None and k in ("batch_size", "train_samples"))}
-    accepted = configs.arguments(node, "data")
-    if "train_samples" in node and "train_samples" not in accepted:
-        node.pop("train_samples")  # declared for the plan; not an argument of a foreign data module
-    data = configs.build(node, "data")
-    if not isinstance(data, LightningDataModule):
-        raise ConfigError("data._target_", "must be a LightningDataModule", config["data"].get("_target_"))
+    """The data module; what only the plan needs to know of a foreign one is not passed on to it."""
+    node = config["data"]
+    made = configs.locate(str(node.get("_target_")), "data._target_")
+    if not (isinstance(made, type) and issubclass(made, LightningDataModule)):
+        raise ConfigError("data._target_", "must be a subclass of LightningDataModule", node.get("_target_"))
+    for_the_plan = {"batch_size", "train_samples", "drop_last"} - set(inspect.signature(made).parameters)
+    unset = {name for name in ("batch_size", "train_samples") if node.get(name) is None}
+    data = configs.build({k: v for k, v in node.items() if k not in for_the_plan | unset}, "data")
+    assert isinstance(data, LightningDataModule)
     return data
 
 
@@ -225,7 +228,7 @@ def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback],
     """The trainer; ``joins`` is the step at which it goes on with curves that are in the folder already."""
     options = dict(config["trainer"])
     options["accumulate_grad_batches"] = configs.accumulation(config, configs.world_of(options)[0])
-    bar = options.pop("enable_progress_bar")
+    bar = options.pop("enable_progress_bar", None)
     if bar is None:
         bar = sys.stderr.isatty()
         if not bar:
@@ -241,7 +244,7 @@ def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback],
             logger=loggers or False,
             default_root_dir=folder,
         )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+    except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise ConfigError("trainer", f"was refused by Lightning: {str(error).splitlines()[0]}".rstrip(".")) from error
 
 

@@ -120,7 +120,7 @@ FROM_THE_CONFIG = [
     ),
     # --- schedules
     ("train schedule=step schedule.every=0", "schedule.every must be longer than 0. Received: 0"),
-    ("train schedule=step schedule.every=-5", "schedule.every must be >= 0. Received: -5"),
+    ("train schedule=step schedule.every=-5", "schedule.every must not be negative. Received: -5"),
     ("train schedule=step schedule.gamma=1.5", "schedule.gamma must be in (0, 1]. Received: 1.5"),
     ("train schedule=step schedule.gamma=-0.1", "schedule.gamma must be in (0, 1]. Received: -0.1"),
     (
@@ -185,7 +185,7 @@ FROM_THE_CONFIG = [
         "train warmup=linear warmup.length=1.0",
         "warmup.length must say which is meant: 1 for one step, or 100% for the whole run. Received: 1.0",
     ),
-    ("train warmup=linear warmup.length=-1", "warmup.length must be >= 0. Received: -1"),
+    ("train warmup=linear warmup.length=-1", "warmup.length must not be negative. Received: -1"),
     ("train warmup=linear warmup.length=5x", "warmup.length must be a length: 500 (optimizer steps), …"),
     ("train warmup=linear warmup.length=null", "warmup.length must be set."),
     (

@@ -55,7 +55,6 @@ def lrkit(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "lrkit", *argv], capture_output=True, text=True, **options)
 
 
-PENDING = pytest.mark.xfail(reason="waits for a patch of lrkit/cli.py", strict=False)
 
 
 # --- help and version -----------------------------------------------------------------------------
@@ -282,14 +281,13 @@ def test_cfg_prints_the_config_and_runs_nothing(said: Said) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", [["--experimental-rerun", "x.pickle"], pytest.param(["--experimental-rerun=x.pickle"], marks=PENDING)]
+    "argv", [["--experimental-rerun", "x.pickle"], pytest.param(["--experimental-rerun=x.pickle"])]
 )
 def test_hydras_rerun_is_refused_for_it_unpickles(argv: list[str], said: Said) -> None:
     assert "--experimental-rerun is refused" in said("train", *argv, code=2)
     assert not Path("outputs").exists()
 
 
-@PENDING
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -306,14 +304,12 @@ def test_a_wrong_flag_or_folder_is_refused_in_one_line(argv: list[str], message:
     assert line.startswith(f"lrkit: {message}")
 
 
-@PENDING
 def test_a_file_in_the_way_of_the_results_is_refused_in_one_line(said: Said) -> None:
     Path("outputs").write_text("")
     (line,) = said("train", code=2).splitlines()
     assert "must be a folder that can be written to" in line and "outputs" in line
 
 
-@PENDING
 @pytest.mark.parametrize("at", range(2))
 def test_flags_may_stand_anywhere(at: int, said: Said) -> None:
     words = [*TINY, "seed=1,2"]
@@ -323,7 +319,6 @@ def test_flags_may_stand_anywhere(at: int, said: Said) -> None:
     assert {folder.name for folder in sweep.iterdir() if folder.is_dir()} == {"0_seed=1", "1_seed=2"}
 
 
-@PENDING
 def test_a_folder_of_the_users_own_configs_is_found_and_wins(said: Said) -> None:
     for name, text in {
         "schedule/mine.yaml": "_target_: lrkit.schedules.Linear\nend: 0.25\n",

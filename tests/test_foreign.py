@@ -46,6 +46,12 @@ class TestForeign:
                     "trainer.accumulate_grad_batches=2")  # fmt: skip
         assert (run.plan.scale.batch, run.plan.scale.factor, run.plan.horizon.steps) == (24, 4.0, 6)
 
+    def test_its_size_can_be_declared_and_must_then_be_true(self, train: Callable[..., Any]) -> None:
+        run = train(*custom("Net"), "data.batch_size=10", "data.train_samples=60", "warmup=linear")
+        assert run.plan.horizon.steps == 12
+        with pytest.raises(ConfigError, match=r"^data\.train_samples does not match the data: 10 steps .* 12 "):
+            train(*custom("Net"), "data.batch_size=10", "data.train_samples=50")
+
     def test_its_validation_loss_is_found(self, train: Callable[..., Any]) -> None:
         run = train(*custom("Net"), "data.batch_size=10")
         assert run.monitor == "val_loss" and "val_loss" in run.best

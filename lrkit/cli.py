@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         if command == "train":
             return _train(rest)
         if command == "join":  # a process that a running `lrkit train` started for one more device
-            return _join(Path(rest[0]))
+            return _join(Path(rest[0]), Path(rest[1]))
         raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")
     except ConfigError as error:
         if error.details:
@@ -227,13 +227,13 @@ def _folder_name(text: str) -> str:
     return f"{name[:110]}-{zlib.crc32(name.encode()):08x}"
 
 
-def _join(folder: Path) -> int:
+def _join(folder: Path, config: Path) -> int:
     """One more process of a run: the config is the one that the first process resolved."""
     import json
 
     from lrkit.train import run
 
-    run(json.loads((folder / "config.json").read_text()), folder, quiet=True)
+    run(json.loads(config.read_text()), folder, quiet=True)
     return OK
 
 

@@ -89,7 +89,9 @@ def check(target: str, options: Mapping[str, Any]) -> tuple[type[Optimizer], dic
     defaults = _defaults(cls)
     for name in options:
         if name not in defaults:
-            raise ConfigError(f"optimizer.{name}", f"is unknown to {cls.__name__}. {did_you_mean(name, [*defaults, 'lr'])}")
+            raise ConfigError(
+                f"optimizer.{name}", f"is unknown to {cls.__name__}. {did_you_mean(name, [*defaults, 'lr'])}"
+            )
     if options.get("warmup_steps"):  # schedulefree's: it would multiply the rate where nobody sees it
         raise ConfigError("optimizer.warmup_steps", "must stay 0: choose warmup=linear", options["warmup_steps"])
     return cls, {name: _value(name, value, defaults[name]) for name, value in options.items()}

@@ -115,7 +115,6 @@ class Plan:
             "config": dict(self.config),
         }
 
-
     def _rates(self, phase: int, group: GroupRate) -> dict[str, float | None]:
         """The first, the highest and the last rate of a group in a phase."""
         first, length = self.curve.starts[phase], self.curve.phases[phase].length

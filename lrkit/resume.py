@@ -27,6 +27,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from lrkit.curve import Curve
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.horizon import Horizon
@@ -34,7 +35,7 @@ from lrkit.module import scheduler_of
 from lrkit.plan import Plan
 from lrkit.schedules import Schedule
 
-__all__ = ["POLICIES", "Memory", "Saved", "differences", "load"]
+__all__ = ["POLICIES", "Memory", "Resumption", "Saved", "differences", "load"]
 
 POLICIES = ("restore", "override", "extend", "cooldown", "restart")
 
@@ -126,9 +127,7 @@ def _phase(phase: Mapping[str, Any]) -> str:
     return f"{phase['name']} {phase['steps']}: {phase['schedule']['name']}({options})"
 
 
-def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], *, groups: bool = True
-) -> list[tuple[str, str, str]]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, groups: bool = True) -> list[tuple[str, str, str]]:
     """What differs between two plans in JSON: name, old, new; empty where they drive a run alike.
 
     Args:
@@ -229,7 +228,6 @@ class Memory(Callback):
             _set_generators(self.restored["rng"])
         self.restored = None
 
-
     def _find_place_in_data(self, trainer: Trainer) -> None:
         """Lightning does this too, but not where the length of the run was asked for first, as lrkit must."""
         assert self.restored is not None
@@ -271,37 +269,10 @@ def _set_generators(state: Mapping[str, Any]) -> None:
     random.setstate((python_version, tuple(python_state), python_gauss))
 
 
-def prepared(config: Mapping[str, Any], saved: Saved, policy: str | None) -> dict[str, Any]:
-    """The config to go on with: under ``restore`` and ``cooldown`` what shapes the rate comes from the checkpoint."""
-    if policy not in ("restore", "cooldown"):
-        return dict(config)
-    old, trainer = saved.config, dict(config["trainer"])
-    for name in ("max_epochs", "max_steps", "accumulate_grad_batches"):
-        trainer[name] = old["trainer"][name]
-    shaping = {name: old[name] for name in _SHAPING if name in old}
-    data = {**config["data"], "batch_size": old["data"].get("batch_size")}
-    if policy == "cooldown":
-        if not config["cooldown"]:
-            raise ConfigError("cooldown", "must be set with resume.policy=cooldown: cooldown=sqrt cooldown.length=100")
-        trainer |= {"max_epochs": -1, "max_steps": saved.step + _cooldown_steps(config, saved)}
-        # The plan is the old one up to here; only the length of the run is asked of this config.
-        plain = {"_target_": "lrkit.schedules.Constant"}
-        shaping |= {"schedule": plain, "warmup": {}, "plateau": {}, "coschedule": {}, "cooldown": {}, "horizon": {
-            **config["horizon"], "steps": None}}  # fmt: skip
-    return {**config, **shaping, "data": data, "trainer": trainer}
-
-
 _SHAPING = (
     "optimizer", "schedule", "warmup", "cooldown", "plateau", "coschedule", "batch_scaling", "batch", "param_groups",
     "horizon", "seed",
 )  # fmt: skip
-
-
-def _cooldown_steps(config: Mapping[str, Any], saved: Saved) -> int:
-    """Steps of a cooldown from here; a share is a share of what is done."""
-    old = saved.plan["horizon"]
-    done = Horizon(saved.step, old["steps_per_epoch"], old["batch_size"])
-    return Duration.parse(config["cooldown"]["length"], "cooldown.length").steps(done, "cooldown.length")
 
 
 def place(saved: Saved, new: Plan) -> int:
@@ -312,53 +283,130 @@ def place(saved: Saved, new: Plan) -> int:
     return round(samples / batch)
 
 
-def go_on(saved: Saved, policy: str | None, new: Plan, falling: Schedule | None, *, groups: bool = False) -> Plan:
-    """The plan to go on with.
+@dataclass(frozen=True)
+class Resumption:
+    """What the node ``resume`` asks for. A run that begins anew has nothing saved, and all of this lets it be.
 
     Args:
         saved: the checkpoint.
-        policy: one of ``POLICIES``, or None for "only if nothing differs".
-        new: the plan of the command.
-        falling: the shape of a cooldown, for that policy.
-        groups: whether the parameter groups of the new plan are known yet.
-
-    Raises:
-        ConfigError: the plans differ and no policy is given, or the policy does not fit.
+        policy: one of ``POLICIES``; None goes on only if nothing differs.
+        falling: the shape of the cooldown, under that policy.
     """
-    rows = differences(saved.plan, new.to_json(), groups=groups)
-    old, at, extend = Plan.from_json(saved.plan), place(saved, new), "resume.policy=extend"
-    if policy == "cooldown":
-        assert falling is not None
-        length = _cooldown_steps({"cooldown": {"length": falling.length}}, saved)
-        resolved = falling.resolved(Horizon(saved.step, None, None)) if isinstance(falling.length, int) else falling
-        curve = old.curve.then(at, dataclasses.replace(resolved, length=None), length)
-        held = None if old.momentum is None else old.momentum.until(at)
-        horizon = dataclasses.replace(old.horizon, steps=at + length)
-        return dataclasses.replace(old, curve=curve, momentum=held, horizon=horizon, config=new.config)
-    if policy == "restore":
-        return dataclasses.replace(old, config=saved.config)
-    if policy is None and rows:
-        raise refusal(saved, rows)
-    if policy == "extend":
-        if (at, old.base()) != (saved.step, new.base()):
-            raise ConfigError(extend, f"changes the length alone, but {rows[0][0]} differs too: use override")
-        if abs(old.curve(at) - new.curve(at)) > 1e-12:
-            if [type(p.schedule) for p in old.curve.phases] != [type(p.schedule) for p in new.curve.phases]:
-                raise ConfigError(extend, "keeps the shape, but the schedule differs: use override")
-            end = new.horizon.require("steps", extend)
-            momentum = None if old.momentum is None else old.momentum.stretched(at, end)
-            new = dataclasses.replace(new, curve=old.curve.stretched(at, end), momentum=momentum)
-    if policy != "restart" and new.horizon.steps is not None and at >= new.horizon.steps:
-        raise ConfigError(
-            "resume.path",
-            f"holds a run that is done: step {at} of {new.horizon.steps}; for more set trainer.max_epochs"
-            " and resume.policy=extend",
-        )
-    return new
+
+    saved: Saved | None = None
+    policy: str | None = None
+    falling: Schedule | None = None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], falling: Callable[[], Schedule | None]) -> Resumption:
+        """Read the node, and the checkpoint that it names."""
+        path, policy = config["resume"]["path"], config["resume"]["policy"]
+        if policy is not None and policy not in POLICIES:
+            raise ConfigError("resume.policy", f"is not a policy. {did_you_mean(str(policy), POLICIES)}", policy)
+        if path is None:
+            if policy is not None:
+                raise ConfigError("resume.path", f"must be set with resume.policy={policy}")
+            return cls()
+        shape = falling() if policy == "cooldown" else None
+        if policy == "cooldown" and shape is None:
+            raise ConfigError("cooldown", "must be set with resume.policy=cooldown: cooldown=sqrt cooldown.length=100")
+        return cls(load(str(path)), policy, shape)
+
+    @property
+    def goes_on(self) -> Saved | None:
+        """The checkpoint whose step, state and data are gone on with; ``restart`` takes the weights alone."""
+        return None if self.policy == "restart" else self.saved
+
+    def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The config to go on with: under ``restore`` and ``cooldown`` what shapes the rate is the checkpoint's."""
+        saved = self.saved
+        if saved is None:
+            return dict(config)
+        known = {**config, "monitor": saved.monitor or "auto"} if config["monitor"] == "auto" else {**config}
+        if self.policy not in ("restore", "cooldown"):
+            return known
+        old, trainer = saved.config, dict(config["trainer"])
+        for name in ("max_epochs", "max_steps", "accumulate_grad_batches"):
+            trainer[name] = old["trainer"][name]
+        shaping = {name: old[name] for name in _SHAPING if name in old}
+        data = {**config["data"], "batch_size": old["data"].get("batch_size")}
+        if self.policy == "cooldown":
+            trainer |= {"max_epochs": -1, "max_steps": saved.step + self._cooldown_steps(saved)}
+            # The plan is the old one up to here; only the length of the run is asked of this config.
+            shaping |= {
+                "schedule": {"_target_": "lrkit.schedules.Constant"},
+                "horizon": {**old["horizon"], "steps": None},
+            }
+            shaping |= {name: {} for name in ("warmup", "cooldown", "plateau", "coschedule")}
+        return {**known, **shaping, "data": data, "trainer": trainer}
+
+    def plan(self, new: Plan) -> Plan:
+        """The plan to go on with, given the plan of the command; its parameter groups need not be known yet.
+
+        Raises:
+            ConfigError: the plans differ and there is no policy, or the policy does not fit.
+        """
+        saved = self.saved
+        if saved is None or self.policy == "restart":
+            return new
+        old, at = Plan.from_json(saved.plan), place(saved, new)
+        if self.policy == "cooldown":
+            assert self.falling is not None
+            steps = self._cooldown_steps(saved)
+            return dataclasses.replace(
+                _driven(old, lambda curve: curve.until(at)),
+                curve=old.curve.then(at, dataclasses.replace(self.falling, length=None), steps),
+                horizon=dataclasses.replace(old.horizon, steps=at + steps),
+                config=new.config,
+            )
+        if self.policy == "restore":
+            return dataclasses.replace(old, config=saved.config)
+        rows = differences(saved.plan, new.to_json(), groups=False)
+        if self.policy is None and rows:
+            raise refusal(saved, rows)
+        if self.policy == "extend":
+            new = _extended(saved, old, new, rows)
+        if new.horizon.steps is not None and at >= new.horizon.steps:
+            raise ConfigError(
+                "resume.path",
+                f"holds a run that is done: step {at} of {new.horizon.steps}; for more set trainer.max_epochs"
+                " and resume.policy=extend",
+            )
+        return new
+
+    def check(self, plan: Plan) -> None:
+        """The last comparison, when the parameter groups are known."""
+        if self.saved is not None and self.policy is None and (rows := differences(self.saved.plan, plan.to_json())):
+            raise refusal(self.saved, rows)
+
+    def _cooldown_steps(self, saved: Saved) -> int:
+        """Steps of a cooldown from here; a share is a share of what is done."""
+        assert self.falling is not None
+        old = saved.plan["horizon"]
+        done = Horizon(saved.step, old["steps_per_epoch"], old["batch_size"])
+        return Duration.parse(self.falling.length, "cooldown.length").steps(done, "cooldown.length")
 
 
-def check_policy(policy: Any) -> str | None:
-    """The policy, if it is one."""
-    if policy is not None and policy not in POLICIES:
-        raise ConfigError("resume.policy", f"is not a policy. {did_you_mean(str(policy), POLICIES)}", policy)
-    return None if policy is None else str(policy)
+def _extended(saved: Saved, old: Plan, new: Plan, rows: list[tuple[str, str, str]]) -> Plan:
+    """The new plan where it meets the old one here; else the old shape, stretched to the new end."""
+    at, key = saved.step, "resume.policy=extend"
+    if (place(saved, new), old.base()) != (at, new.base()):
+        raise ConfigError(key, f"changes the length alone, but {rows[0][0]} differs too: use override")
+    if abs(old.curve(at) - new.curve(at)) <= 1e-12:
+        return new
+    if [type(p.schedule) for p in old.curve.phases] != [type(p.schedule) for p in new.curve.phases]:
+        raise ConfigError(key, "keeps the shape, but the schedule differs: use override")
+    end = new.horizon.require("steps", key)
+    stretched = _driven(old, lambda curve: curve.stretched(at, end))
+    curve = old.curve.stretched(at, end)
+    return dataclasses.replace(new, curve=curve, momentum=stretched.momentum, decay_curve=stretched.decay_curve)
+
+
+def _driven(plan: Plan, change: Callable[[Curve], Curve]) -> Plan:
+    """The plan with the curves beside the rate changed."""
+    momentum, decay = plan.momentum, plan.decay_curve
+    return dataclasses.replace(
+        plan,
+        momentum=None if momentum is None else change(momentum),
+        decay_curve=None if decay is None else change(decay),
+    )

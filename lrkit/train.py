@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from lrkit.callbacks import EvaluationMode, Monitors, PlainProgress, PlateauWatc
 from lrkit.errors import ConfigError
 from lrkit.module import Supervised, Wiring, configure, scheduler_of
 from lrkit.plan import Plan
-from lrkit.resume import Memory, check_policy, differences, go_on, load, prepared, refusal
+from lrkit.resume import Memory, Resumption
 
 __all__ = ["Run", "run"]
 
@@ -53,17 +54,11 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     Raises:
         ConfigError: the config cannot mean what it says; nothing was trained.
     """
-    asked = config
-    saved, policy = None, check_policy(config["resume"]["policy"])
-    falling = configs.shape(config, "cooldown") if policy == "cooldown" else None
-    if config["resume"]["path"] is not None:
-        saved = load(config["resume"]["path"])
-        config = prepared(config, saved, policy)
-    elif policy is not None:
-        raise ConfigError("resume.path", f"must be set with resume.policy={policy}")
+    asked, resumption = config, Resumption.of(config, lambda: configs.shape(config, "cooldown"))
+    config = resumption.config(config)
     declared = configs.check(config)
-    if saved is not None and declared is not None:
-        go_on(saved, policy, declared, falling)
+    if declared is not None:
+        resumption.plan(declared)
     node, rules = config["optimizer"], config["param_groups"]
     target, options = str(node["_target_"]), {k: v for k, v in node.items() if k not in ("_target_", "lr")}
     optim.check(target, options)
@@ -77,35 +72,30 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         notes.append(f"{type(module).__name__}.configure_optimizers is replaced by this plan")
 
     def planner(trainer: Trainer) -> Plan:
-        plan = _exact_plan(config, trainer, declared, notes)
-        return plan if saved is None else go_on(saved, policy, plan, falling)
+        return resumption.plan(_exact_plan(config, trainer, declared, notes))
 
     def planned(trainer: Trainer, plan: Plan) -> None:
-        if saved is not None and policy is None and (rows := differences(saved.plan, plan.to_json())):
-            raise refusal(saved, rows)
+        resumption.check(plan)
         if trainer.is_global_zero:
-            (folder / "plan.json").write_text(json.dumps(plan.to_json(), indent=2, default=str) + "\n")
+            _keep(folder / "plan.json", plan.to_json())
+            _keep(folder / "config.json", asked)
             if not quiet:
                 show.announce(plan)
 
-    given = folder / "config.json"  # as it was given, for processes that join
-    if not given.exists():
-        given.write_text(json.dumps(asked, indent=2, default=str) + "\n")
     configure(module, Wiring(planner, planned, target, options, rules, _why_unfused(config["trainer"])))
-    if saved is not None and config["monitor"] == "auto" and saved.monitor:
-        config = {**config, "monitor": saved.monitor}
     best, last = _checkpoints(config, folder)
     results = Results(folder, _hparams(config), best)
-    goes_on = None if policy == "restart" else saved
-    memory = Memory(goes_on, [*options] if policy in ("override", "extend") else None, best)
+    goes_on = resumption.goes_on
+    memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     listeners = [memory, *_own_callbacks(config, best), *(c for c in (best, last) if c is not None), results]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     trainer = _trainer(config, folder, listeners, joins)
-    if saved is not None and policy == "restart":
-        module.load_state_dict(saved.content["state_dict"])
-    with _workers_rejoin(folder):
+    if resumption.saved is not None and goes_on is None:
+        module.load_state_dict(resumption.saved.content["state_dict"])
+    checkpoint = None if goes_on is None else goes_on.path
+    with _workers_rejoin(folder, asked):
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=None if goes_on is None else goes_on.path, weights_only=True)
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:
             if not trainer.interrupted:
                 raise
@@ -287,21 +277,30 @@ def _hush_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+def _keep(file: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON; a run that is gone on with keeps what it has."""
+    if not file.exists():
+        file.write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
 @contextmanager
-def _workers_rejoin(folder: Path) -> Iterator[None]:
+def _workers_rejoin(folder: Path, asked: Mapping[str, Any]) -> Iterator[None]:
     """Processes that Lightning starts for further devices run the resolved config, never the command line again.
 
     Lightning repeats ``sys.argv``; with Hydra's it would compose anew, resolve ``${now:}`` anew and, under ``-m``,
-    start a second sweep. So for the time of the fit the command line is: join the run in this folder.
+    start a second sweep. So for the time of the fit the command line is: join the run in this folder, by this config.
     """
     from hydra.core.hydra_config import HydraConfig
 
-    argv, hydra = sys.argv, HydraConfig.instance().cfg
-    if "LOCAL_RANK" not in os.environ:
-        sys.argv = [argv[0], "join", str(folder)]
-        HydraConfig.instance().cfg = None
-    try:
+    if "LOCAL_RANK" in os.environ:  # this is such a process, or a launcher has started them all
         yield
-    finally:
-        sys.argv = argv
-        HydraConfig.instance().cfg = hydra
+        return
+    argv, hydra = sys.argv, HydraConfig.instance().cfg
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(asked, file, default=str)
+        file.flush()
+        sys.argv, HydraConfig.instance().cfg = [argv[0], "join", str(folder), file.name], None
+        try:
+            yield
+        finally:
+            sys.argv, HydraConfig.instance().cfg = argv, hydra

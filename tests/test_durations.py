@@ -61,7 +61,7 @@ REFUSED = [
     (-0.5,          "length must be a whole number of steps, or a share strictly between 0 and 1"),
     (float("nan"),  "length must be a whole number of steps, or a share strictly between 0 and 1"),
     (float("inf"),  "length must be a whole number of steps, or a share strictly between 0 and 1"),
-    (-1,            "length must be >= 0. Received: -1"),
+    (-1,            "length must not be negative. Received: -1"),
     (True,          "length must be a length: 500 (optimizer steps), 5% or 0.05 (a share of the run), 2ep (epochs) or"
                     " 64000sp (samples). Received: True"),
     (None,          "length must be a length"),

@@ -543,6 +543,7 @@ def test_pain_19_objects_in_the_checkpoint_prevent_the_resume(tmp_path: Path, tr
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="the second job finds the process group and LOCAL_RANK of the first")
 def test_pain_20_a_sweep_on_two_devices_starts_twice(tmp_path: Path) -> None:
     """ "rank 1 starts its own sweep in a second multirun/<time> dir". lrkit's half alone, with real processes."""
     argv = ["train", "-m", "optimizer.lr=0.1,0.01", *TWO, "trainer.max_epochs=1", "trainer.limit_train_batches=3"]

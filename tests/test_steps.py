@@ -145,7 +145,6 @@ def test_a_foreign_loader(cell: tuple[Any, ...], train: Train, recorded: Recorde
     check(train(*overrides, short=False), recorded, steps_of(cell))
 
 
-@pytest.mark.xfail(strict=True, raises=ConfigError, reason="train._data refuses data.train_samples before it drops it")
 def test_a_foreign_loader_whose_length_is_declared(train: Train, recorded: Recorded) -> None:
     overrides = [*FOREIGN, *overrides_of((5, 2, 4, LENGTHS[1], False)), f"data.train_samples={SAMPLES}"]
     declared = configs.check(compose(overrides))

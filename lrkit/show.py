@@ -129,7 +129,12 @@ def sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
 
 
 def closing(
-    folder: Path, final: Mapping[str, float], best: Mapping[str, float], seconds: float, ended: str = ""
+    folder: Path,
+    final: Mapping[str, float],
+    best: Mapping[str, float],
+    seconds: float,
+    ended: str = "",
+    tensorboard: bool = True,
 ) -> None:
     """Print how the run ended and where everything is."""
     from rich.console import Console
@@ -145,7 +150,8 @@ def closing(
     console.print()
     console.print(table)
     console.print(f"\n{ended + '; ' if ended else ''}{seconds:.1f} s; everything is in {_shown(folder)}")
-    console.print(f"curves: tensorboard --logdir {_shown(folder)}")
+    if tensorboard:
+        console.print(f"curves: tensorboard --logdir {_shown(folder)}")
 
 
 def _shown(folder: Path) -> str:
@@ -162,6 +168,7 @@ def _page(plan: Plan, curve: bool) -> list[RenderableType]:
 
     optimizer = plan.optimizer.rpartition(".")[2]
     page: list[RenderableType] = [Text(f"{plan.rate_line()}   {optimizer}".rstrip())]
+    page.append(Text(_formula(plan)))
     page += [Text(line) for line in _horizon_lines(plan)]
     table = Table(box=None, pad_edge=False)
     for column in ("phase", "shape", "steps", "group", "first", "peak", "last"):
@@ -191,6 +198,19 @@ def _page(plan: Plan, curve: bool) -> list[RenderableType]:
         page.append(Text(drawn))
     page += [Text(f"note: {warning}", style="yellow") for warning in plan.warnings]
     return page
+
+
+def _formula(plan: Plan) -> str:
+    """The formula with its numbers; a factor that is 1 throughout is left out."""
+    scales = {group.name: group.lr_scale for group in plan.groups if group.lr_scale != 1.0}
+    factors = [
+        f"{plan.base_lr:g}",
+        *([str(plan.scale)] if plan.scale.rule != "none" else []),
+        *([f"scale[group] ({', '.join(f'{name} {scale:g}' for name, scale in scales.items())})"] if scales else []),
+        f"curve(t) ({' then '.join(phase.name for phase in plan.curve.phases)})",
+        *(["gain(t) (plateau)"] if plan.plateau is not None else []),
+    ]
+    return f"lr[group, t] = {' x '.join(factors)}"
 
 
 def _horizon_lines(plan: Plan) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
 from lrkit import config as configs
@@ -108,7 +109,8 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     results.save(trainer, status)
     if trainer.is_global_zero and not quiet:
         ended = f"stopped at step {trainer.global_step} of {plan.horizon.steps}" if early else ""
-        show.closing(folder, results.final, results.at_best, results.seconds, ended)
+        watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+        show.closing(folder, results.final, results.at_best, results.seconds, ended, tensorboard=watched)
     return Run(status, folder, plan, results.final, results.at_best, results.monitor)
 
 

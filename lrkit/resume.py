@@ -236,6 +236,7 @@ class Memory(Callback):
         if place is not None and hasattr(loader, "load_state_dict"):
             loader.load_state_dict(place)
         elif self.restored["mid_epoch"] and trainer.is_global_zero:
+            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
             warnings.warn(
                 f"the checkpoint is from the middle of an epoch, and {type(loader).__name__} cannot go on there:"
                 " the rest of the epoch begins with its first batches again",
@@ -364,6 +365,10 @@ class Resumption:
         rows = differences(saved.plan, new.to_json(), groups=False)
         if self.policy is None and rows:
             raise refusal(saved, rows)
+        if old.optimizer != new.optimizer:
+            had, has = (plan.optimizer.rpartition(".")[2] for plan in (old, new))
+            must = f"keeps the state of {had}, and {has} has no use for that: use resume.policy=restart"
+            raise ConfigError(f"resume.policy={self.policy}", must)
         if self.policy == "extend":
             new = _extended(saved, old, new, rows)
         if new.horizon.steps is not None and at >= new.horizon.steps:
@@ -394,8 +399,10 @@ def _extended(saved: Saved, old: Plan, new: Plan, rows: list[tuple[str, str, str
         raise ConfigError(key, f"changes the length alone, but {rows[0][0]} differs too: use override")
     if abs(old.curve(at) - new.curve(at)) <= 1e-12:
         return new
-    if [type(p.schedule) for p in old.curve.phases] != [type(p.schedule) for p in new.curve.phases]:
-        raise ConfigError(key, "keeps the shape, but the schedule differs: use override")
+    # By what was asked for: the curve may have been stretched before, and its shape may have options.
+    for part in ("schedule", "warmup", "cooldown", "coschedule"):
+        if _normal(saved.config[part]) != _normal(new.config[part]):
+            raise ConfigError(key, f"keeps the shape, but the {part} differs: use override")
     end = new.horizon.require("steps", key)
     stretched = _driven(old, lambda curve: curve.stretched(at, end))
     curve = old.curve.stretched(at, end)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint, RichProgressBar
@@ -297,7 +298,7 @@ def _workers_rejoin(folder: Path, asked: Mapping[str, Any]) -> Iterator[None]:
     if "LOCAL_RANK" in os.environ:  # this is such a process, or a launcher has started them all
         yield
         return
-    argv, hydra = sys.argv, HydraConfig.instance().cfg
+    argv, hydra, environment = sys.argv, HydraConfig.instance().cfg, dict(os.environ)
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(asked, file, default=str)
         file.flush()
@@ -306,3 +307,10 @@ def _workers_rejoin(folder: Path, asked: Mapping[str, Any]) -> Iterator[None]:
             yield
         finally:
             sys.argv, HydraConfig.instance().cfg = argv, hydra
+            # The next job of a sweep must not take itself for a rank of this one.
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+            for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+                os.environ.pop(name, None)
+                if name in environment:
+                    os.environ[name] = environment[name]

@@ -46,3 +46,15 @@ def test_plateau_decides_alike_though_the_metric_differs_between_ranks(tmp_path:
     )  # fmt: skip
     # 60 samples, 2 ranks, batches of 10: 3 steps an epoch. The mean over ranks gets worse at every check but the first.
     assert first == second == [[rate] for rate in (0.5, 0.5, 0.25, 0.125) for _ in range(3)]
+
+
+@pytest.mark.slow
+def test_a_sweep_on_two_processes_is_one_sweep(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lrkit", "train", "-m", "seed=1,2", *TWO, "trainer.max_epochs=1"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    jobs = sorted(folder for folder in sweep.iterdir() if folder.is_dir())
+    assert [job.name for job in jobs] == ["0_seed=1", "1_seed=2"]
+    assert [json.loads((job / "metrics.json").read_text())["steps"] for job in jobs] == [19, 19]

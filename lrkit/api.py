@@ -139,7 +139,7 @@ def configure(
         batch_size: samples in a batch of one device, where the loader does not say it.
         parts: ``schedule``, ``warmup``, ``cooldown``, ``plateau``, ``coschedule``, ``batch_scaling``, as for ``plan``.
     """
-    from lrkit.callbacks import EvaluationMode, PlateauWatch, RateLog
+    from lrkit.callbacks import EvaluationMode, EvenWindows, PlateauWatch, RateLog
     from lrkit.module import Wiring
     from lrkit.module import configure as wire
 
@@ -151,7 +151,7 @@ def configure(
 
     rules = param_groups if isinstance(param_groups, Mapping) else {"rules": param_groups}
     wire(module, Wiring(planner, lambda trainer, plan: None, target, given, rules))
-    own = [RateLog(), EvaluationMode()]
+    own = [RateLog(), EvaluationMode(), EvenWindows()]
     if parts.get("plateau") is not None:
         own.append(PlateauWatch(parts["plateau"].monitor))
     theirs = module.configure_callbacks

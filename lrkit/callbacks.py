@@ -20,7 +20,7 @@ from lrkit.errors import ConfigError, did_you_mean
 from lrkit.module import scheduler_of
 from lrkit.optim import evaluating, switch_mode
 
-__all__ = ["EvaluationMode", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
+__all__ = ["EvaluationMode", "EvenWindows", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
 
 
 class RateLog(Callback):
@@ -60,6 +60,24 @@ class RateLog(Callback):
             values["gain"] = gain
         for logger in trainer.loggers:
             logger.log_metrics(values, step=t)
+
+
+class EvenWindows(Callback):
+    """Gives the last window of accumulation its full weight, however few batches it has.
+
+    Lightning divides every loss by ``accumulate_grad_batches``, also where the epoch ends before the window is full:
+    the gradient of that step is then too small, as if its learning rate were. It is scaled up again here.
+    """
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if not pl_module.automatic_optimization:
+            return
+        gathered = (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches
+        if gathered == 0:
+            return
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        for grad in grads:
+            grad.mul_(trainer.accumulate_grad_batches / gathered)
 
 
 class PlateauWatch(Callback):

@@ -24,7 +24,7 @@ from torch import nn
 
 from lrkit import config as configs
 from lrkit import optim, show
-from lrkit.callbacks import EvaluationMode, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
 from lrkit.errors import ConfigError
 from lrkit.module import Supervised, Wiring, configure, scheduler_of
 from lrkit.plan import Plan
@@ -197,7 +197,7 @@ def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> l
     wanted = {} if config["monitor"] == "auto" or best is None else {"monitor": config["monitor"]}
     if config["plateau"]:
         wanted["plateau.monitor"] = config["plateau"]["monitor"]
-    callbacks: list[Callback] = [Monitors(wanted, best), EvaluationMode(), RateLog()]
+    callbacks: list[Callback] = [Monitors(wanted, best), EvaluationMode(), EvenWindows(), RateLog()]
     if config["plateau"]:
         callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
     for name, node in config["callbacks"].items():

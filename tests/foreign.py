@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule
@@ -126,3 +126,20 @@ class RankLoss(Net):
         # Rank 0 seems to improve for ever, rank 1 to get worse; the mean gets worse.
         sign = -1.0 if self.global_rank == 0 else 3.0
         self.log("val_loss", torch.tensor(sign * (1.0 + self.current_epoch)))
+
+
+class UnitGradient(LightningModule):
+    """The gradient of each batch is exactly 1, whatever the data; what the optimizer sees is kept."""
+
+    seen: ClassVar[list[float]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        return self.weight.sum()
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        assert self.weight.grad is not None
+        self.seen.append(float(self.weight.grad))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import Recorded
+from foreign import UnitGradient
 
 from lrkit.errors import ConfigError
 
@@ -51,6 +52,11 @@ class TestForeign:
         assert run.plan.horizon.steps == 12
         with pytest.raises(ConfigError, match=r"^data\.train_samples does not match the data: 10 steps .* 12 "):
             train(*custom("Net"), "data.batch_size=10", "data.train_samples=50")
+
+    def test_the_last_window_of_accumulation_has_its_full_weight(self, train: Callable[..., Any]) -> None:
+        UnitGradient.seen.clear()
+        train(*custom("UnitGradient", "OnlyTraining"), "data.batch_size=6", "trainer.accumulate_grad_batches=4")
+        assert UnitGradient.seen == [1.0] * 6  # 10 batches in windows of 4, 4 and 2, twice
 
     def test_its_validation_loss_is_found(self, train: Callable[..., Any]) -> None:
         run = train(*custom("Net"), "data.batch_size=10")

@@ -54,8 +54,8 @@ from lrkit.errors import ConfigError
 from lrkit.horizon import Horizon
 from lrkit.plan import resolve
 from lrkit.plateau import Plateau, PlateauState
-from lrkit.schedules import Constant, Cosine, Linear, Piecewise, Restarts, Step
 from lrkit.scheduler import PlanScheduler
+from lrkit.schedules import Constant, Cosine, Linear, Piecewise, Restarts, Step
 
 Train = Callable[..., Any]
 
@@ -97,7 +97,9 @@ class Net(LightningModule):
         self.gradients.append(float(self.layer.weight.grad))  # type: ignore[arg-type]
 
 
-def fit(net: LightningModule, batches: int = 4, validate: bool = False, resume: Path | None = None, **options: Any) -> Trainer:
+def fit(
+    net: LightningModule, batches: int = 4, validate: bool = False, resume: Path | None = None, **options: Any
+) -> Trainer:
     """Train as people do; the data are ones."""
     quiet: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
@@ -211,7 +213,12 @@ def test_pain_03_resuming_lands_at_the_wrong_place(tmp_path: Path) -> None:
     assert whole[4] == pytest.approx(0.081)
     assert loop(resumed, sequence(resumed, last=4), 1) == [0.1]
 
-    shapes = [Cosine(), Step(every=3), Restarts(cycles=2), Piecewise(phases=[Linear(end=0.5, length=4), Cosine(start=0.5)])]
+    shapes = [
+        Cosine(),
+        Step(every=3),
+        Restarts(cycles=2),
+        Piecewise(phases=[Linear(end=0.5, length=4), Cosine(start=0.5)]),
+    ]
     for schedule in shapes:
         optimizer = sgd()
         scheduler = planned(optimizer, schedule, 12, warmup=Linear(start=0.1, length=2))
@@ -385,7 +392,9 @@ def test_pain_12_nobody_knows_who_multiplies_what(train: Train, recorded: Record
 def test_pain_13_warmup_starts_at_zero_and_misses_its_peak(train: Train) -> None:
     """ "LambdaLR(step/warmup): first LR is 0.0", "with warmup_prefix LR never reaches lr_min"."""
     # What comes of it: the first step does nothing.
-    net = Net(lambda net: (lambda o: [[o], [{"scheduler": LambdaLR(o, lambda t: t / 4), "interval": "step"}]])(net.sgd()))
+    net = Net(
+        lambda net: (lambda o: [[o], [{"scheduler": LambdaLR(o, lambda t: t / 4), "interval": "step"}]])(net.sgd())
+    )
     before = net.weight
     fit(net, max_steps=1)
     assert net.rates == [0.0] and net.weight == before
@@ -433,7 +442,10 @@ def test_pain_15_plateau_reduces_on_nan() -> None:
 def test_pain_16_a_callback_bypasses_the_schedule() -> None:
     """Finetuning: "unfrozen group never scheduled"; add_param_group: ValueError from LambdaLR, KeyError from OneCycle."""
     # What comes of it:
-    for make, error in ((lambda o: LambdaLR(o, lambda t: 1.0), ValueError), (lambda o: OneCycleLR(o, 0.1, 9), KeyError)):
+    for make, error in (
+        (lambda o: LambdaLR(o, lambda t: 1.0), ValueError),
+        (lambda o: OneCycleLR(o, 0.1, 9), KeyError),
+    ):
         optimizer = sgd()
         scheduler = make(optimizer)
         optimizer.add_param_group({"params": [torch.zeros(1, requires_grad=True)], "lr": 0.01})

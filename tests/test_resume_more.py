@@ -115,7 +115,7 @@ def curves_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 class TestTheSameFolder:
-    @pytest.mark.parametrize("at", [7, 15, 17])
+    @pytest.mark.parametrize("at", [7, 17])
     def test_curves_join_without_overlap(self, at: int) -> None:
         """The crash comes some steps after the checkpoint: what was logged in between is not there twice."""
         folder = dies(at, "logger=tensorboard", "warmup=linear", "warmup.length=5")
@@ -189,7 +189,8 @@ class TestRefused:
             (["trainer.max_epochs=8"], "steps"),
             (["param_groups=no_decay", "optimizer.weight_decay=0.1"], "optimizer options: weight_decay"),
             pytest.param(
-                ["param_groups=no_decay"], "groups",
+                ["param_groups=no_decay"],
+                "groups",
                 marks=pytest.mark.xfail(
                     strict=True,
                     reason="groups are known once there is a model, and by then Lightning has opened an event file",
@@ -234,7 +235,7 @@ class TestRefused:
 class TestAnEndWithinAnEpoch:
     """A time limit, an early stop, max_steps: Lightning counts the epoch as done, and would leave out its rest."""
 
-    @pytest.mark.parametrize("at", [1, 4, 6, 8, 23])
+    @pytest.mark.parametrize("at", [1, 6, 23])
     def test_the_rest_of_the_epoch_is_trained(self, at: int, recorded: Recorded) -> None:
         whole = train()
         one = rates(recorded)
@@ -297,7 +298,7 @@ class TestPolicies:
         assert {(momentum, decay) for momentum, decay, _ in seen} == {(0.5, 0.2)}
         assert all(torch.equal(b, saved[i]["momentum_buffer"]) for i, b in enumerate(seen[0][2]))
 
-    @pytest.mark.parametrize("at", [15, 27, 40])
+    @pytest.mark.parametrize("at", [15, 40])
     def test_a_run_that_was_extended_is_restored(self, at: int, recorded: Recorded) -> None:
         """The stretched curve goes through JSON and comes back; so does one that is stretched a second time."""
         shape = ["warmup=linear", "warmup.length=5", "schedule=one_cycle"]
@@ -332,7 +333,11 @@ class TestPolicies:
 @pytest.mark.parametrize("at", [6, 8])
 def test_two_processes_go_on(at: int, tmp_path: Path) -> None:
     """At the end of an epoch and within one: the same rates on both ranks, the same weights as without a stop."""
-    base = [word for word in words("plateau=reduce", "plateau.patience=0", "data.batch_size=16")[1:] if word != "logger=none"]
+    base = [
+        word
+        for word in words("plateau=reduce", "plateau.patience=0", "data.batch_size=16")[1:]
+        if word != "logger=none"
+    ]
     for name in ("whole", "part"):
         (tmp_path / name).mkdir()
     one, other, whole = both_ranks(tmp_path / "whole", *base)

@@ -128,6 +128,13 @@ def plan(
     loader = Loader(data.get("train_samples"), data.get("batch_size"), bool(data.get("drop_last", False)))
     trainer = {**config["trainer"], "accumulate_grad_batches": accumulation(config, world)}
     _check_fills(loader, trainer, world)
+    if (
+        batches is not None
+        and trainer.get("limit_train_batches") is None
+        and trainer["accumulate_grad_batches"] > batches
+    ):
+        must = f"must be at most {batches}, the batches of an epoch"
+        raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
     horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
     target, extreme = str(node.get("_target_", "")), config["allow_extreme_lr"]
     try:

@@ -117,7 +117,10 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
 
 def _exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:
     """The plan by what the trainer found: batches, devices, accumulation."""
-    steps = trainer.estimated_stepping_batches  # loads the data
+    try:
+        steps = trainer.estimated_stepping_batches  # loads the data
+    except MisconfigurationException as error:
+        raise _refused(error, config["trainer"]) from error
     batches = trainer.num_training_batches
     counted = None if batches == float("inf") else int(batches)
     known = {**config, "data": {**config["data"], "batch_size": _batch_size(config, trainer)}}
@@ -238,7 +241,16 @@ def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback],
             default_root_dir=folder,
         )
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError("trainer", f"was refused by Lightning: {str(error).splitlines()[0]}".rstrip(".")) from error
+        raise _refused(error, config["trainer"]) from error
+
+
+def _refused(error: Exception, trainer: Mapping[str, Any]) -> ConfigError:
+    """What Lightning refused, under the key that its message speaks of."""
+    text = str(error).splitlines()[0].rstrip(".")
+    if "limit_train_batches" in text:
+        return ConfigError("trainer.limit_train_batches", "leaves none of the batches", trainer["limit_train_batches"])
+    named = [name for name in trainer if name in text]
+    return ConfigError(f"trainer.{named[0]}" if len(named) == 1 else "trainer", f"was refused by Lightning: {text}")
 
 
 def _logger(node: Mapping[str, Any], key: str, folder: Path, joins: int | None) -> Any:

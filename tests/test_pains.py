@@ -417,7 +417,6 @@ class TestPain14:
         fit(net, batches=10, accumulate_grad_batches=4)
         assert net.gradients == [1.0, 1.0, 0.5]
 
-    @pytest.mark.xfail(strict=True, reason="lrkit leaves the partial window as Lightning has it")
     def test_pain_14_lrkit_makes_every_step_equal(self) -> None:
         net = api.configure(Net(), lr=0.1, optimizer=SGD, schedule="constant")
         fit(net, batches=10, accumulate_grad_batches=4)
@@ -555,7 +554,6 @@ def test_pain_19_objects_in_the_checkpoint_prevent_the_resume(tmp_path: Path, tr
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the second job finds the process group and LOCAL_RANK of the first")
 def test_pain_20_a_sweep_on_two_devices_starts_twice(tmp_path: Path) -> None:
     """ "rank 1 starts its own sweep in a second multirun/<time> dir". lrkit's half alone, with real processes."""
     argv = ["train", "-m", "optimizer.lr=0.1,0.01", *TWO, "trainer.max_epochs=1", "trainer.limit_train_batches=3"]

@@ -152,15 +152,11 @@ def test_a_foreign_loader_whose_length_is_declared(train: Train, recorded: Recor
     check(train(*overrides, short=False), recorded, 6)
 
 
-@pytest.mark.xfail(strict=True, reason="the error is Lightning's MisconfigurationException: a traceback")
 def test_a_limit_that_leaves_nothing_of_a_foreign_loader(train: Train) -> None:
     with pytest.raises(ConfigError, match=r"^trainer\.limit_train_batches leaves none"):
         train(*FOREIGN, *overrides_of((37, 1, 0.5, LENGTHS[0], False)), short=False)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only declared lengths are checked: the rate is scaled for a batch that never fills"
-)
 def test_accumulation_over_more_batches_than_a_foreign_loader_has(train: Train) -> None:
     with pytest.raises(ConfigError, match=r"^trainer\.accumulate_grad_batches must be at most 1"):
         train(*FOREIGN, *overrides_of((37, 4, None, LENGTHS[0], False)), short=False)

@@ -78,11 +78,12 @@ def picture(plans: Mapping[str, Plan], path: Path) -> Path:
         for group in plan.groups:
             name = label if len(plan.groups) == 1 else f"{label} {group.name}".strip()
             style: dict[str, Any] = {"lw": 1.5} if not own_frames else {"lw": 1.5, "color": "C0"}
-            ax.plot(steps, [plan.lr(group, step) for step in steps], label=name, **style)
+            (line,) = ax.plot(steps, [plan.lr(group, step) for step in steps], label=name, **style)
             if plan.plateau is not None and plan.horizon.steps_per_epoch:
                 gains = _never_better(plan, plan.plateau)
                 rates = [plan.lr(group, step, gains[step]) for step in steps]
-                ax.plot(steps, rates, ls=":", lw=1.5, color="C1", label=f"{name} if nothing ever improves".strip())
+                worst = f"{name} if nothing ever improves"
+                ax.plot(steps, rates, ls=":", lw=1.5, color="C1" if own_frames else line.get_color(), label=worst)
         if own_frames:
             ax.set_title(label, fontsize=9)
             ax.tick_params(labelsize=7)

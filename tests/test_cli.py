@@ -55,8 +55,6 @@ def lrkit(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "lrkit", *argv], capture_output=True, text=True, **options)
 
 
-
-
 # --- help and version -----------------------------------------------------------------------------
 
 

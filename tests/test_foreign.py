@@ -24,9 +24,7 @@ class TestForeign:
     @pytest.mark.parametrize(
         ("model", "data"), [("Net", "Data"), ("DictLoss", "Data"), ("Manual", "Data"), ("Silent", "OnlyTraining")]
     )
-    def test_rates_are_the_plans(
-        self, model: str, data: str, train: Callable[..., Any], recorded: Recorded
-    ) -> None:
+    def test_rates_are_the_plans(self, model: str, data: str, train: Callable[..., Any], recorded: Recorded) -> None:
         run = train(*custom(model, data), "data.batch_size=10", "optimizer=adamw", "warmup=linear", "warmup.length=3")
         assert run.plan.horizon.steps == len(recorded) == 12  # 60 samples in batches of 10, twice
         assert [s["default"][0] for s in recorded] == [run.plan.lr(run.plan.groups[0], t) for t in range(12)]

@@ -1,7 +1,7 @@
-"""The complaints that people have about learning rates in torch and Lightning: that they are real, and that lrkit ends them.
+"""What people complain about when they schedule learning rates with torch and Lightning: it is real, and lrkit ends it.
 
-Each test quotes a pain, shows that the plain stack goes wrong, and that lrkit does not. What begins with a capital
-"What" or "Then" in a comment is the plain half; the rest of a test is lrkit's. No test, and why:
+Each test quotes a pain. Its first half, below "What comes of it", is the plain stack going wrong; the rest is lrkit
+doing what was asked. No test, and why:
 
   10  the suggestion of the range test is noise           lrkit has no range test yet
   11  what the range test found is applied wrongly        lrkit has no range test yet
@@ -409,18 +409,15 @@ def test_pain_13_warmup_starts_at_zero_and_misses_its_peak(train: Train) -> None
             train("warmup=linear", f"warmup.length={length}")
 
 
-class TestPain14:
-    """ "10 micro-batches, accumulate 4 -> gradients [1.0, 1.0, 0.5]": the last, partial window counts for less."""
-
-    def test_pain_14_a_partial_window_is_scaled_wrongly(self) -> None:
-        net = Net()
-        fit(net, batches=10, accumulate_grad_batches=4)
-        assert net.gradients == [1.0, 1.0, 0.5]
-
-    def test_pain_14_lrkit_makes_every_step_equal(self) -> None:
-        net = api.configure(Net(), lr=0.1, optimizer=SGD, schedule="constant")
-        fit(net, batches=10, accumulate_grad_batches=4)
-        assert net.gradients == [1.0, 1.0, 1.0]
+def test_pain_14_a_partial_window_of_accumulation_counts_for_less() -> None:
+    """ "10 micro-batches, accumulate 4 -> gradients [1.0, 1.0, 0.5]"."""
+    # What comes of it:
+    net = Net()
+    fit(net, batches=10, accumulate_grad_batches=4)
+    assert net.gradients == [1.0, 1.0, 0.5]
+    net = api.configure(Net(), lr=0.1, optimizer=SGD, schedule="constant")
+    fit(net, batches=10, accumulate_grad_batches=4)
+    assert net.gradients == [1.0, 1.0, 1.0]
 
 
 def test_pain_15_plateau_reduces_on_nan() -> None:
@@ -439,7 +436,7 @@ def test_pain_15_plateau_reduces_on_nan() -> None:
 
 
 def test_pain_16_a_callback_bypasses_the_schedule() -> None:
-    """Finetuning: "unfrozen group never scheduled"; add_param_group: ValueError from LambdaLR, KeyError from OneCycle."""
+    """ "Unfrozen group never scheduled"; add_param_group mid-run: ValueError from LambdaLR, KeyError from OneCycle."""
     # What comes of it:
     for make, error in (
         (lambda o: LambdaLR(o, lambda t: 1.0), ValueError),

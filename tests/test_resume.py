@@ -183,9 +183,7 @@ class TestPolicies:
         recorded.clear()
         result = self.go_on(tmp_path, checkpoint, "data.batch_size=64", "trainer.limit_train_batches=3",
                             "resume.policy=override")  # fmt: skip
-        assert [s["default"][0] for s in recorded] == [
-            result.plan.lr(result.plan.groups[0], t) for t in range(6, 12)
-        ]
+        assert [s["default"][0] for s in recorded] == [result.plan.lr(result.plan.groups[0], t) for t in range(6, 12)]
 
     def test_a_finished_run_is_not_resumed(self, tmp_path: Path) -> None:
         done = run(compose(BASE), self.fresh(tmp_path), quiet=True)

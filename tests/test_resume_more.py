@@ -195,7 +195,7 @@ class TestRefused:
                     strict=True,
                     reason="groups are known once there is a model, and by then Lightning has opened an event file",
                 ),
-            ),  # fmt: skip
+            ),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )

@@ -258,6 +258,13 @@ class Results(Callback):
                 if isinstance(logger, TensorBoardLogger):
                     logger.log_hyperparams(self.hparams, summary, step=trainer.global_step)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"at_best": self.at_best, "best_step": self.best_step, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.at_best = state_dict["at_best"]
+        self.best_step, self.best_epoch = state_dict["best_step"], state_dict["best_epoch"]
+
     def as_json(self, trainer: Trainer, status: str) -> dict[str, Any]:
         """The content of ``metrics.json``."""
         return {

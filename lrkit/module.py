@@ -19,7 +19,7 @@ from lrkit.errors import ConfigError
 from lrkit.plan import GroupRate, Plan
 from lrkit.scheduler import PlanScheduler
 
-__all__ = ["Supervised", "Wiring", "configure", "scheduler_of"]
+__all__ = ["Supervised", "Wiring", "configure", "groups_of", "rates_of", "scheduler_of"]
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,8 @@ def configure(module: LightningModule, wiring: Wiring) -> LightningModule:
     """Replace the module's ``configure_optimizers`` by one that follows the plan. Nothing else is touched."""
 
     def configure_optimizers(self: LightningModule) -> OptimizerLRSchedulerConfig:
-        # Rules name parameters as their owner knows them: without the prefix that lrkit's own wrapper adds.
-        groups = grouping.split(self.model if isinstance(self, Supervised) else self, wiring.rules)
-        rates = [GroupRate(group.name, group.lr_scale, group.weight_decay) for group in groups]
-        plan = wiring.planner(self.trainer).with_groups(rates)
+        groups = groups_of(self, wiring.rules)
+        plan = wiring.planner(self.trainer).with_groups(rates_of(groups))
         wiring.planned(self.trainer, plan)
         optimizer = optim.build(
             wiring.target,
@@ -64,6 +62,17 @@ def configure(module: LightningModule, wiring: Wiring) -> LightningModule:
 
     module.configure_optimizers = MethodType(configure_optimizers, module)  # type: ignore[method-assign]
     return module
+
+
+def groups_of(module: LightningModule, rules: Mapping[str, Any]) -> list[grouping.Group]:
+    """The parameter groups of a module, by rules that name parameters as their owner knows them."""
+    # Without the prefix, that is, which lrkit's own wrapper adds.
+    return grouping.split(module.model if isinstance(module, Supervised) else module, rules)
+
+
+def rates_of(groups: Sequence[grouping.Group]) -> list[GroupRate]:
+    """What the plan needs to know of parameter groups."""
+    return [GroupRate(group.name, group.lr_scale, group.weight_decay) for group in groups]
 
 
 def scheduler_of(trainer: Trainer) -> PlanScheduler:

@@ -26,7 +26,7 @@ from lrkit import config as configs
 from lrkit import optim, show
 from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
 from lrkit.errors import ConfigError
-from lrkit.module import Supervised, Wiring, configure, scheduler_of
+from lrkit.module import Supervised, Wiring, configure, groups_of, rates_of, scheduler_of
 from lrkit.plan import Plan
 from lrkit.resume import Memory, Resumption
 
@@ -72,6 +72,10 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     notes = []
     if type(module).configure_optimizers is not LightningModule.configure_optimizers:
         notes.append(f"{type(module).__name__}.configure_optimizers is replaced by this plan")
+
+    if declared is not None and type(module).configure_model is LightningModule.configure_model:
+        # Again with the model's groups: a run that is not gone on with must be refused before a logger opens its files.
+        resumption.check(declared.with_groups(rates_of(groups_of(module, rules))))
 
     def planner(trainer: Trainer) -> Plan:
         return resumption.plan(_exact_plan(config, trainer, declared, notes))

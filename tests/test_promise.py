@@ -1,4 +1,4 @@
-"""The promise: the rates that ``lrkit show`` lists are those that the optimizer uses, bit for bit, interrupted or not."""
+"""The promise: the rates that ``lrkit show`` lists are, bit for bit, those of the optimizer, interrupted or not."""
 
 from __future__ import annotations
 

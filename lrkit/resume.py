@@ -361,7 +361,11 @@ class Resumption:
                 config=new.config,
             )
         if self.policy == "restore":
-            return dataclasses.replace(old, config=saved.config)
+            if old.horizon != new.horizon:
+                had, has = (f"{h.steps} steps of {h.batch_size} samples" for h in (old.horizon, new.horizon))
+                must = f"needs a run as long as the old one, {had}; this one has {has}: use override"
+                raise ConfigError("resume.policy=restore", must)
+            return _unfinished(dataclasses.replace(old, config=saved.config), at)
         rows = differences(saved.plan, new.to_json(), groups=False)
         if self.policy is None and rows:
             raise refusal(saved, rows)
@@ -371,13 +375,7 @@ class Resumption:
             raise ConfigError(f"resume.policy={self.policy}", must)
         if self.policy == "extend":
             new = _extended(saved, old, new, rows)
-        if new.horizon.steps is not None and at >= new.horizon.steps:
-            raise ConfigError(
-                "resume.path",
-                f"holds a run that is done: step {at} of {new.horizon.steps}; for more set trainer.max_epochs"
-                " and resume.policy=extend",
-            )
-        return new
+        return _unfinished(new, at)
 
     def check(self, plan: Plan) -> None:
         """The last comparison, when the parameter groups are known."""
@@ -390,6 +388,14 @@ class Resumption:
         old = saved.plan["horizon"]
         done = Horizon(saved.step, old["steps_per_epoch"], old["batch_size"])
         return Duration.parse(self.falling.length, "cooldown.length").steps(done, "cooldown.length")
+
+
+def _unfinished(plan: Plan, at: int) -> Plan:
+    """The plan, if there is something left of it."""
+    if plan.horizon.steps is not None and at >= plan.horizon.steps:
+        more = "for more set a larger trainer.max_epochs and resume.policy=override"
+        raise ConfigError("resume.path", f"holds a run that is done: step {at} of {plan.horizon.steps}; {more}")
+    return plan
 
 
 def _extended(saved: Saved, old: Plan, new: Plan, rows: list[tuple[str, str, str]]) -> Plan:

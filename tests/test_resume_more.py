@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,9 @@ class TestTheSameFolder:
     def test_curves_join_without_overlap(self, at: int) -> None:
         """The crash comes some steps after the checkpoint: what was logged in between is not there twice."""
         folder = dies(at, "logger=tensorboard", "warmup=linear", "warmup.length=5")
+        # Event files are ordered by name: the second, the process, a counter. Two runs of one process in one second
+        # would be ordered by the counter as text, 10 before 9; a resume comes from another process, and later.
+        time.sleep(1.1)
         assert train("logger=tensorboard", "warmup=linear", "warmup.length=5", f"resume.path={folder}") == folder
         assert len(folders()) == 1 and len([*folder.rglob("events.out.tfevents*")]) >= 2
         curves = curves_of(folder)

@@ -43,7 +43,7 @@ lint: $(VENV)/dev.stamp ## ruff and mypy
 	$(BIN)/mypy
 
 SCHEDULES = constant,step,multistep,exponential,inverse_time,linear,polynomial,cosine,sqrt,rex,restarts,cyclic,$\
-	one_cycle,inverse_sqrt,wsd,piecewise,plateau
+	one_cycle,inverse_sqrt,wsd,piecewise,plateau,range_test
 picture: $(VENV)/user.stamp ## draw docs/schedules.png anew
 	cp $$($(BIN)/lrkit show -m schedule=$(SCHEDULES) warmup=linear horizon.steps=1000 format=png) docs/schedules.png
 

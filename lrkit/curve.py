@@ -222,6 +222,24 @@ class Curve:
         if not step < self.steps:
             must = f"needs steps that are left, but the old curve ended at step {self.steps}: use override"
             raise ConfigError("resume.policy=extend", must)
+        return self._squeezed(step, end)
+
+    def within(self, steps: int) -> Curve:
+        """The same curve, warmup and all, run through in another number of steps.
+
+        Every edge falls on the step that is nearest to its share of the run; a phase may become too short to be seen.
+        A curve without an end stays as it is.
+
+        >>> from lrkit.schedules import Cosine, Linear
+        >>> short = Curve.build(Cosine(), Horizon(110), warmup=Linear(start=0.0, length=10)).within(11)
+        >>> short.starts, short(1), short(6)
+        ((0, 1), 1.0, 0.5)
+        """
+        return self if self.steps is None else self._squeezed(0, steps)
+
+    def _squeezed(self, step: int, end: int) -> Curve:
+        """What is left at ``step``, run through until ``end``."""
+        assert self.steps is not None
         share = (end - step) / (self.steps - step)
         phases = list(self.until(step).phases)
         for first, phase in zip(self.starts, self.phases, strict=True):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import logging
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint, RichProgressBar
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import nn
 
 from lrkit import config as configs
 from lrkit import optim, show
+from lrkit.assembly import callbacks_of, data_of, exact_plan, hush_lightning, module_of, trainer_of, why_unfused
 from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
-from lrkit.errors import ConfigError
-from lrkit.module import Supervised, Wiring, configure, groups_of, rates_of, scheduler_of
+from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
 from lrkit.plan import Plan
 from lrkit.resume import Memory, Resumption
 
@@ -64,11 +59,11 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     node, rules = config["optimizer"], config["param_groups"]
     target, options = str(node["_target_"]), {k: v for k, v in node.items() if k not in ("_target_", "lr")}
     optim.check(target, options)
-    _hush_lightning()
+    hush_lightning()
     seed_everything(config["seed"], workers=True, verbose=False)
 
-    data = _data(config)
-    module = _module(config, data)
+    data = data_of(config)
+    module = module_of(config, data)
     notes = []
     if type(module).configure_optimizers is not LightningModule.configure_optimizers:
         notes.append(f"{type(module).__name__}.configure_optimizers is replaced by this plan")
@@ -78,7 +73,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         resumption.check(declared.with_groups(rates_of(groups_of(module, rules))))
 
     def planner(trainer: Trainer) -> Plan:
-        return resumption.plan(_exact_plan(config, trainer, declared, notes))
+        return resumption.plan(exact_plan(config, trainer, declared, notes))
 
     def planned(trainer: Trainer, plan: Plan) -> None:
         resumption.check(plan)
@@ -88,7 +83,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
             if not quiet:
                 show.announce(plan)
 
-    configure(module, Wiring(planner, planned, target, options, rules, _why_unfused(config["trainer"])))
+    configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"])))
     best, last = _checkpoints(config, folder)
     results = Results(folder, _hparams(config), best)
     goes_on = resumption.goes_on
@@ -119,73 +114,6 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     return Run(status, folder, plan, results.final, results.at_best, results.monitor)
 
 
-def _exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:
-    """The plan by what the trainer found: batches, devices, accumulation."""
-    try:
-        steps = trainer.estimated_stepping_batches  # loads the data
-    except MisconfigurationException as error:
-        raise _refused(error, config["trainer"]) from error
-    batches = trainer.num_training_batches
-    counted = None if batches == float("inf") else int(batches)
-    known = {**config, "data": {**config["data"], "batch_size": _batch_size(config, trainer)}}
-    plan = configs.plan(known, world=trainer.world_size, batches=counted, notes=notes)
-    finite = steps != float("inf") and steps > 0
-    if finite and plan.horizon.steps != steps:
-        raise ConfigError(
-            "horizon.steps", f"must be what the run will take, {int(steps)} optimizer steps", plan.horizon.steps
-        )
-    if declared is not None and declared.horizon != plan.horizon:
-        was, now = declared.horizon, plan.horizon
-        raise ConfigError(
-            "data.train_samples",
-            f"does not match the data: {was.steps} steps ({was.steps_per_epoch} an epoch) were planned,"
-            f" {now.steps} ({now.steps_per_epoch}) are there",
-            config["data"].get("train_samples"),
-        )
-    return plan
-
-
-def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
-    """Samples in a batch of one device: as configured, or as the loader of a foreign data module has it."""
-    configured = config["data"].get("batch_size")
-    if configured is not None:
-        return int(configured)
-    found = getattr(trainer.train_dataloader, "batch_size", None)
-    return found if isinstance(found, int) else None
-
-
-def _data(config: Mapping[str, Any]) -> LightningDataModule:
-    """The data module; what only the plan needs to know of a foreign one is not passed on to it."""
-    node = config["data"]
-    made = configs.locate(str(node.get("_target_")), "data._target_")
-    if not (isinstance(made, type) and issubclass(made, LightningDataModule)):
-        raise ConfigError("data._target_", "must be a subclass of LightningDataModule", node.get("_target_"))
-    for_the_plan = {"batch_size", "train_samples", "drop_last"} - set(inspect.signature(made).parameters)
-    unset = {name for name in ("batch_size", "train_samples") if node.get(name) is None}
-    data = configs.build({k: v for k, v in node.items() if k not in for_the_plan | unset}, "data")
-    assert isinstance(data, LightningDataModule)
-    return data
-
-
-def _module(config: Mapping[str, Any], data: LightningDataModule) -> LightningModule:
-    """The user's LightningModule as it is, or lrkit's own around their network."""
-    node = dict(config["model"])
-    if any(node.get(name) == "auto" for name in ("inputs", "outputs")):
-        data.prepare_data()
-        data.setup("fit")
-        for name in ("inputs", "outputs"):
-            if node.get(name) == "auto":
-                if not hasattr(data, name):
-                    raise ConfigError(f"model.{name}", f"must be set: {type(data).__name__} does not say it", "auto")
-                node[name] = getattr(data, name)
-    model = configs.build(node, "model")
-    if isinstance(model, LightningModule):
-        return model
-    if not isinstance(model, nn.Module):
-        raise ConfigError("model._target_", "must be a torch.nn.Module or a LightningModule", node.get("_target_"))
-    return Supervised(model, getattr(data, "loss", "cross_entropy"))
-
-
 def _checkpoints(config: Mapping[str, Any], folder: Path) -> tuple[ModelCheckpoint | None, ModelCheckpoint | None]:
     """The best model by the monitored metric, and the last state. Two files, for the one is not the other."""
     trainer = config["trainer"]
@@ -207,17 +135,7 @@ def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> l
     callbacks: list[Callback] = [Monitors(wanted, best), EvaluationMode(), EvenWindows(), RateLog()]
     if config["plateau"]:
         callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
-    for name, node in config["callbacks"].items():
-        callback = configs.build(node, f"callbacks.{name}")
-        if isinstance(callback, GradientAccumulationScheduler):
-            raise ConfigError(
-                f"callbacks.{name}", "changes accumulation during the run, so no step count can be planned:"
-                " use trainer.accumulate_grad_batches", "GradientAccumulationScheduler"
-            )  # fmt: skip
-        if not isinstance(callback, Callback):
-            raise ConfigError(f"callbacks.{name}._target_", "must be a Lightning callback", node.get("_target_"))
-        callbacks.append(callback)
-    return callbacks
+    return [*callbacks, *callbacks_of(config)]
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -236,25 +154,8 @@ def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback],
     if bar:
         callbacks = [*callbacks, RichProgressBar(leave=False)]
     loggers = [_logger(node, f"logger.{name}", folder, joins) for name, node in config["logger"].items()]
-    try:
-        return Trainer(
-            **options,
-            enable_progress_bar=bool(bar),
-            callbacks=callbacks,
-            logger=loggers or False,
-            default_root_dir=folder,
-        )
-    except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
-        raise _refused(error, config["trainer"]) from error
-
-
-def _refused(error: Exception, trainer: Mapping[str, Any]) -> ConfigError:
-    """What Lightning refused, under the key that its message speaks of."""
-    text = str(error).splitlines()[0].rstrip(".")
-    if "limit_train_batches" in text:
-        return ConfigError("trainer.limit_train_batches", "leaves none of the batches", trainer["limit_train_batches"])
-    named = [name for name in trainer if name in text]
-    return ConfigError(f"trainer.{named[0]}" if len(named) == 1 else "trainer", f"was refused by Lightning: {text}")
+    own = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": folder}
+    return trainer_of({**options, "enable_progress_bar": bool(bar)}, **own)
 
 
 def _logger(node: Mapping[str, Any], key: str, folder: Path, joins: int | None) -> Any:
@@ -263,12 +164,6 @@ def _logger(node: Mapping[str, Any], key: str, folder: Path, joins: int | None) 
     if joins is not None and str(node.get("_target_", "")).endswith("TensorBoardLogger"):
         own["purge_step"] = joins
     return configs.build({**node, **own}, key)
-
-
-def _why_unfused(trainer: Mapping[str, Any]) -> str | None:
-    if trainer.get("gradient_clip_val") and str(trainer.get("precision")) in ("16", "16-mixed"):
-        return "Lightning does not clip gradients of a fused optimizer under 16-mixed"
-    return None
 
 
 def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -281,19 +176,6 @@ def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
             if name not in ("_target_", "rule") and value is not None:
                 flat[f"{section}.{name}"] = value if isinstance(value, int | float | str) else str(value)
     return {name: value for name, value in flat.items() if value is not None}
-
-
-def _hush_lightning() -> None:
-    """Keep Lightning's announcements off the screen; its warnings stay."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        "The number of training batches .* is smaller than the logging interval",  # lrkit sets the interval itself
-        r".*isinstance\(treespec, LeafSpec\)",  # between Lightning and torch
-        "Checkpoint directory .* exists and is not empty",  # it belongs to the run that is gone on with
-        "The dirpath has changed",  # it does, when a run branches off
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 def _keep(file: Path, content: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ LAYERS = {
     "plain": "errors durations horizon schedules curve families rules scaling plateau plan show compare",
     "hydra": "overrides config",
     "torch": "groups optim muon scheduler batches models readers tensors",
-    "lightning": "data module callbacks resume range_test train",
+    "lightning": "data module assembly callbacks resume range_test train",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

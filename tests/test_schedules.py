@@ -33,6 +33,7 @@ from lrkit.schedules import (
     Piecewise,
     Plateau,
     Polynomial,
+    RangeTest,
     Restarts,
     Rex,
     Schedule,
@@ -60,7 +61,7 @@ TABLE = [
     (Multistep(milestones=[4, 99], gamma=0.1),       10,  [3, 4, 9],            [1, 0.1, 0.1]),  # 99 is not reached
     (Exponential(gamma=0.25, every=10),              100, [0, 5, 10, 20],       [1, 0.5, 0.25, 0.0625]),
     (Exponential(end=0.01),                          4,   [0, 1, 2, 4],         [1, 0.31622776601683794, 0.1, 0.01]),
-    (Exponential(start=0.01, end=1.0),               4,   [0, 2, 4],            [0.01, 0.1, 1]),  # a range test
+    (Exponential(start=0.01, end=1.0),               4,   [0, 2, 4],            [0.01, 0.1, 1]),  # a warmup
     (InverseTime(gamma=1.0, every=10),               100, [0, 10, 20, 30],      [1, 1 / 2, 1 / 3, 1 / 4]),
     (InverseSqrt(timescale=4),                       100, [0, 12, 32, 60],      [1, 1 / 2, 1 / 3, 1 / 4]),
     (Linear(),                                       4,   [0, 1, 2, 3, 4],      [1, 0.75, 0.5, 0.25, 0]),
@@ -85,6 +86,8 @@ TABLE = [
     (Wsd(decay=4),                                   10,  [0, 5, 6, 7, 10],     [1, 1, 1, 0.5, 0]),
     (Wsd(decay=4, shape="linear", end=0.2),          10,  [0, 6, 7, 8, 10],     [1, 1, 0.8, 0.6, 0.2]),
     (Wsd(decay=3, shape="cosine"),                   3,   [0, 1, 2, 3],         [1, 0.75, 0.25, 0]),  # all of it decay
+    (RangeTest(start=0.01),                          4,   [0, 1, 2, 4],         [0.01, 0.1**1.5, 0.1, 1]),
+    (RangeTest(start=0.2, shape="linear"),           4,   [0, 1, 2, 4],         [0.2, 0.4, 0.6, 1]),
     (Piecewise(phases=[RAMP, Constant(length=2), Sqrt()]),
                                                      10,  [0, 2, 4, 6, 7, 10],  [0, 0.5, 1, 1, 0.5, 0]),
     (Piecewise(phases=[RAMP]),                       10,  [3, 4, 9],            [0.75, 1, 1]),  # holds its end
@@ -223,6 +226,11 @@ def piecewise(draw: Draw, n: int) -> Schedule:
     return Piecewise(phases=[Cosine(length=cut, **apart(draw, LEVEL)), ends(Sqrt)(draw, n)])
 
 
+def range_test(draw: Draw, n: int) -> Schedule:
+    low, high = sorted(draw(st.lists(POSITIVE, min_size=2, max_size=2, unique=True)))
+    return RangeTest(start=low, end=high, shape=draw(st.sampled_from(["exponential", "linear"])))
+
+
 MAKE: dict[type[Schedule], Callable[[Draw, int], Schedule]] = {
     **{cls: ends(cls) for cls in (Linear, Cosine, Sqrt, Rex)},
     Polynomial: lambda draw, n: Polynomial(power=draw(st.floats(0.1, 5.0)), **apart(draw, LEVEL)),
@@ -232,7 +240,7 @@ MAKE: dict[type[Schedule], Callable[[Draw, int], Schedule]] = {
     InverseTime: lambda draw, n: InverseTime(gamma=draw(POSITIVE), every=draw(steps(n))),
     InverseSqrt: lambda draw, n: InverseSqrt(timescale=draw(steps(n))),
     Multistep: multistep, Exponential: exponential, Restarts: restarts, Cyclic: cyclic, OneCycle: one_cycle, Wsd: wsd,
-    Piecewise: piecewise,
+    Piecewise: piecewise, RangeTest: range_test,
 }  # fmt: skip
 
 

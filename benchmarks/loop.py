@@ -1,0 +1,92 @@
+"""A training loop by hand, driven by a plan: what lrkit does, without Lightning around it.
+
+Used where hundreds of trainings are compared: the same data order, the same initial weights, the same rates and the
+same optimizer as ``lrkit train`` gives, to the bit (``tests/test_benchmarks.py`` compares the two).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule, seed_everything
+from torch.nn import functional as F
+
+from lrkit import config as configs
+from lrkit import optim
+from lrkit.groups import split
+from lrkit.module import rates_of
+from lrkit.plan import Plan
+from lrkit.scheduler import PlanScheduler
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to: validation loss and accuracy at its end, and the training loss of each step."""
+
+    loss: float
+    accuracy: float
+    losses: list[float]
+
+
+def train(
+    config: dict[str, Any],
+    data: LightningDataModule,
+    *,
+    plan: Plan | None = None,
+    steps: int | None = None,
+    stop: Callable[[float], bool] = lambda loss: False,
+    score: bool = True,
+) -> Outcome:
+    """Train as ``config`` says; by another plan and for other steps where these are given."""
+    seed_everything(config["seed"], workers=True, verbose=False)
+    node = dict(config["model"])
+    node = {k: getattr(data, k) if v == "auto" else v for k, v in node.items()}
+    model = configs.build(node, "model")
+    groups = split(model, config["param_groups"])
+    plan = (plan or configs.plan(config)).with_groups(rates_of(groups))
+    options = {k: v for k, v in config["optimizer"].items() if k not in ("_target_", "lr")}
+    target = config["optimizer"]["_target_"]
+    optimizer = optim.build(target, options, [group.options(plan.base(group.lr_scale)) for group in groups])
+    scheduler = PlanScheduler(optimizer, plan)
+    loader = data.train_dataloader()
+    loader.seed = config["data"]["seed"]
+    total, losses, epoch = steps or plan.horizon.steps, [], 0
+    model.train()
+    while len(losses) < total:
+        loader.set_epoch(epoch)
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss = _loss(model(x), y)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            losses.append(loss.item())
+            if len(losses) == total or not math.isfinite(losses[-1]) or stop(losses[-1]):
+                total = len(losses)
+                break
+        epoch += 1
+    if not score:
+        return Outcome(math.nan, math.nan, losses)
+    return Outcome(*evaluate(model, data), losses)
+
+
+@torch.no_grad()
+def evaluate(model: torch.nn.Module, data: LightningDataModule) -> tuple[float, float]:
+    """Validation loss and accuracy; chance where the weights are not finite."""
+    model.eval()
+    loss = right = count = 0.0
+    for x, y in data.val_dataloader():
+        out = model(x)
+        loss += float(_loss(out, y)) * len(x)
+        right += float((out.flatten(0, -2).argmax(-1) == y.flatten()).float().mean()) * len(x)
+        count += len(x)
+    loss, accuracy = loss / count, right / count
+    return (loss if math.isfinite(loss) else math.inf), accuracy
+
+
+def _loss(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(out.flatten(0, -2), y.flatten())

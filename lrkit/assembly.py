@@ -1,0 +1,140 @@
+"""From the nodes of a config to the objects that train: data, module, callbacks, trainer; and the exact plan."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
+from torch import nn
+
+from lrkit import config as configs
+from lrkit.errors import ConfigError
+from lrkit.module import Supervised
+from lrkit.plan import Plan
+
+__all__ = ["callbacks_of", "data_of", "exact_plan", "hush_lightning", "module_of", "trainer_of", "why_unfused"]
+
+
+def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:
+    """The plan by what the trainer found: batches, devices, accumulation."""
+    try:
+        steps = trainer.estimated_stepping_batches  # loads the data
+    except MisconfigurationException as error:
+        raise _refused(error, config["trainer"]) from error
+    batches = trainer.num_training_batches
+    counted = None if batches == float("inf") else int(batches)
+    known = {**config, "data": {**config["data"], "batch_size": _batch_size(config, trainer)}}
+    plan = configs.plan(known, world=trainer.world_size, batches=counted, notes=notes)
+    finite = steps != float("inf") and steps > 0
+    if finite and plan.horizon.steps != steps:
+        raise ConfigError(
+            "horizon.steps", f"must be what the run will take, {int(steps)} optimizer steps", plan.horizon.steps
+        )
+    if declared is not None and declared.horizon != plan.horizon:
+        was, now = declared.horizon, plan.horizon
+        raise ConfigError(
+            "data.train_samples",
+            f"does not match the data: {was.steps} steps ({was.steps_per_epoch} an epoch) were planned,"
+            f" {now.steps} ({now.steps_per_epoch}) are there",
+            config["data"].get("train_samples"),
+        )
+    return plan
+
+
+def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
+    """Samples in a batch of one device: as configured, or as the loader of a foreign data module has it."""
+    configured = config["data"].get("batch_size")
+    if configured is not None:
+        return int(configured)
+    found = getattr(trainer.train_dataloader, "batch_size", None)
+    return found if isinstance(found, int) else None
+
+
+def data_of(config: Mapping[str, Any]) -> LightningDataModule:
+    """The data module; what only the plan needs to know of a foreign one is not passed on to it."""
+    node = config["data"]
+    made = configs.locate(str(node.get("_target_")), "data._target_")
+    if not (isinstance(made, type) and issubclass(made, LightningDataModule)):
+        raise ConfigError("data._target_", "must be a subclass of LightningDataModule", node.get("_target_"))
+    for_the_plan = {"batch_size", "train_samples", "drop_last"} - set(inspect.signature(made).parameters)
+    unset = {name for name in ("batch_size", "train_samples") if node.get(name) is None}
+    data = configs.build({k: v for k, v in node.items() if k not in for_the_plan | unset}, "data")
+    assert isinstance(data, LightningDataModule)
+    return data
+
+
+def module_of(config: Mapping[str, Any], data: LightningDataModule) -> LightningModule:
+    """The user's LightningModule as it is, or lrkit's own around their network."""
+    node = dict(config["model"])
+    if any(node.get(name) == "auto" for name in ("inputs", "outputs")):
+        data.prepare_data()
+        data.setup("fit")
+        for name in ("inputs", "outputs"):
+            if node.get(name) == "auto":
+                if not hasattr(data, name):
+                    raise ConfigError(f"model.{name}", f"must be set: {type(data).__name__} does not say it", "auto")
+                node[name] = getattr(data, name)
+    model = configs.build(node, "model")
+    if isinstance(model, LightningModule):
+        return model
+    if not isinstance(model, nn.Module):
+        raise ConfigError("model._target_", "must be a torch.nn.Module or a LightningModule", node.get("_target_"))
+    return Supervised(model, getattr(data, "loss", "cross_entropy"))
+
+
+def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
+    """The user's own callbacks."""
+    callbacks: list[Callback] = []
+    for name, node in config["callbacks"].items():
+        callback = configs.build(node, f"callbacks.{name}")
+        if isinstance(callback, GradientAccumulationScheduler):
+            raise ConfigError(
+                f"callbacks.{name}", "changes accumulation during the run, so no step count can be planned:"
+                " use trainer.accumulate_grad_batches", "GradientAccumulationScheduler"
+            )  # fmt: skip
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks.{name}._target_", "must be a Lightning callback", node.get("_target_"))
+        callbacks.append(callback)
+    return callbacks
+
+
+def trainer_of(options: Mapping[str, Any], **own: Any) -> Trainer:
+    """A trainer by the node ``trainer``, and what lrkit adds to it; refusals are named by their key."""
+    try:
+        return Trainer(**{**options, **own})
+    except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
+        raise _refused(error, options) from error
+
+
+def _refused(error: Exception, trainer: Mapping[str, Any]) -> ConfigError:
+    """What Lightning refused, under the key that its message speaks of."""
+    text = str(error).splitlines()[0].rstrip(".")
+    if "limit_train_batches" in text:
+        return ConfigError("trainer.limit_train_batches", "leaves none of the batches", trainer["limit_train_batches"])
+    named = [name for name in trainer if name in text]
+    return ConfigError(f"trainer.{named[0]}" if len(named) == 1 else "trainer", f"was refused by Lightning: {text}")
+
+
+def why_unfused(trainer: Mapping[str, Any]) -> str | None:
+    if trainer.get("gradient_clip_val") and str(trainer.get("precision")) in ("16", "16-mixed"):
+        return "Lightning does not clip gradients of a fused optimizer under 16-mixed"
+    return None
+
+
+def hush_lightning() -> None:
+    """Keep Lightning's announcements off the screen; its warnings stay."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        "The number of training batches .* is smaller than the logging interval",  # lrkit sets the interval itself
+        r".*isinstance\(treespec, LeafSpec\)",  # between Lightning and torch
+        "Checkpoint directory .* exists and is not empty",  # it belongs to the run that is gone on with
+        "The dirpath has changed",  # it does, when a run branches off
+    ):
+        warnings.filterwarnings("ignore", message)

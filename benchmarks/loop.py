@@ -7,7 +7,7 @@ same optimizer as ``lrkit train`` gives, to the bit (``tests/test_benchmarks.py`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,12 @@ from lrkit.scheduler import PlanScheduler
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to: validation loss and accuracy at its end, and the training loss of each step."""
+    """What a training came to: loss and accuracy at its end, on validation and test data, and each training loss."""
 
     loss: float
     accuracy: float
+    test_loss: float
+    test_accuracy: float
     losses: list[float]
 
 
@@ -38,10 +40,11 @@ def train(
     *,
     plan: Plan | None = None,
     steps: int | None = None,
-    stop: Callable[[float], bool] = lambda loss: False,
-    score: bool = True,
 ) -> Outcome:
-    """Train as ``config`` says; by another plan and for other steps where these are given."""
+    """Train as ``config`` says; by another plan and for other steps where these are given.
+
+    A loss that is not finite ends it: what would come after is not a training.
+    """
     seed_everything(config["seed"], workers=True, verbose=False)
     node = dict(config["model"])
     node = {k: getattr(data, k) if v == "auto" else v for k, v in node.items()}
@@ -65,21 +68,19 @@ def train(
             optimizer.step()
             scheduler.step()
             losses.append(loss.item())
-            if len(losses) == total or not math.isfinite(losses[-1]) or stop(losses[-1]):
+            if len(losses) == total or not math.isfinite(losses[-1]):
                 total = len(losses)
                 break
         epoch += 1
-    if not score:
-        return Outcome(math.nan, math.nan, losses)
-    return Outcome(*evaluate(model, data), losses)
+    return Outcome(*evaluate(model, data.val_dataloader()), *evaluate(model, data.test_dataloader()), losses)
 
 
 @torch.no_grad()
-def evaluate(model: torch.nn.Module, data: LightningDataModule) -> tuple[float, float]:
-    """Validation loss and accuracy; chance where the weights are not finite."""
+def evaluate(model: torch.nn.Module, batches: Iterable[Any]) -> tuple[float, float]:
+    """Loss and accuracy; the loss is infinite where the weights are not finite."""
     model.eval()
     loss = right = count = 0.0
-    for x, y in data.val_dataloader():
+    for x, y in batches:
         out = model(x)
         loss += float(_loss(out, y)) * len(x)
         right += float((out.flatten(0, -2).argmax(-1) == y.flatten()).float().mean()) * len(x)

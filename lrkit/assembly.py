@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -18,19 +18,22 @@ from lrkit.errors import ConfigError
 from lrkit.module import Supervised
 from lrkit.plan import Plan
 
-__all__ = ["callbacks_of", "data_of", "exact_plan", "hush_lightning", "module_of", "trainer_of", "why_unfused"]
+__all__ = [
+    "callbacks_of",
+    "counted_plan",
+    "data_of",
+    "exact_plan",
+    "hush_lightning",
+    "module_of",
+    "trainer_of",
+    "why_unfused",
+]
 
 
 def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:
-    """The plan by what the trainer found: batches, devices, accumulation."""
-    try:
-        steps = trainer.estimated_stepping_batches  # loads the data
-    except MisconfigurationException as error:
-        raise _refused(error, config["trainer"]) from error
-    batches = trainer.num_training_batches
-    counted = None if batches == float("inf") else int(batches)
-    known = {**config, "data": {**config["data"], "batch_size": _batch_size(config, trainer)}}
-    plan = configs.plan(known, world=trainer.world_size, batches=counted, notes=notes)
+    """The plan by what the trainer found, which must be what was declared, and what the trainer will do."""
+    plan = counted_plan(config, trainer, notes)
+    steps = trainer.estimated_stepping_batches
     finite = steps != float("inf") and steps > 0
     if finite and plan.horizon.steps != steps:
         raise ConfigError(
@@ -45,6 +48,18 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
             config["data"].get("train_samples"),
         )
     return plan
+
+
+def counted_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[str] = ()) -> Plan:
+    """The plan of ``config`` by what the trainer, its own or another's, found: batches, devices, accumulation."""
+    try:
+        trainer.estimated_stepping_batches  # noqa: B018  # loads the data
+    except MisconfigurationException as error:
+        raise _refused(error, config["trainer"]) from error
+    batches = trainer.num_training_batches
+    counted = None if batches == float("inf") else int(batches)
+    known = {**config, "data": {**config["data"], "batch_size": _batch_size(config, trainer)}}
+    return configs.plan(known, world=trainer.world_size, batches=counted, notes=notes)
 
 
 def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:

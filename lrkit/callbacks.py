@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.module import scheduler_of
+from lrkit.monitors import validation_loss
 from lrkit.optim import evaluating, switch_mode
 
 __all__ = ["EvaluationMode", "EvenWindows", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
@@ -146,14 +147,6 @@ class Monitors(Callback):
             self.best.monitor = loss
             if loss is None:
                 self.best.save_top_k = 0
-
-
-def validation_loss(logged: list[str]) -> str | None:
-    """The metric that is the validation loss, by its name; None where there is none."""
-    if "val/loss" in logged:
-        return "val/loss"
-    losses = [name for name in logged if name.startswith("val") and "loss" in name]
-    return losses[0] if losses else None
 
 
 class EvaluationMode(Callback):

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lrkit.errors import ConfigError, did_you_mean
+from lrkit.errors import ConfigError, SearchError, did_you_mean
 
 __all__ = ["entry", "main"]
 
@@ -23,6 +23,7 @@ HELP = """\
 lrkit: declarative learning rates for PyTorch Lightning
 
   lrkit train [overrides]    train; -m sweeps: lrkit train -m schedule=step,cosine
+  lrkit find  [overrides]    the learning rate to train with: a range test, confirmed by short trainings
   lrkit show  [overrides]    the plan and its curve, without data or torch; format=text|csv|json|png
 
 An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr=0.05
@@ -31,7 +32,7 @@ An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr
 """
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-COMMANDS = ("train", "show")
+COMMANDS = ("train", "find", "show")
 
 # Hydra's flags that print something and run nothing.
 _INFORMING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
@@ -65,6 +66,10 @@ def main(argv: Sequence[str]) -> int:
             return _show(rest)
         if command == "train":
             return _train(rest)
+        if command == "find":
+            return _find(rest)
+        if command == "search":  # one of the processes that a running `lrkit find` started, one a device
+            return _search(Path(rest[0]), Path(rest[1]), quiet=bool(rest[2:]))
         if command == "join":  # a process that a running `lrkit train` started for one more device
             return _join(Path(rest[0]), Path(rest[1]))
         raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")
@@ -73,6 +78,9 @@ def main(argv: Sequence[str]) -> int:
             print(error.details, file=sys.stderr)
         print(f"lrkit: {error}", file=sys.stderr)
         return BAD_INPUT
+    except SearchError as error:
+        print(f"lrkit: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("lrkit: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -107,6 +115,47 @@ def _show(argv: list[str]) -> int:
         if len(plans) > 1:
             print(f"# {label}")
         print(writers[form](plan), end="")
+    return OK
+
+
+def _find(argv: list[str]) -> int:
+    """Check everything first, then search; the last line is what to type."""
+    from lrkit import config as configs
+    from lrkit import show
+
+    flags, overrides, config_dir = _split(argv)
+    for flag in flags:
+        if flag in ("-m", "--multirun"):
+            raise ConfigError(
+                flag, "is not for lrkit find; each job of a sweep finds its own rate by optimizer.lr=auto"
+            )
+        raise ConfigError(flag, "is not a flag of lrkit find: it takes --config-dir")
+    config = configs.compose(overrides, config_dir)
+    configs.check(config)
+    if _global_rank() > 0:
+        from lrkit.find import find
+
+        with tempfile.TemporaryDirectory() as nowhere:
+            find(config, Path(nowhere), quiet=True)
+        return OK
+    folder = Path(_new_folder(Path("outputs") / "find"))
+    try:
+        from lrkit.find import find
+
+        found = find(config, folder)
+    except ConfigError:
+        shutil.rmtree(folder)  # nothing was measured
+        raise
+    show.answer(folder, found)
+    return OK if found.lr is not None else FAILED
+
+
+def _search(folder: Path, config: Path, quiet: bool) -> int:
+    import json
+
+    from lrkit.find import find
+
+    find(json.loads(config.read_text()), folder, quiet=quiet or _global_rank() > 0)
     return OK
 
 
@@ -195,7 +244,7 @@ def _hydra(argv: list[str], config_dir: str | None, made: Path | None = None) ->
             if not sweep:
                 failures.append(error)
                 return {"status": "failed"}
-            if isinstance(error, ConfigError):
+            if isinstance(error, ConfigError | SearchError):
                 print(f"lrkit: {error}", file=sys.stderr)
             else:
                 traceback.print_exc()

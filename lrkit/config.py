@@ -16,7 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
-from lrkit.families import momentum_of
+from lrkit.families import family, momentum_of
 from lrkit.horizon import Loader, horizon_of, limited
 from lrkit.overrides import (
     CONF_DIR,
@@ -38,6 +38,7 @@ from lrkit.plateau import Plateau
 from lrkit.rules import group_rates
 from lrkit.scaling import batch_scale
 from lrkit.schedules import Schedule
+from lrkit.search import AUTO, Search
 
 __all__ = ["CONF_DIR", "VERSION_BASE", "accumulation", "build", "check_sweep", "compose", "plan", "world_of"]
 
@@ -95,6 +96,10 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None) -> None
 def check(config: Mapping[str, Any]) -> Plan | None:
     """Refuse what can be refused before there is data; the plan, where the config says how long the run is."""
     _check_values(config)
+    if config["optimizer"].get("lr") == AUTO:  # to be found; the rest is checked as if it had been
+        known = family(str(config["optimizer"].get("_target_")))
+        lr = 1.0 if known is not None and known.kind == "lr_free" else 1e-3
+        config = {**config, "optimizer": {**config["optimizer"], "lr": lr}}
     declared = config["data"].get("train_samples") is not None or config["horizon"].get("steps") is not None
     if declared:
         return plan(config)
@@ -137,6 +142,8 @@ def plan(
         raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
     horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
     target, extreme = str(node.get("_target_", "")), config["allow_extreme_lr"]
+    if node.get("lr") == AUTO:
+        raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
     try:
         resolved = resolve(
             lr=node.get("lr"),
@@ -153,6 +160,7 @@ def plan(
             groups=[GroupRate(*rate) for rate in group_rates(config["param_groups"])],
             warnings=notes,
             allow_extreme_lr=extreme,
+            found=_interval(config),
             config=config,
         )
     except ArithmeticError as error:
@@ -264,6 +272,12 @@ def _coschedule(config: Mapping[str, Any]) -> dict[str, Schedule]:
     return {name: part for name, part in parts.items() if part is not None}
 
 
+def _interval(config: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Between which rates the base rate was found, if it was."""
+    found = config["find"].get("interval")
+    return None if found is None else (float(found[0]), float(found[1]))
+
+
 def _number(value: Any) -> float:
     """A value that has been, or will be, refused elsewhere where it is no number."""
     return float(value) if isinstance(value, int | float) else 0.0
@@ -291,9 +305,21 @@ def locate(target: Any, key: str) -> Any:
 
 def _check_values(config: Mapping[str, Any]) -> None:
     """Types and ranges of the keys that belong to no object of their own."""
-    for name in ("data", "model", "optimizer", "trainer", "horizon", "batch", "batch_scaling", "callbacks", "logger"):
+    for name in (
+        "data",
+        "model",
+        "optimizer",
+        "trainer",
+        "horizon",
+        "batch",
+        "batch_scaling",
+        "callbacks",
+        "logger",
+        "find",
+    ):
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(name, "must be a group of keys", config.get(name))
+    Search.of(config["find"])
     seed, trainer, data = config["seed"], config["trainer"], config["data"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError("seed", "must be a whole number in [0, 4294967295]", seed)
@@ -372,6 +398,7 @@ def _check_keys(config: Config) -> None:
         "batch": _shipped("train.yaml")["batch"],
         "horizon": _shipped("train.yaml")["horizon"],
         "resume": _shipped("train.yaml")["resume"],
+        "find": _shipped("train.yaml")["find"],
     }
     for name in config:
         if name not in _top():

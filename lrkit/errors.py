@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["ConfigError", "did_you_mean"]
+__all__ = ["ConfigError", "SearchError", "did_you_mean"]
 
 _MANY = 24  # names that still make one readable line
 
@@ -37,6 +37,10 @@ class ConfigError(ValueError):
     def under(self, prefix: str) -> ConfigError:
         """The same error, seen from one level further up: ``gamma`` becomes ``schedule.gamma``."""
         return ConfigError(f"{prefix}.{self.key}" if self.key else prefix, self.must, self.received)
+
+
+class SearchError(RuntimeError):
+    """A search that came to nothing. Nobody wrote anything wrong: the command says why, and exits with code 1."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -52,6 +52,7 @@ class Plan:
     decay_curve: Curve | None = None
     base_weight_decay: float = 0.0
     plateau: Plateau | None = None
+    found: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
 
@@ -89,15 +90,17 @@ class Plan:
 
     def rate_line(self) -> str:
         """The sentence about the base rate: ``lr 0.4 = 0.1 x 4 (linear: batch 1024 / base 256)``."""
+        how = "" if self.found is None else f" (found: {self.found[0]:g}-{self.found[1]:g})"
         if self.scale.rule == "none":
-            return f"lr {self.base_lr:g}"
-        return f"lr {self.base():.6g} = {self.base_lr:g} x {self.scale}"
+            return f"lr {self.base_lr:g}{how}"
+        return f"lr {self.base():.6g} = {self.base_lr:g}{how} x {self.scale}"
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain containers: the config it came from, and what it resolved to."""
         return {
             "optimizer": self.optimizer,
             "base_lr": self.base_lr,
+            "found": None if self.found is None else list(self.found),
             "batch_scale": dataclasses.asdict(self.scale),
             "horizon": {
                 **{name: getattr(self.horizon, name) for name in ("steps", "steps_per_epoch", "batch_size")},
@@ -132,6 +135,7 @@ class Plan:
         return cls(
             optimizer=plain["optimizer"],
             base_lr=plain["base_lr"],
+            found=None if plain.get("found") is None else tuple(plain["found"]),
             scale=BatchScale(**plain["batch_scale"]),
             horizon=Horizon(**{name: horizon[name] for name in ("steps", "steps_per_epoch", "batch_size", "sources")}),
             curve=curve,
@@ -161,6 +165,7 @@ def resolve(
     groups: Sequence[GroupRate] = (GroupRate("default"),),
     warnings: Sequence[str] = (),
     allow_extreme_lr: bool = False,
+    found: tuple[float, float] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Resolve a run into its plan.
@@ -176,6 +181,7 @@ def resolve(
         plateau: reduce on plateau, on top of the curve.
         scale: the factor of the batch-size rule.
         groups: names and factors of the parameter groups.
+        found: the interval, where the base rate was found by a search.
 
     Raises:
         ConfigError: where the parts cannot mean what they say.
@@ -206,6 +212,7 @@ def resolve(
         decay_curve=driven.get("weight_decay"),
         base_weight_decay=weight_decay,
         plateau=plateau,
+        found=found,
         warnings=tuple(notes),
         config=config or {},
     )

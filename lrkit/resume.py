@@ -34,6 +34,7 @@ from lrkit.horizon import Horizon
 from lrkit.module import scheduler_of
 from lrkit.plan import Plan
 from lrkit.schedules import Schedule
+from lrkit.search import AUTO
 
 __all__ = ["POLICIES", "Memory", "Resumption", "Saved", "differences", "load"]
 
@@ -324,6 +325,9 @@ class Resumption:
         if saved is None:
             return dict(config)
         known = {**config, "monitor": saved.monitor or "auto"} if config["monitor"] == "auto" else {**config}
+        if known["optimizer"].get("lr") == AUTO:  # what was found before stands: a resume never searches again
+            known |= {"optimizer": {**known["optimizer"], "lr": saved.plan["base_lr"]}}
+            known |= {"find": {**known["find"], "interval": saved.plan.get("found")}}
         if self.policy not in ("restore", "cooldown"):
             return known
         old, trainer = saved.config, dict(config["trainer"])

@@ -15,9 +15,10 @@ from lrkit.plateau import Plateau, PlateauState
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from lrkit.found import Found
     from lrkit.plan import Plan
 
-__all__ = ["closing", "csv", "picture", "sketch", "text"]
+__all__ = ["answer", "closing", "csv", "picture", "sketch", "text"]
 
 FORMATS = ("text", "csv", "json", "png")
 
@@ -153,6 +154,14 @@ def closing(
     console.print(f"\n{ended + '; ' if ended else ''}{seconds:.1f} s; everything is in {_shown(folder)}")
     if tensorboard:
         console.print(f"curves: tensorboard --logdir {_shown(folder)}")
+
+
+def answer(folder: Path, found: Found) -> None:
+    """Print what a search found, where it is kept, and what to type."""
+    print(f"\n{found.sentence()}; {found.steps} steps in {found.seconds:.1f} s")
+    print(f"everything is in {_shown(folder)}")
+    if found.lr is not None:
+        print(found.flag)
 
 
 def _shown(folder: Path) -> str:

@@ -21,9 +21,12 @@ from lrkit import config as configs
 from lrkit import optim, show
 from lrkit.assembly import callbacks_of, data_of, exact_plan, hush_lightning, module_of, trainer_of, why_unfused
 from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.find import settled
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
+from lrkit.monitors import higher_is_better
 from lrkit.plan import Plan
 from lrkit.resume import Memory, Resumption
+from lrkit.search import AUTO
 
 __all__ = ["Run", "run"]
 
@@ -50,9 +53,13 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
 
     Raises:
         ConfigError: the config cannot mean what it says; nothing was trained.
+        SearchError: ``optimizer.lr=auto``, and no rate was found.
     """
     asked, resumption = config, Resumption.of(config, lambda: configs.shape(config, "cooldown"))
-    config = resumption.config(config)
+    config = settled(resumption.config(config), folder / "find", quiet=quiet)
+    if asked["optimizer"].get("lr") == AUTO:  # whoever joins, or goes on, is told what was found
+        lr = config["optimizer"]["lr"]
+        asked = {**asked, "optimizer": {**asked["optimizer"], "lr": lr}, "find": config["find"]}
     declared = configs.check(config)
     if declared is not None:
         resumption.plan(declared)
@@ -124,7 +131,7 @@ def _checkpoints(config: Mapping[str, Any], folder: Path) -> tuple[ModelCheckpoi
     if trainer.get("limit_val_batches") == 0:
         return None, last
     monitor = str(config["monitor"])
-    mode = "max" if any(word in monitor for word in ("acc", "f1", "auc")) else "min"
+    mode = "max" if higher_is_better(monitor) else "min"
     return ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **common), last
 
 

@@ -15,10 +15,11 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 
 #: Every file of lrkit, in its layer. A new file needs a place here.
 LAYERS = {
-    "plain": "errors durations horizon schedules curve families rules scaling plateau plan show compare",
+    "plain": "errors durations horizon schedules curve families rules scaling plateau plan monitors search suggest race"
+    " found show compare",
     "hydra": "overrides config",
     "torch": "groups optim muon scheduler batches models readers tensors",
-    "lightning": "data module assembly callbacks resume range_test train",
+    "lightning": "data module assembly callbacks resume trial find train",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
@@ -47,6 +48,7 @@ FORBIDDEN = {
 LAZILY = {
     "show": {"rich", "matplotlib", "numpy"},
     "compare": {"rich", "matplotlib", "numpy"},
+    "found": {"matplotlib"},
     "cli": HYDRA,
 }
 

@@ -1,0 +1,166 @@
+"""How good is a suggested learning rate? Regret of ``lrkit find`` and of its peers, over tasks, optimizers and seeds.
+
+    python benchmarks/find.py            all of it: about 40 minutes on two cores
+    python benchmarks/find.py --quick    one task, one optimizer, one seed
+
+For each cell (task x optimizer x seed):
+
+1. the truth: complete trainings, with the schedule that is used (warmup, then cosine), at 20 rates from 1e-5 to 10;
+   the best of them is chosen by its validation accuracy;
+2. what each method suggests, by its own defaults, and the optimizer steps that it took;
+3. a complete training at that rate: *regret* is the test accuracy of the best rate less the test accuracy there, in
+   points. It can be negative, for the best was chosen on other data than it is judged on.
+
+A method that gives no rate loses all of the accuracy. Nothing was tuned on these seeds: lrkit's constants were
+chosen on seeds 100 and 101.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+TASKS = {
+    "digits, MLP": ["data=digits", "model=mlp", "trainer.max_epochs=15"],
+    "MNIST-1D, MLP": ["data=mnist1d", "model=mlp", "trainer.max_epochs=20"],
+    "MNIST-1D, CNN": ["data=mnist1d", "model=cnn1d", "trainer.max_epochs=25"],
+    "text, transformer": [
+        "data=text", "model=char_transformer", "model.layers=2", "model.width=32", "data.context=32",
+        "data.batch_size=32", "data.train_samples=3200", "trainer.max_epochs=4",
+    ],
+}  # fmt: skip
+OPTIMIZERS = ("momentum", "adamw", "rmsprop", "lion")
+SEEDS = (1, 2, 3, 4)
+GRID = [10 ** (-5 + 6 * i / 19) for i in range(20)]
+SCHEDULE = ["warmup=linear", "schedule=cosine"]
+
+Cell = tuple[str, str, int]
+
+
+def measure(cell: Cell) -> dict[str, Any]:
+    """Everything about one cell."""
+    import torch
+
+    torch.set_num_threads(1)
+    from loop import train
+    from peers import PEERS
+
+    from lrkit import config as configs
+    from lrkit.assembly import data_of
+    from lrkit.find import find
+
+    task, optimizer, seed = cell
+
+    def config(lr: float) -> dict[str, Any]:
+        overrides = [*TASKS[task], *SCHEDULE, f"optimizer={optimizer}", f"optimizer.lr={lr!r}", f"seed={seed}"]
+        return configs.compose(overrides)
+
+    data = data_of(config(0.1))
+    data.setup()
+    steps = configs.plan(config(0.1)).horizon.steps
+
+    def outcome(lr: float) -> dict[str, float]:
+        done = train({**config(lr), "allow_extreme_lr": True}, data)
+        return {"lr": lr, "val": done.accuracy, "test": done.test_accuracy, "test_loss": done.test_loss}
+
+    grid = [outcome(lr) for lr in GRID]
+    suggested: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        found = find(config(0.1), Path(folder), quiet=True)
+    suggested["lrkit find"] = {"lr": found.lr, "steps": found.steps, "why": found.reason}
+    alone = found.reading.lr if found.reading else None
+    tested = sum(len(sweep.losses) for sweep in found.sweeps)
+    suggested["lrkit find.confirm=false"] = {"lr": alone, "steps": tested, "why": ""}
+    for name, peer in PEERS.items():
+        said = peer(config(0.1), data)
+        suggested[name] = {"lr": said.lr, "steps": said.steps, "why": said.why}
+    for said in suggested.values():
+        said["result"] = None if said["lr"] is None else outcome(said["lr"])
+    return {"cell": cell, "steps": steps, "grid": grid, "suggested": suggested}
+
+
+def rows(cells: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """The table: for each method the regret over all cells, and what it cost."""
+    yield "method", "median", "mean", "worst", "cells over 3", "median loss lost", "no rate", "steps of the grid"
+    for method in cells[0]["suggested"]:
+        regrets = sorted(regret(cell, method) for cell in cells)
+        losses = [more for cell in cells if (more := loss_regret(cell, method)) is not None]
+        shares = [cell["suggested"][method]["steps"] / (len(GRID) * cell["steps"]) for cell in cells]
+        nothing = sum(cell["suggested"][method]["lr"] is None for cell in cells)
+        lost = f"{median(losses):.3f}" if losses else "-"
+        yield (
+            method, f"{median(regrets):.1f}", f"{sum(regrets) / len(regrets):.1f}", f"{regrets[-1]:.1f}",
+            f"{sum(r > 3 for r in regrets)} of {len(regrets)}", lost, str(nothing),
+            f"{100 * median(shares):.1f} % (most {100 * max(shares):.1f} %)",
+        )  # fmt: skip
+
+
+def by_task(cells: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Median and worst regret of each method for each task and optimizer."""
+    methods = list(cells[0]["suggested"])
+    yield "task", "optimizer", "best rates", *methods
+    for task, optimizer in dict.fromkeys((cell["cell"][0], cell["cell"][1]) for cell in cells):
+        here = [cell for cell in cells if tuple(cell["cell"][:2]) == (task, optimizer)]
+        rates = [best(cell)["lr"] for cell in here]
+        values = [sorted(regret(cell, method) for cell in here) for method in methods]
+        told = [f"{median(each):.1f} / {each[-1]:.1f}" for each in values]
+        yield task, optimizer, f"{min(rates):.2g}-{max(rates):.2g}", *told
+
+
+def best(cell: dict[str, Any]) -> dict[str, float]:
+    """The outcome at the best rate of the grid, by validation."""
+    return max(cell["grid"], key=lambda outcome: outcome["val"])
+
+
+def regret(cell: dict[str, Any], method: str) -> float:
+    """Test accuracy lost, in points."""
+    result = cell["suggested"][method]["result"]
+    return 100 * (best(cell)["test"] - (result["test"] if result else 0.0))
+
+
+def loss_regret(cell: dict[str, Any], method: str) -> float | None:
+    """Test loss lost, in nats; None where no rate was given."""
+    result = cell["suggested"][method]["result"]
+    return None if result is None else result["test_loss"] - best(cell)["test_loss"]
+
+
+def markdown(table: Iterator[tuple[str, ...]]) -> str:
+    head, *body = table
+    lines = [head, tuple("---" for _ in head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one cell")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder for find.jsonl, find.md")
+    options = parser.parse_args()
+    cells: list[Cell] = list(product(TASKS, OPTIMIZERS, SEEDS))
+    cells.sort(key=lambda cell: (cell[2], -list(TASKS).index(cell[0])))  # the long ones of a seed first
+    cells = [("digits, MLP", "momentum", 1)] if options.quick else cells
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = []
+    with ProcessPoolExecutor(options.jobs) as pool, (options.out / "find.jsonl").open("w") as file:
+        for result in pool.map(measure, cells):
+            results.append(result)
+            print(json.dumps(result), file=file, flush=True)
+            told = {name: round(regret(result, name), 1) for name in result["suggested"]}
+            print(f"{len(results)} of {len(cells)}: {', '.join(map(str, result['cell']))}: {told}", file=sys.stderr)
+    apart = "Median / worst regret in points of test accuracy:"
+    text = f"{markdown(rows(results))}\n\n{apart}\n\n{markdown(by_task(results))}\n"
+    (options.out / "find.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

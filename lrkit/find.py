@@ -1,0 +1,213 @@
+"""Finding a learning rate: range tests on throw-away copies, what they say, and a race that confirms it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Trainer
+from torch import Tensor
+
+from lrkit import config as configs
+from lrkit import optim, trial
+from lrkit.assembly import data_of, hush_lightning, trainer_of
+from lrkit.curve import Curve
+from lrkit.errors import ConfigError, SearchError
+from lrkit.families import family
+from lrkit.found import Found, rounded
+from lrkit.plan import Plan
+from lrkit.race import Heat, race
+from lrkit.resume import Resumption
+from lrkit.schedules import RangeTest
+from lrkit.search import AUTO, Search
+from lrkit.suggest import Sweep, diverged, read
+
+__all__ = ["find", "settled"]
+
+Say = Callable[[str], None]
+
+
+def find(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Found:
+    """Find the base learning rate for a config.
+
+    Nothing of a later run is touched: each training here is a trial on a copy of its own (see ``lrkit.trial``), and
+    a run seeds everything anew. Where the trainer has several processes, all of them take part and agree.
+
+    Args:
+        config: what ``lrkit.config.compose`` returned; its ``optimizer.lr`` does not matter.
+        folder: where ``find.json``, ``find.csv``, ``find.png`` and the picture for TensorBoard go; it exists.
+        quiet: print nothing.
+
+    Raises:
+        ConfigError: the config cannot mean what it says.
+    """
+    search = Search.of(config["find"])
+    say: Say = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
+    target = str(config["optimizer"]["_target_"])
+    configs.check(config)
+    optim.check(target, {k: v for k, v in config["optimizer"].items() if k not in ("_target_", "lr")})
+    if config["schedule"].get("_target_") == f"{RangeTest.__module__}.{RangeTest.__name__}":
+        raise ConfigError("schedule", "must be the one to train with: to look for its rate is a range test already")
+    known = family(target)
+    if known is not None and known.kind == "lr_free":
+        name = target.rpartition(".")[2]
+        found = Found(1.0, reason=f"{name} finds the learning rate itself, and optimizer.lr multiplies it")
+        found.save(folder, config)
+        return found
+    hush_lightning()
+    trainer = trainer_of(trial.options_of(config))
+    world = trainer.world_size
+    if world > 1 and not _launched(trainer):
+        return _in_processes(config, folder, world, quiet)
+    found = _search(config, search, say)
+    if trainer.is_global_zero:
+        for line in found.save(folder, config):
+            say(f"note: {line}")
+    return found
+
+
+def settled(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> dict[str, Any]:
+    """The config with a number in place of ``optimizer.lr=auto``, found now and left in ``folder``.
+
+    Raises:
+        SearchError: there is no suggestion.
+    """
+    if config["optimizer"].get("lr") != AUTO:
+        return dict(config)
+    folder.mkdir(exist_ok=True)
+    found = find(config, folder, quiet=quiet)
+    if found.lr is None:
+        raise SearchError(f"optimizer.lr=auto found {found.sentence()}; what was measured is in {folder}")
+    if not quiet:
+        print(found.sentence() + "\n", flush=True)
+    interval = None if found.low is None else [found.low, found.high]
+    return {
+        **config,
+        "optimizer": {**config["optimizer"], "lr": found.lr},
+        "find": {**config["find"], "interval": interval},
+    }
+
+
+def _search(config: Mapping[str, Any], search: Search, say: Say) -> Found:
+    begun = time.perf_counter()
+    # Any number will do: what each trial trains at is said by the plan that it follows.
+    config = {**config, "optimizer": {**config["optimizer"], "lr": 1.0}, "allow_extreme_lr": True}
+    weights, data = _weights(config), data_of(config)
+    sweeps, steps, full = [], 0, None
+    for repeat in range(search.repeats):
+        seeded = _with_seed(config, config["seed"] + repeat)
+        test = trial.run(
+            seeded, data if repeat == 0 else data_of(seeded), lambda plan: _rising(plan, search), weights=weights,
+            stop=lambda losses: "it diverged" if diverged(losses) else "", probe=search.loss == "val",
+        )  # fmt: skip
+        full, steps = test.full, steps + len(test.losses)
+        losses = test.validated if search.loss == "val" else test.losses
+        kept = [(lr, loss) for lr, loss in zip(test.rates, losses, strict=False) if math.isfinite(loss)]
+        sweeps.append(Sweep([lr for lr, _ in kept], [loss for _, loss in kept], test.ended))
+        last = kept[-1][0] if kept else search.start
+        say(f"range test {repeat + 1} of {search.repeats}: {len(test.losses)} steps; {test.ended}, at lr {last:.3g}")
+    assert full is not None
+    reading = read(sweeps)
+    lr, low, high, reason = reading.lr, reading.low, reading.high, reading.reason
+    heats: tuple[Heat, ...] = ()
+    confirm = search.confirm and lr is not None
+    if confirm:
+        assert reading.minimum is not None
+        run_steps = full.horizon.steps
+
+        def train(rate: float, length: int) -> float:
+            nonlocal steps
+            raced = trial.run(config, data, lambda plan: _compressed(plan, rate, length), weights=weights, score=True)
+            steps += len(raced.losses)
+            say(f"  lr {rate:<10.4g} {length} steps: {_told(raced.score)}")
+            return raced.score
+
+        said = ", ".join(f"{name} {estimate:.2g}" for name, estimate in reading.estimates.items())
+        say(f"the curve says: {said}\nrace: the run's {run_steps or 'endless'} steps, compressed")
+        verdict = race(train, reading.minimum, run_steps)
+        lr, low, high, reason, heats = verdict.lr, verdict.low, verdict.high, verdict.reason, verdict.heats
+    seconds = round(time.perf_counter() - begun, 3)
+    if lr is None or low is None or high is None:
+        return Found(None, None, None, reason, False, steps, seconds, sweeps, reading, heats)
+    lr, low, high = rounded(lr), rounded(low), rounded(high)
+    return Found(lr, min(low, lr), max(high, lr), "", confirm, steps, seconds, sweeps, reading, heats)
+
+
+def _rising(full: Plan, search: Search) -> tuple[Plan, int]:
+    """The plan of a range test: the rate alone rises, with every group in its proportion."""
+    steps = search.length(full.horizon.steps)
+    horizon = dataclasses.replace(full.horizon, steps=steps)
+    curve = Curve.build(search.schedule(), horizon)
+    plain = {"momentum": None, "decay_curve": None, "plateau": None}
+    return dataclasses.replace(full, base_lr=search.end, curve=curve, horizon=horizon, **plain), steps  # type: ignore[arg-type]
+
+
+def _compressed(full: Plan, rate: float, steps: int) -> tuple[Plan, int]:
+    """The plan of the run at another base rate, all its curves run through in ``steps`` steps."""
+    horizon = dataclasses.replace(full.horizon, steps=steps)
+    beside = {
+        name: None if curve is None else curve.within(steps)
+        for name, curve in (("momentum", full.momentum), ("decay_curve", full.decay_curve))
+    }
+    curve = full.curve.within(steps)
+    return dataclasses.replace(full, base_lr=rate, curve=curve, horizon=horizon, plateau=None, **beside), steps  # type: ignore[arg-type]
+
+
+def _weights(config: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
+    """The weights to begin with, where the run begins with those of a checkpoint."""
+    resumption = Resumption.of(config, lambda: None)
+    if resumption.saved is None:
+        return None
+    if resumption.policy != "restart":
+        raise ConfigError(
+            "resume.policy", "must be restart to look for a rate: else the run has one", resumption.policy
+        )
+    weights: Mapping[str, Tensor] = resumption.saved.content["state_dict"]
+    return weights
+
+
+def _with_seed(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The config with another seed, for the order of the data too where that goes by the same one."""
+    data = config["data"]
+    follows = data.get("seed") == config["seed"]
+    return {**config, "seed": seed % 2**32, "data": {**data, "seed": seed % 2**32} if follows else data}
+
+
+def _told(score: float) -> str:
+    return f"{score:.4g}" if math.isfinite(score) else "diverged"
+
+
+def _launched(trainer: Trainer) -> bool:
+    """Whether somebody else (torchrun, a cluster) has started all processes of this trainer."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return environment is not None and bool(environment.creates_processes_externally)
+
+
+def _in_processes(config: Mapping[str, Any], folder: Path, world: int, quiet: bool) -> Found:
+    """Search with a process for each device, all started before the first trial and ended after the last."""
+    trainer = config["trainer"]
+    if (trainer.get("num_nodes") or 1) > 1:
+        raise ConfigError("trainer.num_nodes", "must be 1 here, or start the processes by torchrun or srun", world)
+    for word in ("spawn", "fork", "notebook"):
+        if word in str(trainer.get("strategy")):
+            raise ConfigError("trainer.strategy", "must not start processes by itself in a search: use ddp", word)
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(config, file, default=str)
+        file.flush()
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world), "-m", "lrkit"]
+        command = [sys.executable, *launcher, "search", str(folder), file.name, *(["quiet"] if quiet else [])]
+        paths = [os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
+        code = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}).returncode
+    result = folder / "find.json"
+    if code or not result.is_file():
+        raise SearchError(f"the search on {world} processes ended with exit code {code}")
+    return Found.from_json(json.loads(result.read_text()))

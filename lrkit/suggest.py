@@ -1,0 +1,222 @@
+"""What a range test's curve says: several estimators side by side, one suggestion, or the reason why there is none.
+
+A range test raises the learning rate step by step; its curve is the training loss over the rate. All of this looks at
+it over the *logarithm* of the rate: a step from 1e-4 to 1e-3 counts as much as one from 1e-2 to 1e-1. (Lightning's
+tuner differentiates by the rate itself, which makes a little noise at small rates look steep.)
+
+    steepest    where the smoothed loss falls fastest           (Howard and Gugger 2018, fastai's ``steep``)
+    valley      the middle of its longest way down              (ESRI 2020, fastai's ``valley``)
+    minimum     a tenth of the rate of its minimum              (fastai's ``minimum``)
+    slide       the largest rate at which it still falls        (Novosad 2020, fastai's ``slide``)
+
+Repeats of the test, with other initial weights and another order of the data, are averaged point by point, and read
+one by one for the interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+from typing import NamedTuple
+
+__all__ = ["Reading", "Sweep", "diverged", "read", "smooth"]
+
+#: A fall counts if it is this many times the noise of the smoothed curve, and this share of the loss.
+CLEAR, VISIBLE = 6.0, 0.005
+#: Decades within which the weights of the smoothing halve.
+HALF = 0.175
+#: Losses at the beginning of a curve that say where it starts.
+FIRST = 10
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One range test: the rates, rising, the loss at each, and why it ended."""
+
+    rates: Sequence[float]
+    losses: Sequence[float]
+    ended: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the curves say.
+
+    Args:
+        lr: the suggestion, halfway in decades between the steepest fall and half the rate of the minimum; None where
+            there is none.
+        low, high: between the lowest and the highest that an estimator said, over all repeats.
+        minimum: the rate at which the smoothed loss is lowest: where a confirmation begins to look.
+        reason: why there is no suggestion; else empty.
+        estimates: what each estimator says of the averaged curve.
+        rates, losses: the averaged curve, smoothed.
+    """
+
+    lr: float | None
+    low: float | None = None
+    high: float | None = None
+    minimum: float | None = None
+    reason: str = ""
+    estimates: Mapping[str, float] = field(default_factory=dict)
+    rates: Sequence[float] = ()
+    losses: Sequence[float] = ()
+
+
+class _Point(NamedTuple):
+    """A point of the smoothed curve: its value, its slope per decade, its standard error for losses with error 1."""
+
+    value: float
+    slope: float
+    error: float
+
+
+def smooth(rates: Sequence[float], losses: Sequence[float]) -> list[float]:
+    """Smoothed losses: at each rate the line through its neighbours, whose weights halve with the distance.
+
+        w[i,j] = 2 ** -(|log10 rate[i] - log10 rate[j]| / HALF)
+
+    An exponential moving average that looks both ways does not lag behind the curve; dividing by the sum of the
+    weights is its bias correction, and a line in place of a mean does not bend the ends.
+    """
+    return [point.value for point in _smoothed(rates, losses)]
+
+
+def _smoothed(rates: Sequence[float], losses: Sequence[float]) -> list[_Point]:
+    logs = [math.log10(rate) for rate in rates]
+    return [_line(logs, losses, at) for at in logs]
+
+
+def _line(logs: Sequence[float], losses: Sequence[float], at: float) -> _Point:
+    weights = [2.0 ** -(abs(x - at) / HALF) for x in logs]
+    total = sum(weights)
+    weights = [w / total for w in weights]
+    centre = sum(w * x for w, x in zip(weights, logs, strict=True))
+    spread = sum(w * (x - centre) ** 2 for w, x in zip(weights, logs, strict=True))
+    # What each loss counts for in the slope, and in the value: both are sums over the losses.
+    tilts = [w * (x - centre) / spread for w, x in zip(weights, logs, strict=True)]
+    counts = [w + (at - centre) * tilt for w, tilt in zip(weights, tilts, strict=True)]
+    value = sum(c * y for c, y in zip(counts, losses, strict=True))
+    slope = sum(t * y for t, y in zip(tilts, losses, strict=True))
+    return _Point(value, slope, math.sqrt(sum(c * c for c in counts)))
+
+
+def noise(losses: Sequence[float]) -> float:
+    """The standard deviation of a single loss around the curve, from the differences of neighbours.
+
+    The median of their size, so that a cliff does not count: ``1.4826 * median |d| / sqrt(2)``.
+    """
+    steps = [abs(b - a) for a, b in pairwise(losses)]
+    return 1.4826 * median(steps) / math.sqrt(2.0) if steps else 0.0
+
+
+def diverged(losses: Sequence[float]) -> bool:
+    """Whether a range test can stop: the loss is as far above its first values as it had fallen below them.
+
+    By an exponential moving average with bias correction, so that one bad batch does not end it; and only if that is
+    clear against the noise, which on a flat curve is all there is.
+    """
+    if len(losses) < 2 * FIRST:
+        return False
+    kept, average, best = 0.7, 0.0, math.inf
+    for i, loss in enumerate(losses, start=1):
+        average = kept * average + (1.0 - kept) * loss
+        corrected = average / (1.0 - kept**i)
+        best = min(best, corrected) if i >= FIRST else best
+    start = sum(losses[:FIRST]) / FIRST
+    wobble = noise(losses) * math.sqrt((1.0 - kept) / (1.0 + kept))
+    return corrected - start > max(start - best, 8.0 * wobble, 0.05 * abs(start))
+
+
+def read(sweeps: Sequence[Sweep]) -> Reading:
+    """Read the repeats of a range test.
+
+    There is no suggestion, and a reason instead, where the curve is flat, never falls, falls by less than its noise,
+    or was still falling (or fell from the first step) at an edge of the range.
+
+    >>> rates = [10.0 ** (-6 + i / 12) for i in range(72)]
+    >>> curve = [2.3 - 1.5 / (1 + (0.01 / rate) ** 3) + (rate / 0.5) ** 4 for rate in rates]
+    >>> 0.002 < read([Sweep(rates, curve)]).lr < 0.05
+    True
+    >>> read([Sweep(rates, [2.3] * 72)]).reason
+    'the loss is flat: no rate from 1e-06 to 0.825 changes it'
+    """
+    count = min(len(sweep.losses) for sweep in sweeps)
+    rates = list(sweeps[0].rates[:count])
+    if count < 2 * FIRST:
+        why = f"the test ended after {count} steps ({sweeps[0].ended or 'too few'}): begin lower, at find.start"
+        return Reading(None, reason=why)
+    mean = [sum(sweep.losses[i] for sweep in sweeps) / len(sweeps) for i in range(count)]
+    points = _smoothed(rates, mean)
+    curve, lowest = [point.value for point in points], _lowest(points)
+    if reason := _silent(rates, mean, points, any(diverged(sweep.losses) for sweep in sweeps)):
+        return Reading(None, reason=reason, minimum=rates[lowest], rates=rates, losses=curve)
+    estimates = _estimates(rates, points)
+    apart = [*estimates.values()]
+    for sweep in sweeps:
+        own = _smoothed(rates, sweep.losses[:count])
+        if not _silent(rates, sweep.losses[:count], own, True):
+            apart += _estimates(rates, own).values()
+    lr = math.sqrt(estimates["steepest"] * rates[lowest] / 2.0)
+    return Reading(lr, min(lr, *apart), max(lr, *apart), rates[lowest], "", estimates, rates, curve)
+
+
+def _silent(rates: Sequence[float], losses: Sequence[float], points: Sequence[_Point], ended: bool) -> str:
+    """Why a curve says nothing; an empty string where it does."""
+    lowest, single = _lowest(points), noise(losses)
+    start = sum(losses[:FIRST]) / FIRST
+    fall, rise = start - points[lowest].value, max(losses[-FIRST:]) - start
+    doubt = single * math.hypot(points[lowest].error, 1 / math.sqrt(FIRST))
+    least, between = max(CLEAR * doubt, VISIBLE * abs(start)), f"from {rates[0]:.3g} to {rates[-1]:.3g}"
+    if fall < least:
+        if rise > max(CLEAR * single, VISIBLE * abs(start)) and rise > 2.0 * fall:
+            return f"the loss never improves, it only rises: no rate {between} lowers it"
+        if CLEAR * doubt > VISIBLE * abs(start):
+            small = f"the noise, {single:.3g} a step, is larger than the fall, {max(fall, 0.0):.3g}"
+            return f"{small}: more find.repeats, or a larger batch"
+        return f"the loss is flat: no rate {between} changes it"
+    # Compared a few points apart, for a single slope at an end is mostly noise.
+    few = max(3, len(losses) // 16)
+    first, then = sum(losses[:few]) / few, sum(losses[few : 2 * few]) / few
+    if first - then > max(0.2 * fall, CLEAR * single / math.sqrt(few)):
+        return f"the loss fell from the first step, at {rates[0]:.3g}: set a lower find.start"
+    before, last = points[-few].value, points[-1].value
+    if not ended and lowest >= len(points) - 2 and before - last > 0.1 * fall:
+        return f"the loss was still falling at the end of the range, {rates[-1]:.3g}: set a higher find.end"
+    return ""
+
+
+def _lowest(points: Sequence[_Point]) -> int:
+    return min(range(len(points)), key=lambda i: points[i].value)
+
+
+def _estimates(rates: Sequence[float], points: Sequence[_Point]) -> dict[str, float]:
+    """What each estimator says of one curve."""
+    lowest = _lowest(points)
+    steepest = min(range(lowest + 1), key=lambda i: points[i].slope)
+    # From the minimum down to where the curve still falls half as fast as it ever does.
+    slide = next(i for i in range(lowest, steepest - 1, -1) if points[i].slope <= 0.5 * points[steepest].slope)
+    return {
+        "steepest": rates[steepest],
+        "valley": rates[_valley([point.value for point in points], lowest)],
+        "minimum": rates[lowest] / 10.0,
+        "slide": rates[slide],
+    }
+
+
+def _valley(curve: Sequence[float], lowest: int) -> int:
+    """The middle of the longest decreasing subsequence, once the fall has begun: a tenth of it is done."""
+    level = curve[0] - 0.1 * (curve[0] - curve[lowest])
+    begin = next((i for i in range(lowest) if max(curve[i : lowest + 1]) <= level), lowest)
+    down = curve[begin:]
+    length, before = [1] * len(down), list(range(len(down)))
+    for i in range(len(down)):
+        for j in range(i):
+            if down[i] < down[j] and length[j] + 1 > length[i]:
+                length[i], before[i] = length[j] + 1, j
+    end = first = max(range(len(down)), key=length.__getitem__)
+    while before[first] != first:
+        first = before[first]
+    return begin + (first + end) // 2

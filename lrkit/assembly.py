@@ -53,7 +53,8 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
 def counted_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[str] = ()) -> Plan:
     """The plan of ``config`` by what the trainer, its own or another's, found: batches, devices, accumulation."""
     try:
-        trainer.estimated_stepping_batches  # noqa: B018  # loads the data
+        if trainer.train_dataloader is None:
+            trainer.fit_loop.setup_data()
     except MisconfigurationException as error:
         raise _refused(error, config["trainer"]) from error
     batches = trainer.num_training_batches

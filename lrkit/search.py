@@ -21,7 +21,7 @@ class Search:
 
     Args:
         start, end: the base rates between which the range test rises, > 0.
-        steps: optimizer steps of one range test; None: 100, or a sixth of the run where that is less.
+        steps: optimizer steps of one range test; None: 100, or a sixth of the run where that is less, but 60 at least.
         repeats: range tests, each with a seed of its own.
         shape: ``exponential``, as many steps in every decade, or ``linear``.
         loss: ``train``, or ``val``: validate after each step, which takes longer and also sees overfitting.
@@ -76,12 +76,12 @@ class Search:
     def length(self, steps: int | None) -> int:
         """The optimizer steps of one range test, for a run of ``steps``.
 
-        >>> Search().length(10_000), Search().length(450), Search().length(None), Search(steps=200).length(450)
-        (100, 75, 100, 200)
+        >>> Search().length(10_000), Search().length(450), Search().length(90), Search(steps=200).length(450)
+        (100, 75, 60, 200)
         """
         if self.steps is not None:
             return self.steps
-        return 100 if steps is None else max(self.least, min(100, steps // 6))
+        return 100 if steps is None else max(60, min(100, steps // 6))
 
 
 def _whole(value: Any) -> bool:

@@ -172,7 +172,7 @@ def _silent(rates: Sequence[float], losses: Sequence[float], points: Sequence[_P
     least, between = max(CLEAR * doubt, VISIBLE * abs(start)), f"from {rates[0]:.3g} to {rates[-1]:.3g}"
     if fall < least:
         if rise > max(CLEAR * single, VISIBLE * abs(start)) and rise > 2.0 * fall:
-            return f"the loss never improves, it only rises: no rate {between} lowers it"
+            return f"the loss never improves, it only rises: no rate {between} lowers it in so few steps"
         if CLEAR * doubt > VISIBLE * abs(start):
             small = f"the noise, {single:.3g} a step, is larger than the fall, {max(fall, 0.0):.3g}"
             return f"{small}: more find.repeats, or a larger batch"

@@ -134,9 +134,9 @@ def run(
             raise
         except (ValueError, ArithmeticError) as error:
             # Some modules check their numbers themselves, and raise.
-            if watch.trial is None or isinstance(error, ConfigError) or _finite(module):
+            if watch.trial is None or isinstance(error, ConfigError) or not _burst(module):
                 raise
-            watch.trial.ended = "the weights were not finite"
+            watch.trial.ended = "the weights had burst"
         trial = watch.trial
         assert trial is not None
         if score and _sound(trial):
@@ -231,6 +231,8 @@ def _score(
     config: Mapping[str, Any], trainer: Trainer, module: LightningModule, data: LightningDataModule, trial: Trial
 ) -> float:
     """The monitored metric, so that lower is better."""
+    if type(module).validation_step is LightningModule.validation_step:
+        return _tail(trial.losses)
     limit = config["trainer"].get("limit_val_batches")
     trainer.limit_val_batches = 1.0 if limit is None else limit
     try:
@@ -256,8 +258,9 @@ def _sound(trial: Trial) -> bool:
     return trial.ended == _TO_THE_END and all(map(math.isfinite, trial.losses))
 
 
-def _finite(module: LightningModule) -> bool:
-    return all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
+def _burst(module: LightningModule) -> bool:
+    """Whether weights are not finite, or larger than those of any network that learns."""
+    return not all(bool((parameter.abs() < 1e6).all()) for parameter in module.parameters())
 
 
 def _tail(losses: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrkit.race import BUDGET, Heat, Verdict, lengths, race
+from lrkit.race import BUDGET, CAUTION, Heat, Verdict, lengths, race
 
 Train = Callable[[float, int], float]
 
@@ -34,7 +34,7 @@ def test_two_heats_around_the_minimum() -> None:
     verdict, trained = raced(bowl(0.01), 0.01)
     assert [lr / 0.01 for lr, steps in trained if steps == 100] == [0.25, 0.5, 1, 2, 4, 8]
     assert [lr / 0.01 for lr, steps in trained if steps == 400] == [0.5, 1, 2]
-    assert verdict.lr == pytest.approx(0.01)
+    assert verdict.lr == pytest.approx(0.01 * CAUTION)
 
 
 @pytest.mark.parametrize("best", [0.0003, 0.002, 0.01, 0.05, 0.3])
@@ -72,9 +72,9 @@ def test_what_makes_no_difference_has_no_answer() -> None:
 def test_the_drift_from_heat_to_heat_is_continued() -> None:
     """The best rate falls by a factor of 2 while the length grows by 4: half of that is expected once more."""
     verdict, _ = raced(lambda lr, steps: math.log2(lr / (0.02 if steps == 100 else 0.01)) ** 2, 0.01)
-    assert verdict.lr == pytest.approx(0.01 / math.sqrt(2.0), rel=1e-6)
+    assert verdict.lr == pytest.approx(CAUTION * 0.01 / math.sqrt(2.0), rel=1e-6)
     grown, _ = raced(lambda lr, steps: math.log2(lr / (0.01 if steps == 100 else 0.02)) ** 2, 0.01)
-    assert grown.lr == pytest.approx(0.02 * math.sqrt(2.0), rel=1e-6)
+    assert grown.lr == pytest.approx(CAUTION * 0.02 * math.sqrt(2.0), rel=1e-6)
 
 
 def test_the_vertex_leans_to_the_better_neighbour_and_away_from_a_cliff() -> None:

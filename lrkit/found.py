@@ -135,8 +135,7 @@ class Found:
         marks = zip(reading.estimates.items(), "ovsD", strict=False)
         for (name, lr), marker in marks:
             at = min(range(len(reading.rates)), key=lambda i: abs(math.log(reading.rates[i] / lr)))
-            label = f"{'minimum/10' if name == 'minimum' else name} {lr:.2g}"
-            ax.plot([lr], [reading.losses[at]], marker, color="C1", ms=5, label=label)
+            ax.plot([lr], [reading.losses[at]], marker, color="C1", ms=5, label=f"{name} {lr:.2g}")
         finite = [loss for loss in reading.losses if math.isfinite(loss)]
         if finite:  # the cliff would make everything else flat
             low, start = min(finite), finite[0]

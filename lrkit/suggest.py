@@ -6,7 +6,7 @@ tuner differentiates by the rate itself, which makes a little noise at small rat
 
     steepest    where the smoothed loss falls fastest           (Howard and Gugger 2018, fastai's ``steep``)
     valley      the middle of its longest way down              (ESRI 2020, fastai's ``valley``)
-    minimum     a tenth of the rate of its minimum              (fastai's ``minimum``)
+    minimum/10  a tenth of the rate of its minimum              (fastai's ``minimum``)
     slide       the largest rate at which it still falls        (Novosad 2020, fastai's ``slide``)
 
 Repeats of the test, with other initial weights and another order of the data, are averaged point by point, and read
@@ -141,7 +141,7 @@ def read(sweeps: Sequence[Sweep]) -> Reading:
     >>> 0.002 < read([Sweep(rates, curve)]).lr < 0.05
     True
     >>> read([Sweep(rates, [2.3] * 72)]).reason
-    'the loss is flat: no rate from 1e-06 to 0.825 changes it'
+    'the loss is flat, no rate from 1e-06 to 0.825 changes it: try a higher find.end'
     """
     count = min(len(sweep.losses) for sweep in sweeps)
     rates = list(sweeps[0].rates[:count])
@@ -174,9 +174,9 @@ def _silent(rates: Sequence[float], losses: Sequence[float], points: Sequence[_P
         if rise > max(CLEAR * single, VISIBLE * abs(start)) and rise > 2.0 * fall:
             return f"the loss never improves, it only rises: no rate {between} lowers it in so few steps"
         if CLEAR * doubt > VISIBLE * abs(start):
-            small = f"the noise, {single:.3g} a step, is larger than the fall, {max(fall, 0.0):.3g}"
-            return f"{small}: more find.repeats, or a larger batch"
-        return f"the loss is flat: no rate {between} changes it"
+            beyond = f"moves the loss beyond its noise ({single:.3g} a step, a fall of {max(fall, 0.0):.3g})"
+            return f"no rate {between} {beyond}: try a higher find.end, or more find.repeats"
+        return f"the loss is flat, no rate {between} changes it: try a higher find.end"
     # Compared a few points apart, for a single slope at an end is mostly noise.
     few = max(3, len(losses) // 16)
     first, then = sum(losses[:few]) / few, sum(losses[few : 2 * few]) / few
@@ -201,7 +201,7 @@ def _estimates(rates: Sequence[float], points: Sequence[_Point]) -> dict[str, fl
     return {
         "steepest": rates[steepest],
         "valley": rates[_valley([point.value for point in points], lowest)],
-        "minimum": rates[lowest] / 10.0,
+        "minimum/10": rates[lowest] / 10.0,
         "slide": rates[slide],
     }
 

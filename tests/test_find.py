@@ -85,7 +85,7 @@ def test_without_confirmation_it_is_quicker_and_says_so(tmp_path: Path) -> None:
 def test_a_range_without_an_answer(tmp_path: Path) -> None:
     answer = found(tmp_path, "find.start=1e-8", "find.end=1e-6")
     assert answer.lr is None and answer.heats == ()
-    assert answer.sentence().startswith("no suggestion: the")
+    assert answer.sentence().startswith("no suggestion: no rate")
 
 
 def test_a_rate_free_optimizer_needs_no_search(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_the_last_line_is_what_to_type(
     assert {"find.json", "find.csv", "find.png"} < {path.name for path in folder.iterdir()}
     assert lines[-1] == f"optimizer.lr={json.loads((folder / 'find.json').read_text())['lr']:g}"
     assert cli.main(["find", *brief("find.start=1e-8", "find.end=1e-6")]) == 1
-    assert "no suggestion: the" in capsys.readouterr().out
+    assert "no suggestion: no rate" in capsys.readouterr().out
 
 
 # --- optimizer.lr=auto ----------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_auto_is_in_the_plan_and_a_resume_does_not_search_again(tmp_path: Path) 
 
 def test_auto_without_an_answer_trains_nothing(tmp_path: Path) -> None:
     config = compose(brief("optimizer.lr=auto", "find.start=1e-8", "find.end=1e-6"))
-    with pytest.raises(SearchError, match=r"optimizer\.lr=auto found no suggestion: the"):
+    with pytest.raises(SearchError, match=r"optimizer\.lr=auto found no suggestion: no rate"):
         run(config, tmp_path, quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == ["find"]
 

@@ -113,10 +113,10 @@ def test_the_unit_of_the_loss_does_not_matter(factor: float) -> None:
 def test_the_estimators_and_the_interval() -> None:
     curves, knee = sweeps("knee", 0.0, 5)
     reading = read(curves)
-    assert list(reading.estimates) == ["steepest", "valley", "minimum", "slide"]
+    assert list(reading.estimates) == ["steepest", "valley", "minimum/10", "slide"]
     assert reading.estimates["steepest"] == pytest.approx(knee, rel=0.6)
     assert reading.minimum is not None and reading.low is not None and reading.high is not None
-    assert reading.estimates["minimum"] == pytest.approx(reading.minimum / 10)
+    assert reading.estimates["minimum/10"] == pytest.approx(reading.minimum / 10)
     assert reading.low <= min(reading.estimates.values()) <= max(reading.estimates.values()) <= reading.high
     assert reading.lr == pytest.approx(math.sqrt(reading.estimates["steepest"] * reading.minimum / 2))
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import traceback
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +23,7 @@ HELP = """\
 lrkit: declarative learning rates for PyTorch Lightning
 
   lrkit train [overrides]    train; -m sweeps: lrkit train -m schedule=step,cosine
-  lrkit find  [overrides]    the learning rate to train with: a range test, confirmed by short trainings
+  lrkit find  [overrides]    the rate to train with: a range test, confirmed by short trainings
   lrkit show  [overrides]    the plan and its curve, without data or torch; format=text|csv|json|png
 
 An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr=0.05
@@ -58,21 +58,29 @@ def main(argv: Sequence[str]) -> int:
     if argv[0] == "--version":
         print(metadata.version("lrkit"))
         return OK
-    command, rest = argv[0], list(argv[1:])
     if os.getcwd() not in sys.path:  # models and data of the user's own, as `python -m` would find them
         sys.path.append(os.getcwd())
+    return _told(lambda: _command(argv[0], list(argv[1:])))
+
+
+def _command(command: str, rest: list[str]) -> int:
+    if command == "show":
+        return _show(rest)
+    if command == "train":
+        return _train(rest)
+    if command == "find":
+        return _find(rest)
+    if command == "search":  # one of the processes that a running `lrkit find` started, one a device
+        return _search(Path(rest[0]), Path(rest[1]), quiet=bool(rest[2:]))
+    if command == "join":  # a process that a running `lrkit train` started for one more device
+        return _join(Path(rest[0]), Path(rest[1]))
+    raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")
+
+
+def _told(run: Callable[[], int]) -> int:
+    """What ``run`` returns; an error of ours is told in one line, and becomes an exit code."""
     try:
-        if command == "show":
-            return _show(rest)
-        if command == "train":
-            return _train(rest)
-        if command == "find":
-            return _find(rest)
-        if command == "search":  # one of the processes that a running `lrkit find` started, one a device
-            return _search(Path(rest[0]), Path(rest[1]), quiet=bool(rest[2:]))
-        if command == "join":  # a process that a running `lrkit train` started for one more device
-            return _join(Path(rest[0]), Path(rest[1]))
-        raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")
+        return run()
     except ConfigError as error:
         if error.details:
             print(error.details, file=sys.stderr)

@@ -1,0 +1,151 @@
+"""Processes for the jobs of a sweep: one each, so that none sees another's random numbers, logs, memory or crash.
+
+Loading torch takes longer than many a training. So on Linux a server process loads everything once, and each job is
+forked from it, fresh (``multiprocessing``'s forkserver); elsewhere each job loads what it needs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Outcome", "Slots", "run_all", "slots"]
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many jobs run at a time, and what each gets.
+
+    Args:
+        count: jobs at a time.
+        threads: of each job; None leaves it at torch's own number.
+        devices: for each slot the value of ``CUDA_VISIBLE_DEVICES``; empty where jobs have no device of their own.
+    """
+
+    count: int
+    threads: int | None = None
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the process of a job ended.
+
+    Args:
+        code: its exit code; the negative number of the signal that ended it.
+        seconds: how long it took.
+    """
+
+    code: int
+    seconds: float
+
+
+def slots(jobs: int | str, per_job: int, accelerator: str) -> Slots:
+    """Share out the machine.
+
+    Args:
+        jobs: at a time; ``auto``: one for each set of GPUs that a job takes, else one for each core, four at most.
+        per_job: devices of a job.
+        accelerator: as the trainer is told.
+
+    >>> slots(2, 1, "cpu").count
+    2
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpus = _gpus() if accelerator in ("auto", "gpu", "cuda") else []
+    if gpus:
+        sets = [",".join(gpus[i : i + per_job]) for i in range(0, len(gpus) - per_job + 1, per_job)] or [",".join(gpus)]
+        count = len(sets) if jobs == "auto" else int(jobs)
+        return Slots(count, max(1, cores // count), tuple(sets[i % len(sets)] for i in range(count)))
+    count = max(1, min(4, cores // per_job)) if jobs == "auto" else int(jobs)
+    return Slots(count, max(1, cores // count))
+
+
+def _gpus() -> list[str]:
+    """The GPUs of this machine that may be used. Asked of the driver, for torch would be loaded for it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
+    return [str(i) for i, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
+
+
+def run_all(
+    work: Callable[..., int],
+    arguments: Sequence[tuple[Any, ...]],
+    logs: Sequence[Path],
+    share: Slots,
+    *,
+    begun: Callable[[int], None],
+    ended: Callable[[int, Outcome], bool],
+) -> None:
+    """Run ``work`` once for each of ``arguments``, several at a time, each in a process of its own.
+
+    Args:
+        work: a function at the top of a module; what it returns is the exit code.
+        arguments: for each job.
+        logs: where each job's output goes.
+        share: how many at a time.
+        begun: told that a job begins.
+        ended: told how a job ended; whether more are to be started.
+
+    On Ctrl-C the running jobs, which get it too, are waited for; then it is raised.
+    """
+    kind = "forkserver" if sys.platform == "linux" else "spawn"
+    context: Any = multiprocessing.get_context(kind)
+    if kind == "forkserver":
+        context.set_forkserver_preload(["lrkit.train"])
+    waiting, running, free = list(range(len(arguments))), {}, list(range(share.count))
+    try:
+        while waiting or running:
+            while waiting and free:
+                job, slot = waiting.pop(0), free.pop(0)
+                device = share.devices[slot] if share.devices else None
+                begun(job)
+                process = context.Process(
+                    target=_job, args=(work, arguments[job], str(logs[job]), share.threads, device), daemon=False
+                )
+                process.start()
+                running[process.sentinel] = (process, job, slot, time.perf_counter())
+            for sentinel in wait(list(running)):
+                process, job, slot, since = running.pop(sentinel)
+                process.join()
+                free.append(slot)
+                if not ended(job, Outcome(process.exitcode or 0, time.perf_counter() - since)):
+                    waiting.clear()
+    except KeyboardInterrupt:
+        for process, *_ in running.values():
+            process.join(timeout=30)
+            if process.is_alive():
+                process.terminate()
+        raise
+
+
+def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads: int | None, device: str | None) -> None:
+    """In the job's own process: its output goes to its log, its threads and its device are its own."""
+    import importlib.util
+
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    if threads is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        import torch
+
+        torch.set_num_threads(threads)
+    # What Lightning starts for further devices is `python -m lrkit`, not multiprocessing's own main module.
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("lrkit.__main__")
+    sys.exit(work(*arguments))

@@ -1,0 +1,266 @@
+"""A sweep: every combination of the swept values is a job; finished ones are kept, and the rest goes on.
+
+The sweep's folder has a folder for each job, and ``sweep.json``: the command, and for each job its identity (a hash of
+its resolved config), its folder and how it ended. The same command again goes on with the newest sweep of its kind
+that is not finished: what is done is skipped, what was interrupted goes on from its last checkpoint, the rest is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrkit import config as configs
+from lrkit.errors import ConfigError
+from lrkit.jobs import Outcome, Slots, run_all, slots
+from lrkit.monitors import higher_is_better
+from lrkit.overrides import expand
+
+__all__ = ["FINISHED", "Job", "Sweep", "identity"]
+
+#: How a job can have ended so that it is not run again.
+FINISHED = ("done", "stopped", "diverged")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a sweep.
+
+    Args:
+        number: counted from 0.
+        overrides: all of its overrides.
+        label: those that differ between jobs.
+        folder: its own.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    label: str
+    folder: Path
+
+    def result(self) -> dict[str, Any]:
+        """What it has left: ``metrics.json``, or nothing."""
+        try:
+            content = json.loads((self.folder / "metrics.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """The identity of a job: a hash of its resolved config.
+
+    >>> identity({"a": 1, "b": {"c": 2}}) == identity({"b": {"c": 2}, "a": 1})
+    True
+    """
+    text = json.dumps(config, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Sweep:
+    """A sweep in its folder.
+
+    Args:
+        overrides: of the command line, with several values where they are swept.
+        folder: where it goes, or has gone.
+        config_dir: the folder of the user's own configs.
+    """
+
+    def __init__(self, overrides: Sequence[str], folder: Path, config_dir: str | None = None) -> None:
+        self.overrides, self.folder, self.config_dir = list(overrides), folder, config_dir
+        self.jobs = list(_jobs(overrides, folder, config_dir))
+        self.first = configs.compose(self.jobs[0].overrides, config_dir)
+        self.state: dict[str, dict[str, Any]] = _written(folder).get("jobs", {})
+        self.seconds: list[float] = []
+        self.failed = 0
+
+    def run(self, work: Callable[..., int], say: Say) -> dict[str, int]:
+        """Run what is missing; how many jobs ended in which way.
+
+        Args:
+            work: what a job's process runs, with the words of the command line and the folder of the user's configs.
+        """
+        at_a_time = self._slots()
+        missing = [job for job in self.jobs if not self._finished(job)]
+        if skipped := len(self.jobs) - len(missing):
+            say(f"going on in {self.folder}: {skipped} of {len(self.jobs)} jobs are done")
+        say(f"{len(missing)} jobs, {min(at_a_time.count, max(len(missing), 1))} at a time; logs are in the jobs' folders")
+        prepared = [self._prepared(job) for job in missing]
+        stop = self.first["on_error"] == "stop"
+
+        def begun(i: int) -> None:
+            self._note(missing[i], "running")
+
+        def ended(i: int, outcome: Outcome) -> bool:
+            status = self._ended(missing[i], outcome)
+            say(self._line(missing[i], status, outcome, at_a_time.count))
+            if status == "failed":
+                say(_indented(_last_words(missing[i].folder)))
+            return not (stop and status == "failed")
+
+        arguments = [(words, self.config_dir) for words in prepared]
+        run_all(work, arguments, [job.folder / "job.log" for job in missing], at_a_time, begun=begun, ended=ended)
+        counts: dict[str, int] = {}
+        for job in self.jobs:
+            status = self.state.get(job.folder.name, {}).get("status", "waiting")
+            counts[status] = counts.get(status, 0) + 1
+        return counts
+
+    def _slots(self) -> Slots:
+        trainer = self.first["trainer"]
+        return slots(self.first["jobs"], configs.world_of(trainer)[0], str(trainer.get("accelerator")))
+
+    def _finished(self, job: Job) -> bool:
+        """Whether a job has ended before, by the very config that it has now."""
+        before = self.state.get(job.folder.name)
+        if before is None or before.get("status") not in FINISHED or job.result().get("status") not in FINISHED:
+            return False
+        return bool(before["id"] == identity(configs.compose(job.overrides, self.config_dir)))
+
+    def _prepared(self, job: Job) -> list[str]:
+        """The words of a job's command line, and its folder made ready."""
+        words = [*job.overrides, f"hydra.run.dir={_quoted(str(job.folder))}"]
+        before = self.state.get(job.folder.name, {})
+        now = identity(configs.compose(job.overrides, self.config_dir))
+        interrupted = job.result().get("status") not in FINISHED and before.get("status") != "failed"
+        if before.get("id") == now and interrupted and (job.folder / "checkpoints" / "last.ckpt").is_file():
+            return [*words, f"resume.path={_quoted(str(job.folder))}", "hydra.output_subdir=null"]
+        if before and job.folder.is_dir():
+            shutil.rmtree(job.folder)  # what a job has begun, and cannot be gone on with
+        job.folder.mkdir(parents=True, exist_ok=True)
+        self.state[job.folder.name] = {"id": now, "overrides": list(job.overrides)}
+        return words
+
+    def _note(self, job: Job, status: str, **more: Any) -> None:
+        """Take down how a job stands; the file is replaced in one piece, whenever somebody kills us."""
+        self.state[job.folder.name] = {**self.state.get(job.folder.name, {}), "status": status, **more}
+        content = {"overrides": self.overrides, "config_dir": self.config_dir, "jobs": self.state}
+        beside = self.folder / "sweep.json.new"
+        beside.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(beside, self.folder / "sweep.json")
+
+    def _ended(self, job: Job, outcome: Outcome) -> str:
+        status = str(job.result().get("status", "failed"))
+        if outcome.code not in (0, 3) or status == "running":
+            status = "interrupted" if outcome.code == 130 else "failed"
+            why = f"signal {-outcome.code}" if outcome.code < 0 else f"exit code {outcome.code}"
+            _keep_failure(job, status, why)
+        self.failed += status in ("failed", "diverged")
+        self.seconds.append(outcome.seconds)
+        self._note(job, status, seconds=round(outcome.seconds, 3))
+        return status
+
+    def _line(self, job: Job, status: str, outcome: Outcome, at_a_time: int) -> str:
+        """One line when a job has ended: how, and how the sweep stands."""
+        result = job.result()
+        monitor = result.get("monitor")
+        value = (result.get("best") or {}).get(monitor)
+        score = f", {monitor} {value:.4g}" if isinstance(value, int | float) else ""
+        states = [each.get("status") for each in self.state.values()]
+        running = states.count("running")
+        left = len(self.jobs) - sum(status in (*FINISHED, "failed", "interrupted") for status in states) - running
+        parts = [f"{sum(s in FINISHED for s in states)} done"]
+        parts += [f"{running} running"] if running else []
+        parts += [f"{self.failed} failed or diverged"] if self.failed else []
+        parts += [f"{left} to go"] if left else []
+        if (best := self._best()) is not None:
+            parts.append(f"best {best}")
+        if left + running and self.seconds:
+            each = sum(self.seconds) / len(self.seconds)
+            parts.append(f"about {_told(each * math.ceil((left + running) / at_a_time))} left")
+        return f"job {job.number} {job.label}: {status}{score}, {outcome.seconds:.1f} s   [{'; '.join(parts)}]"
+
+    def _best(self) -> str | None:
+        found: list[tuple[float, str]] = []
+        for job in self.jobs:
+            result = job.result()
+            monitor, value = result.get("monitor"), (result.get("best") or {}).get(result.get("monitor"))
+            if result.get("status") in ("done", "stopped") and isinstance(value, int | float) and math.isfinite(value):
+                sign = -1.0 if higher_is_better(str(monitor)) else 1.0
+                found.append((sign * value, f"{monitor} {value:.4g} by {job.label}"))
+        return min(found)[1] if found else None
+
+
+def unfinished(overrides: Sequence[str], parent: Path) -> Path | None:
+    """The newest sweep of this very command that still has something to do."""
+    for folder in sorted((f for f in parent.glob("*") if f.is_dir()), reverse=True):
+        written = _written(folder)
+        if written.get("overrides") != list(overrides):
+            continue
+        states = [job.get("status") for job in written.get("jobs", {}).values()]
+        return None if states and all(status in FINISHED for status in states) and _complete(written) else folder
+    return None
+
+
+def _complete(written: Mapping[str, Any]) -> bool:
+    return len(written["jobs"]) == len(expand(written["overrides"], written.get("config_dir")))
+
+
+def _jobs(overrides: Sequence[str], folder: Path, config_dir: str | None) -> Iterator[Job]:
+    given = set(overrides)
+    for number, chosen in enumerate(expand(overrides, config_dir)):
+        label = ",".join(override for override in chosen if override not in given)
+        yield Job(number, tuple(chosen), label or "the only one", folder / f"{number}_{folder_name(label)}".rstrip("_"))
+
+
+def folder_name(text: str) -> str:
+    """A folder's name for a job: what it overrides, without separators, and not too long for a file system."""
+    name = "".join(c if c.isalnum() or c in "=,.+-_%" else "-" for c in text)
+    if len(name) <= 120:
+        return name
+    return f"{name[:110]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _written(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / "sweep.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _keep_failure(job: Job, status: str, why: str) -> None:
+    """A job that wrote no result, or one that is not true, is given one that says how it ended."""
+    result = {**job.result(), "status": status, "why": why}
+    (job.folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _last_words(folder: Path, lines: int = 3) -> str:
+    """The end of a job's log: what it said before it failed."""
+    try:
+        text = (folder / "job.log").read_text(errors="replace")
+    except OSError:
+        return "it left no log"
+    said = [line for line in text.splitlines() if line.strip()][-lines:]
+    return "\n".join([*said, f"all of it: {folder / 'job.log'}"])
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _quoted(text: str) -> str:
+    """A value for a command line of Hydra's."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _told(seconds: float) -> str:
+    """A time in words.
+
+    >>> _told(42), _told(300), _told(9000)
+    ('42 s', '5 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+

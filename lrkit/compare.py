@@ -16,7 +16,7 @@ from typing import Any
 
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.intervals import Interval, differ
-from lrkit.monitor import mode_of, validation_loss
+from lrkit.monitors import higher_is_better, validation_loss
 from lrkit.runs import FINISHED, Run, find, load
 from lrkit.settings import RATE, Setting, gather
 
@@ -91,7 +91,7 @@ def best_of(run: Run, metric: str) -> float | None:
         return run.best[metric]
     logged = [value for value in run.series[metric].values if math.isfinite(value)] if metric in run.series else []
     if logged:
-        return max(logged) if mode_of(metric) == "max" else min(logged)
+        return max(logged) if higher_is_better(metric) else min(logged)
     return run.best.get(metric, run.final.get(metric))
 
 
@@ -144,7 +144,7 @@ def _measure(setting: Setting, metric: str, by: str) -> None:
 def _order(setting: Setting, metric: str) -> tuple[Any, ...]:
     lost = 2 if setting.broken == len(setting.runs) else 1 if setting.broken else 0
     worst = lost == 2 and any(run.status in ("diverged", "failed") for run in setting.runs)
-    sign = -1.0 if mode_of(metric) == "max" else 1.0
+    sign = -1.0 if higher_is_better(metric) else 1.0
     mean = sum(setting.values.values()) / len(setting.values) if setting.values else math.inf
     return (lost, worst, not setting.values, sign * mean, setting.name)
 

@@ -150,9 +150,9 @@ def _widened(low: float, high: float, log: bool) -> tuple[float, float]:
 def band(curves: Iterable[Series], points: int = 300, *, exact: bool = False) -> Band:
     """Bring curves to common steps, and take mean, lowest and highest.
 
-    Where there are more steps than ``points``, a curve becomes the means of as many stretches of equal length; or, if
-    it must be ``exact``, its first value in each. Between its steps a curve is a straight line; before its first and
-    after its last one it is nothing. Values that are not finite are not there.
+    Where there are more steps than ``points``, a curve becomes the means of as many stretches of equal length; if it
+    must be ``exact``, the first value of each, and the last of all. Between its steps a curve is a straight line;
+    before its first and after its last one it is nothing. Values that are not finite are not there.
     """
     finite: list[list[tuple[float, float]]] = [
         [(s, v) for s, v in zip(c.steps, c.values, strict=True) if math.isfinite(v)] for c in curves
@@ -180,7 +180,7 @@ def _stretches(
     for step, value in curve:
         gathered.setdefault(min(int((step - first) / width), points - 1), []).append((step, value))
     if exact:
-        return [inside[0] for inside in gathered.values()]
+        return [*(inside[0] for inside in gathered.values()), curve[-1]]
     return [(first + (i + 0.5) * width, fmean(value for _, value in inside)) for i, inside in gathered.items()]
 
 

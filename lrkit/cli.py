@@ -25,7 +25,7 @@ lrkit: declarative learning rates for PyTorch Lightning
   lrkit train [overrides]    train; -m sweeps: lrkit train -m schedule=step,cosine
   lrkit find  [overrides]    the learning rate to train with: a range test, confirmed by short trainings
   lrkit show  [overrides]    the plan and its curve, without data or torch; format=text|csv|json|png
-  lrkit compare PATH...      rank and draw the runs of sweeps; metric=val/loss by=best|final out=FOLDER
+  lrkit compare PATH...      rank and draw the runs of sweeps; metric=NAME by=best|final out=FOLDER
 
 An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr=0.05
   lrkit train --help         every group, option and key

@@ -18,7 +18,7 @@ from lrkit.errors import ConfigError, did_you_mean
 from lrkit.intervals import Interval, differ
 from lrkit.monitors import higher_is_better, validation_loss
 from lrkit.runs import FINISHED, Run, find, load
-from lrkit.settings import RATE, Setting, gather
+from lrkit.settings import RATE, Setting, gather, name_of
 
 __all__ = ["BY", "Comparison", "compare"]
 
@@ -44,7 +44,7 @@ class Comparison:
         """Where the rate was swept: what settings are but for their rate -> (rate, setting), by rising rate."""
         families: dict[str, list[tuple[float, Setting]]] = {}
         for setting in self.settings if self.rate else ():
-            others = " ".join(text for key, text in setting.label.items() if text and key != self.rate)
+            others = name_of({key: text for key, text in setting.label.items() if key != self.rate})
             try:
                 rate = float(setting.label[str(self.rate)])
             except ValueError:  # a foreign run without one

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import lt
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Series:
         self.cut(min(later.steps))
         self.steps += later.steps
         self.values += later.values
-        if any(a >= b for a, b in zip(self.steps, self.steps[1:], strict=False)):  # written out of order, or twice
+        if not all(map(lt, self.steps, self.steps[1:])):  # written out of order, or twice
             ordered = sorted(dict(zip(self.steps, self.values, strict=True)).items())
             self.steps, self.values = [step for step, _ in ordered], [value for _, value in ordered]
 

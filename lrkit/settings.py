@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lrkit.intervals import Interval
 from lrkit.runs import FINISHED, Run
 
-__all__ = ["RATE", "Setting", "gather"]
+__all__ = ["RATE", "Setting", "gather", "name_of"]
 
 #: A learning rate, by whatever name: shown also where the choice of the optimizer explains it, and may be an axis.
 RATE = re.compile(r"(^|[._/])(lr|learning_rate|base_lr|max_lr)$")
@@ -38,7 +38,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        return " ".join(text for text in self.label.values() if text) or self.runs[0].name
+        return name_of(self.label) or self.runs[0].name
 
     @property
     def counted(self) -> list[Run]:
@@ -63,6 +63,19 @@ class Setting:
     def seconds(self) -> float | None:
         known = [run.seconds for run in self.counted if run.seconds is not None]
         return sum(known) / len(known) if known else None
+
+
+def name_of(label: Mapping[str, str]) -> str:
+    """A label in short: an option says by itself what it is of, a number needs its key.
+
+    >>> name_of({"schedule": "cosine", "warmup.length": "", "optimizer.lr": "0.1"})
+    'cosine lr=0.1'
+    """
+    words = []
+    for key, text in label.items():
+        says_itself = text[:1].isalpha() and text not in ("true", "false", "none")
+        words += [text if says_itself or key == "run" else f"{key.rpartition('.')[2]}={text}"] if text else []
+    return " ".join(words)
 
 
 def gather(runs: Sequence[Run], notes: list[str]) -> tuple[list[str], list[Setting]]:

@@ -12,7 +12,7 @@ from lrkit.settings import Setting
 __all__ = ["about", "answer", "as_csv", "duration", "header", "left_aligned", "markdown", "row", "text"]
 
 
-_NAMED = 5  # settings that fit into a sentence
+_NAMED, _NOTES = 5, 12  # settings that fit into a sentence, and sentences that fit below a table
 
 
 def text(comparison: Comparison) -> str:
@@ -31,8 +31,10 @@ def text(comparison: Comparison) -> str:
     console.print(table)
     console.print()
     console.print(Text(answer(comparison)))
-    for note in comparison.notes:
+    for note in comparison.notes[:_NOTES]:
         console.print(Text(f"note: {note}"))
+    if (more := len(comparison.notes) - _NOTES) > 0:
+        console.print(Text(f"note: {more} more in results.md"))
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 

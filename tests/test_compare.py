@@ -214,6 +214,12 @@ def test_best_and_final_and_another_metric(tmp_path: Path) -> None:
     assert [s.best and round(s.best.mean, 6) for s in by_accuracy.settings] == [0.8, 0.7]
 
 
+def test_the_best_is_what_the_run_says_where_it_says_it(tmp_path: Path) -> None:
+    """A run that goes on in a new folder knows a best value that its own curve does not show."""
+    write_run(tmp_path / "a", loss=0.3, best=0.05, curves={"val/loss": {200: 0.4, 300: 0.3}})
+    assert compare([tmp_path]).settings[0].best == Interval(0.05, None, 1)
+
+
 def test_a_rate_at_the_edge_of_those_tried_is_said(tmp_path: Path) -> None:
     for schedule, losses in (("cosine", (0.3, 0.2, 0.1)), ("step", (0.3, 0.1, 0.2))):
         for lr, loss in zip((0.01, 0.1, 1.0), losses, strict=True):
@@ -234,7 +240,7 @@ def test_foreign_folders_by_their_hyper_parameters(tmp_path: Path) -> None:
             hparams = {"lr": lr, "layers": 3, "seed": seed}
             write_events(tmp_path / f"version_{lr}_{seed}", curves, hparams=hparams)
     comparison = compare([tmp_path])
-    assert (comparison.metric, comparison.columns, names(comparison)) == ("val_loss", ["lr"], ["0.1", "0.2"])
+    assert (comparison.metric, comparison.columns, names(comparison)) == ("val_loss", ["lr"], ["lr=0.1", "lr=0.2"])
     assert [s.status for s in comparison.settings] == ["unknown"] * 2
     assert comparison.settings[0].best == Interval(pytest.approx(0.115), pytest.approx(12.706204736 * 0.005), 2)
     assert [panel.title for panel in panels(comparison)] == ["learning rate", "training loss", "validation loss"]
@@ -271,6 +277,13 @@ def test_what_torch_add_hparams_writes_belongs_to_the_run_above(tmp_path: Path) 
     write_events(tmp_path / "run" / "inner", {"val_loss": {0: 0.4}})
     assert sorted(find([tmp_path]).values()) == ["run", "run/inner"]
     assert load(tmp_path / "run", "run").facts == {"lr": 0.1}
+
+
+def test_what_lies_inside_of_a_run_belongs_to_it(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "s" / "a")
+    write_events(folder / "tensorboard" / "version_0", {"val/loss": {0: 1.0}})
+    assert find([tmp_path]) == {folder: "s/a"}
+    assert list(load(folder, "a").series) == ["val/loss"]
 
 
 def test_a_foreign_hydra_run_is_read_as_plain_data(tmp_path: Path) -> None:
@@ -346,11 +359,11 @@ def test_a_band_ends_where_a_run_diverges_and_has_no_values_beyond_its_curves() 
 
 
 def test_long_curves_become_means_and_rates_stay_exact() -> None:
-    steps = list(range(1000))
+    steps = list(range(1001))
     losses = band([Series(steps, [float(step % 10) for step in steps])], 100)
-    assert len(losses.steps) == 100 and losses.mean[1:-1] == [4.5] * 98
+    assert len(losses.steps) == 100 and losses.mean[:-1] == [4.5] * 99
     rates = band([Series(steps, [0.1 if step < 500 else 0.01 for step in steps])], 100, exact=True)
-    assert set(rates.mean) == {0.1, 0.01} and len(rates.steps) == 100
+    assert rates.steps == steps[::10] and set(rates.mean) == {0.1, 0.01}
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -372,7 +385,7 @@ def test_it_prints_the_answer_and_leaves_tables_pictures_and_a_page(tmp_path: Pa
                                             "runs", "steps", "time", "status"]  # fmt: skip
     first = page.splitlines()[1].split()
     assert " ".join(first) == "1 best cosine 0.1 0.215 ± 0.064 0.215 ± 0.064 2 100 12.5 s done"
-    assert "Best: cosine 0.1 (best val/loss 0.215 ± 0.064)." in page
+    assert "Best: cosine lr=0.1 (best val/loss 0.215 ± 0.064)." in page
     folder = tmp_path / "sweep"
     written = {path.name for path in folder.iterdir() if path.is_file()}
     assert written == {"results.csv", "results.md", "compare.html", "compare.png", "sensitivity.png"}
@@ -412,7 +425,7 @@ def test_the_page_needs_no_network_and_takes_nothing_for_markup(tmp_path: Path, 
     assert "<img" not in page and "&lt;img" in page
     assert page.count("</script>") == 2
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
-    assert [entry["name"] for entry in data["legend"]] == [f"0.1 {evil}", "1.1 plain {{data}} $x_$"]
+    assert [entry["name"] for entry in data["legend"]] == [f"lr=0.1 name={evil}", "lr=1.1 plain {{data}} $x_$"]
     assert [panel["title"] for panel in data["panels"]][:2] == ["learning rate", "validation loss"]
 
 

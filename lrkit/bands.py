@@ -103,10 +103,17 @@ def _panel(title: str, tag: Callable[[Run], str | None], settings: Sequence[Sett
         made = band(curves, points, exact=title == RATE_TITLE)
         if made.steps:
             bands[rank] = made
-    sound = [made for rank, made in bands.items() if settings[rank].broken == 0] or list(bands.values())
-    values = [value for made in sound for value in made.mean]
-    low, high = min(values, default=0.0), max(values, default=1.0)
+    sound = {rank: made for rank, made in bands.items() if settings[rank].broken == 0} or bands
+    means = [value for made in sound.values() for value in made.mean]
+    low, high = min(means, default=0.0), max(means, default=1.0)
     log = title != RATE_TITLE and _by_powers(low, high)
+    lowest = min((value for rank, made in sound.items() if not plain(rank) for value in made.low), default=low)
+    highest = max((value for rank, made in sound.items() if not plain(rank) for value in made.high), default=high)
+    if log:  # bands belong into the frame, unless a single seed would fill it
+        low, high = min(low, max(lowest, low / 2)), max(high, min(highest, high * 2))
+    else:
+        beyond = 0.15 * (high - low)
+        low, high = min(low, max(lowest, low - beyond)), max(high, min(highest, high + beyond))
     return Panel(title, bands, low, high, log)
 
 
@@ -141,7 +148,7 @@ def _by_powers(low: float, high: float) -> bool:
 
 def _widened(low: float, high: float, log: bool) -> tuple[float, float]:
     if log:
-        margin = (high / low) ** 0.1
+        margin = (high / low) ** 0.05
         return low / margin, high * margin
     margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
     return low - margin, high + margin

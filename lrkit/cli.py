@@ -26,6 +26,7 @@ lrkit: declarative learning rates for PyTorch Lightning
   lrkit find  [overrides]    the learning rate to train with: a range test, confirmed by short trainings
   lrkit show  [overrides]    the plan and its curve, without data or torch; format=text|csv|json|png
   lrkit compare PATH...      rank and draw the runs of sweeps; metric=NAME by=best|final out=FOLDER
+  lrkit board   PATH         TensorBoard on runs; port=6006
 
 An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr=0.05
   lrkit train --help         every group, option and key
@@ -33,7 +34,7 @@ An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr
 """
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-COMMANDS = ("train", "find", "show", "compare")
+COMMANDS = ("train", "find", "show", "compare", "board")
 
 # Hydra's flags that print something and run nothing.
 _INFORMING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
@@ -73,6 +74,10 @@ def main(argv: Sequence[str]) -> int:
             return _search(Path(rest[0]), Path(rest[1]), quiet=bool(rest[2:]))
         if command == "compare":
             return _compare(rest)
+        if command == "board":
+            from lrkit import board
+
+            return board.start(rest)
         if command == "join":  # a process that a running `lrkit train` started for one more device
             return _join(Path(rest[0]), Path(rest[1]))
         raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")

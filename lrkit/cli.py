@@ -25,6 +25,8 @@ lrkit: declarative learning rates for PyTorch Lightning
   lrkit train [overrides]    train; -m sweeps: lrkit train -m schedule=step,cosine
   lrkit find  [overrides]    the rate to train with: a range test, confirmed by short trainings
   lrkit show  [overrides]    the plan and its curve, without data or torch; format=text|csv|json|png
+  lrkit compare PATH...      rank and draw the runs of sweeps; metric=NAME by=best|final out=FOLDER
+  lrkit board   PATH         TensorBoard on runs; port=6006
 
 An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr=0.05
   lrkit train --help         every group, option and key
@@ -32,7 +34,7 @@ An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr
 """
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-COMMANDS = ("train", "find", "show")
+COMMANDS = ("train", "find", "show", "compare", "board")
 
 # Hydra's flags that print something and run nothing.
 _INFORMING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
@@ -72,6 +74,12 @@ def _command(command: str, rest: list[str]) -> int:
         return _find(rest)
     if command == "search":  # one of the processes that a running `lrkit find` started, one a device
         return _search(Path(rest[0]), Path(rest[1]), quiet=bool(rest[2:]))
+    if command == "compare":
+        return _compare(rest)
+    if command == "board":
+        from lrkit import board
+
+        return board.start(rest)
     if command == "join":  # a process that a running `lrkit train` started for one more device
         return _join(Path(rest[0]), Path(rest[1]))
     raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")
@@ -210,6 +218,42 @@ def _train(argv: list[str]) -> int:
             same = ",".join(o.key_or_group for o in parse(overrides) if not o.is_sweep_override())
             own_folder.append(f"hydra.job.config.override_dirname.exclude_keys=[{same}]")
     return _hydra([*flags, *overrides, *own_folder], config_dir, made)  # argparse wants the overrides in one piece
+
+
+def _compare(argv: list[str]) -> int:
+    """Rank the runs below some folders; print the table, and leave tables and pictures in ``out``."""
+    from lrkit import report, tables
+    from lrkit.compare import compare
+
+    keys = ("metric", "by", "out")
+    given: dict[str, str] = {}
+    paths: list[Path] = []
+    for word in argv:
+        key, equals, value = word.partition("=")
+        if equals and key in keys:
+            if not value or key in given:
+                raise ConfigError(key, f"has no value: write {key}=..." if not value else "is given twice", word)
+            given[key] = value
+        elif word.startswith("-"):
+            raise ConfigError(word, f"is not a flag of lrkit compare: it takes folders, and {'=, '.join(keys)}=")
+        elif equals and not Path(word).exists() and key.isidentifier():
+            raise ConfigError(key, f"is not a key. {did_you_mean(key, keys)}")
+        else:
+            paths.append(Path(word))
+    if not paths:
+        raise ConfigError("lrkit compare", "needs a folder of runs: lrkit compare outputs/sweeps/...")
+    comparison = compare(paths, given.get("metric"), given.get("by", "best"))
+    if "out" in given or len(paths) == 1:
+        out = Path(given["out"]) if "out" in given else paths[0]
+        _made(out, "out")
+    else:
+        out = Path(_new_folder(Path("outputs") / "compare"))
+    files, notes = report.write(comparison, out)
+    print(tables.text(comparison), end="")
+    for note in notes:
+        print(f"note: {note}")
+    print(f"{', '.join(file.name for file in files)} are in {out}")
+    return OK
 
 
 def _continued(resume: dict[str, Any]) -> Path | None:

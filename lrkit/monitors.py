@@ -23,7 +23,7 @@ def validation_loss(logged: Iterable[str]) -> str | None:
 def higher_is_better(monitor: str) -> bool:
     """Whether a metric is one to maximise, by its name.
 
-    >>> higher_is_better("val/accuracy"), higher_is_better("val/loss")
-    (True, False)
+    >>> higher_is_better("val/accuracy"), higher_is_better("val/F1"), higher_is_better("val/loss")
+    (True, True, False)
     """
-    return any(word in monitor for word in ("acc", "f1", "auc"))
+    return any(word in monitor.lower() for word in ("acc", "f1", "auc"))

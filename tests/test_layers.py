@@ -16,7 +16,7 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 #: Every file of lrkit, in its layer. A new file needs a place here.
 LAYERS = {
     "plain": "errors durations horizon schedules curve families rules scaling plateau plan monitors search suggest race"
-    " found show compare",
+    " found show records events runs intervals settings compare tables bands figures page report board",
     "hydra": "overrides config",
     "torch": "groups optim muon scheduler batches models readers tensors",
     "lightning": "data module assembly callbacks resume trial find train",
@@ -47,8 +47,10 @@ FORBIDDEN = {
 #: What may be imported inside of functions all the same.
 LAZILY = {
     "show": {"rich", "matplotlib", "numpy"},
-    "compare": {"rich", "matplotlib", "numpy"},
     "found": {"matplotlib"},
+    "records": {"numpy"},
+    "tables": {"rich"},
+    "figures": {"matplotlib"},
     "cli": HYDRA,
 }
 
@@ -126,7 +128,9 @@ def test_no_module_waits_for_itself() -> None:
     assert circle(graph) == []
 
 
-@pytest.mark.parametrize("module", ["lrkit", "lrkit.cli", "lrkit.config", "lrkit.show", "lrkit.plan", "lrkit.api"])
+@pytest.mark.parametrize(
+    "module", ["lrkit", "lrkit.cli", "lrkit.config", "lrkit.show", "lrkit.plan", "lrkit.api", "lrkit.report"]
+)
 def test_importing_it_does_not_import_torch(module: str) -> None:
     heavy = sorted(FORBIDDEN["plain"] - HYDRA)
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"

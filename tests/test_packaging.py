@@ -39,7 +39,9 @@ def test_the_wheel_holds_every_config_and_nothing_that_is_not_ours(wheel: Path) 
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"lrkit/{name}" for name in files("conf", ".yaml", ".py")}
     assert len(configs) > 40
-    expected = configs | files("lrkit", ".py", ".gz", ".txt", ".typed") | {"lrkit/py.typed", "lrkit/digits.csv.gz"}
+    expected = (
+        configs | files("lrkit", ".py", ".gz", ".txt", ".typed", ".html") | {"lrkit/py.typed", "lrkit/digits.csv.gz"}
+    )
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert any(name.endswith("digits.LICENSE.txt") and ".dist-info/" in name for name in names)

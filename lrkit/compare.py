@@ -1,0 +1,182 @@
+"""A sweep that ends in an answer: which setting is best, by how much, and which cannot be told apart from it.
+
+Settings whose runs all came to their end are ranked first, by the mean of the metric over seeds; then those of which
+some run diverged or failed, for the mean of the others flatters them; then those of which none came to its end.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lrkit.errors import ConfigError, did_you_mean
+from lrkit.intervals import Interval, differ
+from lrkit.monitors import higher_is_better, validation_loss
+from lrkit.runs import FINISHED, Run, find, load
+from lrkit.settings import RATE, Setting, gather, name_of
+
+__all__ = ["BY", "Comparison", "compare"]
+
+BY = ("best", "final")
+
+
+@dataclass
+class Comparison:
+    """Settings, best first, and what they are compared by."""
+
+    metric: str
+    by: str
+    columns: list[str]
+    settings: list[Setting]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rate(self) -> str | None:
+        """The column that is a learning rate, where one was swept."""
+        return next((column for column in self.columns if RATE.search(column)), None)
+
+    def rates(self) -> dict[str, list[tuple[float, Setting]]]:
+        """Where the rate was swept: what settings are but for their rate -> (rate, setting), by rising rate."""
+        families: dict[str, list[tuple[float, Setting]]] = {}
+        for setting in self.settings if self.rate else ():
+            others = name_of({key: text for key, text in setting.label.items() if key != self.rate})
+            try:
+                rate = float(setting.label[str(self.rate)])
+            except ValueError:  # a foreign run without one
+                continue
+            if 0 < rate < math.inf:
+                families.setdefault(others, []).append((rate, setting))
+        found = {name: sorted(at, key=lambda pair: pair[0]) for name, at in families.items()}
+        return {name: at for name, at in found.items() if at[0][0] < at[-1][0]}
+
+
+def compare(paths: Sequence[Path | str], metric: str | None = None, by: str = "best") -> Comparison:
+    """Read the runs below ``paths``, gather them into settings, and rank these.
+
+    Args:
+        paths: folders of runs or of sweeps.
+        metric: what to rank by; None for what the runs monitored. Higher is better for accuracy, F1 and AUC.
+        by: ``best`` or ``final``: which of a run's values counts. Best is the best that was logged; of a metric
+            without a curve it is the value where the monitored metric was best.
+
+    Raises:
+        ConfigError: no runs, or a metric that no run has.
+    """
+    if by not in BY:
+        raise ConfigError("by", f"is not a choice. {did_you_mean(by, BY)}", by)
+    runs = [load(folder, name) for folder, name in find([Path(path) for path in paths]).items()]
+    metric = _metric(runs, metric)
+    for run in runs:
+        if run.status in FINISHED and _diverged(run, metric):
+            run.status = "diverged"
+    notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
+    columns, settings = gather(runs, notes)
+    for setting in settings:
+        _measure(setting, metric, by)
+    settings.sort(key=lambda setting: _order(setting, metric))
+    _mark(settings)
+    comparison = Comparison(metric, by, columns, settings, notes)
+    notes += _remarks(comparison)
+    return comparison
+
+
+def best_of(run: Run, metric: str) -> float | None:
+    """The best value of a metric in a run."""
+    if metric == run.monitor and metric in run.best:
+        return run.best[metric]
+    logged = [value for value in run.series[metric].values if math.isfinite(value)] if metric in run.series else []
+    if logged:
+        return max(logged) if higher_is_better(metric) else min(logged)
+    return run.best.get(metric, run.final.get(metric))
+
+
+def final_of(run: Run, metric: str) -> float | None:
+    """The last value of a metric in a run."""
+    if metric in run.final:
+        return run.final[metric]
+    return run.series[metric].values[-1] if metric in run.series else None
+
+
+def _metric(runs: Sequence[Run], asked: str | None) -> str:
+    """The metric to rank by: as asked for, as most runs monitored, or the validation loss."""
+    names = {name for run in runs for name in (*run.final, *run.series)}
+    beside = re.compile(r"(result/|lr\b|momentum/|weight_decay/|gain$|epoch$)")
+    there = sorted(name for name in names if not beside.match(name))
+    if asked is not None and asked in names:
+        return asked
+    if not there:
+        raise ConfigError("metric", f"is not there: none of the {len(runs)} runs has logged one")
+    if asked is not None:
+        raise ConfigError("metric", f"names a metric that no run has. {did_you_mean(asked, there)}", asked)
+    monitored = Counter(run.monitor for run in runs if run.monitor in names)
+    found = monitored.most_common(1)[0][0] if monitored else validation_loss(there)
+    found = found or next((name for name in there if "loss" in name.lower()), None)
+    if found is None:
+        raise ConfigError("metric", f"must be set: no run says what it monitored. {did_you_mean('', there)}")
+    return found
+
+
+def _diverged(run: Run, metric: str) -> bool:
+    ends = [final_of(run, name) for name in (metric, "train/loss", "val/loss")]
+    return any(value is not None and not math.isfinite(value) for value in ends)
+
+
+def _measure(setting: Setting, metric: str, by: str) -> None:
+    """Fill in the means. A run that never had a finite value counts for nothing, and shows by its status."""
+    for name, value_of in (("best", best_of), ("final", final_of)):
+        pairs = [(run, value_of(run, metric)) for run in setting.counted]
+        values = {
+            run.name if run.seed is None else run.seed: value
+            for run, value in pairs
+            if value is not None and math.isfinite(value)
+        }
+        if values:
+            setattr(setting, name, Interval.of(list(values.values())))
+        if name == by:
+            setting.values = values
+
+
+def _order(setting: Setting, metric: str) -> tuple[Any, ...]:
+    lost = 2 if setting.broken == len(setting.runs) else 1 if setting.broken else 0
+    worst = lost == 2 and any(run.status in ("diverged", "failed") for run in setting.runs)
+    sign = -1.0 if higher_is_better(metric) else 1.0
+    mean = sum(setting.values.values()) / len(setting.values) if setting.values else math.inf
+    return (lost, worst, not setting.values, sign * mean, setting.name)
+
+
+def _mark(settings: Sequence[Setting]) -> None:
+    """Mark the best, and what cannot be told apart from it. Without a run that came to its end nothing is best."""
+    first = settings[0]
+    if first.broken == len(first.runs) or not first.values:
+        return
+    first.mark = "best"
+    for setting in settings[1:]:
+        if setting.broken < len(setting.runs) and setting.values:
+            setting.mark = {True: "", False: "=", None: "?"}[differ(first.values, setting.values)]
+
+
+def _remarks(comparison: Comparison) -> list[str]:
+    """What a reader of the table should know."""
+    settings, said = comparison.settings, []
+    if any(setting.mark == "=" for setting in settings):
+        said.append("= not separable from the best at 95 % (paired by seed where the seeds are the same, else Welch)")
+    if len(settings) > 1 and all(len(setting.runs) == 1 for setting in settings):
+        said.append("one run a setting: nothing says how much is chance; to know, repeat them: -m seed=1,2,3")
+    elif any(setting.mark == "?" for setting in settings):
+        said.append("? too few runs to tell it apart from the best, or not")
+    if any(0 < setting.broken < len(setting.runs) for setting in settings):
+        said.append("a setting of which a run did not come to its end ranks behind; its mean is that of the others")
+    for family, at in comparison.rates().items():
+        ended = [(rate, setting) for rate, setting in at if setting.broken < len(setting.runs) and setting.values]
+        if len(at) > 2 and ended:
+            best = min(ended, key=lambda pair: _order(pair[1], comparison.metric))[0]
+            if best in (at[0][0], at[-1][0]):
+                edge = "lowest" if best == at[0][0] else "highest"
+                name = f"{family}: " if family else ""
+                said.append(f"{name}the best {comparison.rate}, {best:g}, is the {edge} that was tried")
+    return said

@@ -1,0 +1,139 @@
+"""A comparison as pictures, by matplotlib: ``compare.png``, and ``sensitivity.png`` where the rate was swept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lrkit.bands import RATE_TITLE, Panel, colour_of, plain, sensitivity, sensitivity_range, shown_range
+from lrkit.compare import Comparison
+from lrkit.errors import ConfigError
+
+__all__ = ["draw"]
+
+_DASHES = (0, (4, 1.5))
+
+
+def draw(comparison: Comparison, frames: Sequence[Panel], folder: Path) -> list[Path]:
+    """Draw what there is to draw into ``folder``; the files.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise ConfigError("compare.png", "needs the package matplotlib: pip install 'lrkit[plot]'") from None
+    drawn = []
+    if frames:
+        drawn.append(_curves(comparison, frames, folder / "compare.png"))
+    if any(sensitivity(comparison).values()):
+        drawn.append(_sensitivity(comparison, folder / "sensitivity.png"))
+    return drawn
+
+
+def _curves(comparison: Comparison, frames: Sequence[Panel], path: Path) -> Path:
+    """Rates above over the whole width, losses below beside each other; the legend is in the order of the ranking."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    top = [panel.title for panel in frames if panel.title == RATE_TITLE]
+    below = [panel.title for panel in frames if panel.title != RATE_TITLE]
+    mosaic: list[Any] = [titles for titles in (top * max(1, len(below)), below) if titles]
+    size = (max(9.0, 3.6 * len(below) + 2.4), 6.2 if len(mosaic) == 2 else 3.8)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    axes: dict[str, Any] = figure.subplot_mosaic(mosaic, sharex=True, height_ratios=[1, 1.5][-len(mosaic) :])
+    for panel in frames:
+        ax = axes[panel.title]
+        _dress(ax, panel.title, "step")
+        for rank, band in sorted(panel.bands.items(), reverse=True):  # the best is drawn last, and lies on top
+            ax.plot(band.steps, band.mean, **_line(rank, comparison), marker="o" if len(band.steps) < 4 else None, ms=3)
+            if not plain(rank) and band.low != band.high:
+                ax.fill_between(band.steps, band.low, band.high, color=colour_of(rank), alpha=0.15, lw=0, zorder=1)
+        _scale(ax, *shown_range(panel), panel.log)
+        ax.margins(x=0.01)
+        ax.tick_params(labelbottom=True)
+    ranks = sorted({rank for panel in frames for rank in panel.bands})
+    handles: list[Any] = []
+    labels: list[str] = []
+    for rank in [rank for rank in ranks if not plain(rank)]:
+        handles.append(Line2D([], [], **_line(rank, comparison)))
+        labels.append(_plainly(f"{rank + 1}  {comparison.settings[rank].name}"))
+    if many := sum(plain(rank) for rank in ranks):
+        handles.append(Line2D([], [], color=colour_of(ranks[-1]), lw=0.8))
+        labels.append(f"{many} further settings")
+    if any(len(setting.runs) > 1 for setting in comparison.settings):
+        handles.append(Patch(color="#888", alpha=0.25, lw=0))
+        labels.append("bands: lowest to\nhighest seed")
+    if any(comparison.settings[rank].broken for rank in ranks):
+        handles.append(Line2D([], [], color="#888", ls=_DASHES, lw=1.2))
+        labels.append("a run did not end")
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8.5, alignment="left",
+                  title=_plainly(f"by {comparison.by} {comparison.metric}"), title_fontsize=8.5)  # fmt: skip
+    figure.savefig(path)
+    return path
+
+
+def _sensitivity(comparison: Comparison, path: Path) -> Path:
+    """The metric over the rate, a line for each of what settings are beside their rate; bars are 95 % intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.8, 4.0), dpi=150, layout="constrained")
+    ax = figure.subplots()
+    _dress(ax, f"{comparison.by} {comparison.metric} over {comparison.rate}", comparison.rate or "")
+    families = sensitivity(comparison)
+    for i, (name, points) in enumerate(families.items()):
+        ended = [(rate, mean) for rate, mean, setting in points if not setting.broken]
+        lost = [(rate, mean.mean) for rate, mean, setting in points if setting.broken]
+        rates, means = [rate for rate, _ in ended], [mean.mean for _, mean in ended]
+        bars = [mean.half or 0.0 for _, mean in ended]
+        ax.errorbar(rates, means, bars, color=colour_of(i), lw=1.6, marker="o", ms=4.5, capsize=3, elinewidth=1,
+                    label=_plainly(name or "all"))  # fmt: skip
+        ax.plot([rate for rate, _ in lost], [mean for _, mean in lost], "x", color=colour_of(i), ms=7, mew=1.6)
+    if any(setting.broken for points in families.values() for _, _, setting in points):
+        ax.plot([], [], "x", color="#888", ms=7, mew=1.6, label="a run did not end")
+    ax.set_xscale("log")
+    _scale(ax, *sensitivity_range(comparison))
+    rates = sorted({rate for points in families.values() for rate, _, _ in points})
+    if len(rates) <= 9:
+        ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        ax.minorticks_off()
+    ax.legend(frameon=False, fontsize=8.5)
+    figure.savefig(path)
+    return path
+
+
+def _line(rank: int, comparison: Comparison) -> dict[str, Any]:
+    style: dict[str, Any] = {"color": colour_of(rank), "lw": 1.6, "zorder": 3}
+    if plain(rank):
+        style |= {"lw": 0.8, "alpha": 0.5, "zorder": 2}
+    return style | ({"ls": _DASHES} if comparison.settings[rank].broken else {})
+
+
+def _scale(ax: Any, low: float, high: float, log: bool) -> None:
+    """The vertical axis; one by powers of ten is labelled with plain numbers."""
+    if log:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.set_ylim(low, high)
+
+
+def _plainly(text: str) -> str:
+    """A name is no formula, whatever is in it."""
+    return text.replace("$", r"\$")
+
+
+def _dress(ax: Any, title: str, below: str) -> None:
+    ax.set_title(_plainly(title), loc="left", fontsize=10, fontweight="bold", color="#222")
+    ax.set_xlabel(_plainly(below), fontsize=9, color="#555")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("#999")
+    ax.tick_params(labelsize=8, colors="#555")
+    ax.grid(axis="y", color="#e8e8e8", lw=0.6)
+    ax.set_axisbelow(True)

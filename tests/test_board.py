@@ -1,0 +1,54 @@
+"""`lrkit board`: what is handed to TensorBoard, and what is refused. Starting it is a slow proof."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from recorded_runs import write_events
+
+from lrkit.board import command
+from lrkit.cli import main
+from lrkit.errors import ConfigError
+
+
+def test_it_is_for_this_machine_alone_and_reads_all_files_of_a_run(tmp_path: Path) -> None:
+    write_events(tmp_path / "a" / "b", {"loss": {0: 1.0}})
+    expected = ["--logdir", str(tmp_path), "--host", "127.0.0.1", "--port", "6006", "--reload_multifile", "true"]
+    assert command([str(tmp_path)]) == [sys.executable, "-m", "tensorboard.main", *expected]
+    assert command([str(tmp_path), "port=0"])[8] == "0"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "lrkit board needs one folder: lrkit board outputs."),
+        (["{logs}", "{logs}"], "lrkit board needs one folder"),
+        (["{logs}/none"], "must be a folder that exists"),
+        (["{empty}"], "has no event files in it, at no depth."),
+        (["{logs}", "port=http"], "port must be a whole number in [0, 65535]"),
+        (["prt=1"], "prt is not a key. Did you mean 'port'? Accepted: port."),
+    ],
+)
+def test_what_it_refuses(argv: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_events(tmp_path / "logs", {"loss": {0: 1.0}})
+    (tmp_path / "empty").mkdir()
+    words = [word.format(logs=tmp_path / "logs", empty=tmp_path / "empty") for word in argv]
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        command(words)
+    assert main(["board", *words]) == 2
+    assert capsys.readouterr().err.startswith("lrkit: ")
+
+
+@pytest.mark.slow
+def test_tensorboard_takes_these_arguments(tmp_path: Path) -> None:
+    write_events(tmp_path, {"loss": {0: 1.0}})
+    with subprocess.Popen(command([str(tmp_path), "port=0"]), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = next((line for line in process.stderr if "127.0.0.1" in line), "")
+        process.terminate()
+        process.stderr.read()
+    assert re.search(r"http://127\.0\.0\.1:\d+", said)

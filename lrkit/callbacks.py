@@ -211,6 +211,7 @@ class Results(Callback):
         self.folder, self.hparams, self.best = folder, dict(hparams), best
         self.final: dict[str, float] = {}
         self.at_best: dict[str, float] = {}
+        self.test: dict[str, float] = {}
         self.best_step: int | None = None
         self.best_epoch: int | None = None
         self.seconds = 0.0
@@ -268,6 +269,7 @@ class Results(Callback):
             "seconds": round(self.seconds, 3),
             "final": self.final,
             "best": {"step": self.best_step, "epoch": self.best_epoch, **self.at_best},
+            **({"test": self.test} if self.test else {}),
         }
 
     def save(self, trainer: Trainer, status: str) -> None:

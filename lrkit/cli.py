@@ -8,7 +8,6 @@ import shutil
 import sys
 import tempfile
 import traceback
-import zlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib import metadata
@@ -33,7 +32,7 @@ An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr
   lrkit --version
 """
 
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 COMMANDS = ("train", "find", "show", "compare", "board")
 
 # Hydra's flags that print something and run nothing.
@@ -189,8 +188,11 @@ def _train(argv: list[str]) -> int:
             raise ConfigError(name, f"is not a flag of lrkit train. {did_you_mean(name, _FLAGS)}")
         if name in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
             raise ConfigError(name, "must be followed by job, hydra or all", value)
-    sweep = bool({"-m", "--multirun"} & set(flags))
     informing = any(flag.partition("=")[0] in _INFORMING for flag in flags)
+    sweep = bool({"-m", "--multirun"} & set(flags)) or any(o.startswith("+sweep=") for o in overrides)
+    engine = [o for o in overrides if o.startswith(("hydra/launcher=", "hydra/sweeper=", "+launcher="))]
+    if sweep and not informing and not engine:
+        return _sweep(overrides, config_dir)
     own_folder: list[str] = []
     continued: Path | None = None
     made: Path | None = None
@@ -256,6 +258,43 @@ def _compare(argv: list[str]) -> int:
     return OK
 
 
+def _sweep(overrides: list[str], config_dir: str | None) -> int:
+    """Run the jobs of a sweep on this machine, or those that are missing; at its end, the table."""
+    from lrkit import config as configs
+    from lrkit.sweep import Sweep, preset, unfinished
+
+    overrides = preset(overrides, config_dir)
+    configs.check_sweep(overrides, config_dir)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("-m", "must not be given to torchrun: each job of a sweep starts its own processes")
+    parent, given = Path("outputs") / "sweeps", [o for o in overrides if o.startswith("hydra.")]
+    named = [o.partition("=")[2].strip("'\"") for o in given if o.startswith("hydra.sweep.dir=")]
+    for override in given:
+        if not override.startswith("hydra.sweep.dir=") or "${" in override:
+            must = "is not for a sweep on this machine; what is: hydra.sweep.dir, a folder in plain words"
+            raise ConfigError(override.partition("=")[0], must, override.partition("=")[2])
+    overrides = [o for o in overrides if o not in given]
+    folder = Path(named[0]) if named else unfinished(overrides, parent) or Path(_new_folder(parent))
+    _made(folder, "hydra.sweep.dir")
+    sweep = Sweep(overrides, folder, config_dir)
+    counts = sweep.run(_job, lambda line: print(line, flush=True))
+    print()
+    try:
+        _compare([str(folder)])
+    except ConfigError as error:  # no job came far enough to be compared
+        print(f"lrkit: {error}", file=sys.stderr)
+    lost = {status: n for status, n in counts.items() if status in ("failed", "diverged", "interrupted", "waiting")}
+    if lost:
+        told = ", ".join(f"{n} {status}" for status, n in lost.items())
+        print(f"lrkit: of {len(sweep.jobs)} jobs {told}; the same command runs what is missing", file=sys.stderr)
+    return FAILED if lost.keys() - {"diverged"} else DIVERGED if lost else OK
+
+
+def _job(words: list[str], config_dir: str | None) -> int:
+    """One job of a sweep, in its own process; everything was checked."""
+    return _told(lambda: _hydra(words, config_dir))
+
+
 def _continued(resume: dict[str, Any]) -> Path | None:
     """The folder of the run that is simply gone on with; None for a new run, and for one that branches off."""
     if resume["path"] is None or resume["policy"] is not None:
@@ -277,9 +316,11 @@ def _hydra(argv: list[str], config_dir: str | None, made: Path | None = None) ->
 
     from lrkit.config import CONF_DIR, VERSION_BASE
     from lrkit.overrides import own_folder
+    from lrkit.sweep import folder_name
 
-    OmegaConf.register_new_resolver("lrkit.name", _folder_name, replace=True)
+    OmegaConf.register_new_resolver("lrkit.name", folder_name, replace=True)
     failures: list[BaseException] = []
+    statuses: list[str] = []
 
     def job(config: DictConfig) -> dict[str, Any]:
         settings = HydraConfig.get()
@@ -302,6 +343,7 @@ def _hydra(argv: list[str], config_dir: str | None, made: Path | None = None) ->
                 traceback.print_exc()
             failures.append(error)
             return {"status": "failed"}
+        statuses.append(result.status)
         return {"status": result.status, **result.final}
 
     saved = sys.argv
@@ -317,15 +359,8 @@ def _hydra(argv: list[str], config_dir: str | None, made: Path | None = None) ->
         raise failures[0]
     if failures:
         print(f"lrkit: {len(failures)} job(s) of the sweep failed", file=sys.stderr)
-    return FAILED if failures else OK
-
-
-def _folder_name(text: str) -> str:
-    """A folder's name for a job: what it overrides, without separators, and not too long for a file system."""
-    name = "".join(c if c.isalnum() or c in "=,.+-_%" else "-" for c in str(text))
-    if len(name) <= 120:
-        return name
-    return f"{name[:110]}-{zlib.crc32(name.encode()):08x}"
+        return FAILED
+    return DIVERGED if "diverged" in statuses else OK
 
 
 def _join(folder: Path, config: Path) -> int:

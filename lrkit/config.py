@@ -40,7 +40,17 @@ from lrkit.scaling import batch_scale
 from lrkit.schedules import Schedule
 from lrkit.search import AUTO, Search
 
-__all__ = ["CONF_DIR", "VERSION_BASE", "accumulation", "build", "check_sweep", "compose", "plan", "world_of"]
+__all__ = [
+    "CONF_DIR",
+    "VERSION_BASE",
+    "accumulation",
+    "build",
+    "check_sweep",
+    "compose",
+    "plan",
+    "sweep_params",
+    "world_of",
+]
 
 Config = dict[str, Any]
 T = TypeVar("T")
@@ -91,6 +101,21 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None) -> None
     for i, choice in enumerate(choices):
         for text in choice[1:]:
             check(compose([*first[:i], text, *first[i + 1 :]], config_dir))
+
+
+def sweep_params(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, str]:
+    """What a config sweeps by itself: ``hydra.sweeper.params``, key -> values as they are written."""
+    first = [swept(override, config_dir)[0] for override in parse(overrides)]
+    parsed = parse(first)
+    with initialised(config_dir):
+        for override in parsed:
+            check_group(override)
+        try:
+            composed = hydra.compose("train", overrides=first, return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise explained(error, parsed) from None
+        params = composed.hydra.sweeper.get("params") or {}
+    return {str(key): str(values) for key, values in params.items()}
 
 
 def check(config: Mapping[str, Any]) -> Plan | None:
@@ -320,6 +345,12 @@ def _check_values(config: Mapping[str, Any]) -> None:
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(name, "must be a group of keys", config.get(name))
     Search.of(config["find"])
+    if config["jobs"] != "auto":
+        _check_count("jobs", config["jobs"])
+    if config["on_error"] not in ("continue", "stop"):
+        raise ConfigError("on_error", "must be continue or stop", config["on_error"])
+    if not isinstance(config["test"], bool):
+        raise ConfigError("test", "must be true or false", config["test"])
     seed, trainer, data = config["seed"], config["trainer"], config["data"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError("seed", "must be a whole number in [0, 4294967295]", seed)

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,12 @@ class Slots:
 
     Args:
         count: jobs at a time.
-        threads: of each job; None leaves it at torch's own number.
+        threads: of each job.
         devices: for each slot the value of ``CUDA_VISIBLE_DEVICES``; empty where jobs have no device of their own.
     """
 
     count: int
-    threads: int | None = None
+    threads: int
     devices: tuple[str, ...] = ()
 
 
@@ -60,7 +61,7 @@ def slots(jobs: int | str, per_job: int, accelerator: str) -> Slots:
     >>> slots(2, 1, "cpu").count
     2
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = _cores()
     gpus = _gpus() if accelerator in ("auto", "gpu", "cuda") else []
     if gpus:
         sets = [",".join(gpus[i : i + per_job]) for i in range(0, len(gpus) - per_job + 1, per_job)] or [",".join(gpus)]
@@ -68,6 +69,10 @@ def slots(jobs: int | str, per_job: int, accelerator: str) -> Slots:
         return Slots(count, max(1, cores // count), tuple(sets[i % len(sets)] for i in range(count)))
     count = max(1, min(4, cores // per_job)) if jobs == "auto" else int(jobs)
     return Slots(count, max(1, cores // count))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:
@@ -106,7 +111,8 @@ def run_all(
     context: Any = multiprocessing.get_context(kind)
     if kind == "forkserver":
         context.set_forkserver_preload(["lrkit.train"])
-    waiting, running, free = list(range(len(arguments))), {}, list(range(share.count))
+    waiting, free = list(range(len(arguments))), list(range(share.count))
+    running: dict[Any, tuple[Any, int, int, float]] = {}
     try:
         while waiting or running:
             while waiting and free:
@@ -132,20 +138,28 @@ def run_all(
         raise
 
 
-def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads: int | None, device: str | None) -> None:
+def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads: int, device: str | None) -> None:
     """In the job's own process: its output goes to its log, its threads and its device are its own."""
     import importlib.util
 
+    threading.Thread(target=_follow_parent, daemon=True).start()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-    if threads is not None:
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-        import torch
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for processes that it starts
+    import torch
 
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     # What Lightning starts for further devices is `python -m lrkit`, not multiprocessing's own main module.
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("lrkit.__main__")
     sys.exit(work(*arguments))
+
+
+def _follow_parent() -> None:
+    """End with the process that runs the sweep, however that ends: nobody else would take up the result."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(143)

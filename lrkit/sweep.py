@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from lrkit import config as configs
-from lrkit.errors import ConfigError
 from lrkit.jobs import Outcome, Slots, run_all, slots
 from lrkit.monitors import higher_is_better
 from lrkit.overrides import expand
 
-__all__ = ["FINISHED", "Job", "Sweep", "identity"]
+__all__ = ["ENDED", "Job", "Sweep", "folder_name", "identity", "preset", "unfinished"]
 
 #: How a job can have ended so that it is not run again.
-FINISHED = ("done", "stopped", "diverged")
+ENDED = ("done", "stopped", "diverged")
 
 Say = Callable[[str], None]
 
@@ -93,7 +92,8 @@ class Sweep:
         missing = [job for job in self.jobs if not self._finished(job)]
         if skipped := len(self.jobs) - len(missing):
             say(f"going on in {self.folder}: {skipped} of {len(self.jobs)} jobs are done")
-        say(f"{len(missing)} jobs, {min(at_a_time.count, max(len(missing), 1))} at a time; logs are in the jobs' folders")
+        together = min(at_a_time.count, max(len(missing), 1))
+        say(f"{len(missing)} jobs, {together} at a time; each writes job.log in its folder in {self.folder}")
         prepared = [self._prepared(job) for job in missing]
         stop = self.first["on_error"] == "stop"
 
@@ -122,7 +122,7 @@ class Sweep:
     def _finished(self, job: Job) -> bool:
         """Whether a job has ended before, by the very config that it has now."""
         before = self.state.get(job.folder.name)
-        if before is None or before.get("status") not in FINISHED or job.result().get("status") not in FINISHED:
+        if before is None or before.get("status") not in ENDED or job.result().get("status") not in ENDED:
             return False
         return bool(before["id"] == identity(configs.compose(job.overrides, self.config_dir)))
 
@@ -131,7 +131,7 @@ class Sweep:
         words = [*job.overrides, f"hydra.run.dir={_quoted(str(job.folder))}"]
         before = self.state.get(job.folder.name, {})
         now = identity(configs.compose(job.overrides, self.config_dir))
-        interrupted = job.result().get("status") not in FINISHED and before.get("status") != "failed"
+        interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
         if before.get("id") == now and interrupted and (job.folder / "checkpoints" / "last.ckpt").is_file():
             return [*words, f"resume.path={_quoted(str(job.folder))}", "hydra.output_subdir=null"]
         if before and job.folder.is_dir():
@@ -167,8 +167,8 @@ class Sweep:
         score = f", {monitor} {value:.4g}" if isinstance(value, int | float) else ""
         states = [each.get("status") for each in self.state.values()]
         running = states.count("running")
-        left = len(self.jobs) - sum(status in (*FINISHED, "failed", "interrupted") for status in states) - running
-        parts = [f"{sum(s in FINISHED for s in states)} done"]
+        left = len(self.jobs) - sum(status in (*ENDED, "failed", "interrupted") for status in states) - running
+        parts = [f"{sum(s in ENDED for s in states)} done"]
         parts += [f"{running} running"] if running else []
         parts += [f"{self.failed} failed or diverged"] if self.failed else []
         parts += [f"{left} to go"] if left else []
@@ -190,6 +190,15 @@ class Sweep:
         return min(found)[1] if found else None
 
 
+def preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:
+    """The overrides with what ``+sweep=NAME`` sweeps; what the command line says itself wins."""
+    if not any(override.startswith("+sweep=") for override in overrides):
+        return list(overrides)
+    given = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    params = configs.sweep_params(overrides, config_dir)
+    return [*overrides, *(f"{key}={values}" for key, values in params.items() if key not in given)]
+
+
 def unfinished(overrides: Sequence[str], parent: Path) -> Path | None:
     """The newest sweep of this very command that still has something to do."""
     for folder in sorted((f for f in parent.glob("*") if f.is_dir()), reverse=True):
@@ -197,7 +206,7 @@ def unfinished(overrides: Sequence[str], parent: Path) -> Path | None:
         if written.get("overrides") != list(overrides):
             continue
         states = [job.get("status") for job in written.get("jobs", {}).values()]
-        return None if states and all(status in FINISHED for status in states) and _complete(written) else folder
+        return None if states and all(status in ENDED for status in states) and _complete(written) else folder
     return None
 
 
@@ -262,5 +271,3 @@ def _told(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -112,10 +113,16 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
 
     plan = scheduler_of(trainer).plan
     early = plan.horizon.steps is not None and trainer.global_step < plan.horizon.steps
-    status = "stopped" if early else "done"
+    broken = [name for name, value in results.final.items() if "loss" in name or name == results.monitor
+              if not math.isfinite(value)]  # fmt: skip
+    status = "diverged" if broken else "stopped" if early else "done"
+    if config["test"]:
+        trainer.test(module, datamodule=data, verbose=False)
+        results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
     results.save(trainer, status)
     if trainer.is_global_zero and not quiet:
         ended = f"stopped at step {trainer.global_step} of {plan.horizon.steps}" if early else ""
+        ended = f"diverged: {', '.join(broken)} is not finite" if broken else ended
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         show.closing(folder, results.final, results.at_best, results.seconds, ended, tensorboard=watched)
     return Run(status, folder, plan, results.final, results.at_best, results.monitor)

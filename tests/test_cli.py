@@ -226,7 +226,7 @@ def test_a_sweep_has_a_folder_for_each_job_named_by_what_differs(said: Said) -> 
     (sweep,) = Path("outputs/sweeps").iterdir()
     jobs = sorted(folder for folder in sweep.iterdir() if folder.is_dir())
     assert [folder.name for folder in jobs] == [
-        f"{number}_optimizer.lr={lr},schedule={schedule}"
+        f"{number}_schedule={schedule},optimizer.lr={lr}"
         for number, (schedule, lr) in enumerate(
             [("step", "0.1"), ("step", "0.2"), ("cosine", "0.1"), ("cosine", "0.2")]
         )
@@ -260,9 +260,11 @@ def test_one_job_that_fails_does_not_stop_the_others(said: Said) -> None:
     shorter = [word for word in TINY if not word.startswith("model")]
     page = said("train", "-m", *shorter, "model=custom", "model._target_=mine.Net", "+model.width=4,13,5", code=1)
     (sweep,) = Path("outputs/sweeps").iterdir()
-    done = [(folder / "metrics.json").is_file() for folder in sorted(f for f in sweep.iterdir() if f.is_dir())]
-    assert done == [True, False, True]
-    assert "no good with 13" in page and page.rstrip().endswith("1 job(s) of the sweep failed")
+    folders = sorted(folder for folder in sweep.iterdir() if folder.is_dir())
+    ended = [json.loads((folder / "metrics.json").read_text())["status"] for folder in folders]
+    assert ended == ["done", "failed", "done"]
+    assert "no good with 13" in page and "no good with 13" in (folders[1] / "job.log").read_text()
+    assert page.rstrip().endswith("lrkit: of 3 jobs 1 failed; the same command runs what is missing")
 
 
 def test_a_run_that_fails_raises_what_went_wrong(said: Said) -> None:

@@ -16,8 +16,8 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 #: Every file of lrkit, in its layer. A new file needs a place here.
 LAYERS = {
     "plain": "errors durations horizon schedules curve families rules scaling plateau plan monitors search suggest race"
-    " found show records events runs intervals settings compare tables bands figures page report board",
-    "hydra": "overrides config",
+    " jobs found show records events runs intervals settings compare tables bands figures page report board",
+    "hydra": "overrides config sweep",
     "torch": "groups optim muon scheduler batches models readers tensors",
     "lightning": "data module assembly callbacks resume trial find train",
     "front": "cli api __init__ __main__",
@@ -48,6 +48,7 @@ FORBIDDEN = {
 LAZILY = {
     "show": {"rich", "matplotlib", "numpy"},
     "found": {"matplotlib"},
+    "jobs": {"torch"},
     "records": {"numpy"},
     "tables": {"rich"},
     "figures": {"matplotlib"},

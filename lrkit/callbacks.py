@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import math
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.optim import Optimizer
+from torch.utils.tensorboard import summary as summaries
 
+from lrkit import board, show
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.module import scheduler_of
 from lrkit.monitors import validation_loss
 from lrkit.optim import evaluating, switch_mode
+from lrkit.plan import Plan
+
+SWEEP = "sweep.json"  #: in the folder of a sweep, beside those of its jobs
 
 __all__ = ["EvaluationMode", "EvenWindows", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
 
@@ -250,7 +257,10 @@ class Results(Callback):
             summary |= {f"result/best {name}": value for name, value in self.at_best.items()}
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    logger.log_hyperparams(self.hparams, summary, step=trainer.global_step)
+                    _log_hparams(
+                        self.hparams, summary, logger, trainer.global_step, (self.folder.parent / SWEEP).exists()
+                    )
+                    _draw_plan(scheduler_of(trainer).plan, logger)
 
     def state_dict(self) -> dict[str, Any]:
         return {"at_best": self.at_best, "best_step": self.best_step, "best_epoch": self.best_epoch}
@@ -277,3 +287,26 @@ class Results(Callback):
         if trainer.is_global_zero:
             text = json.dumps(self.as_json(trainer, status), indent=2, allow_nan=True)
             (self.folder / "metrics.json").write_text(text + "\n")
+
+
+def _draw_plan(plan: Plan, logger: TensorBoardLogger) -> None:
+    """The picture of the plan, among TensorBoard's images; at the end of a run, when nobody waits for it."""
+    if plan.horizon.steps is None or importlib.util.find_spec("matplotlib") is None:
+        return
+    with TemporaryDirectory() as folder:
+        png = show.picture({"lr": plan}, Path(folder) / "plan.png").read_bytes()
+    logger.experiment.file_writer.add_summary(board.image("plan", png), 0)
+
+
+def _log_hparams(
+    hparams: Mapping[str, Any], metrics: Mapping[str, float], logger: TensorBoardLogger, step: int, of_a_sweep: bool
+) -> None:
+    """Hyper-parameters and results for TensorBoard's page "HParams"; of a sweep its own folder says what is shown."""
+    if not of_a_sweep:
+        logger.log_hyperparams(dict(hparams), dict(metrics), step=step)
+        return
+    logger.log_metrics(dict(metrics), step)
+    logger.hparams.update(hparams)
+    # All that TensorBoard is told but the list of keys and metrics, of which it would take any job's for all of them.
+    for summary in summaries.hparams(dict(hparams), dict(metrics))[1:]:  # type: ignore[no-untyped-call]
+        logger.experiment.file_writer.add_summary(summary)

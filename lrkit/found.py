@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrkit import board
 from lrkit.race import Heat
 from lrkit.suggest import Reading, Sweep
 
@@ -74,7 +74,7 @@ class Found:
         except ImportError:
             return ["find.png needs the package matplotlib: pip install 'lrkit[plot]'"]
         figure.savefig(folder / "find.png")
-        _to_tensorboard(folder, "find", (folder / "find.png").read_bytes())
+        board.write(folder, board.image("find", (folder / "find.png").read_bytes()))
         return []
 
     def to_json(self) -> dict[str, Any]:
@@ -166,17 +166,3 @@ def rounded(rate: float) -> float:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _to_tensorboard(folder: Path, tag: str, png: bytes) -> None:
-    """A picture in an event file; its bytes as they are."""
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-    width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))  # where PNG has them
-    image = Summary.Image(encoded_image_string=png, height=height, width=width, colorspace=4)
-    summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-    writer = EventFileWriter(str(folder))
-    writer.add_event(Event(wall_time=time.time(), step=0, summary=summary))
-    writer.close()

@@ -110,7 +110,7 @@ def run_all(
     kind = "forkserver" if sys.platform == "linux" else "spawn"
     context: Any = multiprocessing.get_context(kind)
     if kind == "forkserver":
-        context.set_forkserver_preload(["lrkit.train"])
+        context.set_forkserver_preload(["lrkit.train", "matplotlib.figure"])
     waiting, free = list(range(len(arguments))), list(range(share.count))
     running: dict[Any, tuple[Any, int, int, float]] = {}
     try:

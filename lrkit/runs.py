@@ -89,6 +89,8 @@ def _below(top: Path) -> Iterator[Path]:
         if {"plan.json", "metrics.json"} & set(files) or ".hydra" in inner:
             yield folder
             inner.clear()
+        elif "sweep.json" in files:  # what lies beside it is about all of its jobs
+            continue
         elif any("tfevents" in name for name in files):
             yield folder
             inner[:] = [name for name in inner if not _of_add_hparams(name)]

@@ -75,7 +75,7 @@ def picture(plans: Mapping[str, Plan], path: Path) -> Path:
     axes = figure.subplots(rows, columns, squeeze=False, sharex=own_frames, sharey=own_frames)
     for i, (label, plan) in enumerate(plans.items()):
         ax = axes[i // columns][i % columns] if own_frames else axes[0][0]
-        steps = range(plan.horizon.require("steps", "format"))
+        steps = _places(plan)
         for group in plan.groups:
             name = label if len(plan.groups) == 1 else f"{label} {group.name}".strip()
             style: dict[str, Any] = {"lw": 1.5} if not own_frames else {"lw": 1.5, "color": "C0"}
@@ -101,6 +101,13 @@ def picture(plans: Mapping[str, Plan], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
+
+
+def _places(plan: Plan, most: int = 2000) -> list[int]:
+    """The steps to draw: all of them, or enough of a long run, and both sides of each edge."""
+    count = plan.horizon.require("steps", "format")
+    edges = {step for edge in plan.curve.edges for step in (edge - 1, edge) if 0 <= step < count}
+    return sorted({*range(0, count, -(-count // most)), *edges, count - 1})
 
 
 def _never_better(plan: Plan, plateau: Plateau) -> list[float]:

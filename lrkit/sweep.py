@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lrkit import board
 from lrkit import config as configs
 from lrkit.jobs import Outcome, Slots, run_all, slots
 from lrkit.monitors import higher_is_better
@@ -95,6 +96,7 @@ class Sweep:
         together = min(at_a_time.count, max(len(missing), 1))
         say(f"{len(missing)} jobs, {together} at a time; each writes job.log in its folder in {self.folder}")
         prepared = [self._prepared(job) for job in missing]
+        self._for_tensorboard()
         stop = self.first["on_error"] == "stop"
 
         def begun(i: int) -> None:
@@ -109,11 +111,24 @@ class Sweep:
 
         arguments = [(words, self.config_dir) for words in prepared]
         run_all(work, arguments, [job.folder / "job.log" for job in missing], at_a_time, begun=begun, ended=ended)
+        self._for_tensorboard()
         counts: dict[str, int] = {}
         for job in self.jobs:
             status = self.state.get(job.folder.name, {}).get("status", "waiting")
             counts[status] = counts.get(status, 0) + 1
         return counts
+
+    def _for_tensorboard(self) -> None:
+        """What the sweep's folder says to TensorBoard about all of its jobs; of their metrics once there are some."""
+        keys = [override.partition("=")[0].lstrip("+") for override in self.jobs[0].overrides]
+        swept = [key for key in keys if any(key in job.label for job in self.jobs)]
+        results = [job.result() for job in self.jobs]
+        names = [f"best {result['monitor']}" for result in results if result.get("monitor")]
+        names += [f"final {name}" for result in results for name in result.get("final") or {}]
+        for file in self.folder.glob("*tfevents*"):
+            file.unlink()
+        tags = [f"result/{name}" for name in dict.fromkeys(names)]
+        board.write(self.folder, board.layout(), *([board.hparams(swept, tags)] if tags else []))
 
     def _slots(self) -> Slots:
         trainer = self.first["trainer"]

@@ -182,8 +182,9 @@ def _logger(node: Mapping[str, Any], key: str, folder: Path, joins: int | None) 
 
 def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
     """What describes a run, flat and scalar: the same keys for every run of a sweep that changes only values."""
-    flat: dict[str, Any] = {"seed": config["seed"], "data.batch_size": config["data"].get("batch_size")}
-    for section in ("optimizer", "schedule", "warmup", "cooldown", "plateau", "batch_scaling"):
+    lengths = {f"trainer.{name}": config["trainer"].get(name) for name in ("max_epochs", "max_steps")}
+    flat: dict[str, Any] = {"seed": config["seed"], **lengths}
+    for section in ("data", "model", "optimizer", "schedule", "warmup", "cooldown", "plateau", "batch_scaling"):
         node = config[section]
         flat[section] = str(node.get("_target_", node.get("rule", "none"))).rpartition(".")[2]
         for name, value in node.items():

@@ -86,3 +86,10 @@ def test_hyper_parameters_come_with_real_metrics_and_the_same_keys(train: Callab
     assert "result/best val/loss" in metrics and "hp_metric" not in metrics
     assert scalars(one.folder)["result/final val/loss"] == {6: pytest.approx(one.final["val/loss"])}
     assert "hp_metric" not in scalars(one.folder)
+
+
+def test_the_plan_is_among_the_images(train: Callable[..., Any]) -> None:
+    run = train("logger=tensorboard", "warmup=linear")
+    events = EventAccumulator(str(run.folder), {"images": 0}).Reload()
+    (image,) = events.Images("plan")
+    assert image.step == 0 and image.encoded_image_string.startswith(b"\x89PNG") and image.width > 500

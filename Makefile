@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint picture fix
+.PHONY: help demo test check lint picture fix bench-find
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 # Two stamps, so that the second time costs nothing: what a user needs, and what a developer needs.
 $(VENV)/user.stamp: pyproject.toml constraints.txt
@@ -46,6 +46,10 @@ SCHEDULES = constant,step,multistep,exponential,inverse_time,linear,polynomial,c
 	one_cycle,inverse_sqrt,wsd,piecewise,plateau,range_test
 picture: $(VENV)/user.stamp ## draw docs/schedules.png anew
 	cp $$($(BIN)/lrkit show -m schedule=$(SCHEDULES) warmup=linear horizon.steps=1000 format=png) docs/schedules.png
+
+bench-find: $(VENV)/dev.stamp ## how good the rates of lrkit find and of other range tests are (an hour)
+	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt
+	$(BIN)/python benchmarks/find.py
 
 fix: $(VENV)/dev.stamp ## what ruff can mend by itself
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,59 @@
+"""What the benchmarks rest on: the loop by hand is lrkit's own training, to the bit; and their tables are right."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_trial import Losses
+
+from lrkit.assembly import data_of
+from lrkit.config import compose
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import find as bench
+import loop
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer=adamw", "warmup=linear", "seed=3"],
+        ["optimizer=momentum", "model=cnn2d", "param_groups=no_decay", "optimizer.lr=0.05"],
+    ],
+)
+def test_the_loop_by_hand_is_the_training_of_lrkit(train: Callable[..., Any], overrides: list[str]) -> None:
+    overrides = [*overrides, "trainer.max_epochs=2"]
+    run = train(*overrides, "+callbacks.losses._target_=test_trial.Losses", "logger=none", short=False)
+    config = compose(overrides)
+    data = data_of(config)
+    data.setup()
+    done = loop.train(config, data)
+    assert done.losses == Losses.seen
+    assert done.loss == pytest.approx(run.final["val/loss"], rel=1e-6)
+    assert done.accuracy == pytest.approx(run.final["val/accuracy"], rel=1e-6)
+
+
+def cell(task: str, best_test: float, here: float | None, steps: int) -> dict[str, Any]:
+    outcome = {"lr": 0.1, "val": 0.9, "test": best_test, "test_loss": 0.3}
+    result = None if here is None else {"lr": 0.2, "val": 0.8, "test": here, "test_loss": 0.5}
+    said = {"lr": None if here is None else 0.2, "steps": steps, "result": result}
+    return {
+        "cell": [task, "adamw", 1],
+        "steps": 100,
+        "grid": [{**outcome, "val": 0.5}, outcome],
+        "suggested": {"it": said},
+    }
+
+
+def test_regret_is_what_is_lost_on_test_data() -> None:
+    cells = [cell("a", 0.9, 0.88, 100), cell("a", 0.9, 0.95, 200), cell("b", 0.9, None, 0)]
+    assert [round(bench.regret(each, "it"), 6) for each in cells] == [2.0, -5.0, 90.0]
+    head, row = bench.rows(cells)
+    told = dict(zip(head, row, strict=True))
+    assert (told["median"], told["worst"], told["cells over 3"], told["no rate"]) == ("2.0", "90.0", "1 of 3", "1")
+    assert told["steps of the grid"] == "5.0 % (most 10.0 %)"
+    assert [line[:3] for line in bench.by_task(cells)][1:] == [("a", "adamw", "0.1-0.1"), ("b", "adamw", "0.1-0.1")]

@@ -25,6 +25,7 @@ __all__ = [
     "exact_plan",
     "hush_lightning",
     "module_of",
+    "optimizer_of",
     "trainer_of",
     "why_unfused",
 ]
@@ -118,6 +119,12 @@ def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
             raise ConfigError(f"callbacks.{name}._target_", "must be a Lightning callback", node.get("_target_"))
         callbacks.append(callback)
     return callbacks
+
+
+def optimizer_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The class path of the optimizer, and its options but the rate."""
+    node = config["optimizer"]
+    return str(node["_target_"]), {name: value for name, value in node.items() if name not in ("_target_", "lr")}
 
 
 def trainer_of(options: Mapping[str, Any], **own: Any) -> Trainer:

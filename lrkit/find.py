@@ -10,30 +10,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 
 from lrkit import config as configs
 from lrkit import optim, trial
-from lrkit.assembly import data_of, hush_lightning, trainer_of
+from lrkit.assembly import data_of, hush_lightning, optimizer_of, trainer_of
 from lrkit.curve import Curve
 from lrkit.errors import ConfigError, SearchError
 from lrkit.families import family
 from lrkit.found import Found, rounded
 from lrkit.plan import Plan
-from lrkit.race import Heat, race
+from lrkit.race import Verdict, race
 from lrkit.resume import Resumption
 from lrkit.schedules import RangeTest
 from lrkit.search import AUTO, Search
-from lrkit.suggest import Sweep, diverged, read
+from lrkit.suggest import Reading, Sweep, diverged, read
+from lrkit.trial import Trial
 
 __all__ = ["find", "settled"]
 
 Say = Callable[[str], None]
+Weights = Mapping[str, Tensor] | None
 
 
 def find(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Found:
@@ -52,9 +54,9 @@ def find(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Fou
     """
     search = Search.of(config["find"])
     say: Say = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
-    target = str(config["optimizer"]["_target_"])
     configs.check(config)
-    optim.check(target, {k: v for k, v in config["optimizer"].items() if k not in ("_target_", "lr")})
+    target, options = optimizer_of(config)
+    optim.check(target, options)
     if config["schedule"].get("_target_") == f"{RangeTest.__module__}.{RangeTest.__name__}":
         raise ConfigError("schedule", "must be the one to train with: to look for its rate is a range test already")
     known = family(target)
@@ -102,67 +104,74 @@ def _search(config: Mapping[str, Any], search: Search, say: Say) -> Found:
     # Any number will do: what each trial trains at is said by the plan that it follows.
     config = {**config, "optimizer": {**config["optimizer"], "lr": 1.0}, "allow_extreme_lr": True}
     weights, data = _weights(config), data_of(config)
-    sweeps, steps, full = [], 0, None
-    for repeat in range(search.repeats):
-        seeded = _with_seed(config, config["seed"] + repeat)
-        test = trial.run(
-            seeded, data if repeat == 0 else data_of(seeded), lambda plan: _rising(plan, search), weights=weights,
-            stop=lambda losses: "it diverged" if diverged(losses) else "", probe=search.loss == "val",
-        )  # fmt: skip
-        full, steps = test.full, steps + len(test.losses)
-        losses = test.validated if search.loss == "val" else test.losses
-        kept = [(lr, loss) for lr, loss in zip(test.rates, losses, strict=False) if math.isfinite(loss)]
-        sweeps.append(Sweep([lr for lr, _ in kept], [loss for _, loss in kept], test.ended))
-        last = kept[-1][0] if kept else search.start
-        say(f"range test {repeat + 1} of {search.repeats}: {len(test.losses)} steps; {test.ended}, at lr {last:.3g}")
-    assert full is not None
+    tests = list(_range_tests(config, search, data, weights, say))
+    sweeps, steps = [_sweep(test, search) for test in tests], sum(len(test.losses) for test in tests)
     reading = read(sweeps)
     lr, low, high, reason = reading.lr, reading.low, reading.high, reading.reason
-    heats: tuple[Heat, ...] = ()
-    confirm = search.confirm and lr is not None
-    if confirm:
-        assert reading.minimum is not None
-        run_steps = full.horizon.steps
-
-        def train(rate: float, length: int) -> float:
-            nonlocal steps
-            raced = trial.run(config, data, lambda plan: _compressed(plan, rate, length), weights=weights, score=True)
-            steps += len(raced.losses)
-            say(f"  lr {rate:<10.4g} {length} steps: {_told(raced.score)}")
-            return raced.score
-
+    verdict: Verdict | None = None
+    if search.confirm and lr is not None:
         said = ", ".join(f"{name} {estimate:.2g}" for name, estimate in reading.estimates.items())
-        say(f"the curve says: {said}\nrace: the run's {run_steps or 'endless'} steps, compressed")
-        verdict = race(train, reading.minimum, run_steps)
-        lr, low, high, reason, heats = verdict.lr, verdict.low, verdict.high, verdict.reason, verdict.heats
-    seconds = round(time.perf_counter() - begun, 3)
+        say(f"the curve says: {said}")
+        verdict, raced = _confirmed(config, tests[0].full, reading, data, weights, say)
+        lr, low, high, reason, steps = verdict.lr, verdict.low, verdict.high, verdict.reason, steps + raced
+    seconds, heats = round(time.perf_counter() - begun, 3), verdict.heats if verdict else ()
     if lr is None or low is None or high is None:
         return Found(None, None, None, reason, False, steps, seconds, sweeps, reading, heats)
     lr, low, high = rounded(lr), rounded(low), rounded(high)
-    return Found(lr, min(low, lr), max(high, lr), "", confirm, steps, seconds, sweeps, reading, heats)
+    return Found(lr, min(low, lr), max(high, lr), "", verdict is not None, steps, seconds, sweeps, reading, heats)
 
 
-def _rising(full: Plan, search: Search) -> tuple[Plan, int]:
-    """The plan of a range test: the rate alone rises, with every group in its proportion."""
-    steps = search.length(full.horizon.steps)
-    horizon = dataclasses.replace(full.horizon, steps=steps)
-    curve = Curve.build(search.schedule(), horizon)
-    plain = {"momentum": None, "decay_curve": None, "plateau": None}
-    return dataclasses.replace(full, base_lr=search.end, curve=curve, horizon=horizon, **plain), steps  # type: ignore[arg-type]
+def _range_tests(
+    config: Mapping[str, Any], search: Search, data: LightningDataModule, weights: Weights, say: Say
+) -> Iterator[Trial]:
+    """The range tests, each with a seed of its own."""
+
+    def rising(full: Plan) -> tuple[Plan, int]:
+        """The rate alone rises, with every group in its proportion."""
+        horizon = dataclasses.replace(full.horizon, steps=search.length(full.horizon.steps))
+        plain = dataclasses.replace(full, horizon=horizon, momentum=None, decay_curve=None, plateau=None)
+        curve = Curve.build(search.schedule(), horizon)
+        return dataclasses.replace(plain, base_lr=search.end, curve=curve), horizon.require("steps", "find.steps")
+
+    def stop(losses: Sequence[float]) -> str:
+        return "it diverged" if diverged(losses) else ""
+
+    for repeat in range(search.repeats):
+        seeded = _with_seed(config, config["seed"] + repeat)
+        its_own = data if repeat == 0 else data_of(seeded)
+        test = trial.run(seeded, its_own, rising, stop=stop, probe=search.loss == "val", weights=weights)
+        last = test.rates[-1] if test.losses else search.start
+        say(f"range test {repeat + 1} of {search.repeats}: {len(test.losses)} steps; {test.ended}, at lr {last:.3g}")
+        yield test
 
 
-def _compressed(full: Plan, rate: float, steps: int) -> tuple[Plan, int]:
-    """The plan of the run at another base rate, all its curves run through in ``steps`` steps."""
-    horizon = dataclasses.replace(full.horizon, steps=steps)
-    beside = {
-        name: None if curve is None else curve.within(steps)
-        for name, curve in (("momentum", full.momentum), ("decay_curve", full.decay_curve))
-    }
-    curve = full.curve.within(steps)
-    return dataclasses.replace(full, base_lr=rate, curve=curve, horizon=horizon, plateau=None, **beside), steps  # type: ignore[arg-type]
+def _sweep(test: Trial, search: Search) -> Sweep:
+    """What a range test measured, as far as it is finite."""
+    losses = test.validated if search.loss == "val" else test.losses
+    kept = [(lr, loss) for lr, loss in zip(test.rates, losses, strict=False) if math.isfinite(loss)]
+    return Sweep([lr for lr, _ in kept], [loss for _, loss in kept], test.ended)
 
 
-def _weights(config: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
+def _confirmed(
+    config: Mapping[str, Any], full: Plan, reading: Reading, data: LightningDataModule, weights: Weights, say: Say
+) -> tuple[Verdict, int]:
+    """The verdict of the race, and the steps that it took."""
+    taken = 0
+
+    def train(rate: float, length: int) -> float:
+        nonlocal taken
+        raced = trial.run(config, data, lambda plan: (plan.within(length, rate), length), score=True, weights=weights)
+        taken += len(raced.losses)
+        ended = f"{raced.score:.4g}" if math.isfinite(raced.score) else "diverged"
+        say(f"  lr {rate:<10.4g} {length} steps: {ended}")
+        return raced.score
+
+    assert reading.minimum is not None
+    say(f"race: the run's {full.horizon.steps or 'endless'} steps, compressed")
+    return race(train, reading.minimum, full.horizon.steps), taken
+
+
+def _weights(config: Mapping[str, Any]) -> Weights:
     """The weights to begin with, where the run begins with those of a checkpoint."""
     resumption = Resumption.of(config, lambda: None)
     if resumption.saved is None:
@@ -171,7 +180,7 @@ def _weights(config: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
         raise ConfigError(
             "resume.policy", "must be restart to look for a rate: else the run has one", resumption.policy
         )
-    weights: Mapping[str, Tensor] = resumption.saved.content["state_dict"]
+    weights: Weights = resumption.saved.content["state_dict"]
     return weights
 
 
@@ -180,10 +189,6 @@ def _with_seed(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
     data = config["data"]
     follows = data.get("seed") == config["seed"]
     return {**config, "seed": seed % 2**32, "data": {**data, "seed": seed % 2**32} if follows else data}
-
-
-def _told(score: float) -> str:
-    return f"{score:.4g}" if math.isfinite(score) else "diverged"
 
 
 def _launched(trainer: Trainer) -> bool:

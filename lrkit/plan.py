@@ -82,6 +82,18 @@ class Plan:
         """The same plan for the groups that a model turned out to have."""
         return dataclasses.replace(self, groups=tuple(groups))
 
+    def within(self, steps: int, base_lr: float) -> Plan:
+        """The same run at another base rate, all its curves run through in ``steps`` steps; its gain stays 1."""
+        return dataclasses.replace(
+            self,
+            base_lr=base_lr,
+            horizon=dataclasses.replace(self.horizon, steps=steps),
+            curve=self.curve.within(steps),
+            momentum=None if self.momentum is None else self.momentum.within(steps),
+            decay_curve=None if self.decay_curve is None else self.decay_curve.within(steps),
+            plateau=None,
+        )
+
     @property
     def warmup_steps(self) -> int:
         """Optimizer steps of warmup."""

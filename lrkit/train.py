@@ -20,7 +20,16 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from lrkit import config as configs
 from lrkit import optim, show
-from lrkit.assembly import callbacks_of, data_of, exact_plan, hush_lightning, module_of, trainer_of, why_unfused
+from lrkit.assembly import (
+    callbacks_of,
+    data_of,
+    exact_plan,
+    hush_lightning,
+    module_of,
+    optimizer_of,
+    trainer_of,
+    why_unfused,
+)
 from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
 from lrkit.find import settled
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
@@ -64,8 +73,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     declared = configs.check(config)
     if declared is not None:
         resumption.plan(declared)
-    node, rules = config["optimizer"], config["param_groups"]
-    target, options = str(node["_target_"]), {k: v for k, v in node.items() if k not in ("_target_", "lr")}
+    rules, (target, options) = config["param_groups"], optimizer_of(config)
     optim.check(target, options)
     hush_lightning()
     seed_everything(config["seed"], workers=True, verbose=False)

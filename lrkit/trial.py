@@ -27,7 +27,7 @@ from pytorch_lightning.callbacks import (
 from torch import Tensor
 
 from lrkit import config as configs
-from lrkit.assembly import callbacks_of, counted_plan, hush_lightning, module_of, trainer_of, why_unfused
+from lrkit.assembly import callbacks_of, counted_plan, hush_lightning, module_of, optimizer_of, trainer_of, why_unfused
 from lrkit.callbacks import EvaluationMode, EvenWindows
 from lrkit.errors import ConfigError
 from lrkit.module import Wiring, configure, scheduler_of
@@ -103,10 +103,10 @@ def run(
     """
     hush_lightning()
     seed_everything(config["seed"], workers=True, verbose=False)
-    node, module = config["optimizer"], module_of(config, data)
+    module = module_of(config, data)
     if weights is not None:
         module.load_state_dict(weights)
-    watch = _Watch(stop, config["trainer"], probe)
+    watch = _Watch(stop, probe)
 
     def planner(trainer: Trainer) -> Plan:
         full = counted_plan(config, trainer)
@@ -114,11 +114,9 @@ def run(
         watch.trial = Trial(full, plan)
         return plan
 
-    target, options = str(node["_target_"]), {k: v for k, v in node.items() if k not in ("_target_", "lr")}
-    wiring = Wiring(
-        planner, lambda trainer, plan: None, target, options, config["param_groups"], why_unfused(config["trainer"])
-    )
-    configure(module, wiring)
+    unfused = why_unfused(config["trainer"])
+    untold: Callable[[Trainer, Plan], None] = lambda trainer, plan: None  # noqa: E731
+    configure(module, Wiring(planner, untold, *optimizer_of(config), config["param_groups"], unfused))
     theirs = [callback for callback in callbacks_of(config) if not isinstance(callback, _OF_THE_RUN)]
     with tempfile.TemporaryDirectory() as nowhere:
         own = {"callbacks": [EvaluationMode(), EvenWindows(), *theirs, watch], "default_root_dir": nowhere}
@@ -149,7 +147,7 @@ def run(
 class _Watch(Callback):
     """Takes down the loss of each optimizer step, and ends the trial in time."""
 
-    def __init__(self, stop: Callable[[Sequence[float]], str], trainer: Mapping[str, Any], probe: bool) -> None:
+    def __init__(self, stop: Callable[[Sequence[float]], str], probe: bool) -> None:
         self.stop, self.probe = stop, probe
         self.trial: Trial | None = None
         self.steps = 0

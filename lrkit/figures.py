@@ -83,7 +83,7 @@ def _sensitivity(comparison: Comparison, path: Path) -> Path:
     figure = Figure(figsize=(6.8, 4.0), dpi=150, layout="constrained")
     ax = figure.subplots()
     _dress(ax, f"{comparison.by} {comparison.metric} over {comparison.rate}", comparison.rate or "")
-    families = sensitivity(comparison)
+    families, chosen = sensitivity(comparison), comparison.chosen()
     for i, (name, points) in enumerate(families.items()):
         ended = [(rate, mean) for rate, mean, setting in points if not setting.broken]
         lost = [(rate, mean.mean) for rate, mean, setting in points if setting.broken]
@@ -92,6 +92,12 @@ def _sensitivity(comparison: Comparison, path: Path) -> Path:
         ax.errorbar(rates, means, bars, color=colour_of(i), lw=1.6, marker="o", ms=4.5, capsize=3, elinewidth=1,
                     label=_plainly(name or "all"))  # fmt: skip
         ax.plot([rate for rate, _ in lost], [mean for _, mean in lost], "x", color=colour_of(i), ms=7, mew=1.6)
+        best = [(rate, mean.mean) for rate, mean, setting in points if setting is chosen.get(name)]
+        ax.plot(
+            [rate for rate, _ in best], [mean for _, mean in best], "o", ms=11, mfc="none", mec=colour_of(i), mew=1.6
+        )
+    if chosen:
+        ax.plot([], [], "o", ms=9, mfc="none", mec="#888", mew=1.6, label="the best rate")
     if any(setting.broken for points in families.values() for _, _, setting in points):
         ax.plot([], [], "x", color="#888", ms=7, mew=1.6, label="a run did not end")
     ax.set_xscale("log")

@@ -11,7 +11,8 @@ from typing import Any
 from lrkit.bands import RATE_TITLE, Band, Panel, colour_of, plain, sensitivity, sensitivity_range, shown_range
 from lrkit.compare import Comparison
 from lrkit.monitors import higher_is_better
-from lrkit.tables import about, answer, header, left_aligned, row
+from lrkit.tables import Sheet, about, about_tuned, answer, notes, sheet, tuned_sheet
+from lrkit.tuned import tune
 
 __all__ = ["html"]
 
@@ -24,8 +25,9 @@ def html(comparison: Comparison, frames: Sequence[Panel]) -> str:
         "title": escape(f"Comparison by {comparison.by} {comparison.metric}"),
         "answer": escape(answer(comparison)),
         "about": escape(about(comparison)),
-        "table": _table(comparison),
-        "notes": f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in comparison.notes)}</ul>",
+        "tuned": _tuned(comparison),
+        "settings": _settings(comparison),
+        "notes": f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes(comparison))}</ul>",
         "data": json.dumps(_data(comparison, frames), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
     before, *pieces = _TEMPLATE.read_text(encoding="utf-8").split("{{")
@@ -36,22 +38,47 @@ def html(comparison: Comparison, frames: Sequence[Panel]) -> str:
     return "".join(filled)
 
 
-def _table(comparison: Comparison) -> str:
-    left = left_aligned(comparison)
-    classes = ["" if name in left else ' class="right"' for name in header(comparison)]
-    head = "".join(f"<th{c}>{escape(name)}</th>" for c, name in zip(classes, header(comparison), strict=True))
-    lines = []
-    for rank, setting in enumerate(comparison.settings):
-        cells = [escape(cell) for cell in row(comparison, rank)]
-        swatch = f'<i style="--colour:{colour_of(rank)}"></i> '
-        marked = [
-            swatch + cells[0],
-            *cells[1:-1],
-            f'<span class="bad">{cells[-1]}</span>' if setting.broken else cells[-1],
-        ]
-        lines.append("".join(f"<td{c}>{cell}</td>" for c, cell in zip(classes, marked, strict=True)))
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+def _settings(comparison: Comparison) -> str:
+    """A row for each setting, with the colour of its curves; how its runs ended is red where one did not."""
+    rows = []
+    for rank, (setting, cells) in enumerate(zip(comparison.settings, sheet(comparison).rows, strict=True)):
+        first, *inner, last = map(escape, cells)
+        rows.append([_swatch(colour_of(rank)) + first, *inner, _red(last) if setting.broken else last])
+    return _table("settings", sheet(comparison), rows)
+
+
+def _tuned(comparison: Comparison) -> str:
+    """A row for each family at its own best rate, with the colour that it has over the rate."""
+    tuned = tune(comparison)
+    if tuned is None:
+        return ""
+    names = list(sensitivity(comparison))
+    rows, attributes = [], []
+    for choice, cells in zip(tuned.choices, tuned_sheet(tuned).rows, strict=True):
+        first, *inner, last = map(escape, cells)
+        swatch = _swatch(colour_of(names.index(choice.name))) if choice.name in names else ""
+        rows.append([swatch + first, *inner, _red(last) if choice.setting.broken else last])
+        rank = comparison.settings.index(choice.setting)
+        attributes.append(f' data-rank="{rank}" data-family="{escape(choice.name)}"')
+    return f"<h2>{escape(about_tuned(tuned))}</h2>{_table('tuned', tuned_sheet(tuned), rows, attributes)}"
+
+
+def _table(name: str, shown: Sheet, rows: Sequence[Sequence[str]], attributes: Sequence[str] = ()) -> str:
+    """A table of cells that are markup."""
+    classes = ["" if name in shown.left else ' class="right"' for name in shown.names]
+    head = "".join(f"<th{c}>{escape(name)}</th>" for c, name in zip(classes, shown.names, strict=True))
+    body = ""
+    for row, more in zip(rows, attributes or [""] * len(rows), strict=True):
+        body += f"<tr{more}>{''.join(f'<td{c}>{cell}</td>' for c, cell in zip(classes, row, strict=True))}</tr>"
+    return f'<div class="scroll" id="{name}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _swatch(colour: str) -> str:
+    return f'<i style="--colour:{colour}"></i> '
+
+
+def _red(cell: str) -> str:
+    return f'<span class="bad">{cell}</span>'
 
 
 def _data(comparison: Comparison, frames: Sequence[Panel]) -> dict[str, Any]:
@@ -94,6 +121,7 @@ def _curve(rank: int, band: Band, comparison: Comparison) -> dict[str, Any]:
 def _sensitivity(comparison: Comparison) -> dict[str, Any]:
     """The metric over the rate; a curve for each of what settings are beside their rate."""
     curves = []
+    chosen = comparison.chosen()
     for i, (name, points) in enumerate(sensitivity(comparison).items()):
         low = [mean.mean - (mean.half or 0.0) for _, mean, _ in points]
         high = [mean.mean + (mean.half or 0.0) for _, mean, _ in points]
@@ -101,6 +129,7 @@ def _sensitivity(comparison: Comparison) -> dict[str, Any]:
             "name": name, "colour": colour_of(i), "steps": [rate for rate, _, _ in points],
             "mean": _short(mean.mean for _, mean, _ in points), "low": _short(low), "high": _short(high),
             "lost": [setting.broken > 0 for _, _, setting in points],
+            "chosen": [setting is chosen.get(name) for _, _, setting in points],
         })  # fmt: skip
     rates = sorted({rate for at in comparison.rates().values() for rate, _ in at})
     low_end, high_end, log = sensitivity_range(comparison)

@@ -194,7 +194,8 @@ def mark(best: Mapping[object, float], other: Mapping[object, float]) -> str:
 
 def legend(marks: Iterable[str]) -> list[str]:
     """What the marks mean, those that there are."""
-    return [said for sign, said in _MARKS.items() if sign in set(marks)]
+    there = set(marks)
+    return [said for sign, said in _MARKS.items() if sign in there]
 
 
 def _remarks(comparison: Comparison) -> list[str]:
@@ -206,7 +207,7 @@ def _remarks(comparison: Comparison) -> list[str]:
     if any(setting.broken and setting.ended for setting in settings):
         said.append("a setting of which a run did not come to its end ranks behind; its mean is that of the others")
     for family, at in comparison.rates().items():
-        if len(at) > 2 and (edge := comparison.edge(family)):
+        if edge := comparison.edge(family):
             name, best = f"{family}: " if family else "", at[0 if edge == "lowest" else -1][0]
             said.append(f"{name}the best {comparison.rate}, {best:g}, is the {edge} that was tried")
     return said

@@ -168,7 +168,8 @@ def _untested(metric: str | None, counted: Sequence[Run], without: Sequence[Run]
     if len(without) == len(counted):
         return [f"{said}: train with test=true"]
     some = ", ".join(run.name for run in without[:3]) + (", ..." if len(without) > 3 else "")
-    return [f"{said}: {len(without)} of the {len(counted)} chosen runs have no {metric} ({some})"]
+    have = "has" if len(without) == 1 else "have"
+    return [f"{said}: {len(without)} of the {len(counted)} chosen runs {have} no {metric} ({some})"]
 
 
 def _by_final(comparison: Comparison) -> list[str]:

@@ -8,9 +8,10 @@ was chosen is better than it will be the next time.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from lrkit.compare import Comparison, best_of, final_of, legend, mark, order, over_seeds
 from lrkit.intervals import Interval
@@ -95,10 +96,10 @@ def tune(comparison: Comparison) -> Tuned | None:
     if comparison.rate is None or len(families) < 2 or not comparison.rates():
         return None
     counted = [run for setting in chosen.values() for run in setting.counted]
-    metric = _of_test(comparison.metric)
-    without = [run for run in counted if metric not in run.test]
-    tested = metric is not None and bool(counted) and not without
-    judge = metric if tested and metric is not None else comparison.metric
+    test = _of_test(comparison.metric)
+    without = [run for run in counted if test not in run.test]
+    tested = test is not None and bool(counted) and not without
+    judge = test if tested and test is not None else comparison.metric
     beside = _accuracy(counted, judge, tested)
     choices = []
     for name, at in families.items():
@@ -106,12 +107,11 @@ def tune(comparison: Comparison) -> Tuned | None:
         label = {column: text for column, text in setting.label.items() if column != comparison.rate}
         choice = Choice(name, label, "", "", setting)
         if name in chosen:
-            choice.chosen = getattr(setting, comparison.by)
             choice.rate = setting.label[comparison.rate]
             choice.edge = comparison.edge(name) if name in comparison.rates() else "only"
-            choice.values = over_seeds(setting, partial(_value, metric=judge, by=comparison.by, tested=tested))
-        if name in chosen and beside is not None:
-            accuracy = over_seeds(setting, partial(_value, metric=beside, by=comparison.by, tested=tested))
+            choice.chosen = getattr(setting, comparison.by)
+            choice.values = over_seeds(setting, _reached(judge, comparison.by, tested))
+            accuracy = over_seeds(setting, _reached(beside, comparison.by, tested)) if beside else {}
             choice.beside = Interval.of(list(accuracy.values())) if accuracy else None
         choices.append(choice)
     choices.sort(key=lambda choice: order(choice.setting, judge, choice.values))
@@ -120,7 +120,7 @@ def tune(comparison: Comparison) -> Tuned | None:
     chosen_by, shown = f"{comparison.by} {comparison.metric}", None if beside is None else by + beside
     tuned = Tuned(comparison.rate, chosen_by, by + judge, shown, choices)
     tuned.notes = legend(choice.mark for choice in choices)
-    tuned.notes += _by_final(comparison) if tested else _untested(metric, counted, without)
+    tuned.notes += _by_final(comparison) if tested else _untested(test, counted, without)
     return tuned
 
 
@@ -138,15 +138,14 @@ def _accuracy(runs: Sequence[Run], judge: str, tested: bool) -> str | None:
     """The accuracy on the data that ``judge`` is of, where it is another metric."""
     names = {name for run in runs for name in (run.test if tested else {**run.final, **run.series})}
     same_data = re.split(r"[/_.-]", judge)[0]
-    return next(
-        (name for name in sorted(names - {judge}) if name.startswith(same_data) and "acc" in name.lower()), None
-    )
+    found = [name for name in names - {judge} if name.startswith(same_data) and "acc" in name.lower()]
+    return min(found, default=None)
 
 
-def _value(run: Run, metric: str, by: str, tested: bool) -> float | None:
+def _reached(metric: str, by: str, tested: bool) -> Callable[[Run], float | None]:
     if tested:
-        return run.test.get(metric)
-    return best_of(run, metric) if by == "best" else final_of(run, metric)
+        return lambda run: run.test.get(metric)
+    return partial(best_of if by == "best" else final_of, metric=metric)
 
 
 def _mark(choices: Sequence[Choice]) -> None:
@@ -159,32 +158,30 @@ def _mark(choices: Sequence[Choice]) -> None:
             choice.mark = mark(first.values, choice.values)
 
 
-def _untested(metric: str | None, counted: Sequence[Run], without: Sequence[Run]) -> list[str]:
+def _untested(test: str | None, counted: Sequence[Run], without: Sequence[Run]) -> list[str]:
+    """Why there is no independent judgement, and how to get one."""
+    said = "rates are chosen and families judged on the same data, so a little optimistic"
     if not counted:
         return []
-    said = "rates are chosen and families judged on the same data, so a little optimistic"
-    if metric is None:
+    if test is None:
         return [f"{said}: rank by a validation metric, and train with test=true"]
     if len(without) == len(counted):
         return [f"{said}: train with test=true"]
     some = ", ".join(run.name for run in without[:3]) + (", ..." if len(without) > 3 else "")
     have = "has" if len(without) == 1 else "have"
-    return [f"{said}: {len(without)} of the {len(counted)} chosen runs {have} no {metric} ({some})"]
+    return [f"{said}: {len(without)} of the {len(counted)} chosen runs {have} no {test} ({some})"]
 
 
 def _by_final(comparison: Comparison) -> list[str]:
     """Where another rate is best at the end of the runs: it is their last weights that were tested."""
     metric, chosen = comparison.metric, comparison.chosen()
-    others = []
-    for name, at in comparison.families().items() if comparison.by == "best" else ():
-        final = min(
-            (setting for _, setting in at),
-            key=lambda setting: order(setting, metric, over_seeds(setting, partial(final_of, metric=metric))),
-        )
-        if name in chosen and final is not chosen[name]:
-            others.append(f"{name} {final.label[str(comparison.rate)]}")
-    if not others:
-        return []
-    return [
-        f"tested are the last weights, and by the final {metric} another rate is best: {', '.join(others)}; by=final"
+
+    def by_final(setting: Setting) -> tuple[Any, ...]:
+        return order(setting, metric, over_seeds(setting, partial(final_of, metric=metric)))
+
+    finals = {name: min((setting for _, setting in at), key=by_final) for name, at in comparison.families().items()}
+    others = [
+        f"{name} {finals[name].label[str(comparison.rate)]}" for name in chosen if finals[name] is not chosen[name]
     ]
+    said = f"tested are the last weights, and by the final {metric} another rate is best: {', '.join(others)}; by=final"
+    return [said] if others else []

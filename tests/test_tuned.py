@@ -24,14 +24,17 @@ Reached = tuple[float, float | None]
 
 
 def sweep(folder: Path, **families: Mapping[float, Sequence[Reached]]) -> Path:
-    """Runs of a schedule each: rate -> what seeds 1, 2, ... reach. A validation loss that is NaN has diverged."""
+    """Runs of a schedule each: rate -> what seeds 1, 2, ... reach.
+
+    What has diverged, and ends with a loss that is NaN, had been the best of all before.
+    """
     for schedule, rates in families.items():
         for lr, seeds in rates.items():
             for seed, (loss, test) in enumerate(seeds, 1):
                 tests = None if test is None else {"test/loss": test, "test/accuracy": 1 - test}
-                status = "done" if math.isfinite(loss) else "diverged"
+                status, best = ("done", loss) if math.isfinite(loss) else ("diverged", 0.01)
                 write_run(folder / f"{schedule}-{lr}-{seed}", schedule=schedule, lr=lr, seed=seed, loss=loss,
-                          test=tests, status=status)  # fmt: skip
+                          best=best, test=tests, status=status)  # fmt: skip
     return folder
 
 
@@ -101,9 +104,9 @@ def test_judged_is_by_the_metric_of_the_same_name(tmp_path: Path) -> None:
 
 
 def test_a_rate_of_which_a_run_diverged_is_chosen_only_where_there_is_no_other(tmp_path: Path) -> None:
-    lost = (math.nan, math.nan)
+    lost = (math.nan, 0.01)
     cosine = {0.1: same(0.30, 0.30), 0.4: [(0.1, 0.1), (0.1, 0.1), lost]}
-    step = {0.1: [(0.2, 0.2), (0.2, 0.2), lost], 0.4: [lost, lost, lost]}
+    step = {0.1: [(0.2, 0.2), (0.2, 0.2), (math.nan, None)], 0.4: [lost, lost, lost]}
     linear = {0.1: [lost, lost, lost], 0.4: [lost, lost, lost]}
     comparison = compare([sweep(tmp_path, cosine=cosine, step=step, linear=linear)])
     found = tuned(comparison)
@@ -115,7 +118,7 @@ def test_a_rate_of_which_a_run_diverged_is_chosen_only_where_there_is_no_other(t
 
 
 def test_where_no_run_ended_nothing_is_best(tmp_path: Path) -> None:
-    lost = [(math.nan, math.nan)]
+    lost = [(math.nan, None)]
     comparison = compare([sweep(tmp_path, cosine={0.1: lost, 0.4: lost}, step={0.1: lost, 0.4: lost})])
     found = tuned(comparison)
     assert {choice.mark for choice in found.choices} == {""}

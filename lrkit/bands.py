@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from lrkit.colours import GREY, colours
 from lrkit.compare import Comparison
 from lrkit.events import Series
 from lrkit.intervals import Interval
@@ -21,40 +22,15 @@ __all__ = [
     "Band",
     "Panel",
     "band",
-    "colour_of",
     "panels",
-    "plain",
     "sensitivity",
     "sensitivity_range",
     "shown_range",
 ]
 
 RATE_TITLE = "learning rate"
-#: For the settings that are ranked first: to be told apart on white and on black. The others are grey.
-_COLOURS = (
-    "#4269d0",
-    "#efb118",
-    "#ff725c",
-    "#3ca951",
-    "#a463f2",
-    "#6cc5b0",
-    "#ff8ab7",
-    "#9c6b4e",
-    "#97bbf5",
-    "#b8a800",
-)
 _FEW = 40  # settings whose curves are drawn in full detail
-_GREY = "#9498a0"
 _RATE = re.compile(r"(^|[/_-])(lr|learning_rate)([/_-]|$)", re.IGNORECASE)
-
-
-def plain(rank: int) -> bool:
-    """Whether a setting is one of the many that are drawn in grey."""
-    return rank >= len(_COLOURS)
-
-
-def colour_of(rank: int) -> str:
-    return _GREY if plain(rank) else _COLOURS[rank]
 
 
 @dataclass
@@ -92,11 +68,14 @@ def panels(comparison: Comparison) -> list[Panel]:
     metric = comparison.metric
     if not any(tag(run) == metric for _, tag in frames for setting in comparison.settings for run in setting.runs):
         frames.append((metric, lambda run: metric if metric in run.series else None))
-    made = [_panel(title, tag, comparison.settings, points) for title, tag in frames]
+    shown = {rank for rank, colour in enumerate(colours(comparison)) if colour != GREY}
+    made = [_panel(title, tag, comparison.settings, points, shown) for title, tag in frames]
     return [panel for panel in made if panel.bands]
 
 
-def _panel(title: str, tag: Callable[[Run], str | None], settings: Sequence[Setting], points: int) -> Panel:
+def _panel(
+    title: str, tag: Callable[[Run], str | None], settings: Sequence[Setting], points: int, shown: set[int]
+) -> Panel:
     bands: dict[int, Band] = {}
     for rank, setting in enumerate(settings):
         curves = [run.series[name] for run in setting.runs if (name := tag(run))]
@@ -107,8 +86,8 @@ def _panel(title: str, tag: Callable[[Run], str | None], settings: Sequence[Sett
     means = [value for made in sound.values() for value in made.mean]
     low, high = min(means, default=0.0), max(means, default=1.0)
     log = title != RATE_TITLE and _by_powers(low, high)
-    lowest = min((value for rank, made in sound.items() if not plain(rank) for value in made.low), default=low)
-    highest = max((value for rank, made in sound.items() if not plain(rank) for value in made.high), default=high)
+    lowest = min((value for rank, made in sound.items() if rank in shown for value in made.low), default=low)
+    highest = max((value for rank, made in sound.items() if rank in shown for value in made.high), default=high)
     if log:  # bands belong into the frame, unless a single seed would fill it
         low, high = min(low, max(lowest, low / 2)), max(high, min(highest, high * 2))
     else:

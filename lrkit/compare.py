@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ from lrkit.monitors import higher_is_better, validation_loss
 from lrkit.runs import FINISHED, Run, find, load
 from lrkit.settings import RATE, Setting, gather, name_of
 
-__all__ = ["BY", "Comparison", "compare"]
+__all__ = ["BY", "Comparison", "best_of", "compare", "final_of", "legend", "mark", "order", "over_seeds"]
 
 BY = ("best", "final")
+_MARKS = {
+    "=": "= not separable from the best at 95 % (paired by seed where the seeds are the same, else Welch)",
+    "?": "? too few runs to tell it apart from the best, or not",
+}
 
 
 @dataclass
@@ -40,19 +45,39 @@ class Comparison:
         """The column that is a learning rate, where one was swept."""
         return next((column for column in self.columns if RATE.search(column)), None)
 
+    def families(self) -> dict[str, list[tuple[float | None, Setting]]]:
+        """What settings are but for their rate -> (rate, setting), best first; None is a rate that is no number."""
+        if self.rate is None:
+            return {}
+        families: dict[tuple[str, ...], list[tuple[float | None, Setting]]] = {}
+        for setting in self.settings:
+            others = tuple(text for column, text in setting.label.items() if column != self.rate)
+            families.setdefault(others, []).append((_rate(setting.label[self.rate]), setting))
+        columns = [column for column in self.columns if column != self.rate]
+        labels = [dict(zip(columns, others, strict=True)) for others in families]
+        short = Counter(map(name_of, labels))
+        names = [name_of(label) if short[name_of(label)] == 1 else _full_name(label) for label in labels]
+        return dict(zip(names, families.values(), strict=True))
+
     def rates(self) -> dict[str, list[tuple[float, Setting]]]:
         """Where the rate was swept: what settings are but for their rate -> (rate, setting), by rising rate."""
-        families: dict[str, list[tuple[float, Setting]]] = {}
-        for setting in self.settings if self.rate else ():
-            others = name_of({key: text for key, text in setting.label.items() if key != self.rate})
-            try:
-                rate = float(setting.label[str(self.rate)])
-            except ValueError:  # a foreign run without one
-                continue
-            if 0 < rate < math.inf:
-                families.setdefault(others, []).append((rate, setting))
-        found = {name: sorted(at, key=lambda pair: pair[0]) for name, at in families.items()}
-        return {name: at for name, at in found.items() if at[0][0] < at[-1][0]}
+        found = {
+            name: sorted(((rate, setting) for rate, setting in at if rate is not None), key=lambda pair: pair[0])
+            for name, at in self.families().items()
+        }
+        return {name: at for name, at in found.items() if at and at[0][0] < at[-1][0]}
+
+    def chosen(self) -> dict[str, Setting]:
+        """What settings are but for their rate -> the best of them; left out where no run came to its end."""
+        first = {name: at[0][1] for name, at in self.families().items()}
+        return {name: setting for name, setting in first.items() if setting.ended and setting.values}
+
+    def edge(self, family: str) -> str:
+        """``lowest`` or ``highest``, where the best rate of a family is that of those which were tried; else ``""``."""
+        rates, best = self.rates().get(family), self.chosen().get(family)
+        if rates is None or best is None:
+            return ""
+        return "lowest" if rates[0][1] is best else "highest" if rates[-1][1] is best else ""
 
 
 def compare(paths: Sequence[Path | str], metric: str | None = None, by: str = "best") -> Comparison:
@@ -78,7 +103,7 @@ def compare(paths: Sequence[Path | str], metric: str | None = None, by: str = "b
     columns, settings = gather(runs, notes)
     for setting in settings:
         _measure(setting, metric, by)
-    settings.sort(key=lambda setting: _order(setting, metric))
+    settings.sort(key=lambda setting: order(setting, metric, setting.values))
     _mark(settings)
     comparison = Comparison(metric, by, columns, settings, notes)
     notes += _remarks(comparison)
@@ -122,61 +147,79 @@ def _metric(runs: Sequence[Run], asked: str | None) -> str:
 
 
 def _diverged(run: Run, metric: str) -> bool:
-    ends = [final_of(run, name) for name in (metric, "train/loss", "val/loss")]
+    ends = [final_of(run, name) for name in (metric, "train/loss", "val/loss")] + [*run.test.values()]
     return any(value is not None and not math.isfinite(value) for value in ends)
 
 
+def over_seeds(setting: Setting, value_of: Callable[[Run], float | None]) -> dict[object, float]:
+    """Seed -> value, of the runs that count. One that never had a finite value does not, and shows by its status."""
+    values = {run.repeat: value_of(run) for run in setting.counted}
+    return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
+
+
 def _measure(setting: Setting, metric: str, by: str) -> None:
-    """Fill in the means. A run that never had a finite value counts for nothing, and shows by its status."""
+    """Fill in the means."""
     for name, value_of in (("best", best_of), ("final", final_of)):
-        pairs = [(run, value_of(run, metric)) for run in setting.counted]
-        values = {
-            run.name if run.seed is None else run.seed: value
-            for run, value in pairs
-            if value is not None and math.isfinite(value)
-        }
+        values = over_seeds(setting, partial(value_of, metric=metric))
         if values:
             setattr(setting, name, Interval.of(list(values.values())))
         if name == by:
             setting.values = values
 
 
-def _order(setting: Setting, metric: str) -> tuple[Any, ...]:
-    lost = 2 if setting.broken == len(setting.runs) else 1 if setting.broken else 0
+def order(setting: Setting, metric: str, values: Mapping[object, float]) -> tuple[Any, ...]:
+    """What to sort settings by, the best first, if ``values`` are what they are ranked by."""
+    lost = 2 if not setting.ended else 1 if setting.broken else 0
     worst = lost == 2 and any(run.status in ("diverged", "failed") for run in setting.runs)
     sign = -1.0 if higher_is_better(metric) else 1.0
-    mean = sum(setting.values.values()) / len(setting.values) if setting.values else math.inf
-    return (lost, worst, not setting.values, sign * mean, setting.name)
+    mean = sum(values.values()) / len(values) if values else math.inf
+    return (lost, worst, not values, sign * mean, setting.name)
 
 
 def _mark(settings: Sequence[Setting]) -> None:
     """Mark the best, and what cannot be told apart from it. Without a run that came to its end nothing is best."""
     first = settings[0]
-    if first.broken == len(first.runs) or not first.values:
+    if not first.ended or not first.values:
         return
     first.mark = "best"
     for setting in settings[1:]:
-        if setting.broken < len(setting.runs) and setting.values:
-            setting.mark = {True: "", False: "=", None: "?"}[differ(first.values, setting.values)]
+        if setting.ended and setting.values:
+            setting.mark = mark(first.values, setting.values)
+
+
+def mark(best: Mapping[object, float], other: Mapping[object, float]) -> str:
+    """``=`` for what cannot be told apart from the best; ``?`` where there are too few runs to say."""
+    return {True: "", False: "=", None: "?"}[differ(best, other)]
+
+
+def legend(marks: Iterable[str]) -> list[str]:
+    """What the marks mean, those that there are."""
+    there = set(marks)
+    return [said for sign, said in _MARKS.items() if sign in there]
 
 
 def _remarks(comparison: Comparison) -> list[str]:
     """What a reader of the table should know."""
-    settings, said = comparison.settings, []
-    if any(setting.mark == "=" for setting in settings):
-        said.append("= not separable from the best at 95 % (paired by seed where the seeds are the same, else Welch)")
+    settings = comparison.settings
+    said = legend(setting.mark for setting in settings)
     if len(settings) > 1 and all(len(setting.runs) == 1 for setting in settings):
-        said.append("one run a setting: nothing says how much is chance; to know, repeat them: -m seed=1,2,3")
-    elif any(setting.mark == "?" for setting in settings):
-        said.append("? too few runs to tell it apart from the best, or not")
-    if any(0 < setting.broken < len(setting.runs) for setting in settings):
+        said = ["one run a setting: nothing says how much is chance; to know, repeat them: -m seed=1,2,3"]
+    if any(setting.broken and setting.ended for setting in settings):
         said.append("a setting of which a run did not come to its end ranks behind; its mean is that of the others")
     for family, at in comparison.rates().items():
-        ended = [(rate, setting) for rate, setting in at if setting.broken < len(setting.runs) and setting.values]
-        if len(at) > 2 and ended:
-            best = min(ended, key=lambda pair: _order(pair[1], comparison.metric))[0]
-            if best in (at[0][0], at[-1][0]):
-                edge = "lowest" if best == at[0][0] else "highest"
-                name = f"{family}: " if family else ""
-                said.append(f"{name}the best {comparison.rate}, {best:g}, is the {edge} that was tried")
+        if edge := comparison.edge(family):
+            name, best = f"{family}: " if family else "", at[0 if edge == "lowest" else -1][0]
+            said.append(f"{name}the best {comparison.rate}, {best:g}, is the {edge} that was tried")
     return said
+
+
+def _rate(text: str) -> float | None:
+    try:
+        rate = float(text)
+    except ValueError:  # a foreign run without one
+        return None
+    return rate if 0 < rate < math.inf else None
+
+
+def _full_name(label: Mapping[str, str]) -> str:
+    return " ".join(f"{column}={text}" for column, text in label.items() if text)

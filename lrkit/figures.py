@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lrkit.bands import RATE_TITLE, Panel, colour_of, plain, sensitivity, sensitivity_range, shown_range
+from lrkit.bands import RATE_TITLE, Panel, sensitivity, sensitivity_range, shown_range
+from lrkit.colours import GREY, colours, family_colours
 from lrkit.compare import Comparison
 from lrkit.errors import ConfigError
+from lrkit.settings import Setting
 
 __all__ = ["draw"]
 
 _DASHES = (0, (4, 1.5))
+_DOTS: dict[str, Any] = {"lw": 1.6, "marker": "o", "ms": 4.5, "capsize": 3, "elinewidth": 1}
+_CROSS: dict[str, Any] = {"ls": "", "marker": "x", "ms": 7, "mew": 1.6}
+_RING: dict[str, Any] = {"ls": "", "marker": "o", "ms": 11, "mew": 1.6, "mfc": "none"}
 
 
 def draw(comparison: Comparison, frames: Sequence[Panel], folder: Path) -> list[Path]:
@@ -44,25 +49,27 @@ def _curves(comparison: Comparison, frames: Sequence[Panel], path: Path) -> Path
     mosaic: list[Any] = [titles for titles in (top * max(1, len(below)), below) if titles]
     size = (max(9.0, 3.6 * len(below) + 2.4), 6.2 if len(mosaic) == 2 else 3.8)
     figure = Figure(figsize=size, dpi=150, layout="constrained")
+    shades = colours(comparison)
     axes: dict[str, Any] = figure.subplot_mosaic(mosaic, sharex=True, height_ratios=[1, 1.5][-len(mosaic) :])
     for panel in frames:
         ax = axes[panel.title]
         _dress(ax, panel.title, "step")
         for rank, band in sorted(panel.bands.items(), reverse=True):  # the best is drawn last, and lies on top
-            ax.plot(band.steps, band.mean, **_line(rank, comparison), marker="o" if len(band.steps) < 4 else None, ms=3)
-            if not plain(rank) and band.low != band.high:
-                ax.fill_between(band.steps, band.low, band.high, color=colour_of(rank), alpha=0.15, lw=0, zorder=1)
+            line = _line(shades[rank], comparison.settings[rank])
+            ax.plot(band.steps, band.mean, **line, marker="o" if len(band.steps) < 4 else None, ms=3)
+            if shades[rank] != GREY and band.low != band.high:
+                ax.fill_between(band.steps, band.low, band.high, color=shades[rank], alpha=0.15, lw=0, zorder=1)
         _scale(ax, *shown_range(panel), panel.log)
         ax.margins(x=0.01)
         ax.tick_params(labelbottom=True)
     ranks = sorted({rank for panel in frames for rank in panel.bands})
     handles: list[Any] = []
     labels: list[str] = []
-    for rank in [rank for rank in ranks if not plain(rank)]:
-        handles.append(Line2D([], [], **_line(rank, comparison)))
+    for rank in [rank for rank in ranks if shades[rank] != GREY]:
+        handles.append(Line2D([], [], **_line(shades[rank], comparison.settings[rank])))
         labels.append(_plainly(f"{rank + 1}  {comparison.settings[rank].name}"))
-    if many := sum(plain(rank) for rank in ranks):
-        handles.append(Line2D([], [], color=colour_of(ranks[-1]), lw=0.8))
+    if many := sum(shades[rank] == GREY for rank in ranks):
+        handles.append(Line2D([], [], color=GREY, lw=0.8))
         labels.append(f"{many} further settings")
     if any(len(setting.runs) > 1 for setting in comparison.settings):
         handles.append(Patch(color="#888", alpha=0.25, lw=0))
@@ -83,33 +90,37 @@ def _sensitivity(comparison: Comparison, path: Path) -> Path:
     figure = Figure(figsize=(6.8, 4.0), dpi=150, layout="constrained")
     ax = figure.subplots()
     _dress(ax, f"{comparison.by} {comparison.metric} over {comparison.rate}", comparison.rate or "")
-    families = sensitivity(comparison)
-    for i, (name, points) in enumerate(families.items()):
+    families, shades, chosen = sensitivity(comparison), family_colours(comparison), comparison.chosen()
+    handles: list[Any] = []
+    for name, points in families.items():
         ended = [(rate, mean) for rate, mean, setting in points if not setting.broken]
         lost = [(rate, mean.mean) for rate, mean, setting in points if setting.broken]
+        best = [(rate, mean.mean) for rate, mean, setting in points if setting is chosen.get(name)]
         rates, means = [rate for rate, _ in ended], [mean.mean for _, mean in ended]
         bars = [mean.half or 0.0 for _, mean in ended]
-        ax.errorbar(rates, means, bars, color=colour_of(i), lw=1.6, marker="o", ms=4.5, capsize=3, elinewidth=1,
-                    label=_plainly(name or "all"))  # fmt: skip
-        ax.plot([rate for rate, _ in lost], [mean for _, mean in lost], "x", color=colour_of(i), ms=7, mew=1.6)
+        handles.append(ax.errorbar(rates, means, bars, color=shades[name], label=_plainly(name or "all"), **_DOTS))
+        for marked, by in ((lost, _CROSS), (best, _RING)):
+            ax.plot([rate for rate, _ in marked], [mean for _, mean in marked], color=shades[name], **by)
+    if chosen:
+        handles += ax.plot([], [], color="#888", label="the best rate", **_RING)
     if any(setting.broken for points in families.values() for _, _, setting in points):
-        ax.plot([], [], "x", color="#888", ms=7, mew=1.6, label="a run did not end")
+        handles += ax.plot([], [], color="#888", label="a run did not end", **_CROSS)
     ax.set_xscale("log")
     _scale(ax, *sensitivity_range(comparison))
     rates = sorted({rate for points in families.values() for rate, _, _ in points})
     if len(rates) <= 9:
         ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
         ax.minorticks_off()
-    ax.legend(frameon=False, fontsize=8.5)
+    ax.legend(handles=handles, frameon=False, fontsize=8.5)
     figure.savefig(path)
     return path
 
 
-def _line(rank: int, comparison: Comparison) -> dict[str, Any]:
-    style: dict[str, Any] = {"color": colour_of(rank), "lw": 1.6, "zorder": 3}
-    if plain(rank):
+def _line(colour: str, setting: Setting) -> dict[str, Any]:
+    style: dict[str, Any] = {"color": colour, "lw": 1.6, "zorder": 3}
+    if colour == GREY:
         style |= {"lw": 0.8, "alpha": 0.5, "zorder": 2}
-    return style | ({"ls": _DASHES} if comparison.settings[rank].broken else {})
+    return style | ({"ls": _DASHES} if setting.broken else {})
 
 
 def _scale(ax: Any, low: float, high: float, log: bool) -> None:

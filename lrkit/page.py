@@ -8,10 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lrkit.bands import RATE_TITLE, Band, Panel, colour_of, plain, sensitivity, sensitivity_range, shown_range
+from lrkit.bands import RATE_TITLE, Band, Panel, sensitivity, sensitivity_range, shown_range
+from lrkit.colours import GREY, colours, family_colours
 from lrkit.compare import Comparison
 from lrkit.monitors import higher_is_better
-from lrkit.tables import about, answer, header, left_aligned, row
+from lrkit.settings import Setting
+from lrkit.tables import Sheet, about, about_tuned, answer, notes, sheet, tuned_sheet
+from lrkit.tuned import tune
 
 __all__ = ["html"]
 
@@ -24,8 +27,9 @@ def html(comparison: Comparison, frames: Sequence[Panel]) -> str:
         "title": escape(f"Comparison by {comparison.by} {comparison.metric}"),
         "answer": escape(answer(comparison)),
         "about": escape(about(comparison)),
-        "table": _table(comparison),
-        "notes": f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in comparison.notes)}</ul>",
+        "tuned": _tuned(comparison),
+        "settings": _settings(comparison),
+        "notes": f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes(comparison))}</ul>",
         "data": json.dumps(_data(comparison, frames), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
     before, *pieces = _TEMPLATE.read_text(encoding="utf-8").split("{{")
@@ -36,33 +40,50 @@ def html(comparison: Comparison, frames: Sequence[Panel]) -> str:
     return "".join(filled)
 
 
-def _table(comparison: Comparison) -> str:
-    left = left_aligned(comparison)
-    classes = ["" if name in left else ' class="right"' for name in header(comparison)]
-    head = "".join(f"<th{c}>{escape(name)}</th>" for c, name in zip(classes, header(comparison), strict=True))
-    lines = []
-    for rank, setting in enumerate(comparison.settings):
-        cells = [escape(cell) for cell in row(comparison, rank)]
-        swatch = f'<i style="--colour:{colour_of(rank)}"></i> '
-        marked = [
-            swatch + cells[0],
-            *cells[1:-1],
-            f'<span class="bad">{cells[-1]}</span>' if setting.broken else cells[-1],
-        ]
-        lines.append("".join(f"<td{c}>{cell}</td>" for c, cell in zip(classes, marked, strict=True)))
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+def _settings(comparison: Comparison) -> str:
+    """A row for each setting, with the colour of its curves."""
+    broken = [setting.broken > 0 for setting in comparison.settings]
+    heading = "<h2>All settings</h2>" if tune(comparison) else ""
+    return heading + _table("settings", sheet(comparison), colours(comparison), broken)
+
+
+def _tuned(comparison: Comparison) -> str:
+    """A row for each family at its own best rate, with the colour that the family has."""
+    tuned = tune(comparison)
+    if tuned is None:
+        return ""
+    shades, ranks = family_colours(comparison), {id(setting): i for i, setting in enumerate(comparison.settings)}
+    chosen = [(choice.name, choice.setting) for choice in tuned.choices]
+    about = [f' data-rank="{ranks[id(setting)]}" data-family="{escape(name)}"' for name, setting in chosen]
+    broken = [setting.broken > 0 for _, setting in chosen]
+    table = _table("tuned", tuned_sheet(tuned), [shades[name] for name, _ in chosen], broken, about)
+    return f"<h2>{escape(about_tuned(tuned))}</h2>{table}"
+
+
+def _table(
+    name: str, shown: Sheet, shades: Sequence[str], broken: Sequence[bool], attributes: Sequence[str] | None = None
+) -> str:
+    """A table; its last column says how runs ended, and is red where one did not."""
+    classes = ["" if column in shown.left else ' class="right"' for column in shown.names]
+    head = "".join(f"<th{c}>{escape(column)}</th>" for c, column in zip(classes, shown.names, strict=True))
+    body = ""
+    for row, shade, bad, more in zip(shown.rows, shades, broken, attributes or [""] * len(broken), strict=True):
+        first, *inner, last = map(escape, row)
+        ends = f'<span class="bad">{last}</span>' if bad else last
+        cells = [f'<i style="--colour:{shade}"></i> {first}', *inner, ends]
+        body += f"<tr{more}>{''.join(f'<td{c}>{cell}</td>' for c, cell in zip(classes, cells, strict=True))}</tr>"
+    return f'<div class="scroll" id="{name}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _data(comparison: Comparison, frames: Sequence[Panel]) -> dict[str, Any]:
     """What the script draws: frames with their curves, and the legend."""
-    settings = comparison.settings
+    settings, shades = comparison.settings, colours(comparison)
     ranks = sorted({rank for panel in frames for rank in panel.bands})
     legend: list[dict[str, Any]] = [
-        {"name": settings[rank].name, "colour": colour_of(rank), "ranks": [rank]} for rank in ranks if not plain(rank)
+        {"name": settings[rank].name, "colour": shades[rank], "ranks": [rank]} for rank in ranks if shades[rank] != GREY
     ]
-    if others := [rank for rank in ranks if plain(rank)]:
-        legend.append({"name": f"{len(others)} further settings", "colour": colour_of(others[0]), "ranks": others})
+    if others := [rank for rank in ranks if shades[rank] == GREY]:
+        legend.append({"name": f"{len(others)} further settings", "colour": GREY, "ranks": others})
     ends = [step for panel in frames for band in panel.bands.values() for step in (band.steps[0], band.steps[-1])]
     drawn = [_frame(panel, comparison, (min(ends), max(ends))) for panel in frames]
     if any(sensitivity(comparison).values()):
@@ -71,22 +92,21 @@ def _data(comparison: Comparison, frames: Sequence[Panel]) -> dict[str, Any]:
 
 
 def _frame(panel: Panel, comparison: Comparison, steps: tuple[float, float]) -> dict[str, Any]:
-    low, high = shown_range(panel)
+    (low, high), shades = shown_range(panel), colours(comparison)
     return {
         "title": panel.title,
         "wide": panel.title == RATE_TITLE,
         "order": 1 if panel.title != comparison.metric or not higher_is_better(panel.title) else -1,
         "x": {"title": "step", "low": steps[0], "high": steps[1], "log": False},
         "y": {"low": low, "high": high, "log": panel.log},
-        "curves": [_curve(rank, band, comparison) for rank, band in panel.bands.items()],
+        "curves": [_curve(rank, band, shades[rank], comparison.settings[rank]) for rank, band in panel.bands.items()],
     }
 
 
-def _curve(rank: int, band: Band, comparison: Comparison) -> dict[str, Any]:
-    setting = comparison.settings[rank]
-    curve = {"rank": rank, "name": setting.name, "colour": colour_of(rank), "plain": plain(rank),
-             "broken": setting.broken > 0, "steps": _short(band.steps), "mean": _short(band.mean)}  # fmt: skip
-    if band.low != band.high and not plain(rank):
+def _curve(rank: int, band: Band, shade: str, setting: Setting) -> dict[str, Any]:
+    curve = {"rank": rank, "name": setting.name, "colour": shade, "plain": shade == GREY, "broken": setting.broken > 0,
+             "steps": _short(band.steps), "mean": _short(band.mean)}  # fmt: skip
+    if band.low != band.high and shade != GREY:
         curve |= {"low": _short(band.low), "high": _short(band.high)}
     return curve
 
@@ -94,13 +114,15 @@ def _curve(rank: int, band: Band, comparison: Comparison) -> dict[str, Any]:
 def _sensitivity(comparison: Comparison) -> dict[str, Any]:
     """The metric over the rate; a curve for each of what settings are beside their rate."""
     curves = []
-    for i, (name, points) in enumerate(sensitivity(comparison).items()):
+    chosen, shades = comparison.chosen(), family_colours(comparison)
+    for name, points in sensitivity(comparison).items():
         low = [mean.mean - (mean.half or 0.0) for _, mean, _ in points]
         high = [mean.mean + (mean.half or 0.0) for _, mean, _ in points]
         curves.append({
-            "name": name, "colour": colour_of(i), "steps": [rate for rate, _, _ in points],
+            "name": name, "colour": shades[name], "steps": [rate for rate, _, _ in points],
             "mean": _short(mean.mean for _, mean, _ in points), "low": _short(low), "high": _short(high),
             "lost": [setting.broken > 0 for _, _, setting in points],
+            "chosen": [setting is chosen.get(name) for _, _, setting in points],
         })  # fmt: skip
     rates = sorted({rate for at in comparison.rates().values() for rate, _ in at})
     low_end, high_end, log = sensitivity_range(comparison)

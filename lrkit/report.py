@@ -8,6 +8,7 @@ from lrkit import figures, page, tables
 from lrkit.bands import panels
 from lrkit.compare import Comparison
 from lrkit.errors import ConfigError
+from lrkit.tuned import tune
 
 __all__ = ["write"]
 
@@ -24,6 +25,8 @@ def write(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
         "results.md": tables.markdown(comparison),
         "compare.html": page.html(comparison, frames),
     }
+    if (tuned := tune(comparison)) is not None:
+        texts["tuned.csv"] = tables.tuned_as_csv(tuned)
     for name, content in texts.items():
         (folder / name).write_text(content, encoding="utf-8")
     files, notes = [folder / name for name in texts], []

@@ -38,6 +38,7 @@ class Run:
         choices: group -> the option that was chosen, where Hydra kept it.
         status: as the run says itself; ``unfinished`` where it does not, ``unknown`` for a foreign one.
         final, best: metric -> value at the end, and where the monitored metric was best.
+        test: metric -> value on the test data, where the run was trained with ``test=true``.
         series: tag -> its curve.
         notes: what could not be read.
     """
@@ -52,10 +53,16 @@ class Run:
     monitor: str | None = None
     final: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
     steps: int | None = None
     seconds: float | None = None
     series: dict[str, Series] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def repeat(self) -> object:
+        """What tells it apart from the other runs of its setting: its seed, or its name where there is none."""
+        return self.name if self.seed is None else self.seed
 
 
 def find(paths: Sequence[Path]) -> dict[Path, str]:
@@ -117,7 +124,7 @@ def load(folder: Path, name: str) -> Run:
         run.status = metrics["status"]
     monitor = metrics.get("monitor") or config.get("monitor")
     run.monitor = monitor if isinstance(monitor, str) and monitor != "auto" else None
-    run.final, run.best = _numbers(metrics.get("final")), _numbers(metrics.get("best"))
+    run.final, run.best, run.test = (_numbers(metrics.get(part)) for part in ("final", "best", "test"))
     steps, seconds = metrics.get("steps"), metrics.get("seconds")
     run.steps = steps if isinstance(steps, int) else max((s.steps[-1] for s in run.series.values()), default=None)
     if isinstance(seconds, int | float) and len(event_files(folder)) <= 1:  # of a resumed run it is the last part's

@@ -51,6 +51,11 @@ class Setting:
         return sum(run.status not in FINISHED for run in self.runs)
 
     @property
+    def ended(self) -> int:
+        """How many runs came to their end."""
+        return len(self.runs) - self.broken
+
+    @property
     def status(self) -> str:
         counts = Counter(run.status for run in self.runs)
         return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{n} {status}" for status, n in counts.items())
@@ -158,11 +163,12 @@ def _without_repeated(runs: Sequence[Run], notes: list[str]) -> list[Run]:
     """One run for each seed, the newest that came to its end: the same run twice would make a mean seem certain."""
     by_seed: dict[object, Run] = {}
     for run in runs:
-        key = run.name if run.seed is None else run.seed
-        before = by_seed.get(key)
+        before = by_seed.get(run.repeat)
         if before is None or run.status in FINISHED or before.status not in FINISHED:
-            by_seed[key] = run
+            by_seed[run.repeat] = run
         if before is not None:
-            left_out = before if by_seed[key] is run else run
-            notes.append(f"{left_out.name} is left out: {by_seed[key].name} has the same setting and the same seed")
+            left_out = before if by_seed[run.repeat] is run else run
+            notes.append(
+                f"{left_out.name} is left out: {by_seed[run.repeat].name} has the same setting and the same seed"
+            )
     return list(by_seed.values())

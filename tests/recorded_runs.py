@@ -66,6 +66,7 @@ def write_run(
     seed: int = 0,
     loss: float | None = 0.5,
     best: float | None = None,
+    test: Mapping[str, float] | None = None,
     status: str | None = "done",
     curves: Curves | None = None,
     config: Mapping[str, Any] | None = None,
@@ -93,6 +94,7 @@ def write_run(
             "status": status, "monitor": "val/loss", "steps": 100, "epochs": 2, "seconds": 12.5,
             "final": {} if loss is None else {"val/loss": loss, "train/loss": loss},
             "best": {"step": 90, "epoch": 1, "val/loss": loss if best is None else best},
+            **({} if test is None else {"test": test}),
         }  # fmt: skip
         (folder / "metrics.json").write_text(json.dumps(metrics))
     if curves is not None:

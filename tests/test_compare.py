@@ -381,14 +381,14 @@ def test_it_prints_the_answer_and_leaves_tables_pictures_and_a_page(tmp_path: Pa
                 write_run(tmp_path / "sweep" / f"{schedule}-{lr}-{seed}", schedule=schedule, lr=lr, seed=seed,
                           loss=loss, curves=curves)  # fmt: skip
     page = said("sweep")
-    assert page.splitlines()[0].split() == ["#", "schedule", "optimizer.lr", "best", "val/loss", "final", "val/loss",
-                                            "runs", "steps", "time", "status"]  # fmt: skip
-    first = page.splitlines()[1].split()
-    assert " ".join(first) == "1 best cosine 0.1 0.215 ± 0.064 0.215 ± 0.064 2 100 12.5 s done"
-    assert "Best: cosine lr=0.1 (best val/loss 0.215 ± 0.064)." in page
+    table = page.partition("All settings, by the best val/loss:\n")[2].splitlines()
+    assert table[0].split() == ["#", "schedule", "optimizer.lr", "best", "val/loss", "final", "val/loss",
+                                "runs", "steps", "time", "status"]  # fmt: skip
+    assert " ".join(table[1].split()) == "1 best cosine 0.1 0.215 ± 0.064 0.215 ± 0.064 2 100 12.5 s done"
+    assert "Best: cosine at optimizer.lr=0.1 (best val/loss 0.215 ± 0.064)." in page
     folder = tmp_path / "sweep"
     written = {path.name for path in folder.iterdir() if path.is_file()}
-    assert written == {"results.csv", "results.md", "compare.html", "compare.png", "sensitivity.png"}
+    assert written == {"results.csv", "results.md", "tuned.csv", "compare.html", "compare.png", "sensitivity.png"}
     for name in ("compare.png", "sensitivity.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG") and (folder / name).stat().st_size > 10_000
     markdown = (folder / "results.md").read_text()

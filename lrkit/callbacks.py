@@ -25,8 +25,7 @@ from lrkit.module import scheduler_of
 from lrkit.monitors import validation_loss
 from lrkit.optim import evaluating, switch_mode
 from lrkit.plan import Plan
-
-SWEEP = "sweep.json"  #: in the folder of a sweep, beside those of its jobs
+from lrkit.runs import SWEEP
 
 __all__ = ["EvaluationMode", "EvenWindows", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
 

@@ -17,7 +17,9 @@ from typing import Any
 from lrkit.errors import ConfigError
 from lrkit.events import Series, event_files, read
 
-__all__ = ["FINISHED", "Run", "find", "load"]
+__all__ = ["FINISHED", "SWEEP", "Run", "find", "load"]
+
+SWEEP = "sweep.json"  #: in the folder of a sweep, beside those of its jobs
 
 #: Statuses of runs that came to the end that they were to come to. Of a foreign run nobody says it.
 FINISHED = ("done", "stopped", "unknown")
@@ -96,7 +98,7 @@ def _below(top: Path) -> Iterator[Path]:
         if {"plan.json", "metrics.json"} & set(files) or ".hydra" in inner:
             yield folder
             inner.clear()
-        elif "sweep.json" in files:  # what lies beside it is about all of its jobs
+        elif SWEEP in files:  # what lies beside it is about all of its jobs
             continue
         elif any("tfevents" in name for name in files):
             yield folder

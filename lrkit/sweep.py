@@ -22,6 +22,7 @@ from lrkit import config as configs
 from lrkit.jobs import Outcome, Slots, run_all, slots
 from lrkit.monitors import higher_is_better
 from lrkit.overrides import expand
+from lrkit.runs import SWEEP
 
 __all__ = ["ENDED", "Job", "Sweep", "folder_name", "identity", "preset", "unfinished"]
 
@@ -159,9 +160,9 @@ class Sweep:
         """Take down how a job stands; the file is replaced in one piece, whenever somebody kills us."""
         self.state[job.folder.name] = {**self.state.get(job.folder.name, {}), "status": status, **more}
         content = {"overrides": self.overrides, "config_dir": self.config_dir, "jobs": self.state}
-        beside = self.folder / "sweep.json.new"
+        beside = self.folder / f"{SWEEP}.new"
         beside.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(beside, self.folder / "sweep.json")
+        os.replace(beside, self.folder / SWEEP)
 
     def _ended(self, job: Job, outcome: Outcome) -> str:
         status = str(job.result().get("status", "failed"))
@@ -246,7 +247,7 @@ def folder_name(text: str) -> str:
 
 def _written(folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / "sweep.json").read_text())
+        content = json.loads((folder / SWEEP).read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

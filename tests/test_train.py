@@ -227,3 +227,20 @@ def test_a_gradient_accumulation_scheduler_is_refused(train: Callable[..., Any])
     callback = "{_target_: pytorch_lightning.callbacks.GradientAccumulationScheduler, scheduling: {0: 1}}"
     with pytest.raises(ConfigError, match=r"^callbacks\.grow changes accumulation"):
         train(f"+callbacks.grow={callback}")
+
+
+def test_a_run_that_ends_without_a_finite_loss_has_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lrkit.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    words = ["optimizer.lr=1e30", "allow_extreme_lr=true", "trainer.max_epochs=1", "logger=none"]
+    assert main(["train", *words]) == 3
+    (metrics,) = tmp_path.glob("outputs/runs/*/metrics.json")
+    assert json.loads(metrics.read_text())["status"] == "diverged"
+
+
+def test_the_test_data_are_looked_at_when_asked(train: Callable[..., Any]) -> None:
+    run = train("test=true")
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert {"test/loss", "test/accuracy"} <= set(metrics["test"])
+    assert "test" not in json.loads((train().folder / "metrics.json").read_text())

@@ -31,11 +31,13 @@ demo: $(VENV)/user.stamp ## train a network on handwritten digits, and say what 
 		'  . $(VENV)/bin/activate' '  tensorboard --logdir outputs        (then open http://localhost:6006)' \
 		'  lrkit train +experiment=demo schedule=one_cycle optimizer.lr=0.01'
 
+# On all cores; the tests give each process one thread.
+TOGETHER = -n auto --maxprocesses 4 --dist worksteal
 test: $(VENV)/dev.stamp ## the quick suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(TOGETHER)
 
 check: $(VENV)/dev.stamp lint ## lint, types, and all tests with the slow proofs
-	$(BIN)/python -m pytest -q -m 'slow or not slow'
+	$(BIN)/python -m pytest -q $(TOGETHER) -m 'slow or not slow'
 
 lint: $(VENV)/dev.stamp ## ruff and mypy
 	$(BIN)/ruff check .

@@ -88,21 +88,19 @@ def _gpus() -> list[str]:
 
 def run_all(
     work: Callable[..., int],
-    arguments: Sequence[tuple[Any, ...]],
     logs: Sequence[Path],
     share: Slots,
     *,
-    begun: Callable[[int], None],
+    begin: Callable[[int], tuple[Any, ...]],
     ended: Callable[[int, Outcome], bool],
 ) -> None:
-    """Run ``work`` once for each of ``arguments``, several at a time, each in a process of its own.
+    """Run ``work`` once for each of ``logs``, several at a time, each in a process of its own.
 
     Args:
         work: a function at the top of a module; what it returns is the exit code.
-        arguments: for each job.
         logs: where each job's output goes.
         share: how many at a time.
-        begun: told that a job begins.
+        begin: asked for a job's arguments when it begins.
         ended: told how a job ended; whether more are to be started.
 
     On Ctrl-C the running jobs, which get it too, are waited for; then it is raised.
@@ -111,17 +109,15 @@ def run_all(
     context: Any = multiprocessing.get_context(kind)
     if kind == "forkserver":
         context.set_forkserver_preload(["lrkit.train", "matplotlib.figure"])
-    waiting, free = list(range(len(arguments))), list(range(share.count))
+    waiting, free = list(range(len(logs))), list(range(share.count))
     running: dict[Any, tuple[Any, int, int, float]] = {}
     try:
         while waiting or running:
             while waiting and free:
                 job, slot = waiting.pop(0), free.pop(0)
                 device = share.devices[slot] if share.devices else None
-                begun(job)
-                process = context.Process(
-                    target=_job, args=(work, arguments[job], str(logs[job]), share.threads, device), daemon=False
-                )
+                arguments = (work, begin(job), str(logs[job]), share.threads, device)
+                process = context.Process(target=_job, args=arguments)
                 process.start()
                 running[process.sentinel] = (process, job, slot, time.perf_counter())
             for sentinel in wait(list(running)):

@@ -81,8 +81,9 @@ class Sweep:
         self.jobs = list(_jobs(overrides, folder, config_dir))
         self.first = configs.compose(self.jobs[0].overrides, config_dir)
         self.state: dict[str, dict[str, Any]] = _written(folder).get("jobs", {})
+        self.missing = self.begun = 0
         self.seconds: list[float] = []
-        self.failed = 0
+        self.best: tuple[float, str] | None = None
 
     def run(self, work: Callable[..., int], say: Say) -> dict[str, int]:
         """Run what is missing; how many jobs ended in which way.
@@ -92,16 +93,21 @@ class Sweep:
         """
         at_a_time = self._slots()
         missing = [job for job in self.jobs if not self._finished(job)]
+        self.missing = len(missing)
+        for job in self.jobs:
+            self._remember(job)
         if skipped := len(self.jobs) - len(missing):
             say(f"going on in {self.folder}: {skipped} of {len(self.jobs)} jobs are done")
         together = min(at_a_time.count, max(len(missing), 1))
         say(f"{len(missing)} jobs, {together} at a time; each writes job.log in its folder in {self.folder}")
-        prepared = [self._prepared(job) for job in missing]
         self._for_tensorboard()
         stop = self.first["on_error"] == "stop"
 
-        def begun(i: int) -> None:
+        def begin(i: int) -> tuple[list[str], str | None]:
+            words = self._prepared(missing[i])
+            self.begun += 1
             self._note(missing[i], "running")
+            return words, self.config_dir
 
         def ended(i: int, outcome: Outcome) -> bool:
             status = self._ended(missing[i], outcome)
@@ -110,8 +116,7 @@ class Sweep:
                 say(_indented(_last_words(missing[i].folder)))
             return not (stop and status == "failed")
 
-        arguments = [(words, self.config_dir) for words in prepared]
-        run_all(work, arguments, [job.folder / "job.log" for job in missing], at_a_time, begun=begun, ended=ended)
+        run_all(work, [job.folder / "job.log" for job in missing], at_a_time, begin=begin, ended=ended)
         self._for_tensorboard()
         counts: dict[str, int] = {}
         for job in self.jobs:
@@ -170,7 +175,7 @@ class Sweep:
             status = "interrupted" if outcome.code == 130 else "failed"
             why = f"signal {-outcome.code}" if outcome.code < 0 else f"exit code {outcome.code}"
             _keep_failure(job, status, why)
-        self.failed += status in ("failed", "diverged")
+        self._remember(job)
         self.seconds.append(outcome.seconds)
         self._note(job, status, seconds=round(outcome.seconds, 3))
         return status
@@ -182,28 +187,27 @@ class Sweep:
         value = (result.get("best") or {}).get(monitor)
         score = f", {monitor} {value:.4g}" if isinstance(value, int | float) else ""
         states = [each.get("status") for each in self.state.values()]
-        running = states.count("running")
-        left = len(self.jobs) - sum(status in (*ENDED, "failed", "interrupted") for status in states) - running
+        running, left = self.begun - len(self.seconds), self.missing - self.begun
         parts = [f"{sum(s in ENDED for s in states)} done"]
         parts += [f"{running} running"] if running else []
-        parts += [f"{self.failed} failed or diverged"] if self.failed else []
+        lost = states.count("failed") + states.count("diverged")
+        parts += [f"{lost} failed or diverged"] if lost else []
         parts += [f"{left} to go"] if left else []
-        if (best := self._best()) is not None:
-            parts.append(f"best {best}")
+        parts += [f"best {self.best[1]}"] if self.best else []
         if left + running and self.seconds:
             each = sum(self.seconds) / len(self.seconds)
             parts.append(f"about {_told(each * math.ceil((left + running) / at_a_time))} left")
         return f"job {job.number} {job.label}: {status}{score}, {outcome.seconds:.1f} s   [{'; '.join(parts)}]"
 
-    def _best(self) -> str | None:
-        found: list[tuple[float, str]] = []
-        for job in self.jobs:
-            result = job.result()
-            monitor, value = result.get("monitor"), (result.get("best") or {}).get(result.get("monitor"))
-            if result.get("status") in ("done", "stopped") and isinstance(value, int | float) and math.isfinite(value):
-                sign = -1.0 if higher_is_better(str(monitor)) else 1.0
-                found.append((sign * value, f"{monitor} {value:.4g} by {job.label}"))
-        return min(found)[1] if found else None
+    def _remember(self, job: Job) -> None:
+        """Keep the best so far."""
+        result = job.result()
+        monitor, value = str(result.get("monitor")), (result.get("best") or {}).get(result.get("monitor"))
+        if result.get("status") not in ("done", "stopped") or not isinstance(value, int | float):
+            return
+        score = -value if higher_is_better(monitor) else value
+        if math.isfinite(score) and (self.best is None or score < self.best[0]):
+            self.best = (score, f"{monitor} {value:.4g} by {job.label}")
 
 
 def preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:

@@ -10,8 +10,6 @@ from typing import Any
 
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
-out, *argv = sys.argv[1:] if sys.argv[1:2] != ["join"] else [os.environ["RATES"], *sys.argv[1:]]
-os.environ["RATES"] = out
 rates: list[Any] = []
 
 
@@ -21,6 +19,8 @@ def look(optimizer: Optimizer, *_: Any) -> None:
 
 
 if __name__ == "__main__":
+    out, *argv = sys.argv[1:] if sys.argv[1:2] != ["join"] else [os.environ["RATES"], *sys.argv[1:]]
+    os.environ["RATES"] = out
     register_optimizer_step_post_hook(look)
     from lrkit.cli import main
 

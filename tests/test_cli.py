@@ -334,13 +334,3 @@ def test_a_folder_of_the_users_own_configs_is_found_and_wins(said: Said) -> None
     assert float(rows[-1].split(",")[1]) == 0.0625 * (0.25 * 0.75 + 0.25)
     sweep = said("show", "-m", "--config-dir=own", "schedule=glob(m*)", "horizon.steps=4", "format=csv")
     assert [line for line in sweep.splitlines() if line.startswith("#")] == ["# mine", "# multistep"]
-
-
-# --- names ----------------------------------------------------------------------------------------
-
-
-def test_folder_names_are_short_and_safe() -> None:
-    assert cli._folder_name("optimizer.lr=0.1,model.hidden=[8,8]") == "optimizer.lr=0.1,model.hidden=-8,8-"
-    assert "/" not in cli._folder_name("data.path=/a/b,plateau.monitor=val/loss")
-    long = [cli._folder_name(f"key={'x' * 300}{end}") for end in "ab"]
-    assert max(map(len, long)) <= 120 and long[0] != long[1]

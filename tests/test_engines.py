@@ -89,13 +89,14 @@ def test_the_page_names_every_preset() -> None:
 # --- what a job answers -----------------------------------------------------------------------------
 
 
-def scored(folder: Path, *overrides: str) -> float:
-    """What an engine would get, that had a job run in a folder."""
+def scored(folder: Path, *overrides: str, home: Path | None = None) -> float:
+    """What an engine would get, that had a job run in a folder; ``home``: where the command was given."""
     folder.mkdir(exist_ok=True)
     with initialised():
         config = hydra.compose("train", overrides=[*SHORT, *overrides], return_hydra_config=True)
     with open_dict(config):
         config.hydra.runtime.output_dir = str(folder)
+        config.hydra.runtime.cwd = str(home or Path.cwd())
         config.hydra.job.num = 0
         config.hydra.job.override_dirname = "seed=0"
     before = HydraConfig.instance().cfg
@@ -160,6 +161,18 @@ def test_a_job_that_is_started_again_goes_on_from_its_checkpoint(tmp_path: Path)
     starts = [line.split()[:2] for line in (tmp_path / "starts.txt").read_text().splitlines()]
     assert starts == [["job", "0"], ["job", "2"]]
     assert (left(tmp_path / "job")["status"], left(tmp_path / "job")["steps"]) == ("done", 6)
+
+
+def test_a_job_finds_what_lies_where_the_command_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "homely.py").write_text(
+        "from pathlib import Path\nfrom pytorch_lightning import Callback\n\n\nclass Here(Callback):\n"
+        "    def on_train_start(self, *_):\n        Path('here.txt').touch()\n"
+    )
+    monkeypatch.delitem(sys.modules, "homely", raising=False)
+    assert math.isfinite(scored(tmp_path / "job", "+callbacks.own._target_=homely.Here", home=home))
+    assert (home / "here.txt").is_file() and Path.cwd() == tmp_path
 
 
 def test_further_tasks_of_a_job_train_along_and_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,23 @@ def test_the_page_names_every_preset() -> None:
     assert "(docs/engines.md)" in (ROOT / "README.md").read_text()
 
 
+PAGE = (ROOT / "docs" / "engines.md").read_text().replace("\\\n", "")
+COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    lrkit train")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_page_are_accepted(command: str) -> None:
+    overrides = shlex.split(command)[2:]
+    try:
+        words, searches = swept_by(overrides)
+    except ConfigError as error:
+        if "needs the package" in str(error):
+            pytest.skip(str(error))
+        raise
+    check_sweep(words, searches=searches)
+    assert searches == ("+launcher=optuna" in words)
+
+
 # --- what a job answers -----------------------------------------------------------------------------
 
 

@@ -8,13 +8,14 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lrkit.errors import ConfigError, SearchError, did_you_mean
+from lrkit.jobs import global_rank
 
 __all__ = ["entry", "main"]
 
@@ -147,7 +148,7 @@ def _find(argv: list[str]) -> int:
         raise ConfigError(flag, "is not a flag of lrkit find: it takes --config-dir")
     config = configs.compose(overrides, config_dir)
     configs.check(config)
-    if _global_rank() > 0:
+    if global_rank() > 0:
         from lrkit.find import find
 
         with tempfile.TemporaryDirectory() as nowhere:
@@ -170,14 +171,13 @@ def _search(folder: Path, config: Path, quiet: bool) -> int:
 
     from lrkit.find import find
 
-    find(json.loads(config.read_text()), folder, quiet=quiet or _global_rank() > 0)
+    find(json.loads(config.read_text()), folder, quiet=quiet or global_rank() > 0)
     return OK
 
 
 def _train(argv: list[str]) -> int:
     """Check everything first, then let Hydra run it: one job, or a sweep of jobs."""
     from lrkit import config as configs
-    from lrkit.overrides import parse
 
     flags, overrides, config_dir = _split(argv)
     for flag in flags:
@@ -189,37 +189,29 @@ def _train(argv: list[str]) -> int:
         if name in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
             raise ConfigError(name, "must be followed by job, hydra or all", value)
     informing = any(flag.partition("=")[0] in _INFORMING for flag in flags)
-    sweep = bool({"-m", "--multirun"} & set(flags)) or any(o.startswith("+sweep=") for o in overrides)
-    engine = [o for o in overrides if o.startswith(("hydra/launcher=", "hydra/sweeper=", "+launcher="))]
-    if sweep and not informing and not engine:
-        return _sweep(overrides, config_dir)
+    asked = [override.lstrip("+") for override in overrides]
+    sweep = bool({"-m", "--multirun"} & set(flags)) or any(o.startswith(("sweep=", "launcher=")) for o in asked)
+    if sweep and not informing:
+        engine = any(o.startswith(("launcher=", "hydra/launcher=", "hydra/sweeper=")) for o in asked)
+        return _engine(overrides, config_dir) if engine else _sweep(overrides, config_dir)
     own_folder: list[str] = []
-    continued: Path | None = None
     made: Path | None = None
     if not informing:
-        if sweep:
-            configs.check_sweep(overrides, config_dir)
-        else:
-            config = configs.compose(overrides, config_dir)
-            if config["resume"]["path"] is None:  # else the plan may come from there
-                configs.check(config)
-            continued = _continued(config["resume"])
-        if _global_rank() > 0:
+        config = configs.compose(overrides, config_dir)
+        if config["resume"]["path"] is None:  # else the plan may come from there
+            configs.check(config)
+        continued = _continued(config["resume"])
+        if global_rank() > 0:
             return _follow(overrides, config_dir)
         if continued is not None:
             own_folder = [f"hydra.run.dir={continued}", "hydra.output_subdir=null"]
-        elif given := [o for o in overrides if o.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]:
-            for key, _, value in (o.partition("=") for o in given):
-                if "${" not in value:
-                    _made(Path(value.strip("'\"")), key)
+        elif given := [o.partition("=")[2] for o in overrides if o.startswith("hydra.run.dir=")]:
+            if "${" not in given[0]:
+                _made(Path(given[0].strip("'\"")), "hydra.run.dir")
         else:
-            kind, parent = ("sweep", "sweeps") if sweep else ("run", "runs")
-            made = Path(_new_folder(Path("outputs") / parent))
-            own_folder = [f"hydra.{kind}.dir={made}"]
-        if sweep:  # a job is named by what differs
-            same = ",".join(o.key_or_group for o in parse(overrides) if not o.is_sweep_override())
-            own_folder.append(f"hydra.job.config.override_dirname.exclude_keys=[{same}]")
-    return _hydra([*flags, *overrides, *own_folder], config_dir, made)  # argparse wants the overrides in one piece
+            made = Path(_new_folder(Path("outputs") / "runs"))
+            own_folder = [f"hydra.run.dir={made}"]
+    return _alone([*flags, *overrides, *own_folder], config_dir, made)  # argparse wants the overrides in one piece
 
 
 def _compare(argv: list[str]) -> int:
@@ -265,34 +257,99 @@ def _sweep(overrides: list[str], config_dir: str | None) -> int:
 
     overrides = preset(overrides, config_dir)
     configs.check_sweep(overrides, config_dir)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("-m", "must not be given to torchrun: each job of a sweep starts its own processes")
+    _one_process()
     parent, given = Path("outputs") / "sweeps", [o for o in overrides if o.startswith("hydra.")]
-    named = [o.partition("=")[2].strip("'\"") for o in given if o.startswith("hydra.sweep.dir=")]
+    named = _named(overrides)
     for override in given:
         if not override.startswith("hydra.sweep.dir=") or "${" in override:
             must = "is not for a sweep on this machine; what is: hydra.sweep.dir, a folder in plain words"
             raise ConfigError(override.partition("=")[0], must, override.partition("=")[2])
     overrides = [o for o in overrides if o not in given]
-    folder = Path(named[0]) if named else unfinished(overrides, parent) or Path(_new_folder(parent))
+    folder = named or unfinished(overrides, parent) or Path(_new_folder(parent))
     _made(folder, "hydra.sweep.dir")
     sweep = Sweep(overrides, folder, config_dir)
     counts = sweep.run(_job, lambda line: print(line, flush=True))
+    return _closing(folder, counts, "; the same command runs what is missing")
+
+
+def _engine(overrides: list[str], config_dir: str | None) -> int:
+    """Hand a sweep to a launcher or a sweeper of Hydra's, which runs the jobs where it does; at its end, the table."""
+    from lrkit import config as configs
+    from lrkit.job import score
+    from lrkit.overrides import expand, parse
+    from lrkit.sweep import quoted, tally
+
+    words, searches = configs.swept_by(overrides, config_dir)
+    configs.check_sweep(words, config_dir, searches)
+    for key in ("jobs", "on_error"):
+        if any(word.startswith(f"{key}=") for word in words):
+            must = "is for sweeps that lrkit runs itself: an engine is told by hydra.launcher and hydra.sweeper"
+            raise ConfigError(key, must)
+    named = _named(overrides)
+    if named is not None and "${" in str(named):
+        raise ConfigError("hydra.sweep.dir", "must be a folder in plain words", str(named))
+    if named is not None and tally(named):
+        raise ConfigError("hydra.sweep.dir", "must be a folder without runs: an engine begins anew", str(named))
+    _one_process()
+    folder = named or Path(_new_folder(Path("outputs") / "sweeps"))
+    _made(folder, "hydra.sweep.dir")
+    same = ",".join(o.key_or_group for o in parse(overrides) if not o.is_sweep_override())
+    own = [
+        f"hydra.sweep.dir={quoted(str(folder.resolve()))}",  # a job may begin in another folder than this
+        f"hydra.job.config.override_dirname.exclude_keys=[{same}]",  # a job is named by what differs
+    ]
+    given = [override for override in overrides if not override.startswith("hydra.sweep.dir=")]
+    print(f"the sweep's folder is {folder}", flush=True)
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra would print what went wrong, and exit
+    code = OK
+    try:
+        _hydra(["-m", *given, *own], config_dir, score)
+    except Exception as error:
+        code = FAILED
+        if before == "1":
+            traceback.print_exc()
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"lrkit: the engine failed: {said} (HYDRA_FULL_ERROR=1 tells where)", file=sys.stderr)
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+    counts = tally(folder)
+    jobs = 1 if searches else len(expand(words, config_dir))
+    if (lost := jobs - sum(counts.values())) > 0:
+        counts["lost"] = lost
+    ended = _closing(folder, counts)
+    return code or ended
+
+
+def _named(overrides: Sequence[str]) -> Path | None:
+    """The folder that the command line gives to a sweep."""
+    named = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("hydra.sweep.dir=")]
+    return Path(named[0]) if named else None
+
+
+def _one_process() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or global_rank() > 0:
+        raise ConfigError("-m", "must not be given to torchrun: each job of a sweep starts its own processes")
+
+
+def _closing(folder: Path, counts: Mapping[str, int], advice: str = "") -> int:
+    """The table of a sweep, what became of its jobs, and the exit code."""
     print()
     try:
         _compare([str(folder)])
     except ConfigError as error:  # no job came far enough to be compared
         print(f"lrkit: {error}", file=sys.stderr)
-    lost = {status: n for status, n in counts.items() if status in ("failed", "diverged", "interrupted", "waiting")}
+    lost = {status: n for status, n in counts.items() if status not in ("done", "stopped")}
     if lost:
         told = ", ".join(f"{n} {status}" for status, n in lost.items())
-        print(f"lrkit: of {len(sweep.jobs)} jobs {told}; the same command runs what is missing", file=sys.stderr)
+        print(f"lrkit: of {sum(counts.values())} jobs {told}{advice}", file=sys.stderr)
     return FAILED if lost.keys() - {"diverged"} else DIVERGED if lost else OK
 
 
 def _job(words: list[str], config_dir: str | None) -> int:
     """One job of a sweep, in its own process; everything was checked."""
-    return _told(lambda: _hydra(words, config_dir))
+    return _told(lambda: _alone(words, config_dir))
 
 
 def _continued(resume: dict[str, Any]) -> Path | None:
@@ -303,48 +360,36 @@ def _continued(resume: dict[str, Any]) -> Path | None:
     return next((folder for folder in (path, path.parent.parent) if (folder / "plan.json").is_file()), None)
 
 
-def _hydra(argv: list[str], config_dir: str | None, made: Path | None = None) -> int:
-    """Hand a checked command line to Hydra; a job that fails is reported at once and does not end a sweep.
+def _alone(argv: list[str], config_dir: str | None, made: Path | None = None) -> int:
+    """Train once, in this process.
 
     Args:
         made: the folder that was made for this run alone.
     """
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-    from omegaconf import DictConfig, OmegaConf
+    from lrkit.job import train
 
-    from lrkit.config import CONF_DIR, VERSION_BASE
-    from lrkit.overrides import own_folder
-    from lrkit.sweep import folder_name
-
-    OmegaConf.register_new_resolver("lrkit.name", folder_name, replace=True)
-    failures: list[BaseException] = []
     statuses: list[str] = []
+    failures: list[Exception] = []
 
-    def job(config: DictConfig) -> dict[str, Any]:
-        settings = HydraConfig.get()
-        sweep = settings.mode == RunMode.MULTIRUN
-        if sweep:
-            print(f"\n# job {settings.job.num}: {settings.job.override_dirname}", flush=True)
-        from lrkit.train import run
-
-        plain = OmegaConf.to_container(config, resolve=True)
-        assert isinstance(plain, dict)
+    def job(config: Any) -> None:
         try:
-            result = run({str(k): v for k, v in plain.items()}, Path(settings.runtime.output_dir))
-        except Exception as error:
-            if not sweep:
-                failures.append(error)
-                return {"status": "failed"}
-            if isinstance(error, ConfigError | SearchError):
-                print(f"lrkit: {error}", file=sys.stderr)
-            else:
-                traceback.print_exc()
+            statuses.append(train(config).status)
+        except Exception as error:  # Hydra would print it, and exit
             failures.append(error)
-            return {"status": "failed"}
-        statuses.append(result.status)
-        return {"status": result.status, **result.final}
+
+    _hydra(argv, config_dir, job)
+    if failures:
+        if isinstance(failures[0], ConfigError) and made is not None and not (made / "plan.json").exists():
+            shutil.rmtree(made)  # nothing was planned, so nothing is in it
+        raise failures[0]
+    return DIVERGED if "diverged" in statuses else OK
+
+
+def _hydra(argv: list[str], config_dir: str | None, job: Callable[[Any], Any]) -> None:
+    """Hand a checked command line to Hydra."""
+    import hydra
+
+    from lrkit.overrides import CONF_DIR, VERSION_BASE, own_folder
 
     saved = sys.argv
     sys.argv = [saved[0], *argv]
@@ -353,14 +398,6 @@ def _hydra(argv: list[str], config_dir: str | None, made: Path | None = None) ->
             hydra.main(config_path=str(CONF_DIR), config_name="train", version_base=VERSION_BASE)(job)()
     finally:
         sys.argv = saved
-    if failures and not {"-m", "--multirun"} & set(argv):
-        if isinstance(failures[0], ConfigError) and made is not None and not (made / "plan.json").exists():
-            shutil.rmtree(made)  # nothing was planned, so nothing is in it
-        raise failures[0]
-    if failures:
-        print(f"lrkit: {len(failures)} job(s) of the sweep failed", file=sys.stderr)
-        return FAILED
-    return DIVERGED if "diverged" in statuses else OK
 
 
 def _join(folder: Path, config: Path) -> int:
@@ -381,14 +418,6 @@ def _follow(overrides: list[str], config_dir: str | None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         run(configs.compose(overrides, config_dir), Path(folder), quiet=True)
     return OK
-
-
-def _global_rank() -> int:
-    """Which process of a distributed run this is, as launchers say it."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if (rank := os.environ.get(name, "")).isdigit():
-            return int(rank)
-    return 0
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:

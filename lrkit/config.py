@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import hydra
 from hydra.errors import HydraException
@@ -23,6 +23,7 @@ from lrkit.overrides import (
     VERSION_BASE,
     check_group,
     defaults,
+    ends,
     expand,
     explained,
     initialised,
@@ -48,7 +49,7 @@ __all__ = [
     "check_sweep",
     "compose",
     "plan",
-    "sweep_params",
+    "swept_by",
     "world_of",
 ]
 
@@ -92,10 +93,27 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
     return checked
 
 
-def check_sweep(overrides: Sequence[str], config_dir: str | None = None) -> None:
-    """Check a sweep before its first job: each value of each swept key once, the other keys at their first values."""
-    expand(overrides, config_dir)
-    choices = [swept(override, config_dir) for override in parse(overrides)]
+class Swept(NamedTuple):
+    """A sweep as it is composed.
+
+    Args:
+        words: the overrides, with what the config sweeps by itself.
+        searches: whether its sweeper picks values from ranges, instead of taking all that are listed.
+    """
+
+    words: list[str]
+    searches: bool
+
+
+def check_sweep(overrides: Sequence[str], config_dir: str | None = None, searches: bool = False) -> None:
+    """Check a sweep before its first job: each value of each swept key once, the other keys at their first values.
+
+    Of a range that is searched, both ends are checked.
+    """
+    if not searches:
+        expand(overrides, config_dir)
+    values = ends if searches else swept
+    choices = [values(override, config_dir) for override in parse(overrides)]
     first = [choice[0] for choice in choices]
     check(compose(first, config_dir))
     for i, choice in enumerate(choices):
@@ -103,9 +121,9 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None) -> None
             check(compose([*first[:i], text, *first[i + 1 :]], config_dir))
 
 
-def sweep_params(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, str]:
-    """What a config sweeps by itself: ``hydra.sweeper.params``, key -> values as they are written."""
-    first = [swept(override, config_dir)[0] for override in parse(overrides)]
+def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
+    """What a sweep sweeps: the command line, and ``hydra.sweeper.params`` where the command line says nothing."""
+    first = [ends(override, config_dir)[0] for override in parse(overrides)]
     parsed = parse(first)
     with initialised(config_dir):
         for override in parsed:
@@ -114,8 +132,11 @@ def sweep_params(overrides: Sequence[str], config_dir: str | None = None) -> dic
             composed = hydra.compose("train", overrides=first, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise explained(error, parsed) from None
-        params = composed.hydra.sweeper.get("params") or {}
-    return {str(key): str(values) for key, values in params.items()}
+        sweeper = composed.hydra.sweeper
+        searches = sweeper.get("_target_") != "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+        params = {str(key): str(values) for key, values in (sweeper.get("params") or {}).items()}
+    given = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    return Swept([*overrides, *(f"{key}={values}" for key, values in params.items() if key not in given)], searches)
 
 
 def check(config: Mapping[str, Any]) -> Plan | None:

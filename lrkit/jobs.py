@@ -6,6 +6,7 @@ forked from it, fresh (``multiprocessing``'s forkserver); elsewhere each job loa
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import shutil
@@ -13,13 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Outcome", "Slots", "run_all", "slots"]
+__all__ = ["Outcome", "Slots", "as_lrkit", "global_rank", "run_all", "slots"]
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,6 @@ def run_all(
 
 def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads: int, device: str | None) -> None:
     """In the job's own process: its output goes to its log, its threads and its device are its own."""
-    import importlib.util
-
     threading.Thread(target=_follow_parent, daemon=True).start()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(output, 1)
@@ -148,9 +148,30 @@ def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads
     import torch
 
     torch.set_num_threads(threads)
-    # What Lightning starts for further devices is `python -m lrkit`, not multiprocessing's own main module.
-    sys.modules["__main__"].__spec__ = importlib.util.find_spec("lrkit.__main__")
-    sys.exit(work(*arguments))
+    with as_lrkit():
+        sys.exit(work(*arguments))
+
+
+@contextmanager
+def as_lrkit() -> Iterator[None]:
+    """Within it, what Lightning starts for further devices is ``python -m lrkit``, whatever this process began as.
+
+    A job runs in a process of multiprocessing's, joblib's, submitit's or Ray's, whose main module is theirs.
+    """
+    main = sys.modules["__main__"]
+    before, main.__spec__ = main.__spec__, importlib.util.find_spec("lrkit.__main__")
+    try:
+        yield
+    finally:
+        main.__spec__ = before
+
+
+def global_rank() -> int:
+    """Which process of a distributed run this is, as launchers say it."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if (rank := os.environ.get(name, "")).isdigit():
+            return int(rank)
+    return 0
 
 
 def _follow_parent() -> None:

@@ -17,9 +17,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, OverrideType, RangeSweep
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType, RangeSweep
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lrkit.errors import ConfigError, did_you_mean
 
 __all__ = [
-    "CONF_DIR", "check_group", "defaults", "expand", "explained", "initialised", "leaves", "meant", "nearest",
+    "CONF_DIR", "check_group", "defaults", "ends", "expand", "explained", "initialised", "leaves", "meant", "nearest",
     "own_folder", "parse", "swept", "unknown",
 ]  # fmt: skip
 
@@ -35,6 +35,15 @@ _HERE = Path(__file__).resolve().parent
 CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
 VERSION_BASE = "1.3"
 MAX_JOBS = 1000
+
+#: Launchers and sweepers for Hydra that lrkit has presets for: the package of each, and lrkit's extra that brings it.
+_PLUGINS = {
+    "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
+    "hydra/launcher/ray": ("hydra-ray-launcher", "ray"),
+    "hydra/launcher/submitit_local": ("hydra-submitit-launcher", "slurm"),
+    "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
+    "hydra/sweeper/optuna": ("hydra-optuna-sweeper", "optuna"),
+}
 
 #: What other libraries call it.
 _ALSO_CALLED = {
@@ -146,6 +155,20 @@ def swept(override: Override, config_dir: str | None = None) -> list[str]:
     return [f"{key}={value}" for value in values]
 
 
+def ends(override: Override, config_dir: str | None = None) -> list[str]:
+    """The overrides to check for a sweeper that searches: the ends of a range, or each of a list of values."""
+    sweep: Any = override.value()
+    if not isinstance(sweep, IntervalSweep | RangeSweep):
+        return swept(override, config_dir)
+    key, _, written = str(override.input_line).partition("=")
+    low, high = sweep.start, sweep.end if isinstance(sweep, IntervalSweep) else sweep.stop
+    if low is None or high is None or not low < high:
+        raise ConfigError(key, "must be searched from a lower to a higher value", written)
+    if "log" in sweep.tags and low <= 0:
+        raise ConfigError(key, "must be above 0 where it is searched on a logarithmic scale", written)
+    return [f"{key}={low}", f"{key}={high}"]
+
+
 def expand(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:
     """The jobs of a sweep: every combination of the swept values, the last key moving fastest."""
     choices = [swept(override, config_dir) for override in parse(overrides)]
@@ -187,6 +210,8 @@ def check_group(override: Override) -> None:
 
 def explained(error: Exception, parsed: Sequence[Override]) -> ConfigError:
     """What Hydra refused, said with the key and the nearest keys there are. Needs Hydra to be initialised."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file in _PLUGINS:
+        return _without(error.missing_cfg_file, [str(o.input_line) for o in parsed])
     groups = _groups()
     chosen = [str(o.input_line) for o in parsed if o.key_or_group in groups]
     plain = ConfigError("config", "cannot be composed: " + " ".join(str(error).split()))
@@ -205,6 +230,15 @@ def explained(error: Exception, parsed: Sequence[Override]) -> ConfigError:
         if not known and override.type in (OverrideType.CHANGE, OverrideType.DEL):
             return unknown(key, keys)
     return plain
+
+
+def _without(plugin: str, overrides: Sequence[str]) -> ConfigError:
+    """The error for a plugin that is not installed: what asked for it, and how it is brought."""
+    package, extra = _PLUGINS[plugin]
+    plain = "=".join(plugin.rsplit("/", 1))
+    presets = [text for text in overrides if text.lstrip("+").startswith("launcher=")]
+    asked = plain if plain in overrides or not presets else presets[0]
+    return ConfigError(asked, f"needs the package {package}: pip install 'lrkit[{extra}]'")
 
 
 def unknown(key: str, keys: Sequence[str]) -> ConfigError:

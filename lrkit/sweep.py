@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,16 @@ from typing import Any
 
 from lrkit import board
 from lrkit import config as configs
+from lrkit.errors import ConfigError
 from lrkit.jobs import Outcome, Slots, run_all, slots
 from lrkit.monitors import higher_is_better
 from lrkit.overrides import expand
-from lrkit.runs import SWEEP
+from lrkit.runs import SWEEP, find
 
-__all__ = ["ENDED", "Job", "Sweep", "folder_name", "identity", "preset", "unfinished"]
+__all__ = [
+    "ENDED", "Job", "Sweep", "folder_name", "identity", "keep_failure", "preset", "quoted", "result_of", "tally",
+    "unfinished",
+]  # fmt: skip
 
 #: How a job can have ended so that it is not run again.
 ENDED = ("done", "stopped", "diverged")
@@ -50,11 +55,25 @@ class Job:
 
     def result(self) -> dict[str, Any]:
         """What it has left: ``metrics.json``, or nothing."""
-        try:
-            content = json.loads((self.folder / "metrics.json").read_text())
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+        return result_of(self.folder)
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """What a job has left in its folder: ``metrics.json``, or nothing."""
+    try:
+        content = json.loads((folder / "metrics.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def tally(folder: Path) -> Counter[str]:
+    """How the jobs in the folder of a sweep ended, as each says itself; of one that says nothing: ``unfinished``."""
+    try:
+        jobs = find([folder])
+    except ConfigError:  # none has begun
+        return Counter()
+    return Counter(str(result_of(job).get("status", "unfinished")) for job in jobs)
 
 
 def identity(config: Mapping[str, Any]) -> str:
@@ -149,12 +168,12 @@ class Sweep:
 
     def _prepared(self, job: Job) -> list[str]:
         """The words of a job's command line, and its folder made ready."""
-        words = [*job.overrides, f"hydra.run.dir={_quoted(str(job.folder))}"]
+        words = [*job.overrides, f"hydra.run.dir={quoted(str(job.folder))}"]
         before = self.state.get(job.folder.name, {})
         now = identity(configs.compose(job.overrides, self.config_dir))
         interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
         if before.get("id") == now and interrupted and (job.folder / "checkpoints" / "last.ckpt").is_file():
-            return [*words, f"resume.path={_quoted(str(job.folder))}", "hydra.output_subdir=null"]
+            return [*words, f"resume.path={quoted(str(job.folder))}", "hydra.output_subdir=null"]
         if before and job.folder.is_dir():
             shutil.rmtree(job.folder)  # what a job has begun, and cannot be gone on with
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +193,7 @@ class Sweep:
         if outcome.code not in (0, 3) or status == "running":
             status = "interrupted" if outcome.code == 130 else "failed"
             why = f"signal {-outcome.code}" if outcome.code < 0 else f"exit code {outcome.code}"
-            _keep_failure(job, status, why)
+            keep_failure(job.folder, status, why)
         self._remember(job)
         self.seconds.append(outcome.seconds)
         self._note(job, status, seconds=round(outcome.seconds, 3))
@@ -214,9 +233,7 @@ def preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     """The overrides with what ``+sweep=NAME`` sweeps; what the command line says itself wins."""
     if not any(override.startswith("+sweep=") for override in overrides):
         return list(overrides)
-    given = {override.partition("=")[0].lstrip("+~") for override in overrides}
-    params = configs.sweep_params(overrides, config_dir)
-    return [*overrides, *(f"{key}={values}" for key, values in params.items() if key not in given)]
+    return configs.swept_by(overrides, config_dir).words
 
 
 def unfinished(overrides: Sequence[str], parent: Path) -> Path | None:
@@ -257,10 +274,10 @@ def _written(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _keep_failure(job: Job, status: str, why: str) -> None:
+def keep_failure(folder: Path, status: str, why: str) -> None:
     """A job that wrote no result, or one that is not true, is given one that says how it ended."""
-    result = {**job.result(), "status": status, "why": why}
-    (job.folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
+    content = {**result_of(folder), "status": status, "why": why}
+    (folder / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _last_words(folder: Path, lines: int = 3) -> str:
@@ -277,7 +294,7 @@ def _indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A value for a command line of Hydra's."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 

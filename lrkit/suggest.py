@@ -25,7 +25,7 @@ from typing import NamedTuple
 __all__ = ["Reading", "Sweep", "diverged", "read", "smooth"]
 
 #: A fall counts if it is this many times the noise of the smoothed curve, and this share of the loss.
-CLEAR, VISIBLE = 6.0, 0.005
+CLEAR, VISIBLE = 5.0, 0.005
 #: Decades within which the weights of the smoothing halve.
 HALF = 0.175
 #: Losses at the beginning of a curve that say where it starts.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,33 @@ def test_tensorboard_takes_these_arguments(tmp_path: Path) -> None:
         process.terminate()
         process.stderr.read()
     assert re.search(r"http://127\.0\.0\.1:\d+", said)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+#: No screen, no network but this machine's.
+HEADLESS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+            "--disable-background-networking", "--disable-component-update", "--virtual-time-budget=30000"]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_a_browser_shows_the_runs_of_a_sweep_and_their_rates(tmp_path: Path) -> None:
+    sweep = [sys.executable, "-m", "lrkit", "train", "-m", "schedule=step,cosine", "trainer.max_epochs=1"]
+    subprocess.run(sweep, cwd=tmp_path, check=True, capture_output=True, timeout=200)
+    with subprocess.Popen(
+        command([str(tmp_path / "outputs"), "port=0"]), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stderr is not None and CHROMIUM is not None
+        said = next((line for line in process.stderr if "127.0.0.1" in line), "")
+        found = re.search(r"http://127\.0\.0\.1:\d+", said)
+        assert found is not None
+        time.sleep(10)  # until it has read the files
+        page = [CHROMIUM, *HEADLESS, f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom"]
+        shown = subprocess.run([*page, f"{found[0]}/#timeseries"], capture_output=True, text=True)
+        process.terminate()
+        process.stderr.read()
+    assert {"0_schedule=step", "1_schedule=cosine"} <= set(re.findall(r"\d_schedule=\w+", shown.stdout))
+    assert {"lr", "train", "val", "plan"} <= set(re.findall(r'title="(\w+)"', shown.stdout))  # the groups of cards
 
 
 def test_the_layout_puts_the_rates_and_losses_of_all_runs_together(tmp_path: Path) -> None:

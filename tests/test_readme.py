@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [
     line.partition("#")[0].strip().removeprefix("$ ")
     for line in README.splitlines()
-    if re.match(r" {4}(\$ )?lrkit (train|show)", line) and "..." not in line and "resume.path" not in line
+    if re.match(r" {4}(\$ )?lrkit (train|show|find)", line) and "..." not in line and "resume.path" not in line
 ]
 
 

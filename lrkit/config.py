@@ -16,7 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
-from lrkit.families import family, momentum_of
+from lrkit.families import finds_rate, momentum_of
 from lrkit.horizon import Loader, horizon_of, limited
 from lrkit.overrides import (
     CONF_DIR,
@@ -143,8 +143,7 @@ def check(config: Mapping[str, Any]) -> Plan | None:
     """Refuse what can be refused before there is data; the plan, where the config says how long the run is."""
     _check_values(config)
     if config["optimizer"].get("lr") == AUTO:  # to be found; the rest is checked as if it had been
-        known = family(str(config["optimizer"].get("_target_")))
-        lr = 1.0 if known is not None and known.kind == "lr_free" else 1e-3
+        lr = 1.0 if finds_rate(str(config["optimizer"].get("_target_"))) else 1e-3
         config = {**config, "optimizer": {**config["optimizer"], "lr": lr}}
     declared = config["data"].get("train_samples") is not None or config["horizon"].get("steps") is not None
     if declared:

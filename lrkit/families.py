@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["FAMILIES", "Family", "family", "momentum_of", "option", "remarks"]
+__all__ = ["FAMILIES", "Family", "family", "finds_rate", "momentum_of", "option", "remarks"]
 
 Kind = Literal["sgd", "adaptive", "lr_free"]
 
@@ -97,6 +97,16 @@ def family(target: str) -> Family | None:
     return FAMILIES.get(target)
 
 
+def finds_rate(target: str) -> bool:
+    """Whether an optimizer finds the learning rate itself.
+
+    >>> finds_rate("pytorch_optimizer.Prodigy"), finds_rate("torch.optim.AdamW")
+    (True, False)
+    """
+    known = family(target)
+    return known is not None and known.kind == "lr_free"
+
+
 def option(target: str) -> str:
     """The name under ``conf/optimizer`` that a class has or would have.
 
@@ -126,7 +136,7 @@ def remarks(target: str, lr: float, decays: bool) -> list[str]:
             f"{name} replaces a decaying learning rate by an average of the weights, and would now get both:"
             " choose schedule=constant"
         )
-    if known and known.kind == "lr_free" and lr != 1:
+    if finds_rate(target) and lr != 1:
         found.append(
             f"{name} finds the learning rate itself, and optimizer.lr multiplies it: leave it at 1. Received: {lr:g}"
         )

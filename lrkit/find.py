@@ -22,7 +22,7 @@ from lrkit import optim, trial
 from lrkit.assembly import data_of, hush_lightning, optimizer_of, trainer_of
 from lrkit.curve import Curve
 from lrkit.errors import ConfigError, SearchError
-from lrkit.families import family
+from lrkit.families import finds_rate
 from lrkit.found import Found, rounded
 from lrkit.plan import Plan
 from lrkit.race import Verdict, race
@@ -59,8 +59,7 @@ def find(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Fou
     optim.check(target, options)
     if config["schedule"].get("_target_") == f"{RangeTest.__module__}.{RangeTest.__name__}":
         raise ConfigError("schedule", "must be the one to train with: to look for its rate is a range test already")
-    known = family(target)
-    if known is not None and known.kind == "lr_free":
+    if finds_rate(target):
         name = target.rpartition(".")[2]
         found = Found(1.0, reason=f"{name} finds the learning rate itself, and optimizer.lr multiplies it")
         found.save(folder, config)

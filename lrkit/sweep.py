@@ -60,11 +60,7 @@ class Job:
 
 def result_of(folder: Path) -> dict[str, Any]:
     """What a job has left in its folder: ``metrics.json``, or nothing."""
-    try:
-        content = json.loads((folder / "metrics.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return _mapping(folder / "metrics.json")
 
 
 def tally(folder: Path) -> Counter[str]:
@@ -99,7 +95,7 @@ class Sweep:
         self.overrides, self.folder, self.config_dir = list(overrides), folder, config_dir
         self.jobs = list(_jobs(overrides, folder, config_dir))
         self.first = configs.compose(self.jobs[0].overrides, config_dir)
-        self.state: dict[str, dict[str, Any]] = _written(folder).get("jobs", {})
+        self.state: dict[str, dict[str, Any]] = _mapping(folder / SWEEP).get("jobs", {})
         self.missing = self.begun = 0
         self.seconds: list[float] = []
         self.best: tuple[float, str] | None = None
@@ -137,16 +133,12 @@ class Sweep:
 
         run_all(work, [job.folder / "job.log" for job in missing], at_a_time, begin=begin, ended=ended)
         self._for_tensorboard()
-        counts: dict[str, int] = {}
-        for job in self.jobs:
-            status = self.state.get(job.folder.name, {}).get("status", "waiting")
-            counts[status] = counts.get(status, 0) + 1
-        return counts
+        return Counter(self.state.get(job.folder.name, {}).get("status", "waiting") for job in self.jobs)
 
     def _for_tensorboard(self) -> None:
         """What the sweep's folder says to TensorBoard about all of its jobs; of their metrics once there are some."""
-        keys = [override.partition("=")[0].lstrip("+") for override in self.jobs[0].overrides]
-        swept = [key for key in keys if any(key in job.label for job in self.jobs)]
+        differing = [override for override in self.jobs[0].overrides if override not in self.overrides]
+        swept = [override.partition("=")[0].lstrip("+") for override in differing]
         results = [job.result() for job in self.jobs]
         names = [f"best {result['monitor']}" for result in results if result.get("monitor")]
         names += [f"final {name}" for result in results for name in result.get("final") or {}]
@@ -201,10 +193,8 @@ class Sweep:
 
     def _line(self, job: Job, status: str, outcome: Outcome, at_a_time: int) -> str:
         """One line when a job has ended: how, and how the sweep stands."""
-        result = job.result()
-        monitor = result.get("monitor")
-        value = (result.get("best") or {}).get(monitor)
-        score = f", {monitor} {value:.4g}" if isinstance(value, int | float) else ""
+        monitor, value = _best(job.result())
+        score = "" if value is None else f", {monitor} {value:.4g}"
         states = [each.get("status") for each in self.state.values()]
         running, left = self.begun - len(self.seconds), self.missing - self.begun
         parts = [f"{sum(s in ENDED for s in states)} done"]
@@ -221,12 +211,19 @@ class Sweep:
     def _remember(self, job: Job) -> None:
         """Keep the best so far."""
         result = job.result()
-        monitor, value = str(result.get("monitor")), (result.get("best") or {}).get(result.get("monitor"))
-        if result.get("status") not in ("done", "stopped") or not isinstance(value, int | float):
+        monitor, value = _best(result)
+        if result.get("status") not in ("done", "stopped") or value is None:
             return
         score = -value if higher_is_better(monitor) else value
         if math.isfinite(score) and (self.best is None or score < self.best[0]):
             self.best = (score, f"{monitor} {value:.4g} by {job.label}")
+
+
+def _best(result: Mapping[str, Any]) -> tuple[str, float | None]:
+    """The monitored metric of a job, and the best that it had."""
+    monitor = result.get("monitor")
+    value = (result.get("best") or {}).get(monitor)
+    return str(monitor), value if isinstance(value, int | float) else None
 
 
 def preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:
@@ -239,7 +236,7 @@ def preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:
 def unfinished(overrides: Sequence[str], parent: Path) -> Path | None:
     """The newest sweep of this very command that still has something to do."""
     for folder in sorted((f for f in parent.glob("*") if f.is_dir()), reverse=True):
-        written = _written(folder)
+        written = _mapping(folder / SWEEP)
         if written.get("overrides") != list(overrides):
             continue
         states = [job.get("status") for job in written.get("jobs", {}).values()]
@@ -266,9 +263,10 @@ def folder_name(text: str) -> str:
     return f"{name[:110]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _written(folder: Path) -> dict[str, Any]:
+def _mapping(file: Path) -> dict[str, Any]:
+    """What a file of JSON says; nothing where it is not there, or cut off."""
     try:
-        content = json.loads((folder / SWEEP).read_text())
+        content = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

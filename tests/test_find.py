@@ -293,7 +293,7 @@ def test_a_run_after_a_search_is_the_run_without_it(task: str, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["digits", "text", "foreign"])
+@pytest.mark.parametrize("task", TASKS)
 def test_a_run_after_a_search_is_the_run_without_it_on_two_processes(task: str, tmp_path: Path) -> None:
     two = ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp"]
     overrides = brief(*TASKS[task], *two, "seed=7")

@@ -66,7 +66,7 @@ def test_bad_ends_are_told_when_they_happen_and_seen_in_the_exit_code(tmp_path: 
 @pytest.mark.slow
 def test_of_twelve_jobs_with_bad_ends_there_is_an_answer(tmp_path: Path) -> None:
     words = ["schedule=step,cosine,linear,constant", "seed=1,2,3", "jobs=2"]
-    bad = {"schedule=step,seed=2": "diverge", "schedule=linear,seed=3": "raise"}
+    bad = {"schedule=step,seed=2": "diverge", "schedule=linear,seed=3": "die"}
     swept(tmp_path, *words, *fate(bad), code=1)
     folder = the_sweep(tmp_path)
     ended = statuses(folder)

@@ -5,6 +5,7 @@
 
 from lrkit.api import configure, curve, plan
 from lrkit.errors import ConfigError
+from lrkit.guard import Guard
 from lrkit.plateau import Plateau
 
-__all__ = ["ConfigError", "Plateau", "configure", "curve", "plan"]
+__all__ = ["ConfigError", "Guard", "Plateau", "configure", "curve", "plan"]

@@ -19,6 +19,7 @@ from lrkit.curve import Curve
 from lrkit.durations import Length
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import momentum_of
+from lrkit.guard import Guard
 from lrkit.horizon import Horizon
 from lrkit.plan import GroupRate, Plan, resolve
 from lrkit.plateau import Plateau
@@ -81,6 +82,7 @@ def plan(
     cooldown: Schedule | str | None = None,
     cooldown_length: Length | None = None,
     plateau: Plateau | None = None,
+    guard: Guard | str | None = None,
     coschedule: Mapping[str, Schedule | str] | None = None,
     batch_scaling: str = "none",
     base_batch_size: int = 256,
@@ -93,6 +95,7 @@ def plan(
         optimizer: class, or class path.
         options: its options but the rate.
         plateau: reduce on plateau, on top of the curve.
+        guard: the divergence guard: ``stop``, ``skip``, ``reduce``, or one with other options.
         coschedule: schedules for ``momentum`` and ``weight_decay``.
         batch_scaling: ``none``, ``linear``, ``sqrt`` or ``auto``.
         base_batch_size: the batch for which ``lr`` is right.
@@ -113,6 +116,7 @@ def plan(
         warmup=_edge("warmup", warmup, warmup_length),
         cooldown=_edge("cooldown", cooldown, cooldown_length),
         plateau=plateau,
+        guard=_guard(guard),
         coschedule={name: _named(shape, f"coschedule.{name}") for name, shape in (coschedule or {}).items()},
         scale=batch_scale(batch_scaling, base_batch_size, batch_size, target),
         groups=[GroupRate(*rate) for rate in group_rates(param_groups)],
@@ -137,11 +141,16 @@ def configure(
     Args:
         module: any LightningModule; it is changed in place and returned.
         batch_size: samples in a batch of one device, where the loader does not say it.
-        parts: ``schedule``, ``warmup``, ``cooldown``, ``plateau``, ``coschedule``, ``batch_scaling``, as for ``plan``.
+        parts: ``schedule``, ``warmup``, ``cooldown``, ``plateau``, ``guard``, ``coschedule``, ``batch_scaling``, as for
+            ``plan``.
+
+    Raises (from ``trainer.fit``):
+        Diverged: the guard ended the training.
     """
     from lrkit.callbacks import EvaluationMode, EvenWindows, PlateauWatch, RateLog
     from lrkit.module import Wiring
     from lrkit.module import configure as wire
+    from lrkit.watch import DivergenceWatch
 
     target, given = _path(optimizer), dict(options or {})
 
@@ -154,6 +163,8 @@ def configure(
     own = [RateLog(), EvaluationMode(), EvenWindows()]
     if parts.get("plateau") is not None:
         own.append(PlateauWatch(parts["plateau"].monitor))
+    if parts.get("guard") is not None:
+        own.append(DivergenceWatch())
     theirs = module.configure_callbacks
 
     def configure_callbacks() -> list[Any]:
@@ -201,6 +212,14 @@ def _edge(name: str, part: Schedule | str | None, length: Length | None) -> Sche
         made = _named(part, name)
     defaults: dict[str, Any] = dict(_WARMUP if name == "warmup" else _COOLDOWN)
     return dataclasses.replace(made, **{**defaults, **({} if length is None else {"length": length})})
+
+
+def _guard(guard: Guard | str | None) -> Guard | None:
+    """A guard, by its policy with the options of the shipped one."""
+    if not isinstance(guard, str):
+        return guard
+    made = Guard(policy=guard)  # type: ignore[arg-type]
+    return dataclasses.replace(made, patience=3) if guard == "reduce" else made
 
 
 def _path(optimizer: str | type[Optimizer]) -> str:

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torch.utils.tensorboard import summary as summaries
 
 from lrkit import board, show
-from lrkit.errors import ConfigError, did_you_mean
+from lrkit.errors import ConfigError, Diverged, did_you_mean
 from lrkit.module import scheduler_of
 from lrkit.monitors import validation_loss
 from lrkit.optim import evaluating, switch_mode
@@ -260,6 +260,10 @@ class Results(Callback):
                         self.hparams, summary, logger, trainer.global_step, (self.folder.parent / SWEEP).exists()
                     )
                     _draw_plan(scheduler_of(trainer).plan, logger)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Diverged):  # it has ended all the same, and what it came to is known
+            self.on_train_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         return {"at_best": self.at_best, "best_step": self.best_step, "best_epoch": self.best_epoch}

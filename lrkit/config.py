@@ -17,6 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import finds_rate, momentum_of
+from lrkit.guard import Guard
 from lrkit.horizon import Loader, horizon_of, limited
 from lrkit.overrides import (
     CONF_DIR,
@@ -201,6 +202,7 @@ def plan(
             warmup=shape(config, "warmup"),
             cooldown=shape(config, "cooldown"),
             plateau=_part(config, "plateau", Plateau),
+            guard=_part(config, "guard", Guard),
             scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
             groups=[GroupRate(*rate) for rate in group_rates(config["param_groups"])],
             warnings=notes,

@@ -1,4 +1,4 @@
-"""The one error that bad input raises, and the sentence it says."""
+"""The error that bad input raises, and the sentence it says; and how else a command may end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["ConfigError", "SearchError", "did_you_mean"]
+__all__ = ["ConfigError", "Diverged", "SearchError", "did_you_mean"]
 
 _MANY = 24  # names that still make one readable line
 
@@ -41,6 +41,10 @@ class ConfigError(ValueError):
 
 class SearchError(RuntimeError):
     """A search that came to nothing. Nobody wrote anything wrong: the command says why, and exits with code 1."""
+
+
+class Diverged(RuntimeError):
+    """The divergence guard ended a training. Not a failure of the program: the exit code is 3."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from lrkit.curve import Curve, Phase
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import family, remarks
+from lrkit.guard import Guard
 from lrkit.horizon import Horizon
 from lrkit.plateau import Plateau
 from lrkit.scaling import BatchScale
@@ -52,6 +53,7 @@ class Plan:
     decay_curve: Curve | None = None
     base_weight_decay: float = 0.0
     plateau: Plateau | None = None
+    guard: Guard | None = None
     found: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
@@ -92,6 +94,7 @@ class Plan:
             momentum=None if self.momentum is None else self.momentum.within(steps),
             decay_curve=None if self.decay_curve is None else self.decay_curve.within(steps),
             plateau=None,
+            guard=None,
         )
 
     @property
@@ -126,6 +129,7 @@ class Plan:
             "momentum": _curve_json(self.momentum),
             "weight_decay": {"base": self.base_weight_decay, "phases": _curve_json(self.decay_curve)},
             "plateau": None if self.plateau is None else dataclasses.asdict(self.plateau),
+            "guard": None if self.guard is None else dataclasses.asdict(self.guard),
             "warnings": list(self.warnings),
             "config": dict(self.config),
         }
@@ -156,6 +160,7 @@ class Plan:
             decay_curve=_curve(plain["weight_decay"]["phases"]),
             base_weight_decay=plain["weight_decay"]["base"],
             plateau=None if plain["plateau"] is None else Plateau(**plain["plateau"]),
+            guard=None if plain.get("guard") is None else Guard(**plain["guard"]),
             warnings=tuple(plain["warnings"]),
             config=plain["config"],
         )
@@ -173,6 +178,7 @@ def resolve(
     warmup: Schedule | None = None,
     cooldown: Schedule | None = None,
     plateau: Plateau | None = None,
+    guard: Guard | None = None,
     scale: BatchScale | None = None,
     groups: Sequence[GroupRate] = (GroupRate("default"),),
     warnings: Sequence[str] = (),
@@ -191,6 +197,7 @@ def resolve(
         weight_decay: the optimizer's weight decay.
         coschedule: schedules over the whole run for ``momentum`` and ``weight_decay``, as multiples of their values.
         plateau: reduce on plateau, on top of the curve.
+        guard: the divergence guard.
         scale: the factor of the batch-size rule.
         groups: names and factors of the parameter groups.
         found: the interval, where the base rate was found by a search.
@@ -224,6 +231,7 @@ def resolve(
         decay_curve=driven.get("weight_decay"),
         base_weight_decay=weight_decay,
         plateau=plateau,
+        guard=None if guard is None else guard.in_steps(horizon),
         found=found,
         warnings=tuple(notes),
         config=config or {},

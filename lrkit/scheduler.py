@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lrkit.guard import Reduction
 from lrkit.plan import Plan
 from lrkit.plateau import PlateauState
 from lrkit.schedules import check_number
@@ -57,6 +58,8 @@ class PlanScheduler(LRScheduler):
         self.applied = 0
         self.gain = 1.0
         self.plateau = PlateauState()
+        self.reduction = Reduction()
+        self._skipping: list[dict[str, Any]] | None = None
         self._planned = {
             group.name: (
                 plan.base(group.lr_scale),
@@ -82,8 +85,8 @@ class PlanScheduler(LRScheduler):
 
     @property
     def total_gain(self) -> float:
-        """The factor ``gain``: what was set by hand times what reduce-on-plateau made of it."""
-        return self.gain * self.plateau.gain
+        """The factor ``gain``: what was set by hand, times reduce-on-plateau's, times the divergence guard's."""
+        return self.gain * self.plateau.gain * self.reduction.at(self.applied)
 
     def step(self, epoch: int | None = None) -> None:
         """Write the rates of the coming optimizer step. Calling it twice, or without a step, changes nothing."""
@@ -135,6 +138,30 @@ class PlanScheduler(LRScheduler):
         self.write()
         return self.plateau.gain != before
 
+    def reduce(self, factor: float, over: int) -> float:
+        """Lower all rates by ``factor``, reached from below within ``over`` steps; the new gain. For the guard."""
+        self.reduction = self.reduction.once_more(factor, self.applied, over)
+        self._rates.clear()  # the optimizer's state has been put back, and its rates with it: nobody edited them
+        self.write()
+        return self.reduction.gain
+
+    def skip(self, leave_out: bool = True) -> None:
+        """Leave out the step that the optimizer is about to take, or not: no weight, no state and no count changes.
+
+        Called between the gradients and the step. Without gradients an optimizer changes neither weights nor their
+        state; some count steps in their groups all the same, which is undone.
+        """
+        self._skipping = None
+        if not leave_out:
+            return
+        self._skipping = [
+            {k: v.clone() if isinstance(v, Tensor) else v for k, v in group.items() if k not in ("params", "lr")}
+            for group in self.optimizer.param_groups
+        ]
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
     def get_last_lr(self) -> list[float | Tensor]:
         return [float(group["lr"]) for group in self.optimizer.param_groups]
 
@@ -146,6 +173,7 @@ class PlanScheduler(LRScheduler):
             "applied": self.applied,
             "gain": self.gain,
             "plateau": asdict(self.plateau),
+            "reduction": asdict(self.reduction),
             "joined": {name: list(bases) for name, bases in self._joined.items()},
         }
 
@@ -153,6 +181,7 @@ class PlanScheduler(LRScheduler):
         self.applied = state_dict["applied"]
         self.gain = state_dict["gain"]
         self.plateau = PlateauState(**state_dict["plateau"])
+        self.reduction = Reduction(**state_dict.get("reduction", {}))
         self._joined = {name: (lr, decay) for name, (lr, decay) in state_dict["joined"].items()}
         self._rates.clear()  # the optimizer's own rates were restored too: nobody edited them
 
@@ -179,6 +208,13 @@ class PlanScheduler(LRScheduler):
         )
 
     def _after_step(self, optimizer: Optimizer) -> None:
+        if self._skipping is not None:
+            for group, before in zip(optimizer.param_groups, self._skipping, strict=True):
+                group.update(before)
+            self._skipping = None
+            self._rates.clear()
+            self.write()
+            return
         # A fused optimizer under GradScaler is called even when the gradients were infinite, and then does nothing.
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is None or not bool(found_inf):

@@ -211,6 +211,8 @@ def _page(plan: Plan, curve: bool) -> list[RenderableType]:
     if plan.plateau is not None:
         p = plan.plateau
         page.append(Text(f"gain x {p.factor:g} when {p.monitor} has not improved for more than {p.patience} checks"))
+    if plan.guard is not None and plan.guard.policy == "reduce":
+        page.append(Text(plan.guard.line()))
     if curve and (drawn := sketch(plan)):
         page.append(Text(drawn))
     page += [Text(f"note: {warning}", style="yellow") for warning in plan.warnings]
@@ -220,12 +222,14 @@ def _page(plan: Plan, curve: bool) -> list[RenderableType]:
 def _formula(plan: Plan) -> str:
     """The formula with its numbers; a factor that is 1 throughout is left out."""
     scales = {group.name: group.lr_scale for group in plan.groups if group.lr_scale != 1.0}
+    feedback = ["plateau"] if plan.plateau is not None else []
+    feedback += ["guard"] if plan.guard is not None and plan.guard.policy == "reduce" else []
     factors = [
         f"{plan.base_lr:g}",
         *([str(plan.scale)] if plan.scale.rule != "none" else []),
         *([f"scale[group] ({', '.join(f'{name} {scale:g}' for name, scale in scales.items())})"] if scales else []),
         f"curve(t) ({' then '.join(phase.name for phase in plan.curve.phases)})",
-        *(["gain(t) (plateau)"] if plan.plateau is not None else []),
+        *([f"gain(t) ({' x '.join(feedback)})"] if feedback else []),
     ]
     return f"lr[group, t] = {' x '.join(factors)}"
 

@@ -31,12 +31,15 @@ from lrkit.assembly import (
     why_unfused,
 )
 from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.errors import Diverged
 from lrkit.find import settled
+from lrkit.journal import Journal
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
 from lrkit.monitors import higher_is_better
 from lrkit.plan import Plan
 from lrkit.resume import Memory, Resumption
 from lrkit.search import AUTO
+from lrkit.watch import DivergenceWatch
 
 __all__ = ["Run", "run"]
 
@@ -104,15 +107,19 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     results = Results(folder, _hparams(config), best)
     goes_on = resumption.goes_on
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
-    listeners = [memory, *_own_callbacks(config, best), *(c for c in (best, last) if c is not None), results]
+    watch = DivergenceWatch(Journal(folder), (lambda line: None) if quiet else _say)
+    listeners = [memory, watch, *_own_callbacks(config, best), *(c for c in (best, last) if c is not None), results]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     trainer = _trainer(config, folder, listeners, joins)
     if resumption.saved is not None and goes_on is None:
         module.load_state_dict(resumption.saved.content["state_dict"])
     checkpoint = None if goes_on is None else goes_on.path
+    diverged = ""
     with _workers_rejoin(folder, asked):
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except Diverged as error:
+            diverged = str(error)
         except SystemExit:
             if not trainer.interrupted:
                 raise
@@ -123,14 +130,17 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     early = plan.horizon.steps is not None and trainer.global_step < plan.horizon.steps
     broken = [name for name, value in results.final.items() if "loss" in name or name == results.monitor
               if not math.isfinite(value)]  # fmt: skip
-    status = "diverged" if broken else "stopped" if early else "done"
-    if config["test"]:
+    diverged = diverged or (f"diverged: {', '.join(broken)} is not finite" if broken else "")
+    status = "diverged" if diverged else "stopped" if early else "done"
+    if config["test"] and not diverged:
         trainer.test(module, datamodule=data, verbose=False)
         results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
     results.save(trainer, status)
+    if diverged and last is not None and (kept := Path(str(last.dirpath)) / "last.ckpt").exists():
+        diverged += f"; the last good checkpoint is {kept}"
     if trainer.is_global_zero and not quiet:
         ended = f"stopped at step {trainer.global_step} of {plan.horizon.steps}" if early else ""
-        ended = f"diverged: {', '.join(broken)} is not finite" if broken else ended
+        ended = diverged or ended
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         show.closing(folder, results.final, results.at_best, results.seconds, ended, tensorboard=watched)
     return Run(status, folder, plan, results.final, results.at_best, results.monitor)
@@ -158,6 +168,10 @@ def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> l
     if config["plateau"]:
         callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
     return [*callbacks, *callbacks_of(config)]
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _inside(path: Path, folder: Path) -> bool:

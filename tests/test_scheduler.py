@@ -463,6 +463,7 @@ def test_the_state_is_a_count_and_the_feedback() -> None:
         "applied": 8,
         "gain": 0.25,
         "plateau": {"best": 1.0, "bad": 1, "waiting": 0, "gain": 0.5},
+        "reduction": {"gain": 1.0, "since": 0, "over": 0, "times": 0},
         "joined": {},
     }
 

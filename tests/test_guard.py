@@ -1,0 +1,105 @@
+"""The divergence guard in numbers: what a spike is, what is far above, and how the gain comes back."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lrkit.config import compose, plan
+from lrkit.errors import ConfigError
+from lrkit.guard import Guard, Levels, Reduction
+
+
+def levels(losses: list[float], window: int = 100) -> Levels:
+    made = Levels(window)
+    for loss in losses:
+        made.add(loss)
+    return made
+
+
+def test_nothing_is_unusual_before_enough_was_seen() -> None:
+    assert levels([1.0] * 19).limit(10.0) == math.inf
+    assert levels([1.0] * 20).limit(10.0) == 1.5  # the spread is 0, and has a floor of 5 % of the beginning
+    assert levels([1.0] * 4).far(20.0) == math.inf
+    assert levels([1.0] * 5).far(20.0) == 20.0
+
+
+def test_a_network_that_fits_its_data_is_not_disturbed_by_one_hard_sample() -> None:
+    assert levels([2.0] * 5 + [0.001] * 200).limit(10.0) == pytest.approx(1.001)
+
+
+def test_one_spike_does_not_hide_the_next() -> None:
+    rng = random.Random(0)
+    usual = [2.0 + rng.gauss(0, 0.1) for _ in range(100)]
+    before, after = levels(usual), levels([*usual[:-1], 1000.0, *usual[:9]])
+    assert after.limit(10.0) < before.limit(10.0) + 0.2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ordinary_noise_is_no_spike(seed: int) -> None:
+    rng = random.Random(seed)
+    made = Levels()
+    for step in range(5000):  # a falling loss, with noise of a fifth of it, which is a lot
+        loss = (2.3 * math.exp(-step / 1000) + 0.1) * (1 + 0.2 * rng.gauss(0, 1))
+        assert loss <= made.limit(10.0)
+        made.add(loss)
+
+
+def test_negative_losses_and_a_beginning_at_zero() -> None:
+    assert levels([-10.0] * 20).limit(10.0) == -5.0
+    assert levels([-10.0] * 20).far(20.0) == 180.0
+    assert levels([0.0] * 20).far(20.0) == math.inf
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=150))
+def test_levels_go_on_as_if_never_interrupted(losses: list[float]) -> None:
+    first, second = levels(losses[: len(losses) // 2], 30), Levels(30)
+    second.load_state_dict(first.state_dict())
+    for loss in losses[len(losses) // 2 :]:
+        first.add(loss)
+        second.add(loss)
+    assert first.state_dict() == second.state_dict()
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 10**6), st.integers(1, 1000), st.integers(0, 2000))
+def test_the_gain_rises_to_its_new_value_and_never_above(factor: float, since: int, over: int, later: int) -> None:
+    reduced = Reduction().once_more(factor, since, over)
+    gains = [reduced.at(since + i) for i in range(min(later, over + 2))]
+    assert gains == sorted(gains) and all(0 < gain <= factor for gain in gains)
+    assert reduced.at(since + over - 1) == reduced.at(since + over + later) == factor
+
+
+def test_reductions_multiply() -> None:
+    twice = Reduction().once_more(0.5, 10, 5).once_more(0.5, 20, 5)
+    assert (twice.gain, twice.times, twice.at(100)) == (0.25, 2, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ("guard=reduce guard.gain=1.0", "guard.gain must be in (0, 1). Received: 1.0"),
+        ("guard=skip guard.spike=0.5", "guard.spike must be"),
+        ("guard=skip guard.window=3", "guard.window must be a whole number >= 20. Received: 3"),
+        ("guard=skip guard.patience=0", "guard.patience must be a whole number >= 1. Received: 0"),
+        ("guard=reduce guard.warmup=1.0", "guard.warmup"),
+        ("guard=reduce guard.every=2x", "guard.every must be"),
+        ("guard=stop guard.gain=0.5", "guard.gain is not a key"),
+        ("guard=stop guard.policy=halt", "guard.policy must be"),
+    ],
+)
+def test_what_is_refused(overrides: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        plan(compose(overrides.split()))
+    assert str(refused.value).startswith(said)
+
+
+def test_durations_become_steps_and_the_plan_says_so() -> None:
+    planned = plan(compose(["guard=reduce", "guard.warmup=1ep", "guard.every=10%", "trainer.max_epochs=10"]))
+    assert planned.guard == Guard(policy="reduce", patience=3, warmup=38, every=38)
+    assert type(planned).from_json(planned.to_json()) == planned
+    assert plan(compose(["guard=off"])).guard is None
+    assert plan(compose([])).guard == Guard()

@@ -8,6 +8,7 @@ no rounding accumulates, and a restored count is a restored rate.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +23,9 @@ from lrkit.plateau import PlateauState
 from lrkit.schedules import check_number
 
 __all__ = ["PlanScheduler"]
+
+#: So many groups are looked at for rates that others wrote when the plan's are written ahead; before a step, all are.
+FEW = 8
 
 
 class PlanScheduler(LRScheduler):
@@ -59,7 +63,6 @@ class PlanScheduler(LRScheduler):
         self.gain = 1.0
         self.plateau = PlateauState()
         self.reduction = Reduction()
-        self._skipping: list[dict[str, Any]] | None = None
         self._planned = {
             group.name: (
                 plan.base(group.lr_scale),
@@ -68,14 +71,22 @@ class PlanScheduler(LRScheduler):
             for group in plan.groups
         }
         self._joined: dict[str, tuple[float, float]] = {}
-        self._rates: dict[int, float] = {}
+        self._groups: list[dict[str, Any]] | None = None  # of the optimizer, when they were looked at last
+        self._bases: list[tuple[float, float]] = []
         self._tensors: dict[int, Tensor] = {}
-        self._at: tuple[int, float, float | None, float | None] = (-1, 0.0, None, None)
+        self._alike = False  # whether all groups have the same base
+        self._plain = False  # whether there is nothing to write but floats
+        self._rates: Sequence[float | Tensor] = []  # as they were written last, for step ``_written``
+        self._written = -1
+        self._first = 0
+        self._ahead: list[float] = []  # multipliers of the steps from ``_first`` on
+        self._skipping: list[dict[str, Any]] | None = None
         self._reported = False
-        outside: Any = torch.compiler.disable  # a compiled optimizer must leave its graph for these, not look inside
+        # A compiled optimizer must leave its graph for these, and not look inside.
+        self._outside: Any = torch.compiler.disable(_call)  # type: ignore[no-untyped-call]
         self._hooks = (
-            optimizer.register_step_pre_hook(outside(lambda *_: self.write())),
-            optimizer.register_step_post_hook(outside(lambda optimizer, *_: self._after_step(optimizer))),
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
         )
 
     @property
@@ -86,7 +97,8 @@ class PlanScheduler(LRScheduler):
     @property
     def total_gain(self) -> float:
         """The factor ``gain``: what was set by hand, times reduce-on-plateau's, times the divergence guard's."""
-        return self.gain * self.plateau.gain * self.reduction.at(self.applied)
+        gain = self.gain * self.plateau.gain
+        return gain * self.reduction.at(self.applied) if self.reduction.times else gain
 
     def step(self, epoch: int | None = None) -> None:
         """Write the rates of the coming optimizer step. Calling it twice, or without a step, changes nothing."""
@@ -94,24 +106,41 @@ class PlanScheduler(LRScheduler):
 
     def write(self) -> None:
         """Write every group's rate, and what else the plan drives, for step ``applied``."""
-        t, gain, plan = self.applied, self.total_gain, self.plan
-        if self._at[0] != t:  # a step is written twice: ahead, and again in case somebody changed something since
-            momentum = None if plan.momentum is None else plan.momentum(t)
-            self._at = (t, plan.curve(t), momentum, None if plan.decay_curve is None else plan.decay_curve(t))
-        _, curve, momentum, decay = self._at
-        for i, group in enumerate(self.optimizer.param_groups):
-            base, weight_decay = self._bases(i, group)
-            lr = base * curve * gain
-            if isinstance(group["lr"], Tensor):
-                # In place, for a compiled optimizer recompiles for a new float but not for a new value; and into a
-                # tensor of its own, for torch lets all groups, and the caller, share one.
-                if group["lr"] is not self._tensors.get(i):
-                    group["lr"] = self._tensors[i] = group["lr"].clone()
-                group["lr"].fill_(lr)
-            else:
-                self._report(i, group)
+        groups, t = self.optimizer.param_groups, self.applied
+        if groups is not self._groups or len(groups) != len(self._bases):
+            self._look_at(groups)
+        elif [group["lr"] for group in groups[:FEW]] != self._rates[:FEW]:
+            self._report(groups)
+        if not 0 <= t - self._first < len(self._ahead):  # the next few steps together take less time than each alone
+            self._first, self._ahead = t, self.plan.curve.ahead(t, 64)
+        curve, gain = self._ahead[t - self._first], self.total_gain
+        self._written = t
+        if not self._plain:
+            self._write_all(groups, curve, gain)
+        elif self._alike:
+            lr = self._bases[0][0] * curve * gain
+            self._rates = [lr] * len(groups)
+            for group in groups:
                 group["lr"] = lr
-            self._rates[i] = lr
+        else:
+            rates = [base * curve * gain for base, _ in self._bases]
+            self._rates = rates
+            for group, lr in zip(groups, rates, strict=True):
+                group["lr"] = lr
+
+    def _write_all(self, groups: list[dict[str, Any]], curve: float, gain: float) -> None:
+        """The same where rates are tensors, or momentum or weight decay follow curves of their own."""
+        plan, t = self.plan, self.applied
+        momentum = None if plan.momentum is None else plan.momentum(t)
+        decay = None if plan.decay_curve is None else plan.decay_curve(t)
+        written: list[float | Tensor] = []
+        for i, (group, (base, weight_decay)) in enumerate(zip(groups, self._bases, strict=True)):
+            lr = base * curve * gain
+            if (tensor := self._tensors.get(i)) is not None:
+                # In place, for a compiled optimizer recompiles for a new float but not for a new value.
+                tensor.fill_(lr)
+            group["lr"] = lr if tensor is None else tensor
+            written.append(group["lr"])
             if momentum is not None:
                 if "betas" in group:
                     group["betas"] = (momentum, *group["betas"][1:])
@@ -119,6 +148,16 @@ class PlanScheduler(LRScheduler):
                     group["momentum"] = momentum
             if decay is not None and "weight_decay" in group:
                 group["weight_decay"] = weight_decay * decay
+        self._rates = written
+
+    def _look_at(self, groups: list[dict[str, Any]]) -> None:
+        """The groups as they are now: what each has for a base, and whether there is more to write than rates."""
+        self._groups = groups
+        self._bases = [self._base(i, group) for i, group in enumerate(groups)]
+        self._alike = len({base for base, _ in self._bases}) == 1
+        # Tensors of its own, for torch lets all groups, and the caller, share one.
+        self._tensors = {i: group["lr"].clone() for i, group in enumerate(groups) if isinstance(group["lr"], Tensor)}
+        self._plain = not self._tensors and self.plan.momentum is None and self.plan.decay_curve is None
 
     def set_gain(self, gain: float) -> None:
         """Multiply all rates by ``gain`` from the next step on, on top of schedule and plateau. Checkpointed.
@@ -141,7 +180,7 @@ class PlanScheduler(LRScheduler):
     def reduce(self, factor: float, over: int) -> float:
         """Lower all rates by ``factor``, reached from below within ``over`` steps; the new gain. For the guard."""
         self.reduction = self.reduction.once_more(factor, self.applied, over)
-        self._rates.clear()  # the optimizer's state has been put back, and its rates with it: nobody edited them
+        self._rates = []  # the optimizer's state has been put back, and its rates with it: nobody edited them
         self.write()
         return self.reduction.gain
 
@@ -183,9 +222,9 @@ class PlanScheduler(LRScheduler):
         self.plateau = PlateauState(**state_dict["plateau"])
         self.reduction = Reduction(**state_dict.get("reduction", {}))
         self._joined = {name: (lr, decay) for name, (lr, decay) in state_dict["joined"].items()}
-        self._rates.clear()  # the optimizer's own rates were restored too: nobody edited them
+        self._rates = []  # the optimizer's own rates were restored too: nobody edited them
 
-    def _bases(self, i: int, group: dict[str, Any]) -> tuple[float, float]:
+    def _base(self, i: int, group: dict[str, Any]) -> tuple[float, float]:
         """The constant parts of a group's rate and weight decay: the plan's, or those a later group joined with."""
         name = group.get("name")
         if name is None:  # torch names nothing by itself
@@ -195,27 +234,46 @@ class PlanScheduler(LRScheduler):
             bases = self._joined[name] = (float(group["lr"]), float(group.get("weight_decay", 0.0)))
         return bases
 
-    def _report(self, i: int, group: dict[str, Any]) -> None:
+    def _report(self, groups: list[dict[str, Any]]) -> None:
         """Say, once, that somebody else wrote a rate."""
-        written = self._rates.get(i)
-        if written is None or group["lr"] == written or self._reported:
+        edited = [i for i, lr in enumerate(self._rates) if groups[i]["lr"] is not lr and groups[i]["lr"] != lr]
+        if self._reported or not edited:
             return
         self._reported = True
+        group, lr = groups[edited[0]], self._rates[edited[0]]
         warnings.warn(
-            f"the learning rate of group {group.get('name', i)!r} was set to {group['lr']:g} from outside; the plan's"
-            f" {written:g} stands. To change rates during a run use set_gain(x)",
+            f"the learning rate of group {group.get('name', edited[0])!r} was set to {group['lr']:g} from outside; the"
+            f" plan's {lr:g} stands. To change rates during a run use set_gain(x)",
             stacklevel=4,
         )
 
-    def _after_step(self, optimizer: Optimizer) -> None:
-        if self._skipping is not None:
+    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        """Just before a step: the rates were written ahead, and are written again where somebody changed something."""
+        groups = optimizer.param_groups
+        if self._plain and self._written == self.applied and groups is self._groups:
+            if [group["lr"] for group in groups] != self._rates:
+                self._report(groups)
+                self.write()
+        elif torch.compiler.is_compiling():
+            self._outside(self._before_step, optimizer)
+        else:
+            self.write()
+
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if not self._plain and torch.compiler.is_compiling():
+            self._outside(self._after_step, optimizer)
+        elif self._skipping is not None:
             for group, before in zip(optimizer.param_groups, self._skipping, strict=True):
                 group.update(before)
             self._skipping = None
-            self._rates.clear()
+            self._rates = []
             self.write()
-            return
-        # A fused optimizer under GradScaler is called even when the gradients were infinite, and then does nothing.
-        found_inf = getattr(optimizer, "found_inf", None)
-        if found_inf is None or not bool(found_inf):
-            self.applied += 1
+        else:
+            # A fused optimizer under GradScaler is called even when the gradients were infinite, and then does nothing.
+            found_inf = getattr(optimizer, "found_inf", None)
+            if found_inf is None or not bool(found_inf):
+                self.applied += 1
+
+
+def _call(hook: Callable[..., None], *given: Any) -> None:
+    hook(*given)

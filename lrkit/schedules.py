@@ -47,12 +47,12 @@ def duration(default: Length | None, *, zero: bool = False) -> Any:
 
 def blend(a: float, b: float, w: float) -> float:
     """From ``a`` at ``w = 0`` to ``b`` at ``w = 1``: exact at both ends, and never outside of them."""
-    if w <= 0.0 or a == b:
-        return a
-    if w >= 1.0:
-        return b
+    if not 0.0 < w < 1.0:
+        return a if w <= 0.0 else b
     mixed = a * (1.0 - w) + b * w
-    return min(max(mixed, min(a, b)), max(a, b))  # rounding may overshoot an end by one ulp
+    if a <= b:  # rounding may overshoot an end by one ulp
+        return a if mixed < a else b if mixed > b else mixed
+    return b if mixed < b else a if mixed > a else mixed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,13 +99,25 @@ class Supervised(LightningModule):
         self.model = model
         self.loss = loss
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the name of each hook in the module, some forty times a step; text in place of text, or of
+        # nothing, is no parameter and no submodule, which is what torch would look for.
+        if (value is None or type(value) is str) and name in self.__dict__:
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.model(x)
         return result
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         loss, _ = self._measure(batch)
-        self.log("train/loss", loss.detach(), batch_size=len(batch[0]))
+        trainer = self.trainer
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        # Where nobody would write it down, it need not be handed over either: that takes as long as a small network.
+        if trainer.is_last_batch or (trainer.global_step + 1) % every == 0:
+            self.log("train/loss", loss.detach(), batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:

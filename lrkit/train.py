@@ -34,6 +34,7 @@ from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress
 from lrkit.errors import Diverged
 from lrkit.find import settled
 from lrkit.journal import Journal
+from lrkit.lean import Together, Unprofiled
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
 from lrkit.monitors import higher_is_better
 from lrkit.plan import Plan
@@ -108,7 +109,8 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     goes_on = resumption.goes_on
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     watch = DivergenceWatch(Journal(folder), (lambda line: None) if quiet else _say)
-    listeners = [memory, watch, *_own_callbacks(config, best), *(c for c in (best, last) if c is not None), results]
+    own = Together([memory, watch, *_own_callbacks(config, best)])
+    listeners = [own, *callbacks_of(config), results, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     trainer = _trainer(config, folder, listeners, joins)
     if resumption.saved is not None and goes_on is None:
@@ -167,7 +169,7 @@ def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> l
     callbacks: list[Callback] = [Monitors(wanted, best), EvaluationMode(), EvenWindows(), RateLog()]
     if config["plateau"]:
         callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
-    return [*callbacks, *callbacks_of(config)]
+    return callbacks
 
 
 def _say(line: str) -> None:
@@ -190,7 +192,9 @@ def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback],
     if bar:
         callbacks = [*callbacks, RichProgressBar(leave=False)]
     loggers = [_logger(node, f"logger.{name}", folder, joins) for name, node in config["logger"].items()]
-    own = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": folder}
+    own: dict[str, Any] = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": folder}
+    if options.get("profiler") is None:
+        own["profiler"] = Unprofiled()
     return trainer_of({**options, "enable_progress_bar": bool(bar)}, **own)
 
 

@@ -26,6 +26,8 @@ __all__ = ["PlanScheduler"]
 
 #: So many groups are looked at for rates that others wrote when the plan's are written ahead; before a step, all are.
 FEW = 8
+#: Multipliers that are evaluated at a time.
+AHEAD = 64
 
 
 class PlanScheduler(LRScheduler):
@@ -72,9 +74,10 @@ class PlanScheduler(LRScheduler):
         }
         self._joined: dict[str, tuple[float, float]] = {}
         self._groups: list[dict[str, Any]] | None = None  # of the optimizer, when they were looked at last
-        self._bases: list[tuple[float, float]] = []
+        self._bases: list[float] = []
+        self._decays: list[float] = []
         self._tensors: dict[int, Tensor] = {}
-        self._alike = False  # whether all groups have the same base
+        self._alike: float | None = None  # the base, where all groups have the same
         self._plain = False  # whether there is nothing to write but floats
         self._rates: Sequence[float | Tensor] = []  # as they were written last, for step ``_written``
         self._written = -1
@@ -102,31 +105,38 @@ class PlanScheduler(LRScheduler):
 
     def step(self, epoch: int | None = None) -> None:
         """Write the rates of the coming optimizer step. Calling it twice, or without a step, changes nothing."""
-        self.write()
-
-    def write(self) -> None:
-        """Write every group's rate, and what else the plan drives, for step ``applied``."""
-        groups, t = self.optimizer.param_groups, self.applied
-        if groups is not self._groups or len(groups) != len(self._bases):
+        # All of this is what a step of the schedule costs, so it is written out, and what can wait waits elsewhere.
+        groups, t, rates = self.optimizer.param_groups, self.applied, self._rates
+        count = len(groups)
+        if groups is not self._groups or count != len(self._bases):
             self._look_at(groups)
-        elif [group["lr"] for group in groups[:FEW]] != self._rates[:FEW]:
+        elif count == 1:
+            if rates and groups[0]["lr"] is not rates[0]:
+                self._report(groups)
+        elif [group["lr"] for group in groups[:FEW]] != rates[:FEW]:
             self._report(groups)
-        if not 0 <= t - self._first < len(self._ahead):  # the next few steps together take less time than each alone
-            self._first, self._ahead = t, self.plan.curve.ahead(t, 64)
-        curve, gain = self._ahead[t - self._first], self.total_gain
+        at = t - self._first
+        if not 0 <= at < len(self._ahead):  # the next few steps together take less time than each alone
+            self._first, self._ahead, at = t, self.plan.curve.ahead(t, AHEAD), 0
+        curve, gain = self._ahead[at], self.gain * self.plateau.gain
+        if self.reduction.times:
+            gain = self.total_gain
         self._written = t
         if not self._plain:
             self._write_all(groups, curve, gain)
-        elif self._alike:
-            lr = self._bases[0][0] * curve * gain
-            self._rates = [lr] * len(groups)
+        elif self._alike is not None:
+            lr = self._alike * curve * gain
+            self._rates = [lr] * count
             for group in groups:
                 group["lr"] = lr
         else:
-            rates = [base * curve * gain for base, _ in self._bases]
-            self._rates = rates
-            for group, lr in zip(groups, rates, strict=True):
+            self._rates = new = [base * curve * gain for base in self._bases]
+            for group, lr in zip(groups, new):  # noqa: B905 -- of one length, as was just seen
                 group["lr"] = lr
+
+    def write(self) -> None:
+        """Write every group's rate, and what else the plan drives, for step ``applied``."""
+        self.step()
 
     def _write_all(self, groups: list[dict[str, Any]], curve: float, gain: float) -> None:
         """The same where rates are tensors, or momentum or weight decay follow curves of their own."""
@@ -134,7 +144,7 @@ class PlanScheduler(LRScheduler):
         momentum = None if plan.momentum is None else plan.momentum(t)
         decay = None if plan.decay_curve is None else plan.decay_curve(t)
         written: list[float | Tensor] = []
-        for i, (group, (base, weight_decay)) in enumerate(zip(groups, self._bases, strict=True)):
+        for i, (group, base, weight_decay) in enumerate(zip(groups, self._bases, self._decays, strict=True)):
             lr = base * curve * gain
             if (tensor := self._tensors.get(i)) is not None:
                 # In place, for a compiled optimizer recompiles for a new float but not for a new value.
@@ -153,8 +163,9 @@ class PlanScheduler(LRScheduler):
     def _look_at(self, groups: list[dict[str, Any]]) -> None:
         """The groups as they are now: what each has for a base, and whether there is more to write than rates."""
         self._groups = groups
-        self._bases = [self._base(i, group) for i, group in enumerate(groups)]
-        self._alike = len({base for base, _ in self._bases}) == 1
+        bases = [self._base(i, group) for i, group in enumerate(groups)]
+        self._bases, self._decays = [lr for lr, _ in bases], [decay for _, decay in bases]
+        self._alike = self._bases[0] if len(set(self._bases)) == 1 else None
         # Tensors of its own, for torch lets all groups, and the caller, share one.
         self._tensors = {i: group["lr"].clone() for i, group in enumerate(groups) if isinstance(group["lr"], Tensor)}
         self._plain = not self._tensors and self.plan.momentum is None and self.plan.decay_curve is None

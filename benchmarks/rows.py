@@ -1,0 +1,67 @@
+"""What the rows of the benchmark table have in common: a ratio, the aim, and whether it is reached."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+__all__ = ["Row", "in_turn", "per_call", "table"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        what: what is measured.
+        against: what it is measured against.
+        ratio: ours divided by theirs, of times or of bytes: below 1 is less.
+        aim: the ratio that was to be reached.
+        spread: the smallest and the largest ratio of the rounds.
+        figures: the plain figures, in words.
+    """
+
+    what: str
+    against: str
+    ratio: float
+    aim: float | None = None
+    spread: tuple[float, float] | None = None
+    figures: str = ""
+
+    def cells(self) -> list[str]:
+        spread = "" if self.spread is None else f" ({self.spread[0]:.2f}-{self.spread[1]:.2f})"
+        reached = "" if self.aim is None else "yes" if self.ratio <= self.aim else "**no**"
+        aim = "" if self.aim is None else f"{self.aim:.2f}"
+        return [self.what, self.against, f"{self.ratio:.2f}{spread}", aim, reached, self.figures]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows in Markdown."""
+    head = ["what", "against", "ratio", "aim", "reached", "figures"]
+    lines = [head, ["---", "---", "--:", "--:", "---", "---"], *(row.cells() for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each way takes, in each round: one after the other, so that all of a round see the same machine."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            taken[name].append(way())
+    return taken
+
+
+def per_call(call: Callable[[], object], calls: int) -> float:
+    """Seconds of one call, of many in a row."""
+    begun = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - begun) / calls
+
+
+def against(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """The median of the ratios, round by round, and the smallest and largest."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return median(ratios), (min(ratios), max(ratios))

@@ -1,0 +1,135 @@
+"""What a step of the schedule costs: the multiplier evaluated and the rate written into every parameter group.
+
+    python benchmarks/schedule.py
+
+Warmup and cosine. Of lrkit two things are measured: ``scheduler.step()``, as of the others; and all that it does in a
+step of training, with the looks that it takes before and after the optimizer's.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from rows import Row, against, in_turn, per_call, table
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, OneCycleLR, SequentialLR
+
+from lrkit.horizon import Horizon
+from lrkit.plan import GroupRate, resolve
+from lrkit.scheduler import PlanScheduler
+from lrkit.schedules import Cosine, Linear
+
+STEPS, WARMUP = 100_000, 500
+SIZES = {1: (1 / 5, 4000), 10: (1 / 5, 2000), 100: (1 / 10, 400), 1000: (1 / 10, 50)}
+
+
+def optimizer(groups: int) -> Optimizer:
+    return SGD([{"params": [torch.zeros(1, requires_grad=True)], "name": f"g{i}"} for i in range(groups)], lr=0.1)
+
+
+def sequential(groups: int) -> Callable[[], Any]:
+    sgd = optimizer(groups)
+    parts = [LinearLR(sgd, 0.1, total_iters=WARMUP), CosineAnnealingLR(sgd, STEPS - WARMUP)]
+    return SequentialLR(sgd, parts, [WARMUP]).step
+
+
+def lambdas(groups: int) -> Callable[[], Any]:
+    def shape(t: int) -> float:
+        return t / WARMUP if t < WARMUP else (1 + math.cos(math.pi * (t - WARMUP) / (STEPS - WARMUP))) / 2
+
+    return LambdaLR(optimizer(groups), shape).step
+
+
+def one_cycle(groups: int) -> Callable[[], Any]:
+    return OneCycleLR(optimizer(groups), 0.1, total_steps=STEPS * 10).step
+
+
+def scheduler(groups: int, apart: bool) -> PlanScheduler:
+    rates = [GroupRate(f"g{i}", 0.9**i if apart else 1.0) for i in range(groups)]
+    warmup = Linear(start=0.1, length=WARMUP)
+    plan = resolve(lr=0.1, schedule=Cosine(), warmup=warmup, horizon=Horizon(STEPS), groups=rates)
+    return PlanScheduler(optimizer(groups), plan)
+
+
+def ours(groups: int, apart: bool = False) -> Callable[[], Any]:
+    made = scheduler(groups, apart)
+
+    def step() -> None:
+        made.applied += 1
+        made.step()
+
+    return step
+
+
+def all_of_ours(groups: int) -> Callable[[], Any]:
+    made = scheduler(groups, apart=False)
+    before = [*made.optimizer._optimizer_step_pre_hooks.values()]
+    after = [*made.optimizer._optimizer_step_post_hooks.values()]
+
+    def step() -> None:
+        for hook in before:
+            hook(made.optimizer, (), {})
+        for hook in after:
+            hook(made.optimizer, (), {})
+        made.step()
+
+    return step
+
+
+def loop(groups: int) -> Callable[[], Any]:
+    """The least that can be done in Python."""
+    sgd, t = optimizer(groups), 0
+
+    def step() -> None:
+        nonlocal t
+        t += 1
+        factor = t / WARMUP if t < WARMUP else (1 + math.cos(math.pi * (t - WARMUP) / (STEPS - WARMUP))) / 2
+        for group in sgd.param_groups:
+            group["lr"] = 0.1 * factor
+
+    return step
+
+
+def rows(rounds: int = 9) -> list[Row]:
+    warnings.simplefilter("ignore")  # schedulers that are stepped without their optimizer
+    made: list[Row] = []
+    for size, (aim, calls) in SIZES.items():
+        ways: dict[str, Callable[[], Any]] = {
+            "ours": ours(size),
+            "apart": ours(size, apart=True),
+            "all": all_of_ours(size),
+            "loop": loop(size),
+            "SequentialLR": sequential(size),
+            "LambdaLR": lambdas(size),
+            "OneCycleLR": one_cycle(size),
+        }
+        taken = in_turn({name: partial(per_call, way, calls) for name, way in ways.items()}, rounds)
+        us = {name: sorted(each)[len(each) // 2] * 1e6 for name, each in taken.items()}
+        groups = f"{size} group{'s' * (size > 1)}"
+        figures = f"us: {us['ours']:.2g}; the bare loop {us['loop']:.2g}; " + ", ".join(
+            f"{name} {us[name]:.2g}" for name in ("SequentialLR", "LambdaLR", "OneCycleLR")
+        )
+        made.append(Row(f"schedule, {groups}", "SequentialLR", *_ratio(taken, "ours", aim), figures))
+        if size > 1:
+            figures = f"us: {us['apart']:.2g}"
+            made.append(Row(f"the same, each group its own base, {groups}", "", *_ratio(taken, "apart", aim), figures))
+        figures = f"us: {us['all']:.2g}"
+        made.append(
+            Row(f"the same with the looks before and after a step, {groups}", "", *_ratio(taken, "all"), figures)
+        )
+    return made
+
+
+def _ratio(taken: dict[str, list[float]], way: str, aim: float | None = None) -> tuple[float, float | None, Any]:
+    ratio, spread = against(taken[way], taken["SequentialLR"])
+    return ratio, aim, spread
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(table(rows()))

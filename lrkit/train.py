@@ -31,12 +31,14 @@ from lrkit.assembly import (
     why_unfused,
 )
 from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.diagnosis import diagnose
 from lrkit.find import settled
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
 from lrkit.monitors import higher_is_better
 from lrkit.plan import Plan
 from lrkit.resume import Memory, Resumption
 from lrkit.search import AUTO
+from lrkit.trace import Trace
 
 __all__ = ["Run", "run"]
 
@@ -101,10 +103,10 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
 
     configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"])))
     best, last = _checkpoints(config, folder)
-    results = Results(folder, _hparams(config), best)
+    results, trace = Results(folder, _hparams(config), best), Trace()
     goes_on = resumption.goes_on
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
-    listeners = [memory, *_own_callbacks(config, best), *(c for c in (best, last) if c is not None), results]
+    listeners = [memory, *_own_callbacks(config, best), *(c for c in (best, last) if c is not None), results, trace]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     trainer = _trainer(config, folder, listeners, joins)
     if resumption.saved is not None and goes_on is None:
@@ -120,6 +122,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
             raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
 
     plan = scheduler_of(trainer).plan
+    results.findings = diagnose(trace.curves(), plan)
     early = plan.horizon.steps is not None and trainer.global_step < plan.horizon.steps
     broken = [name for name, value in results.final.items() if "loss" in name or name == results.monitor
               if not math.isfinite(value)]  # fmt: skip
@@ -132,7 +135,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         ended = f"stopped at step {trainer.global_step} of {plan.horizon.steps}" if early else ""
         ended = f"diverged: {', '.join(broken)} is not finite" if broken else ended
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-        show.closing(folder, results.final, results.at_best, results.seconds, ended, tensorboard=watched)
+        show.closing(folder, results.final, results.at_best, results.seconds, ended, watched, results.findings)
     return Run(status, folder, plan, results.final, results.at_best, results.monitor)
 
 

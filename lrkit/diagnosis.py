@@ -122,6 +122,11 @@ class _Windows:
         return [i for i, rate in enumerate(self.rates) if rate >= FULL * peak]
 
     @property
+    def scatter(self) -> float:
+        """The noise of a window at the full rate."""
+        return noise([self.losses[i] for i in self.full])
+
+    @property
     def gone(self) -> int:
         """How many windows there are at the end in which the rate is as good as taken away."""
         low = GONE * max(self.rates)
@@ -140,11 +145,6 @@ class _Windows:
         """The training loss at the end."""
         return fmean(self.losses[-max(3, len(self.losses) // 30) :])
 
-    @property
-    def generalises(self) -> bool:
-        """Whether the validation loss is where the training loss is: more training would help both."""
-        return not self.validated or self.validated[-1] <= 1.1 * self.end
-
 
 def _blown_up(curves: Curves, lr: float | None) -> Finding | None:
     """A loss that ended by not being a number, and had grown before: bad data does not announce itself."""
@@ -159,62 +159,92 @@ def _blown_up(curves: Curves, lr: float | None) -> Finding | None:
 
 
 def _too_high(run: _Windows, lr: float | None) -> Finding | None:
-    """Nothing was learned and the loss has shown that the steps are too long; or it has lost again what it had won."""
-    full = run.full
-    if len(full) < WINDOWS:
+    """Nothing was learned, and a jump shows that it was not for short steps; what was won is lost; or all bounces."""
+    if len(run.full) < WINDOWS:
         return None
-    late = full[len(full) // 2 :]
-    level, scatter = median(run.losses[i] for i in late), noise([run.losses[i] for i in full])
-    highest, step, rate = max(run.losses), run.steps[-1], max(run.rates)
+    return _nothing_learned(run, lr) or _lost_again(run, lr) or _bouncing(run, lr)
+
+
+def _nothing_learned(run: _Windows, lr: float | None) -> Finding | None:
+    late, highest = run.full[len(run.full) // 2 :], max(run.losses)
+    level, scatter = median(run.losses[i] for i in late), run.scatter
     jumped = highest > run.first + max(0.25 * run.first, CLEAR * scatter)
     above = level > run.first + max(0.01 * run.first, 2.0 * scatter * math.sqrt(run.steps[1] - run.steps[0]))
     nothing = min(level, run.end) > 0.95 * run.first and (jumped or above)
     little = min(level, run.end) > 0.5 * run.first and highest > 100.0 * run.first
-    if nothing or little:
-        up = f", rose to {highest:.3g}" if jumped else ""
-        evidence = f"train/loss began at {run.first:.3g}{up}, and is at {run.end:.3g} after {step} steps"
-        return Finding(TOO_HIGH, f"{evidence} at rates up to {rate:.3g}", _lower(lr, 10))
+    if not nothing and not little:
+        return None
+    up = f", rose to {highest:.3g}" if jumped else ""
+    evidence = f"train/loss began at {run.first:.3g}{up}, and is at {run.end:.3g} after {run.steps[-1]} steps"
+    return Finding(TOO_HIGH, f"{evidence} at rates up to {max(run.rates):.3g}", _lower(lr, 10))
+
+
+def _lost_again(run: _Windows, lr: float | None) -> Finding | None:
+    """A rise at a rate that has not risen, by half of what the loss had fallen."""
+    full = run.full
     width = max(5, len(full) // 16)
     middles = [median(run.losses[j] for j in full[i : i + width]) for i in range(len(full) - width + 1)]
     lowest = min(range(len(middles)), key=middles.__getitem__)
     won, lost = run.first - middles[lowest], middles[-1] - middles[lowest]
     # The standard error of a median of normal values is 1.25 times that of their mean.
-    clear = CLEAR * 1.25 * scatter / math.sqrt(width)
-    at_least = fmean(run.rates[i] for i in full[lowest : lowest + width])
-    same_rate = max(run.rates[i] for i in full[-width:]) <= 1.1 * at_least
-    if same_rate and won > max(clear, 0.02 * run.first) and lost > max(clear, 0.5 * won):
-        evidence = (
-            f"train/loss was down from {run.first:.3g} to {middles[lowest]:.3g} at step {run.steps[full[lowest]]}"
-        )
-        again = f"and is up again, {middles[-1]:.3g}, at step {run.steps[full[-1]]}"
-        return Finding(TOO_HIGH, f"{evidence} {again} at rates up to {rate:.3g}", _lower(lr, 3))
-    return None
+    clear = CLEAR * 1.25 * run.scatter / math.sqrt(width)
+    same_rate = max(run.rates[i] for i in full[-width:]) <= 1.1 * fmean(run.rates[i] for i in full[lowest:][:width])
+    if not same_rate or won <= max(clear, 0.02 * run.first) or lost <= max(clear, 0.5 * won):
+        return None
+    down = f"from {run.first:.3g} to {middles[lowest]:.3g} until step {run.steps[full[lowest]]}"
+    again = f"and was up again, {middles[-1]:.3g}, at step {run.steps[full[-1]]}"
+    return Finding(TOO_HIGH, f"train/loss fell {down} {again} at rates up to {max(run.rates):.3g}", _lower(lr, 3))
+
+
+def _bouncing(run: _Windows, lr: float | None) -> Finding | None:
+    """A high plateau at the full rate, on which the validation loss, always of the same data, jumps up and down."""
+    late = run.full[len(run.full) // 2 :]
+    begin, end = run.steps[late[0]], run.steps[late[-1]]
+    here = [loss for step, loss in zip(run.checks, run.validated, strict=True) if begin <= step <= end]
+    level, (slope, _) = median(run.losses[i] for i in late), _line(run, late)
+    if len(here) < 4 or level < 0.4 * run.first or -slope * len(late) > 0.1 * level:
+        return None
+    jump = fmean(max(0.0, after - before) for before, after in pairwise(here))
+    if jump < 0.03 * run.first:
+        return None
+    evidence = (
+        f"from step {begin} to {end}, at rates up to {max(run.rates):.3g}, train/loss stayed at {level:.3g} (it began"
+        f" at {run.first:.3g}) while val/loss went up and down, between {min(here):.3g} and {max(here):.3g}"
+    )
+    return Finding(TOO_HIGH, evidence, _lower(lr, 3))
 
 
 def _too_low(run: _Windows, lr: float | None) -> Finding | None:
-    """An almost straight way down over the summed rate, without any sign that a step was ever too long.
+    """An almost straight way down, that has not led far, without any sign that a step was ever too long.
 
-    Over the sum of the rates and not over steps: what a schedule takes away in the end is no bend of the curve.
+    Straight over the sum of the rates, not over steps: what a schedule takes away in the end is no bend of the curve.
     """
     sixths = _sixths(run)
-    if min(map(len, sixths)) < 3 or len(run.validated) < VALIDATIONS:
+    if min(map(len, sixths)) < 3 or len(run.validated) < VALIDATIONS or len(run.full) < 0.45 * len(run.losses):
         return None
-    levels = [run.level(part) for part in sixths]
-    fall, scatter = run.first - levels[-1], noise(run.losses)
-    clear = CLEAR * scatter / math.sqrt(min(map(len, sixths)))
-    if fall < max(clear, 0.005 * run.first) or any(a <= b for a, b in pairwise(levels)):
+    levels, few = [run.level(part) for part in sixths], max(5, len(run.losses) // 50)
+    start, end, scatter = fmean(run.losses[:few]), levels[-1], noise(run.losses)
+    fall, clear = start - end, CLEAR * scatter / math.sqrt(min(map(len, sixths)))
+    if fall < max(clear, 0.005 * start) or any(a <= b for a, b in pairwise(levels)) or end < 0.65 * start:
         return None
-    # A straight line has 1/11 of its fall behind it in the first sixth on average, and 4/11 in the last half.
-    straight = run.first - levels[0] < 0.25 * fall and levels[3] - levels[5] > 0.2 * fall
-    jitters = any(b - a > 0.0005 * fall for a, b in pairwise(run.validated))
-    rises = max(run.losses) > run.first + CLEAR * scatter
-    if not straight or jitters or rises or levels[-1] < 0.25 * run.first or not run.generalises:
+    # A straight line has 1/12 of its fall behind it in the first sixth, on average, and 4/12 in the last half.
+    straight = start - levels[0] < 0.25 * fall and levels[3] - levels[5] > 0.2 * fall
+    jumped = max(run.losses) > run.first + CLEAR * scatter
+    if not straight or jumped or not _smooth(start, run.validated) or run.validated[-1] > 1.1 * run.end:
         return None
     evidence = (
-        f"train/loss falls almost straight, from {run.first:.3g} to {run.end:.3g} in {run.steps[-1]} steps at rates up"
-        f" to {max(run.rates):.3g}, is far from flat at the end, and val/loss never rose"
+        f"train/loss falls almost straight, from {start:.3g} to {run.end:.3g} in {run.steps[-1]} steps at rates up to"
+        f" {max(run.rates):.3g}, far from flat at the end, and val/loss falls as smoothly"
     )
-    return Finding(TOO_LOW, evidence, _higher(lr, 10 if levels[-1] > 0.6 * run.first else 3))
+    return Finding(TOO_LOW, evidence, _higher(lr, 10 if end > 0.8 * start else 3))
+
+
+def _smooth(start: float, validated: Sequence[float]) -> bool:
+    """Whether a loss never rises, and falls ever faster up to some point and ever slower from there."""
+    falls = [before - after for before, after in pairwise([start, *validated])]
+    most = max(falls)
+    turns = sum(abs(b - a) for a, b in pairwise(falls)) - (2.0 * most - falls[0] - falls[-1])
+    return min(falls[1:]) > -0.0005 * (start - validated[-1]) and turns <= 0.2 * most
 
 
 def _decayed_early(run: _Windows, plan: Plan | None) -> Finding | None:
@@ -233,7 +263,7 @@ def _decayed_early(run: _Windows, plan: Plan | None) -> Finding | None:
         return None
     evidence = (
         f"train/loss had come from {run.first:.3g} to {level:.3g} and was still falling when the rate went below"
-        f" {GONE:.0%} of its peak, at step {at} of {run.steps[-1]}; it has been flat, at {run.end:.3g}, most of the time since"
+        f" {GONE:.0%} of its peak, at step {at} of {run.steps[-1]}; since then it has been flat, at {run.end:.3g}"
     )
     steps = plan is not None and any(isinstance(phase.schedule, Step) for phase in plan.curve.phases)
     return Finding(DECAYED_EARLY, evidence, "schedule.every=40%, or schedule=cosine" if steps else "schedule=cosine")

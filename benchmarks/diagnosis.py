@@ -139,7 +139,7 @@ def cell(bench: Bench, task: str, parts: list[str], optimizer: str, seed: int) -
     yield DECAYED_EARLY if early["loss"] > WORSE * best["loss"] else "", early
 
 
-def truth_of(truth: str, run: dict[str, Any], found: Finding) -> bool:
+def right(truth: str, run: dict[str, Any], found: Finding) -> bool:
     """Whether a finding is right. Any run may overfit: its validation loss says whether it did."""
     if found.kind == OVERFITTING:
         return bool(run["loss"] > WORSE * run["lowest"])
@@ -159,13 +159,13 @@ def main() -> None:
     nearer: list[bool] = []
 
     def count(truth: str, run: dict[str, Any]) -> None:
-        right = [found for found in run["found"] if truth_of(truth, run, found)]
-        wrong = [found for found in run["found"] if not truth_of(truth, run, found)]
-        for found in right:
+        true = [found for found in run["found"] if right(truth, run, found)]
+        wrong = [found for found in run["found"] if not right(truth, run, found)]
+        for found in true:
             if found.kind in (TOO_HIGH, TOO_LOW):
                 advised = float(found.advice.removeprefix("optimizer.lr=").split(" ")[0])
                 nearer.append(abs(math.log(advised / run["best"])) < abs(math.log(run["lr"] / run["best"])))
-        missed = truth not in ("", "healthy") and not any(found.kind == truth for found in right)
+        missed = truth not in ("", "healthy") and not any(found.kind == truth for found in true)
         if truth == "healthy" or not truth:
             counts[truth, "wrong" if wrong else "silent"] += 1
         else:

@@ -154,7 +154,7 @@ def _blown_up(curves: Curves, lr: float | None) -> Finding | None:
     if not before or not math.isfinite(curves.first) or max(before[-5:]) < 1.5 * min(curves.first, *before):
         return None
     at, rate = curves.train.steps[bad], curves.rates[bad]
-    evidence = f"train/loss rose from {min(curves.first, *before):.3g} to {max(before[-5:]):.3g}"
+    evidence = f"training loss rose from {min(curves.first, *before):.3g} to {max(before[-5:]):.3g}"
     return Finding(TOO_HIGH, f"{evidence} and is not finite at step {at}, at a rate of {rate:.3g}", _lower(lr, 10))
 
 
@@ -175,7 +175,7 @@ def _nothing_learned(run: _Windows, lr: float | None) -> Finding | None:
     if not nothing and not little:
         return None
     up = f", rose to {highest:.3g}" if jumped else ""
-    evidence = f"train/loss began at {run.first:.3g}{up}, and is at {run.end:.3g} after {run.steps[-1]} steps"
+    evidence = f"training loss began at {run.first:.3g}{up}, and is at {run.end:.3g} after {run.steps[-1]} steps"
     return Finding(TOO_HIGH, f"{evidence} at rates up to {max(run.rates):.3g}", _lower(lr, 10))
 
 
@@ -193,7 +193,7 @@ def _lost_again(run: _Windows, lr: float | None) -> Finding | None:
         return None
     down = f"from {run.first:.3g} to {middles[lowest]:.3g} until step {run.steps[full[lowest]]}"
     again = f"and was up again, {middles[-1]:.3g}, at step {run.steps[full[-1]]}"
-    return Finding(TOO_HIGH, f"train/loss fell {down} {again} at rates up to {max(run.rates):.3g}", _lower(lr, 3))
+    return Finding(TOO_HIGH, f"training loss fell {down} {again} at rates up to {max(run.rates):.3g}", _lower(lr, 3))
 
 
 def _bouncing(run: _Windows, lr: float | None) -> Finding | None:
@@ -208,8 +208,8 @@ def _bouncing(run: _Windows, lr: float | None) -> Finding | None:
     if jump < 0.03 * run.first:
         return None
     evidence = (
-        f"from step {begin} to {end}, at rates up to {max(run.rates):.3g}, train/loss stayed at {level:.3g} (it began"
-        f" at {run.first:.3g}) while val/loss went up and down, between {min(here):.3g} and {max(here):.3g}"
+        f"from step {begin} to {end}, at rates up to {max(run.rates):.3g}, training loss stayed at {level:.3g} (it"
+        f" began at {run.first:.3g}) while validation loss went up and down, between {min(here):.3g} and {max(here):.3g}"
     )
     return Finding(TOO_HIGH, evidence, _lower(lr, 3))
 
@@ -233,8 +233,8 @@ def _too_low(run: _Windows, lr: float | None) -> Finding | None:
     if not straight or jumped or not _smooth(start, run.validated) or run.validated[-1] > 1.1 * run.end:
         return None
     evidence = (
-        f"train/loss falls almost straight, from {start:.3g} to {run.end:.3g} in {run.steps[-1]} steps at rates up to"
-        f" {max(run.rates):.3g}, far from flat at the end, and val/loss falls as smoothly"
+        f"training loss falls almost straight, from {start:.3g} to {run.end:.3g} in {run.steps[-1]} steps at rates up"
+        f" to {max(run.rates):.3g}, far from flat at the end, and validation loss falls as smoothly"
     )
     return Finding(TOO_LOW, evidence, _higher(lr, 10 if end > 0.8 * start else 3))
 
@@ -262,7 +262,7 @@ def _decayed_early(run: _Windows, plan: Plan | None) -> Finding | None:
     if not falling or not flat or not _helps(run, at):
         return None
     evidence = (
-        f"train/loss had come from {run.first:.3g} to {level:.3g} and was still falling when the rate went below"
+        f"training loss had come from {run.first:.3g} to {level:.3g} and was still falling when the rate went below"
         f" {GONE:.0%} of its peak, at step {at} of {run.steps[-1]}; since then it has been flat, at {run.end:.3g}"
     )
     steps = plan is not None and any(isinstance(phase.schedule, Step) for phase in plan.curve.phases)
@@ -295,8 +295,8 @@ def _overfitting(run: _Windows, plan: Plan | None) -> Finding | None:
     if not rises or len(around) < 3 or run.end > 0.9 * fmean(around) or late < 1.2 * run.end:
         return None
     evidence = (
-        f"val/loss was lowest, {best:.3g}, at step {at} of {end} and is {late:.3g} now, while train/loss fell from"
-        f" {fmean(around):.3g} to {run.end:.3g}"
+        f"validation loss was lowest, {best:.3g}, at step {at} of {end} and is {late:.3g} now, while training loss fell"
+        f" from {fmean(around):.3g} to {run.end:.3g}"
     )
     each = None if plan is None else plan.horizon.steps_per_epoch
     shorter = "" if each is None else f"trainer.max_epochs={max(1, round(at / each))}, "

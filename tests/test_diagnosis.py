@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lrkit
+from lrkit.config import compose
 from lrkit.diagnosis import DECAYED_EARLY, OVERFITTING, TOO_HIGH, TOO_LOW, Curves, Finding, diagnose
 from lrkit.events import Series
 from lrkit.schedules import Step
@@ -153,7 +155,7 @@ def blown(losses: list[float]) -> list[Finding]:
 def test_a_loss_that_grows_until_it_is_lost() -> None:
     (found,) = blown([2.3, 2.0, 5.0, 90.0, math.inf, math.nan, math.nan])
     assert found.kind == TOO_HIGH
-    assert found.evidence == "train/loss rose from 2 to 90 and is not finite at step 5, at a rate of 0.5"
+    assert found.evidence == "training loss rose from 2 to 90 and is not finite at step 5, at a rate of 0.5"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,8 @@ def test_advice_is_a_flag_to_type(name: str, parts: dict[str, Any], advice: str)
 def test_evidence_is_a_sentence_with_its_numbers() -> None:
     (found,) = diagnose(SICK["overfits"][0])
     assert found.evidence == (
-        "val/loss was lowest, 0.802, at step 120 of 300 and is 1.1 now, while train/loss fell from 0.469 to 0.0447"
+        "validation loss was lowest, 0.802, at step 120 of 300 and is 1.1 now, while training loss fell from 0.469"
+        " to 0.0447"
     )
 
 
@@ -215,3 +218,46 @@ def test_what_is_said_of_runs_that_were_recorded(run: dict[str, Any]) -> None:
     train = Series([run["window"] * (i + 1) for i in range(len(run["losses"]))], run["losses"])
     shown = Curves(run["first"], train, run["rates"], Series(*map(list, zip(*run["validated"], strict=True))))
     assert kinds(diagnose(shown)) == run["kinds"]
+
+
+# --- where it is said -----------------------------------------------------------------------------
+
+HOT = ["optimizer.lr=3", "schedule=constant", "trainer.max_epochs=3", "logger=none"]
+
+
+def test_a_run_says_it_at_its_end(
+    train: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lrkit.train import run
+
+    run(compose(HOT), tmp_path)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("look: ")]
+    (finding,) = json.loads((tmp_path / "metrics.json").read_text())["findings"]
+    assert said == [f"look: {Finding(**finding)}"]
+    assert (finding["kind"], finding["advice"]) == (TOO_HIGH, "optimizer.lr=0.3 (a tenth), or lrkit find")
+    assert json.loads((train(*HOT[2:], short=False).folder / "metrics.json").read_text())["findings"] == []
+
+
+def test_a_run_that_is_gone_on_with_remembers_its_curves(train: Callable[..., Any], tmp_path: Path) -> None:
+    from lrkit.train import run
+
+    first = train(*HOT[:2], "trainer.max_epochs=2", "logger=none", short=False)
+    run(compose([*HOT, f"resume.path={first.folder}", "resume.policy=extend"]), tmp_path, quiet=True)
+    (finding,) = json.loads((tmp_path / "metrics.json").read_text())["findings"]
+    assert finding["kind"] == TOO_HIGH and "after 114 steps" in finding["evidence"]
+
+
+@pytest.mark.slow
+def test_training_anew_nothing_wrong_is_said() -> None:
+    """One cell of the benchmark, with a seed and a task that neither it nor the choice of thresholds has seen."""
+    sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+    import diagnosis as bench
+
+    task = ["data=digits", "model=mlp", "model.hidden=[48,48]", "data.batch_size=24", "trainer.max_epochs=10"]
+    seen: dict[str, list[bool]] = {}
+    for optimizer in ("momentum", "adamw"):
+        for truth, run in bench.cell(bench.Bench(None), "digits", task, optimizer, seed=7):
+            assert all(bench.right(truth, run, found) for found in run["found"]), (run["overrides"], run["found"])
+            seen.setdefault(truth, []).append(truth in kinds(run["found"]))
+    assert len(seen["healthy"]) == 20
+    assert all(sum(seen[kind]) >= len(seen[kind]) / 4 for kind in (TOO_HIGH, TOO_LOW)), seen

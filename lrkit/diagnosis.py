@@ -32,8 +32,8 @@ KINDS = (TOO_HIGH, TOO_LOW, DECAYED_EARLY, OVERFITTING)
 
 #: Windows of the training loss, and validations, of which less say nothing.
 WINDOWS, VALIDATIONS = 24, 6
-#: An effect counts from so many times its noise.
-CLEAR = 6.0
+#: An effect counts from so many times its noise; a slope, which is not the largest of many, sooner.
+CLEAR, CLEAR_SLOPE = 6.0, 4.0
 #: Of the peak: above it a rate counts as full, below it as taken away.
 FULL, GONE = 0.5, 0.03
 
@@ -209,7 +209,7 @@ def _bouncing(run: _Windows, lr: float | None) -> Finding | None:
         return None
     evidence = (
         f"from step {begin} to {end}, at rates up to {max(run.rates):.3g}, training loss stayed at {level:.3g} (it"
-        f" began at {run.first:.3g}) while validation loss went up and down, between {min(here):.3g} and {max(here):.3g}"
+        f" began at {run.first:.3g}) while validation loss went up and down from {min(here):.3g} to {max(here):.3g}"
     )
     return Finding(TOO_HIGH, evidence, _lower(lr, 3))
 
@@ -257,7 +257,8 @@ def _decayed_early(run: _Windows, plan: Plan | None) -> Finding | None:
     before, after = full[len(full) // 2 :], range(cut + gone // 4, count)
     (was, doubt), (now, _) = _line(run, before), _line(run, after)
     level, at = run.level(before[-3:]), run.steps[cut]
-    falling = -was > CLEAR * doubt and -was * gone > 0.5 * level
+    # At this speed nothing would be left long before the end: half as fast, as curves bend, is a good part still.
+    falling = -was > CLEAR_SLOPE * doubt and -was * gone > 1.5 * level
     flat = abs(now) < 0.1 * -was and abs(now) * len(after) < 0.05 * run.end
     if not falling or not flat or not _helps(run, at):
         return None

@@ -1,6 +1,6 @@
 """How often does a diagnosis see what is wrong with a rate, and how often is it wrong? Real runs, measured truths.
 
-    python benchmarks/diagnosis.py             all of it: some six minutes on one core
+    python benchmarks/diagnosis.py             all of it: ten minutes or so on one core
     python benchmarks/diagnosis.py --tuning    the same on the tasks and seeds that the thresholds were chosen on
     python benchmarks/diagnosis.py --quick     one task, one optimizer
 
@@ -13,7 +13,8 @@ For each task and optimizer a sweep of rates, by cosine, says which is the best:
     overfitting a large MLP on few samples for many epochs; if the validation loss ends a tenth above its lowest
 
 What is worse by less belongs to no class, and is counted beside them. Of the advice it is asked whether the rate that
-it names is nearer to the best one, in decades, than the one of the run.
+it names is nearer to the best one, in decades, than the one of the run. A finding about the rate of a run that counts
+as healthy is wrong; that run is trained again at the rate which was advised, to see how wrong.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def curves(losses: list[float], rates: list[float], validated: list[tuple[int, f
     """What a run records of itself."""
     trace = Trace()
     for step, (loss, rate) in enumerate(zip(losses, rates, strict=True), start=1):
-        trace.add(torch.tensor(loss), rate, step)
+        trace.add(torch.tensor(loss), lambda rate=rate: rate, step)
     trace.validated = Series([step for step, _ in validated], [loss for _, loss in validated])
     return trace.curves()
 
@@ -98,6 +99,13 @@ class Bench:
     def __init__(self, keep: Path | None) -> None:
         self.data: dict[tuple[str, ...], Any] = {}
         self.keep = None if keep is None else keep.open("w")
+
+    def again(self, run: dict[str, Any], finding: Finding) -> str:
+        """What became of a run at the rate that it was advised."""
+        if finding.kind not in (TOO_HIGH, TOO_LOW):
+            return ""
+        other = self.run(run["overrides"], advised(finding), run["seed"])
+        return f" (loss {run['loss']:.3f}; at that rate {other['loss']:.3f})"
 
     def run(self, overrides: list[str], lr: float, seed: int, **known: Any) -> dict[str, Any]:
         config = configs.compose([*overrides, f"optimizer.lr={lr!r}", f"seed={seed}", "allow_extreme_lr=true"])
@@ -139,6 +147,11 @@ def cell(bench: Bench, task: str, parts: list[str], optimizer: str, seed: int) -
     yield DECAYED_EARLY if early["loss"] > WORSE * best["loss"] else "", early
 
 
+def advised(finding: Finding) -> float:
+    """The rate that a finding names."""
+    return float(finding.advice.removeprefix("optimizer.lr=").split(" ")[0])
+
+
 def right(truth: str, run: dict[str, Any], found: Finding) -> bool:
     """Whether a finding is right. Any run may overfit: its validation loss says whether it did."""
     if found.kind == OVERFITTING:
@@ -163,8 +176,7 @@ def main() -> None:
         wrong = [found for found in run["found"] if not right(truth, run, found)]
         for found in true:
             if found.kind in (TOO_HIGH, TOO_LOW):
-                advised = float(found.advice.removeprefix("optimizer.lr=").split(" ")[0])
-                nearer.append(abs(math.log(advised / run["best"])) < abs(math.log(run["lr"] / run["best"])))
+                nearer.append(abs(math.log(advised(found) / run["best"])) < abs(math.log(run["lr"] / run["best"])))
         missed = truth not in ("", "healthy") and not any(found.kind == truth for found in true)
         if truth == "healthy" or not truth:
             counts[truth, "wrong" if wrong else "silent"] += 1
@@ -172,7 +184,7 @@ def main() -> None:
             counts[truth, "wrong" if wrong else "missed" if missed else "seen"] += 1
         label = f"{run['task']}, {run['optimizer']}, {run['schedule']}, lr {run['lr']:.3g}, seed {run['seed']}"
         for found in wrong:
-            print(f"  wrong ({truth or 'no class'}): {label}: {found}", file=sys.stderr)
+            print(f"  wrong ({truth or 'no class'}): {label}: {found}{bench.again(run, found)}", file=sys.stderr)
         if missed and not wrong:
             print(f"  missed: {truth}: {label}: {run['loss']:.3f}", file=sys.stderr)
 

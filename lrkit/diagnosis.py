@@ -45,7 +45,7 @@ class Curves:
     Args:
         first: the training loss of the first batch, before any step.
         train: the mean training loss of each window of the run; a window is known by the step that it ends at.
-        rates: the mean rate of each window, of the first parameter group.
+        rates: the rate that each window ends at, of the first parameter group.
         validated: the validation loss.
     """
 

@@ -8,7 +8,7 @@ device; only joining, which comes ever more rarely, and a checkpoint wait for th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ __all__ = ["Trace"]
 
 
 class Trace(Callback):
-    """Records the mean training loss and rate of each window, and every validation loss. Of this process alone."""
+    """Records each window's mean training loss and its rate, and every validation loss. Of this process alone."""
 
     most = 400
 
@@ -34,7 +34,7 @@ class Trace(Callback):
         self.rates: list[float] = []
         self.steps: list[int] = []
         self.size = 1  # batches in a window
-        self.sums: tuple[Tensor, float, int] | None = None  # loss, rate and batches of the window that is being filled
+        self.sum: tuple[Tensor, int] | None = None  # losses and batches of the window that is being filled
         self.lost = False
         self.validated = Series()
 
@@ -44,28 +44,29 @@ class Trace(Callback):
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             return  # a module that optimizes by itself need not show its loss
-        scheduler = scheduler_of(trainer)
-        plan, t = scheduler.plan, scheduler.applied
-        rate = plan.lr(plan.groups[0], max(t - 1, 0), scheduler.total_gain)
-        # Times the batches of a step, by which Lightning has divided it.
-        self.add(loss.detach().float().reshape(()) * trainer.accumulate_grad_batches, rate, t)
+        scheduler, loss = scheduler_of(trainer), loss.detach().reshape(()).float()
+        if trainer.accumulate_grad_batches != 1:  # by which Lightning has divided it
+            loss = loss * trainer.accumulate_grad_batches
+        plan, t, gain = scheduler.plan, scheduler.applied, scheduler.total_gain
+        self.add(loss, lambda: plan.lr(plan.groups[0], max(t - 1, 0), gain), t)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         name = validation_loss(trainer.callback_metrics)
         if not trainer.sanity_checking and name is not None:
             self.validated.join(Series([scheduler_of(trainer).applied], [float(trainer.callback_metrics[name])]))
 
-    def add(self, loss: Tensor, rate: float, step: int) -> None:
-        """One more batch: its loss, the rate of its step, and how many steps are done then."""
+    def add(self, loss: Tensor, rate: Callable[[], float], step: int) -> None:
+        """One more batch: its loss, the rate of its step, asked for where a window ends, and the steps done then."""
         if self.lost:
             return
         self.first = loss if self.first is None else self.first
-        self.sums = (
-            (loss, rate, 1) if self.sums is None else (self.sums[0] + loss, self.sums[1] + rate, self.sums[2] + 1)
-        )
-        if self.sums[2] < self.size:
+        self.sum = (loss, 1) if self.sum is None else (self.sum[0] + loss, self.sum[1] + 1)
+        if self.sum[1] < self.size:
             return
-        self._close(step)
+        self.losses.append(self.sum[0] / self.size)
+        self.rates.append(rate())
+        self.steps.append(step)
+        self.sum = None
         if len(self.losses) == self.most:
             self._join()
 
@@ -73,14 +74,6 @@ class Trace(Callback):
         """What was recorded so far."""
         first = math.nan if self.first is None else float(self.first)
         return Curves(first, Series([*self.steps], self._values()), [*self.rates], self.validated)
-
-    def _close(self, step: int) -> None:
-        assert self.sums is not None
-        loss, rate, batches = self.sums
-        self.losses.append(loss / batches)
-        self.rates.append(rate / batches)
-        self.steps.append(step)
-        self.sums = None
 
     def _join(self) -> None:
         """Make room; but not once the loss is lost, for when that happened is to stay known."""
@@ -104,7 +97,7 @@ class Trace(Callback):
         return {
             "first": None if self.first is None else float(self.first),
             "losses": self._values(), "rates": [*self.rates], "steps": [*self.steps], "size": self.size,
-            "sums": None if self.sums is None else [float(self.sums[0]), *self.sums[1:]],
+            "sum": None if self.sum is None else [float(self.sum[0]), self.sum[1]],
             "lost": self.lost, "validated": [[*self.validated.steps], [*self.validated.values]],
         }  # fmt: skip
 
@@ -113,8 +106,5 @@ class Trace(Callback):
         self.first = None if state["first"] is None else torch.tensor(state["first"])
         self.losses = [*torch.tensor(state["losses"])]
         self.rates, self.steps, self.size = [*state["rates"]], [*state["steps"]], state["size"]
-        self.sums = None
-        if state["sums"] is not None:
-            loss, rate, batches = state["sums"]
-            self.sums = (torch.tensor(loss), rate, batches)
+        self.sum = None if state["sum"] is None else (torch.tensor(state["sum"][0]), state["sum"][1])
         self.lost, self.validated = state["lost"], Series(*map(list, state["validated"]))

@@ -18,7 +18,7 @@ from lrkit.trace import Trace
 def recorded(losses: list[float], trace: Trace | None = None, first: int = 1) -> Trace:
     trace = trace or Trace()
     for step, loss in enumerate(losses, start=first):
-        trace.add(torch.tensor(loss), 0.5, step)
+        trace.add(torch.tensor(loss), lambda: 0.5, step)
     return trace
 
 

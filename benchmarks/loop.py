@@ -25,13 +25,18 @@ from lrkit.scheduler import PlanScheduler
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to: loss and accuracy at its end, on validation and test data, and each training loss."""
+    """What a training came to: loss and accuracy at its end, on validation and test data, and each training loss.
+
+    Where it was validated after each epoch, also what that said: steps done, and the loss; and the rate of each step.
+    """
 
     loss: float
     accuracy: float
     test_loss: float
     test_accuracy: float
     losses: list[float]
+    validated: list[tuple[int, float]]
+    rates: list[float]
 
 
 def train(
@@ -40,10 +45,12 @@ def train(
     *,
     plan: Plan | None = None,
     steps: int | None = None,
+    validate: bool = False,
 ) -> Outcome:
     """Train as ``config`` says; by another plan and for other steps where these are given.
 
-    A loss that is not finite ends it: what would come after is not a training.
+    With ``validate`` there is a validation after each epoch, and reduce-on-plateau is shown its loss. A loss that is
+    not finite ends it: what would come after is not a training.
     """
     seed_everything(config["seed"], workers=True, verbose=False)
     node = dict(config["model"])
@@ -58,6 +65,7 @@ def train(
     loader = data.train_dataloader()
     loader.seed = config["data"]["seed"]
     total, losses, epoch = steps or plan.horizon.steps, [], 0
+    validated, rates = [], []
     model.train()
     while len(losses) < total:
         loader.set_epoch(epoch)
@@ -66,13 +74,19 @@ def train(
             loss = _loss(model(x), y)
             loss.backward()
             optimizer.step()
+            rates.append(scheduler.get_last_lr()[0])
             scheduler.step()
             losses.append(loss.item())
             if len(losses) == total or not math.isfinite(losses[-1]):
                 total = len(losses)
                 break
         epoch += 1
-    return Outcome(*evaluate(model, data.val_dataloader()), *evaluate(model, data.test_dataloader()), losses)
+        if validate:
+            validated.append((len(losses), evaluate(model, data.val_dataloader())[0]))
+            scheduler.observe(validated[-1][1])
+            model.train()
+    ends = *evaluate(model, data.val_dataloader()), *evaluate(model, data.test_dataloader())
+    return Outcome(*ends, losses, validated, rates)
 
 
 @torch.no_grad()

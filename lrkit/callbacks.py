@@ -7,8 +7,9 @@ import importlib.util
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.tensorboard import summary as summaries
 
 from lrkit import board, show
+from lrkit.diagnosis import Finding
 from lrkit.errors import ConfigError, Diverged, did_you_mean
 from lrkit.module import scheduler_of
 from lrkit.monitors import validation_loss
@@ -220,6 +222,7 @@ class Results(Callback):
         self.test: dict[str, float] = {}
         self.best_step: int | None = None
         self.best_epoch: int | None = None
+        self.findings: Sequence[Finding] = ()
         self.seconds = 0.0
 
     @property
@@ -283,6 +286,7 @@ class Results(Callback):
             "final": self.final,
             "best": {"step": self.best_step, "epoch": self.best_epoch, **self.at_best},
             **({"test": self.test} if self.test else {}),
+            "findings": [asdict(finding) for finding in self.findings],
         }
 
     def save(self, trainer: Trainer, status: str) -> None:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lrkit.diagnosis import KINDS
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.intervals import Interval, differ
 from lrkit.monitors import higher_is_better, validation_loss
@@ -24,6 +25,7 @@ from lrkit.settings import RATE, Setting, gather, name_of
 __all__ = ["BY", "Comparison", "best_of", "compare", "final_of", "legend", "mark", "order", "over_seeds"]
 
 BY = ("best", "final")
+_SYMPTOMS = 3  # settings of which a comparison says what ails them
 _MARKS = {
     "=": "= not separable from the best at 95 % (paired by seed where the seeds are the same, else Welch)",
     "?": "? too few runs to tell it apart from the best, or not",
@@ -210,7 +212,20 @@ def _remarks(comparison: Comparison) -> list[str]:
         if edge := comparison.edge(family):
             name, best = f"{family}: " if family else "", at[0 if edge == "lowest" else -1][0]
             said.append(f"{name}the best {comparison.rate}, {best:g}, is the {edge} that was tried")
-    return said
+    return said + _symptoms(settings)
+
+
+def _symptoms(settings: Sequence[Setting]) -> list[str]:
+    """What the diagnoses of most runs of a setting agree on, of the best settings that have such a symptom."""
+    said = []
+    for setting in settings:
+        for kind in KINDS:
+            advice = [run.findings[kind] for run in setting.runs if kind in run.findings]
+            if 2 * len(advice) > len(setting.runs):
+                said.append(f"{setting.name}: {kind} in {len(advice)} of {len(setting.runs)} runs; try {advice[0]}")
+                break
+    more = [f"symptoms of {len(said) - _SYMPTOMS} more settings are in their metrics.json"]
+    return said[:_SYMPTOMS] + (more if len(said) > _SYMPTOMS else [])
 
 
 def _rate(text: str) -> float | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lrkit.diagnosis import KINDS
 from lrkit.errors import ConfigError
 from lrkit.events import Series, event_files, read
 
@@ -41,6 +42,7 @@ class Run:
         status: as the run says itself; ``unfinished`` where it does not, ``unknown`` for a foreign one.
         final, best: metric -> value at the end, and where the monitored metric was best.
         test: metric -> value on the test data, where the run was trained with ``test=true``.
+        findings: symptom -> the flags to try, as the run's diagnosis said it.
         series: tag -> its curve.
         notes: what could not be read.
     """
@@ -58,6 +60,7 @@ class Run:
     test: dict[str, float] = field(default_factory=dict)
     steps: int | None = None
     seconds: float | None = None
+    findings: dict[str, str] = field(default_factory=dict)
     series: dict[str, Series] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -127,6 +130,7 @@ def load(folder: Path, name: str) -> Run:
     monitor = metrics.get("monitor") or config.get("monitor")
     run.monitor = monitor if isinstance(monitor, str) and monitor != "auto" else None
     run.final, run.best, run.test = (_numbers(metrics.get(part)) for part in ("final", "best", "test"))
+    run.findings = _findings(metrics.get("findings"))
     steps, seconds = metrics.get("steps"), metrics.get("seconds")
     run.steps = steps if isinstance(steps, int) else max((s.steps[-1] for s in run.series.values()), default=None)
     if isinstance(seconds, int | float) and len(event_files(folder)) <= 1:  # of a resumed run it is the last part's
@@ -251,6 +255,11 @@ def _mapping(node: Any) -> dict[str, Any]:
 
 def _numbers(node: Any) -> dict[str, float]:
     return {key: float(value) for key, value in _mapping(node).items() if isinstance(value, int | float)}
+
+
+def _findings(node: Any) -> dict[str, str]:
+    said = [_mapping(finding) for finding in node] if isinstance(node, list) else []
+    return {one["kind"]: str(one.get("advice", "")) for one in said if one.get("kind") in KINDS}
 
 
 def _natural(name: str) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,14 @@ from lrkit.plateau import Plateau, PlateauState
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from lrkit.diagnosis import Finding
     from lrkit.found import Found
     from lrkit.plan import Plan
 
 __all__ = ["answer", "closing", "csv", "picture", "sketch", "text"]
 
 FORMATS = ("text", "csv", "json", "png")
+_SAID = 2  # findings that are printed at the end of a run
 
 
 def text(plan: Plan, *, curve: bool = True) -> str:
@@ -144,10 +146,12 @@ def closing(
     seconds: float,
     ended: str = "",
     tensorboard: bool = True,
+    findings: Sequence[Finding] = (),
 ) -> None:
-    """Print how the run ended and where everything is."""
+    """Print how the run ended, what its curves say (the two gravest findings), and where everything is."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)
     table = Table(box=None, pad_edge=False)
@@ -158,6 +162,8 @@ def closing(
         table.add_row(name, *(f"{m[name]:.4g}" if name in m else "" for m in (best, final)))
     console.print()
     console.print(table)
+    for finding in findings[:_SAID]:
+        console.print(Text(f"look: {finding}", style="yellow"))
     console.print(f"\n{ended + '; ' if ended else ''}{seconds:.1f} s; everything is in {_shown(folder)}")
     if tensorboard:
         console.print(f"curves: tensorboard --logdir {_shown(folder)}")

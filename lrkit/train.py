@@ -31,6 +31,7 @@ from lrkit.assembly import (
     why_unfused,
 )
 from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.diagnosis import diagnose
 from lrkit.errors import Diverged
 from lrkit.find import settled
 from lrkit.journal import Journal
@@ -40,6 +41,7 @@ from lrkit.monitors import higher_is_better
 from lrkit.plan import Plan
 from lrkit.resume import Memory, Resumption
 from lrkit.search import AUTO
+from lrkit.trace import Trace
 from lrkit.watch import DivergenceWatch
 
 __all__ = ["Run", "run"]
@@ -105,11 +107,11 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
 
     configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"])))
     best, last = _checkpoints(config, folder)
-    results = Results(folder, _hparams(config), best)
+    results, trace = Results(folder, _hparams(config), best), Trace()
     goes_on = resumption.goes_on
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     watch = DivergenceWatch(Journal(folder), (lambda line: None) if quiet else _say)
-    own = Together([memory, watch, *_own_callbacks(config, best)])
+    own = Together([memory, trace, watch, *_own_callbacks(config, best)])
     listeners = [own, *callbacks_of(config), results, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     trainer = _trainer(config, folder, listeners, joins)
@@ -129,6 +131,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
             raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
 
     plan = scheduler_of(trainer).plan
+    results.findings = diagnose(trace.curves(), plan)
     early = plan.horizon.steps is not None and trainer.global_step < plan.horizon.steps
     broken = [name for name, value in results.final.items() if "loss" in name or name == results.monitor
               if not math.isfinite(value)]  # fmt: skip
@@ -144,7 +147,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         ended = f"stopped at step {trainer.global_step} of {plan.horizon.steps}" if early else ""
         ended = diverged or ended
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-        show.closing(folder, results.final, results.at_best, results.seconds, ended, tensorboard=watched)
+        show.closing(folder, results.final, results.at_best, results.seconds, ended, watched, results.findings)
     return Run(status, folder, plan, results.final, results.at_best, results.monitor)
 
 

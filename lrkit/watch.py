@@ -121,7 +121,8 @@ class DivergenceWatch(Callback):
             return
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         (step, norm), self.norm = self.norm, None
-        values = [loss.detach() if isinstance(loss, Tensor) else norm, norm]
+        loss = loss.detach() * trainer.accumulate_grad_batches if isinstance(loss, Tensor) else norm
+        values = [loss, norm]
         self.late.append(Late(step, *_sent(torch.stack([value.float().reshape(()) for value in values]))))
         self._catch_up(trainer, pl_module, LAG)
 

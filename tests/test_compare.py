@@ -51,6 +51,13 @@ def sweep(folder: Path, **values: list[float]) -> Path:
     return folder
 
 
+def ails(folder: Path, kind: str, advice: str = "optimizer.lr=0.01 (a tenth), or lrkit find") -> None:
+    """Let a run have said a symptom."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["findings"] = [{"kind": kind, "evidence": "it shows", "advice": advice}]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
 def names(comparison: Comparison) -> list[str]:
     return [setting.name for setting in comparison.settings]
 
@@ -501,3 +508,32 @@ def test_two_hundred_runs_of_a_thousand_points_take_less_than_ten_seconds(tmp_pa
     subprocess.run([sys.executable, "-m", "lrkit", "compare", "s"], cwd=tmp_path, check=True, capture_output=True)
     assert time.perf_counter() - began < 10
     assert len(results(tmp_path / "s")) == 200
+
+
+# --- what the runs' diagnoses say -----------------------------------------------------------------
+
+
+def test_a_symptom_of_most_runs_of_a_setting_is_a_note(tmp_path: Path) -> None:
+    sweep(tmp_path, cosine=[0.1, 0.2, 0.3], step=[0.4, 0.5, 0.6])
+    for run in ("cosine-1", "step-1", "step-3"):
+        ails(tmp_path / run, "rate too high")
+    ails(tmp_path / "cosine-2", "no symptom that is known")
+    notes = [note for note in compare([tmp_path]).notes if "rate too" in note or "symptom" in note]
+    assert notes == ["step: rate too high in 2 of 3 runs; try optimizer.lr=0.01 (a tenth), or lrkit find"]
+
+
+def test_symptoms_are_told_of_a_few_settings_the_best_first(tmp_path: Path) -> None:
+    sweep(tmp_path, **{name: [i / 10] for i, name in enumerate(("cosine", "step", "linear", "sqrt", "rex"), 1)})
+    for folder in tmp_path.iterdir():
+        ails(folder, "overfitting", "fewer")
+    notes = [note for note in compare([tmp_path]).notes if "overfitting" in note or "symptoms" in note]
+    assert [note.partition(":")[0] for note in notes[:-1]] == ["cosine", "step", "linear"]
+    assert notes[-1] == "symptoms of 2 more settings are in their metrics.json"
+
+
+@pytest.mark.parametrize("findings", [None, 3, "x", [3], [{}], [{"kind": ["overfitting"]}], {"kind": "overfitting"}])
+def test_findings_that_are_none_are_left_out(tmp_path: Path, findings: Any) -> None:
+    folder = write_run(tmp_path / "run")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "findings": findings}))
+    assert load(folder, "run").findings == {}

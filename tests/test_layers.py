@@ -16,9 +16,9 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 #: Every file of lrkit, in its layer. A new file needs a place here.
 LAYERS = {
     "plain": "errors durations horizon schedules curve families rules scaling plateau plan monitors search suggest race"
-    " jobs found journal show records events runs intervals settings compare tuned colours tables bands figures page"
-    " report board",
-    "hydra": "overrides config sweep",
+    " jobs found journal show records events trusted screening runs intervals settings compare tuned colours tables"
+    " bands figures page report board",
+    "hydra": "overrides building config sweep",
     "torch": "groups optim muon scheduler batches models readers tensors",
     "lightning": "data module assembly callbacks resume trial find train job",
     "front": "cli api __init__ __main__",

@@ -175,7 +175,8 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
 def _check_file_sweeps(override: Override, config_dir: str | None) -> None:
     """What a file sweeps becomes words of the command line; it must not say there what only the user may."""
     key = override.key_or_group.partition(".")[0].partition("/")[0]
-    if key in ("hydra", "trust") or override.package is not None or spoken(parse(ends(override, config_dir))):
+    named = [name for text in ends(override, config_dir) for name in spoken(parse([text]))]
+    if key in ("hydra", "trust") or override.package is not None or named:
         must = "must not be swept by hydra.sweeper.params of a file: say it on the command line"
         raise ConfigError(override.key_or_group, must)
 

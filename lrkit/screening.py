@@ -73,7 +73,7 @@ def plain(file: Path) -> Any:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = "" if where is None else f" (line {where.line + 1})"
-        said = getattr(error, "problem", None) or str(error)
+        said = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         raise ConfigError(str(file), f"is not YAML: {' '.join(said.split())}{line}") from None
 
 
@@ -154,9 +154,7 @@ def _check_hydra(name: str, node: Any) -> None:
     if node is None or (isinstance(params, Mapping) and node == {"sweeper": {"params": params}}):
         return
     inner = next((key for key, _ in _texts(node, "hydra") if not key.startswith("hydra.sweeper.params")), "hydra")
-    raise ConfigError(
-        name, f"must not set {inner}: of hydra a file may have sweeper.params; say it on the command line"
-    )
+    raise ConfigError(name, f"must not set {inner}, only hydra.sweeper.params: say it on the command line")
 
 
 def _check_default(name: str, group: str, option: str) -> None:

@@ -25,7 +25,7 @@ def test_it_is_for_this_machine_alone_and_reads_all_files_of_a_run(tmp_path: Pat
     write_events(tmp_path / "a" / "b", {"loss": {0: 1.0}})
     expected = ["--logdir", str(tmp_path), "--host", "127.0.0.1", "--port", "6006", "--reload_multifile", "true"]
     assert command([str(tmp_path)]) == [sys.executable, "-P", "-m", "tensorboard.main", *expected]
-    assert command([str(tmp_path), "port=0"])[8] == "0"
+    assert command([str(tmp_path), "port=0"])[9] == "0"
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,13 @@ class Greedy(LightningDataModule):
         self.everything = everything
 
 
+class Told(LightningDataModule):
+    called = 0
+
+    def __init__(self, **parts: Any) -> None:
+        type(self).called += 1
+
+
 class Part:
     def __init__(self, size: int = 1) -> None:
         if size < 0:
@@ -108,16 +115,11 @@ def test_a_text_stays_the_text_that_it_is(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_nothing_is_called_before_all_of_it_is_allowed() -> None:
-    called: list[int] = []
-
-    class Told(LightningDataModule):
-        def __init__(self, **parts: Any) -> None:
-            called.append(1)
-
-    Told.__qualname__ = "Told"
-    globals()["Told"] = Told
+    Told.called = 0
     with pytest.raises(ConfigError, match=r"data\.x\._target_ names os\.system"):
-        made({"_target_": f"{__name__}.Told", "x": {"_target_": "os.system", "command": "true"}})
-    assert called == []
-    made({"_target_": f"{__name__}.Told"})
-    assert called == [1]
+        made({"_target_": target(Told), "x": {"_target_": "os.system", "command": "true"}})
+    with pytest.raises(ConfigError, match=r"data\.y\.siz is not a key"):
+        made({"_target_": target(Told), "x": {"_target_": target(Told)}, "y": {"_target_": target(Part), "siz": 1}})
+    assert Told.called == 0
+    made({"_target_": target(Told)})
+    assert Told.called == 1

@@ -73,8 +73,7 @@ def _command(command: str, rest: list[str]) -> int:
     if command == "find":
         return _find(rest)
     if command == "search":  # one of the processes that a running `lrkit find` started, one a device
-        folder, config, *quiet = [*rest, "", ""] if len(rest) < 2 else rest
-        return _search(Path(folder), Path(config), quiet=bool(quiet))
+        return _search(*_folder_and_file(rest), quiet=bool(rest[2:]))
     if command == "compare":
         return _compare(rest)
     if command == "board":
@@ -82,7 +81,7 @@ def _command(command: str, rest: list[str]) -> int:
 
         return board.start(rest)
     if command == "join":  # a process that a running `lrkit train` started for one more device
-        return _join(Path(rest[0]), Path(rest[1]))
+        return _join(*_folder_and_file(rest))
     raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")
 
 
@@ -407,6 +406,12 @@ def _join(folder: Path, config: Path) -> int:
 
     run(handed(config), folder, quiet=True)
     return OK
+
+
+def _folder_and_file(rest: Sequence[str]) -> tuple[Path, Path]:
+    """What a process is told that lrkit starts; of anybody else's command whatever is there, which is refused."""
+    folder, file, *_ = [*rest, "", ""]
+    return Path(folder), Path(file)
 
 
 def _follow(overrides: list[str], config_dir: str | None) -> int:

@@ -206,8 +206,9 @@ def _in_processes(config: Mapping[str, Any], folder: Path, world: int, quiet: bo
             raise ConfigError("trainer.strategy", "must not start processes by itself in a search: use ddp", word)
     with handing(config) as file:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world), "-m", "lrkit"]
-        command = [sys.executable, *launcher, "search", str(folder), file, *(["quiet"] if quiet else [])]
-        paths = [os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
+        command = [sys.executable, "-P", *launcher, "search", str(folder), file, *(["quiet"] if quiet else [])]
+        home = Path(__file__).resolve().parents[1]  # -P: not from the folder that we are in, which may have a torch.py
+        paths = [*filter(None, [os.environ.get("PYTHONPATH")]), *([] if home.name == "site-packages" else [str(home)])]
         code = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}).returncode
     result = folder / "find.json"
     if code or not result.is_file():

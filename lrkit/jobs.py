@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,8 @@ def run_all(
     context: Any = multiprocessing.get_context(kind)
     if kind == "forkserver":
         context.set_forkserver_preload(["lrkit.train", "matplotlib.figure"])
+        with _not_from_here():
+            forkserver.ensure_running()
     waiting, free = list(range(len(logs))), list(range(share.count))
     running: dict[Any, tuple[Any, int, int, float]] = {}
     try:
@@ -142,6 +145,22 @@ def run_all(
             if process.is_alive():
                 process.terminate()
         raise
+
+
+@contextmanager
+def _not_from_here() -> Iterator[None]:
+    """Within it, a Python that is started does not look for torch, or anything, in the folder that we are in.
+
+    That may be a stranger's. If it is where lrkit itself lies, there is no other way to find that.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    if Path.cwd() != Path(__file__).resolve().parents[1]:
+        os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
 
 
 def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads: int, device: str | None) -> None:

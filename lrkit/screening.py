@@ -150,7 +150,8 @@ def _check_interpolations(name: str, key: str, text: str) -> None:
 
 def _check_hydra(name: str, node: Any) -> None:
     """Of the node ``hydra`` a file may have what a sweep sweeps, and no more."""
-    params = (node.get("sweeper") or {}).get("params") if isinstance(node, Mapping) else None
+    sweeper = node.get("sweeper") if isinstance(node, Mapping) else None
+    params = sweeper.get("params") if isinstance(sweeper, Mapping) else None
     if node is None or (isinstance(params, Mapping) and node == {"sweeper": {"params": params}}):
         return
     inner = next((key for key, _ in _texts(node, "hydra") if not key.startswith("hydra.sweeper.params")), "hydra")

@@ -168,7 +168,7 @@ def imported(module: str) -> ModuleType:
 
     Not before: whatever lies in a folder would otherwise be found by whoever looks for plugins, such as Hydra.
     """
-    if not covered(module, NAMES) and not {"", os.getcwd()} & set(sys.path):
+    if _top(module) not in {_top(name) for name in NAMES} and not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
     return importlib.import_module(module)
 

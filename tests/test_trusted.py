@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from lrkit.board import command
 from lrkit.building import build
 from lrkit.compare import compare
 from lrkit.config import CONF_DIR, check, compose, plan
+from lrkit.data import HuggingFace, Torchvision
 from lrkit.errors import ConfigError
 
 EVIL = {
@@ -440,3 +442,16 @@ def test_a_config_from_elsewhere_is_checked_by_whoever_uses_it() -> None:
     for use in (check, plan):
         with pytest.raises(ConfigError, match=r"model\._target_ names evil\.Net"):
             use(config)
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+def test_a_data_set_is_data_not_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"data\.options\.trust_remote_code must not be set"):
+        HuggingFace(batch_size=1, path="x", options={"trust_remote_code": True})
+    library = SimpleNamespace(datasets=SimpleNamespace(__all__=["wrap", "MNIST"], wrap=os.system, load=os.system))
+    monkeypatch.setitem(sys.modules, "torchvision", library)
+    for name in ("wrap", "load", "os.system", "__all__"):
+        with pytest.raises(ConfigError, match=r"data\.name must be a name in torchvision\.datasets"):
+            Torchvision(batch_size=1, name=name).setup()

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch import nn
 
 from lrkit import config as configs
+from lrkit import trusted
 from lrkit.errors import ConfigError
 from lrkit.module import Supervised
 from lrkit.plan import Plan
@@ -76,12 +77,11 @@ def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
 def data_of(config: Mapping[str, Any]) -> LightningDataModule:
     """The data module; what only the plan needs to know of a foreign one is not passed on to it."""
     node = config["data"]
-    made = configs.locate(str(node.get("_target_")), "data._target_")
-    if not (isinstance(made, type) and issubclass(made, LightningDataModule)):
-        raise ConfigError("data._target_", "must be a subclass of LightningDataModule", node.get("_target_"))
+    trust = config.get("trust", ())
+    made = trusted.resolve(node.get("_target_"), "data._target_", trust)
     for_the_plan = {"batch_size", "train_samples", "drop_last"} - set(inspect.signature(made).parameters)
     unset = {name for name in ("batch_size", "train_samples") if node.get(name) is None}
-    data = configs.build({k: v for k, v in node.items() if k not in for_the_plan | unset}, "data")
+    data = configs.build({k: v for k, v in node.items() if k not in for_the_plan | unset}, "data", trust)
     assert isinstance(data, LightningDataModule)
     return data
 
@@ -97,11 +97,10 @@ def module_of(config: Mapping[str, Any], data: LightningDataModule) -> Lightning
                 if not hasattr(data, name):
                     raise ConfigError(f"model.{name}", f"must be set: {type(data).__name__} does not say it", "auto")
                 node[name] = getattr(data, name)
-    model = configs.build(node, "model")
+    model = configs.build(node, "model", config.get("trust", ()))
     if isinstance(model, LightningModule):
         return model
-    if not isinstance(model, nn.Module):
-        raise ConfigError("model._target_", "must be a torch.nn.Module or a LightningModule", node.get("_target_"))
+    assert isinstance(model, nn.Module)
     return Supervised(model, getattr(data, "loss", "cross_entropy"))
 
 
@@ -109,14 +108,13 @@ def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
     """The user's own callbacks."""
     callbacks: list[Callback] = []
     for name, node in config["callbacks"].items():
-        callback = configs.build(node, f"callbacks.{name}")
+        callback = configs.build(node, f"callbacks.{name}", config.get("trust", ()))
         if isinstance(callback, GradientAccumulationScheduler):
             raise ConfigError(
                 f"callbacks.{name}", "changes accumulation during the run, so no step count can be planned:"
                 " use trainer.accumulate_grad_batches", "GradientAccumulationScheduler"
             )  # fmt: skip
-        if not isinstance(callback, Callback):
-            raise ConfigError(f"callbacks.{name}._target_", "must be a Lightning callback", node.get("_target_"))
+        assert isinstance(callback, Callback)
         callbacks.append(callback)
     return callbacks
 

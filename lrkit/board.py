@@ -20,6 +20,9 @@ def command(argv: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a path without event files, or a port that is none.
     """
+    for word in argv:
+        if word.startswith(("-", "host=")):  # whoever reaches the port reads all that the runs have logged
+            raise ConfigError(word.partition("=")[0], "is not for lrkit board, which serves this machine alone")
     paths = [word for word in argv if not word.startswith("port=")]
     ports = [word.partition("=")[2] for word in argv if word.startswith("port=")]
     if len(paths) != 1:
@@ -36,7 +39,8 @@ def command(argv: Sequence[str]) -> list[str]:
         raise ConfigError(str(path), "has no event files in it, at no depth")
     # Without reload_multifile, what a resumed run writes into a second file is not seen until a restart.
     options = ["--logdir", str(path), "--host", "127.0.0.1", "--port", port, "--reload_multifile", "true"]
-    return [sys.executable, "-m", "tensorboard.main", *options]
+    # -P: else a file of the folder that we are in, such as numpy.py, would be taken for the library.
+    return [sys.executable, "-P", "-m", "tensorboard.main", *options]
 
 
 def start(argv: Sequence[str]) -> int:

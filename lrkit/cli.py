@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.errors import ConfigError, SearchError, did_you_mean
-from lrkit.jobs import global_rank
+from lrkit.jobs import global_rank, handed
+from lrkit.trusted import names
 
 __all__ = ["entry", "main"]
 
@@ -38,7 +39,8 @@ COMMANDS = ("train", "find", "show", "compare", "board")
 
 # Hydra's flags that print something and run nothing.
 _INFORMING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
-_FLAGS = _INFORMING | {"--multirun", "-m", "--run", "-r", "--resolve", "--package", "-p", "--config-dir", "-cd"}
+_FLAGS = _INFORMING | {"--multirun", "-m", "--run", "-r", "--resolve", "--package", "-p"}
+_FLAGS |= {"--config-dir", "-cd", "--trust"}  # lrkit's own
 
 
 def entry() -> None:
@@ -60,8 +62,6 @@ def main(argv: Sequence[str]) -> int:
     if argv[0] == "--version":
         print(metadata.version("lrkit"))
         return OK
-    if os.getcwd() not in sys.path:  # models and data of the user's own, as `python -m` would find them
-        sys.path.append(os.getcwd())
     return _told(lambda: _command(argv[0], list(argv[1:])))
 
 
@@ -73,7 +73,7 @@ def _command(command: str, rest: list[str]) -> int:
     if command == "find":
         return _find(rest)
     if command == "search":  # one of the processes that a running `lrkit find` started, one a device
-        return _search(Path(rest[0]), Path(rest[1]), quiet=bool(rest[2:]))
+        return _search(*_folder_and_file(rest), quiet=bool(rest[2:]))
     if command == "compare":
         return _compare(rest)
     if command == "board":
@@ -81,7 +81,7 @@ def _command(command: str, rest: list[str]) -> int:
 
         return board.start(rest)
     if command == "join":  # a process that a running `lrkit train` started for one more device
-        return _join(Path(rest[0]), Path(rest[1]))
+        return _join(*_folder_and_file(rest))
     raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")
 
 
@@ -167,11 +167,9 @@ def _find(argv: list[str]) -> int:
 
 
 def _search(folder: Path, config: Path, quiet: bool) -> int:
-    import json
-
     from lrkit.find import find
 
-    find(json.loads(config.read_text()), folder, quiet=quiet or global_rank() > 0)
+    find(handed(config), folder, quiet=quiet or global_rank() > 0)
     return OK
 
 
@@ -196,6 +194,8 @@ def _train(argv: list[str]) -> int:
         return _engine(overrides, config_dir) if engine else _sweep(overrides, config_dir)
     own_folder: list[str] = []
     made: Path | None = None
+    if informing and config_dir:
+        configs.screen(overrides, config_dir)
     if not informing:
         config = configs.compose(overrides, config_dir)
         if config["resume"]["path"] is None:  # else the plan may come from there
@@ -265,7 +265,7 @@ def _sweep(overrides: list[str], config_dir: str | None) -> int:
             must = "is not for a sweep on this machine; what is: hydra.sweep.dir, a folder in plain words"
             raise ConfigError(override.partition("=")[0], must, override.partition("=")[2])
     overrides = [o for o in overrides if o not in given]
-    folder = named or unfinished(overrides, parent) or Path(_new_folder(parent))
+    folder = named or unfinished(overrides, parent, config_dir) or Path(_new_folder(parent))
     _made(folder, "hydra.sweep.dir")
     sweep = Sweep(overrides, folder, config_dir)
     counts = sweep.run(_job, lambda line: print(line, flush=True))
@@ -402,12 +402,16 @@ def _hydra(argv: list[str], config_dir: str | None, job: Callable[[Any], Any]) -
 
 def _join(folder: Path, config: Path) -> int:
     """One more process of a run: the config is the one that the first process resolved."""
-    import json
-
     from lrkit.train import run
 
-    run(json.loads(config.read_text()), folder, quiet=True)
+    run(handed(config), folder, quiet=True)
     return OK
+
+
+def _folder_and_file(rest: Sequence[str]) -> tuple[Path, Path]:
+    """What a process is told that lrkit starts; of anybody else's command whatever is there, which is refused."""
+    folder, file, *_ = [*rest, "", ""]
+    return Path(folder), Path(file)
 
 
 def _follow(overrides: list[str], config_dir: str | None) -> int:
@@ -421,9 +425,10 @@ def _follow(overrides: list[str], config_dir: str | None) -> int:
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
-    """Flags, overrides, and the folder of the user's own configs."""
+    """Flags, overrides, and the folder of the user's own configs. ``--trust`` is an override too, so it goes along."""
     flags: list[str] = []
     overrides: list[str] = []
+    trust: list[str] = []
     config_dir: str | None = None
     words = iter(argv)
     for word in words:
@@ -434,10 +439,14 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
             config_dir = value if has_value else next(words, None)
             if config_dir is None or not Path(config_dir).is_dir():
                 raise ConfigError("--config-dir", "must be an existing folder", config_dir)
+        elif name == "--trust":
+            trust.append(value if has_value else next(words, ""))
         elif name in ("--cfg", "-c", "--info", "-i", "--package", "-p", "--config-name", "-cn") and not has_value:
             flags.append(f"{name}={next(words, '')}")
         else:
             flags.append(word)
+    if trust:
+        overrides.append(f"trust=[{','.join(names(trust, '--trust'))}]")
     return flags, overrides, config_dir
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import hydra
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from lrkit import screening, trusted
+from lrkit.building import build
 from lrkit.durations import Duration
-from lrkit.errors import ConfigError, did_you_mean
+from lrkit.errors import ConfigError
 from lrkit.families import finds_rate, momentum_of
 from lrkit.guard import Guard
 from lrkit.horizon import Loader, horizon_of, limited
@@ -32,7 +33,9 @@ from lrkit.overrides import (
     meant,
     nearest,
     parse,
+    spoken,
     swept,
+    trusted_by,
     unknown,
 )  # fmt: skip
 from lrkit.plan import SANE_LR, GroupRate, Plan, resolve
@@ -58,12 +61,13 @@ Config = dict[str, Any]
 T = TypeVar("T")
 
 
-def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Config:
+def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust: Sequence[str] = ()) -> Config:
     """The config of one run: composed, resolved to plain containers, every key checked.
 
     Args:
         overrides: as on the command line.
         config_dir: a folder of the user's own groups and options; where both have one, theirs is taken.
+        trust: packages whose classes files may name too; what the overrides name themselves needs no more.
 
     Raises:
         ConfigError: one line about the first thing that is wrong.
@@ -77,10 +81,15 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
             check_group(override)
         try:
             composed = hydra.compose("train", overrides=list(overrides))
+        except ConfigError:  # from one of the user's files
+            raise
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise explained(error, parsed) from None
     for name in sorted(_top() - set(composed)):
         raise ConfigError(name, "cannot be removed")
+    raw: Any = OmegaConf.to_container(composed)
+    if (many := screening.expansion(raw)) > screening.WIDEST:
+        raise ConfigError("config", f"must not have interpolations that stand for {many} values or more")
     try:
         config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -89,9 +98,28 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
             raise ConfigError(key, "must be set") from None
         raise ConfigError(key, "cannot be resolved: " + str(error).splitlines()[0].rstrip(".")) from None
     assert isinstance(config, dict)
-    checked: Config = {str(key): value for key, value in config.items()}
+    checked = with_trust({str(key): value for key, value in config.items()}, parsed, trust)
     _check_keys(checked)
+    trusted.check(checked)
     return checked
+
+
+def with_trust(config: Config, parsed: Sequence[Override], more: Sequence[str] = ()) -> Config:
+    """A composed config with all that its ``_target_``s may name: what the command line says, and no file."""
+    said = trusted_by([override for override in parsed if override.key_or_group == "trust"])
+    if config["trust"] != said:
+        raise ConfigError("trust", "must be said on the command line, by --trust: no file may set it", config["trust"])
+    return {**config, "trust": trusted_by(parsed, more)}
+
+
+def screen(overrides: Sequence[str], config_dir: str) -> None:
+    """Refuse files of ``config_dir`` that must not come before Hydra. What else is wrong Hydra says itself.
+
+    Raises:
+        ConfigError: naming the file.
+    """
+    with initialised(config_dir), suppress(HydraException, OmegaConfBaseException):
+        hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
 
 
 class Swept(NamedTuple):
@@ -131,17 +159,32 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
             check_group(override)
         try:
             composed = hydra.compose("train", overrides=first, return_hydra_config=True)
+        except ConfigError:
+            raise
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise explained(error, parsed) from None
         sweeper = composed.hydra.sweeper
         searches = sweeper.get("_target_") != "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
         params = {str(key): str(values) for key, values in (sweeper.get("params") or {}).items()}
     given = {override.partition("=")[0].lstrip("+~") for override in overrides}
-    return Swept([*overrides, *(f"{key}={values}" for key, values in params.items() if key not in given)], searches)
+    more = [f"{key}={values}" for key, values in params.items() if key not in given]
+    for override in parse(more):
+        _check_file_sweeps(override, config_dir)
+    return Swept([*overrides, *more], searches)
+
+
+def _check_file_sweeps(override: Override, config_dir: str | None) -> None:
+    """What a file sweeps becomes words of the command line; it must not say there what only the user may."""
+    key = override.key_or_group.partition(".")[0].partition("/")[0]
+    named = [name for text in ends(override, config_dir) for name in spoken(parse([text]))]
+    if key in ("hydra", "trust") or override.package is not None or named:
+        must = "must not be swept by hydra.sweeper.params of a file: say it on the command line"
+        raise ConfigError(override.key_or_group, must)
 
 
 def check(config: Mapping[str, Any]) -> Plan | None:
     """Refuse what can be refused before there is data; the plan, where the config says how long the run is."""
+    trusted.check(config)
     _check_values(config)
     if config["optimizer"].get("lr") == AUTO:  # to be found; the rest is checked as if it had been
         lr = 1.0 if finds_rate(str(config["optimizer"].get("_target_"))) else 1e-3
@@ -169,6 +212,7 @@ def plan(
         batches: batches per epoch and process, where they were counted.
         notes: lines for the plan's warnings.
     """
+    trusted.check(config)
     _check_values(config)
     data, node, rule = config["data"], config["optimizer"], config["batch_scaling"]
     if world is None:
@@ -217,42 +261,6 @@ def plan(
         must = f"must be in [{low:g}, {high:g}] after batch-size scaling; if it is meant, say allow_extreme_lr=true"
         raise ConfigError("optimizer.lr", must, resolved.rate_line())
     return resolved
-
-
-def build(node: Mapping[str, Any] | None, key: str) -> Any:
-    """The object that a ``_target_`` node describes; None for an empty node. Errors name keys under ``key``."""
-    if not node:
-        return None
-    arguments(node, key)
-    try:
-        return hydra.utils.instantiate(OmegaConf.create(dict(node)), _convert_="all")
-    except HydraException as error:
-        cause = error.__cause__
-        if isinstance(cause, ConfigError):
-            where = re.search(r"full_key: (\S+)", str(error))  # an inner node, such as phases0
-            inner = re.sub(r"(\d+)(?=\.|$)", r"[\1]", f"{where[1]}.") if where else ""
-            raise (cause if cause.key.startswith(key) else cause.under(f"{key}.{inner}".rstrip("."))) from None
-        raise ConfigError(key, "cannot be built: " + " ".join(str(cause or error).split()).rstrip(".")) from cause
-
-
-def arguments(node: Mapping[str, Any], key: str) -> frozenset[str]:
-    """The names that the target of a node accepts; an error where the node has another one."""
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        raise ConfigError(f"{key}._target_", "must be set")
-    target = locate(node["_target_"], f"{key}._target_")
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):
-        raise ConfigError(f"{key}._target_", "must be a class", node["_target_"]) from None
-    accepted = frozenset(name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD)
-    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for name, value in node.items():
-        if not (name in accepted or anything or (name.startswith("_") and name.endswith("_"))):
-            raise ConfigError(f"{key}.{name}", f"is not a key. {meant(str(name), accepted)}".rstrip())
-        for i, inner in enumerate(value if isinstance(value, list) else []):
-            if isinstance(inner, Mapping) and "_target_" in inner:
-                arguments(inner, f"{key}.{name}[{i}]")
-    return accepted
 
 
 def world_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
@@ -304,18 +312,16 @@ def _part(config: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
         return None
     if "_target_" not in node:
         raise unknown(f"{name}.{next(iter(node))}", [name])
-    cls = locate(node["_target_"], f"{name}._target_")
-    if not (isinstance(cls, type) and issubclass(cls, kind)):
-        must = f"must be a subclass of {kind.__module__}.{kind.__name__}"
-        raise ConfigError(f"{name}._target_", must, node["_target_"])
-    part: T = build(node, name)
+    part = build(node, name, config.get("trust", ()))
+    assert isinstance(part, kind)
     return part
 
 
 def _coschedule(config: Mapping[str, Any]) -> dict[str, Schedule]:
     """The schedules that drive momentum and weight decay."""
     nodes = {f"coschedule.{name}": node for name, node in config["coschedule"].items()}
-    parts = {key.partition(".")[2]: _part(nodes, key, Schedule) for key in nodes}
+    nodes["trust"] = config.get("trust", ())
+    parts = {name: _part(nodes, f"coschedule.{name}", Schedule) for name in config["coschedule"]}
     return {name: part for name, part in parts.items() if part is not None}
 
 
@@ -332,22 +338,6 @@ def _number(value: Any) -> float:
 
 def _no_schedule() -> Schedule:
     raise ConfigError("schedule", "must not be empty: for a fixed rate use schedule=constant")
-
-
-def locate(target: Any, key: str) -> Any:
-    """The object at a dotted path."""
-    module_name, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
-    if not module_name.strip("."):
-        raise ConfigError(key, "must be the dotted path of a class", target)
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(key, f"cannot be imported ({error})", target) from None
-    if not hasattr(module, name):
-        public = [n for n in getattr(module, "__all__", dir(module)) if not n.startswith("_")]
-        hint, near, _ = did_you_mean(name, public).partition("? ")
-        raise ConfigError(key, f"names nothing: {module_name} has no {name}" + (f". {hint}?" if near else ""), target)
-    return getattr(module, name)
 
 
 def _check_values(config: Mapping[str, Any]) -> None:

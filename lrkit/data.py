@@ -456,7 +456,7 @@ class Torchvision(InMemoryData):
     def _parts(self) -> dict[str, Sequence[tuple[Any, Any]]]:
         datasets = _extra("torchvision", "torchvision", "vision").datasets
         make = getattr(datasets, self.dataset, None) if self.dataset in datasets.__all__ else None
-        if make is None:
+        if not isinstance(make, type):  # there are functions too
             hint = did_you_mean(self.dataset, datasets.__all__)
             raise ConfigError("data.name", f"must be a name in torchvision.datasets. {hint}", self.dataset)
         accepted = _accepted(make)
@@ -510,6 +510,8 @@ class HuggingFace(InMemoryData):
         if not isinstance(path, str) or not path:
             raise ConfigError("data.path", "must be a name that load_dataset takes, or a saved folder", path)
         self.path, self.options = path, dict(options or {})
+        if self.options.get("trust_remote_code"):
+            raise ConfigError("data.options.trust_remote_code", "must not be set: a data set is data, not code")
         self.x = [x] if isinstance(x, str) else list(x)
         self.y = y
         self.fractions = _fractions(val_fraction, test_fraction)

@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from lrkit.curve import Curve
 from lrkit.errors import ConfigError, SearchError
 from lrkit.families import finds_rate
 from lrkit.found import Found, rounded
+from lrkit.jobs import handing
 from lrkit.plan import Plan
 from lrkit.race import Verdict, race
 from lrkit.resume import Resumption
@@ -204,12 +204,11 @@ def _in_processes(config: Mapping[str, Any], folder: Path, world: int, quiet: bo
     for word in ("spawn", "fork", "notebook"):
         if word in str(trainer.get("strategy")):
             raise ConfigError("trainer.strategy", "must not start processes by itself in a search: use ddp", word)
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(config, file, default=str)
-        file.flush()
+    with handing(config) as file:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world), "-m", "lrkit"]
-        command = [sys.executable, *launcher, "search", str(folder), file.name, *(["quiet"] if quiet else [])]
-        paths = [os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
+        command = [sys.executable, "-P", *launcher, "search", str(folder), file, *(["quiet"] if quiet else [])]
+        home = Path(__file__).resolve().parents[1]  # -P: not from the folder that we are in, which may have a torch.py
+        paths = [*filter(None, [os.environ.get("PYTHONPATH")]), *([] if home.name == "site-packages" else [str(home)])]
         code = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}).returncode
     result = folder / "find.json"
     if code or not result.is_file():

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from lrkit.config import with_trust
 from lrkit.errors import ConfigError, SearchError
 from lrkit.jobs import as_lrkit, global_rank
 from lrkit.monitors import higher_is_better, validation_loss
@@ -110,7 +112,9 @@ def _in_place(settings: Any) -> Iterator[None]:
 def _plain(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    # As Hydra took them: an engine may give a key a second time, and the last one counts.
+    words = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
+    return with_trust({str(key): value for key, value in plain.items()}, words)
 
 
 def _folder() -> Path:

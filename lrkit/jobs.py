@@ -6,22 +6,31 @@ forked from it, fresh (``multiprocessing``'s forkserver); elsewhere each job loa
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Outcome", "Slots", "as_lrkit", "global_rank", "run_all", "slots"]
+from lrkit.errors import ConfigError
+
+__all__ = ["Outcome", "Slots", "as_lrkit", "global_rank", "handed", "handing", "run_all", "slots"]
+
+#: Where a process that lrkit starts finds what the config that it is handed must be: a hash of the file.
+_HANDED = "LRKIT_HANDED"
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,8 @@ def run_all(
     context: Any = multiprocessing.get_context(kind)
     if kind == "forkserver":
         context.set_forkserver_preload(["lrkit.train", "matplotlib.figure"])
+        with _not_from_here():
+            forkserver.ensure_running()
     waiting, free = list(range(len(logs))), list(range(share.count))
     running: dict[Any, tuple[Any, int, int, float]] = {}
     try:
@@ -134,6 +145,22 @@ def run_all(
             if process.is_alive():
                 process.terminate()
         raise
+
+
+@contextmanager
+def _not_from_here() -> Iterator[None]:
+    """Within it, a Python that is started does not look for torch, or anything, in the folder that we are in.
+
+    That may be a stranger's. If it is where lrkit itself lies, there is no other way to find that.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    if Path.cwd() != Path(__file__).resolve().parents[1]:
+        os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
 
 
 def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads: int, device: str | None) -> None:
@@ -164,6 +191,39 @@ def as_lrkit() -> Iterator[None]:
         yield
     finally:
         main.__spec__ = before
+
+
+@contextmanager
+def handing(config: Mapping[str, Any]) -> Iterator[str]:
+    """A file of the config for processes that are started within; they, and nobody else, will take it."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        text = json.dumps(config, default=str)
+        file.write(text)
+        file.flush()
+        os.environ[_HANDED] = _hash(text)
+        try:
+            yield file.name
+        finally:
+            os.environ.pop(_HANDED, None)
+
+
+def handed(file: Path) -> dict[str, Any]:
+    """The config in a file, if it is the one that the lrkit which started this process has written there.
+
+    It may name classes of the user's own, so a file of anybody else's is not taken.
+    """
+    try:
+        text = file.read_text()
+    except (OSError, ValueError):
+        text = ""
+    if os.environ.get(_HANDED) != _hash(text):
+        raise ConfigError("lrkit join", "is for processes that lrkit starts itself: use lrkit train", str(file))
+    config: dict[str, Any] = json.loads(text)
+    return config
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def global_rank() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from lrkit import trusted
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import FAMILIES, family, option
 
@@ -110,7 +110,7 @@ def resolve(target: str) -> type[Optimizer]:
     if not package or package in sys.stdlib_module_names:
         raise ConfigError(key, "must be the full path of a subclass of torch.optim.Optimizer", target)
     try:
-        module = importlib.import_module(module_name)
+        module = trusted.imported(module_name)
     except ModuleNotFoundError as error:
         if error.name == package and package in EXTRA:
             raise ConfigError(
@@ -128,6 +128,7 @@ def resolve(target: str) -> type[Optimizer]:
     if not _is_optimizer(found):
         raise ConfigError(key, "must be a subclass of torch.optim.Optimizer", target)
     cls: type[Optimizer] = found
+    trusted.check_origin(cls, target, key)
     return cls
 
 

@@ -7,28 +7,31 @@ accepted.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lrkit import screening, trusted
 from lrkit.errors import ConfigError, did_you_mean
 
 __all__ = [
     "CONF_DIR", "check_group", "defaults", "ends", "expand", "explained", "initialised", "leaves", "meant", "nearest",
-    "own_folder", "parse", "swept", "unknown",
+    "own_folder", "parse", "spoken", "swept", "trusted_by", "unknown",
 ]  # fmt: skip
 
 _HERE = Path(__file__).resolve().parent
@@ -56,6 +59,37 @@ _ALSO_CALLED = {
 }  # fmt: skip
 
 
+class _OwnFiles(FileConfigSource):
+    """The files below ``--config-dir``: each is looked through before Hydra reads it, and none lies beside."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "lrkit-own"
+
+    def is_group(self, config_path: str) -> bool:
+        self._within(config_path)
+        return bool(super().is_group(config_path))
+
+    def is_config(self, config_path: str) -> bool:
+        self._within(config_path)
+        return bool(super().is_config(config_path))
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        file = self._within(self._normalize_file_name(config_path))
+        if "hydra" in Path(config_path).with_suffix("").parts:  # it would be of the package hydra
+            raise ConfigError(str(file), "would configure Hydra, which a file must not: say it on the command line")
+        screening.screen(file)
+        loaded = super().load_config(config_path)
+        screening.package(file, loaded.header.get("package"))
+        return loaded
+
+    def _within(self, config_path: str) -> Path:
+        path = Path(config_path)
+        if path.is_absolute() or ".." in path.parts:  # else it would be found by way of lrkit's folder, unseen
+            raise ConfigError("--config-dir", "must hold all that its files name, and one names", config_path)
+        return Path(self.path) / path
+
+
 class _OwnFolder(SearchPathPlugin):
     """Has Hydra look into the user's own folder before it looks into lrkit's."""
 
@@ -63,13 +97,14 @@ class _OwnFolder(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         if self.path is not None:
-            search_path.prepend("own", f"file://{self.path}", anchor="main")
+            search_path.prepend("own", f"{_OwnFiles.scheme()}://{self.path}", anchor="main")
 
 
 @contextmanager
 def own_folder(config_dir: str | None) -> Iterator[None]:
     """Within it, whatever is in ``config_dir`` wins over lrkit's option of the same name."""
-    Plugins.instance().register(_OwnFolder)
+    for plugin in (_OwnFolder, _OwnFiles):
+        Plugins.instance().register(plugin)
     before = _OwnFolder.path
     _OwnFolder.path = Path(config_dir).resolve() if config_dir else None
     try:
@@ -125,11 +160,39 @@ def parse(overrides: Sequence[str]) -> list[Override]:
             must = "cannot be read: put quotes around what has special characters, such as pattern: '^head'"
             raise ConfigError(key, must, value) from None
         name = override.key_or_group + (f"@{override.package}" if override.package else "")
+        if name == "hydra.searchpath":  # what lies there would not be looked through
+            raise ConfigError(name, "is not for lrkit: --config-dir is the folder of your own configs")
         if name in seen:
             raise ConfigError(name, f"is given twice: {seen[name]} and {text}")
         seen[name] = text
         parsed.append(override)
     return parsed
+
+
+def spoken(parsed: Iterable[Override]) -> list[str]:
+    """The classes that overrides name themselves: what the user types is the user's word.
+
+    >>> spoken(parse(["model._target_=mycode.Net", "+callbacks.early={_target_: mycode.Early, patience: 3}"]))
+    ['mycode.Net', 'mycode.Early']
+    """
+    named = [
+        target
+        for override in parsed
+        if override.type != OverrideType.DEL
+        for _, target in trusted.targets({override.key_or_group.rpartition(".")[2]: override.value()})
+    ]
+    return [target for target in named if isinstance(target, str)]
+
+
+def trusted_by(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[str]:
+    """What may be named beside lrkit's own: the packages of ``trust=[...]`` and ``more``, and what is ``spoken``."""
+    said: list[str] = []
+    for override in parsed:
+        if override.key_or_group == "trust":
+            said = trusted.names(override.value())
+        elif override.key_or_group.partition(".")[0] == "trust":
+            raise ConfigError(override.key_or_group, "is not a key: write trust=[mycode]")
+    return list(dict.fromkeys([*said, *trusted.names(more), *spoken(parsed)]))
 
 
 def swept(override: Override, config_dir: str | None = None) -> list[str]:
@@ -148,6 +211,8 @@ def swept(override: Override, config_dir: str | None = None) -> list[str]:
                 sweep.shuffle = False
             # One more than may be: a range of 10**12 values must not be walked to its end.
             values = list(itertools.islice(override.sweep_string_iterator(), MAX_JOBS + 1))
+    except ConfigError:  # from one of the user's files
+        raise
     except (HydraException, ValueError, ArithmeticError):
         raise ConfigError(key, "must sweep over a list of values, or a range of them: range(0,10,2)", written) from None
     if not values:

@@ -25,8 +25,9 @@ SWEEP = "sweep.json"  #: in the folder of a sweep, beside those of its jobs
 #: Statuses of runs that came to the end that they were to come to. Of a foreign run nobody says it.
 FINISHED = ("done", "stopped", "unknown")
 #: Keys that say where a run writes to, not what it does.
-_BESIDE = ("resume.path", "logger", "hydra", "trainer.enable_progress_bar", "trainer.enable_model_summary")
-_DEEPEST, _MOST = 16, 5000  # a YAML file may refer to itself
+_BESIDE = ("resume.path", "logger", "trust", "hydra", "trainer.enable_progress_bar", "trainer.enable_model_summary")
+_DEEPEST, _MOST = 16, 5000
+_LARGEST = 2**26  # bytes of a file of JSON
 _PARTS = {"train": "train/", "validation": "val/", "val": "val/"}  # folders into which Keras splits a run
 
 
@@ -229,6 +230,8 @@ def _choices(file: Path) -> dict[str, str]:
 
 def _json(file: Path, run: Run) -> dict[str, Any]:
     try:
+        if file.stat().st_size > _LARGEST:
+            raise ValueError(f"{file.name} is too large")
         return _mapping(json.loads(file.read_bytes()))
     except FileNotFoundError:
         return {}
@@ -240,11 +243,11 @@ def _json(file: Path, run: Run) -> dict[str, Any]:
 def _yaml(file: Path, run: Run) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    import yaml
+    from lrkit.screening import plain  # loads the parser, which only some folders need
 
     try:
-        return _mapping(yaml.load(file.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return _mapping(plain(file))
+    except (OSError, ValueError, RecursionError):
         run.notes.append(f"{file.name} cannot be read as plain data")
         return {}
 

@@ -95,7 +95,7 @@ class Sweep:
         self.overrides, self.folder, self.config_dir = list(overrides), folder, config_dir
         self.jobs = list(_jobs(overrides, folder, config_dir))
         self.first = configs.compose(self.jobs[0].overrides, config_dir)
-        self.state: dict[str, dict[str, Any]] = _mapping(folder / SWEEP).get("jobs", {})
+        self.state = _states(_mapping(folder / SWEEP))
         self.missing = self.begun = 0
         self.seconds: list[float] = []
         self.best: tuple[float, str] | None = None
@@ -156,7 +156,7 @@ class Sweep:
         before = self.state.get(job.folder.name)
         if before is None or before.get("status") not in ENDED or job.result().get("status") not in ENDED:
             return False
-        return bool(before["id"] == identity(configs.compose(job.overrides, self.config_dir)))
+        return bool(before.get("id") == identity(configs.compose(job.overrides, self.config_dir)))
 
     def _prepared(self, job: Job) -> list[str]:
         """The words of a job's command line, and its folder made ready."""
@@ -233,19 +233,22 @@ def preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     return configs.swept_by(overrides, config_dir).words
 
 
-def unfinished(overrides: Sequence[str], parent: Path) -> Path | None:
+def unfinished(overrides: Sequence[str], parent: Path, config_dir: str | None = None) -> Path | None:
     """The newest sweep of this very command that still has something to do."""
     for folder in sorted((f for f in parent.glob("*") if f.is_dir()), reverse=True):
         written = _mapping(folder / SWEEP)
         if written.get("overrides") != list(overrides):
             continue
-        states = [job.get("status") for job in written.get("jobs", {}).values()]
-        return None if states and all(status in ENDED for status in states) and _complete(written) else folder
+        states = [job.get("status") for job in _states(written).values()]
+        complete = len(states) == len(expand(overrides, config_dir))
+        return None if states and all(status in ENDED for status in states) and complete else folder
     return None
 
 
-def _complete(written: Mapping[str, Any]) -> bool:
-    return len(written["jobs"]) == len(expand(written["overrides"], written.get("config_dir")))
+def _states(written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """How the jobs stand, by their folders; of a file that says something else, nothing."""
+    jobs = written.get("jobs")
+    return {name: job for name, job in jobs.items() if isinstance(job, dict)} if isinstance(jobs, dict) else {}
 
 
 def _jobs(overrides: Sequence[str], folder: Path, config_dir: str | None) -> Iterator[Job]:
@@ -267,7 +270,7 @@ def _mapping(file: Path) -> dict[str, Any]:
     """What a file of JSON says; nothing where it is not there, or cut off."""
     try:
         content = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

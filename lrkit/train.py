@@ -6,8 +6,7 @@ import json
 import math
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress
 from lrkit.diagnosis import diagnose
 from lrkit.errors import Diverged
 from lrkit.find import settled
+from lrkit.jobs import handing
 from lrkit.journal import Journal
 from lrkit.lean import Together, Unprofiled
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
@@ -194,19 +194,20 @@ def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback],
             callbacks = [*callbacks, PlainProgress()]
     if bar:
         callbacks = [*callbacks, RichProgressBar(leave=False)]
-    loggers = [_logger(node, f"logger.{name}", folder, joins) for name, node in config["logger"].items()]
+    trust = config.get("trust", ())
+    loggers = [_logger(node, f"logger.{name}", trust, folder, joins) for name, node in config["logger"].items()]
     own: dict[str, Any] = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": folder}
     if options.get("profiler") is None:
         own["profiler"] = Unprofiled()
     return trainer_of({**options, "enable_progress_bar": bool(bar)}, **own)
 
 
-def _logger(node: Mapping[str, Any], key: str, folder: Path, joins: int | None) -> Any:
+def _logger(node: Mapping[str, Any], key: str, trust: Sequence[str], folder: Path, joins: int | None) -> Any:
     """A logger, into the run's folder where it is to choose; what lies behind the step that it joins at is void."""
     own: dict[str, Any] = {"save_dir": str(folder)} if node.get("save_dir") == "auto" else {}
     if joins is not None and str(node.get("_target_", "")).endswith("TensorBoardLogger"):
         own["purge_step"] = joins
-    return configs.build({**node, **own}, key)
+    return configs.build({**node, **own}, key, trust)
 
 
 def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,10 +242,8 @@ def _workers_rejoin(folder: Path, asked: Mapping[str, Any]) -> Iterator[None]:
         yield
         return
     argv, hydra, environment = sys.argv, HydraConfig.instance().cfg, dict(os.environ)
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(asked, file, default=str)
-        file.flush()
-        sys.argv, HydraConfig.instance().cfg = [argv[0], "join", str(folder), file.name], None
+    with handing(asked) as file:
+        sys.argv, HydraConfig.instance().cfg = [argv[0], "join", str(folder), file], None
         try:
             yield
         finally:

@@ -333,7 +333,11 @@ BEFORE_THE_FIT = [
     ),
     ("model.hidden=[a]", "model.hidden must be a whole number >= 1. Received: 'a'"),
     ("model=custom model._target_=nope.Nope", "model._target_ cannot be imported (No module named 'nope'). …"),
-    ("model=custom model._target_=os.system", "model cannot be built: Target 'os.system' is blocklisted …"),
+    (
+        "model=custom model._target_=os.system",
+        "model._target_ must be a subclass of torch.nn.Module, such as a LightningModule, or a function of yours that"
+        " says it returns one. Received: 'os.system'",
+    ),
     ("trainer.precision=fp17", "trainer… was refused by Lightning: Precision 'fp17' is invalid. …"),
     ("trainer.accelerator=gpuu", "trainer… was refused by Lightning: You selected an invalid accelerator name: …"),
     ("trainer.accelerator=cpu trainer.devices=-1", "trainer… was refused by Lightning: `devices` …"),

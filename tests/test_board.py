@@ -24,8 +24,8 @@ from lrkit.errors import ConfigError
 def test_it_is_for_this_machine_alone_and_reads_all_files_of_a_run(tmp_path: Path) -> None:
     write_events(tmp_path / "a" / "b", {"loss": {0: 1.0}})
     expected = ["--logdir", str(tmp_path), "--host", "127.0.0.1", "--port", "6006", "--reload_multifile", "true"]
-    assert command([str(tmp_path)]) == [sys.executable, "-m", "tensorboard.main", *expected]
-    assert command([str(tmp_path), "port=0"])[8] == "0"
+    assert command([str(tmp_path)]) == [sys.executable, "-P", "-m", "tensorboard.main", *expected]
+    assert command([str(tmp_path), "port=0"])[9] == "0"
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,9 @@ def test_it_is_for_this_machine_alone_and_reads_all_files_of_a_run(tmp_path: Pat
     [
         ([], "lrkit board needs one folder: lrkit board outputs."),
         (["{logs}", "{logs}"], "lrkit board needs one folder"),
+        (["{logs}", "--bind_all"], "--bind_all is not for lrkit board, which serves this machine alone."),
+        (["--host=0.0.0.0", "{logs}"], "--host is not for lrkit board, which serves this machine alone."),
+        (["{logs}", "host=0.0.0.0"], "host is not for lrkit board, which serves this machine alone."),
         (["{logs}/none"], "must be a folder that exists"),
         (["{empty}"], "has no event files in it, at no depth."),
         (["{logs}", "port=http"], "port must be a whole number in [0, 65535]"),

@@ -310,7 +310,8 @@ def test_a_foreign_hydra_run_is_read_as_plain_data(tmp_path: Path) -> None:
     [
         (".hydra/config.yaml", "!!python/object/apply:os.system ['touch owned']", "cannot be read as plain data"),
         (".hydra/config.yaml", "a: [1, 2", "cannot be read as plain data"),
-        (".hydra/config.yaml", "a: &a {b: *a, c: *a, d: *a, e: *a}", None),
+        (".hydra/config.yaml", "a: &a {b: *a, c: *a, d: *a, e: *a}", "cannot be read as plain data"),
+        (".hydra/config.yaml", "[" * 100_000, "cannot be read as plain data"),  # the C parser would crash on it
         ("metrics.json", '{"status": "do', "cannot be read"),
         ("metrics.json", "[" * 100_000, "cannot be read"),
         ("metrics.json", '{"status": 3, "final": [1], "best": null, "steps": "x", "monitor": {}}', None),

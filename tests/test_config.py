@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 
-from lrkit.config import CONF_DIR, accumulation, arguments, build, check, compose, plan, world_of
+from lrkit.config import CONF_DIR, accumulation, check, compose, plan, world_of
 from lrkit.errors import ConfigError
 from lrkit.overrides import defaults
 from lrkit.schedules import Schedule
@@ -260,64 +259,3 @@ def test_a_run_of_unknown_length_is_checked_as_far_as_possible() -> None:
         check(compose([*unknown, "schedule.end=-1"]))
     resolved = check(compose([*unknown, "horizon.steps=100"]))
     assert resolved is not None and resolved.horizon.steps == 100
-
-
-# --- building -------------------------------------------------------------------------------------
-
-
-class Base:
-    def __init__(self, a: int, b: int = 2) -> None:
-        if a < 0:
-            raise ConfigError("a", "must be >= 0", a)
-        self.sum = a + b
-
-
-class Greedy:
-    def __init__(self, **everything: int) -> None:
-        self.everything = everything
-
-
-def target(of: type) -> str:
-    return f"{__name__}.{of.__name__}"
-
-
-def test_build_makes_the_object_and_names_keys_in_its_errors() -> None:
-    assert build({"_target_": target(Base), "a": 1}, "data").sum == 3
-    assert build({}, "warmup") is None and build(None, "warmup") is None
-    rows: list[tuple[Mapping[str, Any], str]] = [
-        ({"a": 1}, "data._target_ must be set"),
-        ({"_target_": target(Base), "c": 1}, "data.c is not a key. Accepted: a, b"),
-        ({"_target_": target(Base), "a": -1}, "data.a must be >= 0. Received: -1"),
-        (
-            {"_target_": target(Base)},
-            "data cannot be built: Base.__init__() missing 1 required positional argument: 'a'",
-        ),
-        (
-            {"_target_": f"{__name__}.Bass"},
-            f"data._target_ names nothing: {__name__} has no Bass. Did you mean 'Base'?",
-        ),
-        ({"_target_": "nope.Nope"}, "data._target_ cannot be imported (No module named 'nope')"),
-        ({"_target_": "Base"}, "data._target_ must be the dotted path of a class"),
-        ({"_target_": "..Base"}, "data._target_ must be the dotted path of a class"),
-        ({"_target_": None}, "data._target_ must be the dotted path of a class"),
-        ({"_target_": __name__ + ".__file__"}, "data._target_ must be a class"),
-    ]
-    for node, message in rows:
-        with pytest.raises(ConfigError) as caught:
-            build(node, "data")
-        assert str(caught.value).startswith(message)
-
-
-def test_a_target_that_takes_anything_gets_anything() -> None:
-    assert build({"_target_": target(Greedy), "x": 1}, "data").everything == {"x": 1}
-    assert arguments({"_target_": target(Greedy), "x": 1}, "data") == frozenset()
-
-
-def test_only_a_schedule_is_called_where_a_schedule_is_asked_for(tmp_path: Path) -> None:
-    """``_target_`` may come from a file of somebody else's: nothing but a schedule is ever made of it."""
-    (tmp_path / "schedule").mkdir()
-    witness = tmp_path / "witness"
-    (tmp_path / "schedule" / "evil.yaml").write_text(f"_target_: os.mkdir\npath: {witness}\n")
-    message = said(["schedule=evil"], config_dir=str(tmp_path))
-    assert message == "schedule._target_ must be a subclass of lrkit.schedules.Schedule. Received: 'os.mkdir'"
-    assert not witness.exists()

@@ -16,9 +16,9 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 #: Every file of lrkit, in its layer. A new file needs a place here.
 LAYERS = {
     "plain": "errors durations horizon schedules curve families rules scaling plateau guard plan monitors search"
-    " suggest race jobs found journal show records events diagnosis runs intervals settings compare tuned colours"
-    " tables bands figures page report board",
-    "hydra": "overrides config sweep",
+    " suggest race jobs found journal show records events diagnosis trusted screening runs intervals settings compare"
+    " tuned colours tables bands figures page report board",
+    "hydra": "overrides building config sweep",
     "torch": "groups optim muon scheduler batches models readers tensors",
     "lightning": "data module assembly callbacks trace watch lean resume trial find train job",
     "front": "cli api __init__ __main__",

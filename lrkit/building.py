@@ -1,0 +1,113 @@
+"""From the node of a ``_target_`` to its object. Every class is found and allowed before the first one is called.
+
+Hydra's ``instantiate`` calls whatever a name leads to, and resolves ``${...}`` once more in values that were resolved.
+Here a value is what it is, and what was checked is what is called. ``_args_``, ``_partial_`` and ``_recursive_`` are
+Hydra's; containers are always plain, as by its ``_convert_: all``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lrkit import trusted
+from lrkit.errors import ConfigError
+from lrkit.overrides import meant
+from lrkit.trusted import TARGET
+
+__all__ = ["arguments", "build"]
+
+_DIRECTIVES = (TARGET, "_args_", "_partial_", "_recursive_", "_convert_")
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A class, checked, and what it is called with."""
+
+    key: str
+    cls: type
+    args: list[Any]
+    options: dict[str, Any]
+    partial: bool
+
+
+def build(node: Mapping[str, Any] | None, key: str, trust: Sequence[str] = ()) -> Any:
+    """The object that a node describes; None for an empty node.
+
+    Args:
+        key: where the node stands, such as ``model``: errors name keys under it.
+        trust: what the user has named as theirs, see ``lrkit.trusted``.
+
+    Raises:
+        ConfigError: a class that may not be named, a key that it does not take, or whatever it raises when it is made.
+    """
+    if not node:
+        return None
+    if not isinstance(node, Mapping):
+        raise ConfigError(key, "must be a group of keys", node)
+    for where, target in trusted.targets(node, key):
+        trusted.allow(target, where, trust)
+    if TARGET not in node:
+        raise ConfigError(f"{key}.{TARGET}", "must be set")
+    if node.get("_partial_"):
+        raise ConfigError(f"{key}._partial_", "must not be set here: it makes a function, and this is to be an object")
+    return _made(_checked(node, key, trust))
+
+
+def arguments(cls: type, node: Mapping[str, Any], key: str) -> frozenset[str]:
+    """The names that the class of a node accepts; an error where the node has another one."""
+    try:
+        parameters = inspect.signature(cls).parameters
+    except (TypeError, ValueError):
+        raise ConfigError(f"{key}.{TARGET}", "must be a class whose arguments are known", node[TARGET]) from None
+    accepted = frozenset(name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD)
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for name in node:
+        if not (name in accepted or anything or name in _DIRECTIVES):
+            raise ConfigError(f"{key}.{name}", f"is not a key. {meant(str(name), accepted)}".rstrip())
+    return accepted
+
+
+def _checked(node: Any, key: str, trust: Sequence[str]) -> Any:
+    """The node with a call in place of each ``_target_``."""
+    if isinstance(node, list):
+        return [_checked(inner, f"{key}[{i}]", trust) for i, inner in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    if TARGET not in node:
+        return {name: _checked(inner, f"{key}.{name}", trust) for name, inner in node.items()}
+    cls = trusted.resolve(node[TARGET], f"{key}.{TARGET}", trust)
+    arguments(cls, node, key)
+    for name, default in (("_partial_", False), ("_recursive_", True)):
+        if not isinstance(node.get(name, default), bool):
+            raise ConfigError(f"{key}.{name}", "must be true or false", node[name])
+    if node.get("_convert_", "all") != "all":
+        raise ConfigError(f"{key}._convert_", "must be all, for that is how lrkit builds: leave it out")
+    args, options = node.get("_args_", []), {n: inner for n, inner in node.items() if n not in _DIRECTIVES}
+    if not isinstance(args, list):
+        raise ConfigError(f"{key}._args_", "must be a list", args)
+    if node.get("_recursive_", True):
+        args = _checked(args, f"{key}._args_", trust)
+        options = {name: _checked(inner, f"{key}.{name}", trust) for name, inner in options.items()}
+    return _Call(key, cls, args, options, bool(node.get("_partial_")))
+
+
+def _made(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_made(inner) for inner in node]
+    if isinstance(node, dict):
+        return {name: _made(inner) for name, inner in node.items()}
+    if not isinstance(node, _Call):
+        return node
+    args, options = _made(node.args), _made(node.options)
+    if node.partial:
+        return functools.partial(node.cls, *args, **options)
+    try:
+        return node.cls(*args, **options)
+    except ConfigError as error:
+        raise (error if error.key.startswith(node.key) else error.under(node.key)) from None
+    except Exception as error:  # whatever a class of the user's, or of a library's, does not like
+        raise ConfigError(node.key, "cannot be built: " + " ".join(str(error).split()).rstrip(".")) from error

@@ -262,7 +262,7 @@ def test_a_function_of_the_users_that_says_it_returns_a_network_makes_one() -> N
     for name, trust in ((f"{HERE}.says_nothing", [HERE]), ("torch.hub.load", ["torch.hub"]), ("torch.load", ["torch"])):
         with pytest.raises(ConfigError, match="or a function of yours that says it returns one"):
             trusted.resolve(name, "model._target_", trust)
-    with pytest.raises(ConfigError, match="must be a subclass of torch.optim.Optimizer"):
+    with pytest.raises(ConfigError, match=r"must be a subclass of torch\.optim\.Optimizer"):
         trusted.resolve(f"{HERE}.says_so", "optimizer._target_", [HERE])
 
 

@@ -1,0 +1,13 @@
+"""A callback that ends the process after the first training step: what comes before it is the start."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pytorch_lightning import Callback
+
+
+class First(Callback):
+    def on_train_batch_end(self, *_: Any) -> None:
+        os._exit(0)

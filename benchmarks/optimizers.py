@@ -1,0 +1,75 @@
+"""What a step of each optimizer costs, as lrkit builds it, against torch's AdamW: fused, and in the same mode.
+
+    python benchmarks/optimizers.py [--rounds 5]
+
+On a model of ten million parameters in ten matrices, and on one of a thousand small tensors, where overhead shows. One
+core. "In the same mode" is AdamW in plain loops: on a CPU that is how optimizers without a fused implementation run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rows import Row, against, in_turn, per_call, table
+from torch import nn
+
+from lrkit.assembly import optimizer_of
+from lrkit.config import compose
+from lrkit.optim import build
+
+CONF = Path(__file__).parents[1] / "conf" / "optimizer"
+MODELS = {"10M parameters": [(1024, 1024)] * 10, "1000 small tensors": [(10, 100)] * 1000}
+#: Written for lrkit's first users; these must be quick.
+SEED = ("adabound", "ranger")
+
+
+def step_of(make: Callable[[list[Any]], torch.optim.Optimizer], shapes: list[tuple[int, int]]) -> Callable[[], Any]:
+    torch.manual_seed(0)
+    parameters = [nn.Parameter(torch.randn(shape) * 0.02) for shape in shapes]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter) * 0.01
+    optimizer = make(parameters)
+    if hasattr(optimizer, "train"):
+        optimizer.train()
+    optimizer.step()
+    return optimizer.step
+
+
+def preset(name: str, parameters: list[Any]) -> torch.optim.Optimizer:
+    target, options = optimizer_of(compose([f"optimizer={name}"]))
+    return build(target, options, [{"params": parameters, "lr": 1e-4, "name": "default"}])
+
+
+def rows(rounds: int = 5) -> list[Row]:
+    names = sorted(path.stem for path in CONF.glob("*.yaml"))
+    made: list[Row] = []
+    for model, shapes in MODELS.items():
+        makers: dict[str, Callable[[list[Any]], torch.optim.Optimizer]] = {
+            "fused": lambda p: torch.optim.AdamW(p, lr=1e-4, fused=True),
+            "loops": lambda p: torch.optim.AdamW(p, lr=1e-4, foreach=False, fused=False),
+            **{name: partial(preset, name) for name in names},
+        }
+        steps = {name: step_of(make, shapes) for name, make in makers.items()}
+        taken = in_turn({name: partial(per_call, step, 3) for name, step in steps.items()}, rounds)
+        ms = {name: sorted(each)[len(each) // 2] * 1e3 for name, each in taken.items()}
+        for name in names:
+            figures = f"ms: {ms[name]:.3g}; fused AdamW {ms['fused']:.3g}, in loops {ms['loops']:.3g}"
+            ratio, spread = against(taken[name], taken["loops"])
+            made.append(
+                Row(f"{name}, {model}", "AdamW in loops", ratio, 2.0 if name in SEED else None, spread, figures)
+            )
+        ratio, spread = against(taken["adamw"], taken["fused"])
+        made.append(Row(f"adamw, {model}", "torch's fused AdamW", ratio, 1.1, spread))
+    return made
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    torch.set_num_threads(1)
+    print(table(rows(parser.parse_args().rounds)))

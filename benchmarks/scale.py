@@ -1,0 +1,192 @@
+"""What grows, and how fast: cost over groups, steps and runs; and what a large distributed run gets from lrkit.
+
+    python benchmarks/scale.py
+
+An exponent of 1 means twice the time for twice as many; 0, that it does not matter. Collectives are counted in a run
+of two processes (gloo, CPU), each call of ``torch.distributed`` in the training itself, with lrkit and without.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import schedule
+import torch
+from rows import Row, per_call, table
+
+HERE = Path(__file__).parent
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """The slope of log cost over log size, by least squares."""
+    x, y = [math.log(s) for s in sizes], [math.log(c) for c in costs]
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
+
+
+def fastest(call: Callable[[], object], calls: int) -> float:
+    return min(per_call(call, calls) for _ in range(7))
+
+
+def of_groups() -> Row:
+    sizes = (10, 100, 1000, 10_000)
+    costs = [fastest(schedule.ours(size), max(5, 20_000 // size)) for size in sizes]
+    figures = ", ".join(f"{cost * 1e6:.3g} us at {size}" for size, cost in zip(sizes, costs, strict=True))
+    return Row("a step, over parameter groups", "exponent", exponent(sizes, costs), 1.05, figures=figures)
+
+
+def of_steps() -> Row:
+    from lrkit.curve import Curve
+    from lrkit.horizon import Horizon
+    from lrkit.schedules import Cosine, Linear
+
+    sizes, costs = (10**3, 10**5, 10**7, 10**9), []
+    for size in sizes:
+        curve = Curve.build(Cosine(), Horizon(size), warmup=Linear(start=0.1, length=size // 10))
+        costs.append(fastest(lambda curve=curve, at=size // 2: curve(at), 5000))
+    figures = ", ".join(f"{cost * 1e6:.2g} us of {size:.0e}" for size, cost in zip(sizes, costs, strict=True))
+    return Row("a step, over the steps of the run", "exponent", exponent(sizes, costs), 0.05, figures=figures)
+
+
+def of_runs() -> Row:
+    from lrkit.compare import compare
+
+    sizes, costs = (25, 100, 400), []
+    with tempfile.TemporaryDirectory() as parent:
+        for size in sizes:
+            folder = Path(parent, str(size))
+            for i in range(size):
+                _made_up(folder / f"run{i}", lr=0.1 * (1 + i % 5), seed=i // 5)
+            costs.append(min(per_call(lambda folder=folder: compare([folder]), 1) for _ in range(3)))
+    figures = ", ".join(f"{cost:.2g} s for {size}" for size, cost in zip(sizes, costs, strict=True))
+    return Row("lrkit compare, over runs", "exponent", exponent(sizes, costs), 1.1, figures=figures)
+
+
+def _made_up(folder: Path, lr: float, seed: int) -> None:
+    """What a run leaves, without its curves."""
+    folder.mkdir(parents=True)
+    loss = 1.0 + abs(math.log(lr / 0.3)) + 0.01 * seed
+    ends = {"val/loss": loss, "train/loss": loss}
+    result = {"status": "done", "monitor": "val/loss", "steps": 100, "epochs": 1, "seconds": 1.0, "final": ends,
+              "best": {"step": 100, "epoch": 1, **ends}}  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(result))
+    config = {"seed": seed, "optimizer": {"_target_": "torch.optim.SGD", "lr": lr}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "plan.json").write_text(json.dumps({"config": config, "base_lr": lr}))
+
+
+def of_a_checkpoint() -> Row:
+    """What lrkit adds to a checkpoint, whatever the size of the model; most of it is the state of random numbers."""
+    import training
+
+    from lrkit.config import compose
+    from lrkit.train import run
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = compose(["trainer.max_epochs=1", "trainer.limit_train_batches=100", "model.hidden=[512,512]"])
+        run(config, Path(folder), quiet=True)
+        saved = torch.load(Path(folder, "checkpoints", "last.ckpt"), weights_only=True)
+        whole = Path(folder, "checkpoints", "last.ckpt").stat().st_size
+    assert training.SAMPLES
+    ours = {"lrkit": saved["lrkit"], "callbacks": saved["callbacks"], "schedule": saved["lr_schedulers"]}
+    size = len(pickle.dumps(ours))
+    return Row("bytes in a checkpoint that are lrkit's", "a checkpoint of 0.3 M parameters", size / whole,
+               figures=f"{size / 1024:.0f} KiB")  # fmt: skip
+
+
+#: Counts, in each process, what the training asks of the others; the start and the end of the processes are left out.
+COUNTED = """
+import collections, json, sys, os
+import torch, torch.distributed as dist
+from pytorch_lightning import Callback
+NAMES = ("all_reduce", "all_gather", "all_gather_object", "broadcast", "reduce", "barrier", "gather", "scatter",
+         "reduce_scatter", "broadcast_object_list", "all_gather_into_tensor")
+calls, on = collections.Counter(), []
+def counted(name):
+    real = getattr(dist, name)
+    def call(*args, **kwargs):
+        if on: calls[name] += 1
+        return real(*args, **kwargs)
+    return call
+for name in NAMES:
+    setattr(dist, name, counted(name))
+class Count(Callback):
+    def on_train_batch_start(self, trainer, module, batch, i):
+        if i == 5: on.append(1)
+    def on_train_batch_end(self, trainer, module, outputs, batch, i):
+        if i == 44:
+            on.clear()
+            if trainer.global_rank == 0:
+                open(sys.argv[1], "w").write(json.dumps(calls))
+"""
+PLAIN = (
+    COUNTED
+    + """
+import training, warnings; warnings.simplefilter("ignore")
+from pytorch_lightning import Trainer
+Trainer(max_epochs=1, devices=2, strategy="ddp", accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[Count()]).fit(
+        training.Plain(100, False), datamodule=training.Data())
+"""
+)
+OURS = (
+    COUNTED
+    + """
+import os
+from pathlib import Path
+import training
+from lrkit.config import compose
+from lrkit import train
+train.callbacks_of = lambda config: [Count()]
+folder = Path(os.environ["FOLDER"]) / os.environ["RANK"]
+folder.mkdir()
+train.run(compose(["data=custom", "data._target_=training.Data", "data.train_samples=6400", "data.batch_size=64",
+    "model=custom", "model._target_=training.Net", "trainer.devices=2", "trainer.strategy=ddp",
+    "trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_val_batches=0"]), folder, quiet=True)
+"""
+)
+
+
+def of_the_others() -> Row:
+    counts = {}
+    for name, script in {"lrkit": OURS, "plain": PLAIN}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            out, file = Path(folder, "calls.json"), Path(folder, "script.py")
+            file.write_text(script)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = str(probe.getsockname()[1])
+            env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "FOLDER": folder,
+                   "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}  # fmt: skip
+            ranks = [
+                subprocess.Popen([sys.executable, str(file), str(out)], cwd=folder, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE, text=True,
+                                 env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"})
+                for rank in range(2)
+            ]  # fmt: skip
+            said = [rank.communicate(timeout=300)[1] for rank in ranks]
+            if not out.exists():
+                raise RuntimeError("\n".join(said)[-3000:])
+            counts[name] = json.loads(out.read_text())
+    total = {name: sum(each.values()) for name, each in counts.items()}
+    figures = f"in 40 steps {total['lrkit']} and {total['plain']} ({', '.join(counts['plain']) or 'none'})"
+    added = (total["lrkit"] - total["plain"]) / 40
+    return Row("collectives that lrkit adds to a step", "plain Lightning", added, 0.0, figures=figures)
+
+
+def rows() -> list[Row]:
+    return [of_groups(), of_steps(), of_runs(), of_a_checkpoint(), of_the_others()]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(table(rows()))

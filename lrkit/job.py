@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from lrkit import failures
 from lrkit.errors import ConfigError, SearchError
 from lrkit.jobs import as_lrkit, global_rank
 from lrkit.monitors import higher_is_better, validation_loss
@@ -63,10 +64,10 @@ def score(config: DictConfig) -> float:
             with redirect_stdout(log), redirect_stderr(log), _in_place(settings), as_lrkit():
                 ended = _run(_taken_up(_plain(config), folder), folder)
         except Exception as error:
-            known = isinstance(error, ConfigError | SearchError)
-            said = f"lrkit: {error}\n" if known else traceback.format_exc()
-            log.write(said)
-            sys.stderr.write(said)
+            if not isinstance(error, ConfigError | SearchError):
+                log.write(traceback.format_exc())  # the file is for whoever looks for the reason
+            log.write(f"lrkit: {failures.sentence(error)}\n")
+            failures.tell(error)
             keep_failure(folder, "failed", f"{type(error).__name__}: {error}")
             print(f"{name}: failed", flush=True)
             return worst(str(config.monitor))

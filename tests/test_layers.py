@@ -17,7 +17,7 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 LAYERS = {
     "plain": "errors durations horizon schedules curve families rules scaling plateau plan monitors search suggest race"
     " jobs found journal show records events runs intervals settings compare tuned colours tables bands figures page"
-    " report board",
+    " report board failures streams",
     "hydra": "overrides config sweep",
     "torch": "groups optim muon scheduler batches models readers tensors",
     "lightning": "data module assembly callbacks resume trial find train job",

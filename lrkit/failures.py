@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lrkit.errors import ConfigError, SearchError
 
-__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "one_line", "sentence", "tell", "tracebacks", "wanted"]
+__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "cause", "one_line", "sentence", "tell", "tracebacks", "wanted"]
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -69,12 +69,17 @@ def sentence(error: BaseException) -> str:
         return "interrupted"
     if isinstance(error, ConfigError | SearchError):
         return one_line(str(error))
-    said = one_line(_message(error))
-    if len(said) > _LONGEST:
-        said = f"{said[:_LONGEST]}..."
     notes = [one_line(note) for note in getattr(error, "__notes__", ())]
     hint = [] if wanted() or notes else ["--traceback shows where"]
-    return "; ".join([f"{type(error).__name__}: {said}".removesuffix(": ") + _place(error), *notes, *hint])
+    return "; ".join([cause(error), *notes, *hint])
+
+
+def cause(error: BaseException) -> str:
+    """What an error is, what it says, and the line that it came from."""
+    said = one_line(_message(error)).rstrip(".")
+    if len(said) > _LONGEST:
+        said = f"{said[:_LONGEST]}..."
+    return f"{type(error).__name__}: {said}".removesuffix(": ") + _place(error)
 
 
 def one_line(text: str) -> str:

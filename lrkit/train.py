@@ -32,6 +32,7 @@ from lrkit.assembly import (
 )
 from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
 from lrkit.find import settled
+from lrkit.firstbatch import FirstBatch
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
 from lrkit.monitors import higher_is_better
 from lrkit.plan import Plan
@@ -104,7 +105,8 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     results = Results(folder, _hparams(config), best)
     goes_on = resumption.goes_on
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
-    listeners = [memory, *_own_callbacks(config, best), *(c for c in (best, last) if c is not None), results]
+    first = FirstBatch()
+    listeners = [first, memory, *_own_callbacks(config, best), *(c for c in (best, last) if c is not None), results]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     trainer = _trainer(config, folder, listeners, joins)
     if resumption.saved is not None and goes_on is None:
@@ -112,7 +114,8 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     checkpoint = None if goes_on is None else goes_on.path
     with _workers_rejoin(folder, asked):
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            with first.explaining(module):
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:
             if not trainer.interrupted:
                 raise

@@ -20,7 +20,7 @@ LAYERS = {
     " report board failures streams",
     "hydra": "overrides config sweep",
     "torch": "groups optim muon scheduler batches models readers tensors",
-    "lightning": "data module assembly callbacks resume trial find train job",
+    "lightning": "data module assembly callbacks firstbatch resume trial find train job",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

@@ -405,8 +405,12 @@ def _continued(resume: dict[str, Any]) -> Path | None:
     """The folder of the run that is simply gone on with; None for a new run, and for one that branches off."""
     if resume["path"] is None or resume["policy"] is not None:
         return None
-    path = Path(resume["path"])
-    return next((folder for folder in (path, path.parent.parent) if (folder / "plan.json").is_file()), None)
+    path = Path(str(resume["path"]))
+    try:
+        return next((folder for folder in (path, path.parent.parent) if (folder / "plan.json").is_file()), None)
+    except (OSError, ValueError) as error:  # no path at all: too long, or with a null character
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError("resume.path", f"must be a path that can be read ({why})", str(path)) from None
 
 
 def _alone(argv: list[str], config_dir: str | None, made: Path | None = None) -> int:

@@ -287,7 +287,7 @@ def _compare(argv: list[str]) -> int:
             given[key] = value
         elif word.startswith("-"):
             raise ConfigError(word, f"is not a flag of lrkit compare: it takes folders, and {'=, '.join(keys)}=")
-        elif equals and not Path(word).exists() and key.isidentifier():
+        elif equals and not os.path.exists(word) and key.isidentifier():
             raise ConfigError(key, f"is not a key. {did_you_mean(key, keys)}")
         else:
             paths.append(Path(word))
@@ -504,7 +504,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
             overrides.append(word)
         elif name in ("--config-dir", "-cd"):
             config_dir = value if has_value else next(words, None)
-            if config_dir is None or not Path(config_dir).is_dir():
+            if config_dir is None or not os.path.isdir(config_dir):
                 raise ConfigError("--config-dir", "must be an existing folder", config_dir)
         elif name in ("--cfg", "-c", "--info", "-i", "--package", "-p", "--config-name", "-cn") and not has_value:
             flags.append(f"{name}={next(words, '')}")

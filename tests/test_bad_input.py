@@ -148,6 +148,20 @@ FROM_THE_CONFIG = [
     ("train schedule=polynomial schedule.power=-1", "schedule.power must be > 0. Received: -1"),
     ("train schedule=restarts schedule.growth=0.5", "schedule.growth must be >= 1. Received: 0.5"),
     ("train schedule=restarts schedule.cycles=100000", "schedule…"),
+    (
+        "show schedule=step schedule.every=1 horizon.steps=10000000000",
+        "schedule.every must make at most 1000000 turns …",
+    ),
+    ("show schedule=cyclic schedule.up=1 horizon.steps=10000000", "schedule.up must make at most 1000000 turns …"),
+    (
+        "show schedule=restarts schedule.period=2 schedule.cycles=null schedule.growth=1 horizon.steps=10000000000",
+        "schedule.period must make at most 1000000 turns in a run, and this makes 4999999999.",
+    ),
+    (
+        "show schedule=restarts schedule.growth=1 schedule.cycles=1000000000 horizon.steps=10000000000",
+        "schedule.cycles must make at most 1000000 turns in a run, and this makes 1000000000.",
+    ),
+    ("show horizon.steps=10000000000 format=csv", "format=csv lists at most 10000000 steps, and the run has …"),
     ("train schedule=restarts schedule.period=10", "schedule.period or `cycles` must be set, and the other …"),
     (
         "train schedule=cyclic schedule.start=0.1 schedule.peak=0.01",
@@ -298,6 +312,8 @@ FROM_THE_CONFIG = [
     ("show format=pdf", "format is not a format. Accepted: csv, json, png, text. Received: 'pdf'"),
     ("train --config-dir=/nope", "--config-dir must be an existing folder. Received: '/nope'"),
     ("train --config-dir", "--config-dir must be an existing folder. Received: None"),
+    (f"train resume.path={'x' * 5000}", "resume.path must be a path that can be read (File name too long). …"),
+    (f"compare {'x' * 5000}", "xxx…xxx does not exist."),
     ("train --foo=1", "--foo is not a flag of lrkit train. …"),
     ("train -m --cfg hydra", "-m and --cfg exclude each other."),
     ("train --cfg job -r", "--cfg and -r exclude each other."),

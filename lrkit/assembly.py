@@ -109,8 +109,6 @@ def module_of(config: Mapping[str, Any], data: LightningDataModule) -> Lightning
     if isinstance(model, LightningModule):
         if type(model).training_step is LightningModule.training_step:
             raise ConfigError("model._target_", "must have a training_step", node["_target_"])
-        if not model.automatic_optimization:
-            raise ConfigError("model", "must leave its optimizer to Lightning: automatic_optimization is off")
         return model
     if not isinstance(model, nn.Module):
         raise ConfigError("model._target_", "must be a torch.nn.Module or a LightningModule", node.get("_target_"))

@@ -412,7 +412,6 @@ UNFIT = [
     (f"{MODULE}Nothing", "model has no trainable parameters: it has no parameters."),
     (f"{MODULE}Frozen", "model has no trainable parameters: every one of them is frozen."),
     (f"{MODULE}NoStep", "model._target_ must have a training_step. Received: 'unfit.NoStep'"),
-    (f"{MODULE}Manual", "model must leave its optimizer to Lightning: automatic_optimization is off."),
     (f"{MODULE}Detached", "model must return a loss that depends on its parameters: this one has no gradient."),
     (
         f"{MODULE}Module +model.loss=vector",

@@ -283,25 +283,25 @@ def fuzz(examples: int, quick: bool = True) -> settings:
     )
 
 
-@fuzz(90)
+@fuzz(60)
 @given(lines)
 def test_overrides(argv: list[str]) -> None:
     answers(argv, {})
 
 
-@fuzz(90)
+@fuzz(130)
 @given(gibberish)
 def test_gibberish(argv: list[str]) -> None:
     answers(argv, {})
 
 
-@fuzz(50)
+@fuzz(35)
 @given(users_files)
 def test_configs_of_ones_own(example: tuple[dict[str, bytes], list[str]]) -> None:
     answers(example[1], example[0])
 
 
-@fuzz(50)
+@fuzz(75)
 @given(results, comparing)
 def test_results(files: dict[str, bytes], more: list[str]) -> None:
     answers(["compare", "runs", *more], {f"runs/{name}": content for name, content in files.items()})

@@ -69,12 +69,6 @@ class Module(LightningModule):
         return losses if self.how == "vector" else 0.5 if self.how == "number" else losses.mean()
 
 
-class Manual(Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-
 class Unreadable(Dataset[Any]):
     def __len__(self) -> int:
         return 64

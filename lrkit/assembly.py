@@ -56,11 +56,19 @@ def counted_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[st
     """The plan of ``config`` by what the trainer, its own or another's, found: batches, devices, accumulation."""
     try:
         if trainer.train_dataloader is None:
-            trainer.fit_loop.setup_data()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Total length of .* is zero")  # which is refused here
+                trainer.fit_loop.setup_data()
     except MisconfigurationException as error:
         raise _refused(error, config["trainer"]) from error
+    except TypeError as error:
+        if "invalid dataloader" not in str(error):
+            raise
+        raise ConfigError("data", f"was refused by Lightning: {error}") from error
     batches = trainer.num_training_batches
     counted = None if batches == float("inf") else int(batches)
+    if counted == 0:
+        raise ConfigError("data", "has no batch to train on: it is empty, or drop_last leaves nothing of it")
     known = {**config, "data": {**config["data"], "batch_size": _batch_size(config, trainer)}}
     return configs.plan(known, world=trainer.world_size, batches=counted, notes=notes)
 
@@ -99,6 +107,8 @@ def module_of(config: Mapping[str, Any], data: LightningDataModule) -> Lightning
                 node[name] = getattr(data, name)
     model = configs.build(node, "model", config.get("trust", ()))
     if isinstance(model, LightningModule):
+        if type(model).training_step is LightningModule.training_step:
+            raise ConfigError("model._target_", "must have a training_step", node["_target_"])
         return model
     assert isinstance(model, nn.Module)
     return Supervised(model, getattr(data, "loss", "cross_entropy"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -29,9 +30,9 @@ def command(argv: Sequence[str]) -> list[str]:
         raise ConfigError("lrkit board", "needs one folder: lrkit board outputs", " ".join(argv))
     path, port = Path(paths[0]), (ports or ["6006"])[-1]
     key, equals, _ = paths[0].partition("=")
-    if equals and key.isidentifier() and not path.exists():
+    if equals and key.isidentifier() and not os.path.exists(path):
         raise ConfigError(key, f"is not a key. {did_you_mean(key, ['port'])}")
-    if not path.is_dir():
+    if not os.path.isdir(path):  # also where it cannot be a path: too long, or with a null character
         raise ConfigError(str(path), "must be a folder that exists")
     if not port.isdigit() or not 0 <= int(port) < 2**16:
         raise ConfigError("port", "must be a whole number in [0, 65535]; 0 takes one that is free", port)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import shutil
 import sys
 import tempfile
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lrkit.errors import ConfigError, SearchError, did_you_mean
+from lrkit import failures, streams
+from lrkit.errors import ConfigError, did_you_mean
 from lrkit.jobs import global_rank, handed
 from lrkit.trusted import names
 
@@ -31,38 +33,52 @@ lrkit: declarative learning rates for PyTorch Lightning
 
 An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr=0.05
   lrkit train --help         every group, option and key
+  --traceback                with any command: where in the code an error arose
   lrkit --version
 """
 
-OK, FAILED, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+OK, FAILED, DIVERGED = 0, 1, 3
 COMMANDS = ("train", "find", "show", "compare", "board")
 
-# Hydra's flags that print something and run nothing.
-_INFORMING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
-_FLAGS = _INFORMING | {"--multirun", "-m", "--run", "-r", "--resolve", "--package", "-p"}
-_FLAGS |= {"--config-dir", "-cd", "--trust"}  # lrkit's own
+# Hydra's flags that print something and run nothing: the short form of each, and what may follow it.
+_INFORMING: dict[str, tuple[str, tuple[str, ...]]] = {
+    "--help": ("-h", ()),
+    "--hydra-help": ("", ()),
+    "--version": ("", ()),
+    "--cfg": ("-c", ("job", "hydra", "all")),
+    "--info": ("-i", ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
+    "--shell-completion": ("-sc", ()),
+}
+_SHORT = {short: name for name, (short, _) in _INFORMING.items() if short} | {
+    "-m": "--multirun", "-r": "--run", "-p": "--package", "-cd": "--config-dir",
+}  # fmt: skip
+_FLAGS = {*_INFORMING, *_SHORT, *_SHORT.values(), "--resolve", "--trust"}
 
 
 def entry() -> None:
     """What the console script calls."""
-    try:
-        code = main(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = OK
-    sys.exit(code)
+    sys.exit(streams.guarded(lambda: main(sys.argv[1:])))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command line; the result is the exit code."""
+    """Run one command line; the result is the exit code. An error is told in one line, whatever it is."""
+    words = [word for word in argv if word != "--traceback"]
+    with failures.tracebacks(len(words) < len(argv)):
+        return _told(lambda: _main(words))
+
+
+def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("--help", "-h", "help"):
         print(HELP, end="")
         return OK
     if argv[0] == "--version":
         print(metadata.version("lrkit"))
         return OK
-    return _told(lambda: _command(argv[0], list(argv[1:])))
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the current folder", "must be one that exists: it was deleted") from None
+    return _command(argv[0], argv[1:])
 
 
 def _command(command: str, rest: list[str]) -> int:
@@ -86,20 +102,13 @@ def _command(command: str, rest: list[str]) -> int:
 
 
 def _told(run: Callable[[], int]) -> int:
-    """What ``run`` returns; an error of ours is told in one line, and becomes an exit code."""
+    """What ``run`` returns; an error is told in one line, and becomes an exit code."""
     try:
         return run()
-    except ConfigError as error:
-        if error.details:
-            print(error.details, file=sys.stderr)
-        print(f"lrkit: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except SearchError as error:
-        print(f"lrkit: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("lrkit: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except BrokenPipeError:  # nobody would read it
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        return failures.tell(error)
 
 
 def _show(argv: list[str]) -> int:
@@ -178,40 +187,87 @@ def _train(argv: list[str]) -> int:
     from lrkit import config as configs
 
     flags, overrides, config_dir = _split(argv)
-    for flag in flags:
-        name, _, value = flag.partition("=")
-        if name == "--experimental-rerun":
-            raise ConfigError(name, "is refused: it would execute what the file says")
-        if name not in _FLAGS:
-            raise ConfigError(name, f"is not a flag of lrkit train. {did_you_mean(name, _FLAGS)}")
-        if name in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
-            raise ConfigError(name, "must be followed by job, hydra or all", value)
-    informing = any(flag.partition("=")[0] in _INFORMING for flag in flags)
+    if _informing(flags):
+        return _inform(flags, overrides, config_dir)
+    _check_hydra(overrides)
     asked = [override.lstrip("+") for override in overrides]
     sweep = bool({"-m", "--multirun"} & set(flags)) or any(o.startswith(("sweep=", "launcher=")) for o in asked)
-    if sweep and not informing:
+    if sweep:
         engine = any(o.startswith(("launcher=", "hydra/launcher=", "hydra/sweeper=")) for o in asked)
         return _engine(overrides, config_dir) if engine else _sweep(overrides, config_dir)
     own_folder: list[str] = []
     made: Path | None = None
-    if informing and config_dir:
-        configs.screen(overrides, config_dir)
-    if not informing:
-        config = configs.compose(overrides, config_dir)
-        if config["resume"]["path"] is None:  # else the plan may come from there
-            configs.check(config)
-        continued = _continued(config["resume"])
-        if global_rank() > 0:
-            return _follow(overrides, config_dir)
-        if continued is not None:
-            own_folder = [f"hydra.run.dir={continued}", "hydra.output_subdir=null"]
-        elif given := [o.partition("=")[2] for o in overrides if o.startswith("hydra.run.dir=")]:
-            if "${" not in given[0]:
-                _made(Path(given[0].strip("'\"")), "hydra.run.dir")
-        else:
-            made = Path(_new_folder(Path("outputs") / "runs"))
-            own_folder = [f"hydra.run.dir={made}"]
+    config = configs.compose(overrides, config_dir)
+    if config["resume"]["path"] is None:  # else the plan may come from there
+        configs.check(config)
+    continued = _continued(config["resume"])
+    if global_rank() > 0:
+        return _follow(overrides, config_dir)
+    if continued is not None:
+        own_folder = [f"hydra.run.dir={continued}", "hydra.output_subdir=null"]
+    elif given := [o.partition("=")[2] for o in overrides if o.startswith("hydra.run.dir=")]:
+        if "${" not in given[0]:
+            _made(Path(given[0].strip("'\"")), "hydra.run.dir")
+    else:
+        made = Path(_new_folder(Path("outputs") / "runs"))
+        own_folder = [f"hydra.run.dir={made}"]
     return _alone([*flags, *overrides, *own_folder], config_dir, made)  # argparse wants the overrides in one piece
+
+
+def _informing(flags: Sequence[str]) -> bool:
+    """Whether the flags of ``lrkit train`` only ask for information. All of them are checked, for Hydra would exit."""
+    given: dict[str, str] = {}
+    for flag in flags:
+        written, equals, value = flag.partition("=")
+        name = _SHORT.get(written, written)
+        if name == "--experimental-rerun":
+            raise ConfigError(name, "is refused: it would execute what the file says")
+        if name not in _FLAGS:
+            raise ConfigError(written, f"is not a flag of lrkit train. {did_you_mean(written, _FLAGS)}")
+        if name in given:
+            raise ConfigError(written, "is given twice")
+        choices = _INFORMING.get(name, ("", ()))[1]
+        if choices and value not in choices:
+            raise ConfigError(written, f"must be followed by {', '.join(choices[:-1])} or {choices[-1]}", value)
+        if name == "--package" and not value:
+            raise ConfigError(written, "must be followed by a group, such as optimizer")
+        if equals and name != "--package" and not choices:
+            raise ConfigError(written, "takes no value", value)
+        given[name] = written
+    doing = [written for name, written in given.items() if name in (*_INFORMING, "--multirun", "--run")]
+    if len(doing) > 1:
+        raise ConfigError(doing[0], f"and {doing[1]} exclude each other")
+    for name in ("--resolve", "--package"):
+        if name in given and "--cfg" not in given:
+            raise ConfigError(given[name], "is for --cfg: lrkit train --cfg job")
+    return bool(given.keys() & _INFORMING.keys())
+
+
+def _inform(flags: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
+    """Print what was asked for; run nothing."""
+    from lrkit import config as configs
+
+    if config_dir:
+        configs.screen(overrides, config_dir)
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said), _refusing():
+            _hydra([*flags, *overrides], config_dir, lambda _: None)
+    except ConfigError:
+        if not any(flag in ("-sc", "--shell-completion") for flag in flags):
+            configs.compose(overrides, config_dir)  # says it better, where it is the config that is wrong
+        raise
+    except SystemExit as end:
+        if end.code:
+            raise ConfigError("lrkit train", f"was refused by Hydra: {' '.join(said.getvalue().split())}") from None
+    return OK
+
+
+def _check_hydra(overrides: Sequence[str]) -> None:
+    """Refuse what would have Hydra do another thing than lrkit has checked."""
+    for override in overrides:
+        if override.lstrip("+~").startswith("hydra.mode"):
+            raise ConfigError("hydra.mode", "must not be set: -m makes a sweep", override)
 
 
 def _compare(argv: list[str]) -> int:
@@ -230,7 +286,7 @@ def _compare(argv: list[str]) -> int:
             given[key] = value
         elif word.startswith("-"):
             raise ConfigError(word, f"is not a flag of lrkit compare: it takes folders, and {'=, '.join(keys)}=")
-        elif equals and not Path(word).exists() and key.isidentifier():
+        elif equals and not os.path.exists(word) and key.isidentifier():
             raise ConfigError(key, f"is not a key. {did_you_mean(key, keys)}")
         else:
             paths.append(Path(word))
@@ -300,20 +356,12 @@ def _engine(overrides: list[str], config_dir: str | None) -> int:
     ]
     given = [override for override in overrides if not override.startswith("hydra.sweep.dir=")]
     print(f"the sweep's folder is {folder}", flush=True)
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra would print what went wrong, and exit
     code = OK
     try:
         _hydra(["-m", *given, *own], config_dir, score)
     except Exception as error:
         code = FAILED
-        if before == "1":
-            traceback.print_exc()
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"lrkit: the engine failed: {said} (HYDRA_FULL_ERROR=1 tells where)", file=sys.stderr)
-    finally:
-        if before is None:
-            del os.environ["HYDRA_FULL_ERROR"]
+        failures.tell(error, "the engine failed: ")
     counts = tally(folder)
     jobs = 1 if searches else len(expand(words, config_dir))
     if (lost := jobs - sum(counts.values())) > 0:
@@ -356,8 +404,12 @@ def _continued(resume: dict[str, Any]) -> Path | None:
     """The folder of the run that is simply gone on with; None for a new run, and for one that branches off."""
     if resume["path"] is None or resume["policy"] is not None:
         return None
-    path = Path(resume["path"])
-    return next((folder for folder in (path, path.parent.parent) if (folder / "plan.json").is_file()), None)
+    path = Path(str(resume["path"]))
+    try:
+        return next((folder for folder in (path, path.parent.parent) if (folder / "plan.json").is_file()), None)
+    except (OSError, ValueError) as error:  # no path at all: too long, or with a null character
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError("resume.path", f"must be a path that can be read ({why})", str(path)) from None
 
 
 def _alone(argv: list[str], config_dir: str | None, made: Path | None = None) -> int:
@@ -369,19 +421,20 @@ def _alone(argv: list[str], config_dir: str | None, made: Path | None = None) ->
     from lrkit.job import train
 
     statuses: list[str] = []
-    failures: list[Exception] = []
+    failed: list[Exception] = []
 
     def job(config: Any) -> None:
         try:
             statuses.append(train(config).status)
         except Exception as error:  # Hydra would print it, and exit
-            failures.append(error)
+            failed.append(error)
 
-    _hydra(argv, config_dir, job)
-    if failures:
-        if isinstance(failures[0], ConfigError) and made is not None and not (made / "plan.json").exists():
+    with _refusing():
+        _hydra(argv, config_dir, job)
+    if failed:
+        if isinstance(failed[0], ConfigError) and made is not None and not (made / "plan.json").exists():
             shutil.rmtree(made)  # nothing was planned, so nothing is in it
-        raise failures[0]
+        raise failed[0]
     return DIVERGED if "diverged" in statuses else OK
 
 
@@ -391,13 +444,31 @@ def _hydra(argv: list[str], config_dir: str | None, job: Callable[[Any], Any]) -
 
     from lrkit.overrides import CONF_DIR, VERSION_BASE, own_folder
 
-    saved = sys.argv
+    saved, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [saved[0], *argv]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra would print what went wrong, and exit
     try:
         with own_folder(config_dir):
             hydra.main(config_path=str(CONF_DIR), config_name="train", version_base=VERSION_BASE)(job)()
     finally:
         sys.argv = saved
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What Hydra raises while it prepares a job is bad input: ours was checked, and what is left is its own keys."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        key = getattr(error, "full_key", None)
+        text = (str(error) or type(error).__name__).splitlines()
+        said = " ".join(text[:1] if key else text).rstrip(".")
+        raise ConfigError(str(key or "lrkit train"), f"was refused by Hydra: {said}") from error
 
 
 def _join(folder: Path, config: Path) -> int:
@@ -437,7 +508,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
             overrides.append(word)
         elif name in ("--config-dir", "-cd"):
             config_dir = value if has_value else next(words, None)
-            if config_dir is None or not Path(config_dir).is_dir():
+            if config_dir is None or not os.path.isdir(config_dir):
                 raise ConfigError("--config-dir", "must be an existing folder", config_dir)
         elif name == "--trust":
             trust.append(value if has_value else next(words, ""))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import hydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lrkit import screening, trusted
@@ -83,8 +83,10 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             composed = hydra.compose("train", overrides=list(overrides))
         except ConfigError:  # from one of the user's files
             raise
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise explained(error, parsed) from None
+        except Exception as error:  # Hydra's, OmegaConf's, and whatever a file that is no config provokes
+            raise explained(error, parsed, config_dir) from None
+    if not isinstance(composed, DictConfig):
+        raise ConfigError("train.yaml", "must be a group of keys")
     for name in sorted(_top() - set(composed)):
         raise ConfigError(name, "cannot be removed")
     raw: Any = OmegaConf.to_container(composed)
@@ -161,8 +163,8 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
             composed = hydra.compose("train", overrides=first, return_hydra_config=True)
         except ConfigError:
             raise
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise explained(error, parsed) from None
+        except Exception as error:
+            raise explained(error, parsed, config_dir) from None
         sweeper = composed.hydra.sweeper
         searches = sweeper.get("_target_") != "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
         params = {str(key): str(values) for key, values in (sweeper.get("params") or {}).items()}
@@ -447,9 +449,11 @@ def _check_keys(config: Config) -> None:
         if name not in _top():
             there = [key for key in leaves(config) if key.partition(".")[0] in _top()]
             raise ConfigError(name, f"is not a key. {nearest(name, there)}")
+    for name in {*sections, *defaults(), "coschedule"}:
+        if not isinstance(config[name], Mapping):
+            raise ConfigError(name, "must be a group of keys", config[name])
     for section, known in sections.items():
-        node = config[section]
-        for name in node if isinstance(node, Mapping) else ():
+        for name in config[section]:
             if name not in known:
                 raise ConfigError(f"{section}.{name}", f"is not a key. {meant(str(name), known)}")
 

@@ -22,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from lrkit import failures
 from lrkit.config import with_trust
 from lrkit.errors import ConfigError, SearchError
 from lrkit.jobs import as_lrkit, global_rank
@@ -65,10 +66,10 @@ def score(config: DictConfig) -> float:
             with redirect_stdout(log), redirect_stderr(log), _in_place(settings), as_lrkit():
                 ended = _run(_taken_up(_plain(config), folder), folder)
         except Exception as error:
-            known = isinstance(error, ConfigError | SearchError)
-            said = f"lrkit: {error}\n" if known else traceback.format_exc()
-            log.write(said)
-            sys.stderr.write(said)
+            if not isinstance(error, ConfigError | SearchError):
+                log.write(traceback.format_exc())  # the file is for whoever looks for the reason
+            log.write(f"lrkit: {failures.sentence(error)}\n")
+            failures.tell(error)
             keep_failure(folder, "failed", f"{type(error).__name__}: {error}")
             print(f"{name}: failed", flush=True)
             return worst(str(config.monitor))

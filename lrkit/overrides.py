@@ -24,7 +24,6 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from lrkit import screening, trusted
 from lrkit.errors import ConfigError, did_you_mean
@@ -273,16 +272,18 @@ def check_group(override: Override) -> None:
         raise ConfigError(group, said.format(f"{group}={value}"))
 
 
-def explained(error: Exception, parsed: Sequence[Override]) -> ConfigError:
+def explained(error: Exception, parsed: Sequence[Override], config_dir: str | None = None) -> ConfigError:
     """What Hydra refused, said with the key and the nearest keys there are. Needs Hydra to be initialised."""
+    if not isinstance(error, HydraException) and (unread := _unreadable(config_dir)) is not None:
+        return unread
     if isinstance(error, MissingConfigException) and error.missing_cfg_file in _PLUGINS:
         return _without(error.missing_cfg_file, [str(o.input_line) for o in parsed])
     groups = _groups()
     chosen = [str(o.input_line) for o in parsed if o.key_or_group in groups]
-    plain = ConfigError("config", "cannot be composed: " + " ".join(str(error).split()))
+    plain = ConfigError("config", f"cannot be composed: {_brief(error)}")
     try:
         reference = OmegaConf.to_container(compose("train", overrides=chosen))
-    except (HydraException, OmegaConfBaseException, ValueError):
+    except Exception:  # it is not the keys, then, but what was chosen
         return plain
     keys = list(leaves(reference))
     for override in parsed:
@@ -295,6 +296,24 @@ def explained(error: Exception, parsed: Sequence[Override]) -> ConfigError:
         if not known and override.type in (OverrideType.CHANGE, OverrideType.DEL):
             return unknown(key, keys)
     return plain
+
+
+def _unreadable(config_dir: str | None) -> ConfigError | None:
+    """The error for the first of the user's own files that is no config, if there is one."""
+    for file in sorted(Path(config_dir).rglob("*.yaml")) if config_dir else ():
+        try:
+            OmegaConf.load(file)
+        except Exception as error:
+            return ConfigError(str(file), f"cannot be read as YAML: {_brief(error)}")
+    return None
+
+
+def _brief(error: Exception, limit: int = 400) -> str:
+    """What an error says, in a line that can be read."""
+    if isinstance(error, RecursionError):
+        return "something in it refers to itself, or is too deep"
+    said = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
+    return said if len(said) <= limit else f"{said[:limit]}..."
 
 
 def _without(plugin: str, overrides: Sequence[str]) -> ConfigError:

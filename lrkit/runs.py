@@ -78,7 +78,7 @@ def find(paths: Sequence[Path]) -> dict[Path, str]:
         ConfigError: a path that is not there, or has no run in it.
     """
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):  # also where it cannot be a path: too long, or with a null character
             raise ConfigError(str(path), "does not exist")
         if not path.is_dir():
             raise ConfigError(str(path), "must be a folder: of a run, or of a sweep")

@@ -45,6 +45,15 @@ def duration(default: Length | None, *, zero: bool = False) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+MOST_EDGES = 10**6  # of a curve: more would take gigabytes; a check of a run of unknown length needs as many
+
+
+def counted(key: str, edges: int) -> None:
+    """Refuse a curve that turns more often than can be planned."""
+    if edges > MOST_EDGES:
+        raise ConfigError(key, f"must make at most {MOST_EDGES} turns in a run, and this makes {edges}")
+
+
 def blend(a: float, b: float, w: float) -> float:
     """From ``a`` at ``w = 0`` to ``b`` at ``w = 1``: exact at both ends, and never outside of them."""
     if not 0.0 < w < 1.0:
@@ -161,6 +170,7 @@ class Step(Endless):
         return self(n - 1, n)
 
     def edges(self, n: int) -> list[int]:
+        counted("every", (n - 1) // int(self.every))
         return list(range(int(self.every), n, int(self.every)))
 
 
@@ -459,7 +469,9 @@ class Restarts(Schedule):
         if self.period is not None and self.growth == 1.0:
             k, period = s // int(self.period), int(self.period)
             return k, k * period, (k + 1) * period
-        k, first = 0, 0
+        # Cycles of one length are found at once; growing ones are few.
+        k = 0 if self.cycles is None or self.growth != 1.0 else max(0, min(s, n) * self.cycles // n - 1)
+        first = self._beginning(k, n)
         while (following := self._beginning(k + 1, n)) <= s:
             if following <= first:
                 raise ConfigError("cycles", f"must leave each cycle at least one of the {n} steps", self.cycles)
@@ -488,6 +500,9 @@ class Restarts(Schedule):
         return blend(self.end, peak, (1.0 + math.cos(math.pi * v)) / 2.0)
 
     def edges(self, n: int) -> list[int]:
+        if self.growth == 1.0:
+            cycles = self.cycles if self.period is None else (n - 1) // int(self.period)
+            counted("cycles" if self.period is None else "period", min(cycles or 0, n))
         edges, s = [], 0
         while (s := self._cycle(s, n)[2]) < n:
             edges.append(s)
@@ -545,6 +560,7 @@ class Cyclic(Endless):
 
     def edges(self, n: int) -> list[int]:
         up, down = int(self.up), int(self.up if self.down is None else self.down)
+        counted("up", 2 * n // (up + down))
         return sorted(e for first in range(0, n, up + down) for e in (first, first + up) if 0 < e < n)
 
 

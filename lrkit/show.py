@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["answer", "closing", "csv", "picture", "sketch", "text"]
 
+_MOST_ROWS = 10**7  # half a gigabyte
 FORMATS = ("text", "csv", "json", "png")
 _SAID = 2  # findings that are printed at the end of a run
 
@@ -44,6 +45,8 @@ def csv(plan: Plan) -> str:
     """
     if plan.horizon.steps is None:
         raise ConfigError("horizon.steps", "must be set to list a run whose end is not known")
+    if plan.horizon.steps > _MOST_ROWS:
+        raise ConfigError("format=csv", f"lists at most {_MOST_ROWS} steps, and the run has {plan.horizon.steps}")
     names = [f"lr/{group.name}" for group in plan.groups]
     rows = [",".join(["step", *names, *plan.hyper(0)])]
     for step in range(plan.horizon.steps):
@@ -114,7 +117,9 @@ def _places(plan: Plan, most: int = 2000) -> list[int]:
 
 def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
     """The gain at each step if the metric, checked once an epoch, never improved: the lowest that it can go."""
-    per_epoch, state, gains = plan.horizon.require("steps_per_epoch", "plateau"), PlateauState(), []
+    per_epoch, state, gains = plan.horizon.require("steps_per_epoch", "plateau"), PlateauState(), list[float]()
+    if plan.horizon.require("steps", "plateau") > _MOST_ROWS:
+        raise ConfigError("format=png", f"draws a plateau over at most {_MOST_ROWS} steps", plan.horizon.steps)
     for step in range(plan.horizon.require("steps", "plateau")):
         if step and step % per_epoch == 0 and step >= plan.warmup_steps:
             state = plateau.observe(state, 1.0)

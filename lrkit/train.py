@@ -33,6 +33,7 @@ from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress
 from lrkit.diagnosis import diagnose
 from lrkit.errors import Diverged
 from lrkit.find import settled
+from lrkit.firstbatch import FirstBatch
 from lrkit.jobs import handing
 from lrkit.journal import Journal
 from lrkit.lean import Together, Unprofiled
@@ -110,8 +111,8 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     results, trace = Results(folder, _hparams(config), best), Trace()
     goes_on = resumption.goes_on
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
-    watch = DivergenceWatch(Journal(folder), (lambda line: None) if quiet else _say)
-    own = Together([memory, trace, watch, *_own_callbacks(config, best)])
+    watch, first = DivergenceWatch(Journal(folder), (lambda line: None) if quiet else _say), FirstBatch()
+    own = Together([first, memory, trace, watch, *_own_callbacks(config, best)])
     listeners = [own, *callbacks_of(config), results, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     trainer = _trainer(config, folder, listeners, joins)
@@ -121,7 +122,8 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     diverged = ""
     with _workers_rejoin(folder, asked):
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            with first.explaining(module):
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:
             diverged = str(error)
         except SystemExit:

@@ -30,6 +30,7 @@ from lrkit import config as configs
 from lrkit.assembly import callbacks_of, counted_plan, hush_lightning, module_of, optimizer_of, trainer_of, why_unfused
 from lrkit.callbacks import EvaluationMode, EvenWindows
 from lrkit.errors import ConfigError
+from lrkit.firstbatch import FirstBatch
 from lrkit.module import Wiring, configure, scheduler_of
 from lrkit.monitors import higher_is_better, validation_loss
 from lrkit.plan import Plan
@@ -119,13 +120,15 @@ def run(
     configure(module, Wiring(planner, untold, *optimizer_of(config), config["param_groups"], unfused))
     theirs = [callback for callback in callbacks_of(config) if not isinstance(callback, _OF_THE_RUN)]
     with tempfile.TemporaryDirectory() as nowhere:
-        own = {"callbacks": [EvaluationMode(), EvenWindows(), *theirs, watch], "default_root_dir": nowhere}
+        first = FirstBatch()
+        own = {"callbacks": [first, EvaluationMode(), EvenWindows(), *theirs, watch], "default_root_dir": nowhere}
         validating = config["trainer"].get("limit_val_batches") != 0
         trainer = trainer_of(options_of(config, validating and probe), **own)
         if probe and not validating:
             raise ConfigError("find.loss=val", "needs a validation, and trainer.limit_val_batches is 0")
         try:
-            trainer.fit(module, datamodule=data)
+            with first.explaining(module):
+                trainer.fit(module, datamodule=data)
         except SystemExit:
             if trainer.interrupted:
                 raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1

@@ -122,6 +122,7 @@ FROM_THE_CONFIG = [
     ("train schedule=step schedule.every=0", "schedule.every must be longer than 0. Received: 0"),
     ("train schedule=step schedule.every=-5", "schedule.every must not be negative. Received: -5"),
     ("train schedule=step schedule.gamma=1.5", "schedule.gamma must be in (0, 1]. Received: 1.5"),
+    ("train schedule=step schedule.gamma=0", "schedule.gamma must be in (0, 1]. Received: 0"),
     ("train schedule=step schedule.gamma=-0.1", "schedule.gamma must be in (0, 1]. Received: -0.1"),
     (
         "train schedule=multistep schedule.milestones=[]",
@@ -139,10 +140,28 @@ FROM_THE_CONFIG = [
         "schedule.length must be longer than 0, or null for the rest of the run. Received: 0",
     ),
     ("train schedule.length=1000", "schedule.length must be at most the 570 steps that are left. Received: 1000"),
+    (
+        "train schedule=one_cycle schedule.length=0",
+        "schedule.length must be longer than 0, or null for the rest of the run. Received: 0",
+    ),
     ("train schedule=one_cycle schedule.up=100%", "schedule.up must leave steps for the way down: …"),
     ("train schedule=polynomial schedule.power=-1", "schedule.power must be > 0. Received: -1"),
     ("train schedule=restarts schedule.growth=0.5", "schedule.growth must be >= 1. Received: 0.5"),
     ("train schedule=restarts schedule.cycles=100000", "schedule…"),
+    (
+        "show schedule=step schedule.every=1 horizon.steps=10000000000",
+        "schedule.every must make at most 1000000 turns …",
+    ),
+    ("show schedule=cyclic schedule.up=1 horizon.steps=10000000", "schedule.up must make at most 1000000 turns …"),
+    (
+        "show schedule=restarts schedule.period=2 schedule.cycles=null schedule.growth=1 horizon.steps=10000000000",
+        "schedule.period must make at most 1000000 turns in a run, and this makes 4999999999.",
+    ),
+    (
+        "show schedule=restarts schedule.growth=1 schedule.cycles=1000000000 horizon.steps=10000000000",
+        "schedule.cycles must make at most 1000000 turns in a run, and this makes 1000000000.",
+    ),
+    ("show horizon.steps=10000000000 format=csv", "format=csv lists at most 10000000 steps, and the run has …"),
     ("train schedule=restarts schedule.period=10", "schedule.period or `cycles` must be set, and the other …"),
     (
         "train schedule=cyclic schedule.start=0.1 schedule.peak=0.01",
@@ -293,6 +312,26 @@ FROM_THE_CONFIG = [
     ("show format=pdf", "format is not a format. Accepted: csv, json, png, text. Received: 'pdf'"),
     ("train --config-dir=/nope", "--config-dir must be an existing folder. Received: '/nope'"),
     ("train --config-dir", "--config-dir must be an existing folder. Received: None"),
+    (f"train resume.path={'x' * 5000}", "resume.path must be a path that can be read (File name too long). …"),
+    (f"compare {'x' * 5000}", "xxx…xxx does not exist."),
+    ("train --foo=1", "--foo is not a flag of lrkit train. …"),
+    ("train -m --cfg hydra", "-m and --cfg exclude each other."),
+    ("train --cfg job -r", "--cfg and -r exclude each other."),
+    ("train -m seed=1,2 -m", "-m is given twice."),
+    ("train -m=3", "-m takes no value. Received: '3'"),
+    ("train --resolve", "--resolve is for --cfg: lrkit train --cfg job."),
+    ("train --cfg job -p", "-p must be followed by a group, such as optimizer."),
+    ("train --cfg job -p nope", "lrkit train was refused by Hydra: package 'nope' not found in config."),
+    ("train --cfg job nope=1", "nope is not a key. …"),
+    ("train --cfg job seed=1,2", "seed takes one value; to sweep: lrkit train -m seed=1,2."),
+    ("train --info", "--info must be followed by all, config, …"),
+    ("train --help nope=1", "nope is not a key. …"),
+    (
+        "train -sc",
+        "lrkit train was refused by Hydra: Expecting one subcommand from …",
+    ),
+    ("train hydra.mode=MULTIRUN", "hydra.mode must not be set: -m makes a sweep. Received: 'hydra.mode=MULTIRUN'"),
+    ("train hydra.nope=1", "config cannot be composed: Could not override 'hydra.nope'. …"),
     ("train --experimental-rerun x.pickle", "--experimental-rerun is refused: it would execute what the file says."),
 ]
 
@@ -300,6 +339,7 @@ FROM_THE_CONFIG = [
 BEFORE_THE_DATA = [
     ("+optimizer.learning_rate=0.1", "optimizer.learning_rate is unknown to SGD. …"),
     ("optimizer=adamw optimizer.betas=[0.9]", "optimizer.betas must be two numbers in [0, 1). Received: [0.9]"),
+    ("optimizer=adamw optimizer.betas=[1.0,0.999]", "optimizer.betas must be two numbers in [0, 1). …"),
     ("optimizer.weight_decay=-1", "optimizer.weight_decay must be a number >= 0. Received: -1"),
     ("optimizer.momentum=1.5", "optimizer.momentum must be a number in [0, 1). Received: 1.5"),
     ("optimizer._target_=torch.optim.AdmaW", "optimizer._target_ torch.optim has no AdmaW. Did you mean 'AdamW'? …"),
@@ -321,6 +361,10 @@ BEFORE_THE_DATA = [
     ),
     ("data=arrays data.path=/nope.txt", "data.path must end in .npz or .csv. Received: '/nope.txt'"),
     ("data=text data.context=-1", "data.context must be a whole number >= 1. Received: -1"),
+    ("resume.path=missing.ckpt", "resume.path must be an existing checkpoint or the folder of a run. …"),
+    ("resume.path=last", "resume.path must be an existing checkpoint or the folder of a run. Received: 'last'"),
+    ("resume.path=.", "resume.path must be a checkpoint or the folder of a run: there is no checkpoints/last.ckpt. …"),
+    ("hydra.run.dir='${nope}'", "hydra.run.dir was refused by Hydra: Interpolation key 'nope' not found."),
 ]
 
 # Refused when the data has been read, or could not be; before the fit.
@@ -364,6 +408,57 @@ BEFORE_THE_FIRST_STEP = [
     ("optimizer.nesterov=true optimizer.momentum=0", "optimizer is refused by torch.optim.SGD: Nesterov …"),
     ("param_groups.rules=[{name:top,pattern:nope}]", "param_groups.rules[0].pattern must take a parameter: …"),
 ]
+
+
+# Refused at the latest with the first batch: a model and data of the user's own, with a mistake in them.
+MODULE, DATA = "model=custom model._target_=unfit.", "data=custom data._target_=unfit.Data +data.kind="
+UNFIT = [
+    (f"{MODULE}Nothing", "model has no trainable parameters: it has no parameters."),
+    (f"{MODULE}Frozen", "model has no trainable parameters: every one of them is frozen."),
+    (f"{MODULE}NoStep", "model._target_ must have a training_step. Received: 'unfit.NoStep'"),
+    (f"{MODULE}Detached", "model must return a loss that depends on its parameters: this one has no gradient."),
+    (
+        f"{MODULE}Module +model.loss=vector",
+        "model must return one number as the loss of a batch. Received: 'float32 (32)'",
+    ),
+    (f"{MODULE}Module +model.loss=number", "model cannot use the first batch: … `training_step` must return a Tensor…"),
+    (
+        f"{MODULE}Net +model.inputs=8",
+        "model cannot use the first batch: RuntimeError: mat1 and mat2 shapes cannot be multiplied (32x64 and 8x10)"
+        " (unfit.py, line …, in forward); the batch is [float32 (32, 64), int64 (32)], the parameters are float32.",
+    ),
+    (f"{MODULE}Net +model.outputs=3", "model cannot use the first batch: IndexError: Target … is out of bounds …"),
+    (f"{MODULE}Doubled", "model cannot use the first batch: … same dtype… the parameters are float64."),
+    (f"{DATA}narrow {MODULE}Module", "model cannot use the first batch: … the batch is [float32 (8, 5), int64 (8)], …"),
+    (
+        f"{DATA}double {MODULE}Module",
+        "model cannot use the first batch: … the batch is [float64 (8, 64), int64 (8)], …",
+    ),
+    (f"{DATA}labels {MODULE}Module", "model cannot use the first batch: IndexError: Target 12 is out of bounds …"),
+    (f"{DATA}alone {MODULE}Module", "model cannot use the first batch: ValueError: not enough values to unpack …"),
+    (f"{DATA}empty {MODULE}Module", "data has no batch to train on: it is empty, or drop_last leaves nothing of it."),
+    (f"{DATA}few {MODULE}Module", "data has no batch to train on: it is empty, or drop_last leaves nothing of it."),
+    (f"{DATA}none {MODULE}Module", "data was refused by Lightning: … `Data.train_dataloader()`. Found None."),
+    (
+        f"{DATA}stream {MODULE}Module",
+        "schedule.end needs the total number of optimizer steps, which is not known: set trainer.max_steps …",
+    ),
+]
+
+# What nobody could know before: told in one line too, with where it came from; the exit code is 1.
+FAILS = [
+    (f"{MODULE}Module +model.loss=late", "ArithmeticError: no good any more (unfit.py, line …, in training_step); …"),
+    (f"{DATA}unreadable {MODULE}Module", "KeyError: 'no such sample' (unfit.py, line …, in __getitem__); …"),
+    (f"{DATA}absent {MODULE}Module", "FileNotFoundError: no file for me (unfit.py, line …, in setup); …"),
+    (
+        "+callbacks.stop._target_=pytorch_lightning.callbacks.EarlyStopping +callbacks.stop.monitor=nope"
+        " trainer.limit_train_batches=1 trainer.max_epochs=1",
+        "RuntimeError: Early stopping conditioned on metric `nope` which is not available. …",
+    ),
+]
+
+#: What others make an error of, or get wrong, and lrkit takes as it is meant.
+RUNS = "runs: "
 
 
 def says(line: str, expected: str) -> bool:
@@ -440,6 +535,52 @@ def test_refused_before_the_first_step(
     err = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert says(err[-1].removeprefix("lrkit: "), expected), err
     assert "Traceback" not in "".join(err)
+
+
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`", "ignore:.*does not have many workers")
+@pytest.mark.parametrize(("overrides", "expected", "code"), [*((*u, 2) for u in UNFIT), *((*f, 1) for f in FAILS)])
+def test_a_mistake_in_code_is_one_line(
+    overrides: str, expected: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *overrides.split(), "logger=none"]) == code
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert says(line.removeprefix("lrkit: "), expected), line
+    assert "Traceback" not in out + err
+
+
+def test_traceback_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--traceback", "show", "seed=a"], ["show", "seed=a", "--traceback"]):
+        assert main(words) == 2
+        first, *_, last = capsys.readouterr().err.splitlines()
+        assert (first, last) == (
+            "Traceback (most recent call last):",
+            "lrkit: seed must be a whole number in [0, 4294967295]. Received: 'a'",
+        )
+    assert main(["show", "seed=a"]) == 2 and "Traceback" not in capsys.readouterr().err
+
+
+def _study() -> list[tuple[str, str]]:
+    """What a stock template is told, and what lrkit is told instead, or the test that shows what it does there."""
+    lines = Path(__file__).with_name("bad_inputs.tsv").read_text().splitlines()[1:]
+    return [(stock, here) for stock, _, here in (line.partition("\t") for line in lines)]
+
+
+def test_every_row_of_the_study_has_its_answer() -> None:
+    rest = BEFORE_THE_DATA + BEFORE_THE_FIT + BEFORE_THE_FIRST_STEP + UNFIT + FAILS
+    commands = {command for command, _ in FROM_THE_CONFIG} | {f"train {overrides}" for overrides, _ in rest}
+    for stock, here in _study():
+        if here.startswith("tests/"):
+            file, _, name = here.removeprefix("tests/").partition("::")
+            assert f"def {name}(" in Path(__file__).with_name(file).read_text(), here
+        elif not here.startswith((RUNS, "a fault")):  # faults are no input; they have a file of tests of their own
+            assert here in commands, (stock, here)
+
+
+@pytest.mark.parametrize("command", sorted({here for _, here in _study() if here.startswith(RUNS)}))
+def test_what_is_no_mistake_here(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(shlex.split(command.removeprefix(RUNS))) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_run_that_is_only_rehearsed_is_planned_as_such(

@@ -151,8 +151,9 @@ def test_a_bad_end_is_marked_and_never_raised(
     out, err = capsys.readouterr()
     if end == "raise":
         assert (left(folder)["status"], left(folder)["why"]) == ("failed", "RuntimeError: an unhappy end")
-        assert err.startswith("Traceback") and err.endswith("RuntimeError: an unhappy end\n")
-        assert (folder / "job.log").read_text().endswith(err)
+        assert err.startswith("lrkit: RuntimeError: an unhappy end (fate.py, line ") and len(err.splitlines()) == 1
+        log = (folder / "job.log").read_text()
+        assert "Traceback" in log and log.endswith(err)  # whoever looks for the reason finds it there
         assert out == "job 0 seed=0: failed\n"
     else:
         assert left(folder)["status"] == "diverged" and err == ""
@@ -302,7 +303,8 @@ def test_an_engine_that_breaks_is_told_in_one_line(
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     assert main(["train", "-m", "hydra/launcher=basic", "seed=1,2"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("lrkit: the engine failed: OSError: no such cluster (HYDRA_FULL_ERROR=1 tells where)\n")
+    assert err.startswith("lrkit: the engine failed: OSError: no such cluster (test_engines.py, line ")
+    assert "; --traceback shows where\n" in err
     assert "Traceback" not in err and err.endswith("lrkit: of 2 jobs 2 lost\n")
     assert "HYDRA_FULL_ERROR" not in os.environ
 

@@ -17,10 +17,10 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 LAYERS = {
     "plain": "errors durations horizon schedules curve families rules scaling plateau guard plan monitors search"
     " suggest race jobs found journal show records events diagnosis trusted screening runs intervals settings compare"
-    " tuned colours tables bands figures page report board",
+    " tuned colours tables bands figures page report board failures streams",
     "hydra": "overrides building config sweep",
     "torch": "groups optim muon scheduler batches models readers tensors",
-    "lightning": "data module assembly callbacks trace watch lean resume trial find train job",
+    "lightning": "data module assembly callbacks firstbatch trace watch lean resume trial find train job",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

@@ -1,0 +1,115 @@
+"""How a failure is told: in one line, and with Python's traceback only where that was asked for."""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lrkit.errors import ConfigError, SearchError
+
+__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "cause", "one_line", "sentence", "tell", "tracebacks", "wanted"]
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+#: Set in the environment, so that the processes of a sweep, of an engine and of further devices know it too.
+_VARIABLE = "LRKIT_TRACEBACK"
+_LONGEST = 600  # characters of a message: a tensor may be in it
+
+_HERE = Path(__file__).resolve().parent
+_LIBRARIES = tuple(
+    {sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")} | {*site.getsitepackages()}
+)
+
+
+@contextmanager
+def tracebacks(asked: bool) -> Iterator[None]:
+    """Within it, in this process and in those that it starts, tracebacks are shown if they were asked for."""
+    before = os.environ.get(_VARIABLE)
+    if asked:
+        os.environ[_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if asked and before is None:
+            del os.environ[_VARIABLE]
+
+
+def wanted() -> bool:
+    """Whether a traceback is to be shown."""
+    return os.environ.get(_VARIABLE) == "1"
+
+
+def tell(error: BaseException, about: str = "") -> int:
+    """Say on the error stream what went wrong, and in what; the exit code that it means."""
+    if details := getattr(error, "details", ""):
+        print(details, file=sys.stderr)
+    if wanted() and not isinstance(error, KeyboardInterrupt):
+        traceback.print_exception(error)
+    print(f"lrkit: {about}{sentence(error)}", file=sys.stderr)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return BAD_INPUT if isinstance(error, ConfigError) else FAILED
+
+
+def sentence(error: BaseException) -> str:
+    """One line about an error: what it says where it is one of ours, else also what it is, and where it came from.
+
+    >>> sentence(ConfigError("seed", "must be a whole number", "a"))
+    "seed must be a whole number. Received: 'a'"
+    >>> sentence(KeyError("weight"))
+    "KeyError: 'weight'; --traceback shows where"
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, ConfigError | SearchError):
+        return one_line(str(error))
+    notes = [one_line(note) for note in getattr(error, "__notes__", ())]
+    hint = [] if wanted() or notes else ["--traceback shows where"]
+    return "; ".join([cause(error), *notes, *hint])
+
+
+def cause(error: BaseException) -> str:
+    """What an error is, what it says, and the line that it came from."""
+    said = one_line(_message(error)).rstrip(".")
+    if len(said) > _LONGEST:
+        said = f"{said[:_LONGEST]}..."
+    return f"{type(error).__name__}: {said}".removesuffix(": ") + _place(error)
+
+
+def one_line(text: str) -> str:
+    r"""The text without line breaks, and with what cannot be printed written out.
+
+    >>> one_line("a\n  b"), one_line("a\x1b[0m")
+    ('a b', 'a\\x1b[0m')
+    """
+    text = " ".join(line.strip() for line in text.splitlines() if line.strip()) if "\n" in text else text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _message(error: BaseException) -> str:
+    """What the error says; of one that was raised in another process, which quotes its traceback, the two ends."""
+    text = str(error)
+    if "Traceback (most recent call last)" not in text:
+        return text
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{lines[0].rstrip('.')}: {lines[-1]}"
+
+
+def _place(error: BaseException) -> str:
+    """The line of the user's own code that it came from, else of whatever raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _of_a_library(frame.filename)]
+    if not frames:
+        return ""
+    frame = (own or frames)[-1]
+    return f" ({one_line(Path(frame.filename).name)}, line {frame.lineno}, in {frame.name})"
+
+
+def _of_a_library(file: str) -> bool:
+    return file.startswith(("<", *_LIBRARIES)) or _HERE in Path(file).parents

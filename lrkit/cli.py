@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -14,8 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lrkit.errors import ConfigError, SearchError, did_you_mean
+from lrkit.errors import ConfigError, RunError, SearchError, did_you_mean
 from lrkit.jobs import global_rank
+from lrkit.signals import ASKING, Terminated, raising
 
 __all__ = ["entry", "main"]
 
@@ -88,18 +91,24 @@ def _command(command: str, rest: list[str]) -> int:
 def _told(run: Callable[[], int]) -> int:
     """What ``run`` returns; an error of ours is told in one line, and becomes an exit code."""
     try:
-        return run()
+        with raising(signal.SIGTERM):
+            return run()
     except ConfigError as error:
         if error.details:
             print(error.details, file=sys.stderr)
         print(f"lrkit: {error}", file=sys.stderr)
         return BAD_INPUT
-    except SearchError as error:
+    except (SearchError, RunError) as error:
         print(f"lrkit: {error}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        print("lrkit: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        if global_rank() == 0:
+            print(f"lrkit: {error or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
+    except Terminated as error:
+        if global_rank() == 0:
+            print(f"lrkit: {error}", file=sys.stderr)
+        return int(error.code or 0)
 
 
 def _show(argv: list[str]) -> int:
@@ -268,7 +277,8 @@ def _sweep(overrides: list[str], config_dir: str | None) -> int:
     folder = named or unfinished(overrides, parent) or Path(_new_folder(parent))
     _made(folder, "hydra.sweep.dir")
     sweep = Sweep(overrides, folder, config_dir)
-    counts = sweep.run(_job, lambda line: print(line, flush=True))
+    with raising(*ASKING):
+        counts = sweep.run(_job, lambda line: print(line, flush=True))
     return _closing(folder, counts, "; the same command runs what is missing")
 
 
@@ -406,7 +416,9 @@ def _join(folder: Path, config: Path) -> int:
 
     from lrkit.train import run
 
-    run(json.loads(config.read_text()), folder, quiet=True)
+    # The first process says how it ended; a code of our own would make Lightning kill it while it does.
+    with contextlib.suppress(KeyboardInterrupt, Terminated):
+        run(json.loads(config.read_text()), folder, quiet=True)
     return OK
 
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["ConfigError", "SearchError", "did_you_mean"]
+__all__ = ["ConfigError", "RunError", "SearchError", "did_you_mean"]
 
 _MANY = 24  # names that still make one readable line
 
@@ -41,6 +41,10 @@ class ConfigError(ValueError):
 
 class SearchError(RuntimeError):
     """A search that came to nothing. Nobody wrote anything wrong: the command says why, and exits with code 1."""
+
+
+class RunError(RuntimeError):
+    """A run that could not go on: a full disk, a process that died. The command says why, and exits with code 1."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

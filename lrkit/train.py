@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lrkit import config as configs
-from lrkit import optim, show
+from lrkit import loggers, optim, show, storage
 from lrkit.assembly import (
     callbacks_of,
     data_of,
@@ -31,11 +31,16 @@ from lrkit.assembly import (
     why_unfused,
 )
 from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.endings import Ending
+from lrkit.files import write_json
 from lrkit.find import settled
+from lrkit.jobs import global_rank
+from lrkit.journal import Journal
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
 from lrkit.monitors import higher_is_better
 from lrkit.plan import Plan
-from lrkit.resume import Memory, Resumption
+from lrkit.preemption import Preemption, SavingPreemption
+from lrkit.resume import Memory, Resumption, Saved
 from lrkit.search import AUTO
 
 __all__ = ["Run", "run"]
@@ -106,18 +111,22 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     listeners = [memory, *_own_callbacks(config, best), *(c for c in (best, last) if c is not None), results]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
-    trainer = _trainer(config, folder, listeners, joins)
+    journal = Journal(folder if global_rank() == 0 else None)
+    kept = None if last is None else folder / "checkpoints" / storage.LAST
+    preemption = Preemption(None) if kept is None else SavingPreemption(kept)
+    trainer = _trainer(config, folder, [*listeners, preemption], joins)
+    loggers.guard(trainer, list(config["logger"]), journal)
+    if kept is not None:
+        storage.install(trainer, kept)
+        if trainer.is_global_zero:
+            storage.sweep_up(kept.parent)
+    if resumption.saved is not None and resumption.saved.skipped:
+        _tell_skipped(resumption.saved, journal, quiet or not trainer.is_global_zero)
     if resumption.saved is not None and goes_on is None:
         module.load_state_dict(resumption.saved.content["state_dict"])
     checkpoint = None if goes_on is None else goes_on.path
-    with _workers_rejoin(folder, asked):
-        try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit:
-            if not trainer.interrupted:
-                raise
-            results.save(trainer, "interrupted")
-            raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
+    with loggers.quiet_writers(), Ending(folder, results, preemption).of(trainer), _workers_rejoin(folder, asked):
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
     plan = scheduler_of(trainer).plan
     early = plan.horizon.steps is not None and trainer.global_step < plan.horizon.steps
@@ -158,6 +167,13 @@ def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> l
     if config["plateau"]:
         callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
     return [*callbacks, *callbacks_of(config)]
+
+
+def _tell_skipped(saved: Saved, journal: Journal, quiet: bool) -> None:
+    """A damaged checkpoint was passed over: that is worth a line, and an entry."""
+    journal.add(saved.step, "checkpoint", saved.skipped)
+    if not quiet:
+        print(f"lrkit: damaged checkpoint skipped: {saved.skipped}", file=sys.stderr, flush=True)
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -204,7 +220,7 @@ def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
 def _keep(file: Path, content: Mapping[str, Any]) -> None:
     """Write JSON; a run that is gone on with keeps what it has."""
     if not file.exists():
-        file.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        write_json(file, content)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from lrkit.errors import ConfigError
 from lrkit.module import Wiring, configure, scheduler_of
 from lrkit.monitors import higher_is_better, validation_loss
 from lrkit.plan import Plan
+from lrkit.signals import Terminated
 
 __all__ = ["Trial", "options_of", "run"]
 
@@ -126,8 +127,8 @@ def run(
             raise ConfigError("find.loss=val", "needs a validation, and trainer.limit_val_batches is 0")
         try:
             trainer.fit(module, datamodule=data)
-        except SystemExit:
-            if trainer.interrupted:
+        except SystemExit as ended:
+            if trainer.interrupted and not isinstance(ended, Terminated):
                 raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
             raise
         except (ValueError, ArithmeticError) as error:

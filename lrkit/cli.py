@@ -52,6 +52,8 @@ def entry() -> None:
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = OK
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)  # all is said and done; a second Ctrl-C has nothing left to end
     sys.exit(code)
 
 
@@ -103,7 +105,7 @@ def _told(run: Callable[[], int]) -> int:
         return FAILED
     except KeyboardInterrupt as error:
         if global_rank() == 0:
-            print(f"lrkit: {error or 'interrupted'}", file=sys.stderr)
+            print(f"lrkit: {str(error) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     except Terminated as error:
         if global_rank() == 0:

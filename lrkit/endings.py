@@ -119,4 +119,6 @@ def resume_command(folder: Path) -> str:
     bent = {"extend", "cooldown", "restore"} & {w.partition("=")[2] for w in words if w.startswith("resume.policy=")}
     kept = [word for word in words if not word.startswith("resume.")]
     policy = ["resume.policy=restore"] if bent else []
-    return shlex.join(["lrkit", "train", *kept, f"resume.path={folder}", *policy])
+    here = Path.cwd()
+    near = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return shlex.join(["lrkit", "train", *kept, f"resume.path={near}", *policy])

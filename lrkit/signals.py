@@ -42,8 +42,8 @@ def name_of(signum: int) -> str:
 
 
 @contextmanager
-def handled(handler: Handler, *signums: int) -> Iterator[None]:
-    """Within it ``handler`` is called for these signals; afterwards all is as before.
+def handled(handler: Handler | signal.Handlers, *signums: int) -> Iterator[None]:
+    """Within it ``handler`` is what these signals do; afterwards all is as before.
 
     Python lets only the main thread say what signals do; in another one this does nothing.
     """

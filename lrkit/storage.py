@@ -57,7 +57,7 @@ class DurableIO(TorchCheckpointIO):
             os.replace(beside, file)
             _settle(file.parent)
         except Exception as error:
-            _remove(beside)
+            sweep_up(file.parent)
             cause = _cause(error)
             if cause is None:
                 raise  # what is to be saved cannot be saved anywhere

@@ -215,6 +215,7 @@ def _train(argv: list[str]) -> int:
         if global_rank() > 0:
             return _follow(overrides, config_dir)
         if continued is not None:
+            _made(continued, "resume.path")
             own_folder = [f"hydra.run.dir={continued}", "hydra.output_subdir=null"]
         elif given := [o.partition("=")[2] for o in overrides if o.startswith("hydra.run.dir=")]:
             if "${" not in given[0]:

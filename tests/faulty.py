@@ -148,3 +148,10 @@ class DyingWorkers(Digits):
         x, y = next(iter(super().train_dataloader()))
         pairs = [(x[i % len(x)], y[i % len(y)]) for i in range(64)]
         return DataLoader(Mortal(pairs), batch_size=8, num_workers=1)
+
+
+class Flood(Callback):
+    """Writes much into TensorBoard."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        trainer.loggers[0].experiment.add_text("flood", "x" * 10_000, trainer.global_step)

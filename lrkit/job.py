@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lrkit.errors import ConfigError, SearchError
+from lrkit.errors import ConfigError, RunError, SearchError
 from lrkit.jobs import as_lrkit, global_rank
 from lrkit.monitors import higher_is_better, validation_loss
 from lrkit.sweep import ENDED, folder_name, keep_failure, result_of
@@ -63,7 +63,7 @@ def score(config: DictConfig) -> float:
             with redirect_stdout(log), redirect_stderr(log), _in_place(settings), as_lrkit():
                 ended = _run(_taken_up(_plain(config), folder), folder)
         except Exception as error:
-            known = isinstance(error, ConfigError | SearchError)
+            known = isinstance(error, ConfigError | SearchError | RunError)
             said = f"lrkit: {error}\n" if known else traceback.format_exc()
             log.write(said)
             sys.stderr.write(said)

@@ -151,7 +151,7 @@ def test_a_bad_end_is_marked_and_never_raised(
     out, err = capsys.readouterr()
     if end == "raise":
         assert (left(folder)["status"], left(folder)["why"]) == ("failed", "RuntimeError: an unhappy end")
-        assert err.startswith("Traceback") and err.endswith("RuntimeError: an unhappy end\n")
+        assert err.startswith("Traceback") and "\nRuntimeError: an unhappy end\nthe traceback is in " in err
         assert (folder / "job.log").read_text().endswith(err)
         assert out == "job 0 seed=0: failed\n"
     else:

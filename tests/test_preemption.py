@@ -191,9 +191,10 @@ class TestTogether:
             together.here()
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_two_processes_end_at_the_same_step(rank: int, tmp_path: Path) -> None:
-    """Whichever of the two gets it; then both go on, and the weights are those of a run without a stop."""
+    """Whichever of the two gets it; then both go on, and take the steps that were left."""
     two = ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp", "data.batch_size=16"]
     slow = "+callbacks.slow={_target_: fate.Fate, fates: ['2 slow']}"
 

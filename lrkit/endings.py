@@ -22,7 +22,7 @@ from lrkit.signals import Terminated, name_of
 
 __all__ = ["Ending"]
 
-_WORKER_DIED = re.compile(r"DataLoader worker \(pid[^)]*\) (is killed by signal: \w+|exited unexpectedly)")
+_WORKER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by signal: \w+|exited unexpectedly)")
 
 
 class Ending:

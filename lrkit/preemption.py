@@ -18,7 +18,6 @@ import os
 import signal
 import sys
 import threading
-from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -29,7 +28,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from lrkit.signals import ASKING, Terminated, handled
+from lrkit.signals import ASKING, Terminated
 
 __all__ = ["Alone", "Preemption", "SavingPreemption", "Together"]
 
@@ -121,7 +120,6 @@ class Preemption(Callback):
     def __init__(self, last: Path | None) -> None:
         self.last = last
         self.agreement: Agreement = Alone()
-        self.listening = ExitStack()
         self.saved = False
 
     @property
@@ -154,24 +152,20 @@ class Preemption(Callback):
         self._point(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.close()
+        self.agreement.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Leave signals to whom they belong."""
-        self.listening.close()
         self.agreement.close()
 
     def _listen(self, trainer: Trainer) -> None:
         """Take signals over from Lightning, which ends without saving, and with exit code 0; from a cluster's none."""
-        self.listening.close()
         signums = {*ASKING, signal.SIGINT}
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             signums.discard(environment.requeue_signal or signal.SIGUSR1)
-        self.listening.enter_context(handled(self._heard, *signums))
+        if threading.current_thread() is threading.main_thread():  # no other may say what signals do
+            for signum in signums:
+                signal.signal(signum, self._heard)  # Lightning puts all back as it was when the training is over
 
     def _heard(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:

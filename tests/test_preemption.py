@@ -21,6 +21,7 @@ from torch.distributed import TCPStore
 
 from lrkit.cli import main
 from lrkit.preemption import Together
+from lrkit.signals import Terminated
 
 HERE = Path(__file__).parent
 BASE = {"trainer.max_epochs": "4", "trainer.limit_train_batches": "6", "trainer.limit_val_batches": "1",
@@ -124,6 +125,14 @@ def test_a_signal_in_the_last_step_lets_it_be_done() -> None:
 def test_without_checkpoints_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words("trainer.enable_checkpointing=false", at(3, "SIGTERM"))) == 143
     assert "stopped by SIGTERM at step 4 of 24; no checkpoint was asked for" in capsys.readouterr().err
+
+
+def test_signals_are_given_back(train: Callable[..., Any]) -> None:
+    before = [signal.getsignal(signum) for signum in sorted(signal.valid_signals())]
+    train()
+    with pytest.raises(Terminated):
+        train(at(2, "SIGTERM"))
+    assert [signal.getsignal(signum) for signum in sorted(signal.valid_signals())] == before
 
 
 def test_find_ends_with_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

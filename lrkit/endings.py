@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,7 +61,7 @@ class Ending:
         except Exception as error:
             if self.preemption.signum is not None:  # it went to processes that this one cannot do without, too
                 self._signalled(trainer, self.preemption.signum)
-            self._failed(trainer, error)
+            self._failed(trainer, _death_behind(error))
 
     def _signalled(self, trainer: Trainer, signum: int) -> None:
         kind = "interrupted" if signum == signal.SIGINT else "preempted"
@@ -99,6 +100,19 @@ class Ending:
         else:
             kept = storage.last_good(last)
         return f"{kept}; go on with: {resume_command(self.folder)}"
+
+
+def _death_behind(error: Exception) -> Exception:
+    """The death of a process that loads data, where that is why a connection broke; else the error itself.
+
+    torch raises it when it hears of it, which may be a moment later, and then wherever this process is.
+    """
+    if isinstance(error, ConnectionError | EOFError):
+        try:
+            time.sleep(0.5)
+        except RuntimeError as death:
+            return death
+    return error
 
 
 def _progress(trainer: Trainer) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from torch.utils.tensorboard import summary as summaries
 from lrkit import board, show
 from lrkit.diagnosis import Finding
 from lrkit.errors import ConfigError, Diverged, did_you_mean
+from lrkit.files import write_json
 from lrkit.module import scheduler_of
 from lrkit.monitors import validation_loss
 from lrkit.optim import evaluating, switch_mode
@@ -275,10 +275,11 @@ class Results(Callback):
         self.at_best = state_dict["at_best"]
         self.best_step, self.best_epoch = state_dict["best_step"], state_dict["best_epoch"]
 
-    def as_json(self, trainer: Trainer, status: str) -> dict[str, Any]:
+    def as_json(self, trainer: Trainer, status: str, why: str = "") -> dict[str, Any]:
         """The content of ``metrics.json``."""
         return {
             "status": status,
+            **({"why": why} if why else {}),
             "monitor": self.monitor,
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
@@ -289,11 +290,14 @@ class Results(Callback):
             "findings": [asdict(finding) for finding in self.findings],
         }
 
-    def save(self, trainer: Trainer, status: str) -> None:
-        """Write ``metrics.json``."""
+    def save(self, trainer: Trainer, status: str, why: str = "") -> None:
+        """Write ``metrics.json``; ``why`` says of a run that did not end as planned what ended it.
+
+        Raises:
+            RunError: it cannot be written.
+        """
         if trainer.is_global_zero:
-            text = json.dumps(self.as_json(trainer, status), indent=2, allow_nan=True)
-            (self.folder / "metrics.json").write_text(text + "\n")
+            write_json(self.folder / "metrics.json", self.as_json(trainer, status, why))
 
 
 def _draw_plan(plan: Plan, logger: TensorBoardLogger) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ from typing import Any
 from lrkit import failures, streams
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.jobs import global_rank, handed
+from lrkit.signals import ASKING, Terminated, raising
 from lrkit.trusted import names
 
 __all__ = ["entry", "main"]
@@ -57,7 +60,10 @@ _FLAGS = {*_INFORMING, *_SHORT, *_SHORT.values(), "--resolve", "--trust"}
 
 def entry() -> None:
     """What the console script calls."""
-    sys.exit(streams.guarded(lambda: main(sys.argv[1:])))
+    code = streams.guarded(lambda: main(sys.argv[1:]))
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)  # all is said and done; a second Ctrl-C has nothing left to end
+    sys.exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -104,10 +110,11 @@ def _command(command: str, rest: list[str]) -> int:
 def _told(run: Callable[[], int]) -> int:
     """What ``run`` returns; an error is told in one line, and becomes an exit code."""
     try:
-        return run()
+        with raising(signal.SIGTERM):
+            return run()
     except BrokenPipeError:  # nobody would read it
         raise
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Terminated) as error:
         return failures.tell(error)
 
 
@@ -204,6 +211,7 @@ def _train(argv: list[str]) -> int:
     if global_rank() > 0:
         return _follow(overrides, config_dir)
     if continued is not None:
+        _made(continued, "resume.path")
         own_folder = [f"hydra.run.dir={continued}", "hydra.output_subdir=null"]
     elif given := [o.partition("=")[2] for o in overrides if o.startswith("hydra.run.dir=")]:
         if "${" not in given[0]:
@@ -324,7 +332,8 @@ def _sweep(overrides: list[str], config_dir: str | None) -> int:
     folder = named or unfinished(overrides, parent, config_dir) or Path(_new_folder(parent))
     _made(folder, "hydra.sweep.dir")
     sweep = Sweep(overrides, folder, config_dir)
-    counts = sweep.run(_job, lambda line: print(line, flush=True))
+    with raising(*ASKING):
+        counts = sweep.run(_job, lambda line: print(line, flush=True))
     return _closing(folder, counts, "; the same command runs what is missing")
 
 
@@ -475,7 +484,9 @@ def _join(folder: Path, config: Path) -> int:
     """One more process of a run: the config is the one that the first process resolved."""
     from lrkit.train import run
 
-    run(handed(config), folder, quiet=True)
+    # The first process says how it ended; a code of our own would make Lightning kill it while it does.
+    with contextlib.suppress(KeyboardInterrupt, Terminated):
+        run(handed(config), folder, quiet=True)
     return OK
 
 

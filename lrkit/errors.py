@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["ConfigError", "Diverged", "SearchError", "did_you_mean"]
+__all__ = ["ConfigError", "Diverged", "RunError", "SearchError", "did_you_mean"]
 
 _MANY = 24  # names that still make one readable line
 
@@ -45,6 +45,10 @@ class SearchError(RuntimeError):
 
 class Diverged(RuntimeError):
     """The divergence guard ended a training. Not a failure of the program: the exit code is 3."""
+
+
+class RunError(RuntimeError):
+    """A run that could not go on: a full disk, a process that died. The command says why, and exits with code 1."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

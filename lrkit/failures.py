@@ -11,9 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lrkit.errors import ConfigError, SearchError
+from lrkit.errors import ConfigError, RunError, SearchError
+from lrkit.jobs import global_rank
+from lrkit.signals import Terminated
 
-__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "cause", "one_line", "sentence", "tell", "tracebacks", "wanted"]
+__all__ = [
+    "BAD_INPUT", "FAILED", "INTERRUPTED", "cause", "keep_traceback", "one_line", "sentence", "tell", "tracebacks",
+    "wanted",
+]  # fmt: skip
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -47,11 +52,15 @@ def wanted() -> bool:
 
 def tell(error: BaseException, about: str = "") -> int:
     """Say on the error stream what went wrong, and in what; the exit code that it means."""
+    asked = isinstance(error, KeyboardInterrupt | Terminated)  # all processes hear of it, and one says so
     if details := getattr(error, "details", ""):
         print(details, file=sys.stderr)
-    if wanted() and not isinstance(error, KeyboardInterrupt):
+    if wanted() and not asked:
         traceback.print_exception(error)
-    print(f"lrkit: {about}{sentence(error)}", file=sys.stderr)
+    if not asked or global_rank() == 0:
+        print(f"lrkit: {about}{sentence(error)}", file=sys.stderr)
+    if isinstance(error, Terminated):
+        return int(error.code or 0)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     return BAD_INPUT if isinstance(error, ConfigError) else FAILED
@@ -66,8 +75,8 @@ def sentence(error: BaseException) -> str:
     "KeyError: 'weight'; --traceback shows where"
     """
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    if isinstance(error, ConfigError | SearchError):
+        return one_line(str(error)) or "interrupted"
+    if isinstance(error, ConfigError | SearchError | RunError | Terminated):
         return one_line(str(error))
     notes = [one_line(note) for note in getattr(error, "__notes__", ())]
     hint = [] if wanted() or notes else ["--traceback shows where"]
@@ -80,6 +89,16 @@ def cause(error: BaseException) -> str:
     if len(said) > _LONGEST:
         said = f"{said[:_LONGEST]}..."
     return f"{type(error).__name__}: {said}".removesuffix(": ") + _place(error)
+
+
+def keep_traceback(error: BaseException, file: Path) -> Path | None:
+    """Write the traceback in full to ``file``, which the error names from then on; None where it cannot be written."""
+    try:
+        file.write_text("".join(traceback.format_exception(error)))
+    except OSError:
+        return None
+    error.add_note(f"the traceback is in {file}")
+    return file
 
 
 def one_line(text: str) -> str:

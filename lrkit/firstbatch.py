@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lrkit import failures
-from lrkit.errors import ConfigError, Diverged, SearchError
+from lrkit.errors import ConfigError, Diverged, RunError, SearchError
 
 __all__ = ["FirstBatch", "described"]
 
@@ -57,7 +57,7 @@ class FirstBatch(Callback):
         """
         try:
             yield
-        except (ConfigError, Diverged, SearchError, torch.OutOfMemoryError):
+        except (ConfigError, Diverged, RunError, SearchError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrkit import failures
 from lrkit.config import with_trust
-from lrkit.errors import ConfigError, SearchError
+from lrkit.errors import ConfigError, RunError, SearchError
 from lrkit.jobs import as_lrkit, global_rank
 from lrkit.monitors import higher_is_better, validation_loss
 from lrkit.sweep import ENDED, folder_name, keep_failure, result_of
@@ -66,7 +66,7 @@ def score(config: DictConfig) -> float:
             with redirect_stdout(log), redirect_stderr(log), _in_place(settings), as_lrkit():
                 ended = _run(_taken_up(_plain(config), folder), folder)
         except Exception as error:
-            if not isinstance(error, ConfigError | SearchError):
+            if not isinstance(error, ConfigError | SearchError | RunError):
                 log.write(traceback.format_exc())  # the file is for whoever looks for the reason
             log.write(f"lrkit: {failures.sentence(error)}\n")
             failures.tell(error)

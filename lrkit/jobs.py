@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,11 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.errors import ConfigError
+from lrkit.signals import ASKING, Terminated, handled
 
 __all__ = ["Outcome", "Slots", "as_lrkit", "global_rank", "handed", "handing", "run_all", "slots"]
 
 #: Where a process that lrkit starts finds what the config that it is handed must be: a hash of the file.
 _HANDED = "LRKIT_HANDED"
+
+PATIENCE = 60  #: seconds for a job to finish a step and save
 
 
 @dataclass(frozen=True)
@@ -114,13 +118,14 @@ def run_all(
         begin: asked for a job's arguments when it begins.
         ended: told how a job ended; whether more are to be started.
 
-    On Ctrl-C the running jobs, which get it too, are waited for; then it is raised.
+    On Ctrl-C, or a signal that asks for an end, running jobs are asked to end too, and waited for; then it is raised.
     """
     kind = "forkserver" if sys.platform == "linux" else "spawn"
     context: Any = multiprocessing.get_context(kind)
     if kind == "forkserver":
         context.set_forkserver_preload(["lrkit.train", "matplotlib.figure"])
-        with _not_from_here():
+        # A signal to all of us must leave the server to tell how jobs ended.
+        with _not_from_here(), handled(signal.SIG_IGN, signal.SIGTERM):
             forkserver.ensure_running()
     waiting, free = list(range(len(logs))), list(range(share.count))
     running: dict[Any, tuple[Any, int, int, float]] = {}
@@ -139,11 +144,17 @@ def run_all(
                 free.append(slot)
                 if not ended(job, Outcome(process.exitcode or 0, time.perf_counter() - since)):
                     waiting.clear()
-    except KeyboardInterrupt:
-        for process, *_ in running.values():
-            process.join(timeout=30)
-            if process.is_alive():
-                process.terminate()
+    except (KeyboardInterrupt, Terminated) as asked:
+        with handled(signal.SIG_IGN, *ASKING):  # it is being done
+            for process, *_ in running.values():
+                if isinstance(asked, Terminated):  # of Ctrl-C a terminal has told them
+                    process.terminate()
+            for process, job, _, since in running.values():
+                process.join(timeout=PATIENCE)
+                if process.is_alive():
+                    process.kill()
+                    process.join()
+                ended(job, Outcome(process.exitcode or 0, time.perf_counter() - since))
         raise
 
 
@@ -165,6 +176,7 @@ def _not_from_here() -> Iterator[None]:
 
 def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads: int, device: str | None) -> None:
     """In the job's own process: its output goes to its log, its threads and its device are its own."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the server ignores
     threading.Thread(target=_follow_parent, daemon=True).start()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(output, 1)

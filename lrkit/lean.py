@@ -14,12 +14,12 @@ from typing import Any
 from pytorch_lightning import Callback
 from pytorch_lightning.profilers import PassThroughProfiler
 
-__all__ = ["Together", "Unprofiled"]
+__all__ = ["AsOne", "Unprofiled"]
 
 _HOOKS = [name for name in vars(Callback) if name.startswith("on_") or name in ("setup", "teardown")]
 
 
-class Together(Callback):
+class AsOne(Callback):
     """Several callbacks as one, in their order.
 
     Args:
@@ -31,7 +31,7 @@ class Together(Callback):
     ...     def on_train_start(self, trainer, pl_module):
     ...         self.seen += 1
     >>> count = Count()
-    >>> Together([count, Callback()]).on_train_start(None, None)
+    >>> AsOne([count, Callback()]).on_train_start(None, None)
     >>> count.seen
     1
     """

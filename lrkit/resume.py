@@ -27,6 +27,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from lrkit import storage
 from lrkit.curve import Curve
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
@@ -50,12 +51,14 @@ class Saved:
         plan: the plan that it was trained by, as JSON has it.
         step: applied optimizer steps.
         content: all of the file.
+        skipped: which newer files were damaged, and how; empty where none was.
     """
 
     path: Path
     plan: Mapping[str, Any]
     step: int
     content: Mapping[str, Any]
+    skipped: str = ""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -77,28 +80,33 @@ class Saved:
 def load(path: str) -> Saved:
     """Read a checkpoint, or the last one of a run's folder. Nothing in the file is executed.
 
+    Where the last one is damaged, the one before it is read instead, and ``skipped`` says so.
+
     Raises:
         ConfigError: there is no such file, it is damaged, or lrkit did not write it.
     """
-    key, file = "resume.path", Path(path)
-    if file.is_dir():
-        inside = file / "checkpoints" / "last.ckpt"
-        if not inside.is_file():
-            raise ConfigError(key, f"must be a checkpoint or the folder of a run: there is no {inside}", path)
-        file = inside
-    if not file.is_file():
+    key, files = "resume.path", storage.candidates(Path(path))
+    file, damaged = files[0], []
+    if file.is_dir() and not (file.name == storage.LAST and len(files) > 1):
+        inside = file / "checkpoints" / storage.LAST
+        raise ConfigError(key, f"must be a checkpoint or the folder of a run: there is no {inside}", path)
+    if not any(each.exists() for each in files):
         raise ConfigError(key, "must be an existing checkpoint or the folder of a run", path)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged or foreign file provokes
-        raise ConfigError(key, f"cannot be read as a checkpoint ({type(error).__name__})", path) from None
+    for file in files:
+        content, wrong = storage.read(file)
+        if not wrong:
+            break
+        damaged.append(f"{file.name}: {wrong}")
+    else:
+        raise ConfigError(key, f"cannot be read as a checkpoint ({'; '.join(damaged)})", path)
     if not isinstance(content, dict) or "lrkit" not in content:
         kind = "a Lightning checkpoint" if isinstance(content, dict) and "state_dict" in content else "a checkpoint"
         raise ConfigError(key, f"must be a checkpoint that lrkit wrote; this is {kind} without a plan", path)
     if not content.get("optimizer_states"):
         raise ConfigError(key, "holds weights alone and no optimizer's state: use resume.policy=restart", path)
-    plan = json.loads(content["lrkit"]["plan"])
-    return Saved(file, plan, int(content["lrkit"]["step"]), content)
+    plan, step = json.loads(content["lrkit"]["plan"]), int(content["lrkit"]["step"])
+    skipped = f"{damaged[0]}; going on from {file.name}, step {step}" if damaged else ""
+    return Saved(file, plan, step, content, skipped)
 
 
 #: What makes two plans the same, and where each part is found in their JSON.

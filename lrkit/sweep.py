@@ -10,21 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lrkit import board
 from lrkit import config as configs
-from lrkit.errors import ConfigError
+from lrkit.errors import ConfigError, RunError
+from lrkit.files import write_json
 from lrkit.jobs import Outcome, Slots, run_all, slots
 from lrkit.monitors import higher_is_better
 from lrkit.overrides import expand
 from lrkit.runs import SWEEP, find
+from lrkit.signals import ASKING
 
 __all__ = [
     "ENDED", "Job", "Sweep", "folder_name", "identity", "keep_failure", "preset", "quoted", "result_of", "tally",
@@ -33,6 +35,9 @@ __all__ = [
 
 #: How a job can have ended so that it is not run again.
 ENDED = ("done", "stopped", "diverged")
+
+#: Exit codes of jobs that were asked to end: those of a shell, and of a process that had no time to take care of it.
+ASKED = (130, *(128 + signum for signum in ASKING), *(-signum for signum in ASKING))
 
 Say = Callable[[str], None]
 
@@ -176,16 +181,18 @@ class Sweep:
         """Take down how a job stands; the file is replaced in one piece, whenever somebody kills us."""
         self.state[job.folder.name] = {**self.state.get(job.folder.name, {}), "status": status, **more}
         content = {"overrides": self.overrides, "config_dir": self.config_dir, "jobs": self.state}
-        beside = self.folder / f"{SWEEP}.new"
-        beside.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(beside, self.folder / SWEEP)
+        write_json(self.folder / SWEEP, content)
 
     def _ended(self, job: Job, outcome: Outcome) -> str:
         status = str(job.result().get("status", "failed"))
-        if outcome.code not in (0, 3) or status == "running":
-            status = "interrupted" if outcome.code == 130 else "failed"
-            why = f"signal {-outcome.code}" if outcome.code < 0 else f"exit code {outcome.code}"
-            keep_failure(job.folder, status, why)
+        if outcome.code in ASKED:
+            if status not in ("preempted", "interrupted"):  # else it says itself where it was
+                keep_failure(job.folder, "interrupted", _why(outcome.code))
+            status = "interrupted"
+        elif outcome.code not in (0, 3) or status == "running":
+            if status != "failed" or "why" not in job.result():
+                keep_failure(job.folder, "failed", _why(outcome.code))
+            status = "failed"
         self._remember(job)
         self.seconds.append(outcome.seconds)
         self._note(job, status, seconds=round(outcome.seconds, 3))
@@ -217,6 +224,10 @@ class Sweep:
         score = -value if higher_is_better(monitor) else value
         if math.isfinite(score) and (self.best is None or score < self.best[0]):
             self.best = (score, f"{monitor} {value:.4g} by {job.label}")
+
+
+def _why(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _best(result: Mapping[str, Any]) -> tuple[str, float | None]:
@@ -277,8 +288,8 @@ def _mapping(file: Path) -> dict[str, Any]:
 
 def keep_failure(folder: Path, status: str, why: str) -> None:
     """A job that wrote no result, or one that is not true, is given one that says how it ended."""
-    content = {**result_of(folder), "status": status, "why": why}
-    (folder / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
+    with suppress(RunError):  # on a full disk the sweep itself knows it still
+        write_json(folder / "metrics.json", {**result_of(folder), "status": status, "why": why})
 
 
 def _last_words(folder: Path, lines: int = 3) -> str:

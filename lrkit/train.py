@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -18,7 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lrkit import config as configs
-from lrkit import optim, show
+from lrkit import loggers, optim, show, storage
 from lrkit.assembly import (
     callbacks_of,
     data_of,
@@ -31,16 +30,19 @@ from lrkit.assembly import (
 )
 from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
 from lrkit.diagnosis import diagnose
+from lrkit.endings import Ending
 from lrkit.errors import Diverged
+from lrkit.files import write_json
 from lrkit.find import settled
 from lrkit.firstbatch import FirstBatch
-from lrkit.jobs import handing
+from lrkit.jobs import global_rank, handing
 from lrkit.journal import Journal
-from lrkit.lean import Together, Unprofiled
+from lrkit.lean import AsOne, Unprofiled
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
 from lrkit.monitors import higher_is_better
 from lrkit.plan import Plan
-from lrkit.resume import Memory, Resumption
+from lrkit.preemption import Preemption, SavingPreemption
+from lrkit.resume import Memory, Resumption, Saved
 from lrkit.search import AUTO
 from lrkit.trace import Trace
 from lrkit.watch import DivergenceWatch
@@ -111,26 +113,31 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     results, trace = Results(folder, _hparams(config), best), Trace()
     goes_on = resumption.goes_on
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
-    watch, first = DivergenceWatch(Journal(folder), (lambda line: None) if quiet else _say), FirstBatch()
-    own = Together([first, memory, trace, watch, *_own_callbacks(config, best)])
+    journal = Journal(folder if global_rank() == 0 else None)
+    watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
+    own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best)])
     listeners = [own, *callbacks_of(config), results, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
-    trainer = _trainer(config, folder, listeners, joins)
+    kept = None if last is None else folder / "checkpoints" / storage.LAST
+    preemption = Preemption(None) if kept is None else SavingPreemption(kept)
+    trainer = _trainer(config, folder, [*listeners, preemption], joins)
+    loggers.guard(trainer, list(config["logger"]), journal)
+    if kept is not None:
+        storage.install(trainer, kept)
+        if trainer.is_global_zero:
+            storage.sweep_up(kept.parent)
+    if resumption.saved is not None and resumption.saved.skipped:
+        _tell_skipped(resumption.saved, journal, quiet or not trainer.is_global_zero)
     if resumption.saved is not None and goes_on is None:
         module.load_state_dict(resumption.saved.content["state_dict"])
     checkpoint = None if goes_on is None else goes_on.path
     diverged = ""
-    with _workers_rejoin(folder, asked):
+    with loggers.quiet_writers(), Ending(folder, results, preemption).of(trainer), _workers_rejoin(folder, asked):
         try:
             with first.explaining(module):
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:
             diverged = str(error)
-        except SystemExit:
-            if not trainer.interrupted:
-                raise
-            results.save(trainer, "interrupted")
-            raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
 
     plan = scheduler_of(trainer).plan
     results.findings = diagnose(trace.curves(), plan)
@@ -181,6 +188,13 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _tell_skipped(saved: Saved, journal: Journal, quiet: bool) -> None:
+    """A damaged checkpoint was passed over: that is worth a line, and an entry."""
+    journal.add(saved.step, "checkpoint", saved.skipped)
+    if not quiet:
+        print(f"lrkit: damaged checkpoint skipped: {saved.skipped}", file=sys.stderr, flush=True)
+
+
 def _inside(path: Path, folder: Path) -> bool:
     return folder.resolve() in path.resolve().parents
 
@@ -228,7 +242,7 @@ def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
 def _keep(file: Path, content: Mapping[str, Any]) -> None:
     """Write JSON; a run that is gone on with keeps what it has."""
     if not file.exists():
-        file.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        write_json(file, content)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from lrkit.firstbatch import FirstBatch
 from lrkit.module import Wiring, configure, scheduler_of
 from lrkit.monitors import higher_is_better, validation_loss
 from lrkit.plan import Plan
+from lrkit.signals import Terminated
 
 __all__ = ["Trial", "options_of", "run"]
 
@@ -129,8 +130,8 @@ def run(
         try:
             with first.explaining(module):
                 trainer.fit(module, datamodule=data)
-        except SystemExit:
-            if trainer.interrupted:
+        except SystemExit as ended:
+            if trainer.interrupted and not isinstance(ended, Terminated):
                 raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
             raise
         except (ValueError, ArithmeticError) as error:

@@ -15,12 +15,13 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 
 #: Every file of lrkit, in its layer. A new file needs a place here.
 LAYERS = {
-    "plain": "errors durations horizon schedules curve families rules scaling plateau guard plan monitors search"
-    " suggest race jobs found journal show records events diagnosis trusted screening runs intervals settings compare"
-    " tuned colours tables bands figures page report board failures streams",
+    "plain": "errors signals files durations horizon schedules curve families rules scaling plateau guard plan monitors"
+    " search suggest race jobs found journal show records events diagnosis trusted screening runs intervals settings"
+    " compare tuned colours tables bands figures page report board failures streams",
     "hydra": "overrides building config sweep",
     "torch": "groups optim muon scheduler batches models readers tensors",
-    "lightning": "data module assembly callbacks firstbatch trace watch lean resume trial find train job",
+    "lightning": "data module assembly callbacks firstbatch trace watch lean storage loggers resume trial find"
+    " preemption endings train job",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, Trainer
 from torch import nn
 
 import lrkit
-from lrkit.lean import Together, Unprofiled
+from lrkit.lean import AsOne, Unprofiled
 from lrkit.module import Supervised
 
 HOOKS = [name for name in dir(Callback) if name.startswith("on_") or name in ("setup", "teardown")]
@@ -42,7 +42,7 @@ def fit(tmp_path: Path, *callbacks: Callback, **options: Any) -> Trainer:
 def test_each_part_hears_what_it_would_hear_alone(tmp_path: Path) -> None:
     alone, part = recorder("A"), recorder("A")
     fit(tmp_path / "alone", alone)
-    fit(tmp_path / "together", Together([part, Callback()]))
+    fit(tmp_path / "together", AsOne([part, Callback()]))
     assert part.calls == alone.calls and len(alone.calls) > 40  # type: ignore[attr-defined]
 
 
@@ -50,7 +50,7 @@ def test_parts_are_called_in_order_and_only_where_they_listen() -> None:
     said: list[str] = []
     first, second = recorder("A", {"on_train_start", "on_train_end"}), recorder("B", {"on_train_start"})
     first.calls = second.calls = said  # type: ignore[attr-defined]
-    together = Together([first, second])
+    together = AsOne([first, second])
     together.on_train_start(None, None)  # type: ignore[arg-type]
     together.on_train_end(None, None)  # type: ignore[arg-type]
     together.on_fit_start(None, None)  # type: ignore[arg-type]
@@ -68,10 +68,10 @@ def test_states_find_their_parts_again() -> None:
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:
             self.value = state_dict["value"]
 
-    saved = Together([Callback(), Keeps(7)]).state_dict()
+    saved = AsOne([Callback(), Keeps(7)]).state_dict()
     assert list(saved) == [Keeps(0).state_key]
     fresh = Keeps(0)
-    Together([fresh, Callback()]).load_state_dict(saved)
+    AsOne([fresh, Callback()]).load_state_dict(saved)
     assert fresh.value == 7
 
 

@@ -169,8 +169,8 @@ def test_a_monitor_that_nothing_logs_is_caught_before_training(train: Callable[.
 def test_checkpoints_load_safely_and_best_is_best(train: Callable[..., Any]) -> None:
     run = train("trainer.max_epochs=4", "optimizer.lr=2.0", "trainer.limit_train_batches=20", short=True)
     checkpoints = {p.stem: torch.load(p, weights_only=True) for p in (run.folder / "checkpoints").iterdir()}
-    assert set(checkpoints) == {"best", "last"}
-    assert checkpoints["last"]["global_step"] == 80
+    assert set(checkpoints) == {"best", "last", "previous"}
+    assert [checkpoints[name]["global_step"] for name in ("last", "previous")] == [80, 60]
     saved = json.loads((run.folder / "metrics.json").read_text())
     assert checkpoints["best"]["global_step"] == saved["best"]["step"]
     assert saved["best"]["val/loss"] <= saved["final"]["val/loss"] and saved["status"] == "done"

@@ -1,0 +1,69 @@
+"""Signals that ask a command to end: SIGTERM and SIGUSR1, as clusters send them before they take a machine away."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+__all__ = ["ASKING", "Terminated", "handled", "raising"]
+
+#: The signals that ask for an end; SIGUSR1 is not known everywhere.
+ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+class Terminated(SystemExit):
+    """A signal has ended this command. The exit code is that of a shell: 128 and the signal's number.
+
+    >>> print(Terminated(signal.SIGTERM), Terminated(signal.SIGTERM).code)
+    stopped by SIGTERM 143
+    """
+
+    def __init__(self, signum: int, said: str = "") -> None:
+        super().__init__(128 + signum)
+        self.signum, self.said = signum, said or f"stopped by {name_of(signum)}"
+
+    def __str__(self) -> str:
+        return self.said
+
+
+def name_of(signum: int) -> str:
+    """The name of a signal, as people know it.
+
+    >>> name_of(signal.SIGTERM), name_of(signal.SIGINT)
+    ('SIGTERM', 'Ctrl-C')
+    """
+    return "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+
+
+@contextmanager
+def handled(handler: Handler | signal.Handlers, *signums: int) -> Iterator[None]:
+    """Within it ``handler`` is what these signals do; afterwards all is as before.
+
+    Python lets only the main thread say what signals do; in another one this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.signal(signum, handler) for signum in signums}
+    try:
+        yield
+    finally:
+        for signum, previous in before.items():
+            signal.signal(signum, signal.SIG_DFL if previous is None else previous)
+
+
+@contextmanager
+def raising(*signums: int) -> Iterator[None]:
+    """Within it these signals raise ``Terminated``; but one that somebody else takes care of, or ignores, is let be."""
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise Terminated(signum)
+
+    with handled(end, *(signum for signum in signums if signal.getsignal(signum) == signal.SIG_DFL)):
+        yield

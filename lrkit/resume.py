@@ -104,7 +104,12 @@ def load(path: str) -> Saved:
         raise ConfigError(key, f"must be a checkpoint that lrkit wrote; this is {kind} without a plan", path)
     if not content.get("optimizer_states"):
         raise ConfigError(key, "holds weights alone and no optimizer's state: use resume.policy=restart", path)
-    plan, step = json.loads(content["lrkit"]["plan"]), int(content["lrkit"]["step"])
+    try:
+        plan, step = json.loads(content["lrkit"]["plan"]), int(content["lrkit"]["step"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise ConfigError(
+            key, "must be a checkpoint that lrkit wrote; this one has no plan that can be read", path
+        ) from None
     skipped = f"{damaged[0]}; going on from {file.name}, step {step}" if damaged else ""
     return Saved(file, plan, step, content, skipped)
 

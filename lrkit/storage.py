@@ -87,7 +87,7 @@ def candidates(path: Path) -> list[Path]:
     """The checkpoints to try, best first, where ``path`` is named: a run's folder, its last checkpoint, or another."""
     if path.is_dir() and (path / "checkpoints").is_dir():
         path = path / "checkpoints" / LAST
-    beside = path.with_name(PREVIOUS)
+    beside = path.parent / PREVIOUS
     return [path, beside] if path.name == LAST and beside.is_file() else [path]
 
 

@@ -158,7 +158,7 @@ def test_a_bad_end_is_marked_and_never_raised(
     else:
         assert left(folder)["status"] == "diverged" and err == ""
         assert out.startswith(f"job 0 seed=0: diverged, {value}, ")
-        assert "diverged: " in (folder / "job.log").read_text()
+        assert "diverged at step 3: the loss is nan" in (folder / "job.log").read_text()
 
 
 def test_without_a_validation_a_job_answers_with_its_last_loss(tmp_path: Path) -> None:

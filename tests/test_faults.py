@@ -40,14 +40,14 @@ PAGE = """\
 
 What happens to a run when its process, its disk, its machine or its code fails. Measured by `tests/test_faults.py`,
 which writes this page: *survived* counts the tries after which the run could be gone on with from all that it had
-saved, *lost* those after which a finished checkpoint was unreadable or missing.
+saved, *lost* those after which a finished checkpoint was unreadable, missing, or full of nan.
 
 | fault | tries | survived | lost | what the user sees |
 |---|--:|--:|--:|---|
 {rows}
 
 `kill -9` by Lightning's own way of saving is the control: it shows that these tests can tell. Everything ran on a CPU
-under Linux, with one process; that several processes end at the same step is proved with two in
+under Linux, with one process where no other number is said; that several end at the same step is proved with two in
 `tests/test_preemption.py`. A power failure was not tried: each file and its folder are flushed to the disk (`fsync`).
 """
 
@@ -381,19 +381,62 @@ def test_torn_checkpoints(row: Row) -> None:
         " the checksum of ... is wrong; going on from previous.ckpt, step 12`; an entry in `events.json`")  # fmt: skip
 
 
+# --- divergence -------------------------------------------------------------------------------------
+
+#: What the guard does about a loss that is nan, and what the run's end is then.
+POLICIES = {
+    "off": (3, [], "trains on to its end, and says that it has diverged"),
+    "stop": (3, ["stop"], "`diverged at step 20: the loss is nan; the last good checkpoint is ...`"),
+    "skip": (0, ["skip"], "`guard: step 20: skipped: the loss is nan`"),
+    "reduce": (0, ["reduce"], "`guard: step 20: back to the last good weights, gain 0.5: the loss is nan`"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_nan_under_each_policy(policy: str, processes: int, tmp_path: Path, row: Row) -> None:
+    code, expected, seen = POLICIES[policy]
+    steps, survived, lost = (20, 27, 33), 0, 0
+    for i, step in enumerate(steps):
+        where = tmp_path / f"{i}"
+        where.mkdir()
+        command = [
+            sys.executable, "-m", "lrkit", "train", f"guard={policy}", f"trainer.devices={processes}",
+            "trainer.accelerator=cpu", f"trainer.strategy={'auto' if processes == 1 else 'ddp'}", "logger=none",
+            "trainer.max_epochs=4", "trainer.limit_train_batches=10", "trainer.limit_val_batches=1",
+            f"+callbacks.ill={{_target_: ill.Ill, steps: [{step}], rank: {processes - 1}, out: {where}}}",
+        ]  # fmt: skip
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}:{HERE.parent}"}
+        done = subprocess.run(command, cwd=where, env=env, capture_output=True, text=True, timeout=240)
+        assert done.returncode == code, done.stdout + done.stderr
+        (folder,) = (where / "outputs" / "runs").iterdir()
+        file = folder / "events.json"
+        assert [e["event"] for e in (json.loads(file.read_text()) if file.exists() else [])] == expected
+        ends = [json.loads((where / f"left{rank}.json").read_text()) for rank in range(processes)]
+        assert all(end == ends[0] for end in ends)  # the processes did the same
+        kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        good = all(bool(torch.isfinite(value).all()) for value in kept.values())
+        survived, lost = survived + good, lost + (not good)
+    assert lost == (len(steps) if policy == "off" else 0)
+    told = f"the loss is nan, `guard={policy}`, {processes} process{'es' * (processes > 1)}"
+    row(told, len(steps), survived, lost, f"exit code {code}; {seen}")
+
+
 # --- code -------------------------------------------------------------------------------------------
 
 
-def test_a_mistake_in_the_users_code(row: Row) -> None:
-    with pytest.raises(ValueError, match="two and two") as caught:
-        main(words("+callbacks.wrong={_target_: faulty.RaiseAt, step: 8}"))
+def test_a_mistake_in_the_users_code(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words("+callbacks.wrong={_target_: faulty.RaiseAt, step: 8}")) == 1
     folder = only()
     log = folder / "error.log"
     assert "Traceback" in log.read_text() and "faulty.py" in log.read_text()
-    assert caught.value.__notes__ == [f"the traceback is in {log.resolve()}"]
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("lrkit: ValueError: two and two make five (faulty.py, line ")
+    assert said.endswith(f"; the traceback is in {log.resolve()}")
     kept = metrics(folder)
     assert kept["status"] == "failed"
-    assert kept["why"].startswith("ValueError: two and two make five (in faulty.py:")
+    assert kept["why"].startswith("ValueError: two and two make five (faulty.py, line ")
     assert state(folder)["global_step"] == 6
     row("an exception in the user's code", 1, 1, 0, "exit code 1; what it was, where, and that the traceback is in"
         " `error.log`; `metrics.json` says why")  # fmt: skip

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint picture fix bench-find
+.PHONY: help demo test check lint picture fix bench bench-find
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ SCHEDULES = constant,step,multistep,exponential,inverse_time,linear,polynomial,c
 	one_cycle,inverse_sqrt,wsd,piecewise,plateau,range_test
 picture: $(VENV)/user.stamp ## draw docs/schedules.png anew
 	cp $$($(BIN)/lrkit show -m schedule=$(SCHEDULES) warmup=linear horizon.steps=1000 format=png) docs/schedules.png
+
+bench: $(VENV)/dev.stamp ## how fast it is, against torch, Lightning and a loop by hand (under 15 minutes)
+	$(BIN)/python benchmarks/bench.py --out benchmarks/bench.md
 
 bench-find: $(VENV)/dev.stamp ## how good the rates of lrkit find and of other range tests are (an hour)
 	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt

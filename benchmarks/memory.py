@@ -29,7 +29,7 @@ torch.set_num_threads(1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.__stdout__)
 """
 PLAIN = "training.lightning(500, True)"
-OURS = "training.lrkit(500, 'data=custom', 'data._target_=training.Data', 'data.train_samples=6400')"
+OURS = "training.lrkit(500, 'data=custom', 'data._target_=training.Data', f'data.train_samples={training.SAMPLES}')"
 
 
 def peak(call: str) -> float:

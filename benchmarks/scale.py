@@ -149,8 +149,9 @@ from lrkit import train
 train.callbacks_of = lambda config: [Count()]
 folder = Path(os.environ["FOLDER"]) / os.environ["RANK"]
 folder.mkdir()
-train.run(compose(["data=custom", "data._target_=training.Data", "data.train_samples=6400", "data.batch_size=64",
-    "model=custom", "model._target_=training.Net", "trainer.devices=2", "trainer.strategy=ddp",
+train.run(compose(["data=custom", "data._target_=training.Data", "data.batch_size=64",
+    f"data.train_samples={training.SAMPLES}", "model=custom", "model._target_=training.Net", "trainer.devices=2",
+    "trainer.strategy=ddp",
     "trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_val_batches=0"]), folder, quiet=True)
 """
 )

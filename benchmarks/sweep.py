@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from statistics import median
+from functools import partial
+
+from rows import Row, against, in_turn, table
 
 SWEEP = ["schedule=step,cosine,linear,constant", "seed=1,2,3", "trainer.max_epochs=15"]
 WAYS = {"one at a time": ["jobs=1"], "two at a time": ["jobs=2"], "Hydra's basic launcher": ["hydra/launcher=basic"]}
@@ -30,16 +32,19 @@ def seconds(words: list[str]) -> float:
         return time.perf_counter() - begun
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    rounds = [{way: seconds(words) for way, words in WAYS.items()} for _ in range(parser.parse_args().rounds)]
-    print("| 12 jobs | seconds, median | of one at a time |\n| --- | --- | --- |")
-    for way in WAYS:
-        ratios = [each[way] / each["one at a time"] for each in rounds]
-        times = [each[way] for each in rounds]
-        print(f"| {way} | {median(times):.1f} | {median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) |")
+def rows(rounds: int = 3) -> list[Row]:
+    taken = in_turn({way: partial(seconds, words) for way, words in WAYS.items()}, rounds)
+    s = {way: f"{sorted(each)[len(each) // 2]:.1f} s" for way, each in taken.items()}
+    made = []
+    for other, aim in (("Hydra's basic launcher", 1 / 1.5), ("one at a time", None)):
+        ratio, spread = against(taken["two at a time"], taken[other])
+        made.append(
+            Row("a sweep of 12 jobs, two at a time", other, ratio, aim, spread, f"{s['two at a time']} and {s[other]}")
+        )
+    return made
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    print(table(rows(parser.parse_args().rounds)))

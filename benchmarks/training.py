@@ -28,8 +28,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, TensorDataset
 
-SAMPLES, BATCH, FEATURES = 6400, 64, 64
-STEPS_AN_EPOCH = SAMPLES // BATCH
+SAMPLES, BATCH, FEATURES = 32_000, 64, 64
 
 
 def samples() -> tuple[Tensor, Tensor]:

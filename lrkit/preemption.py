@@ -139,6 +139,8 @@ class Preemption(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if self.signum is None and isinstance(self.agreement, Alone):
+            return  # at nearly every batch
         full = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if full and not trainer.is_last_batch and not _validates(trainer):
             self._point(trainer)

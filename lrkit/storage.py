@@ -18,13 +18,25 @@ from typing import Any
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lrkit.errors import RunError
 
-__all__ = ["LAST", "PREVIOUS", "DurableIO", "candidates", "damage", "install", "read", "sweep_up"]
+__all__ = ["LAST", "PREVIOUS", "DurableIO", "Kept", "candidates", "damage", "install", "read", "sweep_up"]
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 _NEW = ".new"
+
+
+class Kept(ModelCheckpoint):
+    """A checkpoint that is known by the name of its file, whatever metric it turns out to watch.
+
+    Lightning asks for this name at each hook of each step, and would put it together from all options each time.
+    """
+
+    @property
+    def state_key(self) -> str:
+        return f"Kept {self.filename}"
 
 
 class DurableIO(TorchCheckpointIO):

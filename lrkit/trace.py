@@ -44,7 +44,9 @@ class Trace(Callback):
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             return  # a module that optimizes by itself need not show its loss
-        scheduler, loss = scheduler_of(trainer), loss.detach().reshape(()).float()
+        scheduler = scheduler_of(trainer)
+        if loss.requires_grad or loss.ndim or loss.dtype != torch.float32:
+            loss = loss.detach().reshape(()).float()
         if trainer.accumulate_grad_batches != 1:  # by which Lightning has divided it
             loss = loss * trainer.accumulate_grad_batches
         plan, t, gain = scheduler.plan, scheduler.applied, scheduler.total_gain

@@ -115,12 +115,12 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     journal = Journal(folder if global_rank() == 0 else None)
     watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
-    own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best)])
-    listeners = [own, *callbacks_of(config), results, *(c for c in (best, last) if c is not None)]
+    own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best), results])
+    listeners = [own, *callbacks_of(config), *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
     preemption = Preemption(None) if kept is None else SavingPreemption(kept)
-    trainer = _trainer(config, folder, [*listeners, preemption], joins)
+    trainer = _trainer(config, folder, [*listeners, preemption], joins, quiet)
     loggers.guard(trainer, list(config["logger"]), journal)
     if kept is not None:
         storage.install(trainer, kept)
@@ -166,12 +166,12 @@ def _checkpoints(config: Mapping[str, Any], folder: Path) -> tuple[ModelCheckpoi
     if not trainer.get("enable_checkpointing", True) or trainer.get("fast_dev_run"):
         return None, None
     common: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
-    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
+    last = storage.Kept(filename="last", save_on_train_epoch_end=True, **common)
     if trainer.get("limit_val_batches") == 0:
         return None, last
     monitor = str(config["monitor"])
     mode = "max" if higher_is_better(monitor) else "min"
-    return ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **common), last
+    return storage.Kept(filename="best", monitor=monitor, mode=mode, **common), last
 
 
 def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> list[Callback]:
@@ -199,14 +199,16 @@ def _inside(path: Path, folder: Path) -> bool:
     return folder.resolve() in path.resolve().parents
 
 
-def _trainer(config: Mapping[str, Any], folder: Path, callbacks: list[Callback], joins: int | None) -> Trainer:
+def _trainer(
+    config: Mapping[str, Any], folder: Path, callbacks: list[Callback], joins: int | None, quiet: bool
+) -> Trainer:
     """The trainer; ``joins`` is the step at which it goes on with curves that are in the folder already."""
     options = dict(config["trainer"])
     options["accumulate_grad_batches"] = configs.accumulation(config, configs.world_of(options)[0])
     bar = options.pop("enable_progress_bar", None)
     if bar is None:
-        bar = sys.stderr.isatty()
-        if not bar:
+        bar = sys.stderr.isatty() and not quiet
+        if not bar and not quiet:
             callbacks = [*callbacks, PlainProgress()]
     if bar:
         callbacks = [*callbacks, RichProgressBar(leave=False)]

@@ -84,13 +84,15 @@ class DivergenceWatch(Callback):
             return
         if self.waits:
             scale = 1.0 if self.scaler is None else self.scaler.get_scale()
-            self._look(float(loss.detach()) * trainer.accumulate_grad_batches / scale)
-        if loss.requires_grad:
-            value, bad = loss.detach(), bool(self.why)
+            self._look(loss.item() * trainer.accumulate_grad_batches / scale)
+        if not loss.requires_grad:
+            return
+        if self.why:
+            loss.register_hook(lambda grad: grad * math.nan)  # type: ignore[no-untyped-call]
+        elif not self.waits:
+            value = loss.detach()
             # What is not finite minus itself is nan; anything else, 0. Nobody waits for the value.
-            loss.register_hook(  # type: ignore[no-untyped-call]
-                lambda grad: grad * math.nan if bad else grad + (value - value)
-            )
+            loss.register_hook(lambda grad: grad + (value - value))  # type: ignore[no-untyped-call]
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if not self.watching:
@@ -100,7 +102,8 @@ class DivergenceWatch(Callback):
         if not self.waits:
             self.norm = scheduler.applied, norm
             return
-        finite = bool(torch.isfinite(norm))
+        value = norm.item()
+        finite = math.isfinite(value)
         if self.sharded and self.together:
             flag = torch.tensor(float(finite), device=trainer.strategy.root_device)
             finite = bool(trainer.strategy.reduce(flag, reduce_op="min"))
@@ -112,7 +115,7 @@ class DivergenceWatch(Callback):
         self.in_a_row += 1
         if self.scaler is not None and not why and self.in_a_row <= SCALER_TRIES:
             return  # the scaler leaves this step out, and lowers its scale
-        self._act(trainer, pl_module, optimizer, self._agreed(why or f"the norm of the gradients is {float(norm)}"))
+        self._act(trainer, pl_module, optimizer, self._agreed(why or f"the norm of the gradients is {value}"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

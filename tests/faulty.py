@@ -78,6 +78,13 @@ class SignalAt(Callback):
             os.kill(os.getpid(), self.signum)
 
 
+class Slow(Callback):
+    """A training that takes its time, so that it is not over before it was killed often enough."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        time.sleep(0.03)
+
+
 class RaiseAt(Callback):
     """A mistake in the user's code."""
 

@@ -77,7 +77,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def big(epochs: int) -> list[str]:
     return ["train", f"trainer.max_epochs={epochs}", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1",
             "model.hidden=[900,900]", "model.dropout=0.1", "logger=none", "trainer.num_sanity_val_steps=0",
-            "schedule=constant"]  # fmt: skip
+            "schedule=constant", "+callbacks.slow={_target_: faulty.Slow}"]  # fmt: skip
 
 
 def state(folder: Path) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def test_kill_9(kills: int, where: str, temporary: str | None, told: str, tmp_pa
     try:
         for place in places.values():
             place.mkdir()
-        epochs = 400 if kills > 20 else 250
+        epochs = 250 if kills > 20 else 150
         whole = undisturbed(places[where], epochs)
         folder, done, survived, torn = killed(places[where], places.get(temporary or ""), kills, epochs)
         assert (done, survived, torn) == (kills, kills, 0)

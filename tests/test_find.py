@@ -315,6 +315,7 @@ def test_a_run_after_a_search_is_the_run_without_it_on_two_processes(task: str, 
     assert same(last(tmp_path / "searched"), last(tmp_path / "alone"))
 
 
+@pytest.mark.slow
 def test_two_processes_agree_and_only_one_writes(tmp_path: Path) -> None:
     two = ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp", "data.batch_size=16"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -598,6 +598,7 @@ class Net(nn.Linear):
 """
 
 
+@pytest.mark.slow
 def test_pain_22_failures_of_a_sweep_are_hidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,7 +111,7 @@ several: dict[str, Any] = {"deadline": None, "suppress_health_check": list(Healt
 
 
 @ignored
-@settings(max_examples=12, derandomize=True, **several)
+@settings(max_examples=8, derandomize=True, **several)
 @given(overrides=runs(), share=st.floats(0, 1))
 def test_shown_is_used_is_resumed(overrides: list[str], share: float, recorded: Recorded) -> None:
     keep_the_promise(overrides, share, recorded)

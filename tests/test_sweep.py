@@ -132,6 +132,7 @@ def test_ctrl_c_ends_it_with_130_and_a_word_on_going_on(tmp_path: Path) -> None:
     assert unfinished(line[5:], starts) == the_sweep(tmp_path)
 
 
+@pytest.mark.slow
 def test_on_error_stop_starts_no_more(tmp_path: Path) -> None:
     swept(tmp_path, "seed=1,2,3,4", "jobs=1", "on_error=stop", *fate({"seed=2": "raise"}), code=1)
     state = json.loads((the_sweep(tmp_path) / "sweep.json").read_text())["jobs"]

@@ -23,20 +23,20 @@ HERE = Path(__file__).parent
 #: The parts in the order of the table, and how to ask each for its rows.
 PARTS = {
     "schedule": "schedule.rows()",
-    "training": "training.rows(steps=3000, rounds=5)",
+    "training": "training.rows(steps=3000, rounds=3)",
     "optimizers": "optimizers.rows(rounds=3)",
-    "start": "start.rows(rounds=5)",
+    "start": "start.rows(rounds=3)",
     "sweep": "sweep.rows(rounds=2)",
     "memory": "memory.rows(rounds=3, jobs=100)",
     "scale": "scale.rows()",
 }
 ASK = """
-import json, sys, warnings
+import dataclasses, json, warnings
 warnings.simplefilter("ignore")
 import torch
 torch.set_num_threads(1)
 import {part}
-print(json.dumps([asdict(row) for row in {call}]))
+print(json.dumps([dataclasses.asdict(row) for row in {call}]))
 """
 
 

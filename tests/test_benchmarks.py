@@ -16,6 +16,8 @@ from lrkit.config import compose
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import find as bench
 import loop
+import rows
+import scale
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,20 @@ def test_regret_is_what_is_lost_on_test_data() -> None:
     assert (told["median"], told["worst"], told["cells over 3"], told["no rate"]) == ("2.0", "90.0", "1 of 3", "1")
     assert told["steps of the grid"] == "5.0 % (most 10.0 %)"
     assert [line[:3] for line in bench.by_task(cells)][1:] == [("a", "adamw", "0.1-0.1"), ("b", "adamw", "0.1-0.1")]
+
+
+def test_the_table_says_what_is_reached() -> None:
+    ratio, spread = rows.against([1.0, 3.0, 2.0], [2.0, 2.0, 2.0])
+    assert (ratio, spread) == (1.0, (0.5, 1.5))
+    made = [rows.Row("a", "b", ratio, 0.5, spread), rows.Row("c", "d", 0.4, 0.5, figures="ms: 4")]
+    made.append(rows.Row("e", "f", 2.0))
+    assert rows.table(made).splitlines()[2:] == [
+        "| a | b | 1.00 (0.50-1.50) | 0.50 | **no** |  |",
+        "| c | d | 0.40 | 0.50 | yes | ms: 4 |",
+        "| e | f | 2.00 |  |  |  |",
+    ]
+
+
+def test_an_exponent_is_the_slope_on_two_logarithms() -> None:
+    assert scale.exponent([1, 10, 100], [3.0, 30.0, 300.0]) == pytest.approx(1.0)
+    assert scale.exponent([1, 10, 100], [3.0, 3.0, 3.0]) == pytest.approx(0.0)

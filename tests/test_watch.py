@@ -360,3 +360,25 @@ def test_two_processes_act_alike_whichever_is_ill(policy: str, how: str, applied
     assert [e["event"] for e in events(folder)] == [policy] * expected
     why = events(folder)[0]["why"]
     assert "(process 1)" in why if how != "gradient" else why == "the norm of the gradients is nan" or "inf" in why
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_no_step_waits_for_the_device(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that lrkit has on by default: twice as many steps ask the device for no value more."""
+    asked: list[str] = []
+    for name in ("item", "cpu", "numpy", "__float__", "__bool__", "__int__"):
+        real = getattr(torch.Tensor, name)
+
+        def ask(tensor: Any, *args: Any, real: Any = real, name: str = name, **kwargs: Any) -> Any:
+            asked.append(name)
+            return real(tensor, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, ask)
+
+    def values_asked_for(steps: int) -> int:
+        asked.clear()
+        train("trainer.max_epochs=1", "trainer.log_every_n_steps=1000", f"trainer.limit_train_batches={steps}",
+              "data.batch_size=8", "optimizer=adamw")  # fmt: skip
+        return len(asked)
+
+    assert values_asked_for(100) == values_asked_for(50)

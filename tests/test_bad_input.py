@@ -573,7 +573,7 @@ def test_every_row_of_the_study_has_its_answer() -> None:
         if here.startswith("tests/"):
             file, _, name = here.removeprefix("tests/").partition("::")
             assert f"def {name}(" in Path(__file__).with_name(file).read_text(), here
-        elif not here.startswith((RUNS, "a fault")):  # faults are no input; they have a file of tests of their own
+        elif not here.startswith(RUNS):
             assert here in commands, (stock, here)
 
 

@@ -221,6 +221,7 @@ def test_two_runs_of_the_same_second_do_not_share_a_folder(said: Said, monkeypat
     assert all((folder / "metrics.json").is_file() for folder in folders)
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_folder_for_each_job_named_by_what_differs(said: Said) -> None:
     said("train", "-m", *TINY, "schedule=step,cosine", "optimizer.lr=0.1,0.2")
     (sweep,) = Path("outputs/sweeps").iterdir()

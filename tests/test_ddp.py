@@ -38,6 +38,7 @@ def test_ranks_agree_and_the_linear_rule_counts_both(tmp_path: Path) -> None:
     assert plan["horizon"]["steps"] == 10
 
 
+@pytest.mark.slow
 def test_plateau_decides_alike_though_the_metric_differs_between_ranks(tmp_path: Path) -> None:
     first, second, _ = both_ranks(
         tmp_path, "model=custom", "model._target_=foreign.RankLoss", "data=custom", "data._target_=foreign.Data",

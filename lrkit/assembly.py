@@ -16,6 +16,7 @@ from torch import nn
 from lrkit import config as configs
 from lrkit import trusted
 from lrkit.errors import ConfigError
+from lrkit.lean import Unprofiled
 from lrkit.module import Supervised
 from lrkit.plan import Plan
 
@@ -137,8 +138,9 @@ def optimizer_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def trainer_of(options: Mapping[str, Any], **own: Any) -> Trainer:
     """A trainer by the node ``trainer``, and what lrkit adds to it; refusals are named by their key."""
+    lean = {"profiler": Unprofiled()} if options.get("profiler") is None else {}
     try:
-        return Trainer(**{**options, **own})
+        return Trainer(**{**options, **lean, **own})
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise _refused(error, options) from error
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lrkit.errors import RunError
 
-__all__ = ["write_json"]
+__all__ = ["read_json", "write_json"]
 
 
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
+def read_json(file: Path) -> Any:
+    """What ``file`` says; None where it is missing, cut off, or nothing that JSON could be."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def write_json(file: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
     """Replace ``file`` in one piece: whoever reads it sees the old content or the new one, never half of it.
 
     Raises:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
+import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from lrkit.errors import RunError
+from lrkit.files import read_json, write_json
 
 __all__ = ["Journal"]
 
@@ -37,26 +40,18 @@ class Journal:
         self.entries.append({"step": step, "event": event, "why": why, "time": round(time.time(), 3), **_plain(more)})
         if self.file is None:
             return
-        beside = self.file.with_suffix(".new")
-        try:
-            beside.write_text(json.dumps(self.entries, indent=2, allow_nan=False) + "\n")
-            os.replace(beside, self.file)
-        except OSError:
-            pass
+        with suppress(RunError):
+            write_json(self.file, self.entries)
 
 
 def _written(file: Path) -> list[dict[str, Any]]:
     """The entries of a file; none where it is missing or damaged."""
-    try:
-        entries = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return []
+    entries = read_json(file)
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    finite = (float("inf"), float("-inf"))
     return {
-        name: str(value) if isinstance(value, float) and (value != value or value in finite) else value
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in values.items()
     }

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["ASKING", "Terminated", "handled", "raising"]
+__all__ = ["ASKING", "Terminated", "handled", "name_of", "raising"]
 
 #: The signals that ask for an end; SIGUSR1 is not known everywhere.
 ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))

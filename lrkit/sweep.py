@@ -21,7 +21,7 @@ from typing import Any
 from lrkit import board
 from lrkit import config as configs
 from lrkit.errors import ConfigError, RunError
-from lrkit.files import write_json
+from lrkit.files import read_json, write_json
 from lrkit.jobs import Outcome, Slots, run_all, slots
 from lrkit.monitors import higher_is_better
 from lrkit.overrides import expand
@@ -279,10 +279,7 @@ def folder_name(text: str) -> str:
 
 def _mapping(file: Path) -> dict[str, Any]:
     """What a file of JSON says; nothing where it is not there, or cut off."""
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
+    content = read_json(file)
     return content if isinstance(content, dict) else {}
 
 

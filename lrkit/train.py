@@ -37,7 +37,7 @@ from lrkit.find import settled
 from lrkit.firstbatch import FirstBatch
 from lrkit.jobs import global_rank, handing
 from lrkit.journal import Journal
-from lrkit.lean import AsOne, Unprofiled
+from lrkit.lean import AsOne
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
 from lrkit.monitors import higher_is_better
 from lrkit.plan import Plan
@@ -138,6 +138,8 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:
             diverged = str(error)
+            if kept is not None and kept.exists():
+                diverged += f"; the last good checkpoint is {kept}"
 
     plan = scheduler_of(trainer).plan
     results.findings = diagnose(trace.curves(), plan)
@@ -150,8 +152,6 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         trainer.test(module, datamodule=data, verbose=False)
         results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
     results.save(trainer, status)
-    if diverged and last is not None and (kept := Path(str(last.dirpath)) / "last.ckpt").exists():
-        diverged += f"; the last good checkpoint is {kept}"
     if trainer.is_global_zero and not quiet:
         ended = f"stopped at step {trainer.global_step} of {plan.horizon.steps}" if early else ""
         ended = diverged or ended
@@ -214,9 +214,7 @@ def _trainer(
         callbacks = [*callbacks, RichProgressBar(leave=False)]
     trust = config.get("trust", ())
     loggers = [_logger(node, f"logger.{name}", trust, folder, joins) for name, node in config["logger"].items()]
-    own: dict[str, Any] = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": folder}
-    if options.get("profiler") is None:
-        own["profiler"] = Unprofiled()
+    own = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": folder}
     return trainer_of({**options, "enable_progress_bar": bool(bar)}, **own)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lrkit.errors import Diverged
-from lrkit.guard import Guard, Levels
+from lrkit.guard import POLICIES, Guard, Levels
 from lrkit.journal import Journal
 from lrkit.module import scheduler_of
 
@@ -112,10 +112,9 @@ class DivergenceWatch(Callback):
         if finite:
             self._was_good(trainer, pl_module, losses)
             return
-        self.in_a_row += 1
-        if self.scaler is not None and not why and self.in_a_row <= SCALER_TRIES:
-            return  # the scaler leaves this step out, and lowers its scale
-        self._act(trainer, pl_module, optimizer, self._agreed(why or f"the norm of the gradients is {value}"))
+        if self._left_to_the_scaler(why):
+            return
+        self._act(trainer, pl_module, self._agreed(why or f"the norm of the gradients is {value}"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -187,11 +186,15 @@ class DivergenceWatch(Callback):
                 losses, self.losses = self.losses, []
                 self._was_good(trainer, pl_module, losses)
                 continue
-            self.in_a_row += 1
-            if self.scaler is not None and not self.why and self.in_a_row <= SCALER_TRIES:
+            if self._left_to_the_scaler(self.why):
                 continue
             found = f"the norm of the gradients is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
             self._stop(trainer, self._agreed(self.why or found), step)
+
+    def _left_to_the_scaler(self, why: str) -> bool:
+        """One more step with bad gradients: whether a scaler leaves it out, and lowers its scale, without our help."""
+        self.in_a_row += 1
+        return self.scaler is not None and not why and self.in_a_row <= SCALER_TRIES
 
     def _agreed(self, why: str) -> str:
         """Why, as any of the processes knows it; all of them have come here, for all have the same gradients."""
@@ -202,7 +205,7 @@ class DivergenceWatch(Callback):
         losses = [f"{text} (process {rank})" for rank, text in enumerate(said) if "loss" in text]
         return losses[0] if losses else str(said[0])
 
-    def _act(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer, why: str) -> None:
+    def _act(self, trainer: Trainer, pl_module: LightningModule, why: str) -> None:
         scheduler = scheduler_of(trainer)
         if self.guard.policy == "stop":
             self._stop(trainer, why, scheduler.applied)
@@ -236,7 +239,7 @@ class DivergenceWatch(Callback):
         self.journal.add(step, event, why, lr=rate, **more)
         self.say(line)
         for logger in trainer.loggers:
-            logger.log_metrics({"guard": float(("stop", "skip", "reduce").index(event) + 1)}, step=step)
+            logger.log_metrics({"guard": float(POLICIES.index(event) + 1)}, step=step)
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("guard", line, step)
 

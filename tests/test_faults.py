@@ -23,6 +23,7 @@ from typing import Any
 import faulty
 import pytest
 import torch
+from test_find import same
 from test_preemption import at, metrics, only, words
 
 from lrkit import storage
@@ -84,16 +85,6 @@ def state(folder: Path) -> dict[str, Any]:
     content, wrong = storage.read(folder / "checkpoints" / "last.ckpt")
     assert not wrong
     return dict(content)
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 def killed(

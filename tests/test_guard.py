@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lrkit
 from lrkit.config import compose, plan
 from lrkit.errors import ConfigError
 from lrkit.guard import Guard, Levels, Reduction
@@ -103,3 +104,9 @@ def test_durations_become_steps_and_the_plan_says_so() -> None:
     assert type(planned).from_json(planned.to_json()) == planned
     assert plan(compose(["guard=off"])).guard is None
     assert plan(compose([])).guard == Guard()
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip", "reduce"])
+def test_the_name_of_a_policy_means_in_a_script_what_it_means_on_the_command_line(policy: str) -> None:
+    by_name = lrkit.plan(lr=0.1, steps=1000, guard=policy).guard
+    assert by_name == plan(compose([f"guard={policy}", "horizon.steps=1000"])).guard

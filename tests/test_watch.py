@@ -52,6 +52,9 @@ def events(folder: Path) -> list[dict[str, Any]]:
     return result
 
 
+#: From step 30 on the loss is a hundred times what it would be.
+RISEN = ("trainer.max_epochs=4", "trainer.limit_train_batches=20", "schedule=constant", "guard.patience=10",
+         ill(list(range(30, 80)), "loss"))  # fmt: skip
 LONGER = ("trainer.max_epochs=2", "trainer.limit_train_batches=20", "trainer.limit_val_batches=1")
 
 
@@ -231,17 +234,11 @@ def test_a_gradient_scaler_may_look_for_its_scale(steps: list[int], ends: bool) 
 
 
 def test_what_is_far_above_the_beginning_for_long_is_a_divergence(train: Any) -> None:
-    run = train(
-        "trainer.max_epochs=4", "trainer.limit_train_batches=20", "schedule=constant", "guard.patience=10",
-        "guard.far=5", ill(list(range(30, 80)), "loss"),
-    )  # fmt: skip
+    run = train(*RISEN, "guard.far=5")
     assert run.status == "diverged"
     (event,) = events(run.folder)
     assert event["step"] == 39 and "at the beginning, 10 times in a row" in event["why"]
-    alone = train(
-        "trainer.max_epochs=4", "trainer.limit_train_batches=20", "schedule=constant", "guard.patience=10",
-        "guard.far=null", ill(list(range(30, 80)), "loss"),
-    )  # fmt: skip
+    alone = train(*RISEN, "guard.far=null")
     assert events(alone.folder) == []
 
 
@@ -320,10 +317,7 @@ def test_late_news_ends_the_run_and_no_checkpoint_is_written_in_between(train: A
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_late_news_of_what_is_far_above(train: Any) -> None:
-    run = train(
-        "trainer.max_epochs=4", "trainer.limit_train_batches=20", "schedule=constant", "guard.patience=10",
-        "guard.far=5", ill(list(range(30, 80)), "loss"),
-    )  # fmt: skip
+    run = train(*RISEN, "guard.far=5")
     assert run.status == "diverged"
     (event,) = events(run.folder)
     assert "10 times in a row" in event["why"] and 39 <= event["step"] <= 39 + 2 * watch.LAG

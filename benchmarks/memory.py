@@ -8,7 +8,6 @@ for the same steps, in a process of their own.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from rows import Row, against, in_turn, table
+from rows import Row, command, compared, in_turn, middle
 
 HERE = Path(__file__).parent
 PEAK = """
@@ -84,10 +83,9 @@ def _children(pid: int) -> list[int]:
 
 def rows(rounds: int = 3, jobs: int = 100) -> list[Row]:
     taken = in_turn({"plain": partial(peak, PLAIN), "ours": partial(peak, OURS)}, rounds)
-    mib = {name: f"{sorted(each)[len(each) // 2] / 2**20:.0f} MiB" for name, each in taken.items()}
-    ratio, spread = against(taken["ours"], taken["plain"])
-    made = [Row("memory of a run, at its peak", "plain Lightning with its logging", ratio, 1.03, spread,
-                f"{mib['ours']} and {mib['plain']}")]  # fmt: skip
+    figures = f"{middle(taken['ours']) / 2**20:.0f} MiB and {middle(taken['plain']) / 2**20:.0f} MiB"
+    other = "plain Lightning with its logging"
+    made = [compared("memory of a run, at its peak", other, taken["ours"], taken["plain"], 1.03, figures)]
     if jobs and Path("/proc").is_dir():
         before, after = of_a_sweep(jobs)
         figures = f"{after / 2**20:.0f} and {before / 2**20:.0f} MiB"
@@ -97,8 +95,4 @@ def rows(rounds: int = 3, jobs: int = 100) -> list[Row]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=100)
-    chosen = parser.parse_args()
-    print(table(rows(chosen.rounds, chosen.jobs)))
+    command(__doc__, rows, rounds=3, jobs=100)

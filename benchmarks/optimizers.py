@@ -8,14 +8,13 @@ core. "In the same mode" is AdamW in plain loops: on a CPU that is how optimizer
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from rows import Row, against, in_turn, per_call, table
+from rows import Row, command, compared, in_turn, middle, per_call
 from torch import nn
 
 from lrkit.assembly import optimizer_of
@@ -57,20 +56,15 @@ def rows(rounds: int = 5, every: bool = False) -> list[Row]:
         }
         steps = {name: step_of(make, shapes) for name, make in makers.items()}
         taken = in_turn({name: partial(per_call, step, 3) for name, step in steps.items()}, rounds)
-        ms = {name: sorted(each)[len(each) // 2] * 1e3 for name, each in taken.items()}
+        ms = {name: f"{middle(each) * 1e3:.3g}" for name, each in taken.items()}
         for name in names:
-            figures = f"ms: {ms[name]:.3g}; fused AdamW {ms['fused']:.3g}, in loops {ms['loops']:.3g}"
-            ratio, spread = against(taken[name], taken["loops"])
-            made.append(
-                Row(f"{name}, {model}", "AdamW in loops", ratio, 2.0 if name in SEED else None, spread, figures)
-            )
-        ratio, spread = against(taken["adamw"], taken["fused"])
-        made.append(Row(f"adamw, {model}", "torch's fused AdamW", ratio, 1.1, spread))
+            aim = 2.0 if name in SEED else None
+            figures = f"ms: {ms[name]}; fused AdamW {ms['fused']}, in loops {ms['loops']}"
+            made.append(compared(f"{name}, {model}", "AdamW in loops", taken[name], taken["loops"], aim, figures))
+        made.append(compared(f"adamw, {model}", "torch's fused AdamW", taken["adamw"], taken["fused"], 1.1))
     return made if every else [row for row in made if row.aim is not None]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
     torch.set_num_threads(1)
-    print(table(rows(parser.parse_args().rounds, every=True)))
+    command(__doc__, partial(rows, every=True), rounds=5)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-__all__ = ["Row", "in_turn", "per_call", "table"]
+__all__ = ["Row", "command", "compared", "in_turn", "middle", "per_call", "seconds", "table"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,44 @@ def per_call(call: Callable[[], object], calls: int) -> float:
     for _ in range(calls):
         call()
     return (time.perf_counter() - begun) / calls
+
+
+def seconds(words: Sequence[str], **environment: str) -> float:
+    """The wall time of a command in an empty folder. One thread for each process, so that all compute the same."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        done = subprocess.run([*words], cwd=folder, env=env, capture_output=True, text=True)
+        taken = time.perf_counter() - begun
+    if done.returncode:
+        raise RuntimeError(f"{words} failed: {done.stderr[-2000:]}")
+    return taken
+
+
+def middle(values: Sequence[float]) -> float:
+    """The value in the middle, one that was measured."""
+    return sorted(values)[len(values) // 2]
+
+
+def compared(
+    what: str,
+    other: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    aim: float | None = None,
+    figures: str = "",
+) -> Row:
+    """The row of two ways that were measured in turn."""
+    ratio, spread = against(ours, theirs)
+    return Row(what, other, ratio, aim, spread, figures)
+
+
+def command(about: str | None, rows: Callable[..., Sequence[Row]], **options: int) -> None:
+    """Measure and print, by a command line that has ``options``, such as ``--rounds 3``."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in options.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    print(table(rows(**vars(parser.parse_args()))))
 
 
 def against(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float]]:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from rows import Row, against, in_turn, per_call, table
+from rows import Row, command, compared, in_turn, middle, per_call
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, OneCycleLR, SequentialLR
 
@@ -109,27 +109,22 @@ def rows(rounds: int = 9) -> list[Row]:
             "OneCycleLR": one_cycle(size),
         }
         taken = in_turn({name: partial(per_call, way, calls) for name, way in ways.items()}, rounds)
-        us = {name: sorted(each)[len(each) // 2] * 1e6 for name, each in taken.items()}
+        us = {name: f"{middle(each) * 1e6:.2g}" for name, each in taken.items()}
+        others = ", ".join(f"{name} {us[name]}" for name in ("SequentialLR", "LambdaLR", "OneCycleLR"))
         groups = f"{size} group{'s' * (size > 1)}"
-        figures = f"us: {us['ours']:.2g}; the bare loop {us['loop']:.2g}; " + ", ".join(
-            f"{name} {us[name]:.2g}" for name in ("SequentialLR", "LambdaLR", "OneCycleLR")
-        )
-        made.append(Row(f"schedule, {groups}", "SequentialLR", *_ratio(taken, "ours", aim), figures))
-        if size > 1:
-            figures = f"us: {us['apart']:.2g}"
-            made.append(Row(f"the same, each group its own base, {groups}", "", *_ratio(taken, "apart", aim), figures))
-        figures = f"us: {us['all']:.2g}"
-        made.append(
-            Row(f"the same with the looks before and after a step, {groups}", "", *_ratio(taken, "all"), figures)
-        )
+        for what, way, goal, more in (
+            ("schedule", "ours", aim, f"; the bare loop {us['loop']}; {others}"),
+            ("the same, each group its own base", "apart", aim, ""),
+            ("the same with the looks before and after a step", "all", None, ""),
+        ):
+            if way == "apart" and size == 1:
+                continue
+            figures = f"us: {us[way]}{more}"
+            measured, theirs = taken[way], taken["SequentialLR"]
+            made.append(compared(f"{what}, {groups}", "SequentialLR", measured, theirs, goal, figures))
     return made
-
-
-def _ratio(taken: dict[str, list[float]], way: str, aim: float | None = None) -> tuple[float, float | None, Any]:
-    ratio, spread = against(taken[way], taken["SequentialLR"])
-    return ratio, aim, spread
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(table(rows()))
+    command(__doc__, rows, rounds=9)

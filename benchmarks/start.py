@@ -5,16 +5,11 @@ python benchmarks/start.py [--rounds 5]
 
 from __future__ import annotations
 
-import argparse
-import os
-import subprocess
 import sys
-import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
-from rows import Row, against, in_turn, table
+from rows import Row, command, compared, in_turn, middle, seconds
 
 HERE = Path(__file__).parent
 
@@ -54,47 +49,27 @@ Trainer(max_epochs=1, logger=TensorBoardLogger("."), callbacks=callbacks,
 """
 
 
-def seconds(command: list[str]) -> float:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
-    with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-        taken = time.perf_counter() - begun
-    if done.returncode:
-        raise RuntimeError(f"{command} failed: {done.stderr[-2000:]}")
-    return taken
-
-
 def rows(rounds: int = 5) -> list[Row]:
-    lrkit = [str(Path(sys.executable).parent / "lrkit")]
-    first = ["+callbacks.first._target_=first_step.First", "trainer.accelerator=cpu"]
+    lrkit = str(Path(sys.executable).parent / "lrkit")
     ways = {
         "import torch": [sys.executable, "-c", "import torch"],
-        "lrkit --help": [*lrkit, "--help"],
-        "lrkit show": [*lrkit, "show"],
+        "lrkit --help": [lrkit, "--help"],
+        "lrkit show": [lrkit, "show"],
         "plain Lightning": [sys.executable, "-c", PLAIN],
-        "lrkit train": [*lrkit, "train", *first],
+        "lrkit train": [lrkit, "train", "+callbacks.first._target_=first_step.First", "trainer.accelerator=cpu"],
     }
-    taken = in_turn({name: partial(seconds, command) for name, command in ways.items()}, rounds)
-    s = {name: f"{sorted(each)[len(each) // 2]:.2f} s" for name, each in taken.items()}
-    pairs = [
+    taken = in_turn({name: partial(seconds, words, PYTHONPATH=str(HERE)) for name, words in ways.items()}, rounds)
+    made = []
+    for ours, theirs, aim in (
         ("lrkit --help", "import torch", 1.0),
         ("lrkit show", "import torch", 1.0),
         ("lrkit train", "plain Lightning", 1.1),
-    ]
-    return [
-        Row(f"{ours}{', to the first step' * (aim > 1)}", f"{theirs}{' likewise' * (aim > 1)}",
-            *_ratio(taken[ours], taken[theirs], aim), figures=f"{s[ours]} and {s[theirs]}")
-        for ours, theirs, aim in pairs
-    ]  # fmt: skip
-
-
-def _ratio(ours: list[float], theirs: list[float], aim: float) -> tuple[float, float, tuple[float, float]]:
-    ratio, spread = against(ours, theirs)
-    return ratio, aim, spread
+    ):
+        what = f"{ours}, to the first step" if ours == "lrkit train" else ours
+        figures = f"{middle(taken[ours]):.2f} s and {middle(taken[theirs]):.2f} s"
+        made.append(compared(what, theirs, taken[ours], taken[theirs], aim, figures))
+    return made
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    print(table(rows(parser.parse_args().rounds)))
+    command(__doc__, rows, rounds=5)

@@ -8,7 +8,6 @@ AdamW (fused), cosine. What is taken is the time from the first batch to the end
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import logging
 import tempfile
@@ -22,7 +21,7 @@ import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
-from rows import Row, against, in_turn, table
+from rows import Row, command, compared, in_turn, middle
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -148,11 +147,11 @@ def rows(steps: int = 3000, rounds: int = 5) -> list[Row]:
         "lrkit, the same loader": lambda: lrkit(steps, *ours),
         "lrkit, its own data": lambda: lrkit(steps, *in_memory),
     }, rounds)  # fmt: skip
-    ms = {name: f"{sorted(each)[len(each) // 2] * 1e3:.2f}" for name, each in taken.items()}
+    ms = {name: f"{middle(each) * 1e3:.2f}" for name, each in taken.items()}
 
-    def row(way: str, other: str, aim: float) -> Row:
-        ratio, spread = against(taken[way], taken[other])
-        return Row(f"training step: {way}", other, ratio, aim, spread, f"ms: {ms[way]} and {ms[other]}")
+    def row(way: str, other: str, aim: float | None = None) -> Row:
+        figures = f"ms: {ms[way]} and {ms[other]}"
+        return compared(f"training step: {way}", other, taken[way], taken[other], aim, figures)
 
     same, own = "lrkit, the same loader", "lrkit, its own data"
     return [
@@ -160,14 +159,9 @@ def rows(steps: int = 3000, rounds: int = 5) -> list[Row]:
         row(same, "Lightning", 1.0),
         row(own, "Lightning with its logging", 1 / 2.5),
         row(own, "by hand on slices", 1.5),
-        Row("training step: by hand", "Lightning", *against(taken["by hand"], taken["Lightning"])[:1],
-            figures=f"ms: {ms['by hand']} and {ms['Lightning']}"),
-    ]  # fmt: skip
+        row("by hand", "Lightning"),
+    ]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--rounds", type=int, default=5)
-    chosen = parser.parse_args()
-    print(table(rows(chosen.steps, chosen.rounds)))
+    command(__doc__, rows, steps=3000, rounds=5)

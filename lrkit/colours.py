@@ -9,11 +9,11 @@ from __future__ import annotations
 from lrkit.compare import Comparison
 from lrkit.tuned import tune
 
-__all__ = ["GREY", "colours", "family_colours"]
+__all__ = ["COLOURS", "GREY", "colours", "family_colours"]
 
 GREY = "#9498a0"
 #: To be told apart on white and on black.
-_COLOURS = (
+COLOURS = (
     "#4269d0",
     "#efb118",
     "#ff725c",
@@ -31,8 +31,8 @@ def colours(comparison: Comparison) -> list[str]:
     """The colour of each setting, by its rank from 0."""
     tuned, ids = tune(comparison), [id(setting) for setting in comparison.settings]
     first = [id(choice.setting) for choice in tuned.choices] if tuned else []
-    few = len(ids) <= len(_COLOURS) or not first
-    palette = _COLOURS if few else _COLOURS[: len(first)]
+    few = len(ids) <= len(COLOURS) or not first
+    palette = COLOURS if few else COLOURS[: len(first)]
     by_id = dict(zip([*first, *(i for i in ids if i not in first)], palette, strict=False))
     return [by_id.get(i, GREY) for i in ids]
 

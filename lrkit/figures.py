@@ -12,7 +12,7 @@ from lrkit.compare import Comparison
 from lrkit.errors import ConfigError
 from lrkit.settings import Setting
 
-__all__ = ["draw"]
+__all__ = ["draw", "dress"]
 
 _DASHES = (0, (4, 1.5))
 _DOTS: dict[str, Any] = {"lw": 1.6, "marker": "o", "ms": 4.5, "capsize": 3, "elinewidth": 1}
@@ -53,7 +53,7 @@ def _curves(comparison: Comparison, frames: Sequence[Panel], path: Path) -> Path
     axes: dict[str, Any] = figure.subplot_mosaic(mosaic, sharex=True, height_ratios=[1, 1.5][-len(mosaic) :])
     for panel in frames:
         ax = axes[panel.title]
-        _dress(ax, panel.title, "step")
+        dress(ax, panel.title, "step")
         for rank, band in sorted(panel.bands.items(), reverse=True):  # the best is drawn last, and lies on top
             line = _line(shades[rank], comparison.settings[rank])
             ax.plot(band.steps, band.mean, **line, marker="o" if len(band.steps) < 4 else None, ms=3)
@@ -89,7 +89,7 @@ def _sensitivity(comparison: Comparison, path: Path) -> Path:
 
     figure = Figure(figsize=(6.8, 4.0), dpi=150, layout="constrained")
     ax = figure.subplots()
-    _dress(ax, f"{comparison.by} {comparison.metric} over {comparison.rate}", comparison.rate or "")
+    dress(ax, f"{comparison.by} {comparison.metric} over {comparison.rate}", comparison.rate or "")
     families, shades, chosen = sensitivity(comparison), family_colours(comparison), comparison.chosen()
     handles: list[Any] = []
     for name, points in families.items():
@@ -140,7 +140,8 @@ def _plainly(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _dress(ax: Any, title: str, below: str) -> None:
+def dress(ax: Any, title: str, below: str) -> None:
+    """Axes as all pictures have them: a title, what lies along the bottom, little else."""
     ax.set_title(_plainly(title), loc="left", fontsize=10, fontweight="bold", color="#222")
     ax.set_xlabel(_plainly(below), fontsize=9, color="#555")
     ax.spines[["top", "right"]].set_visible(False)

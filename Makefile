@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint picture fix bench bench-find
+.PHONY: help demo test check lint picture fix bench bench-find evidence evidence-quick
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,6 +55,12 @@ bench: $(VENV)/dev.stamp ## how fast it is, against torch, Lightning and a loop 
 bench-find: $(VENV)/dev.stamp ## how good the rates of lrkit find and of other range tests are (an hour)
 	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt
 	$(BIN)/python benchmarks/find.py
+
+evidence: $(VENV)/dev.stamp ## try what is said about learning rates, and write docs/evidence.md (under 40 minutes)
+	$(BIN)/python -m evidence
+
+evidence-quick: $(VENV)/dev.stamp ## a few steps of each of those experiments, into outputs/ (a minute or two)
+	$(BIN)/python -m evidence --quick
 
 fix: $(VENV)/dev.stamp ## what ruff can mend by itself
 	$(BIN)/ruff check --fix .

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import fmean
-
 from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding
 from evidence.lab import Lab, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame
@@ -39,10 +37,8 @@ def measure(lab: Lab) -> Finding:
     figure, [ax] = frame(("test accuracy after 25 epochs, %", "batch size"), width=5.6, height=3.8)
     for i, rule in enumerate(RULES):
         means, bars = zip(*((reached[size, rule].mean, reached[size, rule].half or 0.0) for size in sizes), strict=True)
-        line = {"lw": 1.8, "marker": "o", "ms": 4.5, "capsize": 3, "elinewidth": 0.8}
-        ax.errorbar(
-            sizes, means, bars, color=COLOURS[i], label={"none": "no scaling"}.get(rule, f"{rule} scaling"), **line
-        )
+        line = {"lw": 1.8, "marker": "o", "ms": 4.5, "capsize": 3, "elinewidth": 0.8, "color": COLOURS[i]}
+        ax.errorbar(sizes, means, bars, label="no scaling" if rule == "none" else f"{rule} scaling", **line)
     ax.set_xscale("log", base=2)
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.set_ylim(0, 100)
@@ -50,23 +46,14 @@ def measure(lab: Lab) -> Finding:
     return Finding(REPRODUCED if holds else NOT_REPRODUCED, words, table, figure)
 
 
-def mean_lost(size: int, rule: str, lab: Lab) -> float:
-    """Points of accuracy that a batch of ``size`` costs under a rule, against the base."""
-    base = lab.sweep("base", "+experiment=batch_size", "seed=1,2")
-    runs = lab.sweep(
-        f"{size}-{rule}", "+experiment=batch_size", f"data.batch_size={size}", f"batch_scaling={rule}", "seed=1,2"
-    )
-    return fmean(map(accuracy, base)) - fmean(map(accuracy, runs))
-
-
 CLAIM = Claim(
     "The linear scaling rule",
     '"When the minibatch size is multiplied by k, multiply the learning rate by k" (Goyal et al. 2017, '
     "arXiv:1706.02677). Their ResNet-50: 23.60 % error at 256, 23.74 at 8k with the rule and warmup, 41.67 without "
     "the rule, 26.22 with the square root (tables 1 and 2); beyond 8k it breaks (figure 1).",
-    "A CNN on MNIST-1D, SGD with momentum at 0.02 for a batch of 25, cosine with 20 % linear warmup, 25 epochs whatever "
-    f"the batch, 3 seeds. Flat: at most {FLAT:g} points below the base, with 3 seeds and 10,000 test signals. Reproduced: "
-    "flat to 4 times the base or more under the linear rule, and broken at some batch; without scaling not flat at twice.",
+    "A CNN on MNIST-1D, SGD with momentum at 0.02 for a batch of 25, cosine with 20 % linear warmup, 25 epochs "
+    f"whatever the batch, 3 seeds. Flat: at most {FLAT:g} points below the base. Reproduced: under the linear rule "
+    "flat to 4 times the base or more, and more than 10 points lost at some batch; without scaling not flat at twice.",
     measure,
     ["lrkit train -m +experiment=batch_size +sweep=batch_size"],
 )

@@ -41,9 +41,8 @@ def measure(lab: Lab) -> Finding:
         edge = " (edge)" if best[schedule] in (min(families[schedule]), max(families[schedule])) else ""
         same = "best" if schedule == order[0] else "" if differ(values[order[0]], values[schedule]) else "="
         gain = "" if schedule == "constant" else str(more)
-        table.append(
-            [schedule, f"{best[schedule]:g}{edge}", str(Interval.of([*values[schedule].values()])), gain, same]
-        )
+        reached = str(Interval.of([*values[schedule].values()]))
+        table.append([schedule, f"{best[schedule]:g}{edge}", reached, gain, same])
     said = {schedule: verdict(values[schedule], values["constant"]) for schedule in order if schedule != "constant"}
     won = [schedule for schedule, word in said.items() if word == REPRODUCED]
     alike = [schedule for schedule in order[1:] if not differ(values[order[0]], values[schedule])]
@@ -51,9 +50,8 @@ def measure(lab: Lab) -> Finding:
     words = f"Better than the fixed rate, each at its own best rate: {', '.join(won) or 'none'}."
     words += f" Not: {', '.join(f'{schedule} ({said[schedule]})' for schedule in rest)}." if rest else ""
     words += f" Not to be told apart from the best ({order[0]}): {', '.join(alike) or 'none'}."
-    figure, axes = frame(
-        ("test accuracy over the rate, %", "learning rate"), ("each at its own best rate, %", ""), height=3.8
-    )
+    panels = ("test accuracy over the rate, %", "learning rate"), ("each at its own best rate, %", "")
+    figure, axes = frame(*panels, height=3.8)
     for i, (schedule, at) in enumerate(families.items()):
         means = {rate: fmean(over_seeds(some, accuracy).values()) for rate, some in at.items()}
         axes[0].plot([*means], [*means.values()], marker="o", ms=4, lw=1.5, color=COLOURS[i], label=schedule)
@@ -78,9 +76,9 @@ CLAIM = Claim(
     "Decay beats a fixed rate",
     'Decaying the rate ends better than the best fixed one; linear decay "matches or outperforms" the others, cosine '
     "included (Defazio et al. 2023, arXiv:2310.07831, abstract). Which decay matters less than that there is one.",
-    "A CNN of 5,210 weights on MNIST-1D, SGD with momentum, 1000 steps of 100, 5 % linear warmup, 7 schedules x 4 rates x "
-    "4 seeds. Each schedule at the rate with the best validation accuracy at the end; there it is judged by 10,000 test "
-    'signals. "Edge" marks a best rate that was the lowest or highest tried: a better one may lie beyond.',
+    "A CNN of 5,210 weights on MNIST-1D, SGD with momentum, 1000 steps of 100, 5 % linear warmup, 7 schedules x 4 "
+    "rates x 4 seeds. Each schedule at the rate with the best validation accuracy at the end; there it is judged by "
+    '10,000 test signals. "Edge" marks a best rate that was the lowest or highest tried: a better one may lie beyond.',
     measure,
     ["lrkit train -m +experiment=decay +sweep=decay", "lrkit compare outputs/sweeps/... by=final metric=val/accuracy"],
 )

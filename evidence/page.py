@@ -1,0 +1,76 @@
+"""The page: each claim with its source, what was done, the table, the picture and the verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from evidence.claim import Claim, Finding, markdown
+
+__all__ = ["keep", "write"]
+
+HEAD = """# Evidence
+
+What is said about learning rates, tried with lrkit: the claim and its source, what was trained, what came out. All of
+it is written by `make evidence`, and each experiment is a line to run and to change.
+
+A verdict follows from a rule that was fixed before: it is said under "Done", and where nothing else is said there, a
+difference counts if it has the claimed sign at 95 % (Student's t over the seeds, paired). "Not separable" means that
+these seeds cannot tell; "not reproduced", that it did not come out as claimed. ± is a 95 % interval over seeds. Rates
+are chosen by validation data, and judged by test data that had no say in the choice. The tasks are small: they show
+that an effect is there, not how large it is elsewhere.
+"""
+QUICK = "**Quick: a few steps of each training. This page shows nothing but that it can be written.**\n"
+
+
+def keep(name: str, finding: Finding, seconds: float, runs: Path, pictures: Path) -> None:
+    """Keep a finding beside its trainings, so that the page can be put together without measuring all of them anew."""
+    if finding.picture is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+        finding.picture.savefig(pictures / f"{name}.png")
+    said = {"verdict": finding.verdict, "words": finding.words, "table": markdown(finding.table), "seconds": seconds}
+    _kept(runs, name).write_text(json.dumps(said, indent=1))
+
+
+def write(page: Path, claims: Mapping[str, Claim], runs: Path, quick: bool) -> None:
+    """Write the page, of all claims that have been measured."""
+    kept = {name: json.loads(_kept(runs, name).read_text()) for name in claims if _kept(runs, name).exists()}
+    lines = [HEAD, *([QUICK] if quick else []), "| claim | verdict |", "| --- | --- |"]
+    lines += [
+        f"| [{claims[name].title}](#{anchor(claims[name].title)}) | {said['verdict']} |" for name, said in kept.items()
+    ]
+    for name, said in kept.items():
+        lines += _section(claims[name], said, page.with_suffix("") / f"{name}.png")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "pytorch-lightning", "mnist1d"))
+    minutes = sum(said["seconds"] for said in kept.values()) / 60
+    where = f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+    lines += ["", f"All of it took {minutes:.0f} minutes on {where}."]
+    page.write_text("\n".join(lines) + "\n")
+
+
+def _section(claim: Claim, said: Mapping[str, Any], drawn: Path) -> list[str]:
+    verdict = said["verdict"]
+    picture = [f"![{claim.title}]({drawn.parent.name}/{drawn.name})", ""] if drawn.exists() else []
+    return [
+        "", f"## {claim.title}", "", f"**Said.** {claim.says}", "", f"**Done.** {claim.protocol}", "",
+        *(f"    {command}" for command in claim.commands), "", said["table"], "", *picture,
+        f"**{verdict[:1].upper()}{verdict[1:]}.** {said['words']}",
+    ]  # fmt: skip
+
+
+def _kept(runs: Path, name: str) -> Path:
+    return runs / f"{name}.json"
+
+
+def anchor(title: str) -> str:
+    """The anchor that a heading gets.
+
+    >>> anchor("Too large, too small")
+    'too-large-too-small'
+    """
+    return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c == "-")

@@ -1,0 +1,136 @@
+"""The experiments: what they read from runs, what they say, and that the page in docs/ is theirs.
+
+The slow ones are the claims themselves, with margins so wide that chance does not cross them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from evidence import page
+from evidence.__main__ import CLAIMS, claim
+from evidence.claim import Claim, Finding, markdown, verdict
+from evidence.decay import at_best_rate, at_rates
+from evidence.lab import Lab, accuracy, by, loss
+from lrkit import config
+from lrkit.overrides import expand
+from lrkit.runs import Run
+from lrkit.sweep import preset
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def run(seed: int, schedule: str = "cosine", lr: float = 0.1, status: str = "done", **values: float) -> Run:
+    found = Run(f"{schedule}-{lr}-{seed}", Path(), "config", {"optimizer.lr": lr}, seed, {"schedule": schedule}, status)
+    found.test = {f"test/{name}": value for name, value in values.items()}
+    found.final = {f"val/{name}": value for name, value in values.items()}
+    return found
+
+
+def test_runs_are_told_apart_by_options_and_by_values() -> None:
+    runs = [run(1), run(2), run(1, "linear"), run(1, lr=0.2)]
+    found = by(runs, "schedule", "optimizer.lr")
+    assert {key: [*some] for key, some in found.items()} == {
+        ("cosine", 0.1): [1, 2], ("cosine", 0.2): [1], ("linear", 0.1): [1],
+    }  # fmt: skip
+
+
+def test_a_run_that_diverged_counts_as_such() -> None:
+    assert (accuracy(run(1, accuracy=0.5)), loss(run(1, loss=0.5))) == (50.0, 0.5)
+    lost = run(1, status="diverged", accuracy=0.5, loss=0.5)
+    assert (accuracy(lost), loss(lost)) == (0.0, math.inf)
+    assert (accuracy(run(1, accuracy=math.nan)), loss(run(1, loss=math.nan))) == (0.0, math.inf)
+
+
+def test_a_schedule_is_taken_at_the_rate_that_validation_finds_best() -> None:
+    runs = [run(seed, lr=lr, accuracy=value) for seed in (1, 2) for lr, value in ((0.1, 0.6), (0.2, 0.8), (0.4, 0.7))]
+    for each in runs:
+        each.test = {"test/accuracy": 1 - each.final["val/accuracy"]}  # which has no say
+    assert at_best_rate(at_rates(runs)["cosine"]) == 0.2
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "said"),
+    [
+        ([3.0, 3.1, 3.2], [1.0, 1.2, 1.1], "reproduced"),
+        ([1.0, 1.2, 1.1], [3.0, 3.1, 3.2], "not reproduced"),
+        ([1.0, 3.0, 2.0], [1.1, 2.0, 2.9], "not separable"),
+        ([1.0], [0.5], "not separable"),
+    ],
+)
+def test_a_verdict_needs_a_difference_that_the_seeds_can_tell(
+    better: list[float], worse: list[float], said: str
+) -> None:
+    assert verdict(dict(enumerate(better)), dict(enumerate(worse))) == said
+
+
+def test_the_page_is_put_together_of_what_was_kept(tmp_path: Path) -> None:
+    from evidence.pictures import frame
+
+    figure, _ = frame(("a", "b"))
+    claims = {name: Claim(f"Title, {name}", "says", "done", lambda lab: finding, ["lrkit train"]) for name in "ab"}
+    finding = Finding("reproduced", "words", [["x", "y"], ["1", "2"]], figure)
+    page.keep("a", finding, 60.0, tmp_path, tmp_path / "evidence")
+    page.write(tmp_path / "evidence.md", claims, tmp_path, quick=False)
+    text = (tmp_path / "evidence.md").read_text()
+    assert "[Title, a](#title-a) | reproduced" in text and "Title, b" not in text
+    assert markdown(finding.table) in text and "![Title, a](evidence/a.png)" in text and "**Reproduced.** words" in text
+    assert (tmp_path / "evidence" / "a.png").stat().st_size > 0 and "took 1 minutes" in text
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_experiment_is_a_line_to_run(name: str) -> None:
+    """Its lines name options that are there, and resolve into plans."""
+    one = claim(name)
+    assert one.commands
+    for command in one.commands:
+        program, verb, *words = shlex.split(command)
+        assert program == "lrkit"
+        if verb not in ("train", "find"):
+            continue
+        words = [word for word in words if word != "-m" and "..." not in word and not word.startswith("resume.")]
+        config.plan(config.compose(expand(preset(words, None), None)[0]))
+
+
+def test_the_page_in_docs_is_of_these_claims() -> None:
+    text = (DOCS / "evidence.md").read_text()
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [claim(name).title for name in CLAIMS]
+    pictures = re.findall(r"\]\((evidence/.+?\.png)\)", text)
+    assert {Path(picture).stem for picture in pictures} <= {*CLAIMS} and len(pictures) >= 9
+    for picture in pictures:
+        assert (DOCS / picture).stat().st_size < 200_000
+    for name in CLAIMS:
+        assert claim(name).says in text and claim(name).protocol in text, f"{name}: make evidence writes the page anew"
+
+
+@pytest.mark.slow
+def test_mnist1d_table(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    for model, low, high in (("linear", 28, 36), ("cnn1d", 89, 97)):
+        [one] = lab.sweep(model, "+experiment=mnist1d_table", f"model={model}", "seed=1")
+        assert low < accuracy(one) < high
+
+
+@pytest.mark.slow
+def test_decay_beats_a_fixed_rate(tmp_path: Path) -> None:
+    words = ["schedule=constant,linear", "optimizer.lr=0.1,0.2", "seed=1,2"]
+    families = at_rates(Lab(tmp_path).sweep("decay", "+experiment=decay", *words))
+    best = {name: fmean(map(accuracy, at[at_best_rate(at)].values())) for name, at in families.items()}
+    assert best["linear"] > best["constant"] + 0.5
+    at_two = {name: fmean(map(accuracy, at[0.2].values())) for name, at in families.items()}
+    assert at_two["linear"] > at_two["constant"] + 3
+
+
+@pytest.mark.slow
+def test_the_linear_scaling_rule(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    [base] = lab.sweep("base", "+experiment=batch_size", "seed=1")
+    runs = lab.sweep("by_8", "+experiment=batch_size", "data.batch_size=200", "batch_scaling=linear,none", "seed=1")
+    lost = {rule: accuracy(base) - accuracy(some[1]) for (rule,), some in by(runs, "batch_scaling").items()}
+    assert lost["linear"] < 8 and lost["none"] > 20

@@ -100,6 +100,7 @@ class NoiseScale(Callback):
         self.decay = float(decay)
         self.square = self.noise = 0.0  # the moving averages
         self.looks = 0
+        self.logs = (0.0, 0)  # the sum of the logarithms of all values that were logged, and how many
         self.last = 0  # the step of the last look: while accumulation fills, there is more than one batch of a step
 
     @property
@@ -112,16 +113,20 @@ class NoiseScale(Callback):
         return {} if self.value is None else {TAG: self.value}
 
     def line(self, batch: int | None) -> str:
-        """What there is to say at the end of a run whose optimizer steps are of ``batch`` samples."""
+        """What there is to say at the end of a run whose optimizer steps are of ``batch`` samples.
+
+        Over the run it is the geometric mean of all values, which some that are far off do not decide.
+        """
         ours = "" if batch is None else f" (batch {batch})"
         if not self.looks:
             return f"noise scale{ours}: not measured; the run was too short for {_KEY}.every={self.every}"
-        if self.value is None:
+        logs, known = self.logs
+        if not known:
             return f"noise scale{ours}: not known; it is so far above the batch that the gradient is lost in the noise"
-        size = f"{float(f'{self.value:.2g}'):,.0f}" if self.value >= 1.0 else f"{self.value:.2g}"
+        end = "not known" if self.value is None else _said(self.value)
         return (
-            f"noise scale {size}{ours}: batches well below it may grow with a linearly scaled rate;"
-            " at it, a training takes about twice the samples"
+            f"noise scale {_said(math.exp(logs / known))} over the run, {end} at its end{ours}: batches well below it"
+            " may grow with a linearly scaled rate; at it, a training takes about twice the samples"
         )
 
     def check(self, module: LightningModule, batch_size: int | None) -> None:
@@ -165,16 +170,23 @@ class NoiseScale(Callback):
             for before, now in zip((self.square, self.noise), found, strict=True)
         )
         self.looks += 1
-        if self.value is not None:
-            for logger in trainer.loggers:
-                logger.log_metrics(self.metrics(), step=t)
+        if self.value is None:
+            return
+        if self.value > 0.0:
+            self.logs = self.logs[0] + math.log(self.value), self.logs[1] + 1
+        for logger in trainer.loggers:
+            logger.log_metrics(self.metrics(), step=t)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"square": self.square, "noise": self.noise, "looks": self.looks, "last": self.last}
+        return {
+            "square": self.square, "noise": self.noise, "looks": self.looks, "logs": [*self.logs], "last": self.last
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.square, self.noise = state_dict["square"], state_dict["noise"]
         self.looks, self.last = state_dict["looks"], state_dict["last"]
+        logs, known = state_dict["logs"]
+        self.logs = logs, known
 
     def _look(self, trainer: Trainer, module: Supervised, batch: Any) -> tuple[float, float] | None:
         """Estimates of ``|G|^2`` and ``tr(Sigma)`` from one batch; None where it is too small, as an epoch's last."""
@@ -205,6 +217,11 @@ class NoiseScale(Callback):
         # Squares in float64, on the host: those of float32 may be too small or too large for it.
         *each, whole = (value / scale for value in torch.stack([*norms, norm_of(sums) / parts]).tolist())
         return estimate(sum(value * value for value in each) / parts, whole * whole, size, parts * size)
+
+
+def _said(value: float) -> str:
+    """Two digits, for more of them mean nothing."""
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 1.0 else f"{value:.2g}"
 
 
 def _averaged(trainer: Trainer, found: tuple[float, float] | None) -> tuple[float, float] | None:

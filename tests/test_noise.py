@@ -208,25 +208,28 @@ def test_tensorboard_and_the_end_of_a_run_have_it(tmp_path: Path, capsys: pytest
     written = json.loads((folders[0] / "metrics.json").read_text())["final"][TAG]
     assert written == pytest.approx(read.Scalars(TAG)[0].value)
     (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("noise scale")]
-    assert said.startswith(f"noise scale {float(f'{written:.2g}'):.0f} (batch 32): batches well below it may grow")
+    size = f"{float(f'{written:.2g}'):.0f}"  # of one look it is both
+    assert said.startswith(f"noise scale {size} over the run, {size} at its end (batch 32): batches well below it may")
     assert load(folders[0], "with").final[TAG] == written
     assert compare(folders).metric == "val/loss"
     assert compare(folders, TAG).metric == TAG
 
 
 @pytest.mark.parametrize(
-    ("square", "noise", "looks", "said"),
+    ("square", "noise", "values", "looks", "said"),
     [
-        (0.5, 105.9, 9, "noise scale 210 (batch 32): batches well below it"),
-        (0.01, 23.71, 9, "noise scale 2,400 (batch 32): batches well below it"),
-        (100.0, 23.71, 9, "noise scale 0.24 (batch 32): batches well below it"),
-        (-0.1, 5.0, 9, "noise scale (batch 32): not known; it is so far above the batch"),
-        (0.0, 0.0, 0, "noise scale (batch 32): not measured; the run was too short for callbacks.noise_scale.every=20"),
+        (0.5, 105.9, [10, 1000], 9, "noise scale 100 over the run, 210 at its end (batch 32): batches well below it"),
+        (0.01, 23.71, [1234], 9, "noise scale 1,200 over the run, 2,400 at its end (batch 32): batches well below it"),
+        (100.0, 23.71, [1], 9, "noise scale 1 over the run, 0.24 at its end (batch 32): batches well below it"),
+        (-0.1, 5.0, [9], 9, "noise scale 9 over the run, not known at its end (batch 32): batches well below it"),
+        (-0.1, 5.0, [], 9, "noise scale (batch 32): not known; it is so far above the batch"),
+        (0.0, 0.0, [], 0, "noise scale (batch 32): not measured; the run was too short for callbacks.noise_scale.e"),
     ],
 )
-def test_what_is_said(square: float, noise: float, looks: int, said: str) -> None:
+def test_what_is_said(square: float, noise: float, values: list[int], looks: int, said: str) -> None:
     callback = NoiseScale()
     callback.square, callback.noise, callback.looks = square, noise, looks
+    callback.logs = sum(map(math.log, values)), len(values)
     assert callback.line(32).startswith(said)
     assert callback.metrics() == ({} if square <= 0 else {TAG: noise / square})
 

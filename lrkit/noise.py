@@ -70,7 +70,7 @@ class NoiseScale(Callback):
     the same factor above and below, and cancels.) A look that is not finite is left out.
 
     Training is the same to the bit with and without it. What it costs: a look takes about one forward and backward pass
-    of a batch, more where small parts do not fill the device, and two more gradients in memory.
+    of a batch, more where small parts do not fill the device, and up to three more gradients in memory.
 
     What to know when reading it:
 
@@ -213,7 +213,8 @@ class NoiseScale(Callback):
                 found = torch.autograd.grad(loss * scale, weights, allow_unused=True, materialize_grads=True)
                 grads = [_wide(grad) for grad in found]
                 norms.append(norm_of(grads))
-                sums = grads if not sums else [total.add_(grad) for total, grad in zip(sums, grads, strict=True)]
+                # Not in place: torch may give one tensor as the gradient of several parameters.
+                sums = grads if not sums else [total + grad for total, grad in zip(sums, grads, strict=True)]
         # Squares in float64, on the host: those of float32 may be too small or too large for it.
         *each, whole = (value / scale for value in torch.stack([*norms, norm_of(sums) / parts]).tolist())
         return estimate(sum(value * value for value in each) / parts, whole * whole, size, parts * size)

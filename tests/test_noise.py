@@ -67,6 +67,26 @@ def test_a_look_is_the_variance_between_parts(samples: int, parts: int, used: in
     assert square == pytest.approx(float(means.mean(0).square().sum()) - trace / used, rel=1e-4)
 
 
+class Twins(nn.Module):
+    """Two parameters whose gradients torch keeps as one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.zeros(1, 1)), nn.Parameter(torch.zeros(1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + (self.a + self.b)
+
+
+def test_gradients_that_share_their_memory_are_added_once() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 1), torch.randn(8, 1)
+    square, noise = look(NoiseScale(), Twins(), x, y)
+    each = (2.0 * (x - y)).double()
+    assert noise == pytest.approx(2.0 * float(each.var()), rel=1e-5)
+    assert square == pytest.approx(2.0 * (float(each.mean()) ** 2 - float(each.var()) / 8), rel=1e-4)
+
+
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_gradients_whose_squares_are_no_float32(scale: float) -> None:
     torch.manual_seed(0)

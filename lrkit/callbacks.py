@@ -6,7 +6,7 @@ import copy
 import importlib.util
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -213,10 +213,17 @@ class Results(Callback):
         folder: the run's folder.
         hparams: flat names and scalars that describe the run.
         best: the checkpoint whose monitor says what "best" means.
+        more: asked at the end for values that others have measured.
     """
 
-    def __init__(self, folder: Path, hparams: Mapping[str, Any], best: ModelCheckpoint | None) -> None:
-        self.folder, self.hparams, self.best = folder, dict(hparams), best
+    def __init__(
+        self,
+        folder: Path,
+        hparams: Mapping[str, Any],
+        best: ModelCheckpoint | None,
+        more: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
+        self.folder, self.hparams, self.best, self.more = folder, dict(hparams), best, more
         self.final: dict[str, float] = {}
         self.at_best: dict[str, float] = {}
         self.test: dict[str, float] = {}
@@ -253,7 +260,7 @@ class Results(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds = time.perf_counter() - self.begun
-        self.final = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.final = {name: float(value) for name, value in trainer.callback_metrics.items()} | dict(self.more())
         if trainer.is_global_zero:
             summary = {f"result/final {name}": value for name, value in self.final.items()}
             summary |= {f"result/best {name}": value for name, value in self.at_best.items()}

@@ -137,10 +137,14 @@ class Supervised(LightningModule):
         """Loss and, for classes outside of training, accuracy."""
         x, y = batch
         out = self(x)
-        if self.loss == "mse":
-            return F.mse_loss(out.view_as(y) if out.numel() == y.numel() else out, y), None
-        logits, classes = out.flatten(0, -2), y.flatten()
-        loss = F.cross_entropy(logits, classes)
-        if self.training:
+        loss = self.loss_of(out, y)
+        if self.training or self.loss == "mse":
             return loss, None
-        return loss, (logits.argmax(-1) == classes).to(torch.get_default_dtype()).mean()
+        right = out.flatten(0, -2).argmax(-1) == y.flatten()
+        return loss, right.to(torch.get_default_dtype()).mean()
+
+    def loss_of(self, out: Tensor, y: Tensor) -> Tensor:
+        """The loss of what the network said, the mean over all targets: a scalar."""
+        if self.loss == "mse":
+            return F.mse_loss(out.view_as(y) if out.numel() == y.numel() else out, y)
+        return F.cross_entropy(out.flatten(0, -2), y.flatten())

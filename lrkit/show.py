@@ -152,8 +152,12 @@ def closing(
     ended: str = "",
     tensorboard: bool = True,
     findings: Sequence[Finding] = (),
+    said: Sequence[str] = (),
 ) -> None:
-    """Print how the run ended, what its curves say (the two gravest findings), and where everything is."""
+    """Print how the run ended, what its curves say (the two gravest findings), and where everything is.
+
+    ``said``: lines of others, who measured something.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -167,6 +171,8 @@ def closing(
         table.add_row(name, *(f"{m[name]:.4g}" if name in m else "" for m in (best, final)))
     console.print()
     console.print(table)
+    for line in said:
+        console.print(line, markup=False)
     for finding in findings[:_SAID]:
         console.print(Text(f"look: {finding}", style="yellow"))
     console.print(f"\n{ended + '; ' if ended else ''}{seconds:.1f} s; everything is in {_shown(folder)}")

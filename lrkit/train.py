@@ -40,6 +40,7 @@ from lrkit.journal import Journal
 from lrkit.lean import AsOne
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
 from lrkit.monitors import higher_is_better
+from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
 from lrkit.preemption import Preemption, SavingPreemption
 from lrkit.resume import Memory, Resumption, Saved
@@ -110,13 +111,17 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
 
     configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"])))
     best, last = _checkpoints(config, folder)
-    results, trace = Results(folder, _hparams(config), best), Trace()
+    theirs = callbacks_of(config)
+    noise = next((callback for callback in theirs if isinstance(callback, NoiseScale)), None)
+    if noise is not None:
+        noise.check(module, config["data"].get("batch_size"))
+    results, trace = Results(folder, _hparams(config), best, dict if noise is None else noise.metrics), Trace()
     goes_on = resumption.goes_on
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     journal = Journal(folder if global_rank() == 0 else None)
     watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
     own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best), results])
-    listeners = [own, *callbacks_of(config), *(c for c in (best, last) if c is not None)]
+    listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
     preemption = Preemption(None) if kept is None else SavingPreemption(kept)
@@ -156,7 +161,8 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         ended = f"stopped at step {trainer.global_step} of {plan.horizon.steps}" if early else ""
         ended = diverged or ended
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-        show.closing(folder, results.final, results.at_best, results.seconds, ended, watched, results.findings)
+        said = [] if noise is None else [noise.line(plan.horizon.batch_size)]
+        show.closing(folder, results.final, results.at_best, results.seconds, ended, watched, results.findings, said)
     return Run(status, folder, plan, results.final, results.at_best, results.monitor)
 
 

@@ -33,13 +33,14 @@ from lrkit.errors import ConfigError
 from lrkit.firstbatch import FirstBatch
 from lrkit.module import Wiring, configure, scheduler_of
 from lrkit.monitors import higher_is_better, validation_loss
+from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
 from lrkit.signals import Terminated
 
 __all__ = ["Trial", "options_of", "run"]
 
 #: What decides about the length of the run, or writes: not a trial's business. Other callbacks take part in it.
-_OF_THE_RUN = (Checkpoint, EarlyStopping, Timer, LearningRateFinder, LearningRateMonitor, BatchSizeFinder)
+_OF_THE_RUN = (Checkpoint, EarlyStopping, Timer, LearningRateFinder, LearningRateMonitor, BatchSizeFinder, NoiseScale)
 
 _TO_THE_END = "it came to its end"
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ from lrkit.guard import POLICIES, Guard, Levels
 from lrkit.journal import Journal
 from lrkit.module import scheduler_of
 
-__all__ = ["DivergenceWatch", "gradient_norm"]
+__all__ = ["DivergenceWatch", "gradient_norm", "is_sharded", "norm_of"]
 
 #: So often in a row a gradient scaler may meet infinite gradients because its scale is too high: from 2**16 down to 1.
 SCALER_TRIES = 20
@@ -74,7 +74,7 @@ class DivergenceWatch(Callback):
         self.levels.recent = deque(self.levels.recent, maxlen=self.guard.window)
         self.scaler = getattr(trainer.precision_plugin, "scaler", None)
         self.waits = self.guard.policy != "stop" or trainer.strategy.root_device.type != "cuda"
-        self.sharded = any(word in type(trainer.strategy).__name__ for word in ("FSDP", "DeepSpeed", "ModelParallel"))
+        self.sharded = is_sharded(trainer)
         self.together = torch.distributed.is_available() and torch.distributed.is_initialized()
         if self.guard.policy == "reduce":
             self._remember(trainer, pl_module)
@@ -255,9 +255,18 @@ class DivergenceWatch(Callback):
         trainer.optimizers[0].load_state_dict(state)
 
 
+def is_sharded(trainer: Trainer) -> bool:
+    """Whether each process has only its own part of the gradients."""
+    return any(word in type(trainer.strategy).__name__ for word in ("FSDP", "DeepSpeed", "ModelParallel"))
+
+
 def gradient_norm(optimizer: Optimizer) -> Tensor:
     """The 2-norm of all gradients, a tensor on their device: not finite where any of them is not."""
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return norm_of([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+
+
+def norm_of(grads: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of tensors taken together, in float32 at least."""
     grads = [grad._values() if grad.is_sparse else grad for grad in grads]
     if not grads:
         return torch.zeros(())

@@ -17,7 +17,7 @@ TWO = ("trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp", "
 def both_ranks(tmp_path: Path, *overrides: str) -> tuple[list[list[float]], list[list[float]], Path]:
     """The rates of each rank at each step, and the run's folder."""
     command = [sys.executable, str(HERE / "ddp_run.py"), str(tmp_path), "train", *TWO, *overrides]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     folders = list((tmp_path / "outputs" / "runs").iterdir())

@@ -19,7 +19,7 @@ from evidence.claim import Claim, markdown
 from evidence.lab import Lab
 
 #: In the order of the page; each is a module.
-CLAIMS = ("mnist1d_table", "rates", "decay", "batch_size")
+CLAIMS = ("mnist1d_table", "rates", "decay", "batch_size", "noise_scale")
 
 
 def main() -> None:

@@ -13,23 +13,36 @@ RULES = ("linear", "sqrt", "none")
 FLAT = 3.0
 
 
-def measure(lab: Lab) -> Finding:
+def accuracies(lab: Lab) -> dict[tuple[int, str], Interval]:
+    """(batch, rule) -> test accuracy over seeds."""
     quick = ["seed=1", "data.batch_size=200", "trainer.max_epochs=1"]
     base = lab.sweep("base", "+experiment=batch_size", "seed=1,2,3", quick=quick)
     runs = lab.sweep("sweep", "+experiment=batch_size", "+sweep=batch_size", quick=quick)
-    start = over_seeds({run.seed: run for run in base}, accuracy)
-    reached = {(BASE, rule): Interval.of([*start.values()]) for rule in RULES}
+    start = Interval.of([*over_seeds({run.seed: run for run in base}, accuracy).values()])
+    reached = {(BASE, rule): start for rule in RULES}
     for (size, rule), some in by(runs, "data.batch_size", "batch_scaling").items():
         reached[size, rule] = Interval.of([*over_seeds(some, accuracy).values()])
+    return reached
+
+
+def flat_to(reached: dict[tuple[int, str], Interval]) -> int:
+    """The largest batch to which the linear rule costs no more than FLAT points."""
+    least = reached[BASE, "linear"].mean - FLAT
+    sizes = sorted({size for size, _ in reached})
+    broken = [size for size in sizes if reached[size, "linear"].mean < least]
+    return max(size for size in sizes if not broken or size < broken[0])
+
+
+def measure(lab: Lab) -> Finding:
+    reached = accuracies(lab)
     sizes = sorted({size for size, _ in reached})
     table = [["batch (times the base)", *RULES]]
     table += [[f"{size} ({size // BASE})", *(str(reached[size, rule]) for rule in RULES)] for size in sizes]
     lost = {key: reached[BASE, "linear"].mean - interval.mean for key, interval in reached.items()}
-    flat = [size for size in sizes if all(lost[smaller, "linear"] <= FLAT for smaller in sizes if smaller <= size)]
-    second = sizes[1]
-    holds = max(flat) >= 4 * BASE and lost[second, "none"] > FLAT and max(lost[size, "linear"] for size in sizes) > 10
+    flat, second = flat_to(reached), sizes[1]
+    holds = flat >= 4 * BASE and lost[second, "none"] > FLAT and max(lost[size, "linear"] for size in sizes) > 10
     words = (
-        f"Under the linear rule at most {FLAT:g} points are lost up to {max(flat) // BASE} times the base; beyond, it "
+        f"Under the linear rule at most {FLAT:g} points are lost up to {flat // BASE} times the base; beyond, it "
         f"breaks. Without scaling twice the batch costs {lost[second, 'none']:.1f} points, under the square root "
         f"{lost[second, 'sqrt']:.1f}. That warmup makes the rule hold is not tested here: below the breaking point it "
         "makes no difference on this task."

@@ -20,7 +20,7 @@ LAYERS = {
     " compare tuned colours tables bands figures page report board failures streams",
     "hydra": "overrides building config sweep",
     "torch": "groups optim muon scheduler batches models readers tensors",
-    "lightning": "data module lean assembly callbacks firstbatch trace watch storage loggers resume trial find"
+    "lightning": "data module lean leanloop assembly callbacks firstbatch trace watch storage loggers resume trial find"
     " preemption endings train job",
     "front": "cli api __init__ __main__",
 }

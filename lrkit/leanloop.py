@@ -241,10 +241,12 @@ class LeanEpoch(_TrainingEpochLoop):
         if ends:
             raise StopIteration
         plain.call("on_train_batch_end", output, batch, batch_idx)
-        if results:
-            logs.on_batch_end()
-        else:  # nothing has been logged in this epoch
-            results.batch = results.batch_size = None
+        if results:  # something has been logged in this epoch
+            metrics = results.metrics(on_step=True)
+            logs._progress_bar_metrics.update(metrics["pbar"])
+            logs._callback_metrics.update(metrics["callback"])
+            logs._logged_metrics.update(metrics["log"])
+        results.batch = results.batch_size = None
         progress.increment_completed()
         every = trainer.log_every_n_steps
         if trainer.should_stop or trainer.fast_dev_run or (every and (self._batches_that_stepped + 1) % every == 0):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,12 +28,14 @@ from lrkit.guard import POLICIES, Guard, Levels
 from lrkit.journal import Journal
 from lrkit.module import scheduler_of
 
-__all__ = ["DivergenceWatch", "gradient_norm"]
+__all__ = ["DivergenceWatch", "gradient_norm", "known_norm"]
 
 #: So often in a row a gradient scaler may meet infinite gradients because its scale is too high: from 2**16 down to 1.
 SCALER_TRIES = 20
 #: How many steps a GPU may be ahead; the same number everywhere, for all processes must look at a step together.
 LAG = 8
+#: So few numbers Python adds up before torch would have begun.
+FEW = 64
 
 
 class Late(NamedTuple):
@@ -97,12 +99,12 @@ class DivergenceWatch(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if not self.watching:
             return
-        scheduler, norm = scheduler_of(trainer), gradient_norm(optimizer)
+        scheduler = scheduler_of(trainer)
         scheduler.skip(False)
         if not self.waits:
-            self.norm = scheduler.applied, norm
+            self.norm = scheduler.applied, gradient_norm(optimizer)
             return
-        value = norm.item()
+        value = known_norm(optimizer)
         finite = math.isfinite(value)
         if self.sharded and self.together:
             flag = torch.tensor(float(finite), device=trainer.strategy.root_device)
@@ -257,16 +259,36 @@ class DivergenceWatch(Callback):
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
     """The 2-norm of all gradients, a tensor on their device: not finite where any of them is not."""
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    grads = [grad._values() if grad.is_sparse else grad for grad in grads]
-    if not grads:
+    return _total(_norms(optimizer))
+
+
+def known_norm(optimizer: Optimizer) -> float:
+    """The same as a number, which is waited for."""
+    norms = _norms(optimizer)
+    if len(norms) > FEW or any(norm.device.type != "cpu" for norm in norms):
+        return _total(norms).item()
+    values = [norm.item() for norm in norms]
+    return math.sqrt(sum(value * value for value in values))
+
+
+def _total(norms: Sequence[Tensor]) -> Tensor:
+    if not norms:
         return torch.zeros(())
+    total: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+    return total
+
+
+def _norms(optimizer: Optimizer) -> Sequence[Tensor]:
+    """The 2-norm of each gradient."""
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if not grads:
+        return ()
+    grads = [grad._values() if grad.is_sparse else grad for grad in grads]
     local = [grad.to_local() if hasattr(grad, "to_local") else grad for grad in grads]
     # In float32 at least, for the norm of finite half-precision gradients may be above 65504.
     halves = any(grad.dtype in (torch.float16, torch.bfloat16) for grad in local)
-    norms = torch._foreach_norm(local, 2, dtype=torch.float32 if halves else None)
-    total: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
-    return total
+    norms: Sequence[Tensor] = torch._foreach_norm(local, 2, dtype=torch.float32 if halves else None)
+    return norms
 
 
 def _sent(values: Tensor) -> tuple[Tensor, torch.cuda.Event]:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytorch_lightning
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import GradientAccumulationScheduler
@@ -31,6 +32,9 @@ __all__ = [
     "trainer_of",
     "why_unfused",
 ]
+
+#: The releases of Lightning whose loop ``lrkit.leanloop`` was compared with.
+LEAN_UNDER = "2.6."
 
 
 def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:
@@ -140,9 +144,14 @@ def trainer_of(options: Mapping[str, Any], **own: Any) -> Trainer:
     """A trainer by the node ``trainer``, and what lrkit adds to it; refusals are named by their key."""
     lean = {"profiler": Unprofiled()} if options.get("profiler") is None else {}
     try:
-        return Trainer(**{**options, **lean, **own})
+        trainer = Trainer(**{**options, **lean, **own})
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise _refused(error, options) from error
+    if lean and pytorch_lightning.__version__.startswith(LEAN_UNDER):  # type: ignore[attr-defined]
+        from lrkit import leanloop  # it is made of what is private to Lightning, and may be gone tomorrow
+
+        leanloop.install(trainer)
+    return trainer
 
 
 def _refused(error: Exception, trainer: Mapping[str, Any]) -> ConfigError:

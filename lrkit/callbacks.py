@@ -79,7 +79,7 @@ class EvenWindows(Callback):
     """
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        if not pl_module.automatic_optimization:
+        if trainer.accumulate_grad_batches == 1 or not pl_module.automatic_optimization:
             return
         gathered = (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches
         if gathered == 0:

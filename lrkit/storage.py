@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lrkit.errors import RunError
@@ -32,7 +32,10 @@ class Kept(ModelCheckpoint):
     """A checkpoint that is known by the name of its file, whatever metric it turns out to watch.
 
     Lightning asks for this name at each hook of each step, and would put it together from all options each time.
+    It is saved where a validation or an epoch ends, so after a batch there is nothing to think about.
     """
+
+    on_train_batch_end = Callback.on_train_batch_end
 
     @property
     def state_key(self) -> str:

@@ -28,12 +28,14 @@ from lrkit.guard import POLICIES, Guard, Levels
 from lrkit.journal import Journal
 from lrkit.module import scheduler_of
 
-__all__ = ["DivergenceWatch", "gradient_norm", "is_sharded", "norm_of"]
+__all__ = ["DivergenceWatch", "gradient_norm", "is_sharded", "known_norm", "norm_of"]
 
 #: So often in a row a gradient scaler may meet infinite gradients because its scale is too high: from 2**16 down to 1.
 SCALER_TRIES = 20
 #: How many steps a GPU may be ahead; the same number everywhere, for all processes must look at a step together.
 LAG = 8
+#: So few numbers Python adds up before torch would have begun.
+FEW = 64
 
 
 class Late(NamedTuple):
@@ -97,12 +99,12 @@ class DivergenceWatch(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if not self.watching:
             return
-        scheduler, norm = scheduler_of(trainer), gradient_norm(optimizer)
+        scheduler = scheduler_of(trainer)
         scheduler.skip(False)
         if not self.waits:
-            self.norm = scheduler.applied, norm
+            self.norm = scheduler.applied, gradient_norm(optimizer)
             return
-        value = norm.item()
+        value = known_norm(optimizer)
         finite = math.isfinite(value)
         if self.sharded and self.together:
             flag = torch.tensor(float(finite), device=trainer.strategy.root_device)
@@ -262,20 +264,41 @@ def is_sharded(trainer: Trainer) -> bool:
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
     """The 2-norm of all gradients, a tensor on their device: not finite where any of them is not."""
-    return norm_of([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+    return norm_of(_gradients(optimizer))
+
+
+def known_norm(optimizer: Optimizer) -> float:
+    """The same as a number, which is waited for."""
+    grads = _gradients(optimizer)
+    if len(grads) > FEW or any(grad.device.type != "cpu" for grad in grads):
+        return norm_of(grads).item()
+    values = [norm.item() for norm in _norms(grads)]
+    return math.sqrt(sum(value * value for value in values))
 
 
 def norm_of(grads: Sequence[Tensor]) -> Tensor:
     """The 2-norm of tensors taken together, in float32 at least."""
-    grads = [grad._values() if grad.is_sparse else grad for grad in grads]
-    if not grads:
+    norms = _norms(grads)
+    if not norms:
         return torch.zeros(())
-    local = [grad.to_local() if hasattr(grad, "to_local") else grad for grad in grads]
-    # In float32 at least, for the norm of finite half-precision gradients may be above 65504.
-    halves = any(grad.dtype in (torch.float16, torch.bfloat16) for grad in local)
-    norms = torch._foreach_norm(local, 2, dtype=torch.float32 if halves else None)
     total: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
     return total
+
+
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _norms(grads: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The 2-norm of each."""
+    if not grads:
+        return ()
+    dense = [grad._values() if grad.is_sparse else grad for grad in grads]
+    local = [grad.to_local() if hasattr(grad, "to_local") else grad for grad in dense]
+    # In float32 at least, for the norm of finite half-precision gradients may be above 65504.
+    halves = any(grad.dtype in (torch.float16, torch.bfloat16) for grad in local)
+    norms: Sequence[Tensor] = torch._foreach_norm(local, 2, dtype=torch.float32 if halves else None)
+    return norms
 
 
 def _sent(values: Tensor) -> tuple[Tensor, torch.cuda.Event]:

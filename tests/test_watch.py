@@ -31,6 +31,7 @@ from lrkit.optim import build
 from lrkit.plan import resolve
 from lrkit.scheduler import PlanScheduler
 from lrkit.schedules import Cosine
+from lrkit.watch import FEW, gradient_norm, known_norm
 
 HERE = Path(__file__).parent
 OPTIMIZERS = sorted(path.stem for path in (HERE.parent / "conf" / "optimizer").glob("*.yaml"))
@@ -376,3 +377,26 @@ def test_no_step_waits_for_the_device(train: Any, monkeypatch: pytest.MonkeyPatc
         return len(asked)
 
     assert values_asked_for(100) == values_asked_for(50)
+
+
+@pytest.mark.parametrize("count", [1, 3, FEW + 1])
+@pytest.mark.parametrize("bad", [None, math.nan, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_the_norm_is_that_of_all_gradients(count: int, bad: float | None, dtype: torch.dtype) -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(5, dtype=dtype)) for _ in range(count + 1)]
+    for parameter in parameters[:count]:  # the last has none
+        parameter.grad = torch.randn(5, dtype=dtype) * 1e4
+    if bad is not None:
+        parameters[0].grad[2] = bad  # type: ignore[index]
+    all_of_them = torch.cat([p.grad for p in parameters[:count]]).double()  # type: ignore[misc]
+    sgd = torch.optim.SGD(parameters)
+    for norm in (known_norm(sgd), gradient_norm(sgd).item()):
+        assert norm == pytest.approx(all_of_them.norm().item(), rel=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_norm_may_be_nothing_or_too_large_to_be_squared(count: int) -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(5, dtype=torch.float64)) for _ in range(3)]
+    for parameter in parameters[:count]:
+        parameter.grad = torch.full((5,), 1e200, dtype=torch.float64)
+    assert known_norm(torch.optim.SGD(parameters)) == (math.inf if count else 0.0)

@@ -42,9 +42,8 @@ def measure(lab: Lab) -> Finding:
     budgets = sorted(sides[COSINE])
     best = {(name, budget): at_best(sides[name][budget]) for name in sides for budget in budgets}
     tested = {
-        (name, budget): {seed: test for seed, (_, test) in sides[name][budget][best[name, budget]].items()}
-        for name in sides
-        for budget in budgets
+        (name, budget): {seed: test for seed, (_, test) in sides[name][budget][rate].items()}
+        for (name, budget), rate in best.items()
     }
     table = [["steps", "branches, %", "their best rate", "cosine, %", "its best rate", "branches - cosine, points"]]
     behind = []
@@ -52,44 +51,46 @@ def measure(lab: Lab) -> Finding:
         ours, theirs = tested[BRANCHES, budget], tested[COSINE, budget]
         more = Interval.of([ours[seed] - theirs[seed] for seed in theirs])
         behind.append(verdict(theirs, ours) == REPRODUCED or more.mean < -MARGIN)
-        cells = [
-            cell
-            for name in (BRANCHES, COSINE)
-            for cell in (
-                str(Interval.of([*tested[name, budget].values()])),
-                f"{best[name, budget]:g}{edge(best[name, budget], sides[name][budget])}",
-            )
-        ]
+        cells = []
+        for name, values in ((BRANCHES, ours), (COSINE, theirs)):
+            rate = best[name, budget]
+            cells += [str(Interval.of([*values.values()])), f"{rate:g}{edge(rate, sides[name][budget])}"]
         table.append([str(budget), *cells, str(more)])
-    stem = max(places(budgets))
-    trained, instead = (
-        stem + sum(budget - place for budget, place in zip(budgets, places(budgets), strict=True)),
-        sum(budgets),
-    )
     ratios = [best[BRANCHES, budget] / best[COSINE, budget] for budget in budgets]
     lower = sum(ratio < 1 for ratio in ratios)
-    ratio = math.exp(fmean(map(math.log, ratios)))
     as_good = NOT_REPRODUCED if any(behind) else REPRODUCED
     half = REPRODUCED if lower == len(ratios) else NOT_SEPARABLE if lower else NOT_REPRODUCED
-    rates = sorted({best[BRANCHES, budget] for budget in budgets})
+    said = f"as good for fewer steps: {as_good}; a lower best rate: {half}"
+    said = REPRODUCED if as_good == half == REPRODUCED else said
     words = (
-        f"A trunk and its branches are {trained} steps, the cosine runs {instead}: {trained / instead:.0%}. "
-        f"The branches' best rate is {ratio:.2g} times cosine's (geometric mean over the budgets; rates were tried in "
-        f"factors of 2), lower at {lower} of {len(ratios)}. "
-    )
-    words += (
-        f"All budgets want the same trunk, at {rates[0]:g}."
-        if len(rates) == 1
-        else f"The budgets do not want the same trunk, but those at {' and '.join(f'{rate:g}' for rate in rates)}: the "
-        "count is of one, as is cosine's of one rate."
-    )
-    words += f" That the branches are as good is shown to within {MARGIN:g} point of mean accuracy, not better."
-    said = (
-        REPRODUCED
-        if as_good == half == REPRODUCED
-        else f"as good for fewer steps: {as_good}; a lower best rate: {half}"
+        f"{counted(budgets)} The branches' best rate is {math.exp(fmean(map(math.log, ratios))):.2g} times cosine's "
+        f"(geometric mean over the budgets, rates in factors of 2) and lower at {lower} of {len(ratios)} budgets. "
+        f"{one_for_all(sides[BRANCHES], {budget: best[BRANCHES, budget] for budget in budgets})}"
     )
     return Finding(said, words, table, picture(sides, tested, budgets))
+
+
+def counted(budgets: Sequence[int]) -> str:
+    """How many steps each side takes for all budgets."""
+    begun = [budget * 4 // 5 for budget in budgets]
+    trained = max(begun) + sum(budgets) - sum(begun)
+    return (
+        f"A trunk and its branches are {trained} steps, the cosine runs {sum(budgets)}: {trained / sum(budgets):.0%}."
+    )
+
+
+def one_for_all(branches: Side, best: dict[int, float]) -> str:
+    """What it costs to have one trunk, the best for the largest budget, instead of each budget's own."""
+    one = best[max(best)]
+    if {*best.values()} == {one}:
+        return f"The best trunk is the same for all budgets, that at {one:g}."
+    means = {
+        (budget, rate): fmean(test for _, test in branches[budget][rate].values())
+        for budget in best
+        for rate in (one, best[budget])
+    }
+    cost = max(means[budget, best[budget]] - means[budget, one] for budget in best)
+    return f"Not all budgets want the same trunk: that at {one:g} for all of them would cost {cost:.1f} points at most."
 
 
 def branched(lab: Lab, trunks: Sequence[Run], seed: int) -> list[Run]:
@@ -109,11 +110,6 @@ def checkpoints(trunk: Run) -> list[str]:
     _, _, steps = planned(trunk)
     places = [steps // 4, steps // 2, steps]
     return [str(file) for file in (trunk.folder / "checkpoints" / f"{place}.ckpt" for place in places) if file.exists()]
-
-
-def places(budgets: Iterable[int]) -> list[int]:
-    """Where the cooldown to each budget begins: after four fifths."""
-    return [budget * 4 // 5 for budget in budgets]
 
 
 def planned(run: Run) -> tuple[int, float, int]:

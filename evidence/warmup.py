@@ -89,17 +89,22 @@ def gains(runs: dict[tuple[str, bool], Runs]) -> dict[str, dict[object, float]]:
 
 
 def picture(runs: dict[tuple[str, bool], Runs]) -> Figure:
-    """The training loss, a thin line a seed."""
+    """The training loss: the mean over seeds, and a thin line for each."""
     figure, [ax] = frame(("training loss at a rate of 0.01, nats a character", "step"), width=5.6, height=3.6)
     for i, norm in enumerate(NORMS):
         for warm in (False, True):
-            label = f"{NORMS[norm]}, {'with' if warm else 'without'} warmup"
-            for run in runs.get((norm, warm), {}).values():
-                curve = run.series.get("train/loss")
-                if curve is not None:
-                    style = "-" if warm else (0, (4, 1.5))
-                    ax.plot(curve.steps, curve.values, color=COLOURS[2 * i], ls=style, lw=1.1, alpha=0.7, label=label)
-                    label = "_"  # once in the legend
+            curves = [
+                run.series["train/loss"] for run in runs.get((norm, warm), {}).values() if "train/loss" in run.series
+            ]
+            if not curves:
+                continue
+            style = {"color": COLOURS[2 * i], "ls": "-" if warm else (0, (4, 1.5))}
+            for curve in curves:
+                ax.plot(curve.steps, curve.values, lw=0.6, alpha=0.25, **style)
+            rows = [*zip(*(curve.values for curve in curves), strict=False)]  # a run that diverged has fewer
+            mean, label = [fmean(row) for row in rows], f"{NORMS[norm]}, {'with' if warm else 'without'} warmup"
+            ax.plot(curves[0].steps[: len(mean)], mean, lw=1.7, label=label, **style)
+    ax.set_ylim(top=min(ax.get_ylim()[1], 4.5))  # the first steps are far above
     ax.legend(frameon=False, fontsize=8)
     return figure
 

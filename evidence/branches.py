@@ -46,11 +46,12 @@ def measure(lab: Lab) -> Finding:
         for (name, budget), rate in best.items()
     }
     table = [["steps", "branches, %", "their best rate", "cosine, %", "its best rate", "branches - cosine, points"]]
-    behind = []
+    worse, close = [], []
     for budget in budgets:
         ours, theirs = tested[BRANCHES, budget], tested[COSINE, budget]
         more = Interval.of([ours[seed] - theirs[seed] for seed in theirs])
-        behind.append(verdict(theirs, ours) == REPRODUCED or more.mean < -MARGIN)
+        worse.append(verdict(theirs, ours) == REPRODUCED)
+        close.append(more.mean >= -MARGIN)
         cells = []
         for name, values in ((BRANCHES, ours), (COSINE, theirs)):
             rate = best[name, budget]
@@ -58,7 +59,7 @@ def measure(lab: Lab) -> Finding:
         table.append([str(budget), *cells, str(more)])
     ratios = [best[BRANCHES, budget] / best[COSINE, budget] for budget in budgets]
     lower = sum(ratio < 1 for ratio in ratios)
-    as_good = NOT_REPRODUCED if any(behind) else REPRODUCED
+    as_good = NOT_REPRODUCED if any(worse) else REPRODUCED if all(close) else NOT_SEPARABLE
     half = REPRODUCED if lower == len(ratios) else NOT_SEPARABLE if lower else NOT_REPRODUCED
     said = f"as good for fewer steps: {as_good}; a lower best rate: {half}"
     said = REPRODUCED if as_good == half == REPRODUCED else said
@@ -155,8 +156,8 @@ def picture(sides: dict[str, Side], tested: dict[tuple[str, int], dict[int, floa
             axes[0].plot([budget] * len(seen), seen, ls="", marker="o", ms=4, alpha=0.6, color=COLOURS[2 * i])
             at = {rate: fmean(test for _, test in some.values()) for rate, some in sorted(sides[name][budget].items())}
             axes[1].plot([*at], [*at.values()], color=COLOURS[2 * i], lw=1.4, marker="o", ms=4)
-            if name == COSINE:
-                axes[1].annotate(f" {budget}", (max(at), at[max(at)]), fontsize=8, color="#777", va="center")
+            end, side_of = (max(at), "left") if name == COSINE else (min(at), "right")
+            axes[1].annotate(f" {budget} ", (end, at[end]), fontsize=8, color="#777", va="center", ha=side_of)
     rates = sorted({rate for one in sides.values() for at in one.values() for rate in at})
     axes[0].set_xscale("log")
     axes[0].set_xticks(budgets, [str(budget) for budget in budgets])
@@ -177,8 +178,8 @@ CLAIM = Claim(
     "a branch falls by 1 - sqrt for a quarter as many steps again (20 % of the whole): 240, 480 and 960 steps. Against "
     "cosine over as many steps, at three rates (0.05 is far too low for it and left out, 0.4 too high for a fixed "
     "rate). 3 seeds. At each budget each side at the rate with the best validation accuracy, judged by 10,000 test "
-    f"signals. Reproduced: at no budget are the branches worse at 95 %, or by more than {MARGIN:g} point; and their "
-    "best rate is lower than cosine's at every budget (at some: not separable).",
+    f"As good: at no budget worse at 95 %, and by at most {MARGIN:g} point in the mean (by more: not separable). A "
+    "lower best rate: at every budget (at some: not separable).",
     measure,
     [
         "lrkit train -m +experiment=branches +sweep=branches",

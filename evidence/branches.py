@@ -178,8 +178,8 @@ CLAIM = Claim(
     "a branch falls by 1 - sqrt for a quarter as many steps again (20 % of the whole): 240, 480 and 960 steps. Against "
     "cosine over as many steps, at three rates (0.05 is far too low for it and left out, 0.4 too high for a fixed "
     "rate). 3 seeds. At each budget each side at the rate with the best validation accuracy, judged by 10,000 test "
-    f"As good: at no budget worse at 95 %, and by at most {MARGIN:g} point in the mean (by more: not separable). A "
-    "lower best rate: at every budget (at some: not separable).",
+    f"signals. As good: at no budget worse at 95 %, and by at most {MARGIN:g} point in the mean (by more: not "
+    "separable). A lower best rate: at every budget (at some: not separable).",
     measure,
     [
         "lrkit train -m +experiment=branches +sweep=branches",

@@ -46,12 +46,13 @@ def measure(lab: Lab) -> Finding:
         for (name, budget), rate in best.items()
     }
     table = [["steps", "branches, %", "their best rate", "cosine, %", "its best rate", "branches - cosine, points"]]
-    worse, close = [], []
+    worse, close, widest = [], [], 0.0
     for budget in budgets:
         ours, theirs = tested[BRANCHES, budget], tested[COSINE, budget]
         more = Interval.of([ours[seed] - theirs[seed] for seed in theirs])
         worse.append(verdict(theirs, ours) == REPRODUCED)
         close.append(more.mean >= -MARGIN)
+        widest = max(widest, more.half or 0.0)
         cells = []
         for name, values in ((BRANCHES, ours), (COSINE, theirs)):
             rate = best[name, budget]
@@ -68,6 +69,7 @@ def measure(lab: Lab) -> Finding:
         f"(geometric mean over the budgets, rates in factors of 2) and lower at {lower} of {len(ratios)} budgets. "
         f"{one_for_all(sides[BRANCHES], {budget: best[BRANCHES, budget] for budget in budgets})}"
     )
+    words += f" The widest interval of the differences is ± {widest:.2g} points."
     return Finding(said, words, table, picture(sides, tested, budgets))
 
 

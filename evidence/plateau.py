@@ -5,6 +5,8 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
 from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding, verdict
 from evidence.lab import Lab, Runs, accuracy, over_seeds
 from evidence.pictures import COLOURS, frame
@@ -91,6 +93,9 @@ def picture(runs: dict[str, Runs]) -> Figure:
         axes[1].plot(steps, [fmean(one[step] for one in at) for step in steps], color=COLOURS[i], lw=1.5, label=arm)
     for ax in axes:
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
     axes[1].legend(frameon=False, fontsize=8)
     return figure
 

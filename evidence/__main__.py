@@ -19,7 +19,10 @@ from evidence.claim import Claim, markdown
 from evidence.lab import Lab
 
 #: In the order of the page; each is a module.
-CLAIMS = ("mnist1d_table", "rates", "decay", "batch_size", "noise_scale")
+CLAIMS = (
+    "mnist1d_table", "rates", "decay", "warmup", "batch_size", "noise_scale", "branches", "range_test", "cyclic",
+    "one_cycle", "snapshots", "plateau",
+)  # fmt: skip
 
 
 def main() -> None:

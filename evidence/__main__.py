@@ -20,7 +20,7 @@ from evidence.claim import Claim, Finding, markdown
 from evidence.lab import Lab
 
 #: In the order of the page; each is a module.
-CLAIMS = ("mnist1d_table", "rates", "decay", "batch_size")
+CLAIMS = ("mnist1d_table", "rates", "decay", "batch_size", "range_test", "cyclic", "one_cycle", "snapshots")
 
 HEAD = """# Evidence
 

@@ -47,9 +47,8 @@ def measure(lab: Lab) -> Finding:
         f"{'above' if short.mean > 0 else 'below'} the fixed rate in {LONG * 40}; the fixed rate itself, in "
         f"{SHORT * 40} steps, ends {fmean(long.values()) - fmean(values['constant', SHORT].values()):.1f} below. In "
         f"as many steps triangular2 is {_compared(values['cyclic', SHORT], values['constant', SHORT])} the fixed rate "
-        f"at {SHORT * 40}, and {_compared(values['cyclic', LONG], long)} at {LONG * 40}. Not shown: what holds where "
-        f"the fixed rate has been trained until it no longer gains. In the source it had; here {LONG * 40} steps are "
-        "not that many. And there the fixed rate was given, where here it is the best of three."
+        f"at {SHORT * 40}, and {_compared(values['cyclic', LONG], long)} at {LONG * 40}. Not shown: what holds "
+        f"where the fixed rate has been trained until it no longer gains; here {LONG * 40} steps are not that many."
     )
     return Finding(said, words, table, _drawn(order, values, at))
 

@@ -96,9 +96,9 @@ CLAIM = Claim(
     "linearly, pays; it grows during a training. MNIST: 50 at the start, 900 on average, where the critical batch "
     "measured is 20 at the start and 200 on average (McCandlish et al. 2018, arXiv:1812.06162, table 1).",
     "`callbacks=noise_scale` (docs/noise_scale.md) while the CNN of the claim on the linear rule trains at a batch "
-    "of 100, 3 seeds; and a CNN on MNIST, SGD with momentum at 0.05, cosine, 3 epochs, 2 seeds, where its IDX files are "
-    f"at hand. Reproduced: of one order (a factor of {ORDER:g} at most) with the largest batch to which the linear rule "
-    "was flat, by the geometric mean over a run; MNIST's figure: the mean over a run is of one order with "
+    "of 100, 3 seeds; and a CNN on MNIST, SGD with momentum at 0.05, cosine, 3 epochs, 2 seeds, where its IDX files "
+    f"are at hand. Reproduced: of one order (a factor of {ORDER:g} at most) with the largest batch to which the linear "
+    "rule was flat, by the geometric mean over a run; MNIST's figure: the mean over a run is of one order with "
     f"{PUBLISHED:.0f}. An order is all that the paper claims.",
     measure,
     [

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lrkit.cli import main
 from lrkit.runs import Run, find, load
 
 __all__ = ["Lab", "accuracy", "by", "loss", "over_seeds"]
@@ -41,7 +40,7 @@ class Lab:
         chosen = replaced(words, quick) if self.quick else list(words)
         command = ["lrkit", "train", "-m", *chosen, f"hydra.sweep.dir={folder}"]
         print(f"\n$ {shlex.join(command)}", flush=True)
-        code = subprocess.run([sys.executable, "-m", *command]).returncode
+        code = main(command[1:])  # in this process, so that torch is loaded once for the jobs of all sweeps
         if code not in (0, 3):  # 3: some diverged, which is an answer too
             raise SystemExit(f"the sweep {name} ended with {code}: see {folder}")
         return [load(path, run) for path, run in find([folder]).items()]

@@ -23,7 +23,7 @@ ARMS = {
     RIGHT: ["schedule=multistep", "schedule.milestones=[50%,75%]"],
     EARLY: ["schedule=multistep", "schedule.milestones=[10%,20%]"],
 }
-SEEDS = "seed=1,2,3,4"
+SEEDS = "seed=5,6,7,8"
 
 
 def measure(lab: Lab) -> Finding:
@@ -104,14 +104,15 @@ CLAIM = Claim(
     "Reduce on plateau against a schedule",
     "Lowering the rate when the validation loss stops improving mends a schedule that was set wrong, but does not beat "
     "a decay that was set right: a rule of thumb, not a paper's result.",
-    "A CNN on MNIST-1D, SGD with momentum at 0.2, which is too high to be kept to the end; 5 % linear warmup, 960 "
-    "steps of 100, a validation every 40, 4 seeds. The rate is never lowered; or divided by 10 when 3 validations in a "
+    "A CNN on MNIST-1D, SGD with momentum at 0.15, which is too high to be kept to the end; 5 % linear warmup, 960 "
+    "steps of 100, a validation every 40, 4 seeds, other ones than those on which 0.2 was tried before, where some "
+    "networks died. The rate is never lowered; or divided by 10 when 3 validations in a "
     "row have not improved (patience 2); or at 50 % and 75 % of the run, as is usual; or at 10 % and 20 %. Reproduced, "
     "part by part: plateau's test accuracy is higher at 95 % than without drops and than with drops too early; and "
     "plateau is not better at 95 % than drops set right (which does not say that these are better).",
     measure,
     [
-        "lrkit train -m +experiment=plateau plateau=reduce plateau.patience=2 seed=1,2,3,4",
-        "lrkit train -m +experiment=plateau schedule=multistep schedule.milestones=[50%,75%] seed=1,2,3,4",
+        "lrkit train -m +experiment=plateau plateau=reduce plateau.patience=2 seed=5,6,7,8",
+        "lrkit train -m +experiment=plateau schedule=multistep schedule.milestones=[50%,75%] seed=5,6,7,8",
     ],
 )

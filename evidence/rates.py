@@ -75,7 +75,7 @@ CLAIM = Claim(
     "too large a one diverges. SGD with momentum needs tuning, where Adam's default of 1e-3 is near enough (Kingma and "
     "Ba 2015, arXiv:1412.6980; Schmidt et al. 2021, arXiv:2007.01547: several optimizers with their defaults do about "
     "as well as one that is tuned).",
-    "An MLP on MNIST-1D, 400 steps of 100 at a fixed rate, 13 rates from 1e-5 to 10, 2 seeds. Usable is a rate whose "
+    "An MLP on MNIST-1D, 400 steps of 100 at a fixed rate, 13 rates from 1e-5 to 10, 3 seeds. Usable is a rate whose "
     f"test loss is within {WITHIN:g} nats of the optimizer's best. Diverged is a run that the guard ended. Reproduced: "
     f"at the smallest and at the largest rate every optimizer is at least where guessing is (ln 10, less {WITHIN:g}). "
     f"Adam's default: at {DEFAULT:g} Adam is within {NEAR:g} nats of its best rate, SGD with momentum is not.",

@@ -32,7 +32,7 @@ def measure(lab: Lab) -> Finding:
     for rate in RATES:
         asked = ("+experiment=snapshots", f"optimizer.lr={rate}")
         cycled += lab.sweep(f"restarts-{rate}", *asked, "+sweep=snapshots", quick=quick)
-        fallen += lab.sweep(f"cosine-{rate}", *asked, "schedule=cosine", "seed=1,2,3,4", quick=quick)
+        fallen += lab.sweep(f"cosine-{rate}", *asked, "schedule=cosine", "seed=5,6,7,8", quick=quick)
     at, single = _at_rates(cycled), _best(_at_rates(fallen)[None])
     table = [
         ["", "rate", "cycle 1", "cycle 2", "the last alone", "last two averaged", "all three", "gain by all three"]
@@ -173,7 +173,8 @@ CLAIM = Claim(
     "snapshots predict beats the last of them alone (Loshchilov and Hutter 2016, arXiv:1608.03983, tables 1 and 2: "
     "a WRN-28-10 on CIFAR-10 has 4.03 % error alone, 3.51 % with three snapshots averaged; Huang et al. 2017, "
     "arXiv:1704.00109, with cycles of equal length).",
-    "A CNN on MNIST-1D, SGD with momentum without warmup, 840 steps of 100 (21 epochs), 4 seeds: three cycles of 7 "
+    "A CNN on MNIST-1D, SGD with momentum without warmup, 840 steps of 100 (21 epochs), 4 seeds, other ones than those "
+    "on which the two rates were picked: three cycles of 7 "
     "epochs each, three of 3, 6 and 12, and one cosine over all 21; each at 0.1 or 0.2, whichever has the better "
     "validation accuracy at the end. A ModelCheckpoint keeps the weights of each epoch; those at the ends of cycles "
     "are loaded, and their softmax outputs averaged with the same weight. Judged by 10,000 test signals. "
@@ -181,6 +182,6 @@ CLAIM = Claim(
     measure,
     [
         "lrkit train -m +experiment=snapshots +sweep=snapshots optimizer.lr=0.1,0.2",
-        "lrkit train -m +experiment=snapshots schedule=cosine optimizer.lr=0.1,0.2 seed=1,2,3,4",
+        "lrkit train -m +experiment=snapshots schedule=cosine optimizer.lr=0.1,0.2 seed=5,6,7,8",
     ],
 )

@@ -94,8 +94,12 @@ def test_every_experiment_is_a_line_to_run(name: str) -> None:
         assert program == "lrkit"
         if verb not in ("train", "find"):
             continue
-        words = [word for word in words if word != "-m" and "..." not in word and not word.startswith("resume.")]
-        config.plan(config.compose(expand(preset(words, None), None)[0]))
+        if any(word.startswith("resume.") for word in words):  # needs the run that it goes on from
+            continue
+        words = [word for word in words if word != "-m"]
+        composed = config.compose(expand(preset(words, None), None)[0])
+        if composed["optimizer"]["lr"] != "auto":
+            config.plan(composed)
 
 
 def test_the_page_in_docs_is_of_these_claims() -> None:
@@ -125,6 +129,16 @@ def test_decay_beats_a_fixed_rate(tmp_path: Path) -> None:
     assert best["linear"] > best["constant"] + 0.5
     at_two = {name: fmean(map(accuracy, at[0.2].values())) for name, at in families.items()}
     assert at_two["linear"] > at_two["constant"] + 3
+
+
+@pytest.mark.slow
+def test_a_post_ln_transformer_needs_warmup(tmp_path: Path) -> None:
+    runs = Lab(tmp_path).sweep("warmup", "+experiment=warmup", "model.norm=post,pre", "warmup.length=0,20%", "seed=1")
+    ends = {
+        (norm, bool(length)): loss(some[1]) for (norm, length), some in by(runs, "model.norm", "warmup.length").items()
+    }
+    assert ends["post", False] > ends["post", True] + 0.3
+    assert abs(ends["pre", False] - ends["pre", True]) < 0.25
 
 
 @pytest.mark.slow

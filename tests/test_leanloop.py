@@ -212,6 +212,27 @@ def compare(tmp_path: Path, make: Callable[[], LightningModule], plain: bool = T
     return ours
 
 
+def stops_and_hears() -> list[Callback]:
+    return [Stops(), Hears()]
+
+
+def hears_as_one() -> list[Callback]:
+    return [AsOne([Hears(), Callback()]), Stops()]
+
+
+def hears_and_joins() -> list[Callback]:
+    return [Hears(), Joins()]
+
+
+def hears_and_saves() -> list[Callback]:
+    return [Hears(), ModelCheckpoint(every_n_train_steps=3, save_last=True)]
+
+
+def told(options: dict[str, Any]) -> str:
+    """The same name in every process that collects the tests."""
+    return ",".join(f"{key}={getattr(value, '__name__', value)}" for key, value in options.items()) or "nothing"
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -225,17 +246,17 @@ def compare(tmp_path: Path, make: Callable[[], LightningModule], plain: bool = T
         {"check_val_every_n_epoch": 2},
         {"limit_val_batches": 0},
         {"max_epochs": -1, "max_steps": 11},
-        {"min_steps": 6, "callbacks": lambda: [Stops(), Hears()]},
+        {"min_steps": 6, "callbacks": stops_and_hears},
         {"gradient_clip_val": 0.01},
         {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"},
         {"fast_dev_run": 3},
         {"max_time": timedelta(hours=1)},
-        {"callbacks": lambda: [AsOne([Hears(), Callback()]), Stops()]},
-        {"callbacks": lambda: [Hears(), Joins()], "val_check_interval": 3},
-        {"callbacks": lambda: [Hears(), ModelCheckpoint(every_n_train_steps=3, save_last=True)]},
+        {"callbacks": hears_as_one},
+        {"callbacks": hears_and_joins, "val_check_interval": 3},
+        {"callbacks": hears_and_saves},
         {"num_sanity_val_steps": 1, "inference_mode": False, "log_every_n_steps": 0},
     ],
-    ids=str,
+    ids=told,
 )
 def test_a_run_is_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
     ours = compare(tmp_path, alike(Says), **options)

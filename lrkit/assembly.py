@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 #: The releases of Lightning whose loop ``lrkit.leanloop`` was compared with.
-LEAN_UNDER = "2.6."
+LEAN_UNDER = ("2.6.0", "2.6.1", "2.6.4", "2.6.5", "2.6.6")
 
 
 def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:
@@ -147,7 +147,7 @@ def trainer_of(options: Mapping[str, Any], **own: Any) -> Trainer:
         trainer = Trainer(**{**options, **lean, **own})
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise _refused(error, options) from error
-    if lean and pytorch_lightning.__version__.startswith(LEAN_UNDER):  # type: ignore[attr-defined]
+    if lean and pytorch_lightning.__version__ in LEAN_UNDER:  # type: ignore[attr-defined]
         from lrkit import leanloop  # it is made of what is private to Lightning, and may be gone tomorrow
 
         leanloop.install(trainer)

@@ -288,6 +288,7 @@ def test_what_is_not_plain_goes_by_lightnings_loop(
     ("release", "options", "lean"),
     [
         ("2.6.6", {}, True),
+        ("2.6.7", {}, False),
         ("2.7.0", {}, False),
         ("2.6.6", {"profiler": "simple"}, False),
     ],

@@ -348,6 +348,8 @@ class Resumption:
             trainer[name] = old["trainer"][name]
         shaping = {name: old[name] for name in _SHAPING if name in old}
         data = {**config["data"], "batch_size": old["data"].get("batch_size")}
+        if data.get("seed") == config["seed"] and "seed" in old["data"]:  # it follows the seed, which is the old one
+            data["seed"] = old["data"]["seed"]
         if self.policy == "cooldown":
             trainer |= {"max_epochs": -1, "max_steps": saved.step + self._cooldown_steps(saved)}
             # The plan is the old one up to here; only the length of the run is asked of this config.

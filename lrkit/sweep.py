@@ -78,12 +78,13 @@ def tally(folder: Path) -> Counter[str]:
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """The identity of a job: a hash of its resolved config.
+    """The identity of a job: a hash of its resolved config, but for how the sweep is run.
 
-    >>> identity({"a": 1, "b": {"c": 2}}) == identity({"b": {"c": 2}, "a": 1})
+    >>> identity({"a": 1, "b": {"c": 2}}) == identity({"b": {"c": 2}, "a": 1, "jobs": 4})
     True
     """
-    text = json.dumps(config, sort_keys=True, default=str)
+    matters = {key: value for key, value in config.items() if key not in ("jobs", "on_error")}
+    text = json.dumps(matters, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -172,6 +172,15 @@ class TestPolicies:
         assert [s["default"][0] for s in recorded] == pytest.approx([0.1, 0.08, 0.06, 0.04, 0.02], abs=1e-15)
         assert result.plan.horizon.steps == 17
 
+    @pytest.mark.parametrize("policy", ["restore", "cooldown"])
+    def test_the_order_of_the_data_is_that_of_the_checkpoint(self, tmp_path: Path, policy: str) -> None:
+        """In the middle of an epoch, whose order the seed has made; nobody should have to say that seed again."""
+        checkpoint = saved_at(tmp_path, 9, "schedule=constant", "seed=3")
+        words = ["schedule=constant", "cooldown=linear", "cooldown.length=5", f"resume.policy={policy}"]
+        self.go_on(tmp_path, checkpoint, *words)
+        with pytest.raises(ConfigError, match=r"^data\.seed must stay 3"):
+            self.go_on(tmp_path, checkpoint, *words, "data.seed=1")
+
     def test_restart_takes_the_weights_alone(self, tmp_path: Path, recorded: Recorded) -> None:
         checkpoint = saved_at(tmp_path, 12)
         recorded.clear()

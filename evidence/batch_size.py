@@ -47,7 +47,9 @@ def measure(lab: Lab) -> Finding:
         f"{lost[second, 'sqrt']:.1f}. That warmup makes the rule hold is not tested here: below the breaking point it "
         "makes no difference on this task."
     )
-    figure, [ax] = frame(("test accuracy after 25 epochs, %", "batch size"), width=5.6, height=3.8)
+    figure, [ax] = frame(
+        ("test accuracy after 25 epochs, %", f"batch size (the rate is right for {BASE})"), width=5.6, height=3.8
+    )
     for i, rule in enumerate(RULES):
         means, bars = zip(*((reached[size, rule].mean, reached[size, rule].half or 0.0) for size in sizes), strict=True)
         line = {"lw": 1.8, "marker": "o", "ms": 4.5, "capsize": 3, "elinewidth": 0.8, "color": COLOURS[i]}

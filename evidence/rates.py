@@ -22,7 +22,9 @@ def measure(lab: Lab) -> Finding:
         "sweep", "+experiment=rates", "+sweep=rates",
         quick=["optimizer=momentum,adam", "optimizer.lr=1e-5,1e-3,10", "seed=1", "trainer.max_epochs=1"],
     )  # fmt: skip
-    figure, [ax] = frame(("test loss after 400 steps at a fixed rate", "learning rate"), width=6.4, height=3.8)
+    figure, [ax] = frame(
+        ("test loss after 400 steps at a fixed rate (3: or more)", "learning rate"), width=6.4, height=3.8
+    )
     table = [
         ["optimizer", "best rate", "its loss", "usable rates", "a factor of", f"loss at {DEFAULT:g}", "diverged at"]
     ]

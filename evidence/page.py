@@ -33,8 +33,10 @@ def keep(name: str, finding: Finding, seconds: float, runs: Path, pictures: Path
     if finding.picture is not None:
         pictures.mkdir(parents=True, exist_ok=True)
         finding.picture.savefig(pictures / f"{name}.png")
-    said = {"verdict": finding.verdict, "words": finding.words, "table": markdown(finding.table), "seconds": seconds}
-    _kept(runs, name).write_text(json.dumps(said, indent=1))
+    file = _kept(runs, name)
+    before = json.loads(file.read_text())["seconds"] if file.exists() else 0.0  # when nothing was trained yet
+    said = {"verdict": finding.verdict, "words": finding.words, "table": markdown(finding.table)}
+    file.write_text(json.dumps({**said, "seconds": max(before, seconds)}, indent=1))
 
 
 def write(page: Path, claims: Mapping[str, Claim], runs: Path, quick: bool) -> None:

@@ -6,11 +6,11 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, verdict
+from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, edge, more, verdict
 from evidence.lab import Lab, accuracy
 from evidence.pictures import COLOURS, frame
 from lrkit.intervals import Interval
@@ -49,15 +49,15 @@ def measure(lab: Lab) -> Finding:
     worse, close, widest = [], [], 0.0
     for budget in budgets:
         ours, theirs = tested[BRANCHES, budget], tested[COSINE, budget]
-        more = Interval.of([ours[seed] - theirs[seed] for seed in theirs])
+        gained = more(ours, theirs)
         worse.append(verdict(theirs, ours) == REPRODUCED)
-        close.append(more.mean >= -MARGIN)
-        widest = max(widest, more.half or 0.0)
+        close.append(gained.mean >= -MARGIN)
+        widest = max(widest, gained.half or 0.0)
         cells = []
         for name, values in ((BRANCHES, ours), (COSINE, theirs)):
             rate = best[name, budget]
             cells += [str(Interval.of([*values.values()])), f"{rate:g}{edge(rate, sides[name][budget])}"]
-        table.append([str(budget), *cells, str(more)])
+        table.append([str(budget), *cells, str(gained)])
     ratios = [best[BRANCHES, budget] / best[COSINE, budget] for budget in budgets]
     lower = sum(ratio < 1 for ratio in ratios)
     as_good = NOT_REPRODUCED if any(worse) else REPRODUCED if all(close) else NOT_SEPARABLE
@@ -136,12 +136,6 @@ def side(runs: Sequence[Run], begun: Sequence[Run]) -> Side:
 def at_best(at: dict[float, dict[int, tuple[float, float]]]) -> float:
     """The rate with the best validation accuracy at the end, over seeds."""
     return max(at, key=lambda rate: fmean(val for val, _ in at[rate].values()))
-
-
-def edge(rate: float, at: Iterable[float]) -> str:
-    """A word for a best rate beyond which a better one may lie."""
-    tried = sorted(at)
-    return " (edge)" if len(tried) > 1 and rate in (tried[0], tried[-1]) else ""
 
 
 def picture(sides: dict[str, Side], tested: dict[tuple[str, int], dict[int, float]], budgets: list[int]) -> Figure:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lrkit.intervals import differ
+from lrkit.intervals import Interval, differ
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from evidence.lab import Lab
 
-__all__ = ["NOT_REPRODUCED", "NOT_SEPARABLE", "REPRODUCED", "Claim", "Finding", "markdown", "verdict"]
+__all__ = ["NOT_REPRODUCED", "NOT_SEPARABLE", "REPRODUCED", "Claim", "Finding", "edge", "markdown", "more", "verdict"]
 
 REPRODUCED, NOT_SEPARABLE, NOT_REPRODUCED = "reproduced", "not separable", "not reproduced"
 
@@ -63,6 +63,21 @@ def verdict(better: Mapping[object, float], worse: Mapping[object, float]) -> st
     if not differ(better, worse):
         return NOT_SEPARABLE
     return REPRODUCED if sum(better.values()) / len(better) > sum(worse.values()) / len(worse) else NOT_REPRODUCED
+
+
+def more(a: Mapping[object, float], b: Mapping[object, float]) -> Interval:
+    """How much more ``a`` has than ``b``, seed by seed."""
+    return Interval.of([a[seed] - b[seed] for seed in b])
+
+
+def edge(rate: float, tried: Iterable[float]) -> str:
+    """A word for a best rate beyond which a better one may lie.
+
+    >>> edge(0.1, [0.05, 0.1, 0.2]), edge(0.2, [0.05, 0.1, 0.2])
+    ('', ' (edge)')
+    """
+    rates = sorted(tried)
+    return " (edge)" if len(rates) > 1 and rate in (rates[0], rates[-1]) else ""
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:

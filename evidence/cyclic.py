@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding
+from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, edge, more
 from evidence.decay import at_best_rate
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame
@@ -38,10 +38,17 @@ def measure(lab: Lab) -> Finding:
     table = [["schedule", "steps", "its best rate", "test accuracy, %", f"more than fixed at {LONG * 40}"]]
     for schedule, epochs in order:
         here, rate = values[schedule, epochs], best[schedule, epochs]
-        edge = " (edge)" if rate in (min(at[schedule, epochs]), max(at[schedule, epochs])) else ""
-        more = "" if here is long else str(_more(here, long))
-        table.append([NAMES[schedule], f"{epochs * 40}", f"{rate:g}{edge}", str(Interval.of([*here.values()])), more])
-    said, short = as_good(values["cyclic", SHORT], long), _more(values["cyclic", SHORT], long)
+        gained = "" if here is long else str(more(here, long))
+        table.append(
+            [
+                NAMES[schedule],
+                f"{epochs * 40}",
+                f"{rate:g}{edge(rate, at[schedule, epochs])}",
+                str(Interval.of([*here.values()])),
+                gained,
+            ]
+        )
+    said, short = as_good(values["cyclic", SHORT], long), more(values["cyclic", SHORT], long)
     words = (
         f"In {SHORT * 40} steps triangular2 ends {abs(short.mean):.1f} points "
         f"{'above' if short.mean > 0 else 'below'} the fixed rate in {LONG * 40}; the fixed rate itself, in "
@@ -59,14 +66,10 @@ def as_good(short: Values, long: Values) -> str:
     >>> as_good({1: 90.0, 2: 90.2}, {1: 90.0, 2: 90.3}), as_good({1: 80.0, 2: 80.2}, {1: 90.0, 2: 90.3})
     ('reproduced', 'not reproduced')
     """
-    more = _more(short, long)
-    if more.half is not None and more.mean - more.half > -MARGIN:
+    gained = more(short, long)
+    if gained.half is not None and gained.mean - gained.half > -MARGIN:
         return REPRODUCED
-    return NOT_REPRODUCED if more.mean < -MARGIN and differ(short, long) else NOT_SEPARABLE
-
-
-def _more(a: Values, b: Values) -> Interval:
-    return Interval.of([a[seed] - b[seed] for seed in a])
+    return NOT_REPRODUCED if gained.mean < -MARGIN and differ(short, long) else NOT_SEPARABLE
 
 
 def _compared(a: Values, b: Values) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, verdict
+from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, edge, more, verdict
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame
 from lrkit.intervals import Interval, differ
@@ -37,13 +37,12 @@ def measure(lab: Lab) -> Finding:
     order = sorted(values, key=lambda schedule: -fmean(values[schedule].values()))
     table = [["schedule", "its best rate", "test accuracy, %", "more than fixed", "against the best"]]
     for schedule in order:
-        more = Interval.of([values[schedule][seed] - values["constant"][seed] for seed in values["constant"]])
-        edge = " (edge)" if best[schedule] in (min(families[schedule]), max(families[schedule])) else ""
+        at_edge = edge(best[schedule], families[schedule])
         lower = differ(values[order[0]], values[schedule])
         same = "best" if schedule == order[0] else "lower" if lower else "not separable"
-        gain = "" if schedule == "constant" else str(more)
+        gain = "" if schedule == "constant" else str(more(values[schedule], values["constant"]))
         reached = str(Interval.of([*values[schedule].values()]))
-        table.append([schedule, f"{best[schedule]:g}{edge}", reached, gain, same])
+        table.append([schedule, f"{best[schedule]:g}{at_edge}", reached, gain, same])
     said = {schedule: verdict(values[schedule], values["constant"]) for schedule in order if schedule != "constant"}
     won = [schedule for schedule, word in said.items() if word == REPRODUCED]
     alike = [schedule for schedule in order[1:] if not differ(values[order[0]], values[schedule])]

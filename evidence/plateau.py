@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding, verdict
+from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding, more, verdict
 from evidence.lab import Lab, Runs, accuracy, over_seeds
 from evidence.pictures import COLOURS, frame
 from lrkit.intervals import Interval
@@ -36,10 +36,8 @@ def measure(lab: Lab) -> Finding:
     values = {arm: over_seeds(some, accuracy) for arm, some in runs.items()}
     table = [["how the rate is lowered", "test accuracy, %", "plateau is better by", "first lowered at step"]]
     for arm, reached in values.items():
-        more = Interval.of([values[PLATEAU][seed] - reached[seed] for seed in reached])
-        table.append(
-            [arm, str(Interval.of([*reached.values()])), "" if arm == PLATEAU else str(more), lowered(runs[arm])]
-        )
+        gained = "" if arm == PLATEAU else str(more(values[PLATEAU], reached))
+        table.append([arm, str(Interval.of([*reached.values()])), gained, lowered(runs[arm])])
     wrong = {arm: verdict(values[PLATEAU], values[arm]) for arm in (FIXED, EARLY)}
     # "As good or better" is refuted where plateau is separably better than the drops set right.
     right = NOT_REPRODUCED if verdict(values[PLATEAU], values[RIGHT]) == REPRODUCED else REPRODUCED

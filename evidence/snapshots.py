@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, verdict
+from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, more, verdict
 from evidence.decay import at_best_rate
 from evidence.lab import Lab, Runs, accuracy, by
 from evidence.pictures import COLOURS, frame
@@ -45,7 +45,7 @@ def measure(lab: Lab) -> Finding:
         _, two = _by_seed(runs, ends[1:])
         beside, _ = _by_seed(single, ends)
         said[name] = verdict(averaged, alone[ends[-1]])
-        gain = str(_more(averaged, alone[ends[-1]]))
+        gain = str(more(averaged, alone[ends[-1]]))
         table.append([name, _rate(runs), *(_mean(alone[end]) for end in ends), _mean(two), _mean(averaged), gain])
         unfinished = f"cosine over all, after as many epochs ({', '.join(map(str, ends))})"
         table.append([unfinished, _rate(single), *(_mean(beside[end]) for end in ends), "", "", ""])
@@ -90,16 +90,11 @@ def _compared(
 ) -> str:
     first, second, last = (alone[end] for end in ends)
     return (
-        f"With {name} the average of three is {WORDS[said]} the last snapshot alone ({_more(averaged, last)} points), "
-        f"and {_more(averaged, beside[ends[-1]])} points from one cosine over the same steps; the first snapshot is "
-        f"{_more(last, first)} points behind the last. At the end of the second cycle the weights are "
-        f"{_more(second, beside[ends[1]])} points from those that the one cosine has then."
+        f"With {name} the average of three is {WORDS[said]} the last snapshot alone ({more(averaged, last)} points), "
+        f"and {more(averaged, beside[ends[-1]])} points from one cosine over the same steps; the first snapshot is "
+        f"{more(last, first)} points behind the last. At the end of the second cycle the weights are "
+        f"{more(second, beside[ends[1]])} points from those that the one cosine has then."
     )
-
-
-def _more(a: Values, b: Values) -> Interval:
-    """How much more ``a`` has, seed by seed."""
-    return Interval.of([a[seed] - b[seed] for seed in a])
 
 
 def _ends(run: Run, growth: float) -> list[int]:

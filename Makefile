@@ -59,7 +59,7 @@ bench-find: $(VENV)/dev.stamp ## how good the rates of lrkit find and of other r
 evidence: $(VENV)/dev.stamp ## try what is said about learning rates, and write docs/evidence.md (under 40 minutes)
 	$(BIN)/python -m evidence
 
-evidence-quick: $(VENV)/dev.stamp ## a few steps of each of those experiments, into outputs/ (a minute or two)
+evidence-quick: $(VENV)/dev.stamp ## a few steps of each of those experiments, into outputs/ (two or three minutes)
 	$(BIN)/python -m evidence --quick
 
 fix: $(VENV)/dev.stamp ## what ruff can mend by itself

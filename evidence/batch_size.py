@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding
 from evidence.lab import Lab, accuracy, by, over_seeds
-from evidence.pictures import COLOURS, frame
+from evidence.pictures import COLOURS, frame, logarithmic
 from lrkit.intervals import Interval
 
 BASE = 25
@@ -54,8 +54,7 @@ def measure(lab: Lab) -> Finding:
         means, bars = zip(*((reached[size, rule].mean, reached[size, rule].half or 0.0) for size in sizes), strict=True)
         line = {"lw": 1.8, "marker": "o", "ms": 4.5, "capsize": 3, "elinewidth": 0.8, "color": COLOURS[i]}
         ax.errorbar(sizes, means, bars, label="no scaling" if rule == "none" else f"{rule} scaling", **line)
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(sizes, [str(size) for size in sizes])
+    logarithmic(ax, sizes)
     ax.set_ylim(0, 100)
     ax.legend(frameon=False, fontsize=8.5)
     return Finding(REPRODUCED if holds else NOT_REPRODUCED, words, table, figure)

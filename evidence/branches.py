@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, edge, more, verdict
 from evidence.lab import Lab, accuracy
-from evidence.pictures import COLOURS, frame
+from evidence.pictures import COLOURS, frame, logarithmic
 from lrkit.intervals import Interval
 from lrkit.runs import Run
 
@@ -155,12 +155,8 @@ def picture(sides: dict[str, Side], tested: dict[tuple[str, int], dict[int, floa
             end, side_of = (max(at), "left") if name == COSINE else (min(at), "right")
             axes[1].annotate(f" {budget} ", (end, at[end]), fontsize=8, color="#777", va="center", ha=side_of)
     rates = sorted({rate for one in sides.values() for at in one.values() for rate in at})
-    axes[0].set_xscale("log")
-    axes[0].set_xticks(budgets, [str(budget) for budget in budgets])
-    axes[1].set_xscale("log")
-    axes[1].set_xticks(rates, [f"{rate:g}" for rate in rates])
-    for ax in axes:
-        ax.minorticks_off()
+    logarithmic(axes[0], budgets)
+    logarithmic(axes[1], rates)
     axes[0].legend(frameon=False, fontsize=8, loc="lower right")
     return figure
 

@@ -13,9 +13,22 @@ if TYPE_CHECKING:
 
     from evidence.lab import Lab
 
-__all__ = ["NOT_REPRODUCED", "NOT_SEPARABLE", "REPRODUCED", "Claim", "Finding", "edge", "markdown", "more", "verdict"]
+__all__ = [
+    "NOT_REPRODUCED",
+    "NOT_SEPARABLE",
+    "REPRODUCED",
+    "WORDS",
+    "Claim",
+    "Finding",
+    "edge",
+    "markdown",
+    "more",
+    "verdict",
+]
 
 REPRODUCED, NOT_SEPARABLE, NOT_REPRODUCED = "reproduced", "not separable", "not reproduced"
+#: What a verdict on the one against the other is in a sentence.
+WORDS = {REPRODUCED: "better than", NOT_REPRODUCED: "worse than", NOT_SEPARABLE: "not separable from"}
 
 
 @dataclass(frozen=True)

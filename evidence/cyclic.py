@@ -5,10 +5,10 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, edge, more
+from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, WORDS, Claim, Finding, edge, more, verdict
 from evidence.decay import at_best_rate
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
-from evidence.pictures import COLOURS, frame
+from evidence.pictures import COLOURS, frame, logarithmic
 from lrkit.intervals import Interval, differ
 
 SHORT, LONG = 9, 25
@@ -49,12 +49,13 @@ def measure(lab: Lab) -> Finding:
             ]
         )
     said, short = as_good(values["cyclic", SHORT], long), more(values["cyclic", SHORT], long)
+    at_short = verdict(values["cyclic", SHORT], values["constant", SHORT])
     words = (
         f"In {SHORT * 40} steps triangular2 ends {abs(short.mean):.1f} points "
         f"{'above' if short.mean > 0 else 'below'} the fixed rate in {LONG * 40}; the fixed rate itself, in "
         f"{SHORT * 40} steps, ends {fmean(long.values()) - fmean(values['constant', SHORT].values()):.1f} below. In "
-        f"as many steps triangular2 is {_compared(values['cyclic', SHORT], values['constant', SHORT])} the fixed rate "
-        f"at {SHORT * 40}, and {_compared(values['cyclic', LONG], long)} at {LONG * 40}. Not shown: what holds "
+        f"as many steps triangular2 is {WORDS[at_short]} the fixed rate "
+        f"at {SHORT * 40}, and {WORDS[verdict(values['cyclic', LONG], long)]} at {LONG * 40}. Not shown: what holds "
         f"where the fixed rate has been trained until it no longer gains; here {LONG * 40} steps are not that many."
     )
     return Finding(said, words, table, _drawn(order, values, at))
@@ -72,12 +73,6 @@ def as_good(short: Values, long: Values) -> str:
     return NOT_REPRODUCED if gained.mean < -MARGIN and differ(short, long) else NOT_SEPARABLE
 
 
-def _compared(a: Values, b: Values) -> str:
-    if not differ(a, b):
-        return "not separable from"
-    return "better than" if fmean(a.values()) > fmean(b.values()) else "worse than"
-
-
 def _drawn(order: list[Any], values: dict[Any, Values], at: dict[Any, dict[float, Runs]]) -> Any:
     figure, [left, right] = frame(
         ("test accuracy at the end over the rate, %", "learning rate (the highest of the cycle)"),
@@ -92,10 +87,7 @@ def _drawn(order: list[Any], values: dict[Any, Values], at: dict[Any, dict[float
         seen = [*values[key].values()]
         right.plot(seen, [place] * len(seen), ls="", alpha=0.6, **look)
         right.plot([fmean(seen)], [place], ls="", marker="|", ms=16, mew=2, color=look["color"])
-    rates = sorted({rate for some in at.values() for rate in some})
-    left.set_xscale("log")
-    left.set_xticks(rates, [f"{rate:g}" for rate in rates])
-    left.minorticks_off()
+    logarithmic(left, {rate for some in at.values() for rate in some})
     left.set_ylim(0, 100)
     left.legend(frameon=False, fontsize=8, loc="lower left")
     right.set_yticks(range(len(order)), [f"{NAMES[schedule]}, {epochs * 40}" for schedule, epochs in order])

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, edge, more, verdict
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
-from evidence.pictures import COLOURS, frame
+from evidence.pictures import COLOURS, frame, logarithmic
 from lrkit.intervals import Interval, differ
 from lrkit.runs import Run
 
@@ -58,9 +58,7 @@ def measure(lab: Lab) -> Finding:
         seen, place = [*values[schedule].values()], order.index(schedule)
         axes[1].plot(seen, [place] * len(seen), ls="", marker="o", ms=4, alpha=0.6, color=COLOURS[i])
         axes[1].plot([fmean(seen)], [place], ls="", marker="|", ms=16, mew=2, color=COLOURS[i])
-    axes[0].set_xscale("log")
-    axes[0].set_xticks([*next(iter(families.values()))], [f"{rate:g}" for rate in next(iter(families.values()))])
-    axes[0].minorticks_off()
+    logarithmic(axes[0], next(iter(families.values())))
     axes[0].set_ylim(bottom=max(axes[0].get_ylim()[0], 60 if not lab.quick else 0))
     axes[0].legend(frameon=False, fontsize=8)
     axes[1].set_yticks(range(len(order)), order)

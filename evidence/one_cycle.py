@@ -5,16 +5,15 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, verdict
+from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, WORDS, Claim, Finding, verdict
 from evidence.decay import at_best_rate
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
-from evidence.pictures import COLOURS, frame
+from evidence.pictures import COLOURS, frame, logarithmic
 from lrkit.intervals import Interval
 
 #: As Hydra names them, and as the table does; one_cycle is what the others are held against.
 NAMES = {"constant": "fixed", "multistep": "step", "linear": "linear to zero", "one_cycle": "one-cycle"}
 RIVALS = ("constant", "multistep")
-WORDS = {REPRODUCED: "better than", NOT_REPRODUCED: "worse than", NOT_SEPARABLE: "not separable from"}
 
 
 def measure(lab: Lab) -> Finding:
@@ -79,9 +78,7 @@ def _drawn(budgets: list[int], values: dict[tuple[int, str], dict[Any, float]]) 
         means, bars = [each.mean for each in found], [each.half or 0.0 for each in found]
         look = {"lw": 1.8, "marker": "o", "ms": 4.5, "capsize": 3, "elinewidth": 0.8}
         ax.errorbar(x, means, bars, color=COLOURS[i], label=name, **look)
-    ax.set_xscale("log")
-    ax.set_xticks([40 * epochs for epochs in budgets], [str(40 * epochs) for epochs in budgets])
-    ax.minorticks_off()
+    logarithmic(ax, [40 * epochs for epochs in budgets])
     low = min(fmean(some.values()) for some in values.values())
     ax.set_ylim(max(0.0, low - 15), 100)
     ax.legend(frameon=False, fontsize=8.5, loc="lower right")

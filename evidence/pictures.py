@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from lrkit.colours import COLOURS
 from lrkit.figures import dress
 
-__all__ = ["COLOURS", "frame"]
+__all__ = ["COLOURS", "frame", "logarithmic"]
 
 
 def frame(*panels: tuple[str, str], width: float = 0.0, height: float = 3.4) -> tuple[Figure, list[Any]]:
@@ -19,3 +20,11 @@ def frame(*panels: tuple[str, str], width: float = 0.0, height: float = 3.4) -> 
     for ax, (title, below) in zip(axes, panels, strict=True):
         dress(ax, title, below)
     return figure, axes
+
+
+def logarithmic(ax: Any, values: Iterable[float]) -> None:
+    """What lies along the bottom, by its logarithm, with a tick at each value that was tried, in plain numbers."""
+    ticks = sorted(values)
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{value:g}" for value in ticks])
+    ax.minorticks_off()

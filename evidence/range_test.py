@@ -11,7 +11,7 @@ from typing import Any
 from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding
 from evidence.decay import at_best_rate, at_rates
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
-from evidence.pictures import COLOURS, frame
+from evidence.pictures import COLOURS, frame, logarithmic
 from lrkit.intervals import Interval
 from lrkit.runs import Run
 from lrkit.suggest import smooth
@@ -132,10 +132,8 @@ def _drawn(tests: list[dict[str, Any]], at: dict[float, Runs], searched: dict[An
             left.axvline(rate, color=COLOURS[i], lw=0.9, alpha=0.7)
     right.set_ylim(0, 100)
     right.legend(frameon=False, fontsize=8, loc="lower left", title="trained at what was suggested", title_fontsize=8)
-    for ax in (left, right):
-        ax.set_xscale("log")
-    right.set_xticks([*at], [f"{rate:g}" for rate in at])
-    right.minorticks_off()
+    left.set_xscale("log")
+    logarithmic(right, at)
     return figure
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, more, verdict
+from evidence.claim import WORDS, Claim, Finding, more, verdict
 from evidence.decay import at_best_rate
 from evidence.lab import Lab, Runs, accuracy, by
 from evidence.pictures import COLOURS, frame
@@ -18,7 +18,6 @@ from lrkit.runs import Run
 from lrkit.schedules import Restarts
 
 NAMES = {1.0: "restarts in equal cycles", 2.0: "restarts in cycles 1:2:4"}
-WORDS = {REPRODUCED: "better than", NOT_REPRODUCED: "worse than", NOT_SEPARABLE: "not separable from"}
 RATES = (0.1, 0.2)
 #: Percent of right answers below which a network that had learned is lost.
 COLLAPSED = 50.0

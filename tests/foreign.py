@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from pytorch_lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+from lrkit.lightning import LightningDataModule, LightningModule
 
 
 class Points(Dataset[dict[str, Tensor]]):

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import Recorded
-from pytorch_lightning import Callback
 from pytorch_lightning.plugins.precision import Precision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_ddp import both_ranks
@@ -26,6 +25,7 @@ from lrkit.assembly import data_of
 from lrkit.compare import compare
 from lrkit.config import compose
 from lrkit.errors import ConfigError
+from lrkit.lightning import Callback
 from lrkit.module import Supervised
 from lrkit.noise import TAG, NoiseScale, estimate
 from lrkit.runs import load

@@ -27,9 +27,7 @@ import torch
 import yaml
 from conftest import Recorded
 from omegaconf import OmegaConf
-from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BaseFinetuning, GradientAccumulationScheduler
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from test_ddp import HERE, TWO, both_ranks
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -52,6 +50,7 @@ from lrkit import api, cli
 from lrkit.curve import Curve
 from lrkit.errors import ConfigError
 from lrkit.horizon import Horizon
+from lrkit.lightning import LightningModule, MisconfigurationException, Trainer
 from lrkit.plan import resolve
 from lrkit.plateau import Plateau, PlateauState
 from lrkit.scheduler import PlanScheduler

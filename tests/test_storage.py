@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
 from pytorch_lightning.plugins import AsyncCheckpointIO
 
 from lrkit import storage
 from lrkit.errors import ConfigError, RunError
+from lrkit.lightning import Trainer
 from lrkit.resume import load
 from lrkit.storage import DurableIO, damage, read
 

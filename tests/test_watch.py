@@ -17,7 +17,6 @@ import pytest
 import torch
 from foreign import Data, Net
 from ill import Ill
-from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.precision import MixedPrecision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -27,6 +26,7 @@ from lrkit.assembly import optimizer_of
 from lrkit.config import compose
 from lrkit.errors import Diverged
 from lrkit.horizon import Horizon
+from lrkit.lightning import Trainer
 from lrkit.optim import build
 from lrkit.plan import resolve
 from lrkit.scheduler import PlanScheduler

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lrkit.errors import ConfigError, RunError, SearchError
+from lrkit.files import write_file
 from lrkit.jobs import global_rank
 from lrkit.signals import Terminated
 
@@ -94,8 +95,8 @@ def cause(error: BaseException) -> str:
 def keep_traceback(error: BaseException, file: Path) -> Path | None:
     """Write the traceback in full to ``file``, which the error names from then on; None where it cannot be written."""
     try:
-        file.write_text("".join(traceback.format_exception(error)))
-    except OSError:
+        write_file(file, "".join(traceback.format_exception(error)))
+    except RunError:
         return None
     error.add_note(f"the traceback is in {file}")
     return file

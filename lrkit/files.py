@@ -1,17 +1,32 @@
-"""Small files that are there as a whole or not at all, and what is said when they cannot be written."""
+"""The files that lrkit leaves: each is there as a whole or not at all, and none is written through a link.
+
+A result is written into a new file beside its place, which then takes that place. So whoever reads it sees the old
+content or the new one, never half of it; and where its name was a link to somebody's file, the link is replaced and
+the file is left. All of lrkit writes its results by this module (checkpoints, which are large, by ``lrkit.storage``).
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lrkit.errors import RunError
 
-__all__ = ["read_json", "write_json"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["NEW", "appending", "created", "read_json", "write_figure", "write_file", "write_json"]
+
+#: The end of the name of a file that is being written.
+NEW = ".new"
+#: Windows has no such flag, and no links that a user without rights could make.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 def read_json(file: Path) -> Any:
@@ -23,16 +38,52 @@ def read_json(file: Path) -> Any:
 
 
 def write_json(file: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Replace ``file`` in one piece: whoever reads it sees the old content or the new one, never half of it.
+    """Replace ``file`` by ``content`` as JSON; see ``write_file``."""
+    write_file(file, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def write_figure(file: Path, figure: Figure) -> None:
+    """Replace ``file`` by a figure in the format that its ending says; see ``write_file``."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format=file.suffix[1:])
+    write_file(file, picture.getvalue())
+
+
+def write_file(file: Path, content: str | bytes) -> None:
+    """Replace ``file`` in one piece.
 
     Raises:
         RunError: it cannot be written; what was there before is left.
     """
-    beside = file.with_name(f"{file.name}.new")
+    data = content.encode() if isinstance(content, str) else content
     try:
-        beside.write_text(json.dumps(content, indent=2, default=str) + "\n")
-        os.replace(beside, file)
+        beside, number = created(file)
+        try:
+            with os.fdopen(number, "wb") as stream:
+                stream.write(data)
+            os.replace(beside, file)
+        except OSError:
+            with suppress(OSError):  # in a folder that is gone or read-only there is nothing to tidy
+                beside.unlink(missing_ok=True)
+            raise
     except OSError as error:
-        with suppress(OSError):  # in a folder that is gone or read-only there is nothing to tidy
-            beside.unlink(missing_ok=True)
         raise RunError(f"{file} cannot be written ({error.strerror or error})") from None
+
+
+def created(file: Path) -> tuple[Path, int]:
+    """A new file beside ``file``, under a name that was free, and the number by which it is open for writing."""
+    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}{NEW}")
+    return beside, os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
+
+
+def appending(file: Path) -> TextIO:
+    """``file``, open to be written to at its end, line by line.
+
+    Raises:
+        RunError: it cannot be opened, or is a link.
+    """
+    try:
+        number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK, 0o666)
+    except OSError as error:
+        raise RunError(f"{file} cannot be written ({error.strerror or error})") from None
+    return os.fdopen(number, "a", buffering=1)

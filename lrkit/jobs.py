@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.errors import ConfigError
+from lrkit.files import appending
 from lrkit.lightning_package import chosen
 from lrkit.signals import ASKING, Terminated, handled
 
@@ -190,9 +191,9 @@ def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads
     """In the job's own process: its output goes to its log, its threads and its device are its own."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the server ignores
     threading.Thread(target=_follow_parent, daemon=True).start()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    with appending(Path(log)) as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for processes that it starts

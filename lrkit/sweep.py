@@ -148,7 +148,7 @@ class Sweep:
         results = [job.result() for job in self.jobs]
         names = [f"best {result['monitor']}" for result in results if result.get("monitor")]
         names += [f"final {name}" for result in results for name in result.get("final") or {}]
-        for file in self.folder.glob("*tfevents*"):
+        for file in self.folder.glob(f"events.out.tfevents.*{board.OURS}"):  # of before; others may be the user's
             file.unlink()
         tags = [f"result/{name}" for name in dict.fromkeys(names)]
         board.write(self.folder, board.layout(), *([board.hparams(swept, tags)] if tags else []))

@@ -229,3 +229,14 @@ def test_a_preset_sweeps_what_the_command_line_leaves_to_it() -> None:
 def test_bad_input_is_one_line(words: list[str], said: str, tmp_path: Path) -> None:
     page = swept(tmp_path, "seed=1,2", *words, code=2)
     assert page.startswith(f"lrkit: {said}") and not (tmp_path / "outputs").exists()
+
+
+def test_event_files_of_others_in_a_sweeps_folder_are_left(tmp_path: Path) -> None:
+    theirs = tmp_path / "events.out.tfevents.1700000000.host.1.0"
+    theirs.write_bytes(b"somebody's")
+    sweep = Sweep(["optimizer.lr=0.1,0.2", *SHORT], tmp_path)
+    for _ in range(2):  # what was written before is replaced
+        sweep._for_tensorboard()
+        ours = [file for file in tmp_path.glob("*tfevents*") if file != theirs]
+        assert len(ours) == 1 and ours[0].name.endswith(".lrkit")
+    assert theirs.read_bytes() == b"somebody's"

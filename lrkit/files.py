@@ -7,10 +7,12 @@ the file is left. All of lrkit writes its results by this module (checkpoints, w
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import secrets
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,20 +23,47 @@ from lrkit.errors import RunError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["NEW", "appending", "created", "read_json", "write_figure", "write_file", "write_json"]
+__all__ = ["NEW", "appending", "created", "read_file", "read_json", "write_figure", "write_file", "write_json"]
 
 #: The end of the name of a file that is being written.
 NEW = ".new"
 #: Windows has no such flag, and no links that a user without rights could make.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+#: A pipe that nobody writes to is opened all the same, and then seen to be one.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+#: Bytes of a file of text, where nothing else is said.
+LARGEST = 2**26
+
+
+def read_file(file: Path, largest: int = LARGEST) -> bytes:
+    """The content of a regular file of at most ``largest`` bytes.
+
+    Raises:
+        OSError: it cannot be read, is no regular file (a pipe would be waited for, and a device has no end), or is
+            larger.
+    """
+    with os.fdopen(os.open(file, os.O_RDONLY | _AT_ONCE), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(file))
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise OSError(errno.EFBIG, f"it is larger than {largest} bytes", str(file))
+    return content
 
 
 def read_json(file: Path) -> Any:
-    """What ``file`` says; None where it is missing, cut off, or nothing that JSON could be."""
+    """What ``file`` says; None where it is missing, cut off, or nothing that JSON could be.
+
+    A number of more digits than a computer counts with is one that is not finite, or not exact.
+    """
     try:
-        return json.loads(file.read_text())
+        return json.loads(read_file(file), parse_int=_number)
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _number(text: str) -> int | float:
+    return int(text) if len(text) <= 19 else float(text)
 
 
 def write_json(file: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:

@@ -103,6 +103,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     checked = with_trust({str(key): value for key, value in config.items()}, parsed, trust)
     _check_keys(checked)
     trusted.check(checked)
+    trusted.check_addresses(checked, overrides)
     return checked
 
 

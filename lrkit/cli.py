@@ -349,8 +349,14 @@ def _sweep(overrides: list[str], config_dir: str | None) -> int:
     folder = named or unfinished(overrides, parent, config_dir) or Path(_new_folder(parent))
     _made(folder, "hydra.sweep.dir")
     sweep = Sweep(overrides, folder, config_dir)
-    with raising(*ASKING):
-        counts = sweep.run(_job, lambda line: print(line, flush=True))
+    how = f"the same command goes on in {folder}"
+    try:
+        with raising(*ASKING):
+            counts = sweep.run(_job, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {how}") from None
+    except Terminated as error:
+        raise Terminated(error.signum, f"{error.said}; {how}") from None
     return _closing(folder, counts, "; the same command runs what is missing")
 
 

@@ -111,7 +111,8 @@ def test_a_sweep_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> Non
     assert unfinished(line[5:], tmp_path / "outputs" / "sweeps") is None
 
 
-def test_ctrl_c_ends_it_with_130_and_a_word_on_going_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["a job runs", "torch is loaded"])
+def test_ctrl_c_ends_it_with_130_and_a_word_on_going_on(when: str, tmp_path: Path) -> None:
     line = command("seed=1,2", "jobs=2", "trainer.max_epochs=20", *fate({"seed": "slow"}))
     line.remove("trainer.max_epochs=1")
     env = {**os.environ, "PYTHONPATH": str(HERE)}
@@ -122,13 +123,20 @@ def test_ctrl_c_ends_it_with_130_and_a_word_on_going_on(tmp_path: Path) -> None:
     )  # fmt: skip
     starts = tmp_path / "outputs" / "sweeps"
     for _ in range(600):
-        if any(starts.glob("*/starts.txt")):
+        if any(starts.glob("*/starts.txt" if when == "a job runs" else "*")):
             break
         time.sleep(0.1)
+    else:
+        raise AssertionError("it did not begin")
+    time.sleep(0 if when == "a job runs" else 1)
     os.killpg(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
-    assert "interrupted" in out
+    assert (
+        out.rstrip().splitlines()[-1]
+        == f"lrkit: interrupted; the same command goes on in {the_sweep(tmp_path).relative_to(tmp_path)}"
+    )
+    assert "Traceback" not in out
     assert unfinished(line[5:], starts) == the_sweep(tmp_path)
 
 

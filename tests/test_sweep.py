@@ -18,6 +18,7 @@ import torch
 
 from lrkit import jobs
 from lrkit.config import compose
+from lrkit.errors import ConfigError
 from lrkit.resume import load
 from lrkit.sweep import Sweep, folder_name, identity, preset, unfinished
 from lrkit.train import run
@@ -237,6 +238,27 @@ def test_a_preset_sweeps_what_the_command_line_leaves_to_it() -> None:
 def test_bad_input_is_one_line(words: list[str], said: str, tmp_path: Path) -> None:
     page = swept(tmp_path, "seed=1,2", *words, code=2)
     assert page.startswith(f"lrkit: {said}") and not (tmp_path / "outputs").exists()
+
+
+def test_what_another_sweep_has_left_is_not_written_over(tmp_path: Path) -> None:
+    words = ["seed=1,2", "jobs=1", "hydra.sweep.dir=mine"]
+    swept(tmp_path, *words)
+    before = {file: file.read_bytes() for file in (tmp_path / "mine").glob("*/checkpoints/*")}
+    said = swept(tmp_path, *words, "optimizer.lr=0.5", code=2)
+    assert "lrkit: hydra.sweep.dir must be a folder of its own: 0_seed=1 in it is of another sweep." in said
+    assert before == {file: file.read_bytes() for file in (tmp_path / "mine").glob("*/checkpoints/*")} != {}
+    swept(tmp_path, "seed=1,2,3", *words[1:])  # more of the same goes into the same folder
+    assert len(statuses(tmp_path / "mine")) == 3
+
+
+def test_a_folder_of_the_users_is_no_jobs(tmp_path: Path) -> None:
+    theirs = tmp_path / "mine" / "0_seed=1" / "notes.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    sweep = Sweep(["seed=1,2", *SHORT], tmp_path / "mine")
+    with pytest.raises(ConfigError, match=r"^hydra\.sweep\.dir must be a folder of its own: 0_seed=1 in it"):
+        sweep.run(lambda *_: 0, print)
+    assert theirs.read_text() == "mine"
 
 
 def test_event_files_of_others_in_a_sweeps_folder_are_left(tmp_path: Path) -> None:

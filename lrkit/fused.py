@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lrkit.errors import ConfigError
@@ -34,27 +35,44 @@ def keep_fused(optimizer: Optimizer, asked: bool = False) -> None:
     """
     settled: dict[int, int] = {}  # by group: its parameters, once all of them have had a dense gradient
 
-    def before_step(optimizer: Optimizer, *_: Any) -> None:
+    def ready() -> None:
         for group in optimizer.param_groups:
-            if not group.get("fused") or settled.get(id(group)) == len(group["params"]):
-                continue
-            given = [p for p in group["params"] if p.grad is not None]
-            if any(p.grad.layout != torch.strided for p in given):
-                if asked:
-                    raise ConfigError("optimizer.fused", "must not be true where gradients are sparse: leave it out")
-                group["fused"] = group["foreach"] = False
-                continue
-            if isinstance(optimizer, torch.optim.SGD) and group["momentum"]:
-                without = [p for p in given if optimizer.state[p].get("momentum_buffer") is None]
-                if not 0 < len(without) < len(given):
-                    without = []
-                elif group["dampening"]:
-                    must = "must not be true where gradients come late and momentum is dampened: leave it out"
-                    raise ConfigError("optimizer.fused", must)
-                for p in without:
-                    optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
-            if len(given) == len(group["params"]):
-                settled[id(group)] = len(given)
+            if group.get("fused") and settled.get(id(group)) != len(group["params"]):
+                given = [p for p in group["params"] if p.grad is not None]
+                _make_ready(optimizer, group, given, asked)
+                if len(given) == len(group["params"]):
+                    settled[id(group)] = len(given)
+
+    def before_step(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # Lightning hands over a closure, which computes the gradients within the step.
+        inner = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if inner is None:
+            ready()
+            return None
+
+        def closure() -> Any:
+            loss = inner()
+            ready()
+            return loss
+
+        return args[:1], {**kwargs, "closure": closure}
 
     optimizer.register_step_pre_hook(before_step)
     optimizer.register_load_state_dict_post_hook(lambda _: settled.clear())
+
+
+def _make_ready(optimizer: Optimizer, group: dict[str, Any], given: list[Tensor], asked: bool) -> None:
+    """Let fused be able to take a step of a group, given the parameters that have a gradient; or let loops take it."""
+    if any(p.grad is not None and p.grad.layout != torch.strided for p in given):
+        if asked:
+            raise ConfigError("optimizer.fused", "must not be true where gradients are sparse: leave it out")
+        group["fused"] = group["foreach"] = False
+    elif isinstance(optimizer, torch.optim.SGD) and group["momentum"]:
+        without = [p for p in given if optimizer.state[p].get("momentum_buffer") is None]
+        if not 0 < len(without) < len(given):
+            return
+        if group["dampening"]:
+            must = "must not be true where gradients come late and momentum is dampened: leave it out"
+            raise ConfigError("optimizer.fused", must)
+        for p in without:
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)

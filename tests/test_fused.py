@@ -43,20 +43,34 @@ def now_and_then(i: int, t: int) -> bool:
     return (t + i) % (i + 1) == 0
 
 
-def trained(optimizer: torch.optim.Optimizer, given: list[nn.Parameter], takes: Callable[[int, int], bool]) -> Tensor:
+def trained(
+    optimizer: torch.optim.Optimizer,
+    given: list[nn.Parameter],
+    takes: Callable[[int, int], bool],
+    by_closure: bool = False,
+) -> Tensor:
     for t in range(STEPS):
-        for i, parameter in enumerate(given):
-            parameter.grad = 0.1 * (i + 1) * (parameter.detach() - t) if takes(i, t) else None
-        optimizer.step()
+
+        def closure(t: int = t) -> float:
+            for i, parameter in enumerate(given):
+                parameter.grad = 0.1 * (i + 1) * (parameter.detach() - t) if takes(i, t) else None
+            return 0.0
+
+        if by_closure:
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
     return torch.cat([parameter.detach().flatten() for parameter in given])
 
 
+@pytest.mark.parametrize("by_closure", [False, True], ids=["before", "within"])
 @pytest.mark.parametrize("takes", [late, now_and_then])
 @pytest.mark.parametrize("name", ALL)
-def test_gradients_may_come_late_or_never(name: str, takes: Callable[[int, int], bool]) -> None:
+def test_gradients_may_come_late_or_never(name: str, takes: Callable[[int, int], bool], by_closure: bool) -> None:
     ours = parameters()
     optimizer = made(name, ours)
-    weights = trained(optimizer, ours, takes)
+    weights = trained(optimizer, ours, takes, by_closure)
     assert weights.isfinite().all()
     if takes is late:
         assert torch.equal(ours[2].detach(), parameters()[2])
@@ -126,3 +140,23 @@ def test_what_the_user_asks_for_is_kept_or_refused_by_its_key() -> None:
     table(torch.tensor([0])).sum().backward()
     with pytest.raises(ConfigError, match=r"^optimizer\.fused must not be true where gradients are sparse"):
         optimizer.step()
+
+
+class Branching(nn.Module):
+    """A network of which one part is used from the fifth batch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.late, self.batches = nn.Linear(64, 10), nn.Linear(64, 10), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches += self.training
+        out: Tensor = self.body(x)
+        return out + self.late(x) if self.batches > 4 else out
+
+
+def test_the_default_optimizer_trains_what_comes_late(train: Callable[..., Any]) -> None:
+    run = train("model=custom", f"model._target_={__name__}.Branching", "trainer.limit_train_batches=8")
+    content = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert run.status == "done" and content["optimizer_states"][0]["param_groups"][0]["fused"] is True
+    assert len(content["optimizer_states"][0]["state"]) == 4

@@ -125,7 +125,7 @@ class Monitors(Callback):
     def __init__(self, wanted: Mapping[str, str], best: ModelCheckpoint | None) -> None:
         self.wanted = dict(wanted)
         self.best = best
-        self.done = False
+        self.seen = self.done = False
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check(trainer)
@@ -136,8 +136,14 @@ class Monitors(Callback):
 
     def _check(self, trainer: Trainer) -> None:
         logged = sorted(trainer.callback_metrics)
+        if not logged and not self.seen:
+            self.seen = True
+            return  # of several loaders Lightning shows nothing yet after the sanity check
         self.done = True
         for key, name in self.wanted.items():
+            first = f"{name}/dataloader_idx_0"  # as Lightning names a metric that several loaders have
+            if key == "monitor" and first in logged and self.best is not None:
+                self.best.monitor = name = first
             # A training metric is not logged yet; it is looked for when it is needed.
             if name not in logged and not name.startswith("train"):
                 raise ConfigError(key, f"names a metric that is not logged. {did_you_mean(name, logged)}", name)

@@ -26,9 +26,10 @@ from lrkit.assembly import (
     why_unfused,
 )
 from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.data import ModuleLoaders
 from lrkit.diagnosis import diagnose
 from lrkit.endings import Ending
-from lrkit.errors import Diverged
+from lrkit.errors import ConfigError, Diverged
 from lrkit.files import write_json
 from lrkit.find import settled
 from lrkit.firstbatch import FirstBatch
@@ -39,9 +40,11 @@ from lrkit.lightning import (
     Callback,
     LightningModule,
     ModelCheckpoint,
+    ProgressBar,
     RichProgressBar,
     TensorBoardLogger,
     Trainer,
+    is_overridden,
     seed_everything,
 )
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
@@ -52,6 +55,7 @@ from lrkit.preemption import Preemption, SavingPreemption
 from lrkit.resume import Memory, Resumption, Saved
 from lrkit.search import AUTO
 from lrkit.trace import Trace
+from lrkit.train_loss import TrainLoss
 from lrkit.watch import DivergenceWatch
 
 __all__ = ["Run", "run"]
@@ -115,6 +119,10 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
             if not quiet:
                 show.announce(plan)
 
+    loaders = None if isinstance(data, ModuleLoaders) else data
+    if loaders is None and not is_overridden("train_dataloader", module):
+        must = f"needs a model with loaders of its own, and {type(module).__name__} has no train_dataloader"
+        raise ConfigError("data=module", must)
     configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"])))
     best, last = _checkpoints(config, folder)
     theirs = callbacks_of(config)
@@ -126,7 +134,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     journal = Journal(folder if global_rank() == 0 else None)
     watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
-    own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best), results])
+    own = AsOne([first, memory, trace, TrainLoss(), watch, *_own_callbacks(config, best), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
@@ -146,7 +154,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     with loggers.quiet_writers(), Ending(folder, results, preemption).of(trainer), _workers_rejoin(folder, asked):
         try:
             with first.explaining(module):
-                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+                trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:
             diverged = str(error)
             if kept is not None and kept.exists():
@@ -160,7 +168,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     diverged = diverged or (f"diverged: {', '.join(broken)} is not finite" if broken else "")
     status = "diverged" if diverged else "stopped" if early else "done"
     if config["test"] and not diverged:
-        trainer.test(module, datamodule=data, verbose=False)
+        trainer.test(module, datamodule=loaders, verbose=False)
         results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
     results.save(trainer, status)
     if trainer.is_global_zero and not quiet:
@@ -168,6 +176,8 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         ended = diverged or ended
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         said = [] if noise is None else [noise.line(plan.horizon.batch_size)]
+        if best is not None and results.monitor is None:
+            said.append("no best.ckpt: no validation loss was logged; to keep the best by another metric: monitor=NAME")
         show.closing(folder, results.final, results.at_best, results.seconds, ended, watched, results.findings, said)
     return Run(status, folder, plan, results.final, results.at_best, results.monitor)
 
@@ -218,11 +228,14 @@ def _trainer(
     options = dict(config["trainer"])
     options["accumulate_grad_batches"] = configs.accumulation(config, configs.world_of(options)[0])
     bar = options.pop("enable_progress_bar", None)
+    theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    if theirs and bar is None:
+        bar = True
     if bar is None:
         bar = sys.stderr.isatty() and not quiet
         if not bar and not quiet:
             callbacks = [*callbacks, PlainProgress()]
-    if bar:
+    if bar and not theirs:
         callbacks = [*callbacks, RichProgressBar(leave=False)]
     trust = config.get("trust", ())
     loggers = [_logger(node, f"logger.{name}", trust, folder, joins) for name, node in config["logger"].items()]

@@ -20,9 +20,9 @@ LAYERS = {
     " trusted screening runs intervals settings compare tuned colours tables bands figures page report board failures"
     " streams",
     "hydra": "overrides building config sweep",
-    "torch": "groups fused optim adabound lamb muon scheduler batches models readers tensors",
-    "lightning": "lightning data module lean leanloop assembly callbacks firstbatch trace watch noise storage loggers"
-    " resume trial find preemption endings train job",
+    "torch": "groups fused optim adabound lamb muon scheduler batches models network_output readers tensors",
+    "lightning": "lightning data supervised module lean leanloop assembly callbacks firstbatch trace train_loss watch"
+    " noise storage loggers resume trial find preemption endings train job",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

@@ -25,10 +25,11 @@ from lrkit.assembly import (
     trainer_of,
     why_unfused,
 )
-from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.callbacks import EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
 from lrkit.diagnosis import diagnose
 from lrkit.endings import Ending
 from lrkit.errors import Diverged
+from lrkit.evaluation import EvaluationMode
 from lrkit.files import write_json
 from lrkit.find import settled
 from lrkit.firstbatch import FirstBatch
@@ -126,7 +127,8 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     journal = Journal(folder if global_rank() == 0 else None)
     watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
-    own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best), results])
+    # The watch remembers weights that train, so the mode is switched before it.
+    own = AsOne([first, memory, trace, EvaluationMode(), watch, *_own_callbacks(config, best), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
@@ -190,7 +192,7 @@ def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> l
     wanted = {} if config["monitor"] == "auto" or best is None else {"monitor": config["monitor"]}
     if config["plateau"]:
         wanted["plateau.monitor"] = config["plateau"]["monitor"]
-    callbacks: list[Callback] = [Monitors(wanted, best), EvaluationMode(), EvenWindows(), RateLog()]
+    callbacks: list[Callback] = [Monitors(wanted, best), EvenWindows(), RateLog()]
     if config["plateau"]:
         callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
     return callbacks

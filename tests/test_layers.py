@@ -20,8 +20,8 @@ LAYERS = {
     " intervals settings compare tuned colours tables bands figures page report board failures streams",
     "hydra": "overrides building config sweep",
     "torch": "groups optim muon scheduler batches models readers tensors",
-    "lightning": "lightning data module lean leanloop assembly callbacks firstbatch trace watch noise storage loggers"
-    " resume trial find preemption endings train job",
+    "lightning": "lightning data module lean leanloop assembly callbacks evaluation firstbatch trace watch noise"
+    " storage loggers resume trial find preemption endings train job",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

@@ -50,6 +50,7 @@ from lrkit.monitors import higher_is_better
 from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
 from lrkit.preemption import Preemption, SavingPreemption
+from lrkit.readable import ReadableCheckpoints
 from lrkit.resume import Memory, Resumption, Saved
 from lrkit.search import AUTO
 from lrkit.trace import Trace
@@ -128,7 +129,8 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     journal = Journal(folder if global_rank() == 0 else None)
     watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
     # The watch remembers weights that train, so the mode is switched before it.
-    own = AsOne([first, memory, trace, EvaluationMode(), watch, *_own_callbacks(config, best), results])
+    readable = ReadableCheckpoints(journal, (lambda line: None) if quiet else _warn)
+    own = AsOne([readable, first, memory, trace, EvaluationMode(), watch, *_own_callbacks(config, best), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
@@ -202,11 +204,15 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _tell_skipped(saved: Saved, journal: Journal, quiet: bool) -> None:
     """A damaged checkpoint was passed over: that is worth a line, and an entry."""
     journal.add(saved.step, "checkpoint", saved.skipped)
     if not quiet:
-        print(f"lrkit: damaged checkpoint skipped: {saved.skipped}", file=sys.stderr, flush=True)
+        _warn(f"lrkit: damaged checkpoint skipped: {saved.skipped}")
 
 
 def _inside(path: Path, folder: Path) -> bool:

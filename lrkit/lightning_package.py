@@ -58,7 +58,10 @@ def use(classes: Mapping[str, Any]) -> str:
             must = f"must be of {package}, as {first} is ({_name(classes[first])}): the two packages do not mix"
             raise ConfigError(key, must, f"{_name(classes[key])}, of {other}")
     if _used not in (None, package):
-        must = f"must be of {_used}, which this process uses already: the two packages do not mix"
+        must = (
+            f"must be of {_used}, which this process uses already: the two packages do not mix (in a notebook, set"
+            f" {VARIABLE} before lrkit is imported)"
+        )
         raise ConfigError(first, must, f"{_name(classes[first])}, of {package}")
     _used = package
     return package

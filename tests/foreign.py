@@ -1,4 +1,4 @@
-"""LightningModules and LightningDataModules as people write them for plain Lightning; nothing here knows lrkit."""
+"""LightningModules and LightningDataModules as people write them for plain Lightning: the one that the tests use."""
 
 from __future__ import annotations
 

@@ -85,15 +85,16 @@ class EvaluationMode(Callback):
         self._evaluate(trainer)  # what is left in memory is what was evaluated
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if "optimizer_states" not in checkpoint or not any(map(has_modes, trainer.optimizers)):
+        optimizers = [optimizer for optimizer in trainer.optimizers if has_modes(optimizer)]
+        if "optimizer_states" not in checkpoint or not optimizers:
             return
-        twins = [evaluated(optimizer) for optimizer in trainer.optimizers]
+        twins = {id(optimizer): evaluated(optimizer) for optimizer in optimizers}
         checkpoint["optimizer_states"] = [
-            twin.state_dict() if has_modes(twin) else state
-            for twin, state in zip(twins, checkpoint["optimizer_states"], strict=True)
+            twins[id(optimizer)].state_dict() if id(optimizer) in twins else state
+            for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True)
         ]
         training = {id(each.parameter): each.training for each in self.aside if each.is_current}
-        training |= {id(p): p.detach() for p, shown in _pairs(trainer.optimizers, twins) if not _same(p, shown)}
+        training |= {id(p): p.detach() for p, shown in _pairs(optimizers, twins.values()) if not _same(p, shown)}
         names = pl_module.named_parameters(remove_duplicate=False)
         checkpoint[TRAINING_WEIGHTS] = {name: training[id(p)] for name, p in names if id(p) in training}
 
@@ -132,4 +133,6 @@ def _pairs(optimizers: Iterable[Optimizer], twins: Iterable[Optimizer]) -> Itera
 
 def _same(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal, to the sign of a zero."""
+    if one.is_complex():
+        one, other = torch.view_as_real(one), torch.view_as_real(other)
     return torch.equal(one, other) and torch.equal(one.signbit(), other.signbit())

@@ -108,8 +108,8 @@ def plain(checkpoint: Mapping[str, Any], leave_out: Collection[Path] = (), packa
     (8, 'a/b')
     >>> [each.name for each in made.apart]
     ['hyper_parameters.act']
-    >>> restored(made.checkpoint)["hyper_parameters"]["width"]
-    np.int64(8)
+    >>> type(restored(made.checkpoint)["hyper_parameters"]["width"]).__name__
+    'int64'
     """
     walk = _Walk(frozenset(packages))
     made = dict(walk.of(dict(checkpoint), ()))
@@ -296,7 +296,7 @@ class _Walk:
                 return value
             bare = value.detach()  # what hangs on a tensor is not of it
             return bare if kind is Tensor else nn.Parameter(bare, value.requires_grad)
-        if _is_wrapper(value) or kind in torch.serialization.get_safe_globals():
+        if _is_wrapper(value):
             return value  # made of other tensors: the reader knows it, or says that it does not
         self.apart.append(Apart(at, f"{_name(kind)}, as Tensor"))
         return value.detach().as_subclass(Tensor)
@@ -629,8 +629,11 @@ def _of_a_class(kind: str, value: Any, more: Any, packages: frozenset[str]) -> A
     if not dataclasses.is_dataclass(found) or not {*value} <= {field.name for field in dataclasses.fields(found)}:
         return value
     made = object.__new__(found)
-    for each, part in value.items():
-        object.__setattr__(made, each, part)
+    try:
+        object.__getattribute__(made, "__dict__").update(value)  # past any method of the class
+    except AttributeError:  # it has slots
+        for each, part in value.items():
+            object.__setattr__(made, each, part)
     return made
 
 

@@ -50,11 +50,12 @@ class ReadableCheckpoints(Callback):
         given = {key: dict(own) if isinstance(own, dict) else own for key, own in owners if own}
         content = plain(given, (), _packages(trainer))
         if wrong := readable(content.checkpoint):
-            name = wrong.rpartition(".")[2]
+            key, _, name = wrong.partition(".")
+            ignore = f"save_hyperparameters(ignore=[{name.partition('.')[0]!r}])"
             raise ConfigError(
-                "model", f"has a hyper-parameter that no checkpoint can be read with, {wrong}: leave it out, by"
-                f" save_hyperparameters(ignore=[{name!r}])"
-            )  # fmt: skip
+                "data" if "datamodule" in key else "model",
+                f"has a hyper-parameter that no checkpoint can be read with, {wrong}: leave it out, by {ignore}",
+            )
         self._tell(trainer, content)
 
     def _save(
@@ -80,7 +81,10 @@ class ReadableCheckpoints(Callback):
         required = _required(trainer)
         if missing := [f"{each.at[-1]}=..." for each in new if each.at in required]:
             line += f"; load_from_checkpoint needs {', '.join(missing)}"
-        self.journal.add(trainer.global_step, "checkpoint", line)
+        if all(
+            entry["why"] != line for entry in self.journal.entries
+        ):  # as those of a run that is gone on with have it
+            self.journal.add(trainer.global_step, "checkpoint", line)
         self.say(f"lrkit: {line}")
 
 

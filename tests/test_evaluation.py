@@ -117,8 +117,10 @@ def loader() -> DataLoader[Any]:
     return DataLoader(TensorDataset(torch.randn(32, 7, generator=torch.Generator().manual_seed(2))), batch_size=8)
 
 
-def fit(folder: Path, *callbacks: Callback, epochs: int = 3, validate: int = 1, **more: Any) -> tuple[Trainer, Net]:
-    module = lrkit.configure(Net(), lr=0.3, optimizer="schedulefree.AdamWScheduleFree", schedule="constant")
+def fit(
+    folder: Path, *callbacks: Callback, epochs: int = 3, validate: int = 1, of: type[Net] = Net, **more: Any
+) -> tuple[Trainer, Net]:
+    module = lrkit.configure(of(), lr=0.3, optimizer="schedulefree.AdamWScheduleFree", schedule="constant")
     trainer = Trainer(
         max_epochs=epochs, callbacks=[*callbacks], logger=False, enable_progress_bar=False, default_root_dir=folder,
         enable_checkpointing=any(isinstance(each, ModelCheckpoint) for each in callbacks), accelerator="cpu",
@@ -184,6 +186,28 @@ class TestOfPlainLightning:
         module.load_state_dict(Net().state_dict())  # somebody gives it other weights: what trained is no longer so
         trainer.save_checkpoint(file)
         assert not read(file)[0][TRAINING_WEIGHTS]
+
+
+class Renamed(Net):
+    """Saves its weights under other names."""
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {name.removeprefix("layer."): value for name, value in super().state_dict(*args, **kwargs).items()}
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().load_state_dict({f"layer.{name}": value for name, value in state_dict.items()}, *args, **kwargs)
+
+
+@ignored
+def test_weights_under_other_names_are_those_for_use_too(tmp_path: Path) -> None:
+    look, again = Look(), Look()
+    fit(tmp_path, look, kept := ModelCheckpoint(tmp_path, save_last=True), of=Renamed)
+    content = read(Path(kept.last_model_path))[0]
+    assert {*content["state_dict"]} == {name.removeprefix("layer.") for name in Net().state_dict()}
+    assert equal(content["state_dict"], look.evaluated)
+    fit(tmp_path, again, ModelCheckpoint(tmp_path / "again"), of=Renamed, epochs=4, ckpt_path=kept.last_model_path)
+    fit(tmp_path, whole := Look(), of=Renamed, epochs=4)
+    assert all(equal(one, other) for one, other in zip(whole.steps[12:], again.steps, strict=True))
 
 
 WORDS = ("logger=none", "trainer.max_epochs=3", "trainer.limit_train_batches=6", "trainer.limit_val_batches=1",

@@ -132,6 +132,12 @@ def test_what_is_plain_is_left_as_it_is(value: Any) -> None:
     assert KEY not in content.checkpoint and not content.apart and alike(read["x"], value)
 
 
+def test_an_array_of_lists_is_one_again() -> None:
+    value = np.empty(2, dtype=object)
+    value[0], value[1] = [1, np.int64(2)], [3, 4]
+    assert again(value).shape == (2,) and alike(again(value)[0], value[0]) and again(value)[1] == [3, 4]
+
+
 @pytest.mark.parametrize("value", TYPED, ids=lambda value: f"{type(value).__module__}.{type(value).__name__}")
 def test_what_is_of_a_type_is_of_it_again(value: Any) -> None:
     assert alike(again(value), value) and not any(not each.again for each in plain({"x": value}, packages=HERE).apart)

@@ -20,7 +20,7 @@ LAYERS = {
     " trusted screening runs intervals settings compare tuned colours tables bands figures page report board failures"
     " streams",
     "hydra": "overrides building config sweep",
-    "torch": "groups optim muon scheduler batches models readers tensors",
+    "torch": "groups fused optim adabound lamb muon scheduler batches models readers tensors",
     "lightning": "lightning data module lean leanloop assembly callbacks evaluation firstbatch trace watch noise"
     " checkpoint_types checkpoint_content readable storage loggers resume trial find preemption endings train job",
     "front": "cli api __init__ __main__",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,11 +21,10 @@ from lrkit.files import write_json
 from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
 from lrkit.module import scheduler_of
 from lrkit.monitors import validation_loss
-from lrkit.optim import evaluating, switch_mode
 from lrkit.plan import Plan
 from lrkit.runs import SWEEP
 
-__all__ = ["EvaluationMode", "EvenWindows", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
+__all__ = ["EvenWindows", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
 
 
 class RateLog(Callback):
@@ -159,36 +156,6 @@ class Monitors(Callback):
             self.best.monitor = loss
             if loss is None:
                 self.best.save_top_k = 0
-
-
-class EvaluationMode(Callback):
-    """Puts optimizers that keep two sets of weights (schedule-free) into the mode that is to be evaluated and saved."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for optimizer in trainer.optimizers:
-            switch_mode(optimizer, training=True)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.before = [switch_mode(optimizer, training=False) for optimizer in trainer.optimizers]
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for optimizer, training in zip(trainer.optimizers, self.before, strict=True):
-            switch_mode(optimizer, training)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for optimizer in trainer.optimizers:  # what is left in memory is what was evaluated
-            switch_mode(optimizer, training=False)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if not any(hasattr(optimizer, "eval") for optimizer in trainer.optimizers):
-            return
-        with ExitStack() as modes:
-            for optimizer in trainer.optimizers:
-                modes.enter_context(evaluating(optimizer))
-            # Copies, because both modes use the same memory: weights and state in the file must belong together.
-            checkpoint["state_dict"] = copy.deepcopy(pl_module.state_dict())
-            if "optimizer_states" in checkpoint:
-                checkpoint["optimizer_states"] = [copy.deepcopy(o.state_dict()) for o in trainer.optimizers]
 
 
 class PlainProgress(Callback):

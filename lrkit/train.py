@@ -25,11 +25,12 @@ from lrkit.assembly import (
     trainer_of,
     why_unfused,
 )
-from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.callbacks import EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
 from lrkit.data import ModuleLoaders
 from lrkit.diagnosis import diagnose
 from lrkit.endings import Ending
 from lrkit.errors import ConfigError, Diverged
+from lrkit.evaluation import EvaluationMode
 from lrkit.files import write_json
 from lrkit.find import settled
 from lrkit.firstbatch import FirstBatch
@@ -52,6 +53,7 @@ from lrkit.monitors import higher_is_better
 from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
 from lrkit.preemption import Preemption, SavingPreemption
+from lrkit.readable import ReadableCheckpoints
 from lrkit.resume import Memory, Resumption, Saved
 from lrkit.search import AUTO
 from lrkit.trace import Trace
@@ -134,7 +136,20 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     journal = Journal(folder if global_rank() == 0 else None)
     watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
-    own = AsOne([first, memory, trace, TrainLoss(), watch, *_own_callbacks(config, best), results])
+    # The watch remembers weights that train, so the mode is switched before it.
+    readable = ReadableCheckpoints(journal, (lambda line: None) if quiet else _warn)
+    ours = [
+        readable,
+        first,
+        memory,
+        trace,
+        TrainLoss(),
+        EvaluationMode(),
+        watch,
+        *_own_callbacks(config, best),
+        results,
+    ]
+    own = AsOne(ours)
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
@@ -200,7 +215,7 @@ def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> l
     wanted = {} if config["monitor"] == "auto" or best is None else {"monitor": config["monitor"]}
     if config["plateau"]:
         wanted["plateau.monitor"] = config["plateau"]["monitor"]
-    callbacks: list[Callback] = [Monitors(wanted, best), EvaluationMode(), EvenWindows(), RateLog()]
+    callbacks: list[Callback] = [Monitors(wanted, best), EvenWindows(), RateLog()]
     if config["plateau"]:
         callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
     return callbacks
@@ -210,11 +225,15 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _tell_skipped(saved: Saved, journal: Journal, quiet: bool) -> None:
     """A damaged checkpoint was passed over: that is worth a line, and an entry."""
     journal.add(saved.step, "checkpoint", saved.skipped)
     if not quiet:
-        print(f"lrkit: damaged checkpoint skipped: {saved.skipped}", file=sys.stderr, flush=True)
+        _warn(f"lrkit: damaged checkpoint skipped: {saved.skipped}")
 
 
 def _inside(path: Path, folder: Path) -> bool:

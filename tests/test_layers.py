@@ -19,7 +19,7 @@ LAYERS = {
     " plateau guard plan monitors search suggest race jobs found journal show records events diagnosis trusted"
     " screening runs intervals settings compare tuned colours tables bands figures page report board failures streams",
     "hydra": "overrides building config sweep",
-    "torch": "groups optim muon scheduler batches models readers tensors",
+    "torch": "blocks layerwise groups optim muon scheduler batches models readers tensors",
     "lightning": "lightning data module lean leanloop assembly callbacks firstbatch trace watch noise storage loggers"
     " resume trial find preemption endings train job",
     "front": "cli api __init__ __main__",

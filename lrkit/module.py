@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
+from torch import nn
+
 from lrkit import groups as grouping
 from lrkit import optim
 from lrkit.errors import ConfigError
@@ -44,7 +46,7 @@ def configure(module: LightningModule, wiring: Wiring) -> LightningModule:
 
     def configure_optimizers(self: LightningModule) -> OptimizerLRSchedulerConfig:
         groups = groups_of(self, wiring.rules)
-        plan = wiring.planner(self.trainer).with_groups(rates_of(groups))
+        plan = wiring.planner(self.trainer).with_groups(rates_of(groups), grouping.remarks(_own(self), wiring.rules))
         wiring.planned(self.trainer, plan)
         optimizer = optim.build(
             wiring.target,
@@ -62,8 +64,12 @@ def configure(module: LightningModule, wiring: Wiring) -> LightningModule:
 
 def groups_of(module: LightningModule, rules: Mapping[str, Any]) -> list[grouping.Group]:
     """The parameter groups of a module, by rules that name parameters as their owner knows them."""
-    # Without the prefix, that is, which lrkit's own wrapper adds.
-    return grouping.split(module.model if isinstance(module, Supervised) else module, rules)
+    return grouping.split(_own(module), rules)
+
+
+def _own(module: LightningModule) -> nn.Module:
+    """The user's network, whose parameters are named without the prefix that lrkit's own wrapper adds."""
+    return module.model if isinstance(module, Supervised) else module
 
 
 def rates_of(groups: Sequence[grouping.Group]) -> list[GroupRate]:

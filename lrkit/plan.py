@@ -56,6 +56,7 @@ class Plan:
     guard: Guard | None = None
     found: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  #: how the model was split into groups, where that is not written in the config
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
 
     def base(self, lr_scale: float = 1.0) -> float:
@@ -80,9 +81,9 @@ class Plan:
             values |= {f"weight_decay/{group.name}": self.weight_decay(group, step) for group in self.groups}
         return values
 
-    def with_groups(self, groups: Sequence[GroupRate]) -> Plan:
-        """The same plan for the groups that a model turned out to have."""
-        return dataclasses.replace(self, groups=tuple(groups))
+    def with_groups(self, groups: Sequence[GroupRate], notes: Sequence[str] = ()) -> Plan:
+        """The same plan for the groups that a model turned out to have, with lines about how it was split."""
+        return dataclasses.replace(self, groups=tuple(groups), notes=tuple(notes))
 
     def within(self, steps: int, base_lr: float) -> Plan:
         """The same run at another base rate, all its curves run through in ``steps`` steps; its gain stays 1."""
@@ -131,6 +132,7 @@ class Plan:
             "plateau": None if self.plateau is None else dataclasses.asdict(self.plateau),
             "guard": None if self.guard is None else dataclasses.asdict(self.guard),
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
             "config": dict(self.config),
         }
 
@@ -162,6 +164,7 @@ class Plan:
             plateau=None if plain["plateau"] is None else Plateau(**plain["plateau"]),
             guard=None if plain.get("guard") is None else Guard(**plain["guard"]),
             warnings=tuple(plain["warnings"]),
+            notes=tuple(plain.get("notes", ())),
             config=plain["config"],
         )
 

@@ -222,6 +222,9 @@ def _page(plan: Plan, curve: bool) -> list[RenderableType]:
                 *(about if j == 0 else ("", "", "")), group.name, *("" if r is None else f"{r:.4g}" for r in rates)
             )
     page.append(table)
+    page += [Text(note) for note in plan.notes]
+    if any("*" in group.name for group in plan.groups):
+        page.append(Text("layer_*: layers are counted when there is a model; lrkit train prints them before training"))
     for name in plan.hyper(0):
         steps = (0, *plan.curve.edges[1:], (plan.horizon.steps or 1) - 1)
         path = " -> ".join(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))

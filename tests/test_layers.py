@@ -20,7 +20,8 @@ LAYERS = {
     " diagnosis trusted screening runs intervals settings compare tuned colours tables bands figures page"
     " report board failures streams",
     "hydra": "overrides building config sweep",
-    "torch": "groups fused optim adabound lamb muon scheduler batches models network_output readers tensors",
+    "torch": "groups fused optim adabound lamb muon scheduler batches models network_output readers tensors blocks"
+    " layerwise",
     "lightning": "lightning data supervised module lean leanloop assembly callbacks firstbatch trace train_loss watch"
     " noise storage loggers resume trial find preemption endings train job evaluation checkpoint_types"
     " checkpoint_content readable",

@@ -14,21 +14,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import random
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lrkit import storage
 from lrkit.curve import Curve
+from lrkit.data_position import DataPosition
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.horizon import Horizon
@@ -186,19 +183,23 @@ def refusal(saved: Saved, rows: list[tuple[str, str, str]]) -> ConfigError:
 
 
 class Memory(Callback):
-    """Puts the plan, the step and the random number generators into every checkpoint, and goes on from them.
+    """Puts the plan, the step and the position in the data into every checkpoint, and goes on from them.
 
     Args:
+        position: in the training data, with the random numbers.
         saved: the checkpoint that this run goes on from, if any.
         options: names of optimizer options that the new plan decides; None leaves the checkpoint's.
         best: the checkpoint of the best model, whose monitor may have had to be found first.
     """
 
     def __init__(
-        self, saved: Saved | None = None, options: Sequence[str] | None = None, best: ModelCheckpoint | None = None
+        self,
+        position: DataPosition,
+        saved: Saved | None = None,
+        options: Sequence[str] | None = None,
+        best: ModelCheckpoint | None = None,
     ) -> None:
-        self.best = best
-        self.restored = None if saved is None else saved.content["lrkit"]
+        self.position, self.best = position, best
         self.saved, self.options = saved, options
         self.fresh: list[dict[str, Any]] = []
 
@@ -214,10 +215,8 @@ class Memory(Callback):
             # Text, because tensors aside only text is sure to load with weights_only=True in every version.
             "plan": json.dumps(scheduler.plan.to_json(), default=str),
             "step": scheduler.applied,
-            "rng": _generators(),
             "monitor": None if self.best is None else self.best.monitor,
-            "data": _place_in_data(trainer),
-            "mid_epoch": not trainer.is_last_batch,
+            **self.position.state(trainer),
         }
         if not trainer.is_last_batch:
             # Of a run that ends within an epoch Lightning says that the epoch is done, and would never finish it.
@@ -225,63 +224,15 @@ class Memory(Callback):
                 count["processed"] = count["completed"] = max(count["started"] - 1, 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.restored is None or self.saved is None:
+        self.position.told(trainer)
+        if self.saved is None:
             return
-        _set_generators(self.restored["rng"])
-        self._find_place_in_data(trainer)
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         for group, fresh in zip(groups, self.fresh, strict=False):
             group.update(fresh)
         scheduler = scheduler_of(trainer)
         scheduler.applied = place(self.saved, scheduler.plan)
         scheduler.write()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # Once more just before the first batch: what was drawn to get here (the order of a loader) was drawn before.
-        if self.restored is not None and batch_idx > 0:
-            _set_generators(self.restored["rng"])
-        self.restored = None
-
-    def _find_place_in_data(self, trainer: Trainer) -> None:
-        """Lightning does this too, but not where the length of the run was asked for first, as lrkit must."""
-        assert self.restored is not None
-        loader: Any = trainer.train_dataloader
-        place = self.restored["data"]
-        if place is not None and hasattr(loader, "load_state_dict"):
-            loader.load_state_dict(place)
-        elif self.restored["mid_epoch"] and trainer.is_global_zero:
-            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
-            warnings.warn(
-                f"the checkpoint is from the middle of an epoch, and {type(loader).__name__} cannot go on there:"
-                " the rest of the epoch begins with its first batches again",
-                stacklevel=2,
-            )
-
-
-def _place_in_data(trainer: Trainer) -> Any:
-    loader: Any = trainer.train_dataloader
-    return loader.state_dict() if hasattr(loader, "state_dict") else None
-
-
-def _generators() -> dict[str, Any]:
-    version, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    python_version, python_state, python_gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [str(version), [int(k) for k in keys], int(position), int(has_gauss), float(gauss)],
-        "python": [python_version, list(python_state), python_gauss],
-    }
-
-
-def _set_generators(state: Mapping[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    version, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((version, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
-    python_version, python_state, python_gauss = state["python"]
-    random.setstate((python_version, tuple(python_state), python_gauss))
 
 
 _SHAPING = (

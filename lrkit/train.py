@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from lrkit.assembly import (
     why_unfused,
 )
 from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.data_position import DataPosition
 from lrkit.diagnosis import diagnose
 from lrkit.endings import Ending
 from lrkit.errors import Diverged
@@ -117,8 +118,9 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         noise.check(module, config["data"].get("batch_size"))
     results, trace = Results(folder, _hparams(config), best, dict if noise is None else noise.metrics), Trace()
     goes_on = resumption.goes_on
-    memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     journal = Journal(folder if global_rank() == 0 else None)
+    position = DataPosition(None if goes_on is None else goes_on.content["lrkit"], _noting(journal, quiet))
+    memory = Memory(position, goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
     own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
@@ -126,6 +128,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     kept = None if last is None else folder / "checkpoints" / storage.LAST
     preemption = Preemption(None) if kept is None else SavingPreemption(kept)
     trainer = _trainer(config, folder, [*listeners, preemption], joins, quiet)
+    position.install(trainer)
     loggers.guard(trainer, list(config["logger"]), journal)
     if kept is not None:
         storage.install(trainer, kept)
@@ -192,6 +195,18 @@ def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> l
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _noting(journal: Journal, quiet: bool) -> Callable[[str], None]:
+    """Takes lines about what this run cannot have as it was: each is printed, and an entry."""
+
+    def note(line: str) -> None:
+        if global_rank() == 0:
+            journal.add(0, "data", line)
+            if not quiet:
+                _say(f"note: {line}")
+
+    return note
 
 
 def _tell_skipped(saved: Saved, journal: Journal, quiet: bool) -> None:

@@ -19,9 +19,9 @@ LAYERS = {
     " search suggest race jobs found journal show records events diagnosis trusted screening runs intervals settings"
     " compare tuned colours tables bands figures page report board failures streams",
     "hydra": "overrides building config sweep",
-    "torch": "groups optim muon scheduler batches models readers tensors",
-    "lightning": "data module lean leanloop assembly callbacks firstbatch trace watch noise storage loggers resume"
-    " trial find preemption endings train job",
+    "torch": "groups optim muon scheduler batches models readers tensors random_state",
+    "lightning": "data module lean leanloop assembly callbacks firstbatch trace watch noise storage loggers"
+    " data_position resume trial find preemption endings train job",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

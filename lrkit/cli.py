@@ -15,13 +15,16 @@ from contextlib import contextmanager, redirect_stderr
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrkit import failures, streams
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.jobs import global_rank, handed
 from lrkit.signals import ASKING, Terminated, raising
 from lrkit.trusted import names
+
+if TYPE_CHECKING:
+    from lrkit.found import Found
 
 __all__ = ["entry", "main"]
 
@@ -165,16 +168,12 @@ def _find(argv: list[str]) -> int:
     config = configs.compose(overrides, config_dir)
     configs.check(config)
     if global_rank() > 0:
-        from lrkit.find import find
-
         with tempfile.TemporaryDirectory() as nowhere:
-            find(config, Path(nowhere), quiet=True)
+            _found(config, Path(nowhere), quiet=True)
         return OK
     folder = Path(_new_folder(Path("outputs") / "find"))
     try:
-        from lrkit.find import find
-
-        found = find(config, folder)
+        found = _found(config, folder)
     except ConfigError:
         shutil.rmtree(folder)  # nothing was measured
         raise
@@ -183,10 +182,28 @@ def _find(argv: list[str]) -> int:
 
 
 def _search(folder: Path, config: Path, quiet: bool) -> int:
+    _found(handed(config), folder, quiet=quiet or global_rank() > 0)
+    return OK
+
+
+def _found(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Found:
+    """The search, by the user's own Lightning."""
+    from lrkit.building import use_lightning
+
+    use_lightning(config)
     from lrkit.find import find
 
-    find(handed(config), folder, quiet=quiet or global_rank() > 0)
-    return OK
+    return find(config, folder, quiet=quiet)
+
+
+def _trained(config: Mapping[str, Any], folder: Path) -> None:
+    """The training of a process that is not the first one, by the user's own Lightning."""
+    from lrkit.building import use_lightning
+
+    use_lightning(config)
+    from lrkit.train import run
+
+    run(config, folder, quiet=True)
 
 
 def _train(argv: list[str]) -> int:
@@ -482,11 +499,9 @@ def _refusing() -> Iterator[None]:
 
 def _join(folder: Path, config: Path) -> int:
     """One more process of a run: the config is the one that the first process resolved."""
-    from lrkit.train import run
-
     # The first process says how it ended; a code of our own would make Lightning kill it while it does.
     with contextlib.suppress(KeyboardInterrupt, Terminated):
-        run(handed(config), folder, quiet=True)
+        _trained(handed(config), folder)
     return OK
 
 
@@ -499,10 +514,9 @@ def _folder_and_file(rest: Sequence[str]) -> tuple[Path, Path]:
 def _follow(overrides: list[str], config_dir: str | None) -> int:
     """A process that a cluster or torchrun started beside the first: it trains along, and writes nothing."""
     from lrkit import config as configs
-    from lrkit.train import run
 
     with tempfile.TemporaryDirectory() as folder:
-        run(configs.compose(overrides, config_dir), Path(folder), quiet=True)
+        _trained(configs.compose(overrides, config_dir), Path(folder))
     return OK
 
 

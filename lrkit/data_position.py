@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 from torch.utils.data.datapipes.datapipe import IterDataPipe
 
 from lrkit import random_state
+from lrkit.lightning import Trainer
 from lrkit.preemption import validates
 from lrkit.random_state import RandomState
 

@@ -23,6 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from lrkit import failures
+from lrkit.building import use_lightning
 from lrkit.config import with_trust
 from lrkit.errors import ConfigError, RunError, SearchError
 from lrkit.jobs import as_lrkit, global_rank
@@ -96,6 +97,7 @@ def _value(run: Run) -> float:
 
 
 def _run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
+    use_lightning(config)
     from lrkit.train import run  # loads torch, which a process that only hands out jobs does not need
 
     return run(config, folder, quiet=quiet)

@@ -27,12 +27,23 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.errors import ConfigError
+from lrkit.lightning_package import chosen
 from lrkit.signals import ASKING, Terminated, handled
 
 __all__ = ["Outcome", "Slots", "as_lrkit", "global_rank", "handed", "handing", "run_all", "slots"]
 
 #: Where a process that lrkit starts finds what the config that it is handed must be: a hash of the file.
 _HANDED = "LRKIT_HANDED"
+
+#: What a job needs that takes long to load.
+_PRELOADED = (
+    "torch.utils.tensorboard",
+    "lrkit.job",
+    "lrkit.optim",
+    "lrkit.readers",
+    "lrkit.scheduler",
+    "matplotlib.figure",
+)
 
 PATIENCE = 60  #: seconds for a job to finish a step and save
 
@@ -123,7 +134,8 @@ def run_all(
     kind = "forkserver" if sys.platform == "linux" else "spawn"
     context: Any = multiprocessing.get_context(kind)
     if kind == "forkserver":
-        context.set_forkserver_preload(["lrkit.train", "matplotlib.figure"])
+        # Not what of lrkit is made of Lightning's classes: which Lightning that is, a job's own module says.
+        context.set_forkserver_preload([chosen(), *_PRELOADED])
         # A signal to all of us must leave the server to tell how jobs ended.
         with _not_from_here(), handled(signal.SIG_IGN, signal.SIGTERM):
             forkserver.ensure_running()

@@ -8,14 +8,13 @@ from types import MethodType
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrkit import groups as grouping
 from lrkit import optim
 from lrkit.errors import ConfigError
+from lrkit.lightning import LightningModule, OptimizerLRSchedulerConfig, Trainer
 from lrkit.plan import GroupRate, Plan
 from lrkit.scheduler import PlanScheduler
 

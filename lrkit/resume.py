@@ -20,15 +20,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
-
 from lrkit import storage
 from lrkit.curve import Curve
 from lrkit.data_position import DataPosition
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.horizon import Horizon
+from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.module import scheduler_of
 from lrkit.plan import Plan
 from lrkit.schedules import Schedule

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytorch_lightning import Trainer
 
 from lrkit.cli import main
 from lrkit.data import InMemoryData
+from lrkit.lightning import Trainer
 from lrkit.module import Supervised
 
 # Refused from the config alone: nothing is read, nothing is written, torch is not needed.

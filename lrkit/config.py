@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import screening, trusted
+from lrkit import saved_config, screening, trusted
 from lrkit.building import build
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError
@@ -64,6 +64,8 @@ T = TypeVar("T")
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust: Sequence[str] = ()) -> Config:
     """The config of one run: composed, resolved to plain containers, every key checked.
 
+    With ``resume.path`` it is the config of the run that is gone on with, and on top of it what the overrides say.
+
     Args:
         overrides: as on the command line.
         config_dir: a folder of the user's own groups and options; where both have one, theirs is taken.
@@ -76,11 +78,17 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     0.5
     """
     parsed = parse(overrides)
+    path = saved_config.path_of(parsed)
+    base = None if path is None else saved_config.beside(path)
     with initialised(config_dir):
         for override in parsed:
             check_group(override)
         try:
-            composed = hydra.compose("train", overrides=list(overrides))
+            composed = (
+                hydra.compose("train", overrides=list(overrides))
+                if base is None
+                else saved_config.rebased(base, parsed)
+            )
         except ConfigError:  # from one of the user's files
             raise
         except Exception as error:  # Hydra's, OmegaConf's, and whatever a file that is no config provokes
@@ -102,7 +110,13 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     assert isinstance(config, dict)
     checked = with_trust({str(key): value for key, value in config.items()}, parsed, trust)
     _check_keys(checked)
-    trusted.check(checked)
+    try:
+        trusted.check(checked)
+    except ConfigError as error:
+        if base is None:
+            raise
+        must = f"{error.must}; what is not typed is as the run in {path} has it"
+        raise ConfigError(error.key, must, error.received) from None
     return checked
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
 from lrkit.preemption import Preemption, SavingPreemption
 from lrkit.resume import Memory, Resumption, Saved
+from lrkit.run_lock import locked
 from lrkit.search import AUTO
 from lrkit.trace import Trace
 from lrkit.watch import DivergenceWatch
@@ -82,6 +83,13 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         ConfigError: the config cannot mean what it says; nothing was trained.
         SearchError: ``optimizer.lr=auto``, and no rate was found.
     """
+    with ExitStack() as stack:
+        if global_rank() == 0:
+            stack.enter_context(locked(folder, "hydra.run.dir" if config["resume"]["path"] is None else "resume.path"))
+        return _run(config, folder, quiet)
+
+
+def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     asked, resumption = config, Resumption.of(config, lambda: configs.shape(config, "cooldown"))
     config = settled(resumption.config(config), folder / "find", quiet=quiet)
     if asked["optimizer"].get("lr") == AUTO:  # whoever joins, or goes on, is told what was found
@@ -97,6 +105,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
 
     data = data_of(config)
     module = module_of(config, data)
+    resumption.check_model(module)
     notes = []
     if type(module).configure_optimizers is not LightningModule.configure_optimizers:
         notes.append(f"{type(module).__name__}.configure_optimizers is replaced by this plan")
@@ -143,12 +152,13 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     if resumption.saved is not None and resumption.saved.skipped:
         _tell_skipped(resumption.saved, journal, quiet or not trainer.is_global_zero)
     if resumption.saved is not None and goes_on is None:
-        module.load_state_dict(resumption.saved.content["state_dict"])
+        with resumption.explaining(module):
+            module.load_state_dict(resumption.saved.content["state_dict"])
     checkpoint = None if goes_on is None else goes_on.path
     diverged = ""
     with loggers.quiet_writers(), Ending(folder, results, preemption).of(trainer), _workers_rejoin(folder, asked):
         try:
-            with first.explaining(module):
+            with resumption.explaining(module), first.explaining(module):
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:
             diverged = str(error)

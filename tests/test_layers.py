@@ -17,9 +17,10 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 LAYERS = {
     "plain": "errors lightning_package signals files durations horizon schedules curve families rules scaling plateau"
     " guard plan monitors search suggest race jobs found journal show records events diagnosis trusted screening runs"
-    " intervals settings compare tuned colours tables bands figures page report board failures streams",
-    "hydra": "overrides building config sweep",
-    "torch": "groups optim muon scheduler batches models readers tensors random_state",
+    " intervals settings compare tuned colours tables bands figures page report board failures streams command_line"
+    " run_lock",
+    "hydra": "overrides saved_config building config sweep",
+    "torch": "groups optim muon scheduler batches models readers tensors random_state checkpoint_config",
     "lightning": "lightning data module lean leanloop assembly callbacks firstbatch trace watch noise storage loggers"
     " data_position resume trial find preemption endings train job",
     "front": "cli api __init__ __main__",

@@ -1,0 +1,75 @@
+"""One process writes into the folder of a run or a sweep; a second one is refused, before it changes anything.
+
+The lock is the operating system's: it ends with the process that holds it, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lrkit.errors import ConfigError
+
+__all__ = ["FILE", "locked"]
+
+FILE = ".lock"
+
+#: The handles of this process. Opening the file a second time, and closing it, would give its lock away.
+_held: dict[Path, int] = {}
+
+
+@contextmanager
+def locked(folder: Path, key: str) -> Iterator[None]:
+    """Within it, this process alone writes into ``folder``. It may say so again for the same folder.
+
+    Args:
+        folder: it exists.
+        key: what the user typed to name the folder.
+
+    Raises:
+        ConfigError: another process does.
+    """
+    file = folder.resolve() / FILE
+    if file in _held:
+        yield
+        return
+    try:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:  # who cannot write there is told so elsewhere
+        yield
+        return
+    try:
+        if not _lock(handle):
+            must = "must be a folder that no other process is writing to: a run there is under way"
+            raise ConfigError(key, must, str(folder))
+        _held[file] = handle
+        yield
+    finally:
+        _held.pop(file, None)
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock a file without waiting; whether nobody else had it. True where the system has no such locks."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            locking: Any = msvcrt.locking
+            locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            # Not flock: processes that load data would share its lock, and it would outlive this one as they do.
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return True
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system that knows no locks
+        return True
+    return True

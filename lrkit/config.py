@@ -155,6 +155,7 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None, searche
 
     Of a range that is searched, both ends are checked.
     """
+    _check_chooses_once(overrides, config_dir)
     if not searches:
         expand(overrides, config_dir)
     values = ends if searches else swept
@@ -170,6 +171,7 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
     """What a sweep sweeps: the command line, and ``hydra.sweeper.params`` where the command line says nothing."""
     first = [ends(override, config_dir)[0] for override in parse(overrides)]
     parsed = parse(first)
+    _check_chooses_once(overrides, config_dir)
     with initialised(config_dir):
         for override in parsed:
             check_group(override)
@@ -187,6 +189,30 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
     for override in parse(more):
         _check_file_sweeps(override, config_dir)
     return Swept([*overrides, *more], searches)
+
+
+def _check_chooses_once(overrides: Sequence[str], config_dir: str | None) -> None:
+    """Refuse to sweep over options that say what is swept, and by whom: that is settled before there is a job."""
+    for override in parse(overrides):
+        group = override.key_or_group
+        if not override.is_sweep_override() or "." in group or (config_dir is None and group in defaults()):
+            continue  # lrkit's own groups have none that do
+        for text in swept(override, config_dir):
+            if group in ("sweep", "launcher") or _sets_hydra(text, config_dir):
+                must = "takes one option: it says what is swept, or by whom, which no job can say for itself"
+                raise ConfigError(group, must, str(override.input_line).partition("=")[2])
+
+
+def _sets_hydra(choice: str, config_dir: str | None) -> bool:
+    """Whether an option that is chosen sets keys of Hydra's."""
+
+    def of_hydra(overrides: list[str]) -> Any:
+        composed = hydra.compose("train", overrides=overrides, return_hydra_config=True).hydra
+        return OmegaConf.to_container(OmegaConf.masked_copy(composed, ["sweeper", "launcher"]), resolve=False)
+
+    with initialised(config_dir), suppress(HydraException, OmegaConfBaseException):  # which is told elsewhere
+        return bool(of_hydra([choice]) != of_hydra([]))
+    return False
 
 
 def _check_file_sweeps(override: Override, config_dir: str | None) -> None:

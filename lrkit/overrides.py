@@ -216,7 +216,25 @@ def swept(override: Override, config_dir: str | None = None) -> list[str]:
         raise ConfigError(key, "must sweep over a list of values, or a range of them: range(0,10,2)", written) from None
     if not values:
         raise ConfigError(key, "must sweep over at least one value", written)
-    return [f"{key}={value}" for value in values]
+    # A value that is there twice would be trained twice.
+    once: dict[Any, str] = {}
+    for value in values:
+        once.setdefault(_literal(str(value)), str(value))
+    return [f"{key}={value}" for value in once.values()]
+
+
+def _literal(text: str) -> Any:
+    """What a value is known by: 0.1 is 0.10, and not 1 is 1.0, for a whole number may mean another thing than a share.
+
+    >>> _literal("0.1") == _literal("1e-1"), _literal("1") == _literal("1.0"), _literal("'a'") == _literal("a")
+    (True, False, True)
+    """
+    for kind in (int, float):
+        try:
+            return kind.__name__, kind(text)
+        except ValueError:
+            continue
+    return "text", text[1:-1] if text[:1] == text[-1:] and text[:1] in ("'", '"') else text
 
 
 def ends(override: Override, config_dir: str | None = None) -> list[str]:

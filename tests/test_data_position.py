@@ -88,13 +88,19 @@ def of(kind: str, workers: int = 0) -> list[str]:
 
 
 EXACT = ("shuffled", "in order", "generator", "sampler", "replacement", "weighted", "batch_sampler", "own", "by epoch")
-SLOW = [pytest.param(kind, 2, marks=pytest.mark.slow) for kind in (*EXACT, "persistent") if kind != "shuffled"]
+QUICK = (("shuffled", 0), ("generator", 0), ("own", 0), ("noisy", 0), ("shuffled", 2))
+SLOW = [
+    pytest.param(kind, workers, marks=pytest.mark.slow)
+    for kind in (*EXACT, "persistent")
+    for workers in (0, 2)
+    if (kind, workers) not in QUICK
+]
 
 
 @pytest.mark.parametrize(
     ("kind", "workers"),
-    [*((kind, 0) for kind in (*EXACT, "noisy", "stream", "two")), ("shuffled", 2), *SLOW,
-     pytest.param("noisy", 2, marks=pytest.mark.slow), pytest.param("two", 2, marks=pytest.mark.slow),
+    [*QUICK, *SLOW, *(pytest.param(kind, n, marks=pytest.mark.slow) for kind, n in
+                      (("noisy", 2), ("two", 0), ("two", 2), ("stream", 0), ("stream", 2))),
      pytest.param("stateful", 0, marks=stateful), pytest.param("stateful", 2, marks=[stateful, pytest.mark.slow])],
 )  # fmt: skip
 def test_at_the_end_of_an_epoch(kind: str, workers: int, tmp_path: Path) -> None:
@@ -104,7 +110,7 @@ def test_at_the_end_of_an_epoch(kind: str, workers: int, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("kind", "workers"),
-    [*((kind, 0) for kind in (*EXACT, "noisy")), ("shuffled", 2), *SLOW,
+    [*QUICK, *SLOW,
      pytest.param("stateful", 0, marks=stateful), pytest.param("stateful", 2, marks=[stateful, pytest.mark.slow])],
 )  # fmt: skip
 def test_within_an_epoch(kind: str, workers: int, tmp_path: Path) -> None:
@@ -115,14 +121,20 @@ def test_within_an_epoch(kind: str, workers: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        ["trainer.num_sanity_val_steps=0"],
-        ["trainer.limit_val_batches=0"],
-        ["trainer.reload_dataloaders_every_n_epochs=1"],
         ["trainer.reload_dataloaders_every_n_epochs=2"],
-        ["trainer.max_steps=24"],
         ["trainer.accumulate_grad_batches=2"],
-        ["trainer.val_check_interval=2"],
-        ["trainer.limit_train_batches=5"],
+        *(
+            pytest.param([word], marks=pytest.mark.slow)
+            for word in (
+                "trainer.num_sanity_val_steps=0",
+                "trainer.limit_val_batches=0",
+                "trainer.max_steps=24",
+                "trainer.reload_dataloaders_every_n_epochs=1",
+                "trainer.val_check_interval=2",
+                "trainer.limit_train_batches=5",
+                "trainer.profiler=simple",
+            )
+        ),
     ],
     ids=lambda more: more[0],
 )

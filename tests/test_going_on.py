@@ -16,9 +16,10 @@ from conftest import Recorded
 from test_resume import weights
 from torch import Tensor, nn
 
-from lrkit.cli import main
+from lrkit.cli import _job, main
 from lrkit.lightning import Callback, LightningModule
 from lrkit.plan import Plan
+from lrkit.sweep import Sweep
 
 #: 24 steps, 6 an epoch, none of them of the default config.
 BASE = ["trainer.max_epochs=4", "trainer.limit_train_batches=6", "trainer.limit_val_batches=1", "model.hidden=[8]",
@@ -86,10 +87,10 @@ class Late(LightningModule):
         self.width = width
 
     def setup(self, stage: str) -> None:
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, self.width), nn.ReLU(), nn.Linear(self.width, 10))
+        self.body = nn.Sequential(nn.Linear(4, self.width), nn.ReLU(), nn.Linear(self.width, 2))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return nn.functional.cross_entropy(self.body(batch[0]), batch[1])
+        return nn.functional.cross_entropy(self.body(batch["features"]), batch["label"])
 
 
 class Epochs(Callback):
@@ -98,7 +99,7 @@ class Epochs(Callback):
     seen: list[int] = []  # noqa: RUF012
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        assert "val/loss" in trainer.callback_metrics
+        assert {"val/loss", "val_loss"} & {*trainer.callback_metrics}
         Epochs.seen.append(trainer.global_step)
 
 
@@ -122,8 +123,8 @@ class TestItsOwnConfig:
         assert len(recorded) == 36 and plan_of(new_).warmup_steps == 5
 
     def test_what_is_typed_wins(self) -> None:
-        folder = new(*SHAPE, HALT.format(9))
-        config = plan_of(on("seed=5", "schedule=cosine", "schedule.end=0.1", "data.batch_size=16", "test=true",
+        folder = new(*SHAPE, HALT.format(12))
+        config = plan_of(on("seed=5", "schedule=cosine", "schedule.end=0.1", "test=true",
                             "+callbacks.halt.at=-1", *TRUST, f"resume.path={folder}",
                             "resume.policy=override")).config  # fmt: skip
         assert (config["schedule"]["_target_"], config["schedule"]["end"]) == ("lrkit.schedules.Cosine", 0.1)
@@ -248,7 +249,8 @@ class TestCooldown:
 
 
 STOPPING = {
-    "early stopping": "+callbacks.e={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss, patience: 9}",
+    "early stopping": "+callbacks.e={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss,"
+    " patience: 9}",
     "plateau": "plateau=reduce",
     "a callback": "+callbacks.c={_target_: test_going_on.Epochs}",
 }
@@ -264,7 +266,9 @@ POLICIES = {
 
 @pytest.mark.filterwarnings("error:.*could not find the monitored key")
 @pytest.mark.parametrize("at", [12, 15], ids=["end", "within"])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "policy", [pytest.param(p, marks=() if p in ("none", "cooldown") else pytest.mark.slow) for p in POLICIES]
+)
 def test_no_epoch_without_a_step(policy: str, at: int, recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
     """By each policy, from the end of an epoch and from within one, with all that waits for a metric."""
     Epochs.seen = []
@@ -284,14 +288,15 @@ def test_no_epoch_without_a_step(policy: str, at: int, recorded: Recorded, capsy
 @pytest.mark.parametrize("limit", ["trainer.max_steps=24", "trainer.max_epochs=4"])
 def test_nor_from_the_best_checkpoint(limit: str, recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
     """Which is saved before its epoch has ended."""
-    folder = new(
-        *[limit] * (limit not in BASE), STOPPING["early stopping"], STOPPING["a callback"], "schedule=constant"
-    )
-    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
+    waits = [STOPPING[name].replace("val/loss", "val_loss") for name in ("early stopping", "a callback")]
+    words = [*waits, "schedule=constant", "logger=none", limit, "model=custom", "data=custom", "data.batch_size=10",
+             "model._target_=test_resume_more.Scripted", "data._target_=foreign.Data"]  # fmt: skip
+    assert main(["train", *words, *["trainer.max_epochs=-1"] * ("max_steps" in limit)]) == 0
+    folder, best = newest(), 12
+    assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == best
     capsys.readouterr()
     recorded.clear()
-    assert best < 24
-    on(*TRUST, f"resume.path={folder}/checkpoints/best.ckpt")
+    on(*TRUST, "--trust", "test_resume_more", "--trust", "foreign", f"resume.path={folder}/checkpoints/best.ckpt")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     assert len(recorded) == 24 - best and len(lines) == len(recorded) // 6
 
@@ -306,24 +311,24 @@ class TestTheCommandToGoOnWith:
         more = ["--traceback", "--config-dir", "my configs", "--trust", "faulty", "callbacks=mine"]
         if policy:
             trunk = new(HALT.format(12))
-            more += ["~callbacks.halt", "trainer.max_epochs=6", f"resume.path={trunk}", "resume.policy=extend"]
+            more += ["trainer.max_epochs=6", f"resume.path={trunk}", "resume.policy=extend"]
             assert main(["train", *more]) == 143
         else:
-            assert main(["train", *more, *BASE, "hydra.run.dir=a folder, of mine"]) == 143
+            assert main(["train", *more, *BASE, "hydra.run.dir='a folder, of mine'"]) == 143
         line = last_line(capsys)
         command = shlex.split(line.partition("go on with: ")[2])
         assert command[:6] == ["lrkit", "train", "--traceback", "--config-dir", "my configs", "--trust"]
         assert main(command[1:]) == 0  # the signal does not come again: its step is passed
 
-    def test_of_a_job_of_a_sweep_too(self, tmp_path: Path) -> None:
+    def test_of_a_job_of_a_sweep_too(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         own = tmp_path / "cfg" / "callbacks"
         own.mkdir(parents=True)
         (own / "mine.yaml").write_text("signal: {_target_: faulty.SignalAt, step: 3, name: SIGTERM}\n")
-        words = ["-m", "--config-dir", "cfg", "--trust", "faulty", "callbacks=mine", "seed=1,2", "jobs=2"]
-        process = faulty.start(["train", *BASE, *words, "hydra.sweep.dir=sweep"], tmp_path)
-        process.join(100)
-        result = json.loads((tmp_path / "sweep" / "0_seed=1" / "metrics.json").read_text())
-        assert "go on with: lrkit train --config-dir cfg" in result["why"] and "seed=1" in result["why"]
+        words = [*BASE, "trust=[faulty]", "callbacks=mine", "seed=2"]
+        (tmp_path / "job").mkdir()
+        assert _job([*words, "hydra.run.dir='job'"], "cfg") == 143
+        command = shlex.split(last_line(capsys).partition("go on with: ")[2])
+        assert command == ["lrkit", "train", "--config-dir", "cfg", *words, "resume.path=job"]
 
 
 class TestAnotherModel:
@@ -337,15 +342,16 @@ class TestAnotherModel:
         on("model.hidden=[16]", *TRUST, f"resume.path={folder}", *named, code=2)
         *table, said = capsys.readouterr().err.splitlines()
         assert said.startswith("lrkit: model must have the parameters that last.ckpt, step 9, was saved with; 3 differ")
-        assert any(row.split() == ["model.1.weight", "(8,", "64)", "(16,", "64)"] for row in table), table
+        assert any(row.split() == ["model.body.0.weight", "(8,", "64)", "(16,", "64)"] for row in table), table
         assert not recorded
 
     def test_that_makes_its_layers_late(self, recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
-        words = ["model=custom", "model._target_=test_going_on.Late", "+model.width=8", "logger=none",
-                 "trainer.max_epochs=2", "trainer.limit_train_batches=6", HALT.format(3)]  # fmt: skip
+        words = ["model=custom", "model._target_=test_going_on.Late", "+model.width=8", "logger=none", "data=custom",
+                 "data._target_=foreign.OnlyTraining", "data.batch_size=8", "trainer.max_epochs=2",
+                 HALT.format(3)]  # fmt: skip
         assert main(["train", *words]) == 0
         recorded.clear()
-        on("model.width=4", *TRUST, f"resume.path={newest()}", code=2)
+        on("model.width=4", *TRUST, "--trust", "foreign", f"resume.path={newest()}", code=2)
         assert "model must have the parameters that last.ckpt" in last_line(capsys) and not recorded
 
 
@@ -373,3 +379,21 @@ class TestOneProcess:
             first.join()
         assert main(["train", "seed=9", "resume.path=it"]) == 2  # for another reason
         assert last_line(capsys).startswith("lrkit: resume.policy must be set, for the plan differs")
+
+
+class TestASweepOfSweeps:
+    @pytest.mark.parametrize("words", ["+sweep=schedules,lr_sensitivity", "+launcher=joblib,ray"])
+    def test_is_refused(self, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["train", "-m", words, *BASE]) == 2
+        key, _, values = words.lstrip("+").partition("=")
+        assert last_line(capsys) == (
+            f"lrkit: {key} takes one option: it says what is swept, or by whom, which no job can say for itself."
+            f" Received: '{values}'"
+        )
+        assert not Path("outputs").exists()
+
+    def test_one_value_is_one_job(self, tmp_path: Path) -> None:
+        words = ["optimizer.lr=0.1,0.05,0.10", "seed=1,1", "schedule=cosine,'cosine'"]
+        assert [job.label for job in Sweep(words, tmp_path).jobs] == [
+            f"optimizer.lr={lr},seed=1,schedule=cosine" for lr in ("0.1", "0.05")
+        ]

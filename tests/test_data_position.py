@@ -11,6 +11,7 @@ from typing import Any
 import faulty
 import pytest
 import torch
+from test_ddp import both_ranks
 from test_resume import EVERY, Interrupted, Stop, weights
 
 from lrkit.config import compose
@@ -186,7 +187,13 @@ def test_other_batches_are_not_passed_over(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(compose([*BASE, *of("shuffled"), saves(11)]), tmp_path, quiet=True)
     Stop.at = None
-    more = ["+data.size=16", "data.batch_size=16", "resume.policy=override", f"resume.path={tmp_path}"]
+    more = [
+        "~callbacks.save",
+        "+data.size=16",
+        "data.batch_size=16",
+        "resume.policy=override",
+        f"resume.path={tmp_path}",
+    ]
     base = [word for word in BASE if not word.startswith("data.batch_size")]
     run(compose([*base, *of("shuffled"), *more]), tmp_path, quiet=True)
     assert "the loader has other batches: 8 of 8 samples on 1 device(s) then, 4 of 16 samples" in notes(tmp_path)[0]
@@ -209,3 +216,17 @@ def test_killed(where: str, tmp_path: Path) -> None:
     assert torch.load(tmp_path / "part/checkpoints/last.ckpt")["global_step"] == (20 if code == 143 else 16)
     assert train("resume.path=part", "~callbacks.signal") == 0, faulty.said(tmp_path)
     assert same(tmp_path / "whole", tmp_path / "part")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [8, 10])
+def test_two_processes(at: int, tmp_path: Path) -> None:
+    """Lightning gives their loaders a sampler of its own."""
+    base = [word for word in BASE if word != EVERY[1] and "max_epochs" not in word] + of("shuffled")
+    for name in ("whole", "part"):
+        (tmp_path / name).mkdir()
+    _, _, whole = both_ranks(tmp_path / "whole", *base, "trainer.max_epochs=4")
+    more = [f"+callbacks.halt={{_target_: test_resume_more.Halt, at: {at}}}"]
+    _, _, folder = both_ranks(tmp_path / "part", *base, "trainer.max_epochs=4", *more)
+    both_ranks(tmp_path / "part", *base, "trainer.max_epochs=4", f"resume.path={folder}", "~callbacks.halt")
+    assert same(whole, folder)

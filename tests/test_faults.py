@@ -50,6 +50,7 @@ saved, *lost* those after which a finished checkpoint was unreadable, missing, o
 `kill -9` by Lightning's own way of saving is the control: it shows that these tests can tell. Everything ran on a CPU
 under Linux, with one process where no other number is said; that several end at the same step is proved with two in
 `tests/test_preemption.py`. A power failure was not tried: each file and its folder are flushed to the disk (`fsync`).
+What "to the bit" holds for, loader by loader: [going_on.md](going_on.md).
 """
 
 

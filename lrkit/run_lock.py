@@ -38,7 +38,7 @@ def locked(folder: Path, key: str) -> Iterator[None]:
         yield
         return
     try:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
     except OSError:  # who cannot write there is told so elsewhere
         yield
         return

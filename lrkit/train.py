@@ -134,7 +134,10 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     results, trace = Results(folder, _hparams(config), best, dict if noise is None else noise.metrics), Trace()
     goes_on = resumption.goes_on
     journal = Journal(folder if global_rank() == 0 else None)
-    position = DataPosition(None if goes_on is None else goes_on.content["lrkit"], _noting(journal, quiet))
+    position = DataPosition(
+        None if goes_on is None else goes_on.content["lrkit"],
+        _noting(journal, 0 if goes_on is None else goes_on.step, quiet),
+    )
     memory = Memory(position, goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
     own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best), results])
@@ -213,12 +216,12 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _noting(journal: Journal, quiet: bool) -> Callable[[str], None]:
+def _noting(journal: Journal, step: int, quiet: bool) -> Callable[[str], None]:
     """Takes lines about what this run cannot have as it was: each is printed, and an entry."""
 
     def note(line: str) -> None:
         if global_rank() == 0:
-            journal.add(0, "data", line)
+            journal.add(step, "data", line)
             if not quiet:
                 _say(f"note: {line}")
 

@@ -29,6 +29,7 @@ from lrkit.overrides import (
     expand,
     explained,
     initialised,
+    is_group,
     leaves,
     meant,
     nearest,
@@ -111,6 +112,8 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     assert isinstance(config, dict)
     checked = with_trust({str(key): value for key, value in config.items()}, parsed, trust)
     _check_keys(checked)
+    if base is not None:
+        checked = saved_config.with_found(checked, base)
     try:
         trusted.check(checked)
         trusted.check_addresses(checked, overrides)
@@ -197,8 +200,11 @@ def _check_chooses_once(overrides: Sequence[str], config_dir: str | None) -> Non
     """Refuse to sweep over options that say what is swept, and by whom: that is settled before there is a job."""
     for override in parse(overrides):
         group = override.key_or_group
-        if not override.is_sweep_override() or "." in group or (config_dir is None and group in defaults()):
+        if not override.is_sweep_override() or (config_dir is None and group in defaults()):
             continue  # lrkit's own groups have none that do
+        with initialised(config_dir):
+            if not is_group(group):
+                continue
         for text in swept(override, config_dir):
             if group in ("sweep", "launcher") or _sets_hydra(text, config_dir):
                 must = "takes one option: it says what is swept, or by whom, which no job can say for itself"

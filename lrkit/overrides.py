@@ -29,7 +29,7 @@ from lrkit import screening, trusted
 from lrkit.errors import ConfigError, did_you_mean
 
 __all__ = [
-    "CONF_DIR", "check_group", "defaults", "ends", "expand", "explained", "initialised", "leaves", "meant", "nearest",
+    "CONF_DIR", "check_group", "defaults", "ends", "expand", "explained", "initialised", "is_group", "leaves", "meant", "nearest",
     "own_folder", "parse", "spoken", "swept", "trusted_by", "unknown",
 ]  # fmt: skip
 
@@ -386,6 +386,11 @@ def nearest(key: str, keys: Sequence[str]) -> str:
 def _groups() -> set[str]:
     groups = GlobalHydra.instance().config_loader().list_groups("")
     return {group for group in groups if not group.startswith("_") and group != "hydra"}
+
+
+def is_group(name: str) -> bool:
+    """Whether options can be chosen for ``name``. Needs Hydra to be initialised."""
+    return "." not in name and bool(_options(name))
 
 
 def _options(group: str) -> list[str]:

@@ -440,7 +440,9 @@ def _same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 def _unfinished(plan: Plan, at: int) -> Plan:
     """The plan, if there is something left of it."""
     if plan.horizon.steps is not None and at >= plan.horizon.steps:
-        more = "for more set a larger trainer.max_epochs and resume.policy=extend"
+        by_steps = plan.horizon.sources.get("steps") == "trainer.max_steps"
+        key = "trainer.max_steps (-1: none)" if by_steps else "trainer.max_epochs"
+        more = f"for more set a larger {key} and resume.policy=extend"
         raise ConfigError("resume.path", f"holds a run that is done: step {at} of {plan.horizon.steps}; {more}")
     return plan
 

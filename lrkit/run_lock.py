@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +37,41 @@ def locked(folder: Path, key: str) -> Iterator[None]:
     if file in _held:
         yield
         return
-    try:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
-    except OSError:  # who cannot write there is told so elsewhere
-        yield
-        return
-    try:
+    while True:
+        handle = _opened(file)
+        if handle is None:  # who cannot write there is told so elsewhere
+            yield
+            return
         if not _lock(handle):
+            os.close(handle)
             must = "must be a folder that no other process is writing to: a run there is under way"
             raise ConfigError(key, must, str(folder))
-        _held[file] = handle
+        if _is(file, handle):
+            break
+        os.close(handle)  # who had it before has taken the file away since
+    _held[file] = handle
+    try:
         yield
     finally:
-        _held.pop(file, None)
+        del _held[file]
+        with suppress(OSError):
+            file.unlink()  # while it is locked: whoever has opened it meanwhile looks again
         os.close(handle)
+
+
+def _opened(file: Path) -> int | None:
+    try:
+        return os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    except OSError:
+        return None
+
+
+def _is(file: Path, handle: int) -> bool:
+    """Whether what was opened is still what lies there."""
+    try:
+        return os.path.samestat(os.stat(file, follow_symlinks=False), os.fstat(handle))
+    except OSError:
+        return False
 
 
 def _lock(handle: int) -> bool:

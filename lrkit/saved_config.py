@@ -19,10 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lrkit.errors import ConfigError
 from lrkit.files import read_json
-from lrkit.overrides import leaves, unknown
+from lrkit.overrides import is_group, leaves, unknown
 from lrkit.trusted import TARGET
 
-__all__ = ["beside", "path_of", "rebased", "remember", "run_folder"]
+__all__ = ["beside", "path_of", "rebased", "remember", "run_folder", "with_found"]
 
 #: Configs that were read out of checkpoints, by the path that was typed: reading those takes torch.
 _READ: dict[str, Mapping[str, Any]] = {}
@@ -99,6 +99,16 @@ def rebased(base: Mapping[str, Any], parsed: Sequence[Override]) -> Any:
     return made
 
 
+def with_found(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the interval in which the saved run's rate was found, as long as it is that rate."""
+    found, rates = base.get("find"), [c["optimizer"].get("lr") for c in (config, base) if "optimizer" in c]
+    interval = found.get("interval") if isinstance(found, Mapping) else None
+    plain = isinstance(interval, list) and len(interval) == 2 and all(isinstance(x, int | float) for x in interval)
+    if not plain or len(rates) < 2 or rates[0] != rates[1]:
+        return config
+    return {**config, "find": {**config["find"], "interval": interval}}
+
+
 def _composed(overrides: list[str]) -> dict[str, Any]:
     made: Any = OmegaConf.to_container(hydra.compose("train", overrides=overrides))
     return {str(key): value for key, value in made.items()}
@@ -108,13 +118,7 @@ def _chooses(override: Override) -> bool:
     """Whether an override chooses an option of a group."""
     if override.is_hydra_override() or override.key_or_group == "trust":
         return False
-    return override.package is not None or _is_group(override.key_or_group)
-
-
-def _is_group(name: str) -> bool:
-    from hydra.core.global_hydra import GlobalHydra
-
-    return bool(GlobalHydra.instance().config_loader().get_group_options(name))
+    return override.package is not None or is_group(override.key_or_group)
 
 
 def _completed(base: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,6 +127,7 @@ def _completed(base: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[st
     for section in ("trainer", "batch", "horizon", "find"):
         if isinstance(config[section], dict):
             config[section] = {**reference[section], **config[section]}
+    config["find"].pop("interval", None)  # what a search has found is no key to set
     return {**config, "trust": [], "resume": copy.deepcopy(reference["resume"])}
 
 

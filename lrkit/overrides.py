@@ -29,8 +29,8 @@ from lrkit import screening, trusted
 from lrkit.errors import ConfigError, did_you_mean
 
 __all__ = [
-    "CONF_DIR", "check_group", "defaults", "ends", "expand", "explained", "initialised", "is_group", "leaves", "meant", "nearest",
-    "own_folder", "parse", "spoken", "swept", "trusted_by", "unknown",
+    "CONF_DIR", "check_group", "defaults", "ends", "expand", "explained", "initialised", "is_group", "leaves", "meant",
+    "nearest", "own_folder", "parse", "spoken", "swept", "trusted_by", "unknown",
 ]  # fmt: skip
 
 _HERE = Path(__file__).resolve().parent

@@ -20,7 +20,8 @@ LAYERS = {
     " trusted screening runs intervals settings compare tuned colours tables bands figures page report board failures"
     " streams command_line run_lock",
     "hydra": "overrides saved_config building config sweep",
-    "torch": "groups fused optim adabound lamb muon scheduler batches models readers tensors random_state checkpoint_config",
+    "torch": "groups fused optim adabound lamb muon scheduler batches models readers tensors random_state"
+    " checkpoint_config",
     "lightning": "lightning data module lean leanloop assembly callbacks firstbatch trace watch noise storage loggers"
     " data_position resume trial find preemption endings train job",
     "front": "cli api __init__ __main__",

@@ -190,7 +190,8 @@ def test_pain_02_what_is_changed_on_resume_is_ignored(tmp_path: Path, train: Tra
 
     run = train("trainer.max_epochs=2", "trainer.max_steps=6", "schedule=constant")
     recorded.clear()
-    changed = ["optimizer.lr=0.01", "schedule=cosine", "trainer.max_steps=-1", f"resume.path='{run.folder}'"]
+    changed = ["optimizer.lr=0.01", "schedule=cosine", "trainer.max_epochs=2", "trainer.max_steps=-1",
+               f"resume.path='{run.folder}'"]  # fmt: skip
     with pytest.raises(ConfigError, match=r"^resume\.policy must be set.* base rate") as caught:
         train(*changed)
     assert "0.1" in caught.value.details and "0.01" in caught.value.details and not recorded

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import screening, trainer_options, trusted
+from lrkit import saved_config, screening, trainer_options, trusted
 from lrkit.building import build
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError
@@ -29,6 +29,7 @@ from lrkit.overrides import (
     expand,
     explained,
     initialised,
+    is_group,
     leaves,
     meant,
     nearest,
@@ -65,6 +66,8 @@ T = TypeVar("T")
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust: Sequence[str] = ()) -> Config:
     """The config of one run: composed, resolved to plain containers, every key checked.
 
+    With ``resume.path`` it is the config of the run that is gone on with, and on top of it what the overrides say.
+
     Args:
         overrides: as on the command line.
         config_dir: a folder of the user's own groups and options; where both have one, theirs is taken.
@@ -77,11 +80,17 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     0.5
     """
     parsed = parse(overrides)
+    path = saved_config.path_of(parsed)
+    base = None if path is None else saved_config.beside(path)
     with initialised(config_dir):
         for override in parsed:
             check_group(override)
         try:
-            composed = hydra.compose("train", overrides=list(overrides))
+            composed = (
+                hydra.compose("train", overrides=list(overrides))
+                if base is None
+                else saved_config.rebased(base, parsed)
+            )
         except ConfigError:  # from one of the user's files
             raise
         except Exception as error:  # Hydra's, OmegaConf's, and whatever a file that is no config provokes
@@ -103,8 +112,16 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     assert isinstance(config, dict)
     checked = with_trust({str(key): value for key, value in config.items()}, parsed, trust)
     _check_keys(checked)
-    trusted.check(checked)
-    trusted.check_addresses(checked, overrides)
+    if base is not None:
+        checked = saved_config.with_found(checked, base)
+    try:
+        trusted.check(checked)
+        trusted.check_addresses(checked, overrides)
+    except ConfigError as error:
+        if base is None:
+            raise
+        must = f"{error.must}; what is not typed is as the run in {path} has it"
+        raise ConfigError(error.key, must, error.received) from None
     return checked
 
 
@@ -143,6 +160,7 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None, searche
 
     Of a range that is searched, both ends are checked.
     """
+    _check_chooses_once(overrides, config_dir)
     if not searches:
         expand(overrides, config_dir)
     values = ends if searches else swept
@@ -158,6 +176,7 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
     """What a sweep sweeps: the command line, and ``hydra.sweeper.params`` where the command line says nothing."""
     first = [ends(override, config_dir)[0] for override in parse(overrides)]
     parsed = parse(first)
+    _check_chooses_once(overrides, config_dir)
     with initialised(config_dir):
         for override in parsed:
             check_group(override)
@@ -175,6 +194,33 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
     for override in parse(more):
         _check_file_sweeps(override, config_dir)
     return Swept([*overrides, *more], searches)
+
+
+def _check_chooses_once(overrides: Sequence[str], config_dir: str | None) -> None:
+    """Refuse to sweep over options that say what is swept, and by whom: that is settled before there is a job."""
+    for override in parse(overrides):
+        group = override.key_or_group
+        if not override.is_sweep_override() or (config_dir is None and group in defaults()):
+            continue  # lrkit's own groups have none that do
+        with initialised(config_dir):
+            if not is_group(group):
+                continue
+        for text in swept(override, config_dir):
+            if group in ("sweep", "launcher") or _sets_hydra(text, config_dir):
+                must = "takes one option: it says what is swept, or by whom, which no job can say for itself"
+                raise ConfigError(group, must, str(override.input_line).partition("=")[2])
+
+
+def _sets_hydra(choice: str, config_dir: str | None) -> bool:
+    """Whether an option that is chosen sets keys of Hydra's."""
+
+    def of_hydra(overrides: list[str]) -> Any:
+        composed = hydra.compose("train", overrides=overrides, return_hydra_config=True).hydra
+        return OmegaConf.to_container(OmegaConf.masked_copy(composed, ["sweeper", "launcher"]), resolve=False)
+
+    with initialised(config_dir), suppress(HydraException, OmegaConfBaseException):  # which is told elsewhere
+        return bool(of_hydra([choice]) != of_hydra([]))
+    return False
 
 
 def _check_file_sweeps(override: Override, config_dir: str | None) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from lrkit.assembly import (
 )
 from lrkit.callbacks import EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
 from lrkit.data import ModuleLoaders
+from lrkit.data_position import DataPosition
 from lrkit.diagnosis import diagnose
 from lrkit.endings import Ending
 from lrkit.errors import ConfigError, Diverged
@@ -55,6 +56,7 @@ from lrkit.plan import Plan
 from lrkit.preemption import Preemption, SavingPreemption
 from lrkit.readable import ReadableCheckpoints
 from lrkit.resume import Memory, Resumption, Saved
+from lrkit.run_lock import locked
 from lrkit.search import AUTO
 from lrkit.trace import Trace
 from lrkit.train_loss import TrainLoss
@@ -87,6 +89,13 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         ConfigError: the config cannot mean what it says; nothing was trained.
         SearchError: ``optimizer.lr=auto``, and no rate was found.
     """
+    with ExitStack() as stack:
+        if global_rank() == 0:
+            stack.enter_context(locked(folder, "hydra.run.dir" if config["resume"]["path"] is None else "resume.path"))
+        return _run(config, folder, quiet)
+
+
+def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     asked, resumption = config, Resumption.of(config, lambda: configs.shape(config, "cooldown"))
     config = settled(resumption.config(config), folder / "find", quiet=quiet)
     if asked["optimizer"].get("lr") == AUTO:  # whoever joins, or goes on, is told what was found
@@ -102,6 +111,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
 
     data = data_of(config)
     module = module_of(config, data)
+    resumption.check_model(module)
     notes = []
     if type(module).configure_optimizers is not LightningModule.configure_optimizers:
         notes.append(f"{type(module).__name__}.configure_optimizers is replaced by this plan")
@@ -133,28 +143,23 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         noise.check(module, config["data"].get("batch_size"))
     results, trace = Results(folder, _hparams(config), best, dict if noise is None else noise.metrics), Trace()
     goes_on = resumption.goes_on
-    memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     journal = Journal(folder if global_rank() == 0 else None)
+    position = DataPosition(
+        None if goes_on is None else goes_on.content["lrkit"],
+        _noting(journal, 0 if goes_on is None else goes_on.step, quiet),
+    )
+    memory = Memory(position, goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
     # The watch remembers weights that train, so the mode is switched before it.
     readable = ReadableCheckpoints(journal, (lambda line: None) if quiet else _warn)
-    ours = [
-        readable,
-        first,
-        memory,
-        trace,
-        TrainLoss(),
-        EvaluationMode(),
-        watch,
-        *_own_callbacks(config, best),
-        results,
-    ]
-    own = AsOne(ours)
+    ours = [readable, first, memory, trace, TrainLoss(), EvaluationMode(), watch]
+    own = AsOne([*ours, *_own_callbacks(config, best), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
     preemption = Preemption(None) if kept is None else SavingPreemption(kept)
     trainer = _trainer(config, folder, [*listeners, preemption], joins, quiet)
+    position.install(trainer)
     loggers.guard(trainer, list(config["logger"]), journal)
     if kept is not None:
         storage.install(trainer, kept)
@@ -163,12 +168,13 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     if resumption.saved is not None and resumption.saved.skipped:
         _tell_skipped(resumption.saved, journal, quiet or not trainer.is_global_zero)
     if resumption.saved is not None and goes_on is None:
-        module.load_state_dict(resumption.saved.content["state_dict"])
+        with resumption.explaining(module):
+            module.load_state_dict(resumption.saved.content["state_dict"])
     checkpoint = None if goes_on is None else goes_on.path
     diverged = ""
     with loggers.quiet_writers(), Ending(folder, results, preemption).of(trainer), _workers_rejoin(folder, asked):
         try:
-            with first.explaining(module):
+            with resumption.explaining(module), first.explaining(module):
                 trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:
             diverged = str(error)
@@ -227,6 +233,18 @@ def _say(line: str) -> None:
 
 def _warn(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _noting(journal: Journal, step: int, quiet: bool) -> Callable[[str], None]:
+    """Takes lines about what this run cannot have as it was: each is printed, and an entry."""
+
+    def note(line: str) -> None:
+        if global_rank() == 0:
+            journal.add(step, "data", line)
+            if not quiet:
+                _say(f"note: {line}")
+
+    return note
 
 
 def _tell_skipped(saved: Saved, journal: Journal, quiet: bool) -> None:

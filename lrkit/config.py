@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -13,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import screening, trusted
+from lrkit import screening, tracks, trusted
 from lrkit.building import build
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError
@@ -23,6 +24,7 @@ from lrkit.horizon import Loader, horizon_of, limited
 from lrkit.overrides import (
     CONF_DIR,
     VERSION_BASE,
+    adding,
     check_group,
     defaults,
     ends,
@@ -80,7 +82,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
         for override in parsed:
             check_group(override)
         try:
-            composed = hydra.compose("train", overrides=list(overrides))
+            composed = hydra.compose("train", overrides=adding(overrides))
         except ConfigError:  # from one of the user's files
             raise
         except Exception as error:  # Hydra's, OmegaConf's, and whatever a file that is no config provokes
@@ -121,7 +123,7 @@ def screen(overrides: Sequence[str], config_dir: str) -> None:
         ConfigError: naming the file.
     """
     with initialised(config_dir), suppress(HydraException, OmegaConfBaseException):
-        hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
+        hydra.compose("train", overrides=adding(overrides), return_hydra_config=True)
 
 
 class Swept(NamedTuple):
@@ -160,7 +162,7 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
         for override in parsed:
             check_group(override)
         try:
-            composed = hydra.compose("train", overrides=first, return_hydra_config=True)
+            composed = hydra.compose("train", overrides=adding(first), return_hydra_config=True)
         except ConfigError:
             raise
         except Exception as error:
@@ -216,7 +218,7 @@ def plan(
     """
     trusted.check(config)
     _check_values(config)
-    data, node, rule = config["data"], config["optimizer"], config["batch_scaling"]
+    data, node = config["data"], config["optimizer"]
     if world is None:
         world, assumed = world_of(config["trainer"])
         notes = [*notes, *(["trainer.devices=auto: the plan assumes 1; a number makes it certain"] if assumed else [])]
@@ -233,9 +235,30 @@ def plan(
         must = f"must be at most {batches}, the batches of an epoch"
         raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
     horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
-    target, extreme = str(node.get("_target_", "")), config["allow_extreme_lr"]
     if node.get("lr") == AUTO:
         raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
+    several = tracks.parse(config[tracks.KEY])
+    if not several:
+        resolved = _resolved(config, horizon, notes)
+        return dataclasses.replace(resolved, config={k: v for k, v in config.items() if k != tracks.KEY})
+    shared = _resolved({**config, "coschedule": {}}, horizon, ())  # whose optimizers run with momentum the tracks say
+    return dataclasses.replace(
+        shared.on_tracks({track.name: _on_track(track, config, horizon) for track in several}, notes), config=config
+    )
+
+
+def _on_track(track: tracks.Track, run: Mapping[str, Any], horizon: Horizon) -> Plan:
+    """The plan of one track of a run."""
+    config = track.config(run)
+    with track.naming():
+        own = _resolved({**config, "guard": {}, "find": {}}, tracks.horizon_of(horizon, track.every), ())
+    return dataclasses.replace(own, config=track.summary(config), every=track.every)
+
+
+def _resolved(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str]) -> Plan:
+    """The plan of one optimizer, by the nodes that shape its rate."""
+    node, rule, extreme = config["optimizer"], config["batch_scaling"], config["allow_extreme_lr"]
+    target = str(node.get("_target_", ""))
     try:
         resolved = resolve(
             lr=node.get("lr"),
@@ -355,6 +378,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
         "callbacks",
         "logger",
         "find",
+        tracks.KEY,
     ):
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(name, "must be a group of keys", config.get(name))
@@ -365,6 +389,9 @@ def _check_values(config: Mapping[str, Any]) -> None:
         raise ConfigError("on_error", "must be continue or stop", config["on_error"])
     if not isinstance(config["test"], bool):
         raise ConfigError("test", "must be true or false", config["test"])
+    if config[tracks.KEY]:
+        tracks.parse(config[tracks.KEY])
+        tracks.refuse(config)
     seed, trainer, data = config["seed"], config["trainer"], config["data"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError("seed", "must be a whole number in [0, 4294967295]", seed)
@@ -449,7 +476,7 @@ def _check_keys(config: Config) -> None:
         if name not in _top():
             there = [key for key in leaves(config) if key.partition(".")[0] in _top()]
             raise ConfigError(name, f"is not a key. {nearest(name, there)}")
-    for name in {*sections, *defaults(), "coschedule"}:
+    for name in {*sections, *defaults(), "coschedule", tracks.KEY}:
         if not isinstance(config[name], Mapping):
             raise ConfigError(name, "must be a group of keys", config[name])
     for section, known in sections.items():

@@ -17,7 +17,7 @@ from lrkit import storage
 from lrkit.callbacks import Results
 from lrkit.errors import ConfigError, RunError
 from lrkit.failures import cause, keep_traceback
-from lrkit.module import scheduler_of
+from lrkit.module import plan_of, step_of
 from lrkit.preemption import Preemption
 from lrkit.signals import Terminated, name_of
 
@@ -118,10 +118,10 @@ def _death_behind(error: Exception) -> Exception:
 def _progress(trainer: Trainer) -> str:
     """The step, and of how many, where the plan was made and has an end."""
     try:
-        steps = scheduler_of(trainer).plan.horizon.steps
+        steps = plan_of(trainer).horizon.steps
     except ConfigError:
         steps = None
-    return str(trainer.global_step) + ("" if steps is None else f" of {steps}")
+    return str(step_of(trainer)) + ("" if steps is None else f" of {steps}")
 
 
 def resume_command(folder: Path) -> str:

@@ -25,6 +25,7 @@ from lrkit.assembly import (
     hush_lightning,
     module_of,
     optimizer_of,
+    tracks_of,
     trainer_of,
     why_unfused,
 )
@@ -38,7 +39,7 @@ from lrkit.firstbatch import FirstBatch
 from lrkit.jobs import global_rank, handing
 from lrkit.journal import Journal
 from lrkit.lean import AsOne
-from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
+from lrkit.module import Wiring, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.monitors import higher_is_better
 from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
@@ -46,6 +47,7 @@ from lrkit.preemption import Preemption, SavingPreemption
 from lrkit.resume import Memory, Resumption, Saved
 from lrkit.search import AUTO
 from lrkit.trace import Trace
+from lrkit.tracks import KEY
 from lrkit.watch import DivergenceWatch
 
 __all__ = ["Run", "run"]
@@ -84,7 +86,9 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     if declared is not None:
         resumption.plan(declared)
     rules, (target, options) = config["param_groups"], optimizer_of(config)
-    optim.check(target, options)
+    several = tracks_of(config)
+    if not several:
+        optim.check(target, options)
     hush_lightning()
     seed_everything(config["seed"], workers=True, verbose=False)
 
@@ -94,9 +98,15 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     if type(module).configure_optimizers is not LightningModule.configure_optimizers:
         notes.append(f"{type(module).__name__}.configure_optimizers is replaced by this plan")
 
-    if declared is not None and type(module).configure_model is LightningModule.configure_model:
+    if type(module).configure_model is LightningModule.configure_model and (several or declared is not None):
         # Again with the model's groups: a run that is not gone on with must be refused before a logger opens its files.
-        resumption.check(declared.with_groups(rates_of(groups_of(module, rules))))
+        if several:
+            tracks = track_groups(module, several)
+            grouped = declared and declared.with_track_groups({name: rates_of(of) for name, of in tracks.items()})
+        else:
+            grouped = declared and declared.with_groups(rates_of(groups_of(module, rules)))
+        if grouped is not None:
+            resumption.check(grouped)
 
     def planner(trainer: Trainer) -> Plan:
         return resumption.plan(exact_plan(config, trainer, declared, notes))
@@ -109,7 +119,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
             if not quiet:
                 show.announce(plan)
 
-    configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"])))
+    configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"]), several))
     best, last = _checkpoints(config, folder)
     theirs = callbacks_of(config)
     noise = next((callback for callback in theirs if isinstance(callback, NoiseScale)), None)
@@ -117,10 +127,12 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         noise.check(module, config["data"].get("batch_size"))
     results, trace = Results(folder, _hparams(config), best, dict if noise is None else noise.metrics), Trace()
     goes_on = resumption.goes_on
-    memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
+    names = {*options}.union(*(each.options for each in several))
+    memory = Memory(goes_on, [*names] if resumption.policy in ("override", "extend") else None, best)
     journal = Journal(folder if global_rank() == 0 else None)
     watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
-    own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best), results])
+    # What the size of a loss says of a rate it does not say where two losses pull against each other.
+    own = AsOne([first, memory, *([] if several else [trace]), watch, *_own_callbacks(config, best), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
@@ -146,9 +158,9 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
             if kept is not None and kept.exists():
                 diverged += f"; the last good checkpoint is {kept}"
 
-    plan = scheduler_of(trainer).plan
-    results.findings = diagnose(trace.curves(), plan)
-    early = plan.horizon.steps is not None and trainer.global_step < plan.horizon.steps
+    plan, step = plan_of(trainer), step_of(trainer)
+    results.findings = () if several else diagnose(trace.curves(), plan)
+    early = plan.horizon.steps is not None and step < plan.horizon.steps
     broken = [name for name, value in results.final.items() if "loss" in name or name == results.monitor
               if not math.isfinite(value)]  # fmt: skip
     diverged = diverged or (f"diverged: {', '.join(broken)} is not finite" if broken else "")
@@ -158,7 +170,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
     results.save(trainer, status)
     if trainer.is_global_zero and not quiet:
-        ended = f"stopped at step {trainer.global_step} of {plan.horizon.steps}" if early else ""
+        ended = f"stopped at step {step} of {plan.horizon.steps}" if early else ""
         ended = diverged or ended
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         said = [] if noise is None else [noise.line(plan.horizon.batch_size)]
@@ -236,6 +248,7 @@ def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
     """What describes a run, flat and scalar: the same keys for every run of a sweep that changes only values."""
     lengths = {f"trainer.{name}": config["trainer"].get(name) for name in ("max_epochs", "max_steps")}
     flat: dict[str, Any] = {"seed": config["seed"], **lengths}
+    flat |= dict(_scalars(config[KEY], KEY))
     for section in ("data", "model", "optimizer", "schedule", "warmup", "cooldown", "plateau", "batch_scaling"):
         node = config[section]
         flat[section] = str(node.get("_target_", node.get("rule", "none"))).rpartition(".")[2]
@@ -243,6 +256,15 @@ def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
             if name not in ("_target_", "rule") and value is not None:
                 flat[f"{section}.{name}"] = value if isinstance(value, int | float | str) else str(value)
     return {name: value for name, value in flat.items() if value is not None}
+
+
+def _scalars(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """What is inside of a node, each by its dotted key."""
+    if isinstance(node, Mapping):
+        for name, inner in node.items():
+            yield from _scalars(inner, f"{key}.{name}")
+    elif node is not None:
+        yield key, node if isinstance(node, int | float | str) else str(node)
 
 
 def _keep(file: Path, content: Mapping[str, Any]) -> None:

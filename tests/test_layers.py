@@ -17,9 +17,9 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 LAYERS = {
     "plain": "errors signals files durations horizon schedules curve families rules scaling plateau guard plan monitors"
     " search suggest race jobs found journal show records events diagnosis trusted screening runs intervals settings"
-    " compare tuned colours tables bands figures page report board failures streams",
+    " compare tuned colours tables bands figures page report board failures streams tracks",
     "hydra": "overrides building config sweep",
-    "torch": "groups optim muon scheduler batches models readers tensors",
+    "torch": "groups optim muon scheduler batches models readers tensors asked",
     "lightning": "data module lean leanloop assembly callbacks firstbatch trace watch noise storage loggers resume"
     " trial find preemption endings train job",
     "front": "cli api __init__ __main__",

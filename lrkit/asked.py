@@ -7,7 +7,7 @@ what is frozen, attributes, random numbers) is undone, for lrkit does not call i
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import permutations
@@ -106,7 +106,7 @@ def ordered(own: Own, module: nn.Module, tracks: Mapping[str, Sequence[str]]) ->
     if len(theirs) > _MOST:
         return list(tracks)
 
-    def common(order: Sequence[str]) -> int:
+    def common(order: Iterable[str]) -> int:
         return sum(len(names.intersection(tracks[name])) for names, name in zip(theirs, order, strict=True))
 
     return list(max(permutations(tracks), key=common))  # the first of the best, and the node's is the first of all
@@ -142,7 +142,7 @@ def _untouched(module: nn.Module) -> Iterator[None]:
     inside += [part[name] for part in inside for name in ("_parameters", "_buffers", "_modules")]
     attributes = [(names, dict(names)) for names in inside]
     drawn = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from lrkit.durations import Duration
 from lrkit.errors import ConfigError
 from lrkit.families import finds_rate, momentum_of
 from lrkit.guard import Guard
-from lrkit.horizon import Loader, horizon_of, limited
+from lrkit.horizon import Horizon, Loader, horizon_of, limited
 from lrkit.overrides import (
     CONF_DIR,
     VERSION_BASE,
@@ -102,10 +102,27 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise ConfigError(key, "must be set") from None
         raise ConfigError(key, "cannot be resolved: " + str(error).splitlines()[0].rstrip(".")) from None
     assert isinstance(config, dict)
-    checked = with_trust({str(key): value for key, value in config.items()}, parsed, trust)
+    checked = with_trust(as_typed({str(key): value for key, value in config.items()}, parsed), parsed, trust)
     _check_keys(checked)
     trusted.check(checked)
     return checked
+
+
+def as_typed(config: Config, parsed: Sequence[Override]) -> Config:
+    """A composed config with the tracks in the order that the command line says, which is not that of Hydra's merging."""
+    node = config.get(tracks.KEY)
+    if not isinstance(node, Mapping):
+        return config
+    listed: list[Any] = []
+    mentioned: list[Any] = []
+    for override in parsed:
+        if override.key_or_group == tracks.KEY and isinstance(value := override.value(), Mapping):
+            listed += [str(name) for name in value]
+        path = override.package or override.key_or_group
+        if path.startswith(f"{tracks.KEY}."):
+            mentioned.append(path.split(".")[1])
+    order = listed if listed else mentioned if {*node} <= {*mentioned} else []
+    return {**config, tracks.KEY: {name: node[name] for name in dict.fromkeys([*order, *node]) if name in node}}
 
 
 def with_trust(config: Config, parsed: Sequence[Override], more: Sequence[str] = ()) -> Config:

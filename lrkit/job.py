@@ -23,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from lrkit import failures
-from lrkit.config import with_trust
+from lrkit.config import as_typed, with_trust
 from lrkit.errors import ConfigError, RunError, SearchError
 from lrkit.jobs import as_lrkit, global_rank
 from lrkit.monitors import higher_is_better, validation_loss
@@ -115,7 +115,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     # As Hydra took them: an engine may give a key a second time, and the last one counts.
     words = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
-    return with_trust({str(key): value for key, value in plain.items()}, words)
+    return with_trust(as_typed({str(key): value for key, value in plain.items()}, words), words)
 
 
 def _folder() -> Path:

@@ -29,8 +29,8 @@ from lrkit import screening, tracks, trusted
 from lrkit.errors import ConfigError, did_you_mean
 
 __all__ = [
-    "CONF_DIR", "adding", "check_group", "defaults", "ends", "expand", "explained", "initialised", "leaves", "meant", "nearest",
-    "own_folder", "parse", "spoken", "swept", "trusted_by", "unknown",
+    "CONF_DIR", "adding", "check_group", "defaults", "ends", "expand", "explained", "initialised", "leaves", "meant",
+    "nearest", "own_folder", "parse", "spoken", "swept", "trusted_by", "unknown",
 ]  # fmt: skip
 
 _HERE = Path(__file__).resolve().parent

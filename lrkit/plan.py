@@ -43,9 +43,9 @@ class GroupRate:
 class Plan:
     """A resolved run. See ``resolve``.
 
-    With several optimizers ``tracks`` has the plan of each (see ``lrkit.tracks``), and no parameter follows this one: it
-    says what all share, and its steps are the batches of the run. ``every`` is a track's: it takes a step in so many
-    batches of an epoch.
+    With several optimizers ``tracks`` has the plan of each (see ``lrkit.tracks``), and no parameter follows this one:
+    it says what all share, and its steps are the batches of the run. ``every`` is a track's: it takes one step in so
+    many batches of an epoch.
     """
 
     optimizer: str

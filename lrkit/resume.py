@@ -157,7 +157,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, groups: bool 
     if not any(tracks):
         return _rows(old, new, _PARTS if groups else _PARTS.keys() - {"groups"})
     if list(tracks[0]) != list(tracks[1]):  # whose parameters and state one has, another cannot go on with
-        return [("optimizers", *(", ".join(names) or "one" for names in tracks))]
+        return [("optimizers", ", ".join(tracks[0]) or "one", ", ".join(tracks[1]) or "one")]
     rows = _rows(old, new, _SHARED)
     for name in tracks[0]:
         own = _rows(tracks[0][name], tracks[1][name], _PARTS.keys() - _SHARED - ({"groups"} if not groups else set()))

@@ -236,10 +236,9 @@ class DivergenceWatch(Callback):
         """A line, an entry in the journal, and a mark in TensorBoard."""
         if not trainer.is_global_zero:
             return
-        scheduler = schedulers_of(trainer)[0]
-        rate = (
-            {} if scheduler.track else {"lr": scheduler.plan.lr(scheduler.plan.groups[0], step, scheduler.total_gain)}
-        )
+        scheduler, *others = schedulers_of(trainer)
+        plan, gain = scheduler.plan, scheduler.total_gain
+        rate = {} if others else {"lr": plan.lr(plan.groups[0], step, gain)}
         back = f"back to the last good weights, gain {more.get('gain')}"
         done = {"stop": "stopped", "skip": "skipped", "reduce": back}[event]
         line = f"guard: step {step}: {done}: {why}"

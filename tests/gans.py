@@ -12,23 +12,28 @@ from torch.nn import functional as F
 
 __all__ = ["GAN", "WGAN", "ActorCritic", "Automatic", "Data", "OneScheduler", "Reversed", "Split", "Unsaid"]
 
-Batch = dict[str, Tensor]
+Batch = Any
+
+
+def features(batch: Batch) -> Tensor:
+    x: Tensor = batch["features"] if isinstance(batch, dict) else batch[0]
+    return x.flatten(1)
 
 
 class GAN(LightningModule):
     """Lightning's own example in small: two networks, manual optimization, toggled optimizers."""
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: int = 4) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.generator = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 4))
-        self.discriminator = nn.Sequential(nn.Linear(4, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
+        self.generator = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, inputs))
+        self.discriminator = nn.Sequential(nn.Linear(inputs, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
 
     def adversarial_loss(self, said: Tensor, real: float) -> Tensor:
         return F.binary_cross_entropy_with_logits(said, torch.full_like(said, real))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        real = batch["features"]
+        real = features(batch)
         optimizer_g, optimizer_d = self.optimizers()  # type: ignore[misc]
         z = torch.randn(len(real), 3)
 
@@ -50,7 +55,7 @@ class GAN(LightningModule):
         self.untoggle_optimizer(optimizer_d)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.log("val_loss", self.discriminator(batch["features"]).mean().abs())
+        self.log("val_loss", self.discriminator(features(batch)).mean().abs())
 
     def configure_optimizers(self) -> Any:
         opt_g = torch.optim.Adam(self.generator.parameters(), lr=123.0)
@@ -98,7 +103,8 @@ class WGAN(GAN):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer_g, optimizer_d = self.optimizers()  # type: ignore[misc]
-        real, z = batch["features"], torch.randn(len(batch["features"]), 3)
+        real = features(batch)
+        z = torch.randn(len(real), 3)
         critic = self.discriminator(self.generator(z).detach()).mean() - self.discriminator(real).mean()
         optimizer_d.zero_grad()
         self.manual_backward(critic)
@@ -120,7 +126,7 @@ class ActorCritic(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         actor, critic = self.optimizers()  # type: ignore[misc]
-        hidden = torch.relu(self.trunk(batch["features"]))
+        hidden = torch.relu(self.trunk(features(batch)))
         loss = F.cross_entropy(self.actor(hidden), batch["label"]) + self.critic(hidden).square().mean()
         actor.zero_grad()
         critic.zero_grad()
@@ -169,4 +175,12 @@ class Automatic(GAN):
         self.automatic_optimization = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self.discriminator(batch["features"]).square().mean()
+        return self.discriminator(features(batch)).square().mean()
+
+
+class Diverging(GAN):
+    """The discriminator's loss is lost in the fourth batch."""
+
+    def adversarial_loss(self, said: Tensor, real: float) -> Tensor:
+        loss = super().adversarial_loss(said, real)
+        return loss * float("nan") if self.trainer.fit_loop.total_batch_idx == 3 and real == 0.0 else loss

@@ -165,15 +165,15 @@ def plan_of(trainer: Trainer) -> Plan:
 
 
 def batch_of(trainer: Trainer) -> int:
-    """Batches that were trained on: the step of a run whose tracks count their own, and what Lightning counts for x."""
+    """The batch that is trained on, from 0 on: what Lightning takes for x when it logs the losses of it."""
     count: int = trainer.fit_loop.epoch_loop._batches_that_stepped
     return count
 
 
 def step_of(trainer: Trainer) -> int:
-    """The step of the run: of one optimizer its steps, as Lightning counts them; of several, batches."""
+    """How far a run has come: of one optimizer its steps, as Lightning counts them; of several, the batches begun."""
     tracks = any(getattr(each.scheduler, "track", "") for each in trainer.lr_scheduler_configs)
-    return batch_of(trainer) if tracks else trainer.global_step
+    return trainer.fit_loop.epoch_loop.batch_progress.total.ready if tracks else trainer.global_step
 
 
 class Supervised(LightningModule):

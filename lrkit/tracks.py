@@ -283,9 +283,7 @@ def no_names(node: Any) -> ConfigError:
 
 def needs_manual(module: str) -> ConfigError:
     """The error for a module that leaves the optimizer step to Lightning."""
-    must = (
-        f"needs a module that takes its steps itself: {module}.automatic_optimization is true, which is one optimizer"
-    )
+    must = f"needs a module that takes its steps itself: {module}.automatic_optimization is true, for one optimizer"
     return ConfigError(KEY, must)
 
 

@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from lrkit.errors import Diverged
 from lrkit.guard import POLICIES, Guard, Levels
 from lrkit.journal import Journal
-from lrkit.module import plan_of, scheduler_for, scheduler_of, schedulers_of, step_of
+from lrkit.module import batch_of, plan_of, scheduler_for, scheduler_of, schedulers_of
 from lrkit.scheduler import PlanScheduler
 
 __all__ = ["DivergenceWatch", "gradient_norm", "is_sharded", "known_norm", "norm_of"]
@@ -262,8 +262,8 @@ class DivergenceWatch(Callback):
 
 
 def _place(trainer: Trainer, scheduler: PlanScheduler) -> int:
-    """The step of the run that an optimizer is about to take."""
-    return step_of(trainer) if scheduler.track else scheduler.applied
+    """The step that an optimizer is about to take; of several optimizers, the batch."""
+    return batch_of(trainer) if scheduler.track else scheduler.applied
 
 
 def is_sharded(trainer: Trainer) -> bool:

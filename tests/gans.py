@@ -134,6 +134,9 @@ class ActorCritic(LightningModule):
         actor.step()
         critic.step()
 
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("val_loss", self.critic(torch.relu(self.trunk(features(batch)))).mean())
+
     def configure_optimizers(self) -> Any:
         shared = [*self.trunk.parameters()]
         return (

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lrkit import schedules, tracks
+from lrkit import lightning_package, schedules, tracks
 from lrkit.curve import Curve
 from lrkit.durations import Length
 from lrkit.errors import ConfigError, did_you_mean
@@ -28,8 +28,9 @@ from lrkit.scaling import batch_scale
 from lrkit.schedules import Schedule
 
 if TYPE_CHECKING:
-    from pytorch_lightning import LightningModule, Trainer
     from torch.optim import Optimizer
+
+    from lrkit.lightning import LightningModule, Trainer
 
     AnyModule = TypeVar("AnyModule", bound=LightningModule)
 
@@ -181,6 +182,7 @@ def configure(
     Raises (from ``trainer.fit``):
         Diverged: the guard ended the training.
     """
+    lightning_package.use({"module": type(module)})
     from lrkit.callbacks import EvaluationMode, EvenWindows, PlateauWatch, RateLog
     from lrkit.module import TrackWiring, Wiring
     from lrkit.module import configure as wire

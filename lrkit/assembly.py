@@ -8,16 +8,22 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pytorch_lightning
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch import nn
 
 from lrkit import config as configs
 from lrkit import optim, tracks, trusted
 from lrkit.errors import ConfigError
 from lrkit.lean import Unprofiled
+from lrkit.lightning import (
+    PACKAGE,
+    Callback,
+    GradientAccumulationScheduler,
+    LightningDataModule,
+    LightningModule,
+    MisconfigurationException,
+    Trainer,
+    __version__,
+)
 from lrkit.module import Supervised, TrackWiring
 from lrkit.plan import Plan
 
@@ -116,6 +122,10 @@ def module_of(config: Mapping[str, Any], data: LightningDataModule) -> Lightning
         if type(model).training_step is LightningModule.training_step:
             raise ConfigError("model._target_", "must have a training_step", node["_target_"])
         return model
+    for name in ("training_step", "configure_optimizers"):
+        if hasattr(model, name):  # never to be taken for a mere network: its own loss would not be trained
+            must = f"has a {name}, but is not a LightningModule of {PACKAGE}: inherit from that, or remove {name}"
+            raise ConfigError("model._target_", must, node["_target_"])
     assert isinstance(model, nn.Module)
     return Supervised(model, getattr(data, "loss", "cross_entropy"))
 
@@ -160,7 +170,7 @@ def trainer_of(options: Mapping[str, Any], **own: Any) -> Trainer:
         trainer = Trainer(**{**options, **lean, **own})
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise _refused(error, options) from error
-    if lean and pytorch_lightning.__version__ in LEAN_UNDER:  # type: ignore[attr-defined]
+    if lean and PACKAGE == "pytorch_lightning" and __version__ in LEAN_UNDER:
         from lrkit import leanloop  # it is made of what is private to Lightning, and may be gone tomorrow
 
         leanloop.install(trainer)

@@ -10,15 +10,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from lrkit import trusted
+from lrkit import lightning_package, trusted
 from lrkit.errors import ConfigError
 from lrkit.overrides import meant
 from lrkit.trusted import TARGET
 
-__all__ = ["arguments", "build"]
+__all__ = ["arguments", "build", "use_lightning"]
 
 _DIRECTIVES = (TARGET, "_args_", "_partial_", "_recursive_", "_convert_")
 
@@ -55,6 +56,27 @@ def build(node: Mapping[str, Any] | None, key: str, trust: Sequence[str] = ()) -
     if node.get("_partial_"):
         raise ConfigError(f"{key}._partial_", "must not be set here: it makes a function, and this is to be an object")
     return _made(_checked(node, key, trust))
+
+
+def use_lightning(config: Mapping[str, Any]) -> str:
+    """Decide for the Lightning package of the user's own classes that a config names; nothing is built.
+
+    To be called before anything of lrkit's that imports Lightning. Returns the package's name. A class that cannot be
+    found is left to whoever builds it.
+
+    Raises:
+        ConfigError: the classes need both packages, see ``lrkit.lightning_package``.
+    """
+    nodes = {"model": config["model"], "data": config["data"]}
+    for group in ("callbacks", "logger"):
+        nodes |= {f"{group}.{name}": node for name, node in (config[group] or {}).items()}
+    classes = {}
+    for name, node in nodes.items():
+        key, target = f"{name}.{TARGET}", node.get(TARGET) if isinstance(node, Mapping) else None
+        if isinstance(target, str) and not trusted.covered(target, (*trusted.NAMES, *lightning_package.LIGHTNING)):
+            with suppress(ConfigError):
+                classes[key] = trusted.returned(trusted.resolve(target, key, config.get("trust", ())))
+    return lightning_package.use(classes)
 
 
 def arguments(cls: type, node: Mapping[str, Any], key: str) -> frozenset[str]:

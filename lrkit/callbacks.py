@@ -13,9 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch.optim import Optimizer
 from torch.utils.tensorboard import summary as summaries
 
@@ -23,6 +20,7 @@ from lrkit import board, show
 from lrkit.diagnosis import Finding
 from lrkit.errors import ConfigError, Diverged, did_you_mean
 from lrkit.files import write_json
+from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
 from lrkit.module import batch_of, plan_of, scheduler_for, schedulers_of, step_of
 from lrkit.monitors import validation_loss
 from lrkit.optim import evaluating, switch_mode

@@ -15,13 +15,16 @@ from contextlib import contextmanager, redirect_stderr
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrkit import failures, streams
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.jobs import global_rank, handed
 from lrkit.signals import ASKING, Terminated, raising
 from lrkit.trusted import names
+
+if TYPE_CHECKING:
+    from lrkit.found import Found
 
 __all__ = ["entry", "main"]
 
@@ -165,16 +168,12 @@ def _find(argv: list[str]) -> int:
     config = configs.compose(overrides, config_dir)
     configs.check(config)
     if global_rank() > 0:
-        from lrkit.find import find
-
         with tempfile.TemporaryDirectory() as nowhere:
-            find(config, Path(nowhere), quiet=True)
+            _found(config, Path(nowhere), quiet=True)
         return OK
     folder = Path(_new_folder(Path("outputs") / "find"))
     try:
-        from lrkit.find import find
-
-        found = find(config, folder)
+        found = _found(config, folder)
     except ConfigError:
         shutil.rmtree(folder)  # nothing was measured
         raise
@@ -183,10 +182,28 @@ def _find(argv: list[str]) -> int:
 
 
 def _search(folder: Path, config: Path, quiet: bool) -> int:
+    _found(handed(config), folder, quiet=quiet or global_rank() > 0)
+    return OK
+
+
+def _found(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Found:
+    """The search, by the user's own Lightning."""
+    from lrkit.building import use_lightning
+
+    use_lightning(config)
     from lrkit.find import find
 
-    find(handed(config), folder, quiet=quiet or global_rank() > 0)
-    return OK
+    return find(config, folder, quiet=quiet)
+
+
+def _trained(config: Mapping[str, Any], folder: Path) -> None:
+    """The training of a process that is not the first one, by the user's own Lightning."""
+    from lrkit.building import use_lightning
+
+    use_lightning(config)
+    from lrkit.train import run
+
+    run(config, folder, quiet=True)
 
 
 def _train(argv: list[str]) -> int:
@@ -215,7 +232,9 @@ def _train(argv: list[str]) -> int:
         own_folder = [f"hydra.run.dir={continued}", "hydra.output_subdir=null"]
     elif given := [o.partition("=")[2] for o in overrides if o.startswith("hydra.run.dir=")]:
         if "${" not in given[0]:
-            _made(Path(given[0].strip("'\"")), "hydra.run.dir")
+            named = Path(given[0].strip("'\""))
+            _made(named, "hydra.run.dir")
+            _check_free(named)
     else:
         made = Path(_new_folder(Path("outputs") / "runs"))
         own_folder = [f"hydra.run.dir={made}"]
@@ -332,8 +351,14 @@ def _sweep(overrides: list[str], config_dir: str | None) -> int:
     folder = named or unfinished(overrides, parent, config_dir) or Path(_new_folder(parent))
     _made(folder, "hydra.sweep.dir")
     sweep = Sweep(overrides, folder, config_dir)
-    with raising(*ASKING):
-        counts = sweep.run(_job, lambda line: print(line, flush=True))
+    how = f"the same command goes on in {folder}"
+    try:
+        with raising(*ASKING):
+            counts = sweep.run(_job, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {how}") from None
+    except Terminated as error:
+        raise Terminated(error.signum, f"{error.said}; {how}") from None
     return _closing(folder, counts, "; the same command runs what is missing")
 
 
@@ -482,11 +507,9 @@ def _refusing() -> Iterator[None]:
 
 def _join(folder: Path, config: Path) -> int:
     """One more process of a run: the config is the one that the first process resolved."""
-    from lrkit.train import run
-
     # The first process says how it ended; a code of our own would make Lightning kill it while it does.
     with contextlib.suppress(KeyboardInterrupt, Terminated):
-        run(handed(config), folder, quiet=True)
+        _trained(handed(config), folder)
     return OK
 
 
@@ -499,10 +522,9 @@ def _folder_and_file(rest: Sequence[str]) -> tuple[Path, Path]:
 def _follow(overrides: list[str], config_dir: str | None) -> int:
     """A process that a cluster or torchrun started beside the first: it trains along, and writes nothing."""
     from lrkit import config as configs
-    from lrkit.train import run
 
     with tempfile.TemporaryDirectory() as folder:
-        run(configs.compose(overrides, config_dir), Path(folder), quiet=True)
+        _trained(configs.compose(overrides, config_dir), Path(folder))
     return OK
 
 
@@ -554,6 +576,15 @@ def _made(folder: Path, key: str) -> None:
             pass
     except OSError as error:
         raise ConfigError(key, f"must be a folder that can be written to ({error.strerror})", str(folder)) from None
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder that a run is in: a new one would write over its checkpoints."""
+    from lrkit.runs import SWEEP
+
+    if any((folder / name).exists() for name in ("plan.json", "metrics.json", "checkpoints", SWEEP)):
+        must = f"must be a folder without a run: to go on with this one say resume.path={folder}, or name another"
+        raise ConfigError("hydra.run.dir", must, str(folder))
 
 
 def _unused(folder: Path, ending: str) -> Path:

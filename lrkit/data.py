@@ -22,11 +22,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from lrkit.batches import Batches, generator, whole_number
 from lrkit.errors import ConfigError, did_you_mean
+from lrkit.lightning import LightningDataModule
 from lrkit.readers import cache_folder, read_cache, read_csv, read_npz, read_text, standard_library, write_cache
 from lrkit.tensors import floats, images_and_labels, pixels_or_floats, stacked, targets_of
 

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pytorch_lightning import Trainer
-from pytorch_lightning.utilities.exceptions import SIGTERMException
-
 from lrkit import storage
 from lrkit.callbacks import Results
 from lrkit.errors import ConfigError, RunError
 from lrkit.failures import cause, keep_traceback
+from lrkit.lightning import SIGTERMException, Trainer
 from lrkit.module import plan_of, step_of
 from lrkit.preemption import Preemption
 from lrkit.signals import Terminated, name_of

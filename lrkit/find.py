@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 
 from lrkit import config as configs
@@ -24,6 +23,7 @@ from lrkit.errors import ConfigError, SearchError
 from lrkit.families import finds_rate
 from lrkit.found import Found, rounded
 from lrkit.jobs import handing
+from lrkit.lightning import LightningDataModule, Trainer
 from lrkit.plan import Plan
 from lrkit.race import Verdict, race
 from lrkit.resume import Resumption

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lrkit import failures
 from lrkit.errors import ConfigError, Diverged, RunError, SearchError
+from lrkit.lightning import Callback, LightningModule, MisconfigurationException, Trainer
 
 __all__ = ["FirstBatch", "described"]
 

@@ -23,8 +23,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from lrkit import failures
+from lrkit.building import use_lightning
 from lrkit.config import as_typed, with_trust
 from lrkit.errors import ConfigError, RunError, SearchError
+from lrkit.files import appending
 from lrkit.jobs import as_lrkit, global_rank
 from lrkit.monitors import higher_is_better, validation_loss
 from lrkit.sweep import ENDED, folder_name, keep_failure, result_of
@@ -61,7 +63,7 @@ def score(config: DictConfig) -> float:
         return math.nan
     name = f"job {settings.job.num} {settings.job.override_dirname}".rstrip()
     since = time.perf_counter()
-    with (folder / "job.log").open("a", buffering=1) as log:
+    with appending(folder / "job.log") as log:
         try:
             with redirect_stdout(log), redirect_stderr(log), _in_place(settings), as_lrkit():
                 ended = _run(_taken_up(_plain(config), folder), folder)
@@ -96,6 +98,7 @@ def _value(run: Run) -> float:
 
 
 def _run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
+    use_lightning(config)
     from lrkit.train import run  # loads torch, which a process that only hands out jobs does not need
 
     return run(config, folder, quiet=quiet)

@@ -27,12 +27,24 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.errors import ConfigError
+from lrkit.files import appending
+from lrkit.lightning_package import chosen
 from lrkit.signals import ASKING, Terminated, handled
 
 __all__ = ["Outcome", "Slots", "as_lrkit", "global_rank", "handed", "handing", "run_all", "slots"]
 
 #: Where a process that lrkit starts finds what the config that it is handed must be: a hash of the file.
 _HANDED = "LRKIT_HANDED"
+
+#: What a job needs that takes long to load.
+_PRELOADED = (
+    "torch.utils.tensorboard",
+    "lrkit.job",
+    "lrkit.optim",
+    "lrkit.readers",
+    "lrkit.scheduler",
+    "matplotlib.figure",
+)
 
 PATIENCE = 60  #: seconds for a job to finish a step and save
 
@@ -123,9 +135,10 @@ def run_all(
     kind = "forkserver" if sys.platform == "linux" else "spawn"
     context: Any = multiprocessing.get_context(kind)
     if kind == "forkserver":
-        context.set_forkserver_preload(["lrkit.train", "matplotlib.figure"])
-        # A signal to all of us must leave the server to tell how jobs ended.
-        with _not_from_here(), handled(signal.SIG_IGN, signal.SIGTERM):
+        # Not what of lrkit is made of Lightning's classes: which Lightning that is, a job's own module says.
+        context.set_forkserver_preload([chosen(), *_PRELOADED])
+        # A signal to all of us must leave the server to tell how jobs ended, also while it still loads.
+        with _not_from_here(), handled(signal.SIG_IGN, signal.SIGTERM, signal.SIGINT):
             forkserver.ensure_running()
     waiting, free = list(range(len(logs))), list(range(share.count))
     running: dict[Any, tuple[Any, int, int, float]] = {}
@@ -176,11 +189,12 @@ def _not_from_here() -> Iterator[None]:
 
 def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads: int, device: str | None) -> None:
     """In the job's own process: its output goes to its log, its threads and its device are its own."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the server ignores
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the server ignores, as it does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C
     threading.Thread(target=_follow_parent, daemon=True).start()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    with appending(Path(log)) as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for processes that it starts

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from pytorch_lightning import Callback
-from pytorch_lightning.profilers import PassThroughProfiler
+from lrkit.lightning import Callback, PassThroughProfiler
 
 __all__ = ["AsOne", "Unprofiled"]
 

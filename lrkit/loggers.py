@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import Logger
 from torch.utils.tensorboard import SummaryWriter
 
 from lrkit.failures import cause
 from lrkit.journal import Journal
+from lrkit.lightning import Logger, Trainer
 
 __all__ = ["guard", "quiet_writers"]
 

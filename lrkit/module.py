@@ -8,7 +8,6 @@ from types import MethodType
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -16,6 +15,7 @@ from torch.optim import Optimizer
 from lrkit import asked, optim
 from lrkit import groups as grouping
 from lrkit.errors import ConfigError
+from lrkit.lightning import LightningModule, Trainer
 from lrkit.plan import GroupRate, Plan
 from lrkit.scheduler import PlanScheduler
 from lrkit.tracks import KEY, Track, assign, needs_manual

@@ -20,8 +20,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -30,6 +28,7 @@ from lrkit.batches import whole_number
 from lrkit.durations import Duration, Length
 from lrkit.errors import ConfigError
 from lrkit.firstbatch import described
+from lrkit.lightning import Callback, LightningModule, Trainer, isolate_rng
 from lrkit.module import Supervised, scheduler_of
 from lrkit.watch import is_sharded, norm_of
 

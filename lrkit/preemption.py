@@ -23,11 +23,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from lrkit.lightning import Callback, Checkpoint, LightningModule, SLURMEnvironment, Trainer
 from lrkit.signals import ASKING, Terminated
 
 __all__ = ["Alone", "Preemption", "SavingPreemption", "Together"]

@@ -24,14 +24,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lrkit import storage
 from lrkit.curve import Curve
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.horizon import Horizon
+from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.module import plan_of, schedulers_of, step_of
 from lrkit.plan import Plan
 from lrkit.schedules import Schedule

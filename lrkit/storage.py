@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lrkit.errors import RunError
+from lrkit.lightning import Callback, ModelCheckpoint, TorchCheckpointIO, Trainer
 
 __all__ = ["LAST", "PREVIOUS", "DurableIO", "Kept", "candidates", "damage", "install", "read", "sweep_up"]
 

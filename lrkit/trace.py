@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lrkit.diagnosis import Curves
 from lrkit.events import Series
+from lrkit.lightning import Callback, LightningModule, Trainer
 from lrkit.module import scheduler_of
 from lrkit.monitors import validation_loss
 

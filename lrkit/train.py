@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from lrkit import config as configs
 from lrkit import loggers, optim, show, storage
@@ -39,6 +36,15 @@ from lrkit.firstbatch import FirstBatch
 from lrkit.jobs import global_rank, handing
 from lrkit.journal import Journal
 from lrkit.lean import AsOne
+from lrkit.lightning import (
+    Callback,
+    LightningModule,
+    ModelCheckpoint,
+    RichProgressBar,
+    TensorBoardLogger,
+    Trainer,
+    seed_everything,
+)
 from lrkit.module import Wiring, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.monitors import higher_is_better
 from lrkit.noise import NoiseScale

@@ -14,16 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import (
-    BatchSizeFinder,
-    Checkpoint,
-    EarlyStopping,
-    LearningRateFinder,
-    LearningRateMonitor,
-    Timer,
-)
 from torch import Tensor
 
 from lrkit import config as configs
@@ -31,6 +21,20 @@ from lrkit.assembly import callbacks_of, counted_plan, hush_lightning, module_of
 from lrkit.callbacks import EvaluationMode, EvenWindows
 from lrkit.errors import ConfigError
 from lrkit.firstbatch import FirstBatch
+from lrkit.lightning import (
+    BatchSizeFinder,
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    LearningRateFinder,
+    LearningRateMonitor,
+    LightningDataModule,
+    LightningModule,
+    MisconfigurationException,
+    Timer,
+    Trainer,
+    seed_everything,
+)
 from lrkit.module import Wiring, configure, scheduler_of
 from lrkit.monitors import higher_is_better, validation_loss
 from lrkit.noise import NoiseScale

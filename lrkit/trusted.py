@@ -18,8 +18,21 @@ from types import ModuleType
 from typing import Any, NamedTuple, get_type_hints
 
 from lrkit.errors import ConfigError, did_you_mean
+from lrkit.lightning_package import LIGHTNING, of_the_chosen
 
-__all__ = ["NAMES", "TARGET", "allow", "check", "check_origin", "covered", "imported", "names", "resolve", "targets"]
+__all__ = [
+    "NAMES",
+    "TARGET",
+    "allow",
+    "check",
+    "check_addresses",
+    "check_origin",
+    "covered",
+    "imported",
+    "names",
+    "resolve",
+    "targets",
+]
 
 TARGET = "_target_"
 
@@ -28,48 +41,51 @@ NAMES = (
     "lrkit",
     "torch.nn",
     "torch.optim",
-    "pytorch_lightning.callbacks",
-    "pytorch_lightning.loggers.CSVLogger",
-    "pytorch_lightning.loggers.TensorBoardLogger",
+    *(
+        f"{package}.{part}"
+        for package in LIGHTNING
+        for part in ("callbacks", "loggers.CSVLogger", "loggers.TensorBoardLogger")
+    ),
     "pytorch_optimizer",
     "schedulefree",
 )
 #: Where what they lead to must be defined: an alias of something else is seen through.
-_HOMES = (*(name for name in NAMES if ".loggers." not in name), "pytorch_lightning.loggers")
+_HOMES = (*(name for name in NAMES if ".loggers." not in name), *(f"{package}.loggers" for package in LIGHTNING))
 
 
 class Kind(NamedTuple):
-    """What a key takes: a subclass of ``module.name``, and how to say so."""
+    """What a key takes: a subclass of ``name`` in one of ``modules``, and how to say so."""
 
-    module: str
+    modules: tuple[str, ...]
     name: str
     said: str
 
     def holds(self, cls: type) -> bool:
         """Whether ``cls`` is one. Nothing is imported for it: what is not loaded has no subclasses."""
-        base = getattr(sys.modules.get(self.module), self.name, None)
-        return isinstance(base, type) and issubclass(cls, base)
+        bases = (getattr(sys.modules.get(module), self.name, None) for module in self.modules)
+        return any(isinstance(base, type) and issubclass(cls, base) for base in bases)
 
 
-_SCHEDULE = Kind("lrkit.schedules", "Schedule", "a subclass of lrkit.schedules.Schedule")
+_SCHEDULE = Kind(("lrkit.schedules",), "Schedule", "a subclass of lrkit.schedules.Schedule")
 _KINDS = {
-    "data": Kind("pytorch_lightning", "LightningDataModule", "a subclass of LightningDataModule"),
+    "data": Kind(LIGHTNING, "LightningDataModule", "a subclass of LightningDataModule"),
     "model": Kind(
-        "torch.nn",
+        ("torch.nn",),
         "Module",
         "a subclass of torch.nn.Module, such as a LightningModule, or a function of yours that says it returns one",
     ),
-    "optimizer": Kind("torch.optim", "Optimizer", "a subclass of torch.optim.Optimizer"),
-    "callbacks": Kind("pytorch_lightning", "Callback", "a Lightning callback"),
-    "logger": Kind("pytorch_lightning.loggers", "Logger", "a Lightning logger"),
-    "guard": Kind("lrkit.guard", "Guard", "a subclass of lrkit.guard.Guard"),
-    "plateau": Kind("lrkit.plateau", "Plateau", "a subclass of lrkit.plateau.Plateau"),
+    "optimizer": Kind(("torch.optim",), "Optimizer", "a subclass of torch.optim.Optimizer"),
+    "callbacks": Kind(LIGHTNING, "Callback", "a Lightning callback"),
+    "logger": Kind(tuple(f"{package}.loggers" for package in LIGHTNING), "Logger", "a Lightning logger"),
+    "guard": Kind(("lrkit.guard",), "Guard", "a subclass of lrkit.guard.Guard"),
+    "plateau": Kind(("lrkit.plateau",), "Plateau", "a subclass of lrkit.plateau.Plateau"),
     **dict.fromkeys(("schedule", "warmup", "cooldown", "coschedule"), _SCHEDULE),
 }
 #: Keys that are groups of nodes, not nodes.
 _MANY = ("callbacks", "logger", "coschedule")
 
 _DEEPEST = 32
+_ADDRESS = re.compile(r"\s*[A-Za-z][\w+.:-]*://")
 
 
 def names(entries: Any, key: str = "trust") -> list[str]:
@@ -118,6 +134,26 @@ def check(config: Mapping[str, Any]) -> None:
         allow(target, key, trust)
 
 
+def check_addresses(config: Any, typed: Iterable[str], key: str = "") -> None:
+    """Refuse every address, such as ``s3://bucket/run``, that the command line does not say itself.
+
+    Lightning opens whatever path it is given by the scheme that it has; a file of somebody else's would so reach any
+    host, or write there.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    if isinstance(config, Mapping):
+        for name, inner in config.items():
+            check_addresses(inner, typed, f"{key}.{name}" if key else str(name))
+    elif isinstance(config, list | tuple):
+        for i, inner in enumerate(config):
+            check_addresses(inner, typed, f"{key}[{i}]")
+    elif isinstance(config, str) and _ADDRESS.match(config) and not any(config.strip() in word for word in typed):
+        must = "is an address, which no file may name: if it is yours, say it on the command line"
+        raise ConfigError(key, must, config)
+
+
 def allow(target: Any, key: str, trust: Iterable[str] = ()) -> None:
     """Refuse a name that is neither one of ``NAMES`` nor under an entry of ``trust``. Nothing is imported."""
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
@@ -153,7 +189,7 @@ def resolve(target: Any, key: str, trust: Sequence[str] = ()) -> type:
         ConfigError: there is no such class, or it is not of the kind.
     """
     allow(target, key, trust)
-    path, _, name = str(target).rpartition(".")
+    path, _, name = of_the_chosen(str(target)).rpartition(".")
     try:
         module = imported(path)
     except (ImportError, ValueError) as error:
@@ -189,7 +225,7 @@ def _check_kind(found: Any, target: str, key: str, trust: Sequence[str]) -> None
     group, *inner = key.removesuffix(f".{TARGET}").split(".")
     kind = _KINDS.get(group) if len(inner) == (group in _MANY) and "[" not in key else None
     if kind is not None:
-        made = _returned(found) if group == "model" and covered(target, trust) else found
+        made = returned(found) if group == "model" and covered(target, trust) else found
         if not (isinstance(made, type) and kind.holds(made)):
             raise ConfigError(key, f"must be {kind.said}", target)
         return
@@ -200,7 +236,7 @@ def _check_kind(found: Any, target: str, key: str, trust: Sequence[str]) -> None
         raise ConfigError(key, "must be a class that lrkit builds: a module, a callback, a schedule, ...", target)
 
 
-def _returned(found: Any) -> Any:
+def returned(found: Any) -> Any:
     """What a function that builds networks, as libraries have them, says that it returns; a class is its own."""
     if not inspect.isfunction(found):
         return found

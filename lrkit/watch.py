@@ -18,14 +18,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lrkit.errors import Diverged
 from lrkit.guard import POLICIES, Guard, Levels
 from lrkit.journal import Journal
+from lrkit.lightning import Callback, LightningModule, TensorBoardLogger, Trainer
 from lrkit.module import batch_of, plan_of, scheduler_for, scheduler_of, schedulers_of
 from lrkit.scheduler import PlanScheduler
 

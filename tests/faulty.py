@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback
-from pytorch_lightning.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from lrkit.data import Digits
+from lrkit.lightning import Callback, Logger
 
 SERVER: Any = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["lrkit.train", "lrkit.cli"])  # torch is loaded once, and each process forked from there

@@ -1,13 +1,14 @@
-"""LightningModules and LightningDataModules as people write them for plain Lightning; nothing here knows lrkit."""
+"""LightningModules and LightningDataModules as people write them for plain Lightning: the one that the tests use."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 import torch
-from pytorch_lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+from lrkit.lightning import LightningDataModule, LightningModule
 
 
 class Points(Dataset[dict[str, Tensor]]):

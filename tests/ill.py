@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback
+
+from lrkit.lightning import Callback
 
 
 class Ill(Callback):

@@ -11,12 +11,12 @@ import pytest
 import torch
 from conftest import Recorded
 from foreign import Data, Net
-from pytorch_lightning import Trainer
 
 import lrkit
 from lrkit import ConfigError, Plateau
 from lrkit.config import compose
 from lrkit.config import plan as plan_of
+from lrkit.lightning import Trainer
 from lrkit.schedules import Cosine, Linear
 
 HEAD = [{"name": "head", "pattern": "^head", "lr_scale": 2}]

@@ -11,12 +11,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 
 from lrkit.batches import Batches, generator, whole_number
 from lrkit.errors import ConfigError
+from lrkit.lightning import Callback, LightningDataModule, LightningModule, Trainer
 
 # Lightning 2.6 with torch 2.13: not ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")

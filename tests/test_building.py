@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from pytorch_lightning import LightningDataModule
 from torch import nn
 
 from lrkit.building import arguments, build
 from lrkit.errors import ConfigError
+from lrkit.lightning import LightningDataModule
 
 
 class Base(LightningDataModule):

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from pytorch_lightning import Trainer
 
 from lrkit.config import CONF_DIR, accumulation, check, compose, plan, world_of
 from lrkit.errors import ConfigError
+from lrkit.lightning import Trainer
 from lrkit.overrides import defaults
 from lrkit.schedules import Schedule
 

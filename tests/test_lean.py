@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from foreign import Data, Net
-from pytorch_lightning import Callback, Trainer
 from torch import nn
 
 import lrkit
 from lrkit.lean import AsOne, Unprofiled
+from lrkit.lightning import Callback, Trainer
 from lrkit.module import Supervised
 
 HOOKS = [name for name in dir(Callback) if name.startswith("on_") or name in ("setup", "teardown")]

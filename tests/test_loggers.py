@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytorch_lightning import Callback
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from lrkit.errors import ConfigError
+from lrkit.lightning import Callback, TensorBoardLogger
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:

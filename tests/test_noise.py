@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import Recorded
-from pytorch_lightning import Callback
-from pytorch_lightning.plugins.precision import Precision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_ddp import both_ranks
 from test_resume import full_and_resumed, ignored
@@ -26,10 +25,13 @@ from lrkit.assembly import data_of
 from lrkit.compare import compare
 from lrkit.config import compose
 from lrkit.errors import ConfigError
+from lrkit.lightning import PACKAGE, Callback
 from lrkit.module import Supervised
 from lrkit.noise import TAG, NoiseScale, estimate
 from lrkit.runs import load
 from lrkit.train import run
+
+Precision: Any = import_module(f"{PACKAGE}.plugins.precision").Precision
 
 OFTEN = ("callbacks=noise_scale", "callbacks.noise_scale.every=1")
 

@@ -18,7 +18,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,6 @@ import torch
 import yaml
 from conftest import Recorded
 from omegaconf import OmegaConf
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import BaseFinetuning, GradientAccumulationScheduler
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from test_ddp import HERE, TWO, both_ranks
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -52,10 +49,14 @@ from lrkit import api, cli
 from lrkit.curve import Curve
 from lrkit.errors import ConfigError
 from lrkit.horizon import Horizon
+from lrkit.lightning import PACKAGE, LightningModule, MisconfigurationException, Trainer
 from lrkit.plan import resolve
 from lrkit.plateau import Plateau, PlateauState
 from lrkit.scheduler import PlanScheduler
 from lrkit.schedules import Constant, Cosine, Linear, Piecewise, Restarts, Step
+
+BaseFinetuning: Any = import_module(f"{PACKAGE}.callbacks").BaseFinetuning
+GradientAccumulationScheduler: Any = import_module(f"{PACKAGE}.callbacks").GradientAccumulationScheduler
 
 Train = Callable[..., Any]
 
@@ -267,7 +268,7 @@ PLAIN_RANKS = """
 import json, sys
 from pathlib import Path
 import torch
-from pytorch_lightning import Trainer
+from lrkit.lightning import Trainer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from foreign import Points, RankLoss

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import Recorded
-from pytorch_lightning import Callback
 
 from lrkit.config import compose
 from lrkit.errors import ConfigError
+from lrkit.lightning import Callback
 from lrkit.train import run
 
 BASE = ("logger=none", "trainer.max_epochs=4", "trainer.limit_train_batches=6", "trainer.limit_val_batches=1",

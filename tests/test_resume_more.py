@@ -16,7 +16,6 @@ import pytest
 import torch
 from conftest import Recorded
 from foreign import Net
-from pytorch_lightning import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_ddp import both_ranks
 from test_resume import Stop, weights
@@ -24,6 +23,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lrkit.cli import main
+from lrkit.lightning import Callback
 from lrkit.plan import Plan
 
 #: 24 steps, 6 an epoch; shuffled data and dropout, so that a wrong place or a wrong random number shows.

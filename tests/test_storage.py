@@ -6,18 +6,20 @@ import errno
 import json
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
-from pytorch_lightning.plugins import AsyncCheckpointIO
 
 from lrkit import storage
 from lrkit.errors import ConfigError, RunError
+from lrkit.lightning import PACKAGE, Trainer
 from lrkit.resume import load
 from lrkit.storage import DurableIO, damage, read
+
+AsyncCheckpointIO: Any = import_module(f"{PACKAGE}.plugins").AsyncCheckpointIO
 
 CONTENT = {"global_step": 7, "weights": torch.arange(1000.0)}
 

@@ -9,12 +9,11 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gans
 import pytest
 import torch
-from pytorch_lightning import Trainer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import lrkit
@@ -23,6 +22,7 @@ from lrkit.cli import main
 from lrkit.config import compose
 from lrkit.errors import ConfigError
 from lrkit.horizon import Horizon
+from lrkit.lightning import Trainer
 from lrkit.plan import Plan
 from lrkit.tracks import Track, assign, horizon_of, parse, step_in
 
@@ -36,8 +36,6 @@ BOTH = "optimizers={generator: {}, discriminator: {optimizer: {lr: 4e-4}}}"
 EVERY = "optimizers={generator: {every: 5}, discriminator: {optimizer: {lr: 4e-4}}}"
 #: What the data above is, for a plan without it: 60 samples in batches of 5, twice.
 DECLARED = "data.train_samples=60"
-
-Steps = dict[int, list[float]]
 
 
 @pytest.fixture
@@ -119,7 +117,9 @@ class TestPlan:
 
 
 class TestAssign:
-    NAMES = {"trunk.weight": True, "actor.weight": True, "critic.weight": True, "scale": True, "old.weight": False}
+    NAMES: ClassVar = {
+        "trunk.weight": True, "actor.weight": True, "critic.weight": True, "scale": True, "old.weight": False
+    }  # fmt: skip
 
     def test_by_attribute_and_by_pattern(self) -> None:
         tracks = parse({"actor": {"parameters": "^(actor|trunk)[.]"}, "critic": {}, "scale": {}})
@@ -130,12 +130,12 @@ class TestAssign:
     @pytest.mark.parametrize(
         ("node", "message"),
         [
-            ({"actor": {}, "critic": {}}, r"^optimizers must take every trained parameter, and none takes trunk\.weight, "
-             r"scale: widen a pattern, such as optimizers\.actor\.parameters='\^\(actor\|trunk\)\[\.\]'"),
+            ({"actor": {}, "critic": {}}, r"^optimizers must take every trained parameter, and none takes trunk\."
+             r"weight, scale: widen a pattern, such as optimizers\.actor\.parameters='\^\(actor\|trunk\)\[\.\]'"),
             ({"actor": {"parameters": "^[at]"}, "trunk": {}},
-             r"^optimizers\.actor and optimizers\.trunk both take trunk\.weight: a parameter is stepped by one optimizer"),
+             r"^optimizers\.actor and optimizers\.trunk both take trunk\.weight: a parameter is stepped by"),
             ({"actr": {}}, r"^optimizers\.actr must be an attribute .* Did you mean 'actor'\?"),
-            ({"actor": {"parameters": "^x"}}, r"^optimizers\.actor\.parameters must take a parameter: it takes none of "),
+            ({"actor": {"parameters": "^x"}}, r"^optimizers\.actor\.parameters must take a parameter: it takes none of"),
             ({"old": {}}, r"^optimizers\.old must have a parameter that is trained: old\.weight is frozen"),
         ],
     )  # fmt: skip
@@ -147,7 +147,7 @@ class TestAssign:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["optimizers=[a]"], r"^optimizers must name each optimizer: \{generator: \{\}, discriminator: \{\}\}\. Received: "),
+        (["optimizers=[a]"], r"^optimizers must name each optimizer: \{generator: \{\}, .* Received: "),
         (["optimizers.a=3"], r"^optimizers\.a must be a group of keys\. Received: 3"),
         (["optimizers.a.lr=1"], r"^optimizers\.a\.lr is not a key\. Did you mean 'optimizer\.lr'\?"),
         (["optimizers.a.evry=1"], r"^optimizers\.a\.evry is not a key\. Did you mean 'every'\?"),
@@ -160,14 +160,14 @@ class TestAssign:
          r"warmup@optimizers\.a\.warmup=linear"),
         (["optimizers.a.schedule.end=-1"], r"^optimizers\.a\.schedule\.end must "),
         (["optimizers.a.every=5", "warmup=linear", "warmup.length=45"], r"^optimizers\.a\.warmup\.length "),
-        (["optimizers.a.every=5", "data.train_samples=null", "horizon.steps=9"], r"^optimizers\.a\.every needs the number "
-         r"of optimizer steps in an epoch"),
-        (["optimizers.a.param_groups.rules=[{name: x}]"], r"^optimizers\.a\.param_groups\.rules\[0\] must have a pattern"),
-        (["optimizers.a.every=2", "trainer.max_steps=9"], r"^trainer\.max_steps and optimizers .* trainer\.max_epochs"),
+        (["optimizers.a.every=5", "data.train_samples=null", "horizon.steps=9"], r"^optimizers\.a\.every needs the "
+         r"number of optimizer steps in an epoch"),
+        (["optimizers.a.param_groups.rules=[{name: x}]"], r"^optimizers\.a\.param_groups\.rules\[0\] must have"),
+        (["optimizers.a.every=2", "trainer.max_steps=9"], r"^trainer\.max_steps and optimizers .*max_epochs"),
         (["optimizers.a.every=2", "trainer.fast_dev_run=2"], r"^trainer\.fast_dev_run and optimizers "),
-        (["optimizers.a.every=2", "trainer.accumulate_grad_batches=2"], r"^trainer\.accumulate_grad_batches and optimiz"),
+        (["optimizers.a.every=2", "trainer.accumulate_grad_batches=2"], r"^trainer\.accumulate_grad_batches and"),
         (["optimizers.a.every=2", "batch.effective=64"], r"^batch\.effective and optimizers "),
-        (["optimizers.a.every=2", "trainer.gradient_clip_val=1"], r"^trainer\.gradient_clip_val and optimizers .*clip_gr"),
+        (["optimizers.a.every=2", "trainer.gradient_clip_val=1"], r"^trainer\.gradient_clip_val and .*clip_gr"),
         (["optimizers.a.every=2", "guard=reduce"], r"^guard=reduce and optimizers .* guard=stop"),
         (["optimizers.a.every=2", "guard=skip"], r"^guard=skip and optimizers .* guard=stop"),
         (["optimizers.a.every=2", "optimizer.lr=auto"], r"^optimizer\.lr=auto and optimizers .* one rate"),
@@ -200,7 +200,8 @@ class TestTrain:
         """Also where the generator's own optimizer, warmup and schedule were chosen from the groups."""
         words = gan("GAN", "warmup=linear", "warmup.length=3", "optimizer@optimizers.generator.optimizer=rmsprop",
                     "optimizers.generator.optimizer.lr=1e-3", "schedule@optimizers.generator.schedule=step",
-                    "warmup@optimizers.discriminator.warmup=none", "optimizers.discriminator.optimizer.lr=4e-4")  # fmt: skip
+                    "warmup@optimizers.discriminator.warmup=none",
+                    "optimizers.discriminator.optimizer.lr=4e-4")  # fmt: skip
         run = train(*words, DECLARED)
         assert stepped() == [planned(run.plan, "generator"), planned(run.plan, "discriminator")]
         rows = list(csv.DictReader(io.StringIO(show.csv(config.plan(compose([*words, DECLARED]))))))
@@ -250,12 +251,12 @@ class TestTrain:
     @pytest.mark.parametrize(
         ("model", "words", "message"),
         [
-            ("GAN", (), r"^optimizers must be set, for GAN\.configure_optimizers makes 2 optimizers \(Adam of generator, "
-             r"Adam of discriminator\): say 'optimizers=\{generator: \{\}, discriminator: \{\}\}'\.$"),
+            ("GAN", (), r"^optimizers must be set, for GAN\.configure_optimizers makes 2 optimizers \(Adam of "
+             r"generator, Adam of discriminator\): say 'optimizers=\{generator: \{\}, discriminator: \{\}\}'\.$"),
             ("Split", (), r"makes 2 optimizers \(Adam of generator and embedding, Adam of discriminator\): say "
              r"\"optimizers=\{generator: \{parameters: '\^\(generator\|embedding\)'\}, discriminator: \{\}\}\"\.$"),
-            ("ActorCritic", (), r"\(RMSprop of trunk and actor, Adam of trunk and critic\).* trunk is in more than one, and "
-             r"must be in one"),
+            ("ActorCritic", (), r"\(RMSprop of trunk and actor, Adam of trunk and critic\).* trunk is in more than "
+             r"one, and must be in one"),
             ("GAN", ("optimizers.all.parameters=.",), r"^optimizers must be 2, for so many GAN\.configure_opt"),
             ("GAN", ("optimizers={generator: {optimizer: {momentum: 1}}, discriminator: {}}",),
              r"^optimizers\.generator\.optimizer\.momentum is not a key"),
@@ -333,7 +334,8 @@ def test_asking_leaves_no_trace() -> None:
 class TestResume:
     WORDS = ("model=custom", "model._target_=gans.WGAN", "+model.inputs=64", "trainer.max_epochs=2", "optimizer=adam",
              "trainer.limit_train_batches=12", "trainer.limit_val_batches=1", "logger=none", "warmup=linear",
-             "warmup.length=2", "optimizers={generator: {every: 5}, discriminator: {optimizer: {lr: 4e-4}}}")  # fmt: skip
+             "warmup.length=2",
+             "optimizers={generator: {every: 5}, discriminator: {optimizer: {lr: 4e-4}}}")  # fmt: skip
 
     @pytest.fixture(autouse=True)
     def elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,16 +390,17 @@ class TestResume:
 
 class TestApi:
     def test_configure(self, stepped: Any, tmp_path: Path) -> None:
+        tracks = {"generator": {"every": 5}, "discriminator": {"lr": 4e-4, "schedule": "constant"}}
         module = lrkit.configure(
             gans.WGAN(), lr=1e-3, optimizer="torch.optim.Adam", options={"betas": [0.5, 0.9]}, warmup="linear",
-            warmup_length=2, optimizers={"generator": {"every": 5}, "discriminator": {"lr": 4e-4, "schedule": "constant"}},
+            warmup_length=2, optimizers=tracks,
         )  # fmt: skip
         trainer = Trainer(max_epochs=2, default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
                           enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")  # fmt: skip
         trainer.fit(module, gans.Data(batch_size=5))
         plan = lrkit.plan(
             lr=1e-3, optimizer="torch.optim.Adam", steps=24, steps_per_epoch=12, batch_size=5, warmup="linear",
-            warmup_length=2, optimizers={"generator": {"every": 5}, "discriminator": {"lr": 4e-4, "schedule": "constant"}},
+            warmup_length=2, optimizers=tracks,
         )  # fmt: skip
         assert stepped() == [planned(plan, "discriminator"), planned(plan, "generator")]
         assert trainer.optimizers[0].param_groups[0]["betas"] == (0.5, 0.9)

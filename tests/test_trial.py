@@ -11,13 +11,13 @@ import foreign
 import pytest
 import torch
 from conftest import Recorded
-from pytorch_lightning import Callback
 from torch import Tensor, nn
 
 from lrkit import trial
 from lrkit.assembly import data_of
 from lrkit.config import compose
 from lrkit.errors import ConfigError
+from lrkit.lightning import Callback
 from lrkit.plan import Plan
 from lrkit.trial import Trial
 

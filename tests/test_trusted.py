@@ -25,7 +25,6 @@ import torch.utils.cpp_extension
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from pytorch_lightning import Callback
 from recorded_runs import write_events
 from torch import nn
 
@@ -36,6 +35,7 @@ from lrkit.compare import compare
 from lrkit.config import CONF_DIR, check, compose, plan
 from lrkit.data import HuggingFace, Torchvision
 from lrkit.errors import ConfigError
+from lrkit.lightning import Callback
 
 EVIL = {
     "os.system": os.system, "os.popen": os.popen, "builtins.eval": builtins.eval, "builtins.open": builtins.open,
@@ -473,3 +473,19 @@ def test_a_data_set_is_data_not_code(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("wrap", "load", "os.system", "__all__"):
         with pytest.raises(ConfigError, match=r"data\.name must be a name in torchvision\.datasets"):
             Torchvision(batch_size=1, name=name).setup()
+
+
+# --- addresses ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address", ["webhdfs://host/x", "s3://bucket", "memory://a", " ftp://a", "simplecache::s3://b"]
+)
+def test_no_file_sends_a_run_to_a_host(address: str, tmp_path: Path) -> None:
+    (tmp_path / "callbacks").mkdir()
+    node = {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "dirpath": address}
+    (tmp_path / "callbacks" / "theirs.yaml").write_text(json.dumps({"keep": node}))
+    with pytest.raises(ConfigError, match=r"^callbacks\.keep\.dirpath is an address, which no file may name"):
+        compose(["callbacks=theirs"], str(tmp_path))
+    typed = ["callbacks=theirs", f"callbacks.keep.dirpath='{address}'"]
+    assert compose(typed, str(tmp_path))["callbacks"]["keep"]["dirpath"] == address

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,6 @@ import pytest
 import torch
 from foreign import Data, Net
 from ill import Ill
-from pytorch_lightning import Trainer
-from pytorch_lightning.plugins.precision import MixedPrecision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lrkit
@@ -27,11 +26,14 @@ from lrkit.assembly import optimizer_of
 from lrkit.config import compose
 from lrkit.errors import Diverged
 from lrkit.horizon import Horizon
+from lrkit.lightning import PACKAGE, Trainer
 from lrkit.optim import build
 from lrkit.plan import resolve
 from lrkit.scheduler import PlanScheduler
 from lrkit.schedules import Cosine
 from lrkit.watch import FEW, gradient_norm, known_norm
+
+MixedPrecision: Any = import_module(f"{PACKAGE}.plugins.precision").MixedPrecision
 
 HERE = Path(__file__).parent
 OPTIMIZERS = sorted(path.stem for path in (HERE.parent / "conf" / "optimizer").glob("*.yaml"))

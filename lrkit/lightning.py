@@ -1,0 +1,97 @@
+"""All that lrkit takes from Lightning, from the one package that the process uses: see ``lrkit.lightning_package``.
+
+No other file of lrkit imports Lightning; but for ``lrkit.leanloop``, which is made of what is private to one of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lrkit.lightning_package import use
+
+PACKAGE = use({})
+
+if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
+    from lightning_fabric.plugins import TorchCheckpointIO
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+    from pytorch_lightning import (  # type: ignore[attr-defined]
+        Callback,
+        LightningDataModule,
+        LightningModule,
+        Trainer,
+        __version__,
+        seed_everything,
+    )
+    from pytorch_lightning.callbacks import (
+        BatchSizeFinder,
+        Checkpoint,
+        EarlyStopping,
+        GradientAccumulationScheduler,
+        LearningRateFinder,
+        LearningRateMonitor,
+        ModelCheckpoint,
+        RichProgressBar,
+        Timer,
+    )
+    from pytorch_lightning.loggers import Logger, TensorBoardLogger
+    from pytorch_lightning.profilers import PassThroughProfiler
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+    from pytorch_lightning.utilities.seed import isolate_rng
+    from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+else:
+    from lightning.fabric.plugins import TorchCheckpointIO
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch import (
+        Callback,
+        LightningDataModule,
+        LightningModule,
+        Trainer,
+        __version__,
+        seed_everything,
+    )
+    from lightning.pytorch.callbacks import (
+        BatchSizeFinder,
+        Checkpoint,
+        EarlyStopping,
+        GradientAccumulationScheduler,
+        LearningRateFinder,
+        LearningRateMonitor,
+        ModelCheckpoint,
+        RichProgressBar,
+        Timer,
+    )
+    from lightning.pytorch.loggers import Logger, TensorBoardLogger
+    from lightning.pytorch.profilers import PassThroughProfiler
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+    from lightning.pytorch.utilities.seed import isolate_rng
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+
+__all__ = [
+    "PACKAGE",
+    "BatchSizeFinder",
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
+    "GradientAccumulationScheduler",
+    "LearningRateFinder",
+    "LearningRateMonitor",
+    "LightningDataModule",
+    "LightningModule",
+    "Logger",
+    "MisconfigurationException",
+    "ModelCheckpoint",
+    "OptimizerLRSchedulerConfig",
+    "PassThroughProfiler",
+    "RichProgressBar",
+    "SIGTERMException",
+    "SLURMEnvironment",
+    "TensorBoardLogger",
+    "Timer",
+    "TorchCheckpointIO",
+    "Trainer",
+    "__version__",
+    "isolate_rng",
+    "seed_everything",
+]

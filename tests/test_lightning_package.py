@@ -1,0 +1,158 @@
+"""``lightning`` beside ``pytorch_lightning``: the trainer follows the user's classes, and mixed ones are refused."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning.pytorch
+import pytest
+import pytorch_lightning
+import torch
+
+from lrkit import lightning_package
+from lrkit.config import compose
+from lrkit.errors import ConfigError
+from lrkit.lightning_package import chosen, of_the_chosen, package_of, use
+from lrkit.plan import Plan
+
+TESTS = Path(__file__).parent
+MODEL = "model=custom model._target_=lightning_spelling.Net data=custom data._target_=lightning_spelling.Data"
+RUN = f"{MODEL} data.batch_size=8 optimizer=adamw optimizer.lr=0.01 warmup=linear warmup.length=3 trainer.max_epochs=2"
+
+
+class Ours(pytorch_lightning.LightningModule):
+    pass
+
+
+class Theirs(lightning.pytorch.LightningModule):
+    pass
+
+
+@pytest.fixture
+def undecided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(lightning_package, "_used", None)
+    monkeypatch.delenv(lightning_package.VARIABLE, raising=False)
+    yield
+
+
+class TestChoice:
+    def test_a_class_is_of_the_package_that_it_inherits_from(self) -> None:
+        found = [package_of(cls) for cls in (Ours, Theirs, lightning.pytorch.Trainer, dict, None)]
+        assert found == ["pytorch_lightning", "lightning.pytorch", "lightning.pytorch", None, None]
+
+    def test_the_users_classes_decide(self, undecided: None) -> None:
+        assert use({"model": dict, "data": Theirs}) == chosen() == "lightning.pytorch"
+        assert use({}) == "lightning.pytorch"
+
+    def test_without_any_it_is_pytorch_lightning(self, undecided: None) -> None:
+        assert chosen() == use({"model": dict}) == "pytorch_lightning"
+
+    def test_the_environment_decides_where_no_class_does(
+        self, undecided: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(lightning_package.VARIABLE, "lightning")
+        assert chosen() == "lightning.pytorch"
+        assert use({"model": Ours}) == "pytorch_lightning"
+
+    def test_what_it_names_must_be_one(self, undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(lightning_package.VARIABLE, "torch_lightning")
+        with pytest.raises(ConfigError, match=r"^LRKIT_LIGHTNING is not a Lightning package\. .*pytorch_lightning"):
+            chosen()
+
+    def test_both_at_once_are_refused_by_their_names(self, undecided: None) -> None:
+        with pytest.raises(
+            ConfigError,
+            match=r"^callbacks\.x\._target_ must be of lightning\.pytorch, as model\._target_ is "
+            r"\(test_lightning_package\.Theirs\): .*Received: 'test_lightning_package\.Ours, of pytorch_lightning'",
+        ):
+            use({"model._target_": Theirs, "callbacks.x._target_": Ours})
+
+    def test_a_process_keeps_to_one(self, undecided: None) -> None:
+        use({"model": Ours})
+        with pytest.raises(ConfigError, match=r"^model must be of pytorch_lightning, which this process uses already"):
+            use({"model": Theirs})
+
+    def test_what_is_lightnings_own_is_read_as_the_chosen_ones(self, undecided: None) -> None:
+        spelt = ("pytorch_lightning.callbacks.Timer", "lightning.pytorch.callbacks.Timer", "lightning_x.Timer")
+        assert [of_the_chosen(path) for path in spelt] == ["pytorch_lightning.callbacks.Timer"] * 2 + [spelt[2]]
+        use({"model": Theirs})
+        assert [of_the_chosen(path) for path in spelt] == ["lightning.pytorch.callbacks.Timer"] * 2 + [spelt[2]]
+
+    def test_the_two_packages_may_be_named_alike(self) -> None:
+        for package in lightning_package.LIGHTNING:
+            compose(
+                [f"+callbacks.x._target_={package}.callbacks.Timer", f"+logger.x._target_={package}.loggers.CSVLogger"]
+            )
+
+
+def commands(folder: Path, *lines: str) -> list[tuple[int, str]]:
+    """What each command line answers, as ``lrkit`` does, one after the other in one process; its code and its words."""
+    script = (
+        "import contextlib, io, sys\nfrom lrkit.cli import main\n"
+        "for line in sys.stdin.read().splitlines():\n"
+        "    said = io.StringIO()\n"
+        "    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):\n"
+        "        code = main(line.split())\n"
+        "    print(code, repr(said.getvalue()), flush=True)\n"
+    )
+    paths = os.pathsep.join((str(TESTS.parent), str(TESTS)))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], input="\n".join(lines), cwd=folder, text=True, timeout=300,
+        capture_output=True, env={**os.environ, "PYTHONPATH": paths}, check=True,
+    )  # fmt: skip
+    answers = [line.partition(" ") for line in done.stdout.splitlines()]
+    return [(int(code), ast.literal_eval(said)) for code, _, said in answers]
+
+
+class TestByTheCommand:
+    """In a process of its own: this one uses ``pytorch_lightning``."""
+
+    def test_a_project_spelled_lightning_runs_whole(self, tmp_path: Path) -> None:
+        theirs = (
+            "+callbacks.own._target_=lightning_spelling.SaysTrainer"
+            " +callbacks.a._target_=lightning.pytorch.callbacks.LearningRateMonitor"
+            " +callbacks.b={_target_:pytorch_lightning.callbacks.EarlyStopping,monitor:val/loss}"
+            " +logger.own={_target_:lightning_spelling.Table,save_dir:auto}"
+        )
+        whole, half, rest, mixed, twin, found = commands(
+            tmp_path,
+            f"train {RUN} {theirs} hydra.run.dir=whole",
+            f"train {RUN} +callbacks.stop._target_=lightning_spelling.Stop +callbacks.stop.step=6 hydra.run.dir=half",
+            f"train {RUN} resume.path=half",
+            f"train {RUN} +callbacks.x._target_=spelled_pytorch.Spoken",
+            "train model=custom model._target_=lightning_spelling.Twin",
+            f"find {RUN} find.confirm=false",
+        )
+        assert whole[0] == 0, whole[1]
+        assert "trained by lightning.pytorch.trainer.trainer" in whole[1]
+        assert "train/own" in whole[1] and "train/loss" not in whole[1]
+        assert "configure_optimizers is replaced by this plan" in whole[1]
+        rates = rows(next((tmp_path / "whole").rglob("metrics.csv")), "lr/default")
+        plan = Plan.from_json(json.loads((tmp_path / "whole" / "plan.json").read_text()))
+        assert rates == [plan.lr(plan.groups[0], t) for t in range(12)]
+        assert any(tmp_path.glob("whole/**/events.out.tfevents*"))
+
+        assert half[0] == 143 and rest[0] == 0, half[1] + rest[1]
+        assert torch.equal(weights(tmp_path / "half"), weights(tmp_path / "whole"))
+
+        assert mixed[0] == 2 and "callbacks.x._target_ must be of lightning.pytorch" in mixed[1]
+        assert "spelled_pytorch.Spoken, of pytorch_lightning" in mixed[1]
+        assert twin[0] == 2 and "model._target_ has a training_step, but is not a LightningModule of" in twin[1]
+        assert found[0] == 0 and "optimizer.lr=" in found[1].splitlines()[-1], found[1]
+
+
+def weights(run: Path) -> torch.Tensor:
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return torch.cat([value.flatten() for value in content["state_dict"].values()])
+
+
+def rows(table: Path, column: str) -> list[float]:
+    with table.open() as lines:
+        return [float(row[column]) for row in csv.DictReader(lines) if row.get(column)]

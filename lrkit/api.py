@@ -107,8 +107,9 @@ def plan(
         base_batch_size: the batch for which ``lr`` is right.
         param_groups: rules; ``{"no_decay": True}`` or a list of ``{"name", "pattern", "lr_scale", ...}``.
         optimizers: of a module with several, a track each: ``{"generator": {"every": 5}, "critic": {"lr": 4e-4}}``. It
-            may say ``parameters`` (a pattern), ``every``, and the arguments ``lr``, ``optimizer``, ``options``,
-            ``schedule``, ``warmup``, ``cooldown``, their lengths, and ``param_groups``; ``steps`` are batches then.
+            may say ``parameters`` (a pattern), ``every``, ``offset``, and the arguments ``lr``, ``optimizer``,
+            ``options``, ``schedule``, ``warmup``, ``cooldown``, their lengths, and ``param_groups``; ``steps`` are
+            batches then.
         The others as for ``curve``.
 
     Raises:
@@ -143,10 +144,10 @@ def _on_tracks(several: Sequence[tracks.Track], run: Mapping[str, Any]) -> Plan:
     plans = {}
     for track in several:
         with track.naming():
-            own = tracks.horizon_of(horizon, track.every)
+            own = tracks.horizon_of(horizon, track.every, track.offset)
             lengths = {name: getattr(own, name) for name in ("steps", "steps_per_epoch", "batch_size")}
             made = plan(**{**_arguments(track, run), **lengths, "guard": None})
-        plans[track.name] = dataclasses.replace(made, every=track.every)
+        plans[track.name] = dataclasses.replace(made, every=track.every, offset=track.offset)
     return plan(**{**run, "coschedule": None}).on_tracks(plans)
 
 
@@ -186,6 +187,7 @@ def configure(
     from lrkit.callbacks import EvaluationMode, EvenWindows, PlateauWatch, RateLog
     from lrkit.module import TrackWiring, Wiring
     from lrkit.module import configure as wire
+    from lrkit.tracksteps import TrackSteps
     from lrkit.watch import DivergenceWatch
 
     target, given = _path(optimizer), dict(options or {})
@@ -205,6 +207,8 @@ def configure(
     own = [RateLog(), EvaluationMode(), EvenWindows()]
     if parts.get("plateau") is not None:
         own.append(PlateauWatch(parts["plateau"].monitor))
+    if optimizers:
+        own.append(TrackSteps())
     if parts.get("guard") is not None:
         own.append(DivergenceWatch())
     theirs = module.configure_callbacks

@@ -270,8 +270,8 @@ def _on_track(track: tracks.Track, run: Mapping[str, Any], horizon: Horizon) -> 
     """The plan of one track of a run."""
     config = track.config(run)
     with track.naming():
-        own = _resolved({**config, "guard": {}, "find": {}}, tracks.horizon_of(horizon, track.every), ())
-    return dataclasses.replace(own, config=track.summary(config), every=track.every)
+        own = _resolved({**config, "guard": {}, "find": {}}, tracks.horizon_of(horizon, track.every, track.offset), ())
+    return dataclasses.replace(own, config=track.summary(config), every=track.every, offset=track.offset)
 
 
 def _resolved(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str]) -> Plan:

@@ -44,8 +44,8 @@ class Plan:
     """A resolved run. See ``resolve``.
 
     With several optimizers ``tracks`` has the plan of each (see ``lrkit.tracks``), and no parameter follows this one:
-    it says what all share, and its steps are the batches of the run. ``every`` is a track's: it takes one step in so
-    many batches of an epoch.
+    it says what all share, and its steps are the batches of the run. ``every`` and ``offset`` are a track's: it steps
+    where ``batch_idx % every == offset``.
     """
 
     optimizer: str
@@ -64,6 +64,7 @@ class Plan:
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
     tracks: Mapping[str, Plan] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     every: int = 1
+    offset: int = 0
 
     def base(self, lr_scale: float = 1.0) -> float:
         """The constant part of a group's rate."""
@@ -154,7 +155,7 @@ class Plan:
             "warnings": list(self.warnings),
             "config": dict(self.config),
             **(
-                {"tracks": {n: {"every": t.every, **t.to_json()} for n, t in self.tracks.items()}}
+                {"tracks": {n: {"every": t.every, "offset": t.offset, **t.to_json()} for n, t in self.tracks.items()}}
                 if self.tracks
                 else {}
             ),
@@ -191,6 +192,7 @@ class Plan:
             config=plain["config"],
             tracks=MappingProxyType({name: cls.from_json(track) for name, track in plain.get("tracks", {}).items()}),
             every=plain.get("every", 1),
+            offset=plain.get("offset", 0),
         )
 
 

@@ -134,6 +134,7 @@ _SHARED = {"samples a step", "steps", "steps an epoch", "plateau", "seed"}
 _TRACK: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "parameters": lambda plan: plan["config"].get("parameters"),
     "every": lambda plan: plan.get("every", 1),
+    "offset": lambda plan: plan.get("offset", 0),
 }
 
 

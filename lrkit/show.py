@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lrkit.errors import ConfigError
 from lrkit.files import write_figure
 from lrkit.plateau import Plateau, PlateauState
-from lrkit.tracks import on_track, step_in
+from lrkit.tracks import on_track, step_at
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,7 +56,7 @@ def csv(plan: Plan) -> str:
     for step in range(plan.horizon.steps):
         cells: list[str] = []
         for own in drivers.values():
-            t = step_in(step, own.every, per_epoch)
+            t = step_at(step, own.every, own.offset, per_epoch)
             cells += map(repr, _rates(own, t).values()) if t is not None else [""] * len(_rates(own, 0))
         rows.append(",".join([str(step), *cells]))
     return "\n".join(rows) + "\n"

@@ -4,8 +4,8 @@ A GAN, an actor and its critic, matrices by one optimizer and the rest by anothe
 itself (Lightning's manual optimization), and the node ``optimizers`` names the tracks. What a track does not say it
 takes from the run; which parameters it has, when nothing is said, are those under the module's attribute of its name.
 
-    track    parameters                       steps in an epoch of b batches
-    name     pattern, or ``name.*``           ceil(b / every)
+    track    parameters                       it steps where               steps in an epoch of b batches
+    name     pattern, or ``name.*``           batch_idx % every == offset  ceil((b - offset) / every)
 
 Plain Python, so that ``lrkit show`` can plan tracks without a model: parameters are names here.
 """
@@ -23,7 +23,7 @@ from lrkit.errors import ConfigError, did_you_mean
 from lrkit.horizon import Horizon
 
 __all__ = ["KEY", "Track", "assign", "horizon_of", "needs_manual", "no_names", "on_track", "parse", "refuse",
-           "step_in"]  # fmt: skip
+           "step_at", "steps_in"]  # fmt: skip
 
 KEY = "optimizers"
 #: The groups of a config that a track may say for itself.
@@ -42,13 +42,15 @@ class Track:
         name: of the track; its tags in TensorBoard are ``lr/<name>/<group>``.
         parameters: a regular expression, searched for in dotted parameter names; None takes what lies under the
             module's attribute ``name``.
-        every: it takes a step in batches 0, every, 2 every, ... of each epoch.
+        every: it takes a step in every so many batches of an epoch,
+        offset: of which this is the first, counted from 0.
         said: what else its node says.
     """
 
     name: str
     parameters: str | None = None
     every: int = 1
+    offset: int = 0
     said: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -81,7 +83,7 @@ class Track:
 
     def named(self, error: ConfigError) -> ConfigError:
         """The error with the key of this track's own node, where it is about what a track may say."""
-        if error.key.partition(".")[0].partition("=")[0] in (*PARTS, "every", "parameters"):
+        if error.key.partition(".")[0].partition("=")[0] in (*PARTS, "every", "offset"):
             return error.under(self.key)
         return ConfigError(error.key, f"{error.must} (of {self.key})", error.received)
 
@@ -95,7 +97,12 @@ class Track:
 
     def summary(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """What of a track's config makes it what it is, for its plan to carry."""
-        return {"parameters": self.parameters, "every": self.every, **{part: config[part] for part in PARTS}}
+        return {
+            "parameters": self.parameters,
+            "every": self.every,
+            "offset": self.offset,
+            **{part: config[part] for part in PARTS},
+        }
 
     def _merged(self, part: str, base: Mapping[str, Any]) -> Mapping[str, Any]:
         if part not in self.said:
@@ -123,7 +130,7 @@ def parse(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
 
     Args:
         node: name -> what the track says.
-        parts: what it may say beside ``parameters`` and ``every``.
+        parts: what it may say beside ``parameters``, ``every`` and ``offset``.
 
     Raises:
         ConfigError: naming the key, such as ``optimizers.generator.every``.
@@ -145,7 +152,7 @@ def parse(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
         said = {} if said is None else said
         if not isinstance(said, Mapping):
             raise ConfigError(key, "must be a group of keys", said)
-        accepted = ("parameters", "every", *parts)
+        accepted = ("parameters", "every", "offset", *parts)
         for inner in said:
             if inner not in accepted:
                 hint = "Did you mean 'optimizer.lr'? " if inner == "lr" else ""
@@ -158,8 +165,11 @@ def parse(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
                 raise ConfigError(f"{key}.parameters", f"must be a regular expression ({error})", pattern) from None
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ConfigError(f"{key}.every", "must be a whole number of batches >= 1", every)
+        offset = said.get("offset", 0)
+        if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset < every:
+            raise ConfigError(f"{key}.offset", f"must be a whole number in [0, {every}), below {key}.every", offset)
         rest = {part: value for part, value in said.items() if part in parts}
-        tracks.append(Track(name, pattern, every, MappingProxyType(rest)))
+        tracks.append(Track(name, pattern, every, offset, MappingProxyType(rest)))
     return tuple(tracks)
 
 
@@ -197,17 +207,21 @@ def assign(parameters: Mapping[str, bool], tracks: Sequence[Track]) -> dict[str,
     return members
 
 
-def horizon_of(run: Horizon, every: int) -> Horizon:
+def horizon_of(run: Horizon, every: int, offset: int = 0) -> Horizon:
     """The horizon of a track: how many steps it takes in a run of which a step is a batch.
 
     >>> horizon_of(Horizon(24, 12, 8), 5).steps, horizon_of(Horizon(30, 12, 8), 5).steps
     (6, 8)
+    >>> horizon_of(Horizon(24, 12, 8), 5, offset=4).steps
+    4
     """
     if every == 1:
         return run
     per_epoch = run.require("steps_per_epoch", "every")
-    own = -(-per_epoch // every)
-    steps = None if run.steps is None else run.steps // per_epoch * own + -(-(run.steps % per_epoch) // every)
+    own = _count(per_epoch, every, offset)
+    steps = None if run.steps is None else run.steps // per_epoch * own + _count(run.steps % per_epoch, every, offset)
+    if not own or steps == 0:
+        raise ConfigError("offset", f"leaves it no step in an epoch of {per_epoch} batches", offset)
     sources = {
         **run.sources,
         "steps": f"every {every} of {run.steps} batches",
@@ -216,16 +230,28 @@ def horizon_of(run: Horizon, every: int) -> Horizon:
     return Horizon(steps, own, run.batch_size, MappingProxyType(sources))
 
 
-def step_in(batch: int, every: int, per_epoch: int | None) -> int | None:
+def steps_in(batch_idx: int, every: int, offset: int = 0) -> int:
+    """The steps of a track in one batch of an epoch: one, or none."""
+    return int(batch_idx % every == offset)
+
+
+def step_at(batch: int, every: int, offset: int, per_epoch: int | None) -> int | None:
     """The step that a track takes in a batch of the run, both counted from 0; None where it takes none there.
 
-    >>> [step_in(batch, 2, 3) for batch in range(6)]
+    >>> [step_at(batch, 2, 0, 3) for batch in range(6)]
     [0, None, 1, 2, None, 3]
     """
     if every == 1 or per_epoch is None:
         return batch
     epoch, index = divmod(batch, per_epoch)
-    return None if index % every else epoch * -(-per_epoch // every) + index // every
+    if not steps_in(index, every, offset):
+        return None
+    return epoch * _count(per_epoch, every, offset) + index // every
+
+
+def _count(batches: int, every: int, offset: int) -> int:
+    """The steps in so many batches."""
+    return max(0, -(-(batches - offset) // every))
 
 
 def on_track(tag: str, track: str) -> str:

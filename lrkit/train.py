@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,7 @@ from lrkit.resume import Memory, Resumption, Saved
 from lrkit.search import AUTO
 from lrkit.trace import Trace
 from lrkit.tracks import KEY
+from lrkit.tracksteps import TrackSteps, unfinished
 from lrkit.watch import DivergenceWatch
 
 __all__ = ["Run", "run"]
@@ -136,9 +137,10 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     names = {*options}.union(*(each.options for each in several))
     memory = Memory(goes_on, [*names] if resumption.policy in ("override", "extend") else None, best)
     journal = Journal(folder if global_rank() == 0 else None)
-    watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
+    say: Callable[[str], None] = (lambda line: None) if quiet else _say
+    watch, first = DivergenceWatch(journal, say), FirstBatch()
     # What the size of a loss says of a rate it does not say where two losses pull against each other.
-    own = AsOne([first, memory, *([] if several else [trace]), watch, *_own_callbacks(config, best), results])
+    own = AsOne([first, memory, TrackSteps(say) if several else trace, watch, *_own_callbacks(config, best), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
@@ -167,16 +169,17 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     plan, step = plan_of(trainer), step_of(trainer)
     results.findings = () if several else diagnose(trace.curves(), plan)
     early = plan.horizon.steps is not None and step < plan.horizon.steps
+    missed = unfinished(trainer)
     broken = [name for name, value in results.final.items() if "loss" in name or name == results.monitor
               if not math.isfinite(value)]  # fmt: skip
     diverged = diverged or (f"diverged: {', '.join(broken)} is not finite" if broken else "")
-    status = "diverged" if diverged else "stopped" if early else "done"
+    status = "diverged" if diverged else "stopped" if early or missed else "done"
     if config["test"] and not diverged:
         trainer.test(module, datamodule=data, verbose=False)
         results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
     results.save(trainer, status)
     if trainer.is_global_zero and not quiet:
-        ended = f"stopped at step {step} of {plan.horizon.steps}" if early else ""
+        ended = f"stopped at step {step} of {plan.horizon.steps}" if early else missed
         ended = diverged or ended
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         said = [] if noise is None else [noise.line(plan.horizon.batch_size)]

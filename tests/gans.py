@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from lrkit.lightning import LightningModule
 
 __all__ = [
-    "GAN", "WGAN", "ActorCritic", "Automatic", "Data", "Diverging", "OneScheduler", "Reversed", "Split", "Unsaid",
+    "GAN", "WGAN", "ActorCritic", "Automatic", "Data", "Diverging", "Late", "OneScheduler", "Reversed", "Split",
+    "Twice", "Unsaid",
 ]  # fmt: skip
 
 Batch = Any
@@ -117,6 +118,21 @@ class WGAN(GAN):
             optimizer_g.zero_grad()
             self.manual_backward(-self.discriminator(self.generator(z)).mean())
             optimizer_g.step()
+
+
+class Late(WGAN):
+    """The generator learns from the fifth batch of each five."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        super().training_step(batch, batch_idx + 1)
+
+
+class Twice(GAN):
+    """The discriminator learns twice from each batch."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        super().training_step(batch, batch_idx)
+        self.optimizers()[1].step()  # type: ignore[index]
 
 
 class ActorCritic(LightningModule):

@@ -22,7 +22,7 @@ LAYERS = {
     "hydra": "overrides building config sweep",
     "torch": "groups optim muon scheduler batches models readers tensors asked",
     "lightning": "lightning data module lean leanloop assembly callbacks firstbatch trace watch noise storage loggers"
-    " resume trial find preemption endings train job",
+    " resume tracksteps trial find preemption endings train job",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

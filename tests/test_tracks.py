@@ -24,7 +24,7 @@ from lrkit.errors import ConfigError
 from lrkit.horizon import Horizon
 from lrkit.lightning import Trainer
 from lrkit.plan import Plan
-from lrkit.tracks import Track, assign, horizon_of, parse, step_in
+from lrkit.tracks import Track, assign, horizon_of, parse, step_at
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*_dataloader' does not have many workers", "ignore:The `.*_dataloader` does not have many workers"
@@ -67,15 +67,23 @@ def planned(plan: Plan, track: str) -> list[float]:
 
 class TestPlan:
     @pytest.mark.parametrize(
-        ("steps", "per_epoch", "every", "own"), [(24, 12, 5, 6), (24, 12, 12, 2), (24, 12, 13, 2), (30, 12, 5, 8)]
+        ("steps", "per_epoch", "every", "offset", "own"),
+        [
+            (24, 12, 5, 0, 6),
+            (24, 12, 12, 0, 2),
+            (24, 12, 13, 0, 2),
+            (30, 12, 5, 0, 8),
+            (24, 12, 5, 4, 4),
+            (28, 12, 5, 3, 5),
+        ],
     )
     def test_a_track_takes_as_many_steps_as_its_module_does(
-        self, steps: int, per_epoch: int, every: int, own: int
+        self, steps: int, per_epoch: int, every: int, offset: int, own: int
     ) -> None:
-        taken = [batch for batch in range(steps) if batch % per_epoch % every == 0]
-        assert horizon_of(Horizon(steps, per_epoch, 8), every).steps == own == len(taken)
-        assert [step_in(batch, every, per_epoch) for batch in taken] == [*range(own)]
-        assert all(step_in(batch, every, per_epoch) is None for batch in {*range(steps)} - {*taken})
+        taken = [batch for batch in range(steps) if batch % per_epoch % every == offset]
+        assert horizon_of(Horizon(steps, per_epoch, 8), every, offset).steps == own == len(taken)
+        assert [step_at(batch, every, offset, per_epoch) for batch in taken] == [*range(own)]
+        assert all(step_at(batch, every, offset, per_epoch) is None for batch in {*range(steps)} - {*taken})
 
     def test_what_a_track_does_not_say_is_the_runs(self) -> None:
         run = compose(["optimizer=adam", "optimizer.lr=0.5", "schedule=step", "warmup=linear", "seed=7",
@@ -135,7 +143,7 @@ class TestAssign:
             ({"actor": {"parameters": "^[at]"}, "trunk": {}},
              r"^optimizers\.actor and optimizers\.trunk both take trunk\.weight: a parameter is stepped by"),
             ({"actr": {}}, r"^optimizers\.actr must be an attribute .* Did you mean 'actor'\?"),
-            ({"actor": {"parameters": "^x"}}, r"^optimizers\.actor\.parameters must take a parameter: it takes none of"),
+            ({"actor": {"parameters": "^x"}}, r"^optimizers\.actor\.parameters must take a parameter: it takes none"),
             ({"old": {}}, r"^optimizers\.old must have a parameter that is trained: old\.weight is frozen"),
         ],
     )  # fmt: skip
@@ -152,6 +160,8 @@ class TestAssign:
         (["optimizers.a.lr=1"], r"^optimizers\.a\.lr is not a key\. Did you mean 'optimizer\.lr'\?"),
         (["optimizers.a.evry=1"], r"^optimizers\.a\.evry is not a key\. Did you mean 'every'\?"),
         (["optimizers.a.every=0"], r"^optimizers\.a\.every must be a whole number of batches >= 1\. Received: 0"),
+        (["optimizers.a.every=5", "optimizers.a.offset=5"], r"^optimizers\.a\.offset must be a whole number in \[0, 5"),
+        (["optimizers.a.every=20", "optimizers.a.offset=12"], r"^optimizers\.a\.offset leaves it no step in an epoch"),
         (["optimizers.a.parameters='('"], r"^optimizers\.a\.parameters must be a regular expression "),
         (["optimizers.a.optimizer.lrr=1"], r"^optimizers\.a\.optimizer\.lrr is not a key\. Did you mean 'lr'\?"),
         (["optimizers.a.optimizer.lr=-1"], r"^optimizers\.a\.optimizer\.lr must be a finite number > 0\. Received: -1"),
@@ -229,6 +239,32 @@ class TestTrain:
         rows = list(csv.DictReader(io.StringIO(show.csv(config.plan(compose([*words, DECLARED]))))))
         column = {i: row["lr/generator/default"] for i, row in enumerate(rows) if row["lr/generator/default"]}
         assert [*column] == [0, 5, 10, 12, 17, 22] and [*map(float, column.values())] == generator
+
+    def test_a_step_that_was_not_planned_is_refused_when_it_is_taken(self, train: Callable[..., Any]) -> None:
+        with pytest.raises(
+            ConfigError, match=r"^optimizers\.discriminator\.every must be how often .* batch 1 of an ep"
+        ):
+            train(*gan("WGAN", "optimizers={generator: {every: 5}, discriminator: {every: 2}}"))
+        with pytest.raises(ConfigError, match=r"^optimizers\.discriminator must take at most one .* batch 0 it took 2"):
+            train(*gan("Twice", BOTH))
+        late = "optimizers={generator: {every: 5, offset: 4}, discriminator: {}}"
+        with pytest.raises(
+            ConfigError, match=r"^optimizers\.generator\.every .* and \.offset where first: .* batch 4 of"
+        ):
+            train(*gan("Late", EVERY))
+        run = train(*gan("Late", late))
+        assert (run.status, run.plan.tracks["generator"].horizon.steps) == ("done", 4)
+
+    def test_a_step_that_is_left_out_is_told_at_once_and_at_the_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert main(["train", *gan("WGAN", BOTH, "logger=none")]) == 0
+        said = capsys.readouterr().out
+        assert said.count("note: generator took no step in batch 1 of an epoch, where one is planned") == 1
+        assert "\ngenerator took 6 of 24 steps; " in said
+        (folder,) = Path("outputs/runs").iterdir()
+        assert json.loads((folder / "metrics.json").read_text())["status"] == "stopped"
 
     def test_optimizers_and_schedulers_come_in_the_modules_own_order(self, train: Callable[..., Any]) -> None:
         for words in (BOTH, "optimizers={discriminator: {}, generator: {}}"):

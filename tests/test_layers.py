@@ -20,7 +20,7 @@ LAYERS = {
     " trusted screening runs intervals settings compare tuned colours tables bands figures page report board failures"
     " streams tracks",
     "hydra": "overrides building config sweep",
-    "torch": "groups optim muon scheduler batches models readers tensors asked",
+    "torch": "groups fused optim adabound lamb muon scheduler batches models readers tensors asked",
     "lightning": "lightning data module lean leanloop assembly callbacks firstbatch trace watch noise storage loggers"
     " resume tracksteps trial find preemption endings train job",
     "front": "cli api __init__ __main__",

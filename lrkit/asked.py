@@ -7,6 +7,7 @@ what is frozen, attributes, random numbers) is undone, for lrkit does not call i
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ def of(module: nn.Module) -> Own | None:
     if method is None or method.__module__.partition(".")[0] in ("pytorch_lightning", "lightning"):
         return None
     try:
-        with _untouched(module):
+        with _untouched(module), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what is thrown away
             optimizers, schedulers = _parts(method(module))
     except Exception:  # a stranger's code, outside of where it expects to be called: it has not said anything
         return None
@@ -82,9 +84,13 @@ def _several(own: Own, module: nn.Module) -> ConfigError:
     if shared or not all(roots):
         what = f", each with a pattern for its parameters; {_and(shared)} is in more than one, and must be in one"
         return ConfigError(KEY, f"{said}: say {KEY}={{first: {{parameters: '^...'}}, ...}}{what if shared else ''}")
-    nodes = ", ".join(
-        f"{each[0]}: {{}}" if len(each) == 1 else f"{each[0]}: {{parameters: '^({'|'.join(each)})'}}" for each in roots
-    )
+    parts = {name for name, _ in module.named_children()}
+
+    def node(of: Sequence[str]) -> str:
+        end = "[.]" if parts.issuperset(of) else ""  # so that `net` is not `net_ema` too
+        return "{}" if len(of) == 1 else f"{{parameters: '^({'|'.join(of)}){end}'}}"
+
+    nodes = ", ".join(f"{of[0]}: {node(of)}" for of in roots)
     return ConfigError(
         KEY, f"{said}: say '{KEY}={{{nodes}}}'" if "'" not in nodes else f'{said}: say "{KEY}={{{nodes}}}"'
     )

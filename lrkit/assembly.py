@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from lrkit import config as configs
-from lrkit import trusted
+from lrkit import optim, tracks, trusted
 from lrkit.errors import ConfigError
 from lrkit.lean import Unprofiled
 from lrkit.lightning import (
@@ -24,6 +24,7 @@ from lrkit.lightning import (
     Trainer,
     __version__,
 )
+from lrkit.module import TrackWiring
 from lrkit.plan import Plan
 from lrkit.supervised import Supervised
 
@@ -35,6 +36,7 @@ __all__ = [
     "hush_lightning",
     "module_of",
     "optimizer_of",
+    "tracks_of",
     "trainer_of",
     "why_unfused",
 ]
@@ -152,6 +154,18 @@ def optimizer_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The class path of the optimizer, and its options but the rate."""
     node = config["optimizer"]
     return str(node["_target_"]), {name: value for name, value in node.items() if name not in ("_target_", "lr")}
+
+
+def tracks_of(config: Mapping[str, Any]) -> list[TrackWiring]:
+    """What each of several optimizers needs; empty for a run with one."""
+    wirings = []
+    for track in tracks.parse(config[tracks.KEY]):
+        own = track.config(config)
+        target, options = optimizer_of(own)
+        with track.naming():
+            optim.check(target, options)
+        wirings.append(TrackWiring(track, target, options, own["param_groups"]))
+    return wirings
 
 
 def trainer_of(options: Mapping[str, Any], **own: Any) -> Trainer:

@@ -541,10 +541,10 @@ def _hydra(argv: list[str], config_dir: str | None, job: Callable[[Any], Any]) -
     """Hand a checked command line to Hydra."""
     import hydra
 
-    from lrkit.overrides import CONF_DIR, VERSION_BASE, own_folder
+    from lrkit.overrides import CONF_DIR, VERSION_BASE, adding, own_folder
 
     saved, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [saved[0], *argv]
+    sys.argv = [saved[0], *adding(argv)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra would print what went wrong, and exit
     try:
         with own_folder(config_dir):

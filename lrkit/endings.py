@@ -15,7 +15,7 @@ from lrkit.command_line import resume_command
 from lrkit.errors import ConfigError, RunError
 from lrkit.failures import cause, keep_traceback
 from lrkit.lightning import SIGTERMException, Trainer
-from lrkit.module import scheduler_of
+from lrkit.module import plan_of
 from lrkit.preemption import Preemption
 from lrkit.signals import Terminated, name_of
 
@@ -116,7 +116,7 @@ def _death_behind(error: Exception) -> Exception:
 def _progress(trainer: Trainer) -> str:
     """The step, and of how many, where the plan was made and has an end."""
     try:
-        steps = scheduler_of(trainer).plan.horizon.steps
+        steps = plan_of(trainer).horizon.steps
     except ConfigError:
         steps = None
     return str(trainer.global_step) + ("" if steps is None else f" of {steps}")

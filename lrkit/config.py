@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import screening, trusted
+from lrkit import launcher, screening, trusted
 from lrkit.building import build
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError
@@ -54,6 +54,7 @@ __all__ = [
     "compose",
     "plan",
     "swept_by",
+    "with_world",
     "world_of",
 ]
 
@@ -103,7 +104,19 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     checked = with_trust({str(key): value for key, value in config.items()}, parsed, trust)
     _check_keys(checked)
     trusted.check(checked)
-    return checked
+    return with_world(checked, parsed)
+
+
+def with_world(config: Config, parsed: Sequence[Override]) -> Config:
+    """A composed config on as many processes as a launcher has started, where there is one.
+
+    Raises:
+        ConfigError: ``trainer.devices`` or ``trainer.num_nodes`` was said, and is another number.
+    """
+    trainer, shipped = config["trainer"], _shipped("trainer/default.yaml")
+    typed = {override.key_or_group.removeprefix("trainer.") for override in parsed}
+    changed = {name for name in ("devices", "num_nodes") if trainer.get(name) != shipped[name]}  # by a file
+    return {**config, "trainer": launcher.settled(trainer, typed | changed)}
 
 
 def with_trust(config: Config, parsed: Sequence[Override], more: Sequence[str] = ()) -> Config:
@@ -220,6 +233,8 @@ def plan(
     if world is None:
         world, assumed = world_of(config["trainer"])
         notes = [*notes, *(["trainer.devices=auto: the plan assumes 1; a number makes it certain"] if assumed else [])]
+    if (launch := launcher.launched()) is not None and launch.world > 1:
+        notes = [*notes, str(launch)]
     if config["trainer"].get("max_time"):
         notes = [*notes, "trainer.max_time may end the run before its schedule has ended"]
     loader = Loader(data.get("train_samples"), data.get("batch_size"), bool(data.get("drop_last", False)))

@@ -32,8 +32,9 @@ from lrkit.errors import Diverged
 from lrkit.files import write_json
 from lrkit.find import settled
 from lrkit.firstbatch import FirstBatch
-from lrkit.jobs import global_rank, handing
+from lrkit.jobs import handing
 from lrkit.journal import Journal
+from lrkit.launcher import global_rank
 from lrkit.lean import AsOne
 from lrkit.lightning import (
     Callback,

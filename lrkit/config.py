@@ -53,6 +53,7 @@ __all__ = [
     "check_sweep",
     "compose",
     "plan",
+    "replicas_of",
     "swept_by",
     "with_world",
     "world_of",
@@ -223,7 +224,7 @@ def plan(
 
     Args:
         config: what ``compose`` returned.
-        world: devices x nodes, where they are known better than the config can say.
+        world: processes that see batches of their own, where they are known better than the config can say.
         batches: batches per epoch and process, where they were counted.
         notes: lines for the plan's warnings.
     """
@@ -231,7 +232,7 @@ def plan(
     _check_values(config)
     data, node, rule = config["data"], config["optimizer"], config["batch_scaling"]
     if world is None:
-        world, assumed = world_of(config["trainer"])
+        world, assumed = replicas_of(config["trainer"])
         notes = [*notes, *(["trainer.devices=auto: the plan assumes 1; a number makes it certain"] if assumed else [])]
     if (launch := launcher.launched()) is not None and launch.world > 1:
         notes = [*notes, str(launch)]
@@ -291,6 +292,26 @@ def world_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigError("trainer.devices", "must be a number >= 1, a list of devices, or auto", devices)
     return count * nodes, False
+
+
+def replicas_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
+    """Processes that see batches of their own: all of them, but where one model is divided among several (tensor
+    parallel). And whether the number of devices had to be assumed."""
+    world, assumed = world_of(trainer)
+    strategy = trainer.get("strategy")
+    if not isinstance(strategy, Mapping) or not str(strategy.get("_target_")).endswith(".ModelParallelStrategy"):
+        return world, assumed
+    nodes = trainer.get("num_nodes") or 1
+    sizes = {"data_parallel_size": nodes, "tensor_parallel_size": world // nodes}
+    for name in sizes:
+        if strategy.get(name, "auto") != "auto":
+            _check_count(f"trainer.strategy.{name}", strategy[name])
+            sizes[name] = strategy[name]
+    data, tensor = sizes.values()
+    if data * tensor != world and not assumed:
+        must = f"x tensor_parallel_size ({tensor}) must be {world}, the processes of trainer.devices x num_nodes"
+        raise ConfigError("trainer.strategy.data_parallel_size", must, data)
+    return data, assumed
 
 
 def accumulation(config: Mapping[str, Any], world: int) -> int:
@@ -416,6 +437,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"trainer.{name}", "must be true or false", value)
     if not isinstance(trainer.get("enable_progress_bar"), bool | None):
         raise ConfigError("trainer.enable_progress_bar", "must be true, false or null", trainer["enable_progress_bar"])
+    _check_strategy(trainer.get("strategy"))
     fast = trainer.get("fast_dev_run")
     if not isinstance(fast, bool | int | None) or int(fast or 0) < 0:
         raise ConfigError("trainer.fast_dev_run", "must be true, false or a number of batches", fast)
@@ -425,6 +447,14 @@ def _check_values(config: Mapping[str, Any]) -> None:
     monitor = (config["plateau"] or {}).get("monitor")
     if trainer.get("limit_val_batches") == 0 and str(monitor).startswith("val"):
         raise ConfigError("plateau.monitor", "needs a validation, and trainer.limit_val_batches is 0", monitor)
+
+
+def _check_strategy(strategy: Any) -> None:
+    """Refuse strategies whose processes are copies of this one: what lrkit puts into a module cannot be copied."""
+    started = strategy.get("start_method", "") if isinstance(strategy, Mapping) else strategy
+    if any(word in str(started) for word in ("spawn", "fork", "notebook")):
+        must = "must start its processes anew, not as copies of this one: use trainer.strategy=ddp"
+        raise ConfigError("trainer.strategy", must, started)
 
 
 def _check_fills(loader: Loader, trainer: Mapping[str, Any], world: int) -> None:

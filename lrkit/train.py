@@ -17,6 +17,7 @@ from lrkit import config as configs
 from lrkit import loggers, optim, show, storage
 from lrkit.assembly import (
     callbacks_of,
+    check_trainer,
     data_of,
     exact_plan,
     hush_lightning,
@@ -92,6 +93,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         resumption.plan(declared)
     rules, (target, options) = config["param_groups"], optimizer_of(config)
     optim.check(target, options)
+    check_trainer(config)
     hush_lightning()
     seed_everything(config["seed"], workers=True, verbose=False)
 
@@ -217,7 +219,7 @@ def _trainer(
 ) -> Trainer:
     """The trainer; ``joins`` is the step at which it goes on with curves that are in the folder already."""
     options = dict(config["trainer"])
-    options["accumulate_grad_batches"] = configs.accumulation(config, configs.world_of(options)[0])
+    options["accumulate_grad_batches"] = configs.accumulation(config, configs.replicas_of(options)[0])
     bar = options.pop("enable_progress_bar", None)
     if bar is None:
         bar = sys.stderr.isatty() and not quiet
@@ -228,7 +230,7 @@ def _trainer(
     trust = config.get("trust", ())
     loggers = [_logger(node, f"logger.{name}", trust, folder, joins) for name, node in config["logger"].items()]
     own = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": folder}
-    return trainer_of({**options, "enable_progress_bar": bool(bar)}, **own)
+    return trainer_of({**options, "enable_progress_bar": bool(bar)}, trust, **own)
 
 
 def _logger(node: Mapping[str, Any], key: str, trust: Sequence[str], folder: Path, joins: int | None) -> Any:

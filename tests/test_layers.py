@@ -17,11 +17,12 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 LAYERS = {
     "plain": "errors lightning_package signals files durations horizon schedules curve families rules scaling plateau"
     " guard plan monitors search suggest race jobs found journal show records events diagnosis trusted screening runs"
-    " intervals settings compare tuned colours tables bands figures page report board failures streams launcher watchdog",
+    " intervals settings compare tuned colours tables bands figures page report board failures streams"
+    " launcher watchdog",
     "hydra": "overrides building config sweep",
     "torch": "groups optim muon scheduler batches models readers tensors",
-    "lightning": "lightning data module lean leanloop assembly callbacks firstbatch trace watch noise storage loggers"
-    " resume trial find preemption endings rendezvous train job",
+    "lightning": "lightning replicas data module lean leanloop assembly callbacks firstbatch trace watch noise storage"
+    " loggers resume trial find preemption endings rendezvous train job",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

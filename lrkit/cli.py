@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrkit import failures, streams
+from lrkit import failures, streams, watchdog
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.jobs import handed
 from lrkit.launcher import global_rank, launched, local_rank
@@ -132,7 +132,7 @@ def _command(command: str, rest: list[str]) -> int:
 def _told(run: Callable[[], int]) -> int:
     """What ``run`` returns; an error is told in one line, and becomes an exit code."""
     try:
-        with raising(signal.SIGTERM):
+        with watchdog.watching(), raising(signal.SIGTERM, signal.SIGINT):
             return run()
     except BrokenPipeError:  # nobody would read it
         raise

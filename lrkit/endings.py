@@ -125,7 +125,6 @@ class _Watched:
 
     def __init__(self, ending: Ending, trainer: Trainer, meeting: Rendezvous) -> None:
         self.ending, self.trainer, self.meeting = ending, trainer, meeting
-        self.begins = time.monotonic()
 
     def begun(self) -> bool:
         return self.ending.preemption.listens
@@ -139,12 +138,11 @@ class _Watched:
         return time.monotonic() if _saves() else [(count.started, count.completed) for count in counts]
 
     def patience(self) -> float:
-        batches = max(1, self.trainer.fit_loop.epoch_loop.batch_progress.total.completed)
-        return max(self.least, 5 * (time.monotonic() - self.begins) / batches)
+        return max(self.least, 3 * self.ending.preemption.longest)
 
     def farewell(self, signum: int) -> str:
         if self.meeting.waits:
-            where = f"while it waited for {self.meeting.missing().rstrip(',')}"
+            where = f"while it waited for {self.meeting.missing()}"
         else:
             where = f"at step {_progress(self.trainer)}, which did not end"
         return self.ending.unanswered(self.trainer, signum, where)

@@ -14,6 +14,7 @@ process also while that waits for the others.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -123,6 +124,8 @@ class Preemption(Callback):
         self.agreement: Agreement = Alone()
         self.listens = self.ends = self.saved = False
         self.heard: tuple[int, float] | None = None  # which signal, and when
+        self.longest = 0.0  # seconds of a batch
+        self.before = math.inf
 
     @property
     def signum(self) -> int | None:
@@ -141,6 +144,9 @@ class Preemption(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        now = time.monotonic()
+        self.longest = max(self.longest, now - self.before)
+        self.before = now
         if self.signum is None and isinstance(self.agreement, Alone):
             return  # at nearly every batch
         full = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
@@ -148,6 +154,7 @@ class Preemption(Callback):
             self._point(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.before = math.inf
         full = (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if full and not trainer.sanity_checking and not trainer.is_last_batch:
             self._point(trainer)

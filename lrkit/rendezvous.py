@@ -81,15 +81,19 @@ class Rendezvous:
         if over.wait(patience):
             return
         until = datetime.fromtimestamp(self.begun) + self._timeout()
-        self.say(f"waiting for {self.missing()} at {self._place()}, until {until:%H:%M:%S}{self._how_to_come()}")
-        over.wait()
+        told = self.missing()
+        self.say(f"waiting for {told} at {self._place()}, until {until:%H:%M:%S}{self._how_to_come()}")
+        while not over.wait(self.patience):
+            if (now := self.missing()) != told:
+                told = now
+                self.say(f"waiting for {told}")
 
     def missing(self) -> str:
         """Who has not come, as far as that can be known."""
         world, nodes = self.trainer.world_size, self.trainer.num_nodes
         there = self._there()
         of = f"{world} processes" + (f" (trainer.num_nodes={nodes})" if nodes > 1 else "")
-        return f"the other ones of {of}" if there is None else f"{world - there} of {of}, {there} there,"
+        return f"the other ones of {of}" if there is None else f"{world - there} of {of}"
 
     def _place(self) -> str:
         return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint picture fix bench bench-find evidence evidence-quick
+.PHONY: help demo test check lint picture fix bench bench-find evidence evidence-quick strangers lightning
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,6 +55,13 @@ bench: $(VENV)/dev.stamp ## how fast it is, against torch, Lightning and a loop 
 bench-find: $(VENV)/dev.stamp ## how good the rates of lrkit find and of other range tests are (an hour)
 	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt
 	$(BIN)/python benchmarks/find.py
+
+strangers: $(VENV)/dev.stamp ## modules of other packages, trained and gone on with by both Lightnings (ten minutes)
+	$(BIN)/python -m pip install --quiet --no-deps -r tests/strangers.txt
+	$(BIN)/python -m pytest -q $(TOGETHER) -m slow tests/test_strangers.py
+
+lightning: $(VENV)/dev.stamp ## the quick suite by `lightning` in place of `pytorch_lightning`, where that matters
+	LRKIT_LIGHTNING=lightning $(BIN)/python -m pytest -q $(TOGETHER) $$(grep -lE 'lrkit.lightning|foreign|train' tests/test_*.py)
 
 evidence: $(VENV)/dev.stamp ## try what is said about learning rates, and write docs/evidence.md (under 40 minutes)
 	$(BIN)/python -m evidence

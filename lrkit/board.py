@@ -96,12 +96,16 @@ def hparams(keys: Sequence[str], metrics: Sequence[str]) -> Any:
     return Summary(value=[value])
 
 
+#: The end of the names of the event files that lrkit writes itself: what it may take away again.
+OURS = ".lrkit"
+
+
 def write(folder: Path, *summaries: Any) -> None:
-    """Write summaries into an event file of their own."""
+    """Write summaries into an event file of their own, whose name says that lrkit wrote it."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    writer = EventFileWriter(str(folder))
+    writer = EventFileWriter(str(folder), filename_suffix=OURS)
     for summary in summaries:
         writer.add_event(Event(wall_time=time.time(), step=0, summary=summary))
     writer.close()

@@ -253,7 +253,9 @@ def _train(argv: list[str]) -> int:
         own_folder = [f"hydra.run.dir={continued}", "hydra.output_subdir=null"]
     elif given := [o.partition("=")[2] for o in overrides if o.startswith("hydra.run.dir=")]:
         if "${" not in given[0]:
-            _made(Path(given[0].strip("'\"")), "hydra.run.dir")
+            named = Path(given[0].strip("'\""))
+            _made(named, "hydra.run.dir")
+            _check_free(named)
     else:
         made = Path(_new_folder(Path("outputs") / "runs"))
         own_folder = [f"hydra.run.dir={made}"]
@@ -370,8 +372,14 @@ def _sweep(overrides: list[str], config_dir: str | None) -> int:
     folder = named or unfinished(overrides, parent, config_dir) or Path(_new_folder(parent))
     _made(folder, "hydra.sweep.dir")
     sweep = Sweep(overrides, folder, config_dir)
-    with raising(*ASKING):
-        counts = sweep.run(_job, lambda line: print(line, flush=True))
+    how = f"the same command goes on in {folder}"
+    try:
+        with raising(*ASKING):
+            counts = sweep.run(_job, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {how}") from None
+    except Terminated as error:
+        raise Terminated(error.signum, f"{error.said}; {how}") from None
     return _closing(folder, counts, "; the same command runs what is missing")
 
 
@@ -591,6 +599,15 @@ def _made(folder: Path, key: str) -> None:
             pass
     except OSError as error:
         raise ConfigError(key, f"must be a folder that can be written to ({error.strerror})", str(folder)) from None
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder that a run is in: a new one would write over its checkpoints."""
+    from lrkit.runs import SWEEP
+
+    if any((folder / name).exists() for name in ("plan.json", "metrics.json", "checkpoints", SWEEP)):
+        must = f"must be a folder without a run: to go on with this one say resume.path={folder}, or name another"
+        raise ConfigError("hydra.run.dir", must, str(folder))
 
 
 def _unused(folder: Path, ending: str) -> Path:

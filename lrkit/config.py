@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import launcher, screening, trusted
+from lrkit import launcher, screening, trainer_options, trusted
 from lrkit.building import build
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError
@@ -44,6 +44,7 @@ from lrkit.rules import group_rates
 from lrkit.scaling import batch_scale
 from lrkit.schedules import Schedule
 from lrkit.search import AUTO, Search
+from lrkit.trainer_options import check_count
 
 __all__ = [
     "CONF_DIR",
@@ -105,6 +106,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     checked = with_trust({str(key): value for key, value in config.items()}, parsed, trust)
     _check_keys(checked)
     trusted.check(checked)
+    trusted.check_addresses(checked, overrides)
     return with_world(checked, parsed)
 
 
@@ -305,7 +307,7 @@ def replicas_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
     sizes = {"data_parallel_size": nodes, "tensor_parallel_size": world // nodes}
     for name in sizes:
         if strategy.get(name, "auto") != "auto":
-            _check_count(f"trainer.strategy.{name}", strategy[name])
+            trainer_options.check_count(f"trainer.strategy.{name}", strategy[name])
             sizes[name] = strategy[name]
     data, tensor = sizes.values()
     if data * tensor != world and not assumed:
@@ -319,7 +321,7 @@ def accumulation(config: Mapping[str, Any], world: int) -> int:
     written, effective = config["trainer"].get("accumulate_grad_batches") or 1, config["batch"].get("effective")
     if effective is None:
         return int(written)
-    _check_count("batch.effective", effective)
+    check_count("batch.effective", effective)
     size = config["data"].get("batch_size")
     if written != 1:
         raise ConfigError("batch.effective", f"and trainer.accumulate_grad_batches={written} both set accumulation")
@@ -396,7 +398,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
             raise ConfigError(name, "must be a group of keys", config.get(name))
     Search.of(config["find"])
     if config["jobs"] != "auto":
-        _check_count("jobs", config["jobs"])
+        check_count("jobs", config["jobs"])
     if config["on_error"] not in ("continue", "stop"):
         raise ConfigError("on_error", "must be continue or stop", config["on_error"])
     if not isinstance(config["test"], bool):
@@ -410,51 +412,15 @@ def _check_values(config: Mapping[str, Any]) -> None:
         raise ConfigError("allow_extreme_lr", "must be true or false", config["allow_extreme_lr"])
     for name in ("batch_size", "train_samples"):
         if data.get(name) is not None:
-            _check_count(f"data.{name}", data[name])
+            check_count(f"data.{name}", data[name])
     for group in ("callbacks", "logger"):
         for name, node in config[group].items():
             if not isinstance(node, Mapping) or "_target_" not in node:
                 raise ConfigError(f"{group}.{name}._target_", "must be set")
-    for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "num_nodes", "log_every_n_steps",
-                 "check_val_every_n_epoch"):  # fmt: skip
-        value = trainer.get(name)
-        if value is not None and not (name.startswith("max_") and value == -1 and value is not True):
-            _check_count(f"trainer.{name}", value)
-    if all(trainer.get(name) in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
-        raise ConfigError("trainer.max_epochs", "or trainer.max_steps must be set: a run needs an end")
-    for name in ("limit_train_batches", "limit_val_batches", "val_check_interval", "overfit_batches"):
-        value = trainer.get(name)
-        if value is None or (name in ("limit_val_batches", "overfit_batches") and value == 0 and value is not False):
-            continue
-        share = isinstance(value, float) and 0 < value <= 1
-        if isinstance(value, bool) or not (share or (isinstance(value, int) and value >= 1)):
-            raise ConfigError(
-                f"trainer.{name}", "must be a number of batches >= 1, or a share of them in (0, 1]", value
-            )
-    for name, default in _shipped("trainer/default.yaml").items():
-        value = trainer.get(name)
-        if (default is False or default is True) and name != "fast_dev_run" and not isinstance(value, bool | None):
-            raise ConfigError(f"trainer.{name}", "must be true or false", value)
-    if not isinstance(trainer.get("enable_progress_bar"), bool | None):
-        raise ConfigError("trainer.enable_progress_bar", "must be true, false or null", trainer["enable_progress_bar"])
-    _check_strategy(trainer.get("strategy"))
-    fast = trainer.get("fast_dev_run")
-    if not isinstance(fast, bool | int | None) or int(fast or 0) < 0:
-        raise ConfigError("trainer.fast_dev_run", "must be true, false or a number of batches", fast)
-    clip = trainer.get("gradient_clip_val")
-    if clip is not None and not (isinstance(clip, int | float) and clip >= 0):
-        raise ConfigError("trainer.gradient_clip_val", "must be a number >= 0, or null", clip)
+    trainer_options.check(trainer)
     monitor = (config["plateau"] or {}).get("monitor")
     if trainer.get("limit_val_batches") == 0 and str(monitor).startswith("val"):
         raise ConfigError("plateau.monitor", "needs a validation, and trainer.limit_val_batches is 0", monitor)
-
-
-def _check_strategy(strategy: Any) -> None:
-    """Refuse strategies whose processes are copies of this one: what lrkit puts into a module cannot be copied."""
-    started = strategy.get("start_method", "") if isinstance(strategy, Mapping) else strategy
-    if any(word in str(started) for word in ("spawn", "fork", "notebook")):
-        must = "must start its processes anew, not as copies of this one: use trainer.strategy=ddp"
-        raise ConfigError("trainer.strategy", must, started)
 
 
 def _check_fills(loader: Loader, trainer: Mapping[str, Any], world: int) -> None:
@@ -473,11 +439,6 @@ def _check_fills(loader: Loader, trainer: Mapping[str, Any], world: int) -> None
     if isinstance(interval, int) and interval > there > 0 and trainer.get("check_val_every_n_epoch") is not None:
         must = f"must be at most {there}, the batches of an epoch, or trainer.check_val_every_n_epoch null"
         raise ConfigError("trainer.val_check_interval", must, interval)
-
-
-def _check_count(key: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(key, "must be a whole number >= 1", value)
 
 
 def _check_keys(config: Config) -> None:

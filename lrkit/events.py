@@ -12,10 +12,12 @@ from operator import lt
 from pathlib import Path
 from typing import Any
 
+from lrkit.files import read_file
 from lrkit.records import spans_of
 
 __all__ = ["Scalars", "Series", "event_files", "read"]
 
+_LARGEST = 2**32  # bytes of an event file
 _FLOAT = struct.Struct("<f")
 _Column = tuple[list[int], list[float | bytes]]
 
@@ -76,7 +78,7 @@ def read(files: Iterable[Path]) -> Scalars:
     found = Scalars()
     for path in files:
         try:
-            content = path.read_bytes()
+            content = read_file(path, _LARGEST)
         except OSError as error:
             found.notes.append(f"{path.name} cannot be read ({error.strerror})")
             continue

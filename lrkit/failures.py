@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lrkit.errors import ConfigError, RunError, SearchError
+from lrkit.escaping import one_line
+from lrkit.files import write_file
 from lrkit.launcher import global_rank, local_rank
 from lrkit.signals import Terminated
 
 __all__ = [
-    "BAD_INPUT", "FAILED", "INTERRUPTED", "cause", "keep_traceback", "one_line", "sentence", "tell", "tracebacks",
+    "BAD_INPUT", "FAILED", "INTERRUPTED", "cause", "keep_traceback", "sentence", "tell", "tracebacks",
     "wanted",
 ]  # fmt: skip
 
@@ -111,21 +113,11 @@ def cause(error: BaseException) -> str:
 def keep_traceback(error: BaseException, file: Path) -> Path | None:
     """Write the traceback in full to ``file``, which the error names from then on; None where it cannot be written."""
     try:
-        file.write_text("".join(traceback.format_exception(error)))
-    except OSError:
+        write_file(file, "".join(traceback.format_exception(error)))
+    except RunError:
         return None
     error.add_note(f"the traceback is in {file}")
     return file
-
-
-def one_line(text: str) -> str:
-    r"""The text without line breaks, and with what cannot be printed written out.
-
-    >>> one_line("a\n  b"), one_line("a\x1b[0m")
-    ('a b', 'a\\x1b[0m')
-    """
-    text = " ".join(line.strip() for line in text.splitlines() if line.strip()) if "\n" in text else text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _message(error: BaseException) -> str:

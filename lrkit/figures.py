@@ -10,6 +10,7 @@ from lrkit.bands import RATE_TITLE, Panel, sensitivity, sensitivity_range, shown
 from lrkit.colours import GREY, colours, family_colours
 from lrkit.compare import Comparison
 from lrkit.errors import ConfigError
+from lrkit.files import write_figure
 from lrkit.settings import Setting
 
 __all__ = ["draw", "dress"]
@@ -79,7 +80,7 @@ def _curves(comparison: Comparison, frames: Sequence[Panel], path: Path) -> Path
         labels.append("a run did not end")
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8.5, alignment="left",
                   title=_plainly(f"by {comparison.by} {comparison.metric}"), title_fontsize=8.5)  # fmt: skip
-    figure.savefig(path)
+    write_figure(path, figure)
     return path
 
 
@@ -112,7 +113,7 @@ def _sensitivity(comparison: Comparison, path: Path) -> Path:
         ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
         ax.minorticks_off()
     ax.legend(handles=handles, frameon=False, fontsize=8.5)
-    figure.savefig(path)
+    write_figure(path, figure)
     return path
 
 

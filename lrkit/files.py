@@ -1,38 +1,118 @@
-"""Small files that are there as a whole or not at all, and what is said when they cannot be written."""
+"""The files that lrkit leaves: each is there as a whole or not at all, and none is written through a link.
+
+A result is written into a new file beside its place, which then takes that place. So whoever reads it sees the old
+content or the new one, never half of it; and where its name was a link to somebody's file, the link is replaced and
+the file is left. All of lrkit writes its results by this module (checkpoints, which are large, by ``lrkit.storage``).
+"""
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import secrets
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lrkit.errors import RunError
 
-__all__ = ["read_json", "write_json"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["NEW", "appending", "created", "read_file", "read_json", "write_figure", "write_file", "write_json"]
+
+#: The end of the name of a file that is being written.
+NEW = ".new"
+#: Windows has no such flag, and no links that a user without rights could make.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+#: A pipe that nobody writes to is opened all the same, and then seen to be one.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+#: Bytes of a file of text, where nothing else is said.
+LARGEST = 2**26
+
+
+def read_file(file: Path, largest: int = LARGEST) -> bytes:
+    """The content of a regular file of at most ``largest`` bytes.
+
+    Raises:
+        OSError: it cannot be read, is no regular file (a pipe would be waited for, and a device has no end), or is
+            larger.
+    """
+    with os.fdopen(os.open(file, os.O_RDONLY | _AT_ONCE), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(file))
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise OSError(errno.EFBIG, f"it is larger than {largest} bytes", str(file))
+    return content
 
 
 def read_json(file: Path) -> Any:
-    """What ``file`` says; None where it is missing, cut off, or nothing that JSON could be."""
+    """What ``file`` says; None where it is missing, cut off, or nothing that JSON could be.
+
+    A number of more digits than a computer counts with is one that is not finite, or not exact.
+    """
     try:
-        return json.loads(file.read_text())
+        return json.loads(read_file(file), parse_int=_number)
     except (OSError, ValueError, RecursionError):
         return None
 
 
+def _number(text: str) -> int | float:
+    return int(text) if len(text) <= 19 else float(text)
+
+
 def write_json(file: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Replace ``file`` in one piece: whoever reads it sees the old content or the new one, never half of it.
+    """Replace ``file`` by ``content`` as JSON; see ``write_file``."""
+    write_file(file, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def write_figure(file: Path, figure: Figure) -> None:
+    """Replace ``file`` by a figure in the format that its ending says; see ``write_file``."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format=file.suffix[1:])
+    write_file(file, picture.getvalue())
+
+
+def write_file(file: Path, content: str | bytes) -> None:
+    """Replace ``file`` in one piece.
 
     Raises:
         RunError: it cannot be written; what was there before is left.
     """
-    beside = file.with_name(f"{file.name}.new")
+    data = content.encode() if isinstance(content, str) else content
     try:
-        beside.write_text(json.dumps(content, indent=2, default=str) + "\n")
-        os.replace(beside, file)
+        beside, number = created(file)
+        try:
+            with os.fdopen(number, "wb") as stream:
+                stream.write(data)
+            os.replace(beside, file)
+        except OSError:
+            with suppress(OSError):  # in a folder that is gone or read-only there is nothing to tidy
+                beside.unlink(missing_ok=True)
+            raise
     except OSError as error:
-        with suppress(OSError):  # in a folder that is gone or read-only there is nothing to tidy
-            beside.unlink(missing_ok=True)
         raise RunError(f"{file} cannot be written ({error.strerror or error})") from None
+
+
+def created(file: Path) -> tuple[Path, int]:
+    """A new file beside ``file``, under a name that was free, and the number by which it is open for writing."""
+    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}{NEW}")
+    return beside, os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
+
+
+def appending(file: Path) -> TextIO:
+    """``file``, open to be written to at its end, line by line.
+
+    Raises:
+        RunError: it cannot be opened, or is a link.
+    """
+    try:
+        number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK, 0o666)
+    except OSError as error:
+        raise RunError(f"{file} cannot be written ({error.strerror or error})") from None
+    return os.fdopen(number, "a", buffering=1)

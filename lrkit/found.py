@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrkit import board
+from lrkit.files import write_figure, write_file, write_json
 from lrkit.race import Heat
 from lrkit.suggest import Reading, Sweep
 
@@ -65,15 +65,15 @@ class Found:
 
     def save(self, folder: Path, config: Mapping[str, Any]) -> list[str]:
         """Write everything; what could not be written is returned, a line each."""
-        (folder / "find.json").write_text(json.dumps(self.to_json() | {"config": config}, indent=2, default=str) + "\n")
+        write_json(folder / "find.json", self.to_json() | {"config": config})
         if not self.sweeps:
             return []
-        (folder / "find.csv").write_text(self.csv())
+        write_file(folder / "find.csv", self.csv())
         try:
             figure = self.picture()
         except ImportError:
             return ["find.png needs the package matplotlib: pip install 'lrkit[plot]'"]
-        figure.savefig(folder / "find.png")
+        write_figure(folder / "find.png", figure)
         board.write(folder, board.image("find", (folder / "find.png").read_bytes()))
         return []
 

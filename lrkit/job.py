@@ -26,6 +26,7 @@ from lrkit import failures
 from lrkit.building import use_lightning
 from lrkit.config import with_trust, with_world
 from lrkit.errors import ConfigError, RunError, SearchError
+from lrkit.files import appending
 from lrkit.jobs import as_lrkit
 from lrkit.launcher import global_rank
 from lrkit.monitors import higher_is_better, validation_loss
@@ -63,7 +64,7 @@ def score(config: DictConfig) -> float:
         return math.nan
     name = f"job {settings.job.num} {settings.job.override_dirname}".rstrip()
     since = time.perf_counter()
-    with (folder / "job.log").open("a", buffering=1) as log:
+    with appending(folder / "job.log") as log:
         try:
             with redirect_stdout(log), redirect_stderr(log), _in_place(settings), as_lrkit():
                 ended = _run(_taken_up(_plain(config), folder), folder)

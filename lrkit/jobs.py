@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.errors import ConfigError
+from lrkit.files import appending
 from lrkit.lightning_package import chosen
 from lrkit.signals import ASKING, Terminated, handled
 
@@ -136,8 +137,8 @@ def run_all(
     if kind == "forkserver":
         # Not what of lrkit is made of Lightning's classes: which Lightning that is, a job's own module says.
         context.set_forkserver_preload([chosen(), *_PRELOADED])
-        # A signal to all of us must leave the server to tell how jobs ended.
-        with _not_from_here(), handled(signal.SIG_IGN, signal.SIGTERM):
+        # A signal to all of us must leave the server to tell how jobs ended, also while it still loads.
+        with _not_from_here(), handled(signal.SIG_IGN, signal.SIGTERM, signal.SIGINT):
             forkserver.ensure_running()
     waiting, free = list(range(len(logs))), list(range(share.count))
     running: dict[Any, tuple[Any, int, int, float]] = {}
@@ -188,11 +189,12 @@ def _not_from_here() -> Iterator[None]:
 
 def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads: int, device: str | None) -> None:
     """In the job's own process: its output goes to its log, its threads and its device are its own."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the server ignores
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the server ignores, as it does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C
     threading.Thread(target=_follow_parent, daemon=True).start()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    with appending(Path(log)) as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for processes that it starts

@@ -8,6 +8,7 @@ from lrkit import figures, page, tables
 from lrkit.bands import panels
 from lrkit.compare import Comparison
 from lrkit.errors import ConfigError
+from lrkit.files import write_file
 from lrkit.tuned import tune
 
 __all__ = ["write"]
@@ -28,7 +29,7 @@ def write(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
     if (tuned := tune(comparison)) is not None:
         texts["tuned.csv"] = tables.tuned_as_csv(tuned)
     for name, content in texts.items():
-        (folder / name).write_text(content, encoding="utf-8")
+        write_file(folder / name, content)
     files, notes = [folder / name for name in texts], []
     try:
         files += figures.draw(comparison, frames, folder)

@@ -6,7 +6,7 @@ resolver stay the text that they are, and nothing is imported.
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,9 @@ from typing import Any
 
 from lrkit.diagnosis import KINDS
 from lrkit.errors import ConfigError
+from lrkit.escaping import one_line
 from lrkit.events import Series, event_files, read
+from lrkit.files import read_file, read_json
 
 __all__ = ["FINISHED", "SWEEP", "Run", "find", "load"]
 
@@ -27,7 +29,7 @@ FINISHED = ("done", "stopped", "unknown")
 #: Keys that say where a run writes to, not what it does.
 _BESIDE = ("resume.path", "logger", "trust", "hydra", "trainer.enable_progress_bar", "trainer.enable_model_summary")
 _DEEPEST, _MOST = 16, 5000
-_LARGEST = 2**26  # bytes of a file of JSON
+_LONGEST = 1000  # characters of a name, a key or a value
 _PARTS = {"train": "train/", "validation": "val/", "val": "val/"}  # folders into which Keras splits a run
 
 
@@ -90,7 +92,7 @@ def find(paths: Sequence[Path]) -> dict[Path, str]:
             must = "has no runs in it: neither plan.json, metrics.json, .hydra nor event files of TensorBoard"
             raise ConfigError(str(path), must)
         for folder in folders:
-            found[folder] = folder.name if folder == above else str(folder.relative_to(above))
+            found[folder] = _shown(folder.name if folder == above else str(folder.relative_to(above)))
     return found
 
 
@@ -126,16 +128,15 @@ def load(folder: Path, name: str) -> Run:
         _set_facts(run, hparams)
     if (folder / "plan.json").exists() or (config and not run.series):
         run.status = "unfinished"
-    if isinstance(metrics.get("status"), str):
-        run.status = metrics["status"]
-    monitor = metrics.get("monitor") or config.get("monitor")
-    run.monitor = monitor if isinstance(monitor, str) and monitor != "auto" else None
+    run.status = _text(metrics.get("status")) or run.status
+    monitor = _text(metrics.get("monitor")) or _text(config.get("monitor"))
+    run.monitor = monitor if monitor != "auto" else None
     run.final, run.best, run.test = (_numbers(metrics.get(part)) for part in ("final", "best", "test"))
     run.findings = _findings(metrics.get("findings"))
-    steps, seconds = metrics.get("steps"), metrics.get("seconds")
-    run.steps = steps if isinstance(steps, int) else max((s.steps[-1] for s in run.series.values()), default=None)
-    if isinstance(seconds, int | float) and len(event_files(folder)) <= 1:  # of a resumed run it is the last part's
-        run.seconds = float(seconds)
+    steps, seconds = _count(metrics.get("steps")), metrics.get("seconds")
+    run.steps = max((s.steps[-1] for s in run.series.values()), default=None) if steps is None else steps
+    if isinstance(seconds, int | float) and 0 <= seconds < math.inf and len(event_files(folder)) <= 1:
+        run.seconds = float(seconds)  # of a resumed run it is the last part's
     return run
 
 
@@ -153,7 +154,7 @@ def _read_events(run: Run) -> dict[str, Any]:
         groups = {"": sorted(path for path in folder.rglob("*tfevents*") if path.is_file())}
     for prefix, files in groups.items():
         scalars = read(files)
-        run.series |= {prefix + tag: series for tag, series in scalars.series.items()}
+        run.series |= {_shown(prefix + tag): series for tag, series in scalars.series.items()}
         hparams |= scalars.hparams
         run.notes += scalars.notes
         if files:
@@ -191,7 +192,7 @@ def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             node = dict(enumerate(node))
         if isinstance(node, Mapping):
             for key, value in node.items():
-                yield from walk(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
+                yield from walk(value, _shown(f"{prefix}.{key}" if prefix else str(key)), depth + 1)
         else:
             yield prefix, _value(node)
 
@@ -201,7 +202,7 @@ def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _value(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", value, re.IGNORECASE):
         return float(value)  # PyYAML reads 1e-3 as text
-    return value if isinstance(value, int | float | str) else str(value)
+    return value if isinstance(value, int | float) else _shown(str(value))
 
 
 def _looked_up(value: Any, config: Mapping[str, Any]) -> Any:
@@ -216,28 +217,25 @@ def _looked_up(value: Any, config: Mapping[str, Any]) -> Any:
 def _choices(file: Path) -> dict[str, str]:
     """The chosen options, from the few lines of ``hydra.yaml`` that name them: to parse all of it takes long."""
     try:
-        text = file.read_text(errors="replace")
+        text = read_file(file).decode(errors="replace")
     except OSError:
         return {}
     block = re.search(r"^ +choices:\n((?: {6,}\S.*\n)+)", text, re.MULTILINE)
     pairs = [line.strip().rpartition(": ") for line in block[1].splitlines()] if block else []
     return {
-        group.partition("@")[2] or group: option
+        _shown(group.partition("@")[2] or group): _shown(option)
         for group, _, option in pairs
         if not group.startswith("hydra/") and option != "null"
     }
 
 
 def _json(file: Path, run: Run) -> dict[str, Any]:
-    try:
-        if file.stat().st_size > _LARGEST:
-            raise ValueError(f"{file.name} is too large")
-        return _mapping(json.loads(file.read_bytes()))
-    except FileNotFoundError:
+    if not os.path.lexists(file):
         return {}
-    except (OSError, ValueError, RecursionError):
+    content = read_json(file)
+    if content is None:
         run.notes.append(f"{file.name} cannot be read")
-        return {}
+    return _mapping(content)
 
 
 def _yaml(file: Path, run: Run) -> dict[str, Any]:
@@ -253,16 +251,32 @@ def _yaml(file: Path, run: Run) -> dict[str, Any]:
 
 
 def _mapping(node: Any) -> dict[str, Any]:
-    return {str(key): value for key, value in node.items()} if isinstance(node, Mapping) else {}
+    """A mapping with texts that can be shown for keys; nothing of what is none."""
+    return {_shown(str(key)): value for key, value in node.items()} if isinstance(node, Mapping) else {}
 
 
 def _numbers(node: Any) -> dict[str, float]:
-    return {key: float(value) for key, value in _mapping(node).items() if isinstance(value, int | float)}
+    numbers = {key: value for key, value in _mapping(node).items() if not isinstance(value, bool)}
+    return {key: float(value) for key, value in numbers.items() if isinstance(value, int | float)}
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _text(value: Any) -> str | None:
+    return _shown(value) if isinstance(value, str) and value else None
 
 
 def _findings(node: Any) -> dict[str, str]:
     said = [_mapping(finding) for finding in node] if isinstance(node, list) else []
-    return {one["kind"]: str(one.get("advice", "")) for one in said if one.get("kind") in KINDS}
+    kinds = {_text(one.get("kind")): _shown(str(one.get("advice", ""))) for one in said}
+    return {kind: advice for kind, advice in kinds.items() if kind in KINDS}
+
+
+def _shown(text: str) -> str:
+    """Text of a stranger's, as it can stand in a table."""
+    return one_line(text, _LONGEST)
 
 
 def _natural(name: str) -> list[Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from lrkit.errors import ConfigError
+from lrkit.files import read_file
 
 __all__ = ["expansion", "package", "plain", "screen"]
 
@@ -64,9 +65,9 @@ def plain(file: Path) -> Any:
         ConfigError: it is too large, too deep, or not plain.
         OSError: it cannot be read.
     """
-    if file.stat().st_size > LARGEST:
-        raise ConfigError(str(file), f"must not be larger than {LARGEST} bytes", file.stat().st_size)
-    text = file.read_bytes()
+    if (size := file.stat().st_size) > LARGEST:
+        raise ConfigError(str(file), f"must not be larger than {LARGEST} bytes", size)
+    text = read_file(file, LARGEST)
     try:
         _check_events(str(file), text)
         return yaml.load(text, _LOADER)

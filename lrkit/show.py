@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrkit.errors import ConfigError
+from lrkit.files import write_figure
 from lrkit.plateau import Plateau, PlateauState
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def picture(plans: Mapping[str, Plan], path: Path) -> Path:
     if not own_frames and (len(plans) > 1 or len(next(iter(plans.values())).groups) > 1):
         axes[0][0].legend(frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    write_figure(path, figure)
     return path
 
 

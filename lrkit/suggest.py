@@ -145,6 +145,9 @@ def read(sweeps: Sequence[Sweep]) -> Reading:
     """
     count = min(len(sweep.losses) for sweep in sweeps)
     rates = list(sweeps[0].rates[:count])
+    if count == 0 and "not finite" in sweeps[0].ended:
+        why = f"{sweeps[0].ended} at the first step, before any rate was used: look at the data, the model and the loss"
+        return Reading(None, reason=why)
     if count < 2 * FIRST:
         why = f"the test ended after {count} steps ({sweeps[0].ended or 'too few'}): begin lower, at find.start"
         return Reading(None, reason=why)

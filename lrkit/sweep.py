@@ -114,6 +114,7 @@ class Sweep:
         """
         at_a_time = self._slots()
         missing = [job for job in self.jobs if not self._finished(job)]
+        self._check_free(missing)
         self.missing = len(missing)
         for job in self.jobs:
             self._remember(job)
@@ -148,7 +149,7 @@ class Sweep:
         results = [job.result() for job in self.jobs]
         names = [f"best {result['monitor']}" for result in results if result.get("monitor")]
         names += [f"final {name}" for result in results for name in result.get("final") or {}]
-        for file in self.folder.glob("*tfevents*"):
+        for file in self.folder.glob(f"events.out.tfevents.*{board.OURS}"):  # of before; others may be the user's
             file.unlink()
         tags = [f"result/{name}" for name in dict.fromkeys(names)]
         board.write(self.folder, board.layout(), *([board.hparams(swept, tags)] if tags else []))
@@ -163,6 +164,16 @@ class Sweep:
         if before is None or before.get("status") not in ENDED or job.result().get("status") not in ENDED:
             return False
         return bool(before.get("id") == identity(configs.compose(job.overrides, self.config_dir)))
+
+    def _check_free(self, missing: Sequence[Job]) -> None:
+        """Refuse to begin where the folder of a job holds something that this sweep did not leave there unfinished."""
+        for job in missing:
+            before = self.state.get(job.folder.name)
+            unknown = before is None and job.folder.is_dir() and any(job.folder.iterdir())
+            ended = before is not None and job.result().get("status") in ENDED  # by another config, or it were skipped
+            if unknown or ended:
+                must = f"must be a folder of its own: {job.folder.name} in it is of another sweep"
+                raise ConfigError("hydra.sweep.dir", must, str(self.folder))
 
     def _prepared(self, job: Job) -> list[str]:
         """The words of a job's command line, and its folder made ready."""

@@ -6,6 +6,7 @@ import csv
 import io
 from dataclasses import dataclass
 
+from lrkit import escaping
 from lrkit.compare import Comparison, best_of, final_of
 from lrkit.intervals import Interval
 from lrkit.monitors import higher_is_better
@@ -98,16 +99,17 @@ def text(comparison: Comparison) -> str:
 def markdown(comparison: Comparison) -> str:
     """The same tables for a README or an issue, as GitHub's Markdown."""
     tuned = tune(comparison)
-    parts = [answer(comparison)]
+    parts = [escaping.markdown(answer(comparison))]
     if tuned is not None:
-        parts += [f"{about_tuned(tuned)}:", _markdown(tuned_sheet(tuned)), "All settings:"]
-    parts += [_markdown(sheet(comparison)), "\n".join(f"- {note}" for note in (about(comparison), *notes(comparison)))]
+        parts += [escaping.markdown(f"{about_tuned(tuned)}:"), _markdown(tuned_sheet(tuned)), "All settings:"]
+    said = (about(comparison), *notes(comparison))
+    parts += [_markdown(sheet(comparison)), "\n".join(f"- {escaping.markdown(line)}" for line in said)]
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown(shown: Sheet) -> str:
-    rows = [shown.names, [":--" if name in shown.left else "--:" for name in shown.names]]
-    rows += [[cell.replace("|", "\\|") for cell in row] for row in shown.rows]
+    rows = [[escaping.markdown(cell) for cell in row] for row in (shown.names, *shown.rows)]
+    rows.insert(1, [":--" if name in shown.left else "--:" for name in shown.names])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
@@ -121,7 +123,8 @@ def as_csv(comparison: Comparison) -> str:
     values = ["best", "final", "best_mean", "best_interval", "final_mean", "final_interval"]
     tests = sorted({name for setting in comparison.settings for run in setting.runs for name in run.test})
     ends = ["steps", "seconds", "status", "checkpoint", "run"]
-    writer.writerow(["rank", "mark", *comparison.columns, "seed", "metric", *values, *tests, *ends])
+    names = ["rank", "mark", *comparison.columns, "seed", "metric", *values, *tests, *ends]
+    writer.writerow([escaping.csv_cell(name) for name in names])
     for rank, setting in enumerate(comparison.settings, 1):
         means = [*_numbers(setting.best), *_numbers(setting.final)]
         for run in setting.runs:
@@ -130,7 +133,8 @@ def as_csv(comparison: Comparison) -> str:
                     if path.is_file()]  # fmt: skip
             own += [*means, *(run.test.get(name) for name in tests)]
             cells = [rank, setting.mark, *setting.label.values(), run.seed, comparison.metric, *own]
-            writer.writerow([*cells, run.steps, run.seconds, run.status, kept[0] if kept else None, run.name])
+            cells += [run.steps, run.seconds, run.status, str(kept[0]) if kept else None, run.name]
+            writer.writerow([escaping.csv_cell(cell) for cell in cells])
     return file.getvalue()
 
 
@@ -140,11 +144,13 @@ def tuned_as_csv(tuned: Tuned) -> str:
     writer = csv.writer(file, lineterminator="\n")
     columns = list(tuned.choices[0].label)
     values = ["judged_by", "mean", "interval", "chosen_by", "chosen_mean", "chosen_interval", "runs", "ended"]
-    writer.writerow(["rank", "mark", *columns, tuned.rate, "edge", *values])
+    names = ["rank", "mark", *columns, tuned.rate, "edge", *values]
+    writer.writerow([escaping.csv_cell(name) for name in names])
     for rank, choice in enumerate(tuned.choices, 1):
         cells = [rank, choice.mark, *choice.label.values(), choice.rate, choice.edge]
         means = [tuned.judged_by, *_numbers(choice.judged), tuned.chosen_by, *_numbers(choice.chosen)]
-        writer.writerow([*cells, *means, len(choice.setting.runs), choice.setting.ended])
+        cells += [*means, len(choice.setting.runs), choice.setting.ended]
+        writer.writerow([escaping.csv_cell(cell) for cell in cells])
     return file.getvalue()
 
 

@@ -20,7 +20,19 @@ from typing import Any, NamedTuple, get_type_hints
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.lightning_package import LIGHTNING, of_the_chosen
 
-__all__ = ["NAMES", "TARGET", "allow", "check", "check_origin", "covered", "imported", "names", "resolve", "targets"]
+__all__ = [
+    "NAMES",
+    "TARGET",
+    "allow",
+    "check",
+    "check_addresses",
+    "check_origin",
+    "covered",
+    "imported",
+    "names",
+    "resolve",
+    "targets",
+]
 
 TARGET = "_target_"
 
@@ -92,6 +104,7 @@ _KINDS = {
 _MANY = ("callbacks", "logger", "coschedule")
 
 _DEEPEST = 32
+_ADDRESS = re.compile(r"\s*[A-Za-z][\w+.:-]*://")
 
 
 def names(entries: Any, key: str = "trust") -> list[str]:
@@ -138,6 +151,26 @@ def check(config: Mapping[str, Any]) -> None:
     trust = config.get("trust", ())
     for key, target in targets({name: node for name, node in config.items() if name != "trust"}):
         allow(target, key, trust)
+
+
+def check_addresses(config: Any, typed: Iterable[str], key: str = "") -> None:
+    """Refuse every address, such as ``s3://bucket/run``, that the command line does not say itself.
+
+    Lightning opens whatever path it is given by the scheme that it has; a file of somebody else's would so reach any
+    host, or write there.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    if isinstance(config, Mapping):
+        for name, inner in config.items():
+            check_addresses(inner, typed, f"{key}.{name}" if key else str(name))
+    elif isinstance(config, list | tuple):
+        for i, inner in enumerate(config):
+            check_addresses(inner, typed, f"{key}[{i}]")
+    elif isinstance(config, str) and _ADDRESS.match(config) and not any(config.strip() in word for word in typed):
+        must = "is an address, which no file may name: if it is yours, say it on the command line"
+        raise ConfigError(key, must, config)
 
 
 def allow(target: Any, key: str, trust: Iterable[str] = ()) -> None:

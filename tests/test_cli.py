@@ -305,6 +305,16 @@ def test_a_wrong_flag_or_folder_is_refused_in_one_line(argv: list[str], message:
     assert line.startswith(f"lrkit: {message}")
 
 
+def test_a_folder_that_has_a_run_is_not_written_over(said: Said) -> None:
+    said("train", *TINY, "hydra.run.dir=mine")
+    before = {file: file.read_bytes() for file in Path("mine").rglob("*") if file.is_file()}
+    (line,) = said("train", *TINY, "hydra.run.dir=mine", "seed=5", code=2).splitlines()
+    assert line.startswith(
+        "lrkit: hydra.run.dir must be a folder without a run: to go on with this one say resume.path="
+    )
+    assert before == {file: file.read_bytes() for file in Path("mine").rglob("*") if file.is_file()}
+
+
 def test_a_file_in_the_way_of_the_results_is_refused_in_one_line(said: Said) -> None:
     Path("outputs").write_text("")
     (line,) = said("train", code=2).splitlines()

@@ -15,10 +15,10 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 
 #: Every file of lrkit, in its layer. A new file needs a place here.
 LAYERS = {
-    "plain": "errors lightning_package signals files durations horizon schedules curve families rules scaling plateau"
-    " guard plan monitors search suggest race jobs found journal show records events diagnosis trusted screening runs"
-    " intervals settings compare tuned colours tables bands figures page report board failures streams"
-    " launcher watchdog",
+    "plain": "errors escaping lightning_package signals files durations horizon schedules curve families rules scaling"
+    " plateau guard plan monitors trainer_options search suggest race jobs found journal show records events diagnosis"
+    " trusted screening runs intervals settings compare tuned colours tables bands figures page report board failures"
+    " streams launcher watchdog",
     "hydra": "overrides building config sweep",
     "torch": "groups optim muon scheduler batches models readers tensors",
     "lightning": "lightning replicas data module lean leanloop assembly callbacks firstbatch trace watch noise storage"

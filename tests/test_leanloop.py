@@ -22,8 +22,10 @@ from lrkit import leanloop
 from lrkit.assembly import trainer_of
 from lrkit.lean import AsOne, Unprofiled
 from lrkit.leanloop import LeanEpoch
+from lrkit.lightning import PACKAGE
 
 pytestmark = [
+    pytest.mark.skipif(PACKAGE != "pytorch_lightning", reason="it is made of what is private to pytorch_lightning"),
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:`training_step` returned `None`"),
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),

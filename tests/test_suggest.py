@@ -101,6 +101,10 @@ def test_a_test_that_ends_at_once_says_how_to_begin() -> None:
     reading = read([Sweep(LADDER[:5], [2.0] * 5, "the loss was not finite")])
     assert reading.lr is None
     assert reading.reason == "the test ended after 5 steps (the loss was not finite): begin lower, at find.start"
+    first = read([Sweep([], [], "the loss was not finite")])  # no rate has moved anything yet, so it is not the rate's
+    assert first.reason.startswith(
+        "the loss was not finite at the first step, before any rate was used: look at the data"
+    )
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e3])

@@ -18,6 +18,7 @@ import torch
 
 from lrkit import jobs
 from lrkit.config import compose
+from lrkit.errors import ConfigError
 from lrkit.resume import load
 from lrkit.sweep import Sweep, folder_name, identity, preset, unfinished
 from lrkit.train import run
@@ -111,7 +112,8 @@ def test_a_sweep_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> Non
     assert unfinished(line[5:], tmp_path / "outputs" / "sweeps") is None
 
 
-def test_ctrl_c_ends_it_with_130_and_a_word_on_going_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["a job runs", "torch is loaded"])
+def test_ctrl_c_ends_it_with_130_and_a_word_on_going_on(when: str, tmp_path: Path) -> None:
     line = command("seed=1,2", "jobs=2", "trainer.max_epochs=20", *fate({"seed": "slow"}))
     line.remove("trainer.max_epochs=1")
     env = {**os.environ, "PYTHONPATH": str(HERE)}
@@ -122,13 +124,20 @@ def test_ctrl_c_ends_it_with_130_and_a_word_on_going_on(tmp_path: Path) -> None:
     )  # fmt: skip
     starts = tmp_path / "outputs" / "sweeps"
     for _ in range(600):
-        if any(starts.glob("*/starts.txt")):
+        if any(starts.glob("*/starts.txt" if when == "a job runs" else "*")):
             break
         time.sleep(0.1)
+    else:
+        raise AssertionError("it did not begin")
+    time.sleep(0 if when == "a job runs" else 1)
     os.killpg(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
-    assert "interrupted" in out
+    assert (
+        out.rstrip().splitlines()[-1]
+        == f"lrkit: interrupted; the same command goes on in {the_sweep(tmp_path).relative_to(tmp_path)}"
+    )
+    assert "Traceback" not in out
     assert unfinished(line[5:], starts) == the_sweep(tmp_path)
 
 
@@ -229,3 +238,35 @@ def test_a_preset_sweeps_what_the_command_line_leaves_to_it() -> None:
 def test_bad_input_is_one_line(words: list[str], said: str, tmp_path: Path) -> None:
     page = swept(tmp_path, "seed=1,2", *words, code=2)
     assert page.startswith(f"lrkit: {said}") and not (tmp_path / "outputs").exists()
+
+
+def test_what_another_sweep_has_left_is_not_written_over(tmp_path: Path) -> None:
+    words = ["seed=1,2", "jobs=1", "hydra.sweep.dir=mine"]
+    swept(tmp_path, *words)
+    before = {file: file.read_bytes() for file in (tmp_path / "mine").glob("*/checkpoints/*")}
+    said = swept(tmp_path, *words, "optimizer.lr=0.5", code=2)
+    assert "lrkit: hydra.sweep.dir must be a folder of its own: 0_seed=1 in it is of another sweep." in said
+    assert before == {file: file.read_bytes() for file in (tmp_path / "mine").glob("*/checkpoints/*")} != {}
+    swept(tmp_path, "seed=1,2,3", *words[1:])  # more of the same goes into the same folder
+    assert len(statuses(tmp_path / "mine")) == 3
+
+
+def test_a_folder_of_the_users_is_no_jobs(tmp_path: Path) -> None:
+    theirs = tmp_path / "mine" / "0_seed=1" / "notes.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    sweep = Sweep(["seed=1,2", *SHORT], tmp_path / "mine")
+    with pytest.raises(ConfigError, match=r"^hydra\.sweep\.dir must be a folder of its own: 0_seed=1 in it"):
+        sweep.run(lambda *_: 0, print)
+    assert theirs.read_text() == "mine"
+
+
+def test_event_files_of_others_in_a_sweeps_folder_are_left(tmp_path: Path) -> None:
+    theirs = tmp_path / "events.out.tfevents.1700000000.host.1.0"
+    theirs.write_bytes(b"somebody's")
+    sweep = Sweep(["optimizer.lr=0.1,0.2", *SHORT], tmp_path)
+    for _ in range(2):  # what was written before is replaced
+        sweep._for_tensorboard()
+        ours = [file for file in tmp_path.glob("*tfevents*") if file != theirs]
+        assert len(ours) == 1 and ours[0].name.endswith(".lrkit")
+    assert theirs.read_bytes() == b"somebody's"

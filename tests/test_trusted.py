@@ -473,3 +473,19 @@ def test_a_data_set_is_data_not_code(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("wrap", "load", "os.system", "__all__"):
         with pytest.raises(ConfigError, match=r"data\.name must be a name in torchvision\.datasets"):
             Torchvision(batch_size=1, name=name).setup()
+
+
+# --- addresses ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address", ["webhdfs://host/x", "s3://bucket", "memory://a", " ftp://a", "simplecache::s3://b"]
+)
+def test_no_file_sends_a_run_to_a_host(address: str, tmp_path: Path) -> None:
+    (tmp_path / "callbacks").mkdir()
+    node = {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "dirpath": address}
+    (tmp_path / "callbacks" / "theirs.yaml").write_text(json.dumps({"keep": node}))
+    with pytest.raises(ConfigError, match=r"^callbacks\.keep\.dirpath is an address, which no file may name"):
+        compose(["callbacks=theirs"], str(tmp_path))
+    typed = ["callbacks=theirs", f"callbacks.keep.dirpath='{address}'"]
+    assert compose(typed, str(tmp_path))["callbacks"]["keep"]["dirpath"] == address

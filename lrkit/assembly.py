@@ -234,6 +234,7 @@ def hush_lightning() -> None:
     """Keep Lightning's announcements off the screen; its warnings stay."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(f"{PACKAGE}.profilers").setLevel(logging.INFO)  # a report that was asked for
     for message in (
         "The number of training batches .* is smaller than the logging interval",  # lrkit sets the interval itself
         r".*isinstance\(treespec, LeafSpec\)",  # between Lightning and torch

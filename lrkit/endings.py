@@ -135,7 +135,7 @@ class _Watched:
     def progress(self) -> object:
         loop = self.trainer.fit_loop.epoch_loop
         counts = (loop.batch_progress.total, loop.val_loop.batch_progress.total)
-        return time.monotonic() if _saves() else [(count.started, count.completed) for count in counts]
+        return time.monotonic() if _saves() else [(count.ready, count.completed) for count in counts]
 
     def patience(self) -> float:
         return max(self.least, 3 * self.ending.preemption.longest)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from torch.distributed import DistNetworkError, DistStoreError  # type: ignore[attr-defined]
+from torch.distributed import DistNetworkError, DistStoreError
 from torch.distributed.constants import default_pg_timeout
 
 from lrkit.errors import RunError

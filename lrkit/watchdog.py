@@ -154,9 +154,10 @@ def watching() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.set_wakeup_fd(before)
-        _watchdog = None
-        watchdog.close()
+        if _watchdog is watchdog:  # else this process was forked meanwhile
+            signal.set_wakeup_fd(before)
+            _watchdog = None
+            watchdog.close()
 
 
 def _forked() -> None:

@@ -14,7 +14,7 @@ import pytest
 BEGIN = """
 import ctypes, os, signal, sys, threading, time
 from lrkit import signals, watchdog
-watchdog.GRACE, watchdog.AGAIN = 0.5, 0.5
+watchdog.GRACE, watchdog.AGAIN = 0.3, 0.3
 
 class Timespec(ctypes.Structure):
     _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
@@ -24,13 +24,19 @@ def hang(seconds=30.0):
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_timedlock(mutex, ctypes.byref(Timespec(int(until), int(until % 1 * 1e9))))
 
+def save(seconds):
+    try:
+        hang(seconds)
+    finally:
+        print("saved")
+
 class Training:
     def __init__(self, steps):
         self.until, self.over = time.monotonic() + steps, False
     def begun(self): return True
     def ends(self): return self.over
     def progress(self): return min(time.monotonic(), self.until)
-    def patience(self): return 0.5
+    def patience(self): return 0.3
     def farewell(self, signum): return f"goodbye after {signum}"
 
 print("ready", flush=True)
@@ -48,7 +54,7 @@ def ended(body: str, *when: tuple[float, int], env: dict[str, str] | None = None
         env={**os.environ, **(env or {})},
     )  # fmt: skip
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    time.sleep(0.3)
+    time.sleep(0.1)
     begun = time.monotonic()
     for after, signum in when:
         time.sleep(max(0.0, begun + after - time.monotonic()))
@@ -71,43 +77,44 @@ def test_only_the_first_process_says_so() -> None:
 
 
 def test_whoever_has_answered_may_take_his_time() -> None:
-    body = "try:\n    time.sleep(30)\nfinally:\n    hang(1.5)\n    print('saved')"
+    body = "try:\n    time.sleep(30)\nfinally:\n    save(0.8)"
     returned, seconds, out, err = ended(body, (0, signal.SIGTERM))
-    assert (returned, out, err) == (143, "saved\n", "") and seconds >= 1.5
+    assert (returned, out, err) == (143, "saved\n", "") and seconds >= 0.8
 
 
 def test_a_training_has_as_long_as_it_makes_steps() -> None:
-    returned, seconds, _, err = ended("with watchdog.training(Training(1.8)): hang()", (0, signal.SIGTERM))
-    assert (returned, err) == (143, "lrkit: goodbye after 15\n") and 1.8 < seconds < 8
+    returned, seconds, _, err = ended("with watchdog.training(Training(0.8)): hang()", (0, signal.SIGTERM))
+    assert (returned, err) == (143, "lrkit: goodbye after 15\n") and 0.8 < seconds < 8
 
 
 def test_a_training_that_is_being_ended_is_let_be() -> None:
-    body = "t = Training(0)\nt.over = True\nwith watchdog.training(t):\n    try:\n        hang(2)\n    finally:\n        print('saved')"
+    body = "t = Training(0)\nt.over = True\nwith watchdog.training(t): save(0.8)"
     returned, _, out, _ = ended(body, (0, signal.SIGTERM))
     assert (returned, out) == (143, "saved\n")  # Python calls the handler in the end
 
 
 def test_a_second_signal_does_not_wait_for_a_step() -> None:
     body = "with watchdog.training(Training(30)): hang()"
-    returned, seconds, _, _ = ended(body, (0, signal.SIGTERM), (1.0, signal.SIGTERM))
-    assert returned == 143 and 1.4 < seconds < 8
+    returned, seconds, _, _ = ended(body, (0, signal.SIGTERM), (0.5, signal.SIGTERM))
+    assert returned == 143 and 0.7 < seconds < 8
 
 
 def test_the_same_signal_told_twice_is_one() -> None:
-    body = "with watchdog.training(Training(2.5)):\n    try:\n        hang(2)\n    finally:\n        print('saved')"
+    body = "with watchdog.training(Training(2)): save(0.8)"
     assert ended(body, (0, signal.SIGTERM), (0.05, signal.SIGTERM))[2] == "saved\n"
 
 
 def test_a_farewell_that_hangs_too_is_cut_short() -> None:
-    body = "watchdog._FAREWELL = 0.5\nTraining.farewell = lambda self, signum: hang()\n"
+    body = "watchdog._FAREWELL = 0.3\nTraining.farewell = lambda self, signum: hang()\n"
     body += "with watchdog.training(Training(0)): hang()"
     returned, seconds, _, err = ended(body, (0, signal.SIGTERM))
     assert (returned, err) == (143, "lrkit: stopped by SIGTERM\n") and seconds < 8
 
 
 def test_a_forked_process_does_not_speak_for_its_parent() -> None:
-    body = "child = os.fork()\nif child == 0:\n    time.sleep(30)\ntime.sleep(0.3)\nos.kill(child, 15)\nos.waitpid(child, 0)\n"
-    assert ended(body + "hang(1.5)\nprint('goes on')")[::2] == (0, "goes on\n")
+    body = "child = os.fork()\nif child == 0:\n    time.sleep(30)\n"
+    body += "time.sleep(0.3)\nos.kill(child, 15)\nos.waitpid(child, 0)\n"
+    assert ended(body + "hang(0.8)\nprint('goes on')")[::2] == (0, "goes on\n")
 
 
 def test_everything_is_given_back() -> None:

@@ -20,9 +20,9 @@ LAYERS = {
     " trusted screening runs intervals settings compare tuned colours tables bands figures page report board failures"
     " streams launcher watchdog",
     "hydra": "overrides building config sweep",
-    "torch": "groups optim muon scheduler batches models readers tensors",
+    "torch": "groups fused optim adabound lamb muon scheduler batches models readers tensors",
     "lightning": "lightning replicas data module lean leanloop assembly callbacks firstbatch trace watch noise storage"
-    " loggers resume trial find preemption endings rendezvous train job",
+    " loggers resume trial find preemption rendezvous endings train job",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

@@ -228,6 +228,8 @@ def _rules(param_groups: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None)
 
 def _horizon(trainer: Trainer, batch_size: int | None) -> dict[str, Any]:
     """Steps, steps per epoch and samples per step, as the trainer knows them once its data is loaded."""
+    from lrkit.replicas import replicas
+
     steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     accumulate, size = trainer.accumulate_grad_batches, batch_size
     if size is None:
@@ -235,7 +237,7 @@ def _horizon(trainer: Trainer, batch_size: int | None) -> dict[str, Any]:
     return {
         "steps": None if steps in (float("inf"), -1) else int(steps),
         "steps_per_epoch": None if batches == float("inf") else -(-int(batches) // accumulate),
-        "batch_size": None if size is None else size * trainer.world_size * accumulate,
+        "batch_size": None if size is None else size * replicas(trainer) * accumulate,
     }
 
 

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import saved_config, screening, tracks, trainer_options, trusted
+from lrkit import launcher, saved_config, screening, tracks, trainer_options, trusted
 from lrkit.building import build
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError
@@ -57,7 +57,9 @@ __all__ = [
     "check_sweep",
     "compose",
     "plan",
+    "replicas_of",
     "swept_by",
+    "with_world",
     "world_of",
 ]
 
@@ -124,7 +126,19 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise
         must = f"{error.must}; what is not typed is as the run in {path} has it"
         raise ConfigError(error.key, must, error.received) from None
-    return checked
+    return with_world(checked, parsed)
+
+
+def with_world(config: Config, parsed: Sequence[Override]) -> Config:
+    """A composed config on as many processes as a launcher has started, where there is one.
+
+    Raises:
+        ConfigError: ``trainer.devices`` or ``trainer.num_nodes`` was said, and is another number.
+    """
+    trainer, shipped = config["trainer"], _shipped("trainer/default.yaml")
+    typed = {override.key_or_group.removeprefix("trainer.") for override in parsed}
+    changed = {name for name in ("devices", "num_nodes") if trainer.get(name) != shipped[name]}  # by a file
+    return {**config, "trainer": launcher.settled(trainer, typed | changed)}
 
 
 def as_typed(config: Config, parsed: Sequence[Override]) -> Config:
@@ -277,7 +291,7 @@ def plan(
 
     Args:
         config: what ``compose`` returned.
-        world: devices x nodes, where they are known better than the config can say.
+        world: processes that see batches of their own, where they are known better than the config can say.
         batches: batches per epoch and process, where they were counted.
         notes: lines for the plan's warnings.
     """
@@ -285,8 +299,10 @@ def plan(
     _check_values(config)
     data, node = config["data"], config["optimizer"]
     if world is None:
-        world, assumed = world_of(config["trainer"])
+        world, assumed = replicas_of(config["trainer"])
         notes = [*notes, *(["trainer.devices=auto: the plan assumes 1; a number makes it certain"] if assumed else [])]
+    if (launch := launcher.launched()) is not None and launch.world > 1:
+        notes = [*notes, str(launch)]
     if config["trainer"].get("max_time"):
         notes = [*notes, "trainer.max_time may end the run before its schedule has ended"]
     loader = Loader(data.get("train_samples"), data.get("batch_size"), bool(data.get("drop_last", False)))
@@ -364,6 +380,26 @@ def world_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigError("trainer.devices", "must be a number >= 1, a list of devices, or auto", devices)
     return count * nodes, False
+
+
+def replicas_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
+    """Processes that see batches of their own: all of them, but where one model is divided among several (tensor
+    parallel). And whether the number of devices had to be assumed."""
+    world, assumed = world_of(trainer)
+    strategy = trainer.get("strategy")
+    if not isinstance(strategy, Mapping) or not str(strategy.get("_target_")).endswith(".ModelParallelStrategy"):
+        return world, assumed
+    nodes = trainer.get("num_nodes") or 1
+    sizes = {"data_parallel_size": nodes, "tensor_parallel_size": world // nodes}
+    for name in sizes:
+        if strategy.get(name, "auto") != "auto":
+            trainer_options.check_count(f"trainer.strategy.{name}", strategy[name])
+            sizes[name] = strategy[name]
+    data, tensor = sizes.values()
+    if data * tensor != world and not assumed:
+        must = f"x tensor_parallel_size ({tensor}) must be {world}, the processes of trainer.devices x num_nodes"
+        raise ConfigError("trainer.strategy.data_parallel_size", must, data)
+    return data, assumed
 
 
 def accumulation(config: Mapping[str, Any], world: int) -> int:

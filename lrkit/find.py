@@ -68,7 +68,7 @@ def find(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Fou
         found.save(folder, config)
         return found
     hush_lightning()
-    trainer = trainer_of(trial.options_of(config))
+    trainer = trainer_of(trial.options_of(config), config.get("trust", ()))
     world = trainer.world_size
     if world > 1 and not _launched(trainer):
         return _in_processes(config, folder, world, quiet)

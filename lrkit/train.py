@@ -17,6 +17,7 @@ from lrkit import config as configs
 from lrkit import loggers, optim, show, storage
 from lrkit.assembly import (
     callbacks_of,
+    check_trainer,
     data_of,
     exact_plan,
     hush_lightning,
@@ -35,8 +36,9 @@ from lrkit.evaluation import EvaluationMode
 from lrkit.files import write_json
 from lrkit.find import settled
 from lrkit.firstbatch import FirstBatch
-from lrkit.jobs import global_rank, handing
+from lrkit.jobs import handing
 from lrkit.journal import Journal
+from lrkit.launcher import global_rank
 from lrkit.lean import AsOne
 from lrkit.lightning import (
     Callback,
@@ -110,6 +112,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     several = tracks_of(config)
     if not several:
         optim.check(target, options)
+    check_trainer(config)
     hush_lightning()
     seed_everything(config["seed"], workers=True, verbose=False)
 
@@ -277,7 +280,7 @@ def _trainer(
 ) -> Trainer:
     """The trainer; ``joins`` is the step at which it goes on with curves that are in the folder already."""
     options = dict(config["trainer"])
-    options["accumulate_grad_batches"] = configs.accumulation(config, configs.world_of(options)[0])
+    options["accumulate_grad_batches"] = configs.accumulation(config, configs.replicas_of(options)[0])
     bar = options.pop("enable_progress_bar", None)
     theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)
     if theirs and bar is None:
@@ -291,7 +294,7 @@ def _trainer(
     trust = config.get("trust", ())
     loggers = [_logger(node, f"logger.{name}", trust, folder, joins) for name, node in config["logger"].items()]
     own = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": folder}
-    return trainer_of({**options, "enable_progress_bar": bool(bar)}, **own)
+    return trainer_of({**options, "enable_progress_bar": bool(bar)}, trust, **own)
 
 
 def _logger(node: Mapping[str, Any], key: str, trust: Sequence[str], folder: Path, joins: int | None) -> Any:

@@ -14,6 +14,7 @@ from torch import nn
 
 from lrkit import building, optim, tracks, trusted
 from lrkit import config as configs
+from lrkit.callback_conflicts import conflict
 from lrkit.errors import ConfigError
 from lrkit.launcher import launched
 from lrkit.lean import Unprofiled
@@ -21,7 +22,6 @@ from lrkit.lightning import (
     PACKAGE,
     Callback,
     ClusterEnvironment,
-    GradientAccumulationScheduler,
     KubeflowEnvironment,
     LightningDataModule,
     LightningEnvironment,
@@ -31,6 +31,7 @@ from lrkit.lightning import (
     Strategy,
     Trainer,
     __version__,
+    is_overridden,
 )
 from lrkit.module import TrackWiring
 from lrkit.plan import Plan
@@ -57,6 +58,8 @@ LEAN_UNDER = ("2.6.0", "2.6.1", "2.6.4", "2.6.5", "2.6.6")
 
 def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:
     """The plan by what the trainer found, which must be what was declared, and what the trainer will do."""
+    if config["horizon"].get("steps") is not None and _steps_itself(trainer):
+        return counted_plan(_with_said_epochs(config), trainer, notes)
     plan = counted_plan(config, trainer, notes)
     steps = trainer.estimated_stepping_batches
     finite = steps != float("inf") and steps > 0
@@ -73,6 +76,20 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
             config["data"].get("train_samples"),
         )
     return plan
+
+
+def _steps_itself(trainer: Trainer) -> bool:
+    """Whether the module decides when a step is taken, so that Lightning cannot know how many there will be."""
+    module = trainer.lightning_module
+    return not module.automatic_optimization or is_overridden("optimizer_step", module)
+
+
+def _with_said_epochs(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of a module that steps when it likes: an epoch has its share of the steps that were said."""
+    horizon, epochs = config["horizon"], config["trainer"].get("max_epochs") or -1
+    if horizon.get("steps_per_epoch") is not None or epochs < 1 or horizon["steps"] % epochs:
+        return config
+    return {**config, "horizon": {**horizon, "steps_per_epoch": horizon["steps"] // epochs}}
 
 
 def counted_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[str] = ()) -> Plan:
@@ -150,11 +167,8 @@ def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
     callbacks: list[Callback] = []
     for name, node in config["callbacks"].items():
         callback = configs.build(node, f"callbacks.{name}", config.get("trust", ()))
-        if isinstance(callback, GradientAccumulationScheduler):
-            raise ConfigError(
-                f"callbacks.{name}", "changes accumulation during the run, so no step count can be planned:"
-                " use trainer.accumulate_grad_batches", "GradientAccumulationScheduler"
-            )  # fmt: skip
+        if (why := conflict(type(callback))) is not None:
+            raise ConfigError(f"callbacks.{name}", why, type(callback).__name__)
         assert isinstance(callback, Callback)
         callbacks.append(callback)
     return callbacks

@@ -174,6 +174,8 @@ def batch_of(trainer: Trainer) -> int:
 
 
 def step_of(trainer: Trainer) -> int:
-    """How far a run has come: of one optimizer its steps, as Lightning counts them; of several, the batches begun."""
-    tracks = any(getattr(each.scheduler, "track", "") for each in trainer.lr_scheduler_configs)
-    return trainer.fit_loop.epoch_loop.batch_progress.total.ready if tracks else trainer.global_step
+    """How far a run has come: of one optimizer its applied steps; of several, the batches begun."""
+    found = [each.scheduler for each in trainer.lr_scheduler_configs if isinstance(each.scheduler, PlanScheduler)]
+    if not found:
+        return trainer.global_step
+    return trainer.fit_loop.epoch_loop.batch_progress.total.ready if found[0].track else found[0].applied

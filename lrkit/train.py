@@ -25,13 +25,14 @@ from lrkit.assembly import (
     optimizer_of,
     tracks_of,
     trainer_of,
+    why_unfused,
 )
 from lrkit.callbacks import EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
 from lrkit.data import ModuleLoaders
 from lrkit.data_position import DataPosition
 from lrkit.diagnosis import diagnose
 from lrkit.endings import Ending
-from lrkit.errors import ConfigError, Diverged
+from lrkit.errors import ConfigError, Diverged, RunError
 from lrkit.evaluation import EvaluationMode
 from lrkit.files import write_json
 from lrkit.find import settled
@@ -51,7 +52,7 @@ from lrkit.lightning import (
     is_overridden,
     seed_everything,
 )
-from lrkit.module import groups_of, plan_of, rates_of, step_of, track_groups
+from lrkit.module import Wiring, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.monitors import higher_is_better
 from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
@@ -60,6 +61,7 @@ from lrkit.readable import ReadableCheckpoints
 from lrkit.resume import Memory, Resumption, Saved
 from lrkit.run_lock import locked
 from lrkit.search import AUTO
+from lrkit.step_count import StepCount
 from lrkit.trace import Trace
 from lrkit.tracks import KEY
 from lrkit.tracksteps import TrackSteps, unfinished
@@ -148,6 +150,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     if loaders is None and not is_overridden("train_dataloader", module):
         must = f"needs a model with loaders of its own, and {type(module).__name__} has no train_dataloader"
         raise ConfigError("data=module", must)
+    configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"]), several))
     best, last = _checkpoints(config, folder)
     theirs = callbacks_of(config)
     noise = next((callback for callback in theirs if isinstance(callback, NoiseScale)), None)
@@ -168,7 +171,8 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     # What the size of a loss says of a rate it does not say where two losses pull against each other.
     curves = TrackSteps(say) if several else trace
     # The watch remembers weights that train, so the mode is switched before it.
-    ours = [readable, first, memory, curves, TrainLoss(), EvaluationMode(), watch]
+    steps = StepCount(keys=True)
+    ours = [readable, first, memory, steps, curves, TrainLoss(), EvaluationMode(), watch]
     own = AsOne([*ours, *_own_callbacks(config, best), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
@@ -199,16 +203,19 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
 
     plan, step = plan_of(trainer), step_of(trainer)
     results.findings = () if several else diagnose(trace.curves(), plan)
-    early = plan.horizon.steps is not None and step < plan.horizon.steps
+    early = plan.horizon.steps is not None and (step if several else steps.done) < plan.horizon.steps
     missed = unfinished(trainer)
+    wrong = "" if diverged else steps.missing(trainer)
     broken = [name for name, value in results.final.items() if "loss" in name or name == results.monitor
               if not math.isfinite(value)]  # fmt: skip
     diverged = diverged or (f"diverged: {', '.join(broken)} is not finite" if broken else "")
-    status = "diverged" if diverged else "stopped" if early or missed else "done"
+    status = "diverged" if diverged else "failed" if wrong else "stopped" if early or missed else "done"
     if config["test"] and not diverged:
         trainer.test(module, datamodule=loaders, verbose=False)
         results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    results.save(trainer, status)
+    results.save(trainer, status, wrong)
+    if wrong:
+        raise RunError(wrong)
     if trainer.is_global_zero and not quiet:
         ended = f"stopped at step {step} of {plan.horizon.steps}" if early else missed
         ended = diverged or ended

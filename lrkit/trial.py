@@ -23,11 +23,9 @@ from lrkit.errors import ConfigError
 from lrkit.evaluation import EvaluationMode
 from lrkit.firstbatch import FirstBatch
 from lrkit.lightning import (
-    BatchSizeFinder,
     Callback,
     Checkpoint,
     EarlyStopping,
-    LearningRateFinder,
     LearningRateMonitor,
     LightningDataModule,
     LightningModule,
@@ -45,7 +43,7 @@ from lrkit.signals import Terminated
 __all__ = ["Trial", "options_of", "run"]
 
 #: What decides about the length of the run, or writes: not a trial's business. Other callbacks take part in it.
-_OF_THE_RUN = (Checkpoint, EarlyStopping, Timer, LearningRateFinder, LearningRateMonitor, BatchSizeFinder, NoiseScale)
+_OF_THE_RUN = (Checkpoint, EarlyStopping, Timer, LearningRateMonitor, NoiseScale)
 
 _TO_THE_END = "it came to its end"
 

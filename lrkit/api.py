@@ -149,7 +149,8 @@ def configure(
         Diverged: the guard ended the training.
     """
     lightning_package.use({"module": type(module)})
-    from lrkit.callbacks import EvaluationMode, EvenWindows, PlateauWatch, RateLog
+    from lrkit.callbacks import EvenWindows, PlateauWatch, RateLog
+    from lrkit.evaluation import EvaluationMode
     from lrkit.module import Wiring
     from lrkit.module import configure as wire
     from lrkit.watch import DivergenceWatch

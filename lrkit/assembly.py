@@ -24,8 +24,8 @@ from lrkit.lightning import (
     Trainer,
     __version__,
 )
-from lrkit.module import Supervised
 from lrkit.plan import Plan
+from lrkit.supervised import Supervised
 
 __all__ = [
     "callbacks_of",
@@ -98,8 +98,8 @@ def data_of(config: Mapping[str, Any]) -> LightningDataModule:
     node = config["data"]
     trust = config.get("trust", ())
     made = trusted.resolve(node.get("_target_"), "data._target_", trust)
-    for_the_plan = {"batch_size", "train_samples", "drop_last"} - set(inspect.signature(made).parameters)
-    unset = {name for name in ("batch_size", "train_samples") if node.get(name) is None}
+    for_the_plan = {"batch_size", "train_samples", "drop_last", "class_axis"} - set(inspect.signature(made).parameters)
+    unset = {name for name in ("batch_size", "train_samples", "class_axis") if node.get(name) is None}
     data = configs.build({k: v for k, v in node.items() if k not in for_the_plan | unset}, "data", trust)
     assert isinstance(data, LightningDataModule)
     return data
@@ -114,6 +114,9 @@ def module_of(config: Mapping[str, Any], data: LightningDataModule) -> Lightning
         for name in ("inputs", "outputs"):
             if node.get(name) == "auto":
                 if not hasattr(data, name):
+                    if not str(node["_target_"]).startswith("lrkit."):
+                        must = "is for lrkit's own networks: with one of yours say model=custom too"
+                        raise ConfigError(f"model.{name}", must)
                     raise ConfigError(f"model.{name}", f"must be set: {type(data).__name__} does not say it", "auto")
                 node[name] = getattr(data, name)
     model = configs.build(node, "model", config.get("trust", ()))
@@ -126,7 +129,8 @@ def module_of(config: Mapping[str, Any], data: LightningDataModule) -> Lightning
             must = f"has a {name}, but is not a LightningModule of {PACKAGE}: inherit from that, or remove {name}"
             raise ConfigError("model._target_", must, node["_target_"])
     assert isinstance(model, nn.Module)
-    return Supervised(model, getattr(data, "loss", "cross_entropy"))
+    axis = config["data"].get("class_axis") or getattr(data, "class_axis", None)
+    return Supervised(model, getattr(data, "loss", "cross_entropy"), axis)
 
 
 def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,11 +21,10 @@ from lrkit.files import write_json
 from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
 from lrkit.module import scheduler_of
 from lrkit.monitors import validation_loss
-from lrkit.optim import evaluating, switch_mode
 from lrkit.plan import Plan
 from lrkit.runs import SWEEP
 
-__all__ = ["EvaluationMode", "EvenWindows", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
+__all__ = ["EvenWindows", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
 
 
 class RateLog(Callback):
@@ -125,7 +122,7 @@ class Monitors(Callback):
     def __init__(self, wanted: Mapping[str, str], best: ModelCheckpoint | None) -> None:
         self.wanted = dict(wanted)
         self.best = best
-        self.done = False
+        self.seen = self.done = False
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check(trainer)
@@ -136,8 +133,14 @@ class Monitors(Callback):
 
     def _check(self, trainer: Trainer) -> None:
         logged = sorted(trainer.callback_metrics)
+        if not logged and not self.seen:
+            self.seen = True
+            return  # of several loaders Lightning shows nothing yet after the sanity check
         self.done = True
         for key, name in self.wanted.items():
+            first = f"{name}/dataloader_idx_0"  # as Lightning names a metric that several loaders have
+            if key == "monitor" and first in logged and self.best is not None:
+                self.best.monitor = name = first
             # A training metric is not logged yet; it is looked for when it is needed.
             if name not in logged and not name.startswith("train"):
                 raise ConfigError(key, f"names a metric that is not logged. {did_you_mean(name, logged)}", name)
@@ -153,36 +156,6 @@ class Monitors(Callback):
             self.best.monitor = loss
             if loss is None:
                 self.best.save_top_k = 0
-
-
-class EvaluationMode(Callback):
-    """Puts optimizers that keep two sets of weights (schedule-free) into the mode that is to be evaluated and saved."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for optimizer in trainer.optimizers:
-            switch_mode(optimizer, training=True)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.before = [switch_mode(optimizer, training=False) for optimizer in trainer.optimizers]
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for optimizer, training in zip(trainer.optimizers, self.before, strict=True):
-            switch_mode(optimizer, training)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for optimizer in trainer.optimizers:  # what is left in memory is what was evaluated
-            switch_mode(optimizer, training=False)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if not any(hasattr(optimizer, "eval") for optimizer in trainer.optimizers):
-            return
-        with ExitStack() as modes:
-            for optimizer in trainer.optimizers:
-                modes.enter_context(evaluating(optimizer))
-            # Copies, because both modes use the same memory: weights and state in the file must belong together.
-            checkpoint["state_dict"] = copy.deepcopy(pl_module.state_dict())
-            if "optimizer_states" in checkpoint:
-                checkpoint["optimizer_states"] = [copy.deepcopy(o.state_dict()) for o in trainer.optimizers]
 
 
 class PlainProgress(Callback):

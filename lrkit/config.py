@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import screening, trusted
+from lrkit import saved_config, screening, trainer_options, trusted
 from lrkit.building import build
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError
@@ -29,6 +29,7 @@ from lrkit.overrides import (
     expand,
     explained,
     initialised,
+    is_group,
     leaves,
     meant,
     nearest,
@@ -44,6 +45,7 @@ from lrkit.rules import group_rates
 from lrkit.scaling import batch_scale
 from lrkit.schedules import Schedule
 from lrkit.search import AUTO, Search
+from lrkit.trainer_options import check_count
 
 __all__ = [
     "CONF_DIR",
@@ -64,6 +66,8 @@ T = TypeVar("T")
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust: Sequence[str] = ()) -> Config:
     """The config of one run: composed, resolved to plain containers, every key checked.
 
+    With ``resume.path`` it is the config of the run that is gone on with, and on top of it what the overrides say.
+
     Args:
         overrides: as on the command line.
         config_dir: a folder of the user's own groups and options; where both have one, theirs is taken.
@@ -76,11 +80,17 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     0.5
     """
     parsed = parse(overrides)
+    path = saved_config.path_of(parsed)
+    base = None if path is None else saved_config.beside(path)
     with initialised(config_dir):
         for override in parsed:
             check_group(override)
         try:
-            composed = hydra.compose("train", overrides=list(overrides))
+            composed = (
+                hydra.compose("train", overrides=list(overrides))
+                if base is None
+                else saved_config.rebased(base, parsed)
+            )
         except ConfigError:  # from one of the user's files
             raise
         except Exception as error:  # Hydra's, OmegaConf's, and whatever a file that is no config provokes
@@ -102,8 +112,16 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     assert isinstance(config, dict)
     checked = with_trust({str(key): value for key, value in config.items()}, parsed, trust)
     _check_keys(checked)
-    trusted.check(checked)
-    trusted.check_addresses(checked, overrides)
+    if base is not None:
+        checked = saved_config.with_found(checked, base)
+    try:
+        trusted.check(checked)
+        trusted.check_addresses(checked, overrides)
+    except ConfigError as error:
+        if base is None:
+            raise
+        must = f"{error.must}; what is not typed is as the run in {path} has it"
+        raise ConfigError(error.key, must, error.received) from None
     return checked
 
 
@@ -142,6 +160,7 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None, searche
 
     Of a range that is searched, both ends are checked.
     """
+    _check_chooses_once(overrides, config_dir)
     if not searches:
         expand(overrides, config_dir)
     values = ends if searches else swept
@@ -157,6 +176,7 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
     """What a sweep sweeps: the command line, and ``hydra.sweeper.params`` where the command line says nothing."""
     first = [ends(override, config_dir)[0] for override in parse(overrides)]
     parsed = parse(first)
+    _check_chooses_once(overrides, config_dir)
     with initialised(config_dir):
         for override in parsed:
             check_group(override)
@@ -174,6 +194,33 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
     for override in parse(more):
         _check_file_sweeps(override, config_dir)
     return Swept([*overrides, *more], searches)
+
+
+def _check_chooses_once(overrides: Sequence[str], config_dir: str | None) -> None:
+    """Refuse to sweep over options that say what is swept, and by whom: that is settled before there is a job."""
+    for override in parse(overrides):
+        group = override.key_or_group
+        if not override.is_sweep_override() or (config_dir is None and group in defaults()):
+            continue  # lrkit's own groups have none that do
+        with initialised(config_dir):
+            if not is_group(group):
+                continue
+        for text in swept(override, config_dir):
+            if group in ("sweep", "launcher") or _sets_hydra(text, config_dir):
+                must = "takes one option: it says what is swept, or by whom, which no job can say for itself"
+                raise ConfigError(group, must, str(override.input_line).partition("=")[2])
+
+
+def _sets_hydra(choice: str, config_dir: str | None) -> bool:
+    """Whether an option that is chosen sets keys of Hydra's."""
+
+    def of_hydra(overrides: list[str]) -> Any:
+        composed = hydra.compose("train", overrides=overrides, return_hydra_config=True).hydra
+        return OmegaConf.to_container(OmegaConf.masked_copy(composed, ["sweeper", "launcher"]), resolve=False)
+
+    with initialised(config_dir), suppress(HydraException, OmegaConfBaseException):  # which is told elsewhere
+        return bool(of_hydra([choice]) != of_hydra([]))
+    return False
 
 
 def _check_file_sweeps(override: Override, config_dir: str | None) -> None:
@@ -284,7 +331,7 @@ def accumulation(config: Mapping[str, Any], world: int) -> int:
     written, effective = config["trainer"].get("accumulate_grad_batches") or 1, config["batch"].get("effective")
     if effective is None:
         return int(written)
-    _check_count("batch.effective", effective)
+    check_count("batch.effective", effective)
     size = config["data"].get("batch_size")
     if written != 1:
         raise ConfigError("batch.effective", f"and trainer.accumulate_grad_batches={written} both set accumulation")
@@ -361,7 +408,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
             raise ConfigError(name, "must be a group of keys", config.get(name))
     Search.of(config["find"])
     if config["jobs"] != "auto":
-        _check_count("jobs", config["jobs"])
+        check_count("jobs", config["jobs"])
     if config["on_error"] not in ("continue", "stop"):
         raise ConfigError("on_error", "must be continue or stop", config["on_error"])
     if not isinstance(config["test"], bool):
@@ -375,39 +422,12 @@ def _check_values(config: Mapping[str, Any]) -> None:
         raise ConfigError("allow_extreme_lr", "must be true or false", config["allow_extreme_lr"])
     for name in ("batch_size", "train_samples"):
         if data.get(name) is not None:
-            _check_count(f"data.{name}", data[name])
+            check_count(f"data.{name}", data[name])
     for group in ("callbacks", "logger"):
         for name, node in config[group].items():
             if not isinstance(node, Mapping) or "_target_" not in node:
                 raise ConfigError(f"{group}.{name}._target_", "must be set")
-    for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "num_nodes", "log_every_n_steps",
-                 "check_val_every_n_epoch"):  # fmt: skip
-        value = trainer.get(name)
-        if value is not None and not (name.startswith("max_") and value == -1 and value is not True):
-            _check_count(f"trainer.{name}", value)
-    if all(trainer.get(name) in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
-        raise ConfigError("trainer.max_epochs", "or trainer.max_steps must be set: a run needs an end")
-    for name in ("limit_train_batches", "limit_val_batches", "val_check_interval", "overfit_batches"):
-        value = trainer.get(name)
-        if value is None or (name in ("limit_val_batches", "overfit_batches") and value == 0 and value is not False):
-            continue
-        share = isinstance(value, float) and 0 < value <= 1
-        if isinstance(value, bool) or not (share or (isinstance(value, int) and value >= 1)):
-            raise ConfigError(
-                f"trainer.{name}", "must be a number of batches >= 1, or a share of them in (0, 1]", value
-            )
-    for name, default in _shipped("trainer/default.yaml").items():
-        value = trainer.get(name)
-        if (default is False or default is True) and name != "fast_dev_run" and not isinstance(value, bool | None):
-            raise ConfigError(f"trainer.{name}", "must be true or false", value)
-    if not isinstance(trainer.get("enable_progress_bar"), bool | None):
-        raise ConfigError("trainer.enable_progress_bar", "must be true, false or null", trainer["enable_progress_bar"])
-    fast = trainer.get("fast_dev_run")
-    if not isinstance(fast, bool | int | None) or int(fast or 0) < 0:
-        raise ConfigError("trainer.fast_dev_run", "must be true, false or a number of batches", fast)
-    clip = trainer.get("gradient_clip_val")
-    if clip is not None and not (isinstance(clip, int | float) and clip >= 0):
-        raise ConfigError("trainer.gradient_clip_val", "must be a number >= 0, or null", clip)
+    trainer_options.check(trainer)
     monitor = (config["plateau"] or {}).get("monitor")
     if trainer.get("limit_val_batches") == 0 and str(monitor).startswith("val"):
         raise ConfigError("plateau.monitor", "needs a validation, and trainer.limit_val_batches is 0", monitor)
@@ -429,11 +449,6 @@ def _check_fills(loader: Loader, trainer: Mapping[str, Any], world: int) -> None
     if isinstance(interval, int) and interval > there > 0 and trainer.get("check_val_every_n_epoch") is not None:
         must = f"must be at most {there}, the batches of an epoch, or trainer.check_val_every_n_epoch null"
         raise ConfigError("trainer.val_check_interval", must, interval)
-
-
-def _check_count(key: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(key, "must be a whole number >= 1", value)
 
 
 def _check_keys(config: Config) -> None:

@@ -168,6 +168,10 @@ class InMemoryData(LightningDataModule, ABC):
         )  # fmt: skip
 
 
+class ModuleLoaders(LightningDataModule):
+    """No data of its own: the model's ``train_dataloader`` and ``val_dataloader`` are used."""
+
+
 class Digits(InMemoryData):
     """1797 handwritten digits of 8x8 pixels in [0, 1]: 1197 to train on, 300 to validate, 300 to test.
 
@@ -244,6 +248,7 @@ class Text(InMemoryData):
     """
 
     origin = "data.path"
+    class_axis = -1  # the next character of each: (batch, context, characters), however long the context is
     vocabulary: str
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from lrkit import storage
 from lrkit.callbacks import Results
+from lrkit.command_line import resume_command
 from lrkit.errors import ConfigError, RunError
 from lrkit.failures import cause, keep_traceback
 from lrkit.lightning import SIGTERMException, Trainer
@@ -120,17 +120,3 @@ def _progress(trainer: Trainer) -> str:
     except ConfigError:
         steps = None
     return str(trainer.global_step) + ("" if steps is None else f" of {steps}")
-
-
-def resume_command(folder: Path) -> str:
-    """What to type to go on with the run in ``folder``: the words of its own command, as far as Hydra knows them."""
-    from hydra.core.hydra_config import HydraConfig
-
-    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    # A plan that was bent to fit a checkpoint is in the new checkpoints, and not in the words.
-    bent = {"extend", "cooldown", "restore"} & {w.partition("=")[2] for w in words if w.startswith("resume.policy=")}
-    kept = [word for word in words if not word.startswith("resume.")]
-    policy = ["resume.policy=restore"] if bent else []
-    here = Path.cwd()
-    near = folder.relative_to(here) if folder.is_relative_to(here) else folder
-    return shlex.join(["lrkit", "train", *kept, f"resume.path={near}", *policy])

@@ -7,16 +7,18 @@ from typing import Any
 
 __all__ = ["csv_cell", "markdown", "one_line"]
 
-_LONGEST = 2000  # characters of one text
 
-
-def one_line(text: str) -> str:
+def one_line(text: str, longest: int | None = None) -> str:
     r"""For a terminal: without line breaks, and with what cannot be printed written out.
+
+    Args:
+        longest: characters after which it is cut.
 
     >>> one_line("a\n  b"), one_line("a\x1b[0m")
     ('a b', 'a\\x1b[0m')
     """
-    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    if longest is not None and len(text) > longest:
+        text = f"{text[:longest]}..."
     text = " ".join(line.strip() for line in text.splitlines() if line.strip()) if "\n" in text else text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 

@@ -64,6 +64,8 @@ FAMILIES: dict[str, Family] = {
     "torch.optim.Rprop": _NO_MOMENTUM,
     "torch.optim.SGD": _HEAVY_BALL,
     "torch.optim.SparseAdam": _ADAM,
+    "lrkit.adabound.AdaBound": _ADAM,
+    "lrkit.lamb.Lamb": _ADAM,
     "lrkit.muon.Muon": _MATRIX,
     "pytorch_optimizer.AdaBelief": _ADAM,
     "pytorch_optimizer.AdaBound": _ADAM,

@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from lrkit import failures
+from lrkit import command_line, failures
 from lrkit.building import use_lightning
 from lrkit.config import with_trust
 from lrkit.errors import ConfigError, RunError, SearchError
@@ -65,7 +65,8 @@ def score(config: DictConfig) -> float:
     since = time.perf_counter()
     with appending(folder / "job.log") as log:
         try:
-            with redirect_stdout(log), redirect_stderr(log), _in_place(settings), as_lrkit():
+            words = command_line.given(["train", *HydraConfig.get().overrides.task])
+            with redirect_stdout(log), redirect_stderr(log), _in_place(settings), as_lrkit(), words:
                 ended = _run(_taken_up(_plain(config), folder), folder)
         except Exception as error:
             if not isinstance(error, ConfigError | SearchError | RunError):

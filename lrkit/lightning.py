@@ -31,12 +31,14 @@ if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
         LearningRateFinder,
         LearningRateMonitor,
         ModelCheckpoint,
+        ProgressBar,
         RichProgressBar,
         Timer,
     )
     from pytorch_lightning.loggers import Logger, TensorBoardLogger
     from pytorch_lightning.profilers import PassThroughProfiler
     from pytorch_lightning.utilities.exceptions import SIGTERMException
+    from pytorch_lightning.utilities.model_helpers import is_overridden
     from pytorch_lightning.utilities.seed import isolate_rng
     from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 else:
@@ -59,12 +61,14 @@ else:
         LearningRateFinder,
         LearningRateMonitor,
         ModelCheckpoint,
+        ProgressBar,
         RichProgressBar,
         Timer,
     )
     from lightning.pytorch.loggers import Logger, TensorBoardLogger
     from lightning.pytorch.profilers import PassThroughProfiler
     from lightning.pytorch.utilities.exceptions import SIGTERMException
+    from lightning.pytorch.utilities.model_helpers import is_overridden
     from lightning.pytorch.utilities.seed import isolate_rng
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
@@ -84,6 +88,7 @@ __all__ = [
     "ModelCheckpoint",
     "OptimizerLRSchedulerConfig",
     "PassThroughProfiler",
+    "ProgressBar",
     "RichProgressBar",
     "SIGTERMException",
     "SLURMEnvironment",
@@ -92,6 +97,7 @@ __all__ = [
     "TorchCheckpointIO",
     "Trainer",
     "__version__",
+    "is_overridden",
     "isolate_rng",
     "seed_everything",
 ]

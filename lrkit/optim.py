@@ -5,18 +5,31 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lrkit import trusted
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import FAMILIES, family, option
+from lrkit.fused import keep_fused, may_fuse
 
-__all__ = ["build", "check", "evaluating", "resolve", "switch_mode"]
+__all__ = [
+    "build",
+    "check",
+    "evaluated",
+    "evaluating",
+    "has_modes",
+    "put_back",
+    "resolve",
+    "switch_mode",
+    "training_weights",
+]
 
 #: The packages of the extra ``lrkit[optim]``.
 EXTRA = ("pytorch_optimizer", "schedulefree")
@@ -29,7 +42,7 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
                     (" in [0, 1)", lambda x: 0 <= x < 1)),
     **dict.fromkeys(("weight_decay", "lr_decay", "momentum_decay", "initial_accumulator_value", "weight_lr_power", "r"),
                     (" >= 0", lambda x: 0 <= x < math.inf)),
-    **dict.fromkeys(("eps", "adamw_eps", "d", "d0", "d_coef", "final_lr", "gamma", "trust_coefficient"),
+    **dict.fromkeys(("eps", "adamw_eps", "d", "d0", "d_coef", "final_lr", "final_lr_at", "gamma", "trust_coefficient"),
                     (" > 0", lambda x: 0 < x < math.inf)),
     **dict.fromkeys(("k", "ns_steps"), (" that is whole and >= 1", lambda x: isinstance(x, int) and x >= 1)),
     "alpha": (" in [0, 1]", lambda x: 0 <= x <= 1),
@@ -48,7 +61,7 @@ def build(
     Where the options name neither ``fused`` nor ``foreach``, the fastest implementation is chosen: fused if the
     class has it and it works on the devices and dtypes at hand; otherwise, on a CPU, plain loops, which are two to
     four times as fast there as batched operations; otherwise the class's own default. The choice is the machine's,
-    so loading a state dict does not undo it.
+    so loading a state dict does not undo it; and it is right in every state of a training, see ``lrkit.fused``.
 
     Args:
         target: class path of a subclass of ``torch.optim.Optimizer``.
@@ -56,8 +69,7 @@ def build(
         groups: what ``torch.optim`` calls parameter groups: ``params``, ``name``, ``lr`` and, where a group has its
             own, ``weight_decay`` (``None`` counts as absent).
         unfused: why the fused implementation must not be used, if it must not. Lightning refuses it with gradient
-            clipping under ``16-mixed``; sparse gradients (``torch.nn.Embedding(sparse=True)``) have none, and cannot be
-            told from the parameters. It is an error to have set ``fused: true`` then.
+            clipping under ``16-mixed``. It is an error to have set ``fused: true`` then.
 
     Raises:
         ConfigError: for anything the class would refuse, and for arguments it would silently swallow.
@@ -68,12 +80,14 @@ def build(
     if unfused and arguments.get("fused"):
         raise ConfigError("optimizer.fused", f"must not be true: {unfused}")
     arguments["lr"] = groups[0]["lr"]
-    chosen = arguments | _implementation(cls, arguments, groups, may_fuse=not unfused)
+    chosen = arguments | _implementation(cls, arguments, groups, allowed=not unfused)
     try:
         optimizer: Optimizer = cls(groups, **chosen)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError("optimizer", f"is refused by {target}: {error}".rstrip(".")) from error
     optimizer.register_load_state_dict_pre_hook(_keep_implementation)
+    if chosen.get("fused"):
+        keep_fused(optimizer, asked=bool(arguments.get("fused")))
     return optimizer
 
 
@@ -141,21 +155,60 @@ def switch_mode(optimizer: Optimizer, training: bool) -> bool:
     Returns:
         Whether it was in training mode before.
     """
-    if not (hasattr(optimizer, "train") and hasattr(optimizer, "eval")):
+    if not has_modes(optimizer):
         return True
     before = bool(optimizer.param_groups[0].get("train_mode", True))
-    optimizer.train() if training else optimizer.eval()
+    optimizer.train() if training else optimizer.eval()  # type: ignore[attr-defined]
     return before
 
 
 @contextmanager
 def evaluating(optimizer: Optimizer) -> Iterator[None]:
-    """Evaluate or save inside of this: see ``switch_mode``. Afterwards the mode is what it was before."""
+    """Evaluate inside of this: see ``switch_mode``. Afterwards mode and weights are what they were, to the bit."""
+    weights = training_weights(optimizer)
     before = switch_mode(optimizer, training=False)
     try:
         yield
     finally:
         switch_mode(optimizer, training=before)
+        put_back(weights)
+
+
+def has_modes(optimizer: Optimizer) -> bool:
+    """Whether an optimizer has weights for training and others for evaluation."""
+    return hasattr(optimizer, "train") and hasattr(optimizer, "eval")
+
+
+def training_weights(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
+    """Each parameter with a copy of it, to be put back after an evaluation; none where nothing will be switched.
+
+    The optimizer's own way back computes: ``lerp(lerp(y, z, 1 - 1/beta), z, 1 - beta)`` is ``y`` but for the rounding.
+    """
+    if not has_modes(optimizer) or not optimizer.param_groups[0].get("train_mode", True):
+        return []
+    return [(p, p.detach().clone()) for group in optimizer.param_groups for p in group["params"]]
+
+
+@torch.no_grad()
+def put_back(weights: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Give parameters the values that were copied."""
+    for parameter, value in weights:
+        parameter.copy_(value)
+
+
+def evaluated(optimizer: Optimizer) -> Optimizer:
+    """A twin of the optimizer in evaluation mode, which owns copies of the weights.
+
+    The optimizer itself and the weights that train are not touched, so that there is nothing to be put back.
+    """
+    twin: Optimizer = object.__new__(type(optimizer))
+    twin.__dict__.update(vars(optimizer))
+    copies = {p: p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
+    groups = [{**group, "params": [copies[p] for p in group["params"]]} for group in optimizer.param_groups]
+    twin.param_groups = groups
+    twin.state = defaultdict(dict, {copies.get(p, p): dict(state) for p, state in optimizer.state.items()})
+    switch_mode(twin, training=False)
+    return twin
 
 
 def _is_optimizer(value: Any) -> bool:
@@ -208,7 +261,7 @@ def _check_groups(target: str, cls: type[Optimizer], groups: Sequence[Mapping[st
 
 
 def _implementation(
-    cls: type[Optimizer], arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], *, may_fuse: bool
+    cls: type[Optimizer], arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], *, allowed: bool
 ) -> dict[str, bool]:
     """The fastest implementation, as arguments; empty for the class's default."""
     accepted = _defaults(cls)
@@ -219,7 +272,8 @@ def _implementation(
             where = ", ".join(sorted(f"{dtype} on {device}" for device, dtype in kinds))
             raise ConfigError("optimizer.fused", f"must not be true: {cls.__name__} cannot do it for {where}")
         return {}
-    if "fused" in accepted and may_fuse and _fuses(cls, dict(arguments) | {"fused": True}, kinds):
+    allowed = allowed and "fused" in accepted and may_fuse(cls, arguments)
+    if allowed and _fuses(cls, dict(arguments) | {"fused": True}, kinds):
         return {"fused": True}
     if "foreach" in accepted and all(device.type == "cpu" for device, _ in kinds):
         return {"foreach": False}

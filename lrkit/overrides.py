@@ -29,8 +29,8 @@ from lrkit import screening, trusted
 from lrkit.errors import ConfigError, did_you_mean
 
 __all__ = [
-    "CONF_DIR", "check_group", "defaults", "ends", "expand", "explained", "initialised", "leaves", "meant", "nearest",
-    "own_folder", "parse", "spoken", "swept", "trusted_by", "unknown",
+    "CONF_DIR", "check_group", "defaults", "ends", "expand", "explained", "initialised", "is_group", "leaves", "meant",
+    "nearest", "own_folder", "parse", "spoken", "swept", "trusted_by", "unknown",
 ]  # fmt: skip
 
 _HERE = Path(__file__).resolve().parent
@@ -216,7 +216,25 @@ def swept(override: Override, config_dir: str | None = None) -> list[str]:
         raise ConfigError(key, "must sweep over a list of values, or a range of them: range(0,10,2)", written) from None
     if not values:
         raise ConfigError(key, "must sweep over at least one value", written)
-    return [f"{key}={value}" for value in values]
+    # A value that is there twice would be trained twice.
+    once: dict[Any, str] = {}
+    for value in values:
+        once.setdefault(_literal(str(value)), str(value))
+    return [f"{key}={value}" for value in once.values()]
+
+
+def _literal(text: str) -> Any:
+    """What a value is known by: 0.1 is 0.10, and not 1 is 1.0, for a whole number may mean another thing than a share.
+
+    >>> _literal("0.1") == _literal("1e-1"), _literal("1") == _literal("1.0"), _literal("'a'") == _literal("a")
+    (True, False, True)
+    """
+    for kind in (int, float):
+        try:
+            return kind.__name__, kind(text)
+        except ValueError:
+            continue
+    return "text", text[1:-1] if text[:1] == text[-1:] and text[:1] in ("'", '"') else text
 
 
 def ends(override: Override, config_dir: str | None = None) -> list[str]:
@@ -368,6 +386,11 @@ def nearest(key: str, keys: Sequence[str]) -> str:
 def _groups() -> set[str]:
     groups = GlobalHydra.instance().config_loader().list_groups("")
     return {group for group in groups if not group.startswith("_") and group != "hydra"}
+
+
+def is_group(name: str) -> bool:
+    """Whether options can be chosen for ``name``. Needs Hydra to be initialised."""
+    return "." not in name and bool(_options(name))
 
 
 def _options(group: str) -> list[str]:

@@ -28,7 +28,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from lrkit.lightning import Callback, Checkpoint, LightningModule, SLURMEnvironment, Trainer
 from lrkit.signals import ASKING, Terminated
 
-__all__ = ["Alone", "Preemption", "SavingPreemption", "Together"]
+__all__ = ["Alone", "Preemption", "SavingPreemption", "Together", "validates"]
 
 
 class Agreement(Protocol):
@@ -140,7 +140,7 @@ class Preemption(Callback):
         if self.signum is None and isinstance(self.agreement, Alone):
             return  # at nearly every batch
         full = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if full and not trainer.is_last_batch and not _validates(trainer):
+        if full and not trainer.is_last_batch and not validates(trainer):
             self._point(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -204,7 +204,7 @@ def _store(trainer: Trainer) -> TCPStore:
     return mine or TCPStore(host, port, is_master=False, wait_for_workers=False)
 
 
-def _validates(trainer: Trainer) -> bool:
+def validates(trainer: Trainer) -> bool:
     """Whether a validation follows upon this batch, within the epoch: Lightning would not make up for it."""
     every, epochs = trainer.val_check_batch, trainer.check_val_every_n_epoch
     if not trainer.enable_validation or every is None or every == float("inf"):

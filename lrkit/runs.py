@@ -29,6 +29,7 @@ FINISHED = ("done", "stopped", "unknown")
 #: Keys that say where a run writes to, not what it does.
 _BESIDE = ("resume.path", "logger", "trust", "hydra", "trainer.enable_progress_bar", "trainer.enable_model_summary")
 _DEEPEST, _MOST = 16, 5000
+_LONGEST = 1000  # characters of a name, a key or a value
 _PARTS = {"train": "train/", "validation": "val/", "val": "val/"}  # folders into which Keras splits a run
 
 
@@ -91,7 +92,7 @@ def find(paths: Sequence[Path]) -> dict[Path, str]:
             must = "has no runs in it: neither plan.json, metrics.json, .hydra nor event files of TensorBoard"
             raise ConfigError(str(path), must)
         for folder in folders:
-            found[folder] = one_line(folder.name if folder == above else str(folder.relative_to(above)))
+            found[folder] = _shown(folder.name if folder == above else str(folder.relative_to(above)))
     return found
 
 
@@ -153,7 +154,7 @@ def _read_events(run: Run) -> dict[str, Any]:
         groups = {"": sorted(path for path in folder.rglob("*tfevents*") if path.is_file())}
     for prefix, files in groups.items():
         scalars = read(files)
-        run.series |= {one_line(prefix + tag): series for tag, series in scalars.series.items()}
+        run.series |= {_shown(prefix + tag): series for tag, series in scalars.series.items()}
         hparams |= scalars.hparams
         run.notes += scalars.notes
         if files:
@@ -191,7 +192,7 @@ def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             node = dict(enumerate(node))
         if isinstance(node, Mapping):
             for key, value in node.items():
-                yield from walk(value, one_line(f"{prefix}.{key}" if prefix else str(key)), depth + 1)
+                yield from walk(value, _shown(f"{prefix}.{key}" if prefix else str(key)), depth + 1)
         else:
             yield prefix, _value(node)
 
@@ -201,7 +202,7 @@ def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _value(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", value, re.IGNORECASE):
         return float(value)  # PyYAML reads 1e-3 as text
-    return value if isinstance(value, int | float) else one_line(str(value))
+    return value if isinstance(value, int | float) else _shown(str(value))
 
 
 def _looked_up(value: Any, config: Mapping[str, Any]) -> Any:
@@ -222,7 +223,7 @@ def _choices(file: Path) -> dict[str, str]:
     block = re.search(r"^ +choices:\n((?: {6,}\S.*\n)+)", text, re.MULTILINE)
     pairs = [line.strip().rpartition(": ") for line in block[1].splitlines()] if block else []
     return {
-        one_line(group.partition("@")[2] or group): one_line(option)
+        _shown(group.partition("@")[2] or group): _shown(option)
         for group, _, option in pairs
         if not group.startswith("hydra/") and option != "null"
     }
@@ -251,7 +252,7 @@ def _yaml(file: Path, run: Run) -> dict[str, Any]:
 
 def _mapping(node: Any) -> dict[str, Any]:
     """A mapping with texts that can be shown for keys; nothing of what is none."""
-    return {one_line(str(key)): value for key, value in node.items()} if isinstance(node, Mapping) else {}
+    return {_shown(str(key)): value for key, value in node.items()} if isinstance(node, Mapping) else {}
 
 
 def _numbers(node: Any) -> dict[str, float]:
@@ -264,13 +265,18 @@ def _count(value: Any) -> int | None:
 
 
 def _text(value: Any) -> str | None:
-    return one_line(value) if isinstance(value, str) and value else None
+    return _shown(value) if isinstance(value, str) and value else None
 
 
 def _findings(node: Any) -> dict[str, str]:
     said = [_mapping(finding) for finding in node] if isinstance(node, list) else []
-    kinds = {_text(one.get("kind")): one_line(str(one.get("advice", ""))) for one in said}
+    kinds = {_text(one.get("kind")): _shown(str(one.get("advice", ""))) for one in said}
     return {kind: advice for kind, advice in kinds.items() if kind in KINDS}
+
+
+def _shown(text: str) -> str:
+    """Text of a stranger's, as it can stand in a table."""
+    return one_line(text, _LONGEST)
 
 
 def _natural(name: str) -> list[Any]:

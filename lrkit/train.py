@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,13 @@ from lrkit.assembly import (
     trainer_of,
     why_unfused,
 )
-from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.callbacks import EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.data import ModuleLoaders
+from lrkit.data_position import DataPosition
 from lrkit.diagnosis import diagnose
 from lrkit.endings import Ending
-from lrkit.errors import Diverged
+from lrkit.errors import ConfigError, Diverged
+from lrkit.evaluation import EvaluationMode
 from lrkit.files import write_json
 from lrkit.find import settled
 from lrkit.firstbatch import FirstBatch
@@ -39,9 +42,11 @@ from lrkit.lightning import (
     Callback,
     LightningModule,
     ModelCheckpoint,
+    ProgressBar,
     RichProgressBar,
     TensorBoardLogger,
     Trainer,
+    is_overridden,
     seed_everything,
 )
 from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
@@ -49,9 +54,12 @@ from lrkit.monitors import higher_is_better
 from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
 from lrkit.preemption import Preemption, SavingPreemption
+from lrkit.readable import ReadableCheckpoints
 from lrkit.resume import Memory, Resumption, Saved
+from lrkit.run_lock import locked
 from lrkit.search import AUTO
 from lrkit.trace import Trace
+from lrkit.train_loss import TrainLoss
 from lrkit.watch import DivergenceWatch
 
 __all__ = ["Run", "run"]
@@ -81,6 +89,13 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         ConfigError: the config cannot mean what it says; nothing was trained.
         SearchError: ``optimizer.lr=auto``, and no rate was found.
     """
+    with ExitStack() as stack:
+        if global_rank() == 0:
+            stack.enter_context(locked(folder, "hydra.run.dir" if config["resume"]["path"] is None else "resume.path"))
+        return _run(config, folder, quiet)
+
+
+def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     asked, resumption = config, Resumption.of(config, lambda: configs.shape(config, "cooldown"))
     config = settled(resumption.config(config), folder / "find", quiet=quiet)
     if asked["optimizer"].get("lr") == AUTO:  # whoever joins, or goes on, is told what was found
@@ -96,6 +111,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
 
     data = data_of(config)
     module = module_of(config, data)
+    resumption.check_model(module)
     notes = []
     if type(module).configure_optimizers is not LightningModule.configure_optimizers:
         notes.append(f"{type(module).__name__}.configure_optimizers is replaced by this plan")
@@ -115,6 +131,10 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
             if not quiet:
                 show.announce(plan)
 
+    loaders = None if isinstance(data, ModuleLoaders) else data
+    if loaders is None and not is_overridden("train_dataloader", module):
+        must = f"needs a model with loaders of its own, and {type(module).__name__} has no train_dataloader"
+        raise ConfigError("data=module", must)
     configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"])))
     best, last = _checkpoints(config, folder)
     theirs = callbacks_of(config)
@@ -123,15 +143,23 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         noise.check(module, config["data"].get("batch_size"))
     results, trace = Results(folder, _hparams(config), best, dict if noise is None else noise.metrics), Trace()
     goes_on = resumption.goes_on
-    memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     journal = Journal(folder if global_rank() == 0 else None)
+    position = DataPosition(
+        None if goes_on is None else goes_on.content["lrkit"],
+        _noting(journal, 0 if goes_on is None else goes_on.step, quiet),
+    )
+    memory = Memory(position, goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
-    own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best), results])
+    # The watch remembers weights that train, so the mode is switched before it.
+    readable = ReadableCheckpoints(journal, (lambda line: None) if quiet else _warn)
+    ours = [readable, first, memory, trace, TrainLoss(), EvaluationMode(), watch]
+    own = AsOne([*ours, *_own_callbacks(config, best), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
     preemption = Preemption(None) if kept is None else SavingPreemption(kept)
     trainer = _trainer(config, folder, [*listeners, preemption], joins, quiet)
+    position.install(trainer)
     loggers.guard(trainer, list(config["logger"]), journal)
     if kept is not None:
         storage.install(trainer, kept)
@@ -140,13 +168,14 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     if resumption.saved is not None and resumption.saved.skipped:
         _tell_skipped(resumption.saved, journal, quiet or not trainer.is_global_zero)
     if resumption.saved is not None and goes_on is None:
-        module.load_state_dict(resumption.saved.content["state_dict"])
+        with resumption.explaining(module):
+            module.load_state_dict(resumption.saved.content["state_dict"])
     checkpoint = None if goes_on is None else goes_on.path
     diverged = ""
     with loggers.quiet_writers(), Ending(folder, results, preemption).of(trainer), _workers_rejoin(folder, asked):
         try:
-            with first.explaining(module):
-                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            with resumption.explaining(module), first.explaining(module):
+                trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:
             diverged = str(error)
             if kept is not None and kept.exists():
@@ -160,7 +189,7 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     diverged = diverged or (f"diverged: {', '.join(broken)} is not finite" if broken else "")
     status = "diverged" if diverged else "stopped" if early else "done"
     if config["test"] and not diverged:
-        trainer.test(module, datamodule=data, verbose=False)
+        trainer.test(module, datamodule=loaders, verbose=False)
         results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
     results.save(trainer, status)
     if trainer.is_global_zero and not quiet:
@@ -168,6 +197,8 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         ended = diverged or ended
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         said = [] if noise is None else [noise.line(plan.horizon.batch_size)]
+        if best is not None and results.monitor is None:
+            said.append("no best.ckpt: no validation loss was logged; to keep the best by another metric: monitor=NAME")
         show.closing(folder, results.final, results.at_best, results.seconds, ended, watched, results.findings, said)
     return Run(status, folder, plan, results.final, results.at_best, results.monitor)
 
@@ -190,7 +221,7 @@ def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> l
     wanted = {} if config["monitor"] == "auto" or best is None else {"monitor": config["monitor"]}
     if config["plateau"]:
         wanted["plateau.monitor"] = config["plateau"]["monitor"]
-    callbacks: list[Callback] = [Monitors(wanted, best), EvaluationMode(), EvenWindows(), RateLog()]
+    callbacks: list[Callback] = [Monitors(wanted, best), EvenWindows(), RateLog()]
     if config["plateau"]:
         callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
     return callbacks
@@ -200,11 +231,27 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _noting(journal: Journal, step: int, quiet: bool) -> Callable[[str], None]:
+    """Takes lines about what this run cannot have as it was: each is printed, and an entry."""
+
+    def note(line: str) -> None:
+        if global_rank() == 0:
+            journal.add(step, "data", line)
+            if not quiet:
+                _say(f"note: {line}")
+
+    return note
+
+
 def _tell_skipped(saved: Saved, journal: Journal, quiet: bool) -> None:
     """A damaged checkpoint was passed over: that is worth a line, and an entry."""
     journal.add(saved.step, "checkpoint", saved.skipped)
     if not quiet:
-        print(f"lrkit: damaged checkpoint skipped: {saved.skipped}", file=sys.stderr, flush=True)
+        _warn(f"lrkit: damaged checkpoint skipped: {saved.skipped}")
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -218,11 +265,14 @@ def _trainer(
     options = dict(config["trainer"])
     options["accumulate_grad_batches"] = configs.accumulation(config, configs.world_of(options)[0])
     bar = options.pop("enable_progress_bar", None)
+    theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    if theirs and bar is None:
+        bar = True
     if bar is None:
         bar = sys.stderr.isatty() and not quiet
         if not bar and not quiet:
             callbacks = [*callbacks, PlainProgress()]
-    if bar:
+    if bar and not theirs:
         callbacks = [*callbacks, RichProgressBar(leave=False)]
     trust = config.get("trust", ())
     loggers = [_logger(node, f"logger.{name}", trust, folder, joins) for name, node in config["logger"].items()]

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from lrkit import config as configs
 from lrkit.assembly import callbacks_of, counted_plan, hush_lightning, module_of, optimizer_of, trainer_of, why_unfused
-from lrkit.callbacks import EvaluationMode, EvenWindows
+from lrkit.callbacks import EvenWindows
 from lrkit.errors import ConfigError
+from lrkit.evaluation import EvaluationMode
 from lrkit.firstbatch import FirstBatch
 from lrkit.lightning import (
     BatchSizeFinder,

@@ -14,7 +14,7 @@ import pytest
 from lrkit.cli import main
 from lrkit.data import InMemoryData
 from lrkit.lightning import Trainer
-from lrkit.module import Supervised
+from lrkit.supervised import Supervised
 
 # Refused from the config alone: nothing is read, nothing is written, torch is not needed.
 FROM_THE_CONFIG = [
@@ -272,6 +272,21 @@ FROM_THE_CONFIG = [
     # --- the trainer, the horizon, the seed
     ("train trainer.max_epochs=0", "trainer.max_epochs must be a whole number >= 1. Received: 0"),
     ("train trainer.max_epochs=2.5", "trainer.max_epochs must be a whole number >= 1. Received: 2.5"),
+    ("show trainer.max_time=foo", "trainer.max_time must be days:hours:minutes:seconds, such as 00:12:00:00, and …"),
+    ("show trainer.max_time=-1", "trainer.max_time must be days:hours:minutes:seconds, …"),
+    ("show trainer.max_time={minutes:0}", "trainer.max_time must be days:hours:minutes:seconds, …"),
+    ("show trainer.deterministic=maybe", "trainer.deterministic must be true, false or warn. Received: 'maybe'"),
+    (
+        "show trainer.num_sanity_val_steps=-5",
+        "trainer.num_sanity_val_steps must be a whole number >= 0, or -1 for all. …",
+    ),
+    ("show trainer.min_steps=-3", "trainer.min_steps must be a whole number >= 0. Received: -3"),
+    (
+        "show trainer.min_epochs=4 trainer.max_epochs=3",
+        "trainer.min_epochs must be at most trainer.max_epochs, which is 3. Received: 4",
+    ),
+    ("show trainer.gradient_clip_algorithm=x", "trainer.gradient_clip_algorithm must be norm or value. Received: 'x'"),
+    ("show trainer.benchmark=3", "trainer.benchmark must be true or false. Received: 3"),
     (
         "train trainer.max_epochs=null",
         "trainer.max_epochs or trainer.max_steps must be set: a run needs an end.",
@@ -385,7 +400,6 @@ BEFORE_THE_FIT = [
     ("trainer.precision=fp17", "trainer… was refused by Lightning: Precision 'fp17' is invalid. …"),
     ("trainer.accelerator=gpuu", "trainer… was refused by Lightning: You selected an invalid accelerator name: …"),
     ("trainer.accelerator=cpu trainer.devices=-1", "trainer… was refused by Lightning: `devices` …"),
-    ("trainer.max_time=foo", "trainer… was refused by Lightning: `Timer(duration='foo')` is not a valid …"),
     ("+callbacks.a._target_=torch.nn.ReLU", "callbacks.a._target_ must be a Lightning callback. …"),
     (
         "+callbacks.a._target_=pytorch_lightning.callbacks.EarlyStopping",
@@ -427,7 +441,10 @@ UNFIT = [
         "model cannot use the first batch: RuntimeError: mat1 and mat2 shapes cannot be multiplied (32x64 and 8x10)"
         " (unfit.py, line …, in forward); the batch is [float32 (32, 64), int64 (32)], the parameters are float32.",
     ),
-    (f"{MODULE}Net +model.outputs=3", "model cannot use the first batch: IndexError: Target … is out of bounds …"),
+    (
+        f"{MODULE}Net +model.outputs=3",
+        "model must have an output for each class: there are targets from 1 to 9. Received: '3 outputs'",
+    ),
     (f"{MODULE}Doubled", "model cannot use the first batch: … same dtype… the parameters are float64."),
     (f"{DATA}narrow {MODULE}Module", "model cannot use the first batch: … the batch is [float32 (8, 5), int64 (8)], …"),
     (

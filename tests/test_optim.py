@@ -192,7 +192,7 @@ def test_nothing_of_pythons_own_library_is_imported() -> None:
     assert "antigravity" not in sys.modules
 
 
-@pytest.mark.parametrize("target", ["pytorch_optimizer.AdaBound", "schedulefree.SGDScheduleFree"])
+@pytest.mark.parametrize("target", ["pytorch_optimizer.Ranger", "schedulefree.SGDScheduleFree"])
 def test_a_missing_package_is_named_with_what_installs_it(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     package = target.partition(".")[0]
     monkeypatch.delitem(sys.modules, package, raising=False)
@@ -200,7 +200,7 @@ def test_a_missing_package_is_named_with_what_installs_it(target: str, monkeypat
     monkeypatch.setattr(sys, "path_importer_cache", {})
     with pytest.raises(ConfigError) as caught:
         resolve(target)
-    name = {"pytorch_optimizer": "adabound", "schedulefree": "schedule_free_sgd"}[package]
+    name = {"pytorch_optimizer": "ranger", "schedulefree": "schedule_free_sgd"}[package]
     assert str(caught.value) == f"optimizer={name} needs the package {package}: pip install 'lrkit[optim]'."
 
 

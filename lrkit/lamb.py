@@ -1,0 +1,72 @@
+"""LAMB as its paper has it. What libraries call so corrects the bias after the trust ratio, or bounds the norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import overload
+
+import torch
+from torch.optim.optimizer import ParamsT
+
+__all__ = ["Lamb"]
+
+
+class Lamb(torch.optim.Optimizer):
+    r"""Adam whose update of each tensor is as large as the rate times the tensor itself.
+
+    For a tensor ``x`` with gradient ``g`` at its step ``t``, rate ``lr`` and weight decay ``wd``::
+
+        m <- beta1 * m + (1 - beta1) * g                  v <- beta2 * v + (1 - beta2) * g^2
+        r  = m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + wd * x
+        x <- x - lr * |x| / |r| * r
+
+    So a tensor moves by ``lr`` of its size at every step, the first one included. Where ``|x|`` or ``|r|`` is 0, as
+    of a bias that begins there, the ratio of the two is 1, as in the authors' code.
+
+    Args:
+        lr: the rate.
+        betas: decay of the averages of the gradient and its square.
+        eps: added to the denominator.
+        weight_decay: within the ratio, as the paper has it; so it turns the update, and does not lengthen it.
+
+    Source: You et al. 2020, arXiv:1904.00962, Algorithm 2, with the identity for its function of the norm.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step; ``closure``, if given, computes the loss and its gradients first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for x in group["params"]:
+                if x.grad is None:
+                    continue
+                state = self.state[x]
+                if not state:
+                    state.update(step=0, exp_avg=torch.zeros_like(x), exp_avg_sq=torch.zeros_like(x))
+                state["step"] += 1
+                m = state["exp_avg"].lerp_(x.grad, 1 - beta1)
+                v = state["exp_avg_sq"].mul_(beta2).addcmul_(x.grad, x.grad, value=1 - beta2)
+                size = (v / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
+                r = (m / (1 - beta1 ** state["step"])).div_(size).add_(x, alpha=group["weight_decay"])
+                of_x, of_r = x.norm(), r.norm()
+                ratio = torch.where((of_x > 0) & (of_r > 0), of_x / of_r, 1.0)  # on the device: nothing is waited for
+                x.sub_(r.mul_(ratio * group["lr"]))
+        return loss

@@ -1,0 +1,162 @@
+"""What lrkit chooses for the user is right in every state that a training passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from lrkit.errors import ConfigError
+from lrkit.optim import build, switch_mode
+
+CONF = Path(__file__).parents[1] / "conf" / "optimizer"
+ALL = sorted(path.stem for path in CONF.glob("*.yaml"))
+FUSED = ["sgd", "momentum", "adam", "adamw", "adagrad"]
+STEPS = 6
+
+
+def made(name: str, parameters: list[nn.Parameter], **changes: Any) -> torch.optim.Optimizer:
+    node: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    target, lr = node.pop("_target_"), node.pop("lr")
+    optimizer = build(target, node | changes, [{"params": parameters, "name": "default", "lr": lr}])
+    switch_mode(optimizer, training=True)
+    return optimizer
+
+
+def parameters(count: int = 3) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(4, 3, generator=generator)) for _ in range(count)]
+
+
+def late(i: int, t: int) -> bool:
+    """The first parameter from the start, the second from step 3 on, the third never."""
+    return i == 0 or (i == 1 and t >= 3)
+
+
+def now_and_then(i: int, t: int) -> bool:
+    """Each parameter in its own rhythm, as the branches of a network that are drawn by lot."""
+    return (t + i) % (i + 1) == 0
+
+
+def trained(
+    optimizer: torch.optim.Optimizer,
+    given: list[nn.Parameter],
+    takes: Callable[[int, int], bool],
+    by_closure: bool = False,
+) -> Tensor:
+    for t in range(STEPS):
+
+        def closure(t: int = t) -> float:
+            for i, parameter in enumerate(given):
+                parameter.grad = 0.1 * (i + 1) * (parameter.detach() - t) if takes(i, t) else None
+            return 0.0
+
+        if by_closure:
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
+    return torch.cat([parameter.detach().flatten() for parameter in given])
+
+
+@pytest.mark.parametrize("by_closure", [False, True], ids=["before", "within"])
+@pytest.mark.parametrize("takes", [late, now_and_then])
+@pytest.mark.parametrize("name", ALL)
+def test_gradients_may_come_late_or_never(name: str, takes: Callable[[int, int], bool], by_closure: bool) -> None:
+    ours = parameters()
+    optimizer = made(name, ours)
+    weights = trained(optimizer, ours, takes, by_closure)
+    assert weights.isfinite().all()
+    if takes is late:
+        assert torch.equal(ours[2].detach(), parameters()[2])
+    if name in FUSED:
+        assert optimizer.param_groups[0]["fused"] is True
+        theirs = parameters()
+        plain = trained(made(name, theirs, fused=False, foreach=False), theirs, takes)
+        assert torch.allclose(weights, plain, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{"nesterov": True}, {"weight_decay": 0.1}, {"dampening": 0.5}], ids=str)
+def test_momentum_of_every_kind_takes_late_gradients(changes: dict[str, Any]) -> None:
+    ours, theirs = parameters(), parameters()
+    weights = trained(made("momentum", ours, **changes), ours, late)
+    plain = trained(made("momentum", theirs, fused=False, foreach=False, **changes), theirs, late)
+    assert torch.allclose(weights, plain, rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad"])
+def test_gradients_may_be_sparse(name: str) -> None:
+    torch.manual_seed(0)
+    table, head = nn.Embedding(5, 2, sparse=True), nn.Linear(2, 1)
+    before = table.weight.detach().clone()
+    optimizer = made(name, [*table.parameters(), *head.parameters()])
+    for _ in range(3):
+        optimizer.zero_grad()
+        head(table(torch.tensor([0, 3]))).sum().backward()
+        optimizer.step()
+    moved = (table.weight.detach() != before).any(dim=1)
+    assert moved.tolist() == [True, False, False, True, False]
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ("prodigy", "ranger", "lars", "lion")])
+def test_a_group_may_join_late(name: str) -> None:
+    first, second = parameters(1), parameters(2)[1:]
+    optimizer = made(name, first)
+    for group in (first, [*first, *second]):
+        if len(group) > 1:
+            optimizer.add_param_group({"params": second, "name": "late"})
+        for _ in range(2):
+            for parameter in group:
+                parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+    assert not torch.equal(second[0].detach(), parameters(2)[1])
+
+
+def test_a_restored_state_without_all_buffers_goes_on() -> None:
+    ours = parameters()
+    optimizer = made("momentum", ours)
+    trained(optimizer, ours, lambda i, t: i == 0)
+    again = made("momentum", ours)
+    again.load_state_dict(optimizer.state_dict())
+    assert trained(again, ours, lambda i, t: True).isfinite().all()
+
+
+def test_what_the_user_asks_for_is_kept_or_refused_by_its_key() -> None:
+    ours, theirs = parameters(), parameters()
+    plain = trained(made("momentum", theirs, fused=False, foreach=False), theirs, late)
+    optimizer = made("momentum", ours, fused=True)
+    assert torch.allclose(trained(optimizer, ours, late), plain, rtol=0, atol=1e-6)
+    assert optimizer.param_groups[0]["fused"] is True
+    with pytest.raises(ConfigError, match=r"^optimizer\.fused must not be true where gradients come late and momentum"):
+        trained(made("momentum", ours, fused=True, dampening=0.5), ours, late)
+    table = nn.Embedding(5, 2, sparse=True)
+    optimizer = made("sgd", [*table.parameters()], fused=True)
+    table(torch.tensor([0])).sum().backward()
+    with pytest.raises(ConfigError, match=r"^optimizer\.fused must not be true where gradients are sparse"):
+        optimizer.step()
+
+
+class Branching(nn.Module):
+    """A network of which one part is used from the fifth batch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.late, self.batches = nn.Linear(64, 10), nn.Linear(64, 10), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches += self.training
+        out: Tensor = self.body(x)
+        return out + self.late(x) if self.batches > 4 else out
+
+
+def test_the_default_optimizer_trains_what_comes_late(train: Callable[..., Any]) -> None:
+    run = train("model=custom", f"model._target_={__name__}.Branching", "trainer.limit_train_batches=8")
+    content = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert run.status == "done" and content["optimizer_states"][0]["param_groups"][0]["fused"] is True
+    assert len(content["optimizer_states"][0]["state"]) == 4

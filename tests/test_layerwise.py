@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from nets import (
@@ -29,9 +31,12 @@ from nets import (
 )
 from torch import nn
 
+import lrkit
 from lrkit.blocks import Untold
+from lrkit.errors import ConfigError
 from lrkit.groups import split
 from lrkit.layerwise import layers_of
+from lrkit.plan import Plan
 
 
 def blocks(*paths: str, first: int = 1) -> dict[str, int]:
@@ -251,3 +256,36 @@ def test_a_stem_is_no_row() -> None:
     found = layers_of(net(feature_extractor=net(conv_layers=stem), encoder=nn.ModuleList([Block(), Block()])))
     assert {found.of[name] for name in found.of if "conv_layers" in name} == {0} and found.top == 2
     assert layers_of(net(stem=conv_norm(), encoder=nn.ModuleList([Block(), Block()]))).top == 2
+
+
+# --- before training -------------------------------------------------------------------------------------------------
+
+
+def test_the_levels_are_printed_before_training_and_kept(
+    train: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lrkit import show
+
+    run = train("param_groups=layerwise", "model.hidden=[8,8]", "trainer.limit_train_batches=2")
+    line = "3 layers: body.0, 3 are 0-1; above: head (2 parameters)"
+    assert run.plan.notes == (line,)
+    saved = Plan.from_json(json.loads((run.folder / "plan.json").read_text()))
+    assert saved.notes == (line,) and saved.groups == run.plan.groups
+    show.announce(saved)
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_show_says_where_the_levels_are_to_be_seen() -> None:
+    from lrkit import show
+
+    said = "layer_*: layers are counted when there is a model; lrkit train prints them before training"
+    shapes = {"lr": 0.1, "steps": 10}
+    assert said in show.text(lrkit.plan(param_groups={"layer_decay": 0.75}, **shapes)).splitlines()
+    assert said not in show.text(lrkit.plan(param_groups={"no_decay": True}, **shapes)).splitlines()
+
+
+def test_what_cannot_be_told_is_refused_before_data_is_read(train: Callable[..., Any]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^param_groups\.layer_decay must be null, with rates by param_groups\.rules: "
+    ):
+        train("param_groups=layerwise", "model=linear")

@@ -8,7 +8,7 @@ as it would be without the rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -48,7 +48,11 @@ class Group:
         return {"params": list(self.params), "name": self.name, "lr": lr, **own}
 
 
-def split(module: nn.Module, node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None) -> list[Group]:
+def split(
+    module: nn.Module,
+    node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    among: Collection[str] | None = None,
+) -> list[Group]:
     """Split a module's trainable parameters into groups.
 
     A parameter that is used in several places (tied weights) counts once, under its first name; one that does not
@@ -58,6 +62,7 @@ def split(module: nn.Module, node: Mapping[str, Any] | Sequence[Mapping[str, Any
     Args:
         module: its parameters must exist: run a batch through lazy layers first.
         node: ``param_groups``, or just its list of rules; see ``lrkit.rules.Rules``.
+        among: names of the parameters that there are, where an optimizer has not the whole module.
 
     Returns:
         The groups of the rules, in order, then the others in the model's order. None is empty.
@@ -74,7 +79,7 @@ def split(module: nn.Module, node: Mapping[str, Any] | Sequence[Mapping[str, Any
     no_decay 1.0 0.0 0.bias
     """
     rules = parse(node)
-    everything = dict(module.named_parameters())
+    everything = {name: p for name, p in module.named_parameters() if among is None or name in among}
     lazy = [name for name, parameter in everything.items() if isinstance(parameter, UninitializedParameter)]
     if lazy:
         raise ConfigError("model", f"must be run on one batch first: {_some(lazy)} has no shape yet")

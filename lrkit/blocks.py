@@ -33,7 +33,7 @@ MINOR = 0.1
 NUMBERED = re.compile(r"(.*?)(\d+[a-z]?)")
 
 #: Embeddings of what a network brings along itself: positions, and the queries of a decoder.
-_OWN_INPUT = re.compile("pos|quer")
+_NO_INPUT = re.compile("pos|quer")
 
 _LISTS = (nn.Sequential, nn.ModuleList)
 #: Containers that say nothing of what they hold.
@@ -207,7 +207,7 @@ class _Search:
                 path = ".".join(filter(None, (root, name)))
                 if any(inside(path, block) for block in blocks):
                     break  # from here on, it is above them or among them
-                if isinstance(module, _ConvNd) or (isinstance(module, nn.Embedding) and not _OWN_INPUT.search(name)):
+                if isinstance(module, _ConvNd) or (isinstance(module, nn.Embedding) and not _NO_INPUT.search(name)):
                     return True
         return False
 
@@ -224,6 +224,10 @@ class _Search:
         if id(module) not in self.counts:
             self.counts[id(module)] = sum(p.ndim >= 2 for p in module.parameters())
         return self.counts[id(module)]
+
+    def beside(self, module: nn.Module, part: Part) -> int:
+        """How many matrices a module has beside its blocks."""
+        return self.matrices(module) - sum(self.matrices(self.modules[block]) for block in paths(part))
 
 
 class _Blocks(_Search):
@@ -295,9 +299,6 @@ class _Blocks(_Search):
         """
         return self.beside(module, part) < max(self.matrices(self.modules[block]) for block in paths(part))
 
-    def beside(self, module: nn.Module, part: Part) -> int:
-        return self.matrices(module) - sum(self.matrices(self.modules[block]) for block in paths(part))
-
     def are_networks(self, alike: Sequence[Child], found: Sequence[Part]) -> bool:
         """Whether modules of one kind are whole networks, with embeddings of their own, and no stages."""
         return len(alike) == len(found) and all(
@@ -315,9 +316,10 @@ class _Layers(_Search):
 
     def row(self, children: Sequence[Child], owner: nn.Module) -> Part | None:
         having = [(path, module) for path, module in children if self.matrices(module)]
-        if len(having) == 1 and _children(*having[0]):  # a wrapper
+        if len(having) == 1 and _children(*having[0]):
             inner = self.within(*having[0])
-            return Block(having[0][0]) if inner is None else inner
+            wrapper = inner is not None and self.beside(having[0][1], inner) <= 1  # a head at most
+            return inner if wrapper else Block(having[0][0])
         if not isinstance(owner, _LISTS) and not _fit([module for _, module in having]):
             return None
         found: list[Part] = []

@@ -1,9 +1,9 @@
 """Parameter groups: which parameters get which factor of the learning rate, and which weight decay.
 
-Every trainable parameter falls into exactly one group. The factor of its rate is that of the first rule that takes it,
-where the rule sets ``lr_scale``, else its layer's (``layer_decay``). Its weight decay is the rule's, where the rule sets
-one, else 0 where ``no_decay`` spares it, else the optimizer's. So a rule that sets one of the two leaves the other as it
-would be without the rule.
+Every trainable parameter falls into exactly one group. The factor of its rate is that of the first rule that takes
+it, where the rule sets ``lr_scale``, else its layer's (``layer_decay``). Its weight decay is the rule's, where the rule
+sets one, else 0 where ``no_decay`` spares it, else the optimizer's. So a rule that sets one of the two leaves the other
+as it would be without the rule.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def layers_of(module: nn.Module) -> Layers:
     if part is None:
         children = _some([name for name, _ in module.named_children()]) or "no modules"
         raise Untold(
-            "layers are counted by blocks that are trained, modules of one class in an nn.ModuleList, in an nn.Sequential"
-            f" or with numbers in their names, and there are none in {children}"
+            "layers are counted by blocks that are trained, modules of one class in an nn.ModuleList, in an "
+            f"nn.Sequential or with numbers in their names, and there are none in {children}"
         )
     places = _Places(module, part)
     of = {name: places.level(name) for name in names}

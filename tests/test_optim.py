@@ -246,6 +246,12 @@ def test_a_rate_of_its_own_for_a_group_that_cannot_have_one_is_refused() -> None
         optimizer_of(mlp(), "prodigy", rules)
 
 
+def test_a_rate_that_would_be_without_effect_after_a_while_is_refused() -> None:
+    groups = [group.options(0.1 * group.lr_scale) for group in split(mlp(), [HEAD[0] | {"lr_scale": 10}])]
+    with pytest.raises(ConfigError, match="param_groups must give every group the same lr_scale: AdaBound has one"):
+        build("pytorch_optimizer.AdaBound", {}, groups)
+
+
 def test_a_weight_decay_that_the_optimizer_lacks_is_refused() -> None:
     groups = [group.options(0.1) for group in split(mlp(), [HEAD[0] | {"weight_decay": 0.1}])]
     with pytest.raises(ConfigError, match="param_groups must set no weight_decay"):

@@ -157,6 +157,36 @@ def test_groups_keep_their_own_decay_and_the_callers_stay_untouched() -> None:
     assert [set(group) for group in groups] == [set(group) for group in before]
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_the_option_says_how_weights_decay_and_it_is_so(name: str) -> None:
+    said = next(line for line in (CONF / f"{name}.yaml").read_text().splitlines() if line.startswith("weight_decay:"))
+    decoupled = "decoupled" in said
+    assert decoupled != ("L2" in said)
+    if name in ("prodigy", "lamb", "lars"):  # not at a first step without a gradient: see the papers' test
+        return
+    # Without a gradient: what is decoupled shrinks by lr * decay, an L2 penalty goes the way of gradients. Of plain SGD
+    # that is the same.
+    parameter = nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    target, lr, options = node(name)
+    optimizer = build(target, options | {"weight_decay": 0.1}, [{"params": [parameter], "name": "all", "lr": lr}])
+    switch_mode(optimizer, training=True)
+    before, parameter.grad = parameter.detach().clone(), torch.zeros(2, 2)
+    optimizer.step()
+    shrinks = torch.allclose((before - parameter.detach()) / before, torch.tensor(lr * 0.1), rtol=0.02)
+    assert shrinks == (decoupled or target.endswith(("SGD", "SGDScheduleFree")))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_option_says_whether_a_step_writes_over_the_gradient(name: str) -> None:
+    model = mlp()
+    optimizer = optimizer_of(model, name, weight_decay=0.1)
+    for parameter in model.parameters():
+        parameter.grad = parameter.detach() + 0.1
+    optimizer.step()
+    kept = all(torch.equal(p.grad, g + 0.1) for p, g in zip(model.parameters(), mlp().parameters(), strict=True))
+    assert kept == ("writes over p.grad" not in (CONF / f"{name}.yaml").read_text())
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 

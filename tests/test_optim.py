@@ -187,6 +187,21 @@ def test_the_option_says_whether_a_step_writes_over_the_gradient(name: str) -> N
     assert kept == ("writes over p.grad" not in (CONF / f"{name}.yaml").read_text())
 
 
+@pytest.mark.parametrize("name", ["adabound", "lamb", "muon"])
+def test_lrkits_own_optimizers_take_complex_numbers_as_pairs_of_real_ones(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pairs = nn.Parameter(torch.randn(3, 2, 2, generator=generator))
+    numbers = nn.Parameter(torch.view_as_complex(pairs.detach().clone()))
+    target, lr, options = node(name)
+    made = [build(target, options, [{"params": [p], "name": "all", "lr": lr}]) for p in (pairs, numbers)]
+    for _ in range(3):
+        pairs.grad = torch.randn(3, 2, 2, generator=generator)
+        numbers.grad = torch.view_as_complex(pairs.grad.clone())
+        for optimizer in made:
+            optimizer.step()
+    assert torch.equal(torch.view_as_real(numbers.detach()), pairs.detach())
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ from lrkit.batches import Batches, generator, whole_number
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.lightning import LightningDataModule
 from lrkit.readers import cache_folder, read_cache, read_csv, read_npz, read_text, standard_library, write_cache
+from lrkit.replicas import replica_of, replicas
 from lrkit.tensors import floats, images_and_labels, pixels_or_floats, stacked, targets_of
 
 __all__ = [
@@ -160,7 +161,7 @@ class InMemoryData(LightningDataModule, ABC):
         return self._splits
 
     def _batches(self, pair: Pair, *, samples: int | None = None, **how: Any) -> Batches[Pair]:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world = (replica_of(self.trainer), replicas(self.trainer)) if self.trainer else (0, 1)
         size = len(pair[0])
         return Batches(
             partial(_fetch, *pair), samples or size, self.batch_size,

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from test_pains import fit
 from torch import Tensor, nn
 
+from lrkit import api
 from lrkit.errors import ConfigError
+from lrkit.lightning import LightningModule
 from lrkit.optim import build, switch_mode
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
@@ -233,6 +236,37 @@ class Branching(nn.Module):
         self.batches += self.training
         out: Tensor = self.body(x)
         return out + self.late(x) if self.batches > 4 else out
+
+
+class Words(LightningModule):
+    """A table of words with sparse gradients, and a head that is used from the third batch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.late = nn.Embedding(5, 2, sparse=True), nn.Linear(2, 1)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        x = self.table(batch.long().flatten())
+        out: Tensor = x.square().mean()
+        return out if batch_idx < 2 else out + self.late(x).square().mean()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_in_a_lightning_module_and_after_a_resume_too(tmp_path: Path) -> None:
+    def net(**options: Any) -> Any:
+        return api.configure(Words(), lr=0.1, optimizer=torch.optim.SGD, options={"momentum": 0.9, **options},
+                             schedule="linear")  # fmt: skip
+
+    whole, plain, part, rest = net(), net(fused=False, foreach=False), net(), net()
+    fit(whole, batches=8)
+    fit(plain, batches=8)
+    fit(part, batches=8, max_steps=5).save_checkpoint(tmp_path / "part.ckpt")
+    fit(rest, batches=8, resume=tmp_path / "part.ckpt")
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name], rtol=0, atol=1e-6)
+        assert torch.equal(value, rest.state_dict()[name]), name
+    assert not torch.equal(whole.late.weight, Words().late.weight)
 
 
 def test_the_default_optimizer_trains_what_comes_late(train: Callable[..., Any]) -> None:

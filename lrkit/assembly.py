@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from lrkit import building, optim, tracks, trusted
 from lrkit import config as configs
-from lrkit import trusted
 from lrkit.errors import ConfigError
+from lrkit.launcher import launched
 from lrkit.lean import Unprofiled
 from lrkit.lightning import (
     PACKAGE,
     Callback,
+    ClusterEnvironment,
     GradientAccumulationScheduler,
+    KubeflowEnvironment,
     LightningDataModule,
+    LightningEnvironment,
     LightningModule,
     MisconfigurationException,
+    MPIEnvironment,
+    Strategy,
     Trainer,
     __version__,
 )
-from lrkit.module import Supervised
+from lrkit.module import TrackWiring
 from lrkit.plan import Plan
+from lrkit.replicas import replicas
+from lrkit.supervised import Supervised
 
 __all__ = [
     "callbacks_of",
+    "check_trainer",
     "counted_plan",
     "data_of",
     "exact_plan",
     "hush_lightning",
     "module_of",
     "optimizer_of",
+    "tracks_of",
     "trainer_of",
     "why_unfused",
 ]
@@ -81,7 +93,7 @@ def counted_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[st
     if counted == 0:
         raise ConfigError("data", "has no batch to train on: it is empty, or drop_last leaves nothing of it")
     known = {**config, "data": {**config["data"], "batch_size": _batch_size(config, trainer)}}
-    return configs.plan(known, world=trainer.world_size, batches=counted, notes=notes)
+    return configs.plan(known, world=replicas(trainer), batches=counted, notes=notes)
 
 
 def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
@@ -98,8 +110,8 @@ def data_of(config: Mapping[str, Any]) -> LightningDataModule:
     node = config["data"]
     trust = config.get("trust", ())
     made = trusted.resolve(node.get("_target_"), "data._target_", trust)
-    for_the_plan = {"batch_size", "train_samples", "drop_last"} - set(inspect.signature(made).parameters)
-    unset = {name for name in ("batch_size", "train_samples") if node.get(name) is None}
+    for_the_plan = {"batch_size", "train_samples", "drop_last", "class_axis"} - set(inspect.signature(made).parameters)
+    unset = {name for name in ("batch_size", "train_samples", "class_axis") if node.get(name) is None}
     data = configs.build({k: v for k, v in node.items() if k not in for_the_plan | unset}, "data", trust)
     assert isinstance(data, LightningDataModule)
     return data
@@ -114,6 +126,9 @@ def module_of(config: Mapping[str, Any], data: LightningDataModule) -> Lightning
         for name in ("inputs", "outputs"):
             if node.get(name) == "auto":
                 if not hasattr(data, name):
+                    if not str(node["_target_"]).startswith("lrkit."):
+                        must = "is for lrkit's own networks: with one of yours say model=custom too"
+                        raise ConfigError(f"model.{name}", must)
                     raise ConfigError(f"model.{name}", f"must be set: {type(data).__name__} does not say it", "auto")
                 node[name] = getattr(data, name)
     model = configs.build(node, "model", config.get("trust", ()))
@@ -126,7 +141,8 @@ def module_of(config: Mapping[str, Any], data: LightningDataModule) -> Lightning
             must = f"has a {name}, but is not a LightningModule of {PACKAGE}: inherit from that, or remove {name}"
             raise ConfigError("model._target_", must, node["_target_"])
     assert isinstance(model, nn.Module)
-    return Supervised(model, getattr(data, "loss", "cross_entropy"))
+    axis = config["data"].get("class_axis") or getattr(data, "class_axis", None)
+    return Supervised(model, getattr(data, "loss", "cross_entropy"), axis)
 
 
 def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
@@ -150,13 +166,51 @@ def optimizer_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return str(node["_target_"]), {name: value for name, value in node.items() if name not in ("_target_", "lr")}
 
 
-def trainer_of(options: Mapping[str, Any], **own: Any) -> Trainer:
+def tracks_of(config: Mapping[str, Any]) -> list[TrackWiring]:
+    """What each of several optimizers needs; empty for a run with one."""
+    wirings = []
+    for track in tracks.parse(config[tracks.KEY]):
+        own = track.config(config)
+        target, options = optimizer_of(own)
+        with track.naming():
+            optim.check(target, options)
+        wirings.append(TrackWiring(track, target, options, own["param_groups"]))
+    return wirings
+
+
+def check_trainer(config: Mapping[str, Any]) -> None:
+    """Refuse what the node ``trainer`` names and lrkit does not build, before there is data."""
+    for key, node in _objects(config["trainer"]):
+        building.check(node, key, config.get("trust", ()))
+
+
+def _objects(trainer: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The objects of the node ``trainer``, by their keys."""
+    for name in ("strategy", "plugins", "profiler"):
+        value = trainer.get(name)
+        for i, node in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(node, Mapping):
+                yield f"trainer.{name}[{i}]" if isinstance(value, list) else f"trainer.{name}", node
+
+
+def trainer_of(options: Mapping[str, Any], trust: Sequence[str] = (), **own: Any) -> Trainer:
     """A trainer by the node ``trainer``, and what lrkit adds to it; refusals are named by their key."""
+    built: dict[str, Any] = {key: configs.build(node, key, trust) for key, node in _objects(options)}
+    plugins = options.get("plugins") or []
+    plugins = [built.get(f"trainer.plugins[{i}]", each) for i, each in enumerate(plugins)] if isinstance(
+        plugins, list) else [built.get("trainer.plugins", plugins)]  # fmt: skip
+    objects = {name: built[f"trainer.{name}"] for name in ("strategy", "profiler") if f"trainer.{name}" in built}
+    if not any(isinstance(each, ClusterEnvironment) for each in plugins):
+        plugins += _environment(objects.get("strategy"))
     lean = {"profiler": Unprofiled()} if options.get("profiler") is None else {}
     try:
-        trainer = Trainer(**{**options, **lean, **own})
+        trainer = Trainer(**{**options, **objects, **lean, **own, "plugins": plugins or None})
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise _refused(error, options) from error
+    launcher = trainer.strategy.launcher
+    if launcher is not None and hasattr(launcher, "_start_method"):  # a notebook's default, or a strategy of the user's
+        must = "must start its processes anew, not as copies of this one: use trainer.strategy=ddp in a script"
+        raise ConfigError("trainer.strategy", must, launcher._start_method)
     if lean and PACKAGE == "pytorch_lightning" and __version__ in LEAN_UNDER:
         from lrkit import leanloop  # it is made of what is private to Lightning, and may be gone tomorrow
 
@@ -164,13 +218,28 @@ def trainer_of(options: Mapping[str, Any], **own: Any) -> Trainer:
     return trainer
 
 
+def _environment(strategy: Strategy | None) -> list[ClusterEnvironment]:
+    """Who has started the processes, where Lightning would not see it, or would take an allocation for a launch."""
+    if getattr(strategy, "cluster_environment", None) is not None:
+        return []
+    launch = launched()
+    if launch is not None and launch.by == "Kubeflow":
+        return [KubeflowEnvironment()]
+    if launch is not None and launch.by == "mpirun":
+        return [MPIEnvironment()]
+    if (launch is None or launch.by == "a launcher") and "SLURM_NTASKS" in os.environ:
+        return [LightningEnvironment()]
+    return []
+
+
 def _refused(error: Exception, trainer: Mapping[str, Any]) -> ConfigError:
     """What Lightning refused, under the key that its message speaks of."""
     text = str(error).splitlines()[0].rstrip(".")
     if "limit_train_batches" in text:
         return ConfigError("trainer.limit_train_batches", "leaves none of the batches", trainer["limit_train_batches"])
-    named = [name for name in trainer if name in text]
-    return ConfigError(f"trainer.{named[0]}" if len(named) == 1 else "trainer", f"was refused by Lightning: {text}")
+    named = [name for word in re.findall(r"\w+", text) for name in trainer if name == word]
+    # A sentence about two keys begins with the one that is wrong.
+    return ConfigError(f"trainer.{named[0]}" if named else "trainer", f"was refused by Lightning: {text}")
 
 
 def why_unfused(trainer: Mapping[str, Any]) -> str | None:
@@ -183,6 +252,7 @@ def hush_lightning() -> None:
     """Keep Lightning's announcements off the screen; its warnings stay."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(f"{PACKAGE}.profilers").setLevel(logging.INFO)  # a report that was asked for
     for message in (
         "The number of training batches .* is smaller than the logging interval",  # lrkit sets the interval itself
         r".*isinstance\(treespec, LeafSpec\)",  # between Lightning and torch

@@ -17,9 +17,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrkit import command_line, failures, streams
+from lrkit import command_line, failures, streams, watchdog
 from lrkit.errors import ConfigError, did_you_mean
-from lrkit.jobs import global_rank, handed
+from lrkit.jobs import handed
+from lrkit.launcher import global_rank, launched, local_rank
 from lrkit.run_lock import locked
 from lrkit.signals import ASKING, Terminated, raising
 from lrkit.trusted import names
@@ -77,12 +78,24 @@ def main(argv: Sequence[str]) -> int:
         return _told(lambda: _main(words))
 
 
+@contextmanager
+def _alike() -> Iterator[None]:
+    """Within it, what is refused is refused by every process alike, and the first one of each machine says it."""
+    try:
+        yield
+    except ConfigError as error:
+        error.told = local_rank() > 0
+        raise
+
+
 def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("--help", "-h", "help"):
-        print(HELP, end="")
+        if global_rank() == 0:
+            print(HELP, end="")
         return OK
     if argv[0] == "--version":
-        print(metadata.version("lrkit"))
+        if global_rank() == 0:
+            print(metadata.version("lrkit"))
         return OK
     try:
         os.getcwd()
@@ -91,7 +104,13 @@ def _main(argv: list[str]) -> int:
     return _command(argv[0], argv[1:])
 
 
+#: Commands in which every process of a launcher takes part; of any other the first one is enough.
+_TOGETHER = ("train", "find", "search", "join")
+
+
 def _command(command: str, rest: list[str]) -> int:
+    if global_rank() > 0 and command not in _TOGETHER:
+        return OK
     if command == "show":
         return _show(rest)
     if command == "train":
@@ -114,7 +133,7 @@ def _command(command: str, rest: list[str]) -> int:
 def _told(run: Callable[[], int]) -> int:
     """What ``run`` returns; an error is told in one line, and becomes an exit code."""
     try:
-        with raising(signal.SIGTERM):
+        with watchdog.watching(), raising(signal.SIGTERM, signal.SIGINT):
             return run()
     except BrokenPipeError:  # nobody would read it
         raise
@@ -168,8 +187,9 @@ def _find(argv: list[str]) -> int:
                 flag, "is not for lrkit find; each job of a sweep finds its own rate by optimizer.lr=auto"
             )
         raise ConfigError(flag, "is not a flag of lrkit find: it takes --config-dir")
-    config = configs.compose(overrides, config_dir)
-    configs.check(config)
+    with _alike():
+        config = configs.compose(overrides, config_dir)
+        configs.check(config)
     if global_rank() > 0:
         with tempfile.TemporaryDirectory() as nowhere:
             _found(config, Path(nowhere), quiet=True)
@@ -213,22 +233,23 @@ def _train(argv: list[str]) -> int:
     """Check everything first, then let Hydra run it: one job, or a sweep of jobs."""
     from lrkit import config as configs
 
-    flags, overrides, config_dir = _split(argv)
-    if _informing(flags):
-        return _inform(flags, overrides, config_dir)
-    _check_hydra(overrides)
-    asked = [override.lstrip("+") for override in overrides]
-    sweep = bool({"-m", "--multirun"} & set(flags)) or any(o.startswith(("sweep=", "launcher=")) for o in asked)
-    if sweep:
-        engine = any(o.startswith(("launcher=", "hydra/launcher=", "hydra/sweeper=")) for o in asked)
-        return _engine(overrides, config_dir) if engine else _sweep(overrides, config_dir)
+    with _alike():
+        flags, overrides, config_dir = _split(argv)
+        if _informing(flags):
+            return OK if global_rank() > 0 else _inform(flags, overrides, config_dir)
+        _check_hydra(overrides)
+        asked = [override.lstrip("+") for override in overrides]
+        sweep = bool({"-m", "--multirun"} & set(flags)) or any(o.startswith(("sweep=", "launcher=")) for o in asked)
+        if sweep:
+            engine = any(o.startswith(("launcher=", "hydra/launcher=", "hydra/sweeper=")) for o in asked)
+            return _engine(overrides, config_dir) if engine else _sweep(overrides, config_dir)
+        _look_up(overrides)
+        config = configs.compose(overrides, config_dir)
+        if config["resume"]["path"] is None:  # else the plan may come from there
+            configs.check(config)
+        continued = _continued(config["resume"])
     own_folder: list[str] = []
     made: Path | None = None
-    _look_up(overrides)
-    config = configs.compose(overrides, config_dir)
-    if config["resume"]["path"] is None:  # else the plan may come from there
-        configs.check(config)
-    continued = _continued(config["resume"])
     if global_rank() > 0:
         return _follow(overrides, config_dir)
     if continued is not None:
@@ -429,8 +450,10 @@ def _named(overrides: Sequence[str]) -> Path | None:
 
 
 def _one_process() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or global_rank() > 0:
-        raise ConfigError("-m", "must not be given to torchrun: each job of a sweep starts its own processes")
+    launch = launched()
+    if global_rank() > 0 or (launch is not None and launch.world > 1):
+        by, there = ("a launcher", "") if launch is None else (launch.by, f": there are {launch}")
+        raise ConfigError("-m", f"must not be given to {by}{there}; each job of a sweep starts its own processes")
 
 
 def _closing(folder: Path, counts: Mapping[str, int], advice: str = "") -> int:
@@ -541,10 +564,10 @@ def _hydra(argv: list[str], config_dir: str | None, job: Callable[[Any], Any]) -
     """Hand a checked command line to Hydra."""
     import hydra
 
-    from lrkit.overrides import CONF_DIR, VERSION_BASE, own_folder
+    from lrkit.overrides import CONF_DIR, VERSION_BASE, adding, own_folder
 
     saved, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [saved[0], *argv]
+    sys.argv = [saved[0], *adding(argv)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra would print what went wrong, and exit
     try:
         with own_folder(config_dir):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -13,16 +14,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import saved_config, screening, trainer_options, trusted
+from lrkit import launcher, saved_config, screening, tracks, trainer_options, trusted
 from lrkit.building import build
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError
 from lrkit.families import finds_rate, momentum_of
 from lrkit.guard import Guard
-from lrkit.horizon import Loader, horizon_of, limited
+from lrkit.horizon import Horizon, Loader, horizon_of, limited
 from lrkit.overrides import (
     CONF_DIR,
     VERSION_BASE,
+    adding,
     check_group,
     defaults,
     ends,
@@ -55,7 +57,9 @@ __all__ = [
     "check_sweep",
     "compose",
     "plan",
+    "replicas_of",
     "swept_by",
+    "with_world",
     "world_of",
 ]
 
@@ -87,7 +91,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             check_group(override)
         try:
             composed = (
-                hydra.compose("train", overrides=list(overrides))
+                hydra.compose("train", overrides=adding(overrides))
                 if base is None
                 else saved_config.rebased(base, parsed)
             )
@@ -110,7 +114,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise ConfigError(key, "must be set") from None
         raise ConfigError(key, "cannot be resolved: " + str(error).splitlines()[0].rstrip(".")) from None
     assert isinstance(config, dict)
-    checked = with_trust({str(key): value for key, value in config.items()}, parsed, trust)
+    checked = with_trust(as_typed({str(key): value for key, value in config.items()}, parsed), parsed, trust)
     _check_keys(checked)
     if base is not None:
         checked = saved_config.with_found(checked, base)
@@ -122,7 +126,36 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise
         must = f"{error.must}; what is not typed is as the run in {path} has it"
         raise ConfigError(error.key, must, error.received) from None
-    return checked
+    return with_world(checked, parsed)
+
+
+def with_world(config: Config, parsed: Sequence[Override]) -> Config:
+    """A composed config on as many processes as a launcher has started, where there is one.
+
+    Raises:
+        ConfigError: ``trainer.devices`` or ``trainer.num_nodes`` was said, and is another number.
+    """
+    trainer, shipped = config["trainer"], _shipped("trainer/default.yaml")
+    typed = {override.key_or_group.removeprefix("trainer.") for override in parsed}
+    changed = {name for name in ("devices", "num_nodes") if trainer.get(name) != shipped[name]}  # by a file
+    return {**config, "trainer": launcher.settled(trainer, typed | changed)}
+
+
+def as_typed(config: Config, parsed: Sequence[Override]) -> Config:
+    """A composed config with the tracks in the order of the command line, which Hydra's merging does not keep."""
+    node = config.get(tracks.KEY)
+    if not isinstance(node, Mapping):
+        return config
+    listed: list[Any] = []
+    mentioned: list[Any] = []
+    for override in parsed:
+        if override.key_or_group == tracks.KEY and isinstance(value := override.value(), Mapping):
+            listed += [str(name) for name in value]
+        path = override.package or override.key_or_group
+        if path.startswith(f"{tracks.KEY}."):
+            mentioned.append(path.split(".")[1])
+    order = listed if listed else mentioned if {*node} <= {*mentioned} else []
+    return {**config, tracks.KEY: {name: node[name] for name in dict.fromkeys([*order, *node]) if name in node}}
 
 
 def with_trust(config: Config, parsed: Sequence[Override], more: Sequence[str] = ()) -> Config:
@@ -140,7 +173,7 @@ def screen(overrides: Sequence[str], config_dir: str) -> None:
         ConfigError: naming the file.
     """
     with initialised(config_dir), suppress(HydraException, OmegaConfBaseException):
-        hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
+        hydra.compose("train", overrides=adding(overrides), return_hydra_config=True)
 
 
 class Swept(NamedTuple):
@@ -181,7 +214,7 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
         for override in parsed:
             check_group(override)
         try:
-            composed = hydra.compose("train", overrides=first, return_hydra_config=True)
+            composed = hydra.compose("train", overrides=adding(first), return_hydra_config=True)
         except ConfigError:
             raise
         except Exception as error:
@@ -258,16 +291,18 @@ def plan(
 
     Args:
         config: what ``compose`` returned.
-        world: devices x nodes, where they are known better than the config can say.
+        world: processes that see batches of their own, where they are known better than the config can say.
         batches: batches per epoch and process, where they were counted.
         notes: lines for the plan's warnings.
     """
     trusted.check(config)
     _check_values(config)
-    data, node, rule = config["data"], config["optimizer"], config["batch_scaling"]
+    data, node = config["data"], config["optimizer"]
     if world is None:
-        world, assumed = world_of(config["trainer"])
+        world, assumed = replicas_of(config["trainer"])
         notes = [*notes, *(["trainer.devices=auto: the plan assumes 1; a number makes it certain"] if assumed else [])]
+    if (launch := launcher.launched()) is not None and launch.world > 1:
+        notes = [*notes, str(launch)]
     if config["trainer"].get("max_time"):
         notes = [*notes, "trainer.max_time may end the run before its schedule has ended"]
     loader = Loader(data.get("train_samples"), data.get("batch_size"), bool(data.get("drop_last", False)))
@@ -281,9 +316,30 @@ def plan(
         must = f"must be at most {batches}, the batches of an epoch"
         raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
     horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
-    target, extreme = str(node.get("_target_", "")), config["allow_extreme_lr"]
     if node.get("lr") == AUTO:
         raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
+    several = tracks.parse(config[tracks.KEY])
+    if not several:
+        resolved = _resolved(config, horizon, notes)
+        return dataclasses.replace(resolved, config={k: v for k, v in config.items() if k != tracks.KEY})
+    shared = _resolved({**config, "coschedule": {}}, horizon, ())  # whose optimizers run with momentum the tracks say
+    return dataclasses.replace(
+        shared.on_tracks({track.name: _on_track(track, config, horizon) for track in several}, notes), config=config
+    )
+
+
+def _on_track(track: tracks.Track, run: Mapping[str, Any], horizon: Horizon) -> Plan:
+    """The plan of one track of a run."""
+    config = track.config(run)
+    with track.naming():
+        own = _resolved({**config, "guard": {}, "find": {}}, tracks.horizon_of(horizon, track.every, track.offset), ())
+    return dataclasses.replace(own, config=track.summary(config), every=track.every, offset=track.offset)
+
+
+def _resolved(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str]) -> Plan:
+    """The plan of one optimizer, by the nodes that shape its rate."""
+    node, rule, extreme = config["optimizer"], config["batch_scaling"], config["allow_extreme_lr"]
+    target = str(node.get("_target_", ""))
     try:
         resolved = resolve(
             lr=node.get("lr"),
@@ -324,6 +380,26 @@ def world_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigError("trainer.devices", "must be a number >= 1, a list of devices, or auto", devices)
     return count * nodes, False
+
+
+def replicas_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
+    """Processes that see batches of their own: all of them, but where one model is divided among several (tensor
+    parallel). And whether the number of devices had to be assumed."""
+    world, assumed = world_of(trainer)
+    strategy = trainer.get("strategy")
+    if not isinstance(strategy, Mapping) or not str(strategy.get("_target_")).endswith(".ModelParallelStrategy"):
+        return world, assumed
+    nodes = trainer.get("num_nodes") or 1
+    sizes = {"data_parallel_size": nodes, "tensor_parallel_size": world // nodes}
+    for name in sizes:
+        if strategy.get(name, "auto") != "auto":
+            trainer_options.check_count(f"trainer.strategy.{name}", strategy[name])
+            sizes[name] = strategy[name]
+    data, tensor = sizes.values()
+    if data * tensor != world and not assumed:
+        must = f"x tensor_parallel_size ({tensor}) must be {world}, the processes of trainer.devices x num_nodes"
+        raise ConfigError("trainer.strategy.data_parallel_size", must, data)
+    return data, assumed
 
 
 def accumulation(config: Mapping[str, Any], world: int) -> int:
@@ -403,6 +479,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
         "callbacks",
         "logger",
         "find",
+        tracks.KEY,
     ):
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(name, "must be a group of keys", config.get(name))
@@ -413,6 +490,9 @@ def _check_values(config: Mapping[str, Any]) -> None:
         raise ConfigError("on_error", "must be continue or stop", config["on_error"])
     if not isinstance(config["test"], bool):
         raise ConfigError("test", "must be true or false", config["test"])
+    if config[tracks.KEY]:
+        tracks.parse(config[tracks.KEY])
+        tracks.refuse(config)
     seed, trainer, data = config["seed"], config["trainer"], config["data"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError("seed", "must be a whole number in [0, 4294967295]", seed)
@@ -465,7 +545,7 @@ def _check_keys(config: Config) -> None:
         if name not in _top():
             there = [key for key in leaves(config) if key.partition(".")[0] in _top()]
             raise ConfigError(name, f"is not a key. {nearest(name, there)}")
-    for name in {*sections, *defaults(), "coschedule"}:
+    for name in {*sections, *defaults(), "coschedule", tracks.KEY}:
         if not isinstance(config[name], Mapping):
             raise ConfigError(name, "must be a group of keys", config[name])
     for section, known in sections.items():

@@ -24,10 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrkit import command_line, failures
 from lrkit.building import use_lightning
-from lrkit.config import with_trust
+from lrkit.config import as_typed, with_trust, with_world
 from lrkit.errors import ConfigError, RunError, SearchError
 from lrkit.files import appending
-from lrkit.jobs import as_lrkit, global_rank
+from lrkit.jobs import as_lrkit
+from lrkit.launcher import global_rank
 from lrkit.monitors import higher_is_better, validation_loss
 from lrkit.sweep import ENDED, folder_name, keep_failure, result_of
 
@@ -119,7 +120,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     # As Hydra took them: an engine may give a key a second time, and the last one counts.
     words = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
-    return with_trust({str(key): value for key, value in plain.items()}, words)
+    return with_world(with_trust(as_typed({str(key): value for key, value in plain.items()}, words), words), words)
 
 
 def _folder() -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import sysconfig
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,34 @@ def read_csv(path: Path, target: str | None) -> dict[str, tuple[Array, Array]]:
         raise ConfigError("data.target", f"must be a column. {did_you_mean(str(target), names)}", target)
     at = width - 1 if target is None else names.index(target)
     body = rows[header:]
+    if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise ConfigError("data.path", "must not have two columns of one name", doubled[0])
     for number, row in enumerate(body, start=1 + header):
         for column, cell in enumerate(row):
-            if not (_is(float, cell) or (column == at and cell)):
+            if column != at and not _is_number(cell):
                 must = f"must hold numbers: line {number}, column {names[column]} has none"
                 raise ConfigError("data.path", must, cell)
+    _check_targets([row[at] for row in body], names[at], 1 + header)
     x = np.array([[float(cell) for column, cell in enumerate(row) if column != at] for row in body])
     kind = next(kind for kind in (int, float, str) if all(_is(kind, row[at]) for row in body))
     return {"train": (x, np.array([kind(row[at]) for row in body]))}
+
+
+def _check_targets(cells: Sequence[str], name: str, first: int) -> None:
+    """Refuse a column of targets that is neither of numbers nor of classes: what is missing would become a class."""
+    numbers = [_is_number(cell) for cell in cells]
+    if all(numbers):
+        return
+    wrong = [i for i, cell in enumerate(cells) if not cell or (any(numbers) and not numbers[i])]
+    if wrong:
+        more = f", and {len(wrong) - 1} more lines" if len(wrong) > 1 else ""
+        must = f"must have a number or a class in each line: line {first + wrong[0]}, column {name} has none{more}"
+        raise ConfigError("data.path", must, cells[wrong[0]])
+
+
+def _is_number(cell: str) -> bool:
+    """A finite one: ``nan`` and ``inf`` are how tables say that there is none."""
+    return _is(float, cell) and math.isfinite(float(cell))
 
 
 def _is(kind: Callable[[str], object], cell: str) -> bool:

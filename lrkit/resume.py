@@ -16,9 +16,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.horizon import Horizon
 from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, Trainer
-from lrkit.module import scheduler_of
+from lrkit.module import plan_of, schedulers_of, step_of
 from lrkit.plan import Plan
 from lrkit.schedules import Schedule
 from lrkit.search import AUTO
@@ -52,6 +52,7 @@ class Saved:
         step: applied optimizer steps.
         content: all of the file.
         skipped: which newer files were damaged, and how; empty where none was.
+        tracks: of several optimizers the steps that each has applied; ``step`` counts batches then.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class Saved:
     step: int
     content: Mapping[str, Any]
     skipped: str = ""
+    tracks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -69,12 +71,6 @@ class Saved:
     def monitor(self) -> str | None:
         """The metric that "best" meant."""
         return self.content["lrkit"]["monitor"]  # type: ignore[no-any-return]
-
-    @property
-    def samples(self) -> int | None:
-        """Training samples seen, where the batch size was known."""
-        batch = self.plan["horizon"]["batch_size"]
-        return None if batch is None else self.step * int(batch)
 
 
 def load(path: str) -> Saved:
@@ -106,12 +102,13 @@ def load(path: str) -> Saved:
         raise ConfigError(key, "holds weights alone and no optimizer's state: use resume.policy=restart", path)
     try:
         plan, step = json.loads(content["lrkit"]["plan"]), int(content["lrkit"]["step"])
+        tracks = {str(name): int(applied) for name, applied in content["lrkit"].get("tracks", {}).items()}
     except (KeyError, TypeError, ValueError, RecursionError):
         raise ConfigError(
             key, "must be a checkpoint that lrkit wrote; this one has no plan that can be read", path
         ) from None
     skipped = f"{damaged[0]}; going on from {file.name}, step {step}" if damaged else ""
-    return Saved(file, plan, step, content, skipped)
+    return Saved(file, plan, step, content, skipped, tracks)
 
 
 #: What makes two plans the same, and where each part is found in their JSON.
@@ -132,6 +129,16 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
+#: What the tracks of a run share, and is compared once.
+_SHARED = {"samples a step", "steps", "steps an epoch", "plateau", "seed"}
+#: What a track has beside.
+_TRACK: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "parameters": lambda plan: plan["config"].get("parameters"),
+    "every": lambda plan: plan.get("every", 1),
+    "offset": lambda plan: plan.get("offset", 0),
+}
+
+
 def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in node.items() if name not in names and value is not None}
 
@@ -147,9 +154,24 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, groups: bool 
     Args:
         groups: whether the parameter groups of the new plan are known yet.
     """
+    tracks = [old.get("tracks", {}), new.get("tracks", {})]
+    if not any(tracks):
+        return _rows(old, new, _PARTS if groups else _PARTS.keys() - {"groups"})
+    if list(tracks[0]) != list(tracks[1]):  # whose parameters and state one has, another cannot go on with
+        return [("optimizers", ", ".join(tracks[0]) or "one", ", ".join(tracks[1]) or "one")]
+    rows = _rows(old, new, _SHARED)
+    for name in tracks[0]:
+        own = _rows(tracks[0][name], tracks[1][name], _PARTS.keys() - _SHARED - ({"groups"} if not groups else set()))
+        own += _rows(tracks[0][name], tracks[1][name], _TRACK)
+        rows += [(f"{name}: {what}", before, after) for what, before, after in own]
+    return rows
+
+
+def _rows(old: Mapping[str, Any], new: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str, str]]:
+    """What differs in some parts of two plans."""
     rows = []
-    for name, part in _PARTS.items():
-        if name == "groups" and not groups:
+    for name, part in (_PARTS | _TRACK).items():
+        if name not in names:
             continue
         before, after = _normal(part(old)), _normal(part(new))
         if before == after:
@@ -248,11 +270,13 @@ class Memory(Callback):
             self.fresh = [{n: g[n] for n in names if n in g} for o in trainer.optimizers for g in o.param_groups]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        scheduler = scheduler_of(trainer)
+        schedulers = schedulers_of(trainer)
+        several = bool(schedulers[0].track)
         checkpoint["lrkit"] = {
             # Text, because tensors aside only text is sure to load with weights_only=True in every version.
-            "plan": json.dumps(scheduler.plan.to_json(), default=str),
-            "step": scheduler.applied,
+            "plan": json.dumps(plan_of(trainer).to_json(), default=str),
+            "step": step_of(trainer) if several else schedulers[0].applied,
+            **({"tracks": {each.track: each.applied for each in schedulers}} if several else {}),
             "monitor": None if self.best is None else self.best.monitor,
             **self.position.state(trainer),
         }
@@ -268,23 +292,27 @@ class Memory(Callback):
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         for group, fresh in zip(groups, self.fresh, strict=False):
             group.update(fresh)
-        scheduler = scheduler_of(trainer)
-        scheduler.applied = place(self.saved, scheduler.plan)
-        scheduler.write()
+        for scheduler in schedulers_of(trainer):
+            at = self.saved.tracks[scheduler.track] if scheduler.track else self.saved.step
+            scheduler.applied = place(self.saved, scheduler.plan, at)
+            scheduler.write()
 
 
 _SHAPING = (
     "optimizer", "schedule", "warmup", "cooldown", "plateau", "coschedule", "batch_scaling", "batch", "param_groups",
-    "horizon", "seed",
+    "horizon", "seed", "optimizers",
 )  # fmt: skip
 
 
-def place(saved: Saved, new: Plan) -> int:
-    """The optimizer step of the new plan at which as many samples have been seen as the checkpoint has."""
-    batch, samples = new.horizon.batch_size, saved.samples
-    if batch is None or samples is None or batch == saved.plan["horizon"]["batch_size"]:
-        return saved.step
-    return round(samples / batch)
+def place(saved: Saved, new: Plan, at: int | None = None) -> int:
+    """The optimizer step of the new plan at which as many samples have been seen as the checkpoint has.
+
+    ``at``: the step in the old plan, where it is that of one of several optimizers.
+    """
+    step, batch, before = saved.step if at is None else at, new.horizon.batch_size, saved.plan["horizon"]["batch_size"]
+    if batch is None or before is None or batch == before:
+        return step
+    return round(step * int(before) / batch)
 
 
 @dataclass(frozen=True)
@@ -336,6 +364,7 @@ class Resumption:
         for name in ("max_epochs", "max_steps", "accumulate_grad_batches"):
             trainer[name] = old["trainer"][name]
         shaping = {name: old[name] for name in _SHAPING if name in old}
+        shaping.setdefault("optimizers", {})  # which the config of a run with one does not have
         data = {**config["data"], "batch_size": old["data"].get("batch_size")}
         if data.get("seed") == config["seed"] and "seed" in old["data"]:  # it follows the seed, which is the old one
             data["seed"] = old["data"]["seed"]
@@ -380,10 +409,7 @@ class Resumption:
             return _unfinished(old, at)  # it was stretched, or cooled down, once it was under way: no config says so
         if self.policy is None and rows:
             raise refusal(saved, rows)
-        if old.optimizer != new.optimizer:
-            had, has = (plan.optimizer.rpartition(".")[2] for plan in (old, new))
-            must = f"keeps the state of {had}, and {has} has no use for that: use resume.policy=restart"
-            raise ConfigError(f"resume.policy={self.policy}", must)
+        _check_state(old, new, f"resume.policy={self.policy}")
         if self.policy == "extend":
             new = _extended(saved, old, new, rows)
         return _unfinished(new, at)
@@ -435,6 +461,22 @@ def _same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether two configs ask for the same run."""
     names = [*_SHAPING, "trainer"]
     return all(_normal(old.get(name)) == _normal(new.get(name)) for name in names)
+
+
+def _check_state(old: Plan, new: Plan, key: str) -> None:
+    """Refuse to go on with the state of one optimizer in another."""
+    if list(old.tracks) != list(new.tracks):
+        had, has = (" and ".join(plan.tracks) or "one optimizer" for plan in (old, new))
+    else:
+        pairs = [(old.tracks[name], new.tracks[name]) for name in old.tracks] or [(old, new)]
+        changed = [
+            (before.optimizer, after.optimizer) for before, after in pairs if before.optimizer != after.optimizer
+        ]
+        if not changed:
+            return
+        had, has = (optimizer.rpartition(".")[2] for optimizer in changed[0])
+    must = f"keeps the state of {had}, and {has} has no use for that: use resume.policy=restart"
+    raise ConfigError(key, must)
 
 
 def _unfinished(plan: Plan, at: int) -> Plan:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from lrkit import config as configs
 from lrkit.assembly import callbacks_of, counted_plan, hush_lightning, module_of, optimizer_of, trainer_of, why_unfused
-from lrkit.callbacks import EvaluationMode, EvenWindows
+from lrkit.callbacks import EvenWindows
 from lrkit.errors import ConfigError
+from lrkit.evaluation import EvaluationMode
 from lrkit.firstbatch import FirstBatch
 from lrkit.lightning import (
     BatchSizeFinder,
@@ -129,7 +130,7 @@ def run(
         first = FirstBatch()
         own = {"callbacks": [first, EvaluationMode(), EvenWindows(), *theirs, watch], "default_root_dir": nowhere}
         validating = config["trainer"].get("limit_val_batches") != 0
-        trainer = trainer_of(options_of(config, validating and probe), **own)
+        trainer = trainer_of(options_of(config, validating and probe), config.get("trust", ()), **own)
         if probe and not validating:
             raise ConfigError("find.loss=val", "needs a validation, and trainer.limit_val_batches is 0")
         try:
@@ -211,7 +212,7 @@ def options_of(config: Mapping[str, Any], probing: bool = False) -> dict[str, An
     """The trainer of a trial: as configured, but quiet, and without an end of its own."""
     trainer = config["trainer"]
     options = {**trainer, **_QUIET}
-    accumulate = configs.accumulation(config, configs.world_of(trainer)[0])
+    accumulate = configs.accumulation(config, configs.replicas_of(trainer)[0])
     options["accumulate_grad_batches"] = accumulate
     if probing:  # after each optimizer step, whatever an epoch is
         options |= {"val_check_interval": accumulate, "check_val_every_n_epoch": None}

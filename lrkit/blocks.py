@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -69,17 +69,20 @@ Part = Block | Row | Towers
 Child = tuple[str, nn.Module]
 
 
-def blocks_of(module: nn.Module) -> Part | None:
+def blocks_of(module: nn.Module, trained: Collection[str]) -> Part | None:
     """The blocks of a network that is to be trained; None where there are none.
+
+    Args:
+        trained: names of the parameters that are. A row of blocks that has none of them does not count.
 
     Raises:
         Untold: there are several rows of blocks, and nothing says how they stand to each other.
 
     >>> mlp = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
-    >>> named(paths(blocks_of(nn.ModuleDict({"body": mlp}))))
+    >>> named(paths(blocks_of(nn.ModuleDict({"body": mlp}), ["body.2.weight"])))
     'body.0, 2'
     """
-    for search in (_Blocks(module), _Layers(module)):
+    for search in (_Blocks(module, trained), _Layers(module, trained)):
         part = search.within("", module)
         if part is not None and search.trains(part):
             return part
@@ -137,8 +140,9 @@ def named(blocks: Sequence[str], most: int = 8) -> str:
 class _Search:
     """What both ways to look for blocks have in common."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, trained: Collection[str]) -> None:
         self.modules = dict(module.named_modules(remove_duplicate=False))
+        self.trained = {id(parameter) for name, parameter in module.named_parameters() if name in trained}
         self.counts: dict[int, int] = {}
 
     def within(self, path: str, module: nn.Module) -> Part | None:
@@ -213,7 +217,7 @@ class _Search:
 
     def trains(self, part: Part) -> bool:
         """Whether any block of a part has a parameter that is trained."""
-        return any(p.requires_grad for path in paths(part) for p in self.modules[path].parameters())
+        return any(id(p) in self.trained for path in paths(part) for p in self.modules[path].parameters())
 
     def size(self, part: Part) -> int:
         """The number of parameters in the blocks of a part."""

@@ -34,7 +34,7 @@ from torch import nn
 import lrkit
 from lrkit.blocks import Untold
 from lrkit.errors import ConfigError
-from lrkit.groups import split
+from lrkit.groups import remarks, split
 from lrkit.layerwise import layers_of
 from lrkit.plan import Plan
 
@@ -198,6 +198,22 @@ def test_frozen_layers_below_count_and_those_above_do_not() -> None:
     module.head.requires_grad_(False)  # type: ignore[union-attr,operator]
     module.blocks[2].requires_grad_(False)  # type: ignore[operator,index]
     assert rates(module)["blocks.1.mlp.fc1.weight"] == 1.0
+
+
+def test_an_optimizer_counts_the_layers_that_it_has() -> None:
+    """Of several optimizers: a generator beside its critic, and one for the matrices alone."""
+    module = net(generator=timm_vit(), critic=swin())
+    names = [name for name, _ in module.named_parameters() if name.startswith("generator.")]
+    groups = split(module, {"layer_decay": 0.5}, names)
+    alone = split(module.generator, {"layer_decay": 0.5})  # type: ignore[arg-type]
+    assert [(group.name, group.lr_scale) for group in groups] == [(group.name, group.lr_scale) for group in alone]
+    assert remarks(module, {"layer_decay": 0.5}, names) == [
+        "5 layers: generator.blocks.0-2 are 1-3; below: generator.cls_token, generator.reg_token, generator.pos_embed, "
+        "generator.patch_embed (5 parameters); above: generator.norm, generator.head (4)"
+    ]
+    matrices = [name for name, p in timm_vit().named_parameters() if p.ndim == 2 and name.startswith("blocks")]
+    by_name = {group.name: group.lr_scale for group in split(timm_vit(), {"layer_decay": 0.5}, matrices)}
+    assert by_name == {"layer_0": 0.25, "layer_1": 0.5, "layer_2": 1.0}
 
 
 # --- what cannot be told ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import nn
 
 from lrkit import config as configs
 from lrkit import trusted
+from lrkit.data import InMemoryData
 from lrkit.errors import ConfigError
 from lrkit.lean import Unprofiled
 from lrkit.lightning import (
@@ -34,6 +35,7 @@ __all__ = [
     "exact_plan",
     "hush_lightning",
     "module_of",
+    "notes_on",
     "optimizer_of",
     "trainer_of",
     "why_unfused",
@@ -93,40 +95,96 @@ def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def data_of(config: Mapping[str, Any]) -> LightningDataModule:
-    """The data module; what only the plan needs to know of a foreign one is not passed on to it."""
+def data_of(config: Mapping[str, Any]) -> LightningDataModule | None:
+    """The data module; None where the module of the model has loaders of its own (``data=module``).
+
+    What only lrkit needs to know of a foreign one is not passed on to it.
+    """
     node = config["data"]
     trust = config.get("trust", ())
+    if node.get(trusted.TARGET) is None:
+        return None
     made = trusted.resolve(node.get("_target_"), "data._target_", trust)
-    for_the_plan = {"batch_size", "train_samples", "drop_last"} - set(inspect.signature(made).parameters)
-    unset = {name for name in ("batch_size", "train_samples") if node.get(name) is None}
-    data = configs.build({k: v for k, v in node.items() if k not in for_the_plan | unset}, "data", trust)
+    accepted = _check_custom("data", made, node)
+    for_lrkit = {"batch_size", "train_samples", "drop_last", "targets"} - accepted
+    unset = {name for name in ("batch_size", "train_samples", "targets") if node.get(name) is None}
+    data = configs.build({k: v for k, v in node.items() if k not in for_lrkit | unset}, "data", trust)
     assert isinstance(data, LightningDataModule)
     return data
 
 
-def module_of(config: Mapping[str, Any], data: LightningDataModule) -> LightningModule:
+def _check_custom(group: str, made: Any, node: Mapping[str, Any]) -> frozenset[str]:
+    """The names that a class accepts; an error for one of the user's own among the keys of an option of lrkit's."""
+    try:
+        parameters = inspect.signature(made).parameters
+    except (TypeError, ValueError):  # refused when it is built
+        return frozenset()
+    accepted, anything = frozenset(parameters), any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    theirs = not str(made.__module__).startswith("lrkit.")
+    left = {"data": ("seed", "drop_last"), "model": ("inputs", "outputs")}[group]
+    if theirs and not anything and any(node.get(name) is not None and name not in accepted for name in left):
+        must = f"must be custom for a class of yours, which takes no other keys than its own: add {group}=custom"
+        raise ConfigError(group, must, node[trusted.TARGET])
+    return accepted
+
+
+def module_of(config: Mapping[str, Any], data: LightningDataModule | None) -> LightningModule:
     """The user's LightningModule as it is, or lrkit's own around their network."""
-    node = dict(config["model"])
+    node, trust = dict(config["model"]), config.get("trust", ())
+    made = trusted.resolve(node.get(trusted.TARGET), "model._target_", trust)
+    accepted = _check_custom("model", made, node)
+    axis = node.pop("class_axis", None) if "class_axis" not in accepted else None
     if any(node.get(name) == "auto" for name in ("inputs", "outputs")):
-        data.prepare_data()
-        data.setup("fit")
+        if data is not None:
+            data.prepare_data()
+            data.setup("fit")
         for name in ("inputs", "outputs"):
             if node.get(name) == "auto":
                 if not hasattr(data, name):
-                    raise ConfigError(f"model.{name}", f"must be set: {type(data).__name__} does not say it", "auto")
+                    said = "data=module" if data is None else type(data).__name__
+                    raise ConfigError(f"model.{name}", f"must be set: {said} does not say it", "auto")
                 node[name] = getattr(data, name)
-    model = configs.build(node, "model", config.get("trust", ()))
+    model = configs.build(node, "model", trust)
     if isinstance(model, LightningModule):
         if type(model).training_step is LightningModule.training_step:
             raise ConfigError("model._target_", "must have a training_step", node["_target_"])
+        if data is None and type(model).train_dataloader is LightningModule.train_dataloader:
+            must = "must have a train_dataloader for data=module, which takes the module's own loaders"
+            raise ConfigError("model._target_", must, node["_target_"])
+        if axis is not None:
+            must = "must be null for a LightningModule, which has a loss of its own"
+            raise ConfigError("model.class_axis", must, axis)
         return model
     for name in ("training_step", "configure_optimizers"):
         if hasattr(model, name):  # never to be taken for a mere network: its own loss would not be trained
             must = f"has a {name}, but is not a LightningModule of {PACKAGE}: inherit from that, or remove {name}"
             raise ConfigError("model._target_", must, node["_target_"])
     assert isinstance(model, nn.Module)
-    return Supervised(model, getattr(data, "loss", "cross_entropy"))
+    if data is None:
+        must = "must be something else for a plain network: only a LightningModule can have loaders of its own"
+        raise ConfigError("data", must, "module")
+    loss = _loss(config["data"], data)
+    classes = getattr(data, "outputs", None) if loss == "cross_entropy" else None
+    return Supervised(model, loss, axis, classes if isinstance(classes, int) else None)
+
+
+def _loss(node: Mapping[str, Any], data: LightningDataModule) -> str | None:
+    """The loss for targets: as the config says it, or the data; None where neither does."""
+    said = None if "targets" in inspect.signature(type(data)).parameters else node.get("targets")
+    if said not in (None, "classes", "numbers"):
+        raise ConfigError("data.targets", "must be classes or numbers, or null", said)
+    loss: str | None = getattr(data, "loss", None)
+    return loss if said is None else {"classes": "cross_entropy", "numbers": "mse"}[said]
+
+
+def notes_on(module: LightningModule, data: LightningDataModule | None) -> list[str]:
+    """What is not done as the user's own code has it, or was concluded from their data: lines for the plan."""
+    name, notes = type(module).__name__, []
+    if type(module).configure_optimizers is not LightningModule.configure_optimizers:
+        notes.append(f"{name}.configure_optimizers is replaced by this plan")
+    if data is not None and type(module).train_dataloader is not LightningModule.train_dataloader:
+        notes.append(f"{name}.train_dataloader is not used, for there is other data; data=module uses it")
+    return [*notes, *(data.notes if isinstance(data, InMemoryData) else ())]
 
 
 def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:

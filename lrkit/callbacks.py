@@ -21,8 +21,9 @@ from lrkit.diagnosis import Finding
 from lrkit.errors import ConfigError, Diverged, did_you_mean
 from lrkit.files import write_json
 from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
+from lrkit.logged import names_logged
 from lrkit.module import scheduler_of
-from lrkit.monitors import validation_loss
+from lrkit.monitors import base, validation_loss
 from lrkit.optim import evaluating, switch_mode
 from lrkit.plan import Plan
 from lrkit.runs import SWEEP
@@ -95,7 +96,7 @@ class PlateauWatch(Callback):
         self.from_validation = False
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.from_validation = self.monitor in trainer.callback_metrics
+        self.from_validation = self.monitor in names_logged(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and (self.from_validation or self.monitor.startswith("val")):
@@ -120,11 +121,15 @@ class Monitors(Callback):
     Args:
         wanted: config key -> metric name, for each metric that something waits for.
         best: the checkpoint that keeps the best model; its ``monitor`` is filled in when it is ``auto``.
+        say: told, in a line, which of several losses was taken, or that there is none.
     """
 
-    def __init__(self, wanted: Mapping[str, str], best: ModelCheckpoint | None) -> None:
+    def __init__(
+        self, wanted: Mapping[str, str], best: ModelCheckpoint | None, say: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.wanted = dict(wanted)
         self.best = best
+        self.say = say
         self.done = False
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -135,24 +140,34 @@ class Monitors(Callback):
             self._check(trainer)
 
     def _check(self, trainer: Trainer) -> None:
-        logged = sorted(trainer.callback_metrics)
+        logged = sorted(names_logged(trainer))
         self.done = True
         for key, name in self.wanted.items():
             # A training metric is not logged yet; it is looked for when it is needed.
             if name not in logged and not name.startswith("train"):
                 raise ConfigError(key, f"names a metric that is not logged. {did_you_mean(name, logged)}", name)
-        self._settle(validation_loss(logged))
+        loss = validation_loss(logged)
+        if loss is None:
+            there = f"none of {', '.join(logged)}" if logged else "nothing"
+            self._settle(None, f"{there} that is logged in validation is a loss by its name, val...loss")
+            return
+        others = [name for name in logged if base(name) == base(loss) != name]
+        self._settle(loss, f"of {len(others)} validation loaders" if len(others) > 1 else "")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation:
-            self._settle(None)
+            self._settle(None, "there is no validation")
 
-    def _settle(self, loss: str | None) -> None:
+    def _settle(self, loss: str | None, why: str) -> None:
         """Tell the checkpoint which metric is the validation loss; without one there is no best model to keep."""
-        if self.best is not None and self.best.monitor == "auto":
-            self.best.monitor = loss
-            if loss is None:
-                self.best.save_top_k = 0
+        if self.best is None or self.best.monitor != "auto":
+            return
+        self.best.monitor = loss
+        if loss is None:
+            self.best.save_top_k = 0
+            self.say(f"note: no best.ckpt will be kept: {why}; monitor=... names a metric")
+        elif why:
+            self.say(f"note: monitor={loss}, the first {why}; monitor=... names another")
 
 
 class EvaluationMode(Callback):

@@ -121,7 +121,7 @@ def _search(config: Mapping[str, Any], search: Search, say: Say) -> Found:
 
 
 def _range_tests(
-    config: Mapping[str, Any], search: Search, data: LightningDataModule, weights: Weights, say: Say
+    config: Mapping[str, Any], search: Search, data: LightningDataModule | None, weights: Weights, say: Say
 ) -> Iterator[Trial]:
     """The range tests, each with a seed of its own."""
 
@@ -152,7 +152,12 @@ def _sweep(test: Trial, search: Search) -> Sweep:
 
 
 def _confirmed(
-    config: Mapping[str, Any], full: Plan, reading: Reading, data: LightningDataModule, weights: Weights, say: Say
+    config: Mapping[str, Any],
+    full: Plan,
+    reading: Reading,
+    data: LightningDataModule | None,
+    weights: Weights,
+    say: Say,
 ) -> tuple[Verdict, int]:
     """The verdict of the race, and the steps that it took."""
     taken = 0

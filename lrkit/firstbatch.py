@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import Tensor
 from lrkit import failures
 from lrkit.errors import ConfigError, Diverged, RunError, SearchError
 from lrkit.lightning import Callback, LightningModule, MisconfigurationException, Trainer
+from lrkit.network_output import described
 
-__all__ = ["FirstBatch", "described"]
+__all__ = ["FirstBatch"]
 
 _STEPS = ("training_step", "validation_step")
 
@@ -63,25 +64,6 @@ class FirstBatch(Callback):
             inside = isinstance(error, MisconfigurationException) or any(frame.name in _STEPS for frame in frames)
             if self.batch is None or not inside:
                 raise
-            types = ", ".join(sorted({_name(p.dtype) for p in module.parameters()}))
+            types = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()}))
             facts = f"the batch is {described(self.batch)}, the parameters are {types}"
             raise ConfigError("model", f"cannot use the first batch: {failures.cause(error)}; {facts}") from error
-
-
-def described(batch: Any) -> str:
-    """What a batch is made of: types and shapes.
-
-    >>> described((torch.zeros(32, 8), {"y": torch.zeros(32, dtype=torch.int64)}))
-    '[float32 (32, 8), {y: int64 (32)}]'
-    """
-    if isinstance(batch, Tensor):
-        return f"{_name(batch.dtype)} ({', '.join(map(str, batch.shape))})"
-    if isinstance(batch, Mapping):
-        return "{" + ", ".join(f"{name}: {described(part)}" for name, part in batch.items()) + "}"
-    if isinstance(batch, list | tuple):
-        return f"[{', '.join(described(part) for part in batch[:4])}{', ...' if len(batch) > 4 else ''}]"
-    return type(batch).__name__
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

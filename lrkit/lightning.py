@@ -31,6 +31,7 @@ if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
         LearningRateFinder,
         LearningRateMonitor,
         ModelCheckpoint,
+        ProgressBar,
         RichProgressBar,
         Timer,
     )
@@ -59,6 +60,7 @@ else:
         LearningRateFinder,
         LearningRateMonitor,
         ModelCheckpoint,
+        ProgressBar,
         RichProgressBar,
         Timer,
     )
@@ -84,6 +86,7 @@ __all__ = [
     "ModelCheckpoint",
     "OptimizerLRSchedulerConfig",
     "PassThroughProfiler",
+    "ProgressBar",
     "RichProgressBar",
     "SIGTERMException",
     "SLURMEnvironment",

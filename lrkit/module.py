@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from lrkit import groups as grouping
 from lrkit import optim
 from lrkit.errors import ConfigError
 from lrkit.lightning import LightningModule, OptimizerLRSchedulerConfig, Trainer
 from lrkit.plan import GroupRate, Plan
 from lrkit.scheduler import PlanScheduler
+from lrkit.supervised import Supervised
 
 __all__ = ["Supervised", "Wiring", "configure", "groups_of", "rates_of", "scheduler_of"]
 
@@ -80,70 +77,3 @@ def scheduler_of(trainer: Trainer) -> PlanScheduler:
         if isinstance(config.scheduler, PlanScheduler):
             return config.scheduler
     raise ConfigError("model", "must leave its optimizers to lrkit: no plan is attached to this trainer")
-
-
-class Supervised(LightningModule):
-    """A network with a loss: logs ``train/loss``, ``val/loss`` and, for classes, ``val/accuracy``.
-
-    Args:
-        model: maps inputs ``x`` of shape ``(batch, ...)`` to logits ``(batch, [time,] classes)`` or values
-            ``(batch, [targets])``.
-        loss: ``cross_entropy`` (nats a target) or ``mse``.
-    """
-
-    def __init__(self, model: nn.Module, loss: str = "cross_entropy") -> None:
-        super().__init__()
-        if loss not in ("cross_entropy", "mse"):
-            raise ConfigError("data.loss", "must be cross_entropy or mse", loss)
-        self.model = model
-        self.loss = loss
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the name of each hook in the module, some forty times a step; text in place of text, or of
-        # nothing, is no parameter and no submodule, which is what torch would look for.
-        if (value is None or type(value) is str) and name in self.__dict__:
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.model(x)
-        return result
-
-    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        loss, _ = self._measure(batch)
-        trainer = self.trainer
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        # Where nobody would write it down, it need not be handed over either: that takes as long as a small network.
-        if trainer.is_last_batch or (trainer.global_step + 1) % every == 0:
-            self.log("train/loss", loss.detach(), batch_size=len(batch[0]))
-        return loss
-
-    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        self._evaluate("test", batch)
-
-    def _evaluate(self, stage: str, batch: Sequence[Tensor]) -> None:
-        loss, accuracy = self._measure(batch)
-        options: dict[str, Any] = {"on_epoch": True, "sync_dist": True, "batch_size": len(batch[0])}
-        self.log(f"{stage}/loss", loss, **options)
-        if accuracy is not None:
-            self.log(f"{stage}/accuracy", accuracy, **options)
-
-    def _measure(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Loss and, for classes outside of training, accuracy."""
-        x, y = batch
-        out = self(x)
-        loss = self.loss_of(out, y)
-        if self.training or self.loss == "mse":
-            return loss, None
-        right = out.flatten(0, -2).argmax(-1) == y.flatten()
-        return loss, right.to(torch.get_default_dtype()).mean()
-
-    def loss_of(self, out: Tensor, y: Tensor) -> Tensor:
-        """The loss of what the network said, the mean over all targets: a scalar."""
-        if self.loss == "mse":
-            return F.mse_loss(out.view_as(y) if out.numel() == y.numel() else out, y)
-        return F.cross_entropy(out.flatten(0, -2), y.flatten())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from lrkit.assembly import (
     exact_plan,
     hush_lightning,
     module_of,
+    notes_on,
     optimizer_of,
     trainer_of,
     why_unfused,
@@ -39,6 +40,7 @@ from lrkit.lightning import (
     Callback,
     LightningModule,
     ModelCheckpoint,
+    ProgressBar,
     RichProgressBar,
     TensorBoardLogger,
     Trainer,
@@ -52,6 +54,7 @@ from lrkit.preemption import Preemption, SavingPreemption
 from lrkit.resume import Memory, Resumption, Saved
 from lrkit.search import AUTO
 from lrkit.trace import Trace
+from lrkit.training_loss import TrainingLoss
 from lrkit.watch import DivergenceWatch
 
 __all__ = ["Run", "run"]
@@ -96,16 +99,13 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
 
     data = data_of(config)
     module = module_of(config, data)
-    notes = []
-    if type(module).configure_optimizers is not LightningModule.configure_optimizers:
-        notes.append(f"{type(module).__name__}.configure_optimizers is replaced by this plan")
 
     if declared is not None and type(module).configure_model is LightningModule.configure_model:
         # Again with the model's groups: a run that is not gone on with must be refused before a logger opens its files.
         resumption.check(declared.with_groups(rates_of(groups_of(module, rules))))
 
     def planner(trainer: Trainer) -> Plan:
-        return resumption.plan(exact_plan(config, trainer, declared, notes))
+        return resumption.plan(exact_plan(config, trainer, declared, notes_on(module, data)))
 
     def planned(trainer: Trainer, plan: Plan) -> None:
         resumption.check(plan)
@@ -125,8 +125,9 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     goes_on = resumption.goes_on
     memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     journal = Journal(folder if global_rank() == 0 else None)
-    watch, first = DivergenceWatch(journal, (lambda line: None) if quiet else _say), FirstBatch()
-    own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best), results])
+    watch, first = DivergenceWatch(journal, _unsaid if quiet else _say), FirstBatch()
+    silent = quiet or global_rank() != 0
+    own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best, _unsaid if silent else _say), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
@@ -186,11 +187,19 @@ def _checkpoints(config: Mapping[str, Any], folder: Path) -> tuple[ModelCheckpoi
     return storage.Kept(filename="best", monitor=monitor, mode=mode, **common), last
 
 
-def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> list[Callback]:
+def _own_callbacks(
+    config: Mapping[str, Any], best: ModelCheckpoint | None, say: Callable[[str], None]
+) -> list[Callback]:
     wanted = {} if config["monitor"] == "auto" or best is None else {"monitor": config["monitor"]}
     if config["plateau"]:
         wanted["plateau.monitor"] = config["plateau"]["monitor"]
-    callbacks: list[Callback] = [Monitors(wanted, best), EvaluationMode(), EvenWindows(), RateLog()]
+    callbacks: list[Callback] = [
+        Monitors(wanted, best, say),
+        EvaluationMode(),
+        EvenWindows(),
+        RateLog(),
+        TrainingLoss(),
+    ]
     if config["plateau"]:
         callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
     return callbacks
@@ -198,6 +207,10 @@ def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> l
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _unsaid(line: str) -> None:
+    pass
 
 
 def _tell_skipped(saved: Saved, journal: Journal, quiet: bool) -> None:
@@ -218,11 +231,16 @@ def _trainer(
     options = dict(config["trainer"])
     options["accumulate_grad_batches"] = configs.accumulation(config, configs.world_of(options)[0])
     bar = options.pop("enable_progress_bar", None)
-    if bar is None:
+    theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    if theirs and quiet:
+        callbacks, theirs, bar = [each for each in callbacks if not isinstance(each, ProgressBar)], False, False
+    elif theirs:  # a bar of the user's own takes the place of lrkit's
+        bar = bar is not False
+    elif bar is None:
         bar = sys.stderr.isatty() and not quiet
         if not bar and not quiet:
             callbacks = [*callbacks, PlainProgress()]
-    if bar:
+    if bar and not theirs:
         callbacks = [*callbacks, RichProgressBar(leave=False)]
     trust = config.get("trust", ())
     loggers = [_logger(node, f"logger.{name}", trust, folder, joins) for name, node in config["logger"].items()]

@@ -31,6 +31,7 @@ from lrkit.lightning import (
     LightningDataModule,
     LightningModule,
     MisconfigurationException,
+    ProgressBar,
     Timer,
     Trainer,
     seed_everything,
@@ -44,7 +45,16 @@ from lrkit.signals import Terminated
 __all__ = ["Trial", "options_of", "run"]
 
 #: What decides about the length of the run, or writes: not a trial's business. Other callbacks take part in it.
-_OF_THE_RUN = (Checkpoint, EarlyStopping, Timer, LearningRateFinder, LearningRateMonitor, BatchSizeFinder, NoiseScale)
+_OF_THE_RUN = (
+    Checkpoint,
+    EarlyStopping,
+    Timer,
+    LearningRateFinder,
+    LearningRateMonitor,
+    BatchSizeFinder,
+    NoiseScale,
+    ProgressBar,
+)
 
 _TO_THE_END = "it came to its end"
 
@@ -86,7 +96,7 @@ class Trial:
 
 def run(
     config: Mapping[str, Any],
-    data: LightningDataModule,
+    data: LightningDataModule | None,
     follow: Callable[[Plan], tuple[Plan, int]],
     *,
     stop: Callable[[Sequence[float]], str] = lambda losses: "",
@@ -149,7 +159,8 @@ def run(
         if score and _sound(trial):
             trial.score = _score(config, trainer, module, data, trial) if validating else _tail(trial.losses)
         module.trainer = None
-        data.trainer = None  # a data module that is used again must not remember this one
+        if data is not None:
+            data.trainer = None  # a data module that is used again must not remember this one
     return trial
 
 
@@ -235,7 +246,7 @@ def _loss_of(outputs: Any, trainer: Trainer, module: LightningModule) -> Tensor:
 
 
 def _score(
-    config: Mapping[str, Any], trainer: Trainer, module: LightningModule, data: LightningDataModule, trial: Trial
+    config: Mapping[str, Any], trainer: Trainer, module: LightningModule, data: LightningDataModule | None, trial: Trial
 ) -> float:
     """The monitored metric, so that lower is better."""
     if type(module).validation_step is LightningModule.validation_step:

@@ -16,13 +16,13 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 #: Every file of lrkit, in its layer. A new file needs a place here.
 LAYERS = {
     "plain": "errors escaping lightning_package signals files durations horizon schedules curve families rules scaling"
-    " plateau guard plan monitors trainer_options search suggest race jobs found journal show records events diagnosis"
-    " trusted screening runs intervals settings compare tuned colours tables bands figures page report board failures"
-    " streams",
+    " plateau guard plan monitors missing trainer_options search suggest race jobs found journal show records events"
+    " diagnosis trusted screening runs intervals settings compare tuned colours tables bands figures page report board"
+    " failures streams",
     "hydra": "overrides building config sweep",
-    "torch": "groups fused optim adabound lamb muon scheduler batches models readers tensors",
-    "lightning": "lightning data module lean leanloop assembly callbacks firstbatch trace watch noise storage loggers"
-    " resume trial find preemption endings train job",
+    "torch": "groups fused optim adabound lamb muon scheduler batches models readers tensors network_output",
+    "lightning": "lightning logged data supervised module lean leanloop assembly callbacks firstbatch training_loss"
+    " trace watch noise storage loggers resume trial find preemption endings train job",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

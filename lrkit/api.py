@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lrkit import lightning_package, schedules
+from lrkit import lightning_package, schedules, tracks
 from lrkit.curve import Curve
 from lrkit.durations import Length
 from lrkit.errors import ConfigError, did_you_mean
@@ -39,6 +39,10 @@ __all__ = ["configure", "curve", "plan"]
 #: The lengths and first values that the shipped options have.
 _WARMUP = {"length": "5%", "start": 0.01}
 _COOLDOWN = {"length": "20%"}
+#: What one of several optimizers may say for itself.
+_TRACK = (
+    "lr", "optimizer", "options", "schedule", "warmup", "warmup_length", "cooldown", "cooldown_length", "param_groups",
+)  # fmt: skip
 
 
 def curve(
@@ -88,6 +92,7 @@ def plan(
     batch_scaling: str = "none",
     base_batch_size: int = 256,
     param_groups: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    optimizers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Plan:
     """The plan of a run: every factor of every rate, resolved.
 
@@ -101,11 +106,18 @@ def plan(
         batch_scaling: ``none``, ``linear``, ``sqrt`` or ``auto``.
         base_batch_size: the batch for which ``lr`` is right.
         param_groups: rules; ``{"no_decay": True}`` or a list of ``{"name", "pattern", "lr_scale", ...}``.
+        optimizers: of a module with several, a track each: ``{"generator": {"every": 5}, "critic": {"lr": 4e-4}}``. It
+            may say ``parameters`` (a pattern), ``every``, ``offset``, and the arguments ``lr``, ``optimizer``,
+            ``options``, ``schedule``, ``warmup``, ``cooldown``, their lengths, and ``param_groups``; ``steps`` are
+            batches then.
         The others as for ``curve``.
 
     Raises:
         ConfigError: the parts cannot mean what they say.
     """
+    if optimizers:  # each by this function, with what it says in place of what was given here
+        given = {name: value for name, value in locals().items() if name != "optimizers"}
+        return _on_tracks(tracks.parse(optimizers, _TRACK), given)
     target, options = _path(optimizer), dict(options or {})
     return resolve(
         lr=lr,
@@ -124,6 +136,27 @@ def plan(
     )
 
 
+def _on_tracks(several: Sequence[tracks.Track], run: Mapping[str, Any]) -> Plan:
+    """The plan of a run with several optimizers, from the arguments of ``plan``."""
+    if getattr(_guard(run["guard"]), "policy", None) in ("skip", "reduce"):
+        raise ConfigError("guard", "must be stop, or None, with several optimizers: a spike is told by one loss")
+    horizon = Horizon(run["steps"], run["steps_per_epoch"], run["batch_size"])
+    plans = {}
+    for track in several:
+        with track.naming():
+            own = tracks.horizon_of(horizon, track.every, track.offset)
+            lengths = {name: getattr(own, name) for name in ("steps", "steps_per_epoch", "batch_size")}
+            made = plan(**{**_arguments(track, run), **lengths, "guard": None})
+        plans[track.name] = dataclasses.replace(made, every=track.every, offset=track.offset)
+    return plan(**{**run, "coschedule": None}).on_tracks(plans)
+
+
+def _arguments(track: tracks.Track, run: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``plan`` for one track; another optimizer does not take the options of the run's."""
+    own = {"options": None} if "optimizer" in track.said else {}
+    return {**run, **own, **track.said}
+
+
 def configure(
     module: AnyModule,
     *,
@@ -132,6 +165,7 @@ def configure(
     options: Mapping[str, Any] | None = None,
     param_groups: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     batch_size: int | None = None,
+    optimizers: Mapping[str, Mapping[str, Any]] | None = None,
     **parts: Any,
 ) -> AnyModule:
     """Give a LightningModule its optimizer and its rates; then ``trainer.fit(module)`` as always.
@@ -142,6 +176,7 @@ def configure(
     Args:
         module: any LightningModule; it is changed in place and returned.
         batch_size: samples in a batch of one device, where the loader does not say it.
+        optimizers: of a module with several, a track each, as for ``plan``.
         parts: ``schedule``, ``warmup``, ``cooldown``, ``plateau``, ``guard``, ``coschedule``, ``batch_scaling``, as for
             ``plan``.
 
@@ -149,22 +184,32 @@ def configure(
         Diverged: the guard ended the training.
     """
     lightning_package.use({"module": type(module)})
-    from lrkit.callbacks import EvaluationMode, EvenWindows, PlateauWatch, RateLog
-    from lrkit.module import Wiring
+    from lrkit.callbacks import EvenWindows, PlateauWatch, RateLog
+    from lrkit.evaluation import EvaluationMode
+    from lrkit.module import TrackWiring, Wiring
     from lrkit.module import configure as wire
+    from lrkit.tracksteps import TrackSteps
     from lrkit.watch import DivergenceWatch
 
     target, given = _path(optimizer), dict(options or {})
 
     def planner(trainer: Trainer) -> Plan:
+        if optimizers and trainer.max_steps != -1:
+            raise ConfigError("max_steps", "must not be set with several optimizers: Lightning counts the steps of all")
         facts = _horizon(trainer, batch_size)
-        return plan(lr=lr, optimizer=target, options=given, param_groups=param_groups, **facts, **parts)
+        return plan(**run, **facts, **parts, optimizers=optimizers)
 
-    rules = param_groups if isinstance(param_groups, Mapping) else {"rules": param_groups}
-    wire(module, Wiring(planner, lambda trainer, plan: None, target, given, rules))
+    run: dict[str, Any] = {"lr": lr, "optimizer": target, "options": given, "param_groups": param_groups}
+    several = []
+    for track in tracks.parse(optimizers or {}, _TRACK):
+        its = _arguments(track, run)
+        several.append(TrackWiring(track, _path(its["optimizer"]), its["options"] or {}, _rules(its["param_groups"])))
+    wire(module, Wiring(planner, lambda trainer, plan: None, target, given, _rules(param_groups), tracks=several))
     own = [RateLog(), EvaluationMode(), EvenWindows()]
     if parts.get("plateau") is not None:
         own.append(PlateauWatch(parts["plateau"].monitor))
+    if optimizers:
+        own.append(TrackSteps())
     if parts.get("guard") is not None:
         own.append(DivergenceWatch())
     theirs = module.configure_callbacks
@@ -177,8 +222,14 @@ def configure(
     return module
 
 
+def _rules(param_groups: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Mapping[str, Any]:
+    return param_groups if isinstance(param_groups, Mapping) else {"rules": param_groups}
+
+
 def _horizon(trainer: Trainer, batch_size: int | None) -> dict[str, Any]:
     """Steps, steps per epoch and samples per step, as the trainer knows them once its data is loaded."""
+    from lrkit.replicas import replicas
+
     steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     accumulate, size = trainer.accumulate_grad_batches, batch_size
     if size is None:
@@ -186,7 +237,7 @@ def _horizon(trainer: Trainer, batch_size: int | None) -> dict[str, Any]:
     return {
         "steps": None if steps in (float("inf"), -1) else int(steps),
         "steps_per_epoch": None if batches == float("inf") else -(-int(batches) // accumulate),
-        "batch_size": None if size is None else size * trainer.world_size * accumulate,
+        "batch_size": None if size is None else size * replicas(trainer) * accumulate,
     }
 
 

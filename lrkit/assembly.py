@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from lrkit import building, optim, tracks, trusted
 from lrkit import config as configs
-from lrkit import trusted
-from lrkit.data import InMemoryData
+from lrkit.data import InMemoryData, ModuleLoaders
 from lrkit.errors import ConfigError
+from lrkit.launcher import launched
 from lrkit.lean import Unprofiled
 from lrkit.lightning import (
     PACKAGE,
     Callback,
+    ClusterEnvironment,
     GradientAccumulationScheduler,
+    KubeflowEnvironment,
     LightningDataModule,
+    LightningEnvironment,
     LightningModule,
     MisconfigurationException,
+    MPIEnvironment,
+    Strategy,
     Trainer,
     __version__,
+    is_overridden,
 )
-from lrkit.module import Supervised
+from lrkit.module import TrackWiring
 from lrkit.plan import Plan
+from lrkit.replicas import replicas
+from lrkit.supervised import Supervised
 
 __all__ = [
     "callbacks_of",
+    "check_trainer",
     "counted_plan",
     "data_of",
     "exact_plan",
@@ -37,6 +49,7 @@ __all__ = [
     "module_of",
     "notes_on",
     "optimizer_of",
+    "tracks_of",
     "trainer_of",
     "why_unfused",
 ]
@@ -83,7 +96,7 @@ def counted_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[st
     if counted == 0:
         raise ConfigError("data", "has no batch to train on: it is empty, or drop_last leaves nothing of it")
     known = {**config, "data": {**config["data"], "batch_size": _batch_size(config, trainer)}}
-    return configs.plan(known, world=trainer.world_size, batches=counted, notes=notes)
+    return configs.plan(known, world=replicas(trainer), batches=counted, notes=notes)
 
 
 def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
@@ -95,96 +108,84 @@ def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def data_of(config: Mapping[str, Any]) -> LightningDataModule | None:
-    """The data module; None where the module of the model has loaders of its own (``data=module``).
-
-    What only lrkit needs to know of a foreign one is not passed on to it.
-    """
+def data_of(config: Mapping[str, Any]) -> LightningDataModule:
+    """The data module; what only lrkit needs to know of a foreign one is not passed on to it."""
     node = config["data"]
     trust = config.get("trust", ())
-    if node.get(trusted.TARGET) is None:
-        return None
     made = trusted.resolve(node.get("_target_"), "data._target_", trust)
-    accepted = _check_custom("data", made, node)
-    for_lrkit = {"batch_size", "train_samples", "drop_last", "targets"} - accepted
-    unset = {name for name in ("batch_size", "train_samples", "targets") if node.get(name) is None}
+    for_lrkit = {"batch_size", "train_samples", "drop_last", "targets", "class_axis"} - _accepted(made)
+    unset = {name for name in ("batch_size", "train_samples", "targets", "class_axis") if node.get(name) is None}
     data = configs.build({k: v for k, v in node.items() if k not in for_lrkit | unset}, "data", trust)
     assert isinstance(data, LightningDataModule)
     return data
 
 
-def _check_custom(group: str, made: Any, node: Mapping[str, Any]) -> frozenset[str]:
-    """The names that a class accepts; an error for one of the user's own among the keys of an option of lrkit's."""
-    try:
-        parameters = inspect.signature(made).parameters
-    except (TypeError, ValueError):  # refused when it is built
-        return frozenset()
-    accepted, anything = frozenset(parameters), any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    theirs = not str(made.__module__).startswith("lrkit.")
-    left = {"data": ("seed", "drop_last"), "model": ("inputs", "outputs")}[group]
-    if theirs and not anything and any(node.get(name) is not None and name not in accepted for name in left):
-        must = f"must be custom for a class of yours, which takes no other keys than its own: add {group}=custom"
-        raise ConfigError(group, must, node[trusted.TARGET])
-    return accepted
-
-
-def module_of(config: Mapping[str, Any], data: LightningDataModule | None) -> LightningModule:
+def module_of(config: Mapping[str, Any], data: LightningDataModule) -> LightningModule:
     """The user's LightningModule as it is, or lrkit's own around their network."""
-    node, trust = dict(config["model"]), config.get("trust", ())
-    made = trusted.resolve(node.get(trusted.TARGET), "model._target_", trust)
-    accepted = _check_custom("model", made, node)
-    axis = node.pop("class_axis", None) if "class_axis" not in accepted else None
+    node = dict(config["model"])
+    made = trusted.resolve(node.get(trusted.TARGET), "model._target_", config.get("trust", ()))
+    theirs = not str(made.__module__).startswith("lrkit.")
+    alien = "is for lrkit's own networks: with one of yours say model=custom too"
+    for name in ("inputs", "outputs"):
+        if node.get(name) == "auto" and theirs and not _accepted(made) & {name, "kwargs"}:
+            raise ConfigError(f"model.{name}", alien)  # before any data is read
     if any(node.get(name) == "auto" for name in ("inputs", "outputs")):
-        if data is not None:
-            data.prepare_data()
-            data.setup("fit")
+        data.prepare_data()
+        data.setup("fit")
         for name in ("inputs", "outputs"):
             if node.get(name) == "auto":
                 if not hasattr(data, name):
-                    said = "data=module" if data is None else type(data).__name__
-                    raise ConfigError(f"model.{name}", f"must be set: {said} does not say it", "auto")
+                    if theirs:
+                        raise ConfigError(f"model.{name}", alien)
+                    raise ConfigError(f"model.{name}", f"must be set: {type(data).__name__} does not say it", "auto")
                 node[name] = getattr(data, name)
-    model = configs.build(node, "model", trust)
+    model = configs.build(node, "model", config.get("trust", ()))
     if isinstance(model, LightningModule):
         if type(model).training_step is LightningModule.training_step:
             raise ConfigError("model._target_", "must have a training_step", node["_target_"])
-        if data is None and type(model).train_dataloader is LightningModule.train_dataloader:
-            must = "must have a train_dataloader for data=module, which takes the module's own loaders"
-            raise ConfigError("model._target_", must, node["_target_"])
-        if axis is not None:
-            must = "must be null for a LightningModule, which has a loss of its own"
-            raise ConfigError("model.class_axis", must, axis)
         return model
     for name in ("training_step", "configure_optimizers"):
         if hasattr(model, name):  # never to be taken for a mere network: its own loss would not be trained
             must = f"has a {name}, but is not a LightningModule of {PACKAGE}: inherit from that, or remove {name}"
             raise ConfigError("model._target_", must, node["_target_"])
     assert isinstance(model, nn.Module)
-    if data is None:
-        must = "must be something else for a plain network: only a LightningModule can have loaders of its own"
-        raise ConfigError("data", must, "module")
-    loss = _loss(config["data"], data)
-    classes = getattr(data, "outputs", None) if loss == "cross_entropy" else None
-    return Supervised(model, loss, axis, classes if isinstance(classes, int) else None)
+    if isinstance(data, ModuleLoaders):
+        raise ConfigError("data=module", "needs a model with loaders of its own, and a plain network has none")
+    return _supervised(model, config["data"], data)
 
 
-def _loss(node: Mapping[str, Any], data: LightningDataModule) -> str | None:
-    """The loss for targets: as the config says it, or the data; None where neither does."""
-    said = None if "targets" in inspect.signature(type(data)).parameters else node.get("targets")
-    if said not in (None, "classes", "numbers"):
-        raise ConfigError("data.targets", "must be classes or numbers, or null", said)
+def _supervised(model: nn.Module, node: Mapping[str, Any], data: LightningDataModule) -> Supervised:
+    """lrkit's module around a network, by what the config and the data say of the targets."""
+    theirs = _accepted(type(data))
+    said = {name: node.get(name) for name in ("targets", "class_axis") if name not in theirs}
     loss: str | None = getattr(data, "loss", None)
-    return loss if said is None else {"classes": "cross_entropy", "numbers": "mse"}[said]
+    if said.get("targets") is not None:
+        losses = {"classes": "cross_entropy", "numbers": "mse"}
+        if said["targets"] not in losses:
+            raise ConfigError("data.targets", "must be classes or numbers, or null", said["targets"])
+        loss = losses[said["targets"]]
+    outputs = getattr(data, "outputs", None)
+    classes = outputs if loss == "cross_entropy" and type(outputs) is int else None
+    usual = getattr(data, "class_axis", None)
+    return Supervised(model, loss, said.get("class_axis"), usual_axis=usual, classes=classes)
 
 
-def notes_on(module: LightningModule, data: LightningDataModule | None) -> list[str]:
+def notes_on(module: LightningModule, data: LightningDataModule) -> list[str]:
     """What is not done as the user's own code has it, or was concluded from their data: lines for the plan."""
     name, notes = type(module).__name__, []
     if type(module).configure_optimizers is not LightningModule.configure_optimizers:
         notes.append(f"{name}.configure_optimizers is replaced by this plan")
-    if data is not None and type(module).train_dataloader is not LightningModule.train_dataloader:
+    if not isinstance(data, ModuleLoaders) and is_overridden("train_dataloader", module):
         notes.append(f"{name}.train_dataloader is not used, for there is other data; data=module uses it")
     return [*notes, *(data.notes if isinstance(data, InMemoryData) else ())]
+
+
+def _accepted(made: Any) -> frozenset[str]:
+    """The names of the arguments that a class or a function takes."""
+    try:
+        return frozenset(inspect.signature(made).parameters)
+    except (TypeError, ValueError):  # it will be refused when it is built
+        return frozenset()
 
 
 def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
@@ -208,13 +209,51 @@ def optimizer_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return str(node["_target_"]), {name: value for name, value in node.items() if name not in ("_target_", "lr")}
 
 
-def trainer_of(options: Mapping[str, Any], **own: Any) -> Trainer:
+def tracks_of(config: Mapping[str, Any]) -> list[TrackWiring]:
+    """What each of several optimizers needs; empty for a run with one."""
+    wirings = []
+    for track in tracks.parse(config[tracks.KEY]):
+        own = track.config(config)
+        target, options = optimizer_of(own)
+        with track.naming():
+            optim.check(target, options)
+        wirings.append(TrackWiring(track, target, options, own["param_groups"]))
+    return wirings
+
+
+def check_trainer(config: Mapping[str, Any]) -> None:
+    """Refuse what the node ``trainer`` names and lrkit does not build, before there is data."""
+    for key, node in _objects(config["trainer"]):
+        building.check(node, key, config.get("trust", ()))
+
+
+def _objects(trainer: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The objects of the node ``trainer``, by their keys."""
+    for name in ("strategy", "plugins", "profiler"):
+        value = trainer.get(name)
+        for i, node in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(node, Mapping):
+                yield f"trainer.{name}[{i}]" if isinstance(value, list) else f"trainer.{name}", node
+
+
+def trainer_of(options: Mapping[str, Any], trust: Sequence[str] = (), **own: Any) -> Trainer:
     """A trainer by the node ``trainer``, and what lrkit adds to it; refusals are named by their key."""
+    built: dict[str, Any] = {key: configs.build(node, key, trust) for key, node in _objects(options)}
+    plugins = options.get("plugins") or []
+    plugins = [built.get(f"trainer.plugins[{i}]", each) for i, each in enumerate(plugins)] if isinstance(
+        plugins, list) else [built.get("trainer.plugins", plugins)]  # fmt: skip
+    objects = {name: built[f"trainer.{name}"] for name in ("strategy", "profiler") if f"trainer.{name}" in built}
+    if not any(isinstance(each, ClusterEnvironment) for each in plugins):
+        plugins += _environment(objects.get("strategy"))
     lean = {"profiler": Unprofiled()} if options.get("profiler") is None else {}
     try:
-        trainer = Trainer(**{**options, **lean, **own})
+        trainer = Trainer(**{**options, **objects, **lean, **own, "plugins": plugins or None})
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise _refused(error, options) from error
+    launcher = trainer.strategy.launcher
+    if launcher is not None and hasattr(launcher, "_start_method"):  # a notebook's default, or a strategy of the user's
+        must = "must start its processes anew, not as copies of this one: use trainer.strategy=ddp in a script"
+        raise ConfigError("trainer.strategy", must, launcher._start_method)
     if lean and PACKAGE == "pytorch_lightning" and __version__ in LEAN_UNDER:
         from lrkit import leanloop  # it is made of what is private to Lightning, and may be gone tomorrow
 
@@ -222,13 +261,28 @@ def trainer_of(options: Mapping[str, Any], **own: Any) -> Trainer:
     return trainer
 
 
+def _environment(strategy: Strategy | None) -> list[ClusterEnvironment]:
+    """Who has started the processes, where Lightning would not see it, or would take an allocation for a launch."""
+    if getattr(strategy, "cluster_environment", None) is not None:
+        return []
+    launch = launched()
+    if launch is not None and launch.by == "Kubeflow":
+        return [KubeflowEnvironment()]
+    if launch is not None and launch.by == "mpirun":
+        return [MPIEnvironment()]
+    if (launch is None or launch.by == "a launcher") and "SLURM_NTASKS" in os.environ:
+        return [LightningEnvironment()]
+    return []
+
+
 def _refused(error: Exception, trainer: Mapping[str, Any]) -> ConfigError:
     """What Lightning refused, under the key that its message speaks of."""
     text = str(error).splitlines()[0].rstrip(".")
     if "limit_train_batches" in text:
         return ConfigError("trainer.limit_train_batches", "leaves none of the batches", trainer["limit_train_batches"])
-    named = [name for name in trainer if name in text]
-    return ConfigError(f"trainer.{named[0]}" if len(named) == 1 else "trainer", f"was refused by Lightning: {text}")
+    named = [name for word in re.findall(r"\w+", text) for name in trainer if name == word]
+    # A sentence about two keys begins with the one that is wrong.
+    return ConfigError(f"trainer.{named[0]}" if named else "trainer", f"was refused by Lightning: {text}")
 
 
 def why_unfused(trainer: Mapping[str, Any]) -> str | None:
@@ -241,6 +295,7 @@ def hush_lightning() -> None:
     """Keep Lightning's announcements off the screen; its warnings stay."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(f"{PACKAGE}.profilers").setLevel(logging.INFO)  # a report that was asked for
     for message in (
         "The number of training batches .* is smaller than the logging interval",  # lrkit sets the interval itself
         r".*isinstance\(treespec, LeafSpec\)",  # between Lightning and torch

@@ -19,7 +19,7 @@ from lrkit.errors import ConfigError
 from lrkit.overrides import meant
 from lrkit.trusted import TARGET
 
-__all__ = ["arguments", "build", "use_lightning"]
+__all__ = ["arguments", "build", "check", "use_lightning"]
 
 _DIRECTIVES = (TARGET, "_args_", "_partial_", "_recursive_", "_convert_")
 
@@ -45,8 +45,11 @@ def build(node: Mapping[str, Any] | None, key: str, trust: Sequence[str] = ()) -
     Raises:
         ConfigError: a class that may not be named, a key that it does not take, or whatever it raises when it is made.
     """
-    if not node:
-        return None
+    return _made(check(node, key, trust)) if node else None
+
+
+def check(node: Mapping[str, Any], key: str, trust: Sequence[str] = ()) -> Any:
+    """What ``build`` would call, found and allowed; nothing is called, so only what a class itself refuses is left."""
     if not isinstance(node, Mapping):
         raise ConfigError(key, "must be a group of keys", node)
     for where, target in trusted.targets(node, key):
@@ -55,7 +58,7 @@ def build(node: Mapping[str, Any] | None, key: str, trust: Sequence[str] = ()) -
         raise ConfigError(f"{key}.{TARGET}", "must be set")
     if node.get("_partial_"):
         raise ConfigError(f"{key}._partial_", "must not be set here: it makes a function, and this is to be an object")
-    return _made(_checked(node, key, trust))
+    return _checked(node, key, trust)
 
 
 def use_lightning(config: Mapping[str, Any]) -> str:
@@ -70,6 +73,10 @@ def use_lightning(config: Mapping[str, Any]) -> str:
     nodes = {"model": config["model"], "data": config["data"]}
     for group in ("callbacks", "logger"):
         nodes |= {f"{group}.{name}": node for name, node in (config[group] or {}).items()}
+    for name in ("strategy", "profiler"):
+        nodes[f"trainer.{name}"] = config["trainer"].get(name)
+    plugins = config["trainer"].get("plugins")
+    nodes |= {f"trainer.plugins[{i}]": node for i, node in enumerate(plugins if isinstance(plugins, list) else ())}
     classes = {}
     for name, node in nodes.items():
         key, target = f"{name}.{TARGET}", node.get(TARGET) if isinstance(node, Mapping) else None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,43 +20,36 @@ from lrkit.errors import ConfigError, Diverged, did_you_mean
 from lrkit.files import write_json
 from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
 from lrkit.logged import names_logged
-from lrkit.module import scheduler_of
-from lrkit.monitors import base, validation_loss
-from lrkit.optim import evaluating, switch_mode
+from lrkit.module import batch_of, plan_of, scheduler_for, schedulers_of, step_of
+from lrkit.monitors import FIRST_LOADER, validation_loss, without_loader
 from lrkit.plan import Plan
 from lrkit.runs import SWEEP
+from lrkit.tracks import on_track
 
-__all__ = ["EvaluationMode", "EvenWindows", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
+__all__ = ["EvenWindows", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
 
 
 class RateLog(Callback):
     """Logs ``lr/<group>``, and ``momentum/<group>`` and ``gain`` where they move; x is the optimizer step.
 
     At a cadence of its own, whatever the cadence of the losses: always the first step, every edge of the curve, the
-    last step, every change of the gain, and a few hundred places between.
+    last step, every change of the gain, and a few hundred places between. Of several optimizers the tags are
+    ``lr/<track>/<group>``; each counts its own steps, and so that a run has one axis, x is the batch, as of the losses.
     """
 
     points = 400
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        plan = scheduler_of(trainer).plan
-        self.edges = frozenset(plan.curve.edges)
-        steps = plan.horizon.steps
-        self.last = None if steps is None else steps - 1
-        self.every = 50 if steps is None else max(1, steps // self.points)
-        self.seen: tuple[int, float] | None = None
-        if plan.horizon.steps_per_epoch is not None:  # at least one training loss an epoch
-            every = min(trainer.log_every_n_steps, plan.horizon.steps_per_epoch)  # type: ignore[attr-defined]
+        self.cadences = {each.track: _Cadence(each.plan, self.points) for each in schedulers_of(trainer)}
+        per_epoch = plan_of(trainer).horizon.steps_per_epoch
+        if per_epoch is not None:  # at least one training loss an epoch
+            every = min(trainer.log_every_n_steps, per_epoch)  # type: ignore[attr-defined]
             trainer.log_every_n_steps = every  # type: ignore[attr-defined]
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        scheduler = scheduler_of(trainer)
+        scheduler = scheduler_for(trainer, optimizer)
         t, gain = scheduler.applied, scheduler.total_gain
-        before, self.seen = self.seen, (t, gain)
-        changed = before is None or before[1] != gain
-        if before is not None and before[0] == t:  # mixed precision skipped a step: the same rate once more
-            return
-        if not (changed or t in self.edges or t == self.last or t % self.every == 0):
+        if not self.cadences[scheduler.track].due(t, gain):
             return
         scheduler.write()
         groups = {group.get("name", f"group_{i}"): group for i, group in enumerate(optimizer.param_groups)}
@@ -66,8 +57,29 @@ class RateLog(Callback):
         values |= scheduler.plan.hyper(t)
         if scheduler.plan.plateau is not None or gain != 1.0:
             values["gain"] = gain
+        if scheduler.track:
+            values = {on_track(tag, scheduler.track): value for tag, value in values.items()}
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=t)
+            logger.log_metrics(values, step=batch_of(trainer) if scheduler.track else t)
+
+
+class _Cadence:
+    """When the rates of one optimizer are logged."""
+
+    def __init__(self, plan: Plan, points: int) -> None:
+        steps = plan.horizon.steps
+        self.edges = frozenset(plan.curve.edges)
+        self.last = None if steps is None else steps - 1
+        self.every = 50 if steps is None else max(1, steps // points)
+        self.seen: tuple[int, float] | None = None
+
+    def due(self, t: int, gain: float) -> bool:
+        """Whether those of step ``t`` are."""
+        before, self.seen = self.seen, (t, gain)
+        changed = before is None or before[1] != gain
+        if before is not None and before[0] == t:  # mixed precision skipped a step: the same rate once more
+            return False
+        return changed or t in self.edges or t == self.last or t % self.every == 0
 
 
 class EvenWindows(Callback):
@@ -108,20 +120,25 @@ class PlateauWatch(Callback):
             self._observe(trainer)
 
     def _observe(self, trainer: Trainer) -> None:
-        scheduler = scheduler_of(trainer)
-        if scheduler.applied < scheduler.plan.warmup_steps or self.monitor not in trainer.callback_metrics:
-            return  # a rate that still rises is no evidence
+        # A rate that still rises is no evidence.
+        risen = [each for each in schedulers_of(trainer) if each.applied >= each.plan.warmup_steps]
+        if not risen or self.monitor not in trainer.callback_metrics:
+            return
         metric = trainer.callback_metrics[self.monitor].detach().to(trainer.strategy.root_device)
-        scheduler.observe(float(trainer.strategy.reduce(metric, reduce_op="mean")))
+        value = float(trainer.strategy.reduce(metric, reduce_op="mean"))
+        for scheduler in risen:
+            scheduler.observe(value)
 
 
 class Monitors(Callback):
     """Checks, right after the sanity validation, that every monitored metric is logged; and finds the validation loss.
 
+    Of a metric that several loaders have, the first loader's is taken.
+
     Args:
         wanted: config key -> metric name, for each metric that something waits for.
         best: the checkpoint that keeps the best model; its ``monitor`` is filled in when it is ``auto``.
-        say: told, in a line, which of several losses was taken, or that there is none.
+        say: told, in a line, which loader's was taken, or that there is none to monitor.
     """
 
     def __init__(
@@ -143,61 +160,37 @@ class Monitors(Callback):
         logged = sorted(names_logged(trainer))
         self.done = True
         for key, name in self.wanted.items():
+            if key == "monitor" and self.best is not None and (first := f"{name}{FIRST_LOADER}") in logged:
+                self.best.monitor = name = first
+                self._tell(trainer, name, logged)
             # A training metric is not logged yet; it is looked for when it is needed.
             if name not in logged and not name.startswith("train"):
                 raise ConfigError(key, f"names a metric that is not logged. {did_you_mean(name, logged)}", name)
         loss = validation_loss(logged)
-        if loss is None:
-            there = f"none of {', '.join(logged)}" if logged else "nothing"
-            self._settle(None, f"{there} that is logged in validation is a loss by its name, val...loss")
-            return
-        others = [name for name in logged if base(name) == base(loss) != name]
-        self._settle(loss, f"of {len(others)} validation loaders" if len(others) > 1 else "")
+        there = f"none of {', '.join(logged)} is" if logged else "nothing is logged that is"
+        self._settle(trainer, loss, logged, f"{there} a validation loss by its name")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation:
-            self._settle(None, "there is no validation")
+            self._settle(trainer, None, (), "there is no validation")
 
-    def _settle(self, loss: str | None, why: str) -> None:
+    def _settle(self, trainer: Trainer, loss: str | None, logged: Sequence[str], why: str) -> None:
         """Tell the checkpoint which metric is the validation loss; without one there is no best model to keep."""
         if self.best is None or self.best.monitor != "auto":
             return
         self.best.monitor = loss
         if loss is None:
             self.best.save_top_k = 0
-            self.say(f"note: no best.ckpt will be kept: {why}; monitor=... names a metric")
-        elif why:
-            self.say(f"note: monitor={loss}, the first {why}; monitor=... names another")
+            if trainer.is_global_zero:
+                self.say(f"note: no best.ckpt will be kept, for {why}: monitor=NAME takes another metric")
+        else:
+            self._tell(trainer, loss, logged)
 
-
-class EvaluationMode(Callback):
-    """Puts optimizers that keep two sets of weights (schedule-free) into the mode that is to be evaluated and saved."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for optimizer in trainer.optimizers:
-            switch_mode(optimizer, training=True)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.before = [switch_mode(optimizer, training=False) for optimizer in trainer.optimizers]
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for optimizer, training in zip(trainer.optimizers, self.before, strict=True):
-            switch_mode(optimizer, training)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for optimizer in trainer.optimizers:  # what is left in memory is what was evaluated
-            switch_mode(optimizer, training=False)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if not any(hasattr(optimizer, "eval") for optimizer in trainer.optimizers):
-            return
-        with ExitStack() as modes:
-            for optimizer in trainer.optimizers:
-                modes.enter_context(evaluating(optimizer))
-            # Copies, because both modes use the same memory: weights and state in the file must belong together.
-            checkpoint["state_dict"] = copy.deepcopy(pl_module.state_dict())
-            if "optimizer_states" in checkpoint:
-                checkpoint["optimizer_states"] = [copy.deepcopy(o.state_dict()) for o in trainer.optimizers]
+    def _tell(self, trainer: Trainer, name: str, logged: Sequence[str]) -> None:
+        """Say so where it is one of several loaders that is monitored."""
+        others = [other for other in logged if without_loader(other) == without_loader(name)]
+        if len(others) > 1 and trainer.is_global_zero:
+            self.say(f"note: monitor={name}, of the first of {len(others)} validation loaders")
 
 
 class PlainProgress(Callback):
@@ -213,10 +206,12 @@ class PlainProgress(Callback):
             return
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         said = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        scheduler = scheduler_of(trainer)
-        rate = scheduler.plan.lr(scheduler.plan.groups[0], max(scheduler.applied - 1, 0), scheduler.total_gain)
+        rates = []
+        for each in schedulers_of(trainer):
+            rate = each.plan.lr(each.plan.groups[0], max(each.applied - 1, 0), each.total_gain)
+            rates.append(f"{f'lr/{each.track}' if each.track else 'lr'} {rate:.4g}")
         of = f"/{epochs}" if epochs else ""
-        print(f"epoch {done}{of}  step {trainer.global_step}  lr {rate:.4g}  {said}", flush=True)
+        print(f"epoch {done}{of}  step {step_of(trainer)}  {'  '.join(rates)}  {said}", flush=True)
 
 
 class Results(Callback):
@@ -269,7 +264,7 @@ class Results(Callback):
         sign = 1.0 if self.best is None or self.best.mode == "min" else -1.0
         if not self.at_best or sign * metrics[monitor] < sign * self.at_best[monitor]:
             self.at_best = metrics
-            self.best_step, self.best_epoch = trainer.global_step, trainer.current_epoch
+            self.best_step, self.best_epoch = step_of(trainer), trainer.current_epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds = time.perf_counter() - self.begun
@@ -279,10 +274,8 @@ class Results(Callback):
             summary |= {f"result/best {name}": value for name, value in self.at_best.items()}
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    _log_hparams(
-                        self.hparams, summary, logger, trainer.global_step, (self.folder.parent / SWEEP).exists()
-                    )
-                    _draw_plan(scheduler_of(trainer).plan, logger)
+                    _log_hparams(self.hparams, summary, logger, step_of(trainer), (self.folder.parent / SWEEP).exists())
+                    _draw_plan(plan_of(trainer), logger)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Diverged):  # it has ended all the same, and what it came to is known
@@ -301,7 +294,8 @@ class Results(Callback):
             "status": status,
             **({"why": why} if why else {}),
             "monitor": self.monitor,
-            "steps": trainer.global_step,
+            "steps": step_of(trainer),
+            **_track_steps(trainer),
             "epochs": trainer.current_epoch,
             "seconds": round(self.seconds, 3),
             "final": self.final,
@@ -318,6 +312,15 @@ class Results(Callback):
         """
         if trainer.is_global_zero:
             write_json(self.folder / "metrics.json", self.as_json(trainer, status, why))
+
+
+def _track_steps(trainer: Trainer) -> dict[str, Any]:
+    """Of several optimizers, the steps that each has taken."""
+    try:
+        steps = {each.track: each.applied for each in schedulers_of(trainer) if each.track}
+    except ConfigError:  # it ended before there was a plan
+        return {}
+    return {"tracks": steps} if steps else {}
 
 
 def _draw_plan(plan: Plan, logger: TensorBoardLogger) -> None:

@@ -11,15 +11,17 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrkit import failures, streams
+from lrkit import command_line, failures, streams, watchdog
 from lrkit.errors import ConfigError, did_you_mean
-from lrkit.jobs import global_rank, handed
+from lrkit.jobs import handed
+from lrkit.launcher import global_rank, launched, local_rank
+from lrkit.run_lock import locked
 from lrkit.signals import ASKING, Terminated, raising
 from lrkit.trusted import names
 
@@ -72,16 +74,28 @@ def entry() -> None:
 def main(argv: Sequence[str]) -> int:
     """Run one command line; the result is the exit code. An error is told in one line, whatever it is."""
     words = [word for word in argv if word != "--traceback"]
-    with failures.tracebacks(len(words) < len(argv)):
+    with failures.tracebacks(len(words) < len(argv)), command_line.given(argv):
         return _told(lambda: _main(words))
+
+
+@contextmanager
+def _alike() -> Iterator[None]:
+    """Within it, what is refused is refused by every process alike, and the first one of each machine says it."""
+    try:
+        yield
+    except ConfigError as error:
+        error.told = local_rank() > 0
+        raise
 
 
 def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("--help", "-h", "help"):
-        print(HELP, end="")
+        if global_rank() == 0:
+            print(HELP, end="")
         return OK
     if argv[0] == "--version":
-        print(metadata.version("lrkit"))
+        if global_rank() == 0:
+            print(metadata.version("lrkit"))
         return OK
     try:
         os.getcwd()
@@ -90,7 +104,13 @@ def _main(argv: list[str]) -> int:
     return _command(argv[0], argv[1:])
 
 
+#: Commands in which every process of a launcher takes part; of any other the first one is enough.
+_TOGETHER = ("train", "find", "search", "join")
+
+
 def _command(command: str, rest: list[str]) -> int:
+    if global_rank() > 0 and command not in _TOGETHER:
+        return OK
     if command == "show":
         return _show(rest)
     if command == "train":
@@ -113,7 +133,7 @@ def _command(command: str, rest: list[str]) -> int:
 def _told(run: Callable[[], int]) -> int:
     """What ``run`` returns; an error is told in one line, and becomes an exit code."""
     try:
-        with raising(signal.SIGTERM):
+        with watchdog.watching(), raising(signal.SIGTERM, signal.SIGINT):
             return run()
     except BrokenPipeError:  # nobody would read it
         raise
@@ -137,6 +157,8 @@ def _show(argv: list[str]) -> int:
     if form not in show.FORMATS:
         raise ConfigError("format", f"is not a format. {did_you_mean(form, show.FORMATS)}", form)
     plans = {}
+    if not flags:
+        _look_up(overrides)
     for chosen in expand(overrides, config_dir) if flags else [overrides]:
         swept = [o for o in chosen if o not in overrides]
         plans[_label(swept) or "lr"] = configs.plan(configs.compose(chosen, config_dir))
@@ -165,8 +187,9 @@ def _find(argv: list[str]) -> int:
                 flag, "is not for lrkit find; each job of a sweep finds its own rate by optimizer.lr=auto"
             )
         raise ConfigError(flag, "is not a flag of lrkit find: it takes --config-dir")
-    config = configs.compose(overrides, config_dir)
-    configs.check(config)
+    with _alike():
+        config = configs.compose(overrides, config_dir)
+        configs.check(config)
     if global_rank() > 0:
         with tempfile.TemporaryDirectory() as nowhere:
             _found(config, Path(nowhere), quiet=True)
@@ -210,21 +233,23 @@ def _train(argv: list[str]) -> int:
     """Check everything first, then let Hydra run it: one job, or a sweep of jobs."""
     from lrkit import config as configs
 
-    flags, overrides, config_dir = _split(argv)
-    if _informing(flags):
-        return _inform(flags, overrides, config_dir)
-    _check_hydra(overrides)
-    asked = [override.lstrip("+") for override in overrides]
-    sweep = bool({"-m", "--multirun"} & set(flags)) or any(o.startswith(("sweep=", "launcher=")) for o in asked)
-    if sweep:
-        engine = any(o.startswith(("launcher=", "hydra/launcher=", "hydra/sweeper=")) for o in asked)
-        return _engine(overrides, config_dir) if engine else _sweep(overrides, config_dir)
+    with _alike():
+        flags, overrides, config_dir = _split(argv)
+        if _informing(flags):
+            return OK if global_rank() > 0 else _inform(flags, overrides, config_dir)
+        _check_hydra(overrides)
+        asked = [override.lstrip("+") for override in overrides]
+        sweep = bool({"-m", "--multirun"} & set(flags)) or any(o.startswith(("sweep=", "launcher=")) for o in asked)
+        if sweep:
+            engine = any(o.startswith(("launcher=", "hydra/launcher=", "hydra/sweeper=")) for o in asked)
+            return _engine(overrides, config_dir) if engine else _sweep(overrides, config_dir)
+        _look_up(overrides)
+        config = configs.compose(overrides, config_dir)
+        if config["resume"]["path"] is None:  # else the plan may come from there
+            configs.check(config)
+        continued = _continued(config["resume"])
     own_folder: list[str] = []
     made: Path | None = None
-    config = configs.compose(overrides, config_dir)
-    if config["resume"]["path"] is None:  # else the plan may come from there
-        configs.check(config)
-    continued = _continued(config["resume"])
     if global_rank() > 0:
         return _follow(overrides, config_dir)
     if continued is not None:
@@ -238,7 +263,13 @@ def _train(argv: list[str]) -> int:
     else:
         made = Path(_new_folder(Path("outputs") / "runs"))
         own_folder = [f"hydra.run.dir={made}"]
-    return _alone([*flags, *overrides, *own_folder], config_dir, made)  # argparse wants the overrides in one piece
+    folder = given[0].strip("'\"") if continued is None and made is None else str(continued or made)
+    with (
+        locked(Path(folder), "hydra.run.dir" if continued is None else "resume.path")
+        if "${" not in folder
+        else nullcontext()
+    ):
+        return _alone([*flags, *overrides, *own_folder], config_dir, made)  # argparse wants overrides in one piece
 
 
 def _informing(flags: Sequence[str]) -> bool:
@@ -273,9 +304,17 @@ def _informing(flags: Sequence[str]) -> bool:
 def _inform(flags: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
     """Print what was asked for; run nothing."""
     from lrkit import config as configs
+    from lrkit.overrides import parse
+    from lrkit.saved_config import path_of
 
     if config_dir:
         configs.screen(overrides, config_dir)
+    if any(flag.startswith(("--cfg=job", "-c=job")) for flag in flags) and path_of(parse(overrides)) is not None:
+        from omegaconf import OmegaConf
+
+        _look_up(overrides)
+        print(OmegaConf.to_yaml(OmegaConf.create(configs.compose(overrides, config_dir))), end="")
+        return OK
     said = io.StringIO()
     try:
         with redirect_stderr(said), _refusing():
@@ -353,7 +392,7 @@ def _sweep(overrides: list[str], config_dir: str | None) -> int:
     sweep = Sweep(overrides, folder, config_dir)
     how = f"the same command goes on in {folder}"
     try:
-        with raising(*ASKING):
+        with locked(folder, "hydra.sweep.dir"), raising(*ASKING):
             counts = sweep.run(_job, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {how}") from None
@@ -411,8 +450,10 @@ def _named(overrides: Sequence[str]) -> Path | None:
 
 
 def _one_process() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or global_rank() > 0:
-        raise ConfigError("-m", "must not be given to torchrun: each job of a sweep starts its own processes")
+    launch = launched()
+    if global_rank() > 0 or (launch is not None and launch.world > 1):
+        by, there = ("a launcher", "") if launch is None else (launch.by, f": there are {launch}")
+        raise ConfigError("-m", f"must not be given to {by}{there}; each job of a sweep starts its own processes")
 
 
 def _closing(folder: Path, counts: Mapping[str, int], advice: str = "") -> int:
@@ -431,19 +472,31 @@ def _closing(folder: Path, counts: Mapping[str, int], advice: str = "") -> int:
 
 def _job(words: list[str], config_dir: str | None) -> int:
     """One job of a sweep, in its own process; everything was checked."""
-    return _told(lambda: _alone(words, config_dir))
+    own = [] if config_dir is None else ["--config-dir", config_dir]
+    with command_line.given(["train", *own, *words]):
+        return _told(lambda: _alone(words, config_dir))
 
 
 def _continued(resume: dict[str, Any]) -> Path | None:
     """The folder of the run that is simply gone on with; None for a new run, and for one that branches off."""
     if resume["path"] is None or resume["policy"] is not None:
         return None
-    path = Path(str(resume["path"]))
-    try:
-        return next((folder for folder in (path, path.parent.parent) if (folder / "plan.json").is_file()), None)
-    except (OSError, ValueError) as error:  # no path at all: too long, or with a null character
-        why = getattr(error, "strerror", None) or error
-        raise ConfigError("resume.path", f"must be a path that can be read ({why})", str(path)) from None
+    from lrkit.saved_config import run_folder
+
+    return run_folder(str(resume["path"]))
+
+
+def _look_up(overrides: Sequence[str]) -> None:
+    """Read the config that a run is gone on with where only its checkpoint has it: composing does without torch."""
+    from lrkit import saved_config
+    from lrkit.overrides import parse
+
+    path = saved_config.path_of(parse(overrides))
+    if path is not None and saved_config.run_folder(path) is None and os.path.isfile(path):
+        from lrkit.checkpoint_config import config_in
+
+        if (config := config_in(path)) is not None:
+            saved_config.remember(path, config)
 
 
 def _alone(argv: list[str], config_dir: str | None, made: Path | None = None) -> int:
@@ -452,6 +505,12 @@ def _alone(argv: list[str], config_dir: str | None, made: Path | None = None) ->
     Args:
         made: the folder that was made for this run alone.
     """
+    from lrkit.overrides import parse
+    from lrkit.saved_config import path_of
+
+    words = [word for word in argv if not word.startswith("-")]
+    if path_of(parse(words)) is not None:
+        return _go_on(words, config_dir, made)
     from lrkit.job import train
 
     statuses: list[str] = []
@@ -472,14 +531,43 @@ def _alone(argv: list[str], config_dir: str | None, made: Path | None = None) ->
     return DIVERGED if "diverged" in statuses else OK
 
 
+def _go_on(words: Sequence[str], config_dir: str | None, made: Path | None) -> int:
+    """Train on from a checkpoint. Not by way of Hydra, which knows no config but that of its files."""
+    from lrkit import config as configs
+    from lrkit.building import use_lightning
+    from lrkit.overrides import parse
+
+    folder: Path | None = None
+    for override in parse(words):
+        key = override.key_or_group
+        if key == "hydra.run.dir" and "${" not in str(override.value()):
+            folder = Path(str(override.value()))
+        elif override.is_hydra_override() and key != "hydra.output_subdir":
+            must = "is not for a run that goes on; what is: hydra.run.dir, a folder in plain words"
+            raise ConfigError(key, must, str(override.value()))
+    _look_up(words)
+    config = configs.compose([word for word in words if not word.startswith("hydra.")], config_dir)
+    use_lightning(config)
+    from lrkit.train import run
+
+    assert folder is not None
+    _made(folder, "hydra.run.dir")
+    try:
+        return DIVERGED if run(config, folder).status == "diverged" else OK
+    except ConfigError:
+        if made is not None and not (made / "plan.json").exists():
+            shutil.rmtree(made)  # nothing was planned, so nothing is in it
+        raise
+
+
 def _hydra(argv: list[str], config_dir: str | None, job: Callable[[Any], Any]) -> None:
     """Hand a checked command line to Hydra."""
     import hydra
 
-    from lrkit.overrides import CONF_DIR, VERSION_BASE, own_folder
+    from lrkit.overrides import CONF_DIR, VERSION_BASE, adding, own_folder
 
     saved, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [saved[0], *argv]
+    sys.argv = [saved[0], *adding(argv)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra would print what went wrong, and exit
     try:
         with own_folder(config_dir):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -13,22 +14,24 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import screening, trainer_options, trusted
+from lrkit import launcher, saved_config, screening, tracks, trainer_options, trusted
 from lrkit.building import build
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError
 from lrkit.families import finds_rate, momentum_of
 from lrkit.guard import Guard
-from lrkit.horizon import Loader, horizon_of, limited
+from lrkit.horizon import Horizon, Loader, horizon_of, limited
 from lrkit.overrides import (
     CONF_DIR,
     VERSION_BASE,
+    adding,
     check_group,
     defaults,
     ends,
     expand,
     explained,
     initialised,
+    is_group,
     leaves,
     meant,
     nearest,
@@ -54,7 +57,9 @@ __all__ = [
     "check_sweep",
     "compose",
     "plan",
+    "replicas_of",
     "swept_by",
+    "with_world",
     "world_of",
 ]
 
@@ -64,6 +69,8 @@ T = TypeVar("T")
 
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust: Sequence[str] = ()) -> Config:
     """The config of one run: composed, resolved to plain containers, every key checked.
+
+    With ``resume.path`` it is the config of the run that is gone on with, and on top of it what the overrides say.
 
     Args:
         overrides: as on the command line.
@@ -77,11 +84,17 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     0.5
     """
     parsed = parse(overrides)
+    path = saved_config.path_of(parsed)
+    base = None if path is None else saved_config.beside(path)
     with initialised(config_dir):
         for override in parsed:
             check_group(override)
         try:
-            composed = hydra.compose("train", overrides=list(overrides))
+            composed = (
+                hydra.compose("train", overrides=adding(overrides))
+                if base is None
+                else saved_config.rebased(base, parsed)
+            )
         except ConfigError:  # from one of the user's files
             raise
         except Exception as error:  # Hydra's, OmegaConf's, and whatever a file that is no config provokes
@@ -101,11 +114,48 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise ConfigError(key, "must be set") from None
         raise ConfigError(key, "cannot be resolved: " + str(error).splitlines()[0].rstrip(".")) from None
     assert isinstance(config, dict)
-    checked = with_trust({str(key): value for key, value in config.items()}, parsed, trust)
+    checked = with_trust(as_typed({str(key): value for key, value in config.items()}, parsed), parsed, trust)
     _check_keys(checked)
-    trusted.check(checked)
-    trusted.check_addresses(checked, overrides)
-    return checked
+    if base is not None:
+        checked = saved_config.with_found(checked, base)
+    try:
+        trusted.check(checked)
+        trusted.check_addresses(checked, overrides)
+    except ConfigError as error:
+        if base is None:
+            raise
+        must = f"{error.must}; what is not typed is as the run in {path} has it"
+        raise ConfigError(error.key, must, error.received) from None
+    return with_world(checked, parsed)
+
+
+def with_world(config: Config, parsed: Sequence[Override]) -> Config:
+    """A composed config on as many processes as a launcher has started, where there is one.
+
+    Raises:
+        ConfigError: ``trainer.devices`` or ``trainer.num_nodes`` was said, and is another number.
+    """
+    trainer, shipped = config["trainer"], _shipped("trainer/default.yaml")
+    typed = {override.key_or_group.removeprefix("trainer.") for override in parsed}
+    changed = {name for name in ("devices", "num_nodes") if trainer.get(name) != shipped[name]}  # by a file
+    return {**config, "trainer": launcher.settled(trainer, typed | changed)}
+
+
+def as_typed(config: Config, parsed: Sequence[Override]) -> Config:
+    """A composed config with the tracks in the order of the command line, which Hydra's merging does not keep."""
+    node = config.get(tracks.KEY)
+    if not isinstance(node, Mapping):
+        return config
+    listed: list[Any] = []
+    mentioned: list[Any] = []
+    for override in parsed:
+        if override.key_or_group == tracks.KEY and isinstance(value := override.value(), Mapping):
+            listed += [str(name) for name in value]
+        path = override.package or override.key_or_group
+        if path.startswith(f"{tracks.KEY}."):
+            mentioned.append(path.split(".")[1])
+    order = listed if listed else mentioned if {*node} <= {*mentioned} else []
+    return {**config, tracks.KEY: {name: node[name] for name in dict.fromkeys([*order, *node]) if name in node}}
 
 
 def with_trust(config: Config, parsed: Sequence[Override], more: Sequence[str] = ()) -> Config:
@@ -123,7 +173,7 @@ def screen(overrides: Sequence[str], config_dir: str) -> None:
         ConfigError: naming the file.
     """
     with initialised(config_dir), suppress(HydraException, OmegaConfBaseException):
-        hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
+        hydra.compose("train", overrides=adding(overrides), return_hydra_config=True)
 
 
 class Swept(NamedTuple):
@@ -143,6 +193,7 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None, searche
 
     Of a range that is searched, both ends are checked.
     """
+    _check_chooses_once(overrides, config_dir)
     if not searches:
         expand(overrides, config_dir)
     values = ends if searches else swept
@@ -158,11 +209,12 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
     """What a sweep sweeps: the command line, and ``hydra.sweeper.params`` where the command line says nothing."""
     first = [ends(override, config_dir)[0] for override in parse(overrides)]
     parsed = parse(first)
+    _check_chooses_once(overrides, config_dir)
     with initialised(config_dir):
         for override in parsed:
             check_group(override)
         try:
-            composed = hydra.compose("train", overrides=first, return_hydra_config=True)
+            composed = hydra.compose("train", overrides=adding(first), return_hydra_config=True)
         except ConfigError:
             raise
         except Exception as error:
@@ -175,6 +227,33 @@ def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
     for override in parse(more):
         _check_file_sweeps(override, config_dir)
     return Swept([*overrides, *more], searches)
+
+
+def _check_chooses_once(overrides: Sequence[str], config_dir: str | None) -> None:
+    """Refuse to sweep over options that say what is swept, and by whom: that is settled before there is a job."""
+    for override in parse(overrides):
+        group = override.key_or_group
+        if not override.is_sweep_override() or (config_dir is None and group in defaults()):
+            continue  # lrkit's own groups have none that do
+        with initialised(config_dir):
+            if not is_group(group):
+                continue
+        for text in swept(override, config_dir):
+            if group in ("sweep", "launcher") or _sets_hydra(text, config_dir):
+                must = "takes one option: it says what is swept, or by whom, which no job can say for itself"
+                raise ConfigError(group, must, str(override.input_line).partition("=")[2])
+
+
+def _sets_hydra(choice: str, config_dir: str | None) -> bool:
+    """Whether an option that is chosen sets keys of Hydra's."""
+
+    def of_hydra(overrides: list[str]) -> Any:
+        composed = hydra.compose("train", overrides=overrides, return_hydra_config=True).hydra
+        return OmegaConf.to_container(OmegaConf.masked_copy(composed, ["sweeper", "launcher"]), resolve=False)
+
+    with initialised(config_dir), suppress(HydraException, OmegaConfBaseException):  # which is told elsewhere
+        return bool(of_hydra([choice]) != of_hydra([]))
+    return False
 
 
 def _check_file_sweeps(override: Override, config_dir: str | None) -> None:
@@ -212,16 +291,18 @@ def plan(
 
     Args:
         config: what ``compose`` returned.
-        world: devices x nodes, where they are known better than the config can say.
+        world: processes that see batches of their own, where they are known better than the config can say.
         batches: batches per epoch and process, where they were counted.
         notes: lines for the plan's warnings.
     """
     trusted.check(config)
     _check_values(config)
-    data, node, rule = config["data"], config["optimizer"], config["batch_scaling"]
+    data, node = config["data"], config["optimizer"]
     if world is None:
-        world, assumed = world_of(config["trainer"])
+        world, assumed = replicas_of(config["trainer"])
         notes = [*notes, *(["trainer.devices=auto: the plan assumes 1; a number makes it certain"] if assumed else [])]
+    if (launch := launcher.launched()) is not None and launch.world > 1:
+        notes = [*notes, str(launch)]
     if config["trainer"].get("max_time"):
         notes = [*notes, "trainer.max_time may end the run before its schedule has ended"]
     loader = Loader(data.get("train_samples"), data.get("batch_size"), bool(data.get("drop_last", False)))
@@ -235,9 +316,30 @@ def plan(
         must = f"must be at most {batches}, the batches of an epoch"
         raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
     horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
-    target, extreme = str(node.get("_target_", "")), config["allow_extreme_lr"]
     if node.get("lr") == AUTO:
         raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
+    several = tracks.parse(config[tracks.KEY])
+    if not several:
+        resolved = _resolved(config, horizon, notes)
+        return dataclasses.replace(resolved, config={k: v for k, v in config.items() if k != tracks.KEY})
+    shared = _resolved({**config, "coschedule": {}}, horizon, ())  # whose optimizers run with momentum the tracks say
+    return dataclasses.replace(
+        shared.on_tracks({track.name: _on_track(track, config, horizon) for track in several}, notes), config=config
+    )
+
+
+def _on_track(track: tracks.Track, run: Mapping[str, Any], horizon: Horizon) -> Plan:
+    """The plan of one track of a run."""
+    config = track.config(run)
+    with track.naming():
+        own = _resolved({**config, "guard": {}, "find": {}}, tracks.horizon_of(horizon, track.every, track.offset), ())
+    return dataclasses.replace(own, config=track.summary(config), every=track.every, offset=track.offset)
+
+
+def _resolved(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str]) -> Plan:
+    """The plan of one optimizer, by the nodes that shape its rate."""
+    node, rule, extreme = config["optimizer"], config["batch_scaling"], config["allow_extreme_lr"]
+    target = str(node.get("_target_", ""))
     try:
         resolved = resolve(
             lr=node.get("lr"),
@@ -278,6 +380,26 @@ def world_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigError("trainer.devices", "must be a number >= 1, a list of devices, or auto", devices)
     return count * nodes, False
+
+
+def replicas_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
+    """Processes that see batches of their own: all of them, but where one model is divided among several (tensor
+    parallel). And whether the number of devices had to be assumed."""
+    world, assumed = world_of(trainer)
+    strategy = trainer.get("strategy")
+    if not isinstance(strategy, Mapping) or not str(strategy.get("_target_")).endswith(".ModelParallelStrategy"):
+        return world, assumed
+    nodes = trainer.get("num_nodes") or 1
+    sizes = {"data_parallel_size": nodes, "tensor_parallel_size": world // nodes}
+    for name in sizes:
+        if strategy.get(name, "auto") != "auto":
+            trainer_options.check_count(f"trainer.strategy.{name}", strategy[name])
+            sizes[name] = strategy[name]
+    data, tensor = sizes.values()
+    if data * tensor != world and not assumed:
+        must = f"x tensor_parallel_size ({tensor}) must be {world}, the processes of trainer.devices x num_nodes"
+        raise ConfigError("trainer.strategy.data_parallel_size", must, data)
+    return data, assumed
 
 
 def accumulation(config: Mapping[str, Any], world: int) -> int:
@@ -357,6 +479,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
         "callbacks",
         "logger",
         "find",
+        tracks.KEY,
     ):
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(name, "must be a group of keys", config.get(name))
@@ -367,6 +490,9 @@ def _check_values(config: Mapping[str, Any]) -> None:
         raise ConfigError("on_error", "must be continue or stop", config["on_error"])
     if not isinstance(config["test"], bool):
         raise ConfigError("test", "must be true or false", config["test"])
+    if config[tracks.KEY]:
+        tracks.parse(config[tracks.KEY])
+        tracks.refuse(config)
     seed, trainer, data = config["seed"], config["trainer"], config["data"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError("seed", "must be a whole number in [0, 4294967295]", seed)
@@ -419,7 +545,7 @@ def _check_keys(config: Config) -> None:
         if name not in _top():
             there = [key for key in leaves(config) if key.partition(".")[0] in _top()]
             raise ConfigError(name, f"is not a key. {nearest(name, there)}")
-    for name in {*sections, *defaults(), "coschedule"}:
+    for name in {*sections, *defaults(), "coschedule", tracks.KEY}:
         if not isinstance(config[name], Mapping):
             raise ConfigError(name, "must be a group of keys", config[name])
     for section, known in sections.items():

@@ -29,6 +29,7 @@ from lrkit.errors import ConfigError, did_you_mean
 from lrkit.lightning import LightningDataModule
 from lrkit.missing import policy
 from lrkit.readers import cache_folder, read_cache, read_csv, read_npz, read_text, standard_library, write_cache
+from lrkit.replicas import replica_of, replicas
 from lrkit.tensors import floats, images_and_labels, kind_of_targets, pixels_or_floats, stacked, targets_of
 
 __all__ = [
@@ -163,12 +164,21 @@ class InMemoryData(LightningDataModule, ABC):
         return self._splits
 
     def _batches(self, pair: Pair, *, samples: int | None = None, **how: Any) -> Batches[Pair]:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world = (replica_of(self.trainer), replicas(self.trainer)) if self.trainer else (0, 1)
         size = len(pair[0])
         return Batches(
             partial(_fetch, *pair), samples or size, self.batch_size,
             seed=self.seed, rank=rank, world=world, population=size, **how,
         )  # fmt: skip
+
+
+class ModuleLoaders(LightningDataModule):
+    """No data of its own: the model's ``train_dataloader`` and ``val_dataloader`` are used."""
+
+
+def loaders_of(data: LightningDataModule) -> LightningDataModule | None:
+    """What a trainer is given; None for loaders of the module itself, which it then looks for."""
+    return None if isinstance(data, ModuleLoaders) else data
 
 
 class Digits(InMemoryData):
@@ -247,6 +257,7 @@ class Text(InMemoryData):
     """
 
     origin = "data.path"
+    class_axis = -1  # the next character of each: (batch, context, characters), however long the context is
     vocabulary: str
 
     def __init__(

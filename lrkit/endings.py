@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import shlex
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,12 +13,16 @@ from pathlib import Path
 
 from lrkit import storage
 from lrkit.callbacks import Results
+from lrkit.command_line import resume_command
 from lrkit.errors import ConfigError, RunError
 from lrkit.failures import cause, keep_traceback
 from lrkit.lightning import SIGTERMException, Trainer
-from lrkit.module import scheduler_of
+from lrkit.module import plan_of
 from lrkit.preemption import Preemption
+from lrkit.rendezvous import Rendezvous
 from lrkit.signals import Terminated, name_of
+from lrkit.storage import DurableIO
+from lrkit.watchdog import training
 
 __all__ = ["Ending"]
 
@@ -46,9 +51,12 @@ class Ending:
             RunError: what nobody's code is to blame for; it says ``failed``, and why.
             Exception: any other as it was raised, with a note where its traceback is kept; it says ``failed``.
         """
+        meeting = Rendezvous(trainer)
         try:
-            yield
+            with training(_Watched(self, trainer, meeting)), meeting.told():
+                yield
         except ConfigError:
+            _end_others(trainer)  # they have found the same, and it is said once
             raise
         except Terminated as ended:
             self._signalled(trainer, ended.signum)
@@ -79,9 +87,19 @@ class Ending:
         self._keep(trainer, "failed", why)
         if not isinstance(error, RunError) and trainer.is_global_zero:
             keep_traceback(error, self.folder / "error.log")
-        if trainer.is_global_zero and trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(signal.SIGKILL)  # processes that would wait for this one
+        _end_others(trainer)
         raise error
+
+    def unanswered(self, trainer: Trainer, signum: int, where: str) -> str:
+        """The same as for a signal that was answered, where the main thread waits for what does not come."""
+        kind = "interrupted" if signum == signal.SIGINT else "preempted"
+        _end_others(trainer)
+        said = f"stopped by {name_of(signum)} {where}; {self._how_to_go_on(trainer)}"
+        self._keep(trainer, kind, said)
+        for logger in trainer.loggers:
+            with suppress(Exception):  # what it has not written is all that there is to lose
+                logger.finalize("failed")
+        return said
 
     def _keep(self, trainer: Trainer, status: str, why: str) -> None:
         with suppress(RunError):  # on a full disk there is more to say than that this file, too, does not fit
@@ -100,6 +118,50 @@ class Ending:
         return f"{kept}; go on with: {resume_command(self.folder)}"
 
 
+class _Watched:
+    """What the watchdog must know of a training: see ``lrkit.watchdog.Training``."""
+
+    least = 30.0  # seconds
+
+    def __init__(self, ending: Ending, trainer: Trainer, meeting: Rendezvous) -> None:
+        self.ending, self.trainer, self.meeting = ending, trainer, meeting
+
+    def begun(self) -> bool:
+        return self.ending.preemption.listens
+
+    def ends(self) -> bool:
+        return self.ending.preemption.ends
+
+    def progress(self) -> object:
+        loop = self.trainer.fit_loop.epoch_loop
+        counts = (loop.batch_progress.total, loop.val_loop.batch_progress.total)
+        return time.monotonic() if _saves() else [(count.ready, count.completed) for count in counts]
+
+    def patience(self) -> float:
+        return max(self.least, 3 * self.ending.preemption.longest)
+
+    def farewell(self, signum: int) -> str:
+        if self.meeting.waits:
+            where = f"while it waited for {self.meeting.missing()}"
+        else:
+            where = f"at step {_progress(self.trainer)}, which did not end"
+        return self.ending.unanswered(self.trainer, signum, where)
+
+
+def _saves() -> bool:
+    """Whether the main thread is writing a checkpoint, which may take long."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and frame.f_code is not DurableIO.save_checkpoint.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _end_others(trainer: Trainer) -> None:
+    """End the processes that Lightning has started for further devices: they would wait for this one."""
+    if trainer.is_global_zero and trainer.strategy.launcher is not None:
+        trainer.strategy.launcher.kill(signal.SIGKILL)
+
+
 def _death_behind(error: Exception) -> Exception:
     """The death of a process that loads data, where that is why a connection broke; else the error itself.
 
@@ -116,21 +178,7 @@ def _death_behind(error: Exception) -> Exception:
 def _progress(trainer: Trainer) -> str:
     """The step, and of how many, where the plan was made and has an end."""
     try:
-        steps = scheduler_of(trainer).plan.horizon.steps
+        steps = plan_of(trainer).horizon.steps
     except ConfigError:
         steps = None
     return str(trainer.global_step) + ("" if steps is None else f" of {steps}")
-
-
-def resume_command(folder: Path) -> str:
-    """What to type to go on with the run in ``folder``: the words of its own command, as far as Hydra knows them."""
-    from hydra.core.hydra_config import HydraConfig
-
-    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    # A plan that was bent to fit a checkpoint is in the new checkpoints, and not in the words.
-    bent = {"extend", "cooldown", "restore"} & {w.partition("=")[2] for w in words if w.startswith("resume.policy=")}
-    kept = [word for word in words if not word.startswith("resume.")]
-    policy = ["resume.policy=restore"] if bent else []
-    here = Path.cwd()
-    near = folder.relative_to(here) if folder.is_relative_to(here) else folder
-    return shlex.join(["lrkit", "train", *kept, f"resume.path={near}", *policy])

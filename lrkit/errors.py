@@ -27,6 +27,7 @@ class ConfigError(ValueError):
 
     _nothing = object()
     details: str = ""  #: a table to print above the sentence
+    told: bool = False  #: whether another process says it
 
     def __init__(self, key: str, must: str, received: Any = _nothing) -> None:
         self.key, self.must, self.received = key, must, received

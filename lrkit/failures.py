@@ -6,6 +6,7 @@ import os
 import site
 import sys
 import sysconfig
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from lrkit.errors import ConfigError, RunError, SearchError
 from lrkit.escaping import one_line
 from lrkit.files import write_file
-from lrkit.jobs import global_rank
+from lrkit.launcher import global_rank, local_rank
 from lrkit.signals import Terminated
 
 __all__ = [
@@ -26,6 +27,8 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 #: Set in the environment, so that the processes of a sweep, of an engine and of further devices know it too.
 _VARIABLE = "LRKIT_TRACEBACK"
+HOLD = 3.0  #: seconds for which a process waits whether the first one, which then ends all, has found the same
+
 _LONGEST = 600  # characters of a message: a tensor may be in it
 
 _HERE = Path(__file__).resolve().parent
@@ -53,14 +56,28 @@ def wanted() -> bool:
 
 
 def tell(error: BaseException, about: str = "") -> int:
-    """Say on the error stream what went wrong, and in what; the exit code that it means."""
+    """Say on the error stream what went wrong, and in what; the exit code that it means.
+
+    Of several processes the first one says it. Another one speaks where it alone has failed.
+    """
     asked = isinstance(error, KeyboardInterrupt | Terminated)  # all processes hear of it, and one says so
+    rank = global_rank()
+    if rank > 0 and not asked and not getattr(error, "told", False):
+        if local_rank() > 0:
+            time.sleep(HOLD)
+        about = f"rank {rank}: {about}"
+    elif rank > 0:
+        return _code(error)
     if details := getattr(error, "details", ""):
         print(details, file=sys.stderr)
     if wanted() and not asked:
         traceback.print_exception(error)
-    if not asked or global_rank() == 0:
-        print(f"lrkit: {about}{sentence(error)}", file=sys.stderr)
+    print(f"lrkit: {about}{sentence(error)}", file=sys.stderr)
+    return _code(error)
+
+
+def _code(error: BaseException) -> int:
+    """The exit code that an error means."""
     if isinstance(error, Terminated):
         return int(error.code or 0)
     if isinstance(error, KeyboardInterrupt):

@@ -30,6 +30,7 @@ from lrkit.resume import Resumption
 from lrkit.schedules import RangeTest
 from lrkit.search import AUTO, Search
 from lrkit.suggest import Reading, Sweep, diverged, read
+from lrkit.tracks import KEY
 from lrkit.trial import Trial
 
 __all__ = ["find", "settled"]
@@ -55,6 +56,8 @@ def find(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Fou
     search = Search.of(config["find"])
     say: Say = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
     configs.check(config)
+    if config[KEY]:
+        raise ConfigError(KEY, "and lrkit find cannot be used together: a search looks for one rate, by one loss")
     target, options = optimizer_of(config)
     optim.check(target, options)
     if config["schedule"].get("_target_") == f"{RangeTest.__module__}.{RangeTest.__name__}":
@@ -65,7 +68,7 @@ def find(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Fou
         found.save(folder, config)
         return found
     hush_lightning()
-    trainer = trainer_of(trial.options_of(config))
+    trainer = trainer_of(trial.options_of(config), config.get("trust", ()))
     world = trainer.world_size
     if world > 1 and not _launched(trainer):
         return _in_processes(config, folder, world, quiet)
@@ -121,7 +124,7 @@ def _search(config: Mapping[str, Any], search: Search, say: Say) -> Found:
 
 
 def _range_tests(
-    config: Mapping[str, Any], search: Search, data: LightningDataModule | None, weights: Weights, say: Say
+    config: Mapping[str, Any], search: Search, data: LightningDataModule, weights: Weights, say: Say
 ) -> Iterator[Trial]:
     """The range tests, each with a seed of its own."""
 
@@ -152,12 +155,7 @@ def _sweep(test: Trial, search: Search) -> Sweep:
 
 
 def _confirmed(
-    config: Mapping[str, Any],
-    full: Plan,
-    reading: Reading,
-    data: LightningDataModule | None,
-    weights: Weights,
-    say: Say,
+    config: Mapping[str, Any], full: Plan, reading: Reading, data: LightningDataModule, weights: Weights, say: Say
 ) -> tuple[Verdict, int]:
     """The verdict of the race, and the steps that it took."""
     taken = 0

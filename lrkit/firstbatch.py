@@ -64,6 +64,10 @@ class FirstBatch(Callback):
             inside = isinstance(error, MisconfigurationException) or any(frame.name in _STEPS for frame in frames)
             if self.batch is None or not inside:
                 raise
-            types = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()}))
+            types = ", ".join(sorted({_name(p.dtype) for p in module.parameters()}))
             facts = f"the batch is {described(self.batch)}, the parameters are {types}"
             raise ConfigError("model", f"cannot use the first batch: {failures.cause(error)}; {facts}") from error
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

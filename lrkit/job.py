@@ -22,12 +22,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from lrkit import failures
+from lrkit import command_line, failures
 from lrkit.building import use_lightning
-from lrkit.config import with_trust
+from lrkit.config import as_typed, with_trust, with_world
 from lrkit.errors import ConfigError, RunError, SearchError
 from lrkit.files import appending
-from lrkit.jobs import as_lrkit, global_rank
+from lrkit.jobs import as_lrkit
+from lrkit.launcher import global_rank
 from lrkit.monitors import higher_is_better, validation_loss
 from lrkit.sweep import ENDED, folder_name, keep_failure, result_of
 
@@ -65,7 +66,8 @@ def score(config: DictConfig) -> float:
     since = time.perf_counter()
     with appending(folder / "job.log") as log:
         try:
-            with redirect_stdout(log), redirect_stderr(log), _in_place(settings), as_lrkit():
+            words = command_line.given(["train", *HydraConfig.get().overrides.task])
+            with redirect_stdout(log), redirect_stderr(log), _in_place(settings), as_lrkit(), words:
                 ended = _run(_taken_up(_plain(config), folder), folder)
         except Exception as error:
             if not isinstance(error, ConfigError | SearchError | RunError):
@@ -118,7 +120,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     # As Hydra took them: an engine may give a key a second time, and the last one counts.
     words = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
-    return with_trust({str(key): value for key, value in plain.items()}, words)
+    return with_world(with_trust(as_typed({str(key): value for key, value in plain.items()}, words), words), words)
 
 
 def _folder() -> Path:

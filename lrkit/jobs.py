@@ -31,7 +31,7 @@ from lrkit.files import appending
 from lrkit.lightning_package import chosen
 from lrkit.signals import ASKING, Terminated, handled
 
-__all__ = ["Outcome", "Slots", "as_lrkit", "global_rank", "handed", "handing", "run_all", "slots"]
+__all__ = ["Outcome", "Slots", "as_lrkit", "handed", "handing", "run_all", "slots"]
 
 #: Where a process that lrkit starts finds what the config that it is handed must be: a hash of the file.
 _HANDED = "LRKIT_HANDED"
@@ -250,14 +250,6 @@ def handed(file: Path) -> dict[str, Any]:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def global_rank() -> int:
-    """Which process of a distributed run this is, as launchers say it."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if (rank := os.environ.get(name, "")).isdigit():
-            return int(rank)
-    return 0
 
 
 def _follow_parent() -> None:

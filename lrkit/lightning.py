@@ -13,7 +13,13 @@ PACKAGE = use({})
 
 if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
     from lightning_fabric.plugins import TorchCheckpointIO
-    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments import (  # type: ignore[attr-defined]
+        ClusterEnvironment,
+        KubeflowEnvironment,
+        LightningEnvironment,
+        MPIEnvironment,
+        SLURMEnvironment,
+    )
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning import (  # type: ignore[attr-defined]
         Callback,
@@ -37,12 +43,20 @@ if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
     )
     from pytorch_lightning.loggers import Logger, TensorBoardLogger
     from pytorch_lightning.profilers import PassThroughProfiler
+    from pytorch_lightning.strategies import Strategy
     from pytorch_lightning.utilities.exceptions import SIGTERMException
+    from pytorch_lightning.utilities.model_helpers import is_overridden
     from pytorch_lightning.utilities.seed import isolate_rng
     from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 else:
     from lightning.fabric.plugins import TorchCheckpointIO
-    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments import (
+        ClusterEnvironment,
+        KubeflowEnvironment,
+        LightningEnvironment,
+        MPIEnvironment,
+        SLURMEnvironment,
+    )
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch import (
         Callback,
@@ -66,7 +80,9 @@ else:
     )
     from lightning.pytorch.loggers import Logger, TensorBoardLogger
     from lightning.pytorch.profilers import PassThroughProfiler
+    from lightning.pytorch.strategies import Strategy
     from lightning.pytorch.utilities.exceptions import SIGTERMException
+    from lightning.pytorch.utilities.model_helpers import is_overridden
     from lightning.pytorch.utilities.seed import isolate_rng
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
@@ -75,13 +91,17 @@ __all__ = [
     "BatchSizeFinder",
     "Callback",
     "Checkpoint",
+    "ClusterEnvironment",
     "EarlyStopping",
     "GradientAccumulationScheduler",
+    "KubeflowEnvironment",
     "LearningRateFinder",
     "LearningRateMonitor",
     "LightningDataModule",
+    "LightningEnvironment",
     "LightningModule",
     "Logger",
+    "MPIEnvironment",
     "MisconfigurationException",
     "ModelCheckpoint",
     "OptimizerLRSchedulerConfig",
@@ -90,11 +110,13 @@ __all__ = [
     "RichProgressBar",
     "SIGTERMException",
     "SLURMEnvironment",
+    "Strategy",
     "TensorBoardLogger",
     "Timer",
     "TorchCheckpointIO",
     "Trainer",
     "__version__",
+    "is_overridden",
     "isolate_rng",
     "seed_everything",
 ]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["base", "higher_is_better", "validation_loss"]
+__all__ = ["FIRST_LOADER", "higher_is_better", "validation_loss", "without_loader"]
 
+
+#: What Lightning adds to the name of a metric that several loaders have.
+FIRST_LOADER = "/dataloader_idx_0"
 
 _USUAL = ("val/loss", "val_loss")
 _OF_A_LOADER = re.compile(r"/dataloader_idx_\d+$")
@@ -21,13 +24,13 @@ def validation_loss(logged: Iterable[str]) -> str | None:
     'val_loss/dataloader_idx_0'
     """
     losses = [name for name in logged if name.startswith("val") and "loss" in name]
-    return min(losses, key=lambda name: (_rank(base(name)), name), default=None)
+    return min(losses, key=lambda name: (_rank(without_loader(name)), name), default=None)
 
 
-def base(name: str) -> str:
+def without_loader(name: str) -> str:
     """The name of a metric without the number of the loader that it is of.
 
-    >>> base("val_loss/dataloader_idx_1"), base("val_loss")
+    >>> without_loader("val_loss/dataloader_idx_1"), without_loader("val_loss")
     ('val_loss', 'val_loss')
     """
     return _OF_A_LOADER.sub("", name)

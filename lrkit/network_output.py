@@ -7,7 +7,6 @@ refused where they leave none, or two: a loss over the wrong axis, or of shapes 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -38,6 +37,7 @@ class NetworkOutput:
     Args:
         loss: ``cross_entropy`` or ``mse``.
         class_axis: 1 or -1, where that is known; None: by the shapes, and then the same for all batches.
+        usual_axis: the one to take where the shapes fit both, where the data has a convention.
         classes: how many classes the data has, where that is known.
         declared: whether somebody has said which loss it is; where not, targets that are floats are not guessed at.
         takes: the argument of the network by which it would compute a loss of its own, if it has one.
@@ -49,11 +49,13 @@ class NetworkOutput:
         class_axis: int | None = None,
         classes: int | None = None,
         declared: bool = True,
+        usual_axis: int | None = None,
         takes: str | None = None,
     ) -> None:
         if class_axis not in (None, 1, -1) or isinstance(class_axis, bool):
-            raise ConfigError("model.class_axis", "must be 1 (as torch has it), -1 (the last) or null", class_axis)
+            raise ConfigError("data.class_axis", "must be 1 (as torch has it), -1 (the last) or null", class_axis)
         self.loss, self.axis, self.classes, self.declared, self.takes = loss, class_axis, classes, declared, takes
+        self.usual = usual_axis
         self._seen: tuple[torch.Size, torch.Size, torch.dtype] | None = None
         self._looked_at: set[bool] = set()  # whether a batch in evaluation, and one in training
 
@@ -103,12 +105,14 @@ class NetworkOutput:
         fitting = class_axes(tuple(out.shape), tuple(y.shape))
         if self.axis is not None and out.ndim > 2:
             fitting = [axis for axis in fitting if axis == self.axis]
+        if len(fitting) == 2 and self.usual is not None:
+            fitting = [self.usual]
         if len(fitting) == 2:
             must = (
                 f"must be set to 1 (as torch has it) or -1 (the last): of the output, {described(out)} for targets"
                 f" {described(y)}, both axes may be the classes"
             )
-            raise ConfigError("model.class_axis", must)
+            raise ConfigError("data.class_axis", must)
         if not fitting:
             self._refuse_shape(out, y)
         axis = fitting[0]
@@ -235,9 +239,7 @@ def _parts(returned: Any) -> dict[str, Any]:
         return named
     if isinstance(returned, list | tuple):
         return {f"output {i}": part for i, part in enumerate(returned)}
-    if dataclasses.is_dataclass(returned) and not isinstance(returned, type):
-        return {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
-    return {}
+    return {name: part for name, part in getattr(returned, "__dict__", {}).items() if not name.startswith("_")}
 
 
 def _is_number(part: Any) -> bool:

@@ -28,8 +28,9 @@ from lrkit.batches import whole_number
 from lrkit.durations import Duration, Length
 from lrkit.errors import ConfigError
 from lrkit.lightning import Callback, LightningModule, Trainer, isolate_rng
-from lrkit.module import Supervised, scheduler_of
+from lrkit.module import scheduler_of
 from lrkit.network_output import described
+from lrkit.supervised import Supervised
 from lrkit.watch import is_sharded, norm_of
 
 __all__ = ["TAG", "NoiseScale", "estimate"]

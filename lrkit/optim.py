@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lrkit import trusted
@@ -17,7 +19,17 @@ from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import FAMILIES, family, option
 from lrkit.fused import keep_fused, may_fuse
 
-__all__ = ["build", "check", "evaluating", "resolve", "switch_mode"]
+__all__ = [
+    "build",
+    "check",
+    "evaluated",
+    "evaluating",
+    "has_modes",
+    "put_back",
+    "resolve",
+    "switch_mode",
+    "training_weights",
+]
 
 #: The packages of the extra ``lrkit[optim]``.
 EXTRA = ("pytorch_optimizer", "schedulefree")
@@ -143,21 +155,60 @@ def switch_mode(optimizer: Optimizer, training: bool) -> bool:
     Returns:
         Whether it was in training mode before.
     """
-    if not (hasattr(optimizer, "train") and hasattr(optimizer, "eval")):
+    if not has_modes(optimizer):
         return True
     before = bool(optimizer.param_groups[0].get("train_mode", True))
-    optimizer.train() if training else optimizer.eval()
+    optimizer.train() if training else optimizer.eval()  # type: ignore[attr-defined]
     return before
 
 
 @contextmanager
 def evaluating(optimizer: Optimizer) -> Iterator[None]:
-    """Evaluate or save inside of this: see ``switch_mode``. Afterwards the mode is what it was before."""
+    """Evaluate inside of this: see ``switch_mode``. Afterwards mode and weights are what they were, to the bit."""
+    weights = training_weights(optimizer)
     before = switch_mode(optimizer, training=False)
     try:
         yield
     finally:
         switch_mode(optimizer, training=before)
+        put_back(weights)
+
+
+def has_modes(optimizer: Optimizer) -> bool:
+    """Whether an optimizer has weights for training and others for evaluation."""
+    return hasattr(optimizer, "train") and hasattr(optimizer, "eval")
+
+
+def training_weights(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
+    """Each parameter with a copy of it, to be put back after an evaluation; none where nothing will be switched.
+
+    The optimizer's own way back computes: ``lerp(lerp(y, z, 1 - 1/beta), z, 1 - beta)`` is ``y`` but for the rounding.
+    """
+    if not has_modes(optimizer) or not optimizer.param_groups[0].get("train_mode", True):
+        return []
+    return [(p, p.detach().clone()) for group in optimizer.param_groups for p in group["params"]]
+
+
+@torch.no_grad()
+def put_back(weights: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Give parameters the values that were copied."""
+    for parameter, value in weights:
+        parameter.copy_(value)
+
+
+def evaluated(optimizer: Optimizer) -> Optimizer:
+    """A twin of the optimizer in evaluation mode, which owns copies of the weights.
+
+    The optimizer itself and the weights that train are not touched, so that there is nothing to be put back.
+    """
+    twin: Optimizer = object.__new__(type(optimizer))
+    twin.__dict__.update(vars(optimizer))
+    copies = {p: p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
+    groups = [{**group, "params": [copies[p] for p in group["params"]]} for group in optimizer.param_groups]
+    twin.param_groups = groups
+    twin.state = defaultdict(dict, {copies.get(p, p): dict(state) for p, state in optimizer.state.items()})
+    switch_mode(twin, training=False)
+    return twin
 
 
 def _is_optimizer(value: Any) -> bool:

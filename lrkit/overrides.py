@@ -25,12 +25,13 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from lrkit import screening, trusted
+from lrkit import screening, tracks, trusted
 from lrkit.errors import ConfigError, did_you_mean
 
 __all__ = [
-    "CONF_DIR", "check_group", "defaults", "ends", "expand", "explained", "initialised", "leaves", "meant", "nearest",
-    "own_folder", "parse", "spoken", "swept", "trusted_by", "unknown",
+    "CONF_DIR", "adding", "check_group", "defaults", "ends", "expand", "explained", "initialised", "is_group", "leaves",
+    "meant",
+    "nearest", "own_folder", "parse", "spoken", "swept", "trusted_by", "unknown",
 ]  # fmt: skip
 
 _HERE = Path(__file__).resolve().parent
@@ -194,6 +195,22 @@ def trusted_by(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[str
     return list(dict.fromkeys([*said, *trusted.names(more), *spoken(parsed)]))
 
 
+def adding(overrides: Iterable[str]) -> list[str]:
+    """Overrides as Hydra wants them: ``optimizers`` is empty to begin with, so whatever is said there is added.
+
+    >>> adding(["optimizers.actor.every=2", "optimizer@optimizers.actor.optimizer=adam", "seed=1"])
+    ['++optimizers.actor.every=2', '+optimizer@optimizers.actor.optimizer=adam', 'seed=1']
+    """
+    return [f"{_added(text)}{text}" for text in overrides]
+
+
+def _added(text: str) -> str:
+    key = text.partition("=")[0]
+    if key.partition(".")[0].lstrip("+") == tracks.KEY:
+        return "++"[key.startswith("+") + key.startswith("++") :]
+    return "+" if f"@{tracks.KEY}." in key and key[0] not in "+~" else ""
+
+
 def swept(override: Override, config_dir: str | None = None) -> list[str]:
     """The overrides that one override stands for: itself, or one for each value that it sweeps."""
     text = str(override.input_line)
@@ -216,7 +233,25 @@ def swept(override: Override, config_dir: str | None = None) -> list[str]:
         raise ConfigError(key, "must sweep over a list of values, or a range of them: range(0,10,2)", written) from None
     if not values:
         raise ConfigError(key, "must sweep over at least one value", written)
-    return [f"{key}={value}" for value in values]
+    # A value that is there twice would be trained twice.
+    once: dict[Any, str] = {}
+    for value in values:
+        once.setdefault(_literal(str(value)), str(value))
+    return [f"{key}={value}" for value in once.values()]
+
+
+def _literal(text: str) -> Any:
+    """What a value is known by: 0.1 is 0.10, and not 1 is 1.0, for a whole number may mean another thing than a share.
+
+    >>> _literal("0.1") == _literal("1e-1"), _literal("1") == _literal("1.0"), _literal("'a'") == _literal("a")
+    (True, False, True)
+    """
+    for kind in (int, float):
+        try:
+            return kind.__name__, kind(text)
+        except ValueError:
+            continue
+    return "text", text[1:-1] if text[:1] == text[-1:] and text[:1] in ("'", '"') else text
 
 
 def ends(override: Override, config_dir: str | None = None) -> list[str]:
@@ -282,13 +317,17 @@ def explained(error: Exception, parsed: Sequence[Override], config_dir: str | No
     chosen = [str(o.input_line) for o in parsed if o.key_or_group in groups]
     plain = ConfigError("config", f"cannot be composed: {_brief(error)}")
     try:
-        reference = OmegaConf.to_container(compose("train", overrides=chosen))
+        reference = OmegaConf.to_container(compose("train", overrides=adding(chosen)))
     except Exception:  # it is not the keys, then, but what was chosen
         return plain
     keys = list(leaves(reference))
     for override in parsed:
         key = override.key_or_group
         if key in groups or override.is_hydra_override():
+            continue
+        if key.partition(".")[0] == tracks.KEY:  # where nothing is there to begin with
+            if key == tracks.KEY and not isinstance(override.value(), dict):
+                return tracks.no_names(override.value())
             continue
         known = key in keys or any(k.startswith(f"{key}.") for k in keys)
         if known and override.type == OverrideType.ADD:
@@ -368,6 +407,11 @@ def nearest(key: str, keys: Sequence[str]) -> str:
 def _groups() -> set[str]:
     groups = GlobalHydra.instance().config_loader().list_groups("")
     return {group for group in groups if not group.startswith("_") and group != "hydra"}
+
+
+def is_group(name: str) -> bool:
+    """Whether options can be chosen for ``name``. Needs Hydra to be initialised."""
+    return "." not in name and bool(_options(name))
 
 
 def _options(group: str) -> list[str]:

@@ -41,7 +41,12 @@ class GroupRate:
 
 @dataclass(frozen=True)
 class Plan:
-    """A resolved run. See ``resolve``."""
+    """A resolved run. See ``resolve``.
+
+    With several optimizers ``tracks`` has the plan of each (see ``lrkit.tracks``), and no parameter follows this one:
+    it says what all share, and its steps are the batches of the run. ``every`` and ``offset`` are a track's: it steps
+    where ``batch_idx % every == offset``.
+    """
 
     optimizer: str
     base_lr: float
@@ -56,7 +61,11 @@ class Plan:
     guard: Guard | None = None
     found: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  #: how the model was split into groups, where that is not written in the config
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
+    tracks: Mapping[str, Plan] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    every: int = 1
+    offset: int = 0
 
     def base(self, lr_scale: float = 1.0) -> float:
         """The constant part of a group's rate."""
@@ -80,9 +89,23 @@ class Plan:
             values |= {f"weight_decay/{group.name}": self.weight_decay(group, step) for group in self.groups}
         return values
 
-    def with_groups(self, groups: Sequence[GroupRate]) -> Plan:
-        """The same plan for the groups that a model turned out to have."""
-        return dataclasses.replace(self, groups=tuple(groups))
+    def with_groups(self, groups: Sequence[GroupRate], notes: Sequence[str] = ()) -> Plan:
+        """The same plan for the groups that a model turned out to have, with lines about how it was split."""
+        return dataclasses.replace(self, groups=tuple(groups), notes=tuple(notes))
+
+    def with_track_groups(self, groups: Mapping[str, Sequence[GroupRate]]) -> Plan:
+        """The same, where each track has groups of its own."""
+        return dataclasses.replace(
+            self, tracks=MappingProxyType({name: plan.with_groups(groups[name]) for name, plan in self.tracks.items()})
+        )
+
+    def on_tracks(self, tracks: Mapping[str, Plan], notes: Sequence[str] = ()) -> Plan:
+        """The same run with several optimizers, each by a plan of its own; this plan's own remarks are about none.
+
+        Two losses that pull against each other say nothing by their size, so the guard looks at what is not finite.
+        """
+        guard = None if self.guard is None else dataclasses.replace(self.guard, far=None)
+        return dataclasses.replace(self, tracks=MappingProxyType(dict(tracks)), guard=guard, warnings=tuple(notes))
 
     def within(self, steps: int, base_lr: float) -> Plan:
         """The same run at another base rate, all its curves run through in ``steps`` steps; its gain stays 1."""
@@ -131,7 +154,13 @@ class Plan:
             "plateau": None if self.plateau is None else dataclasses.asdict(self.plateau),
             "guard": None if self.guard is None else dataclasses.asdict(self.guard),
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
             "config": dict(self.config),
+            **(
+                {"tracks": {n: {"every": t.every, "offset": t.offset, **t.to_json()} for n, t in self.tracks.items()}}
+                if self.tracks
+                else {}
+            ),
         }
 
     def _rates(self, phase: int, group: GroupRate) -> dict[str, float | None]:
@@ -162,7 +191,11 @@ class Plan:
             plateau=None if plain["plateau"] is None else Plateau(**plain["plateau"]),
             guard=None if plain.get("guard") is None else Guard(**plain["guard"]),
             warnings=tuple(plain["warnings"]),
+            notes=tuple(plain.get("notes", ())),
             config=plain["config"],
+            tracks=MappingProxyType({name: cls.from_json(track) for name, track in plain.get("tracks", {}).items()}),
+            every=plain.get("every", 1),
+            offset=plain.get("offset", 0),
         )
 
 

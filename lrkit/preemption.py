@@ -14,10 +14,12 @@ process also while that waits for the others.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -26,9 +28,10 @@ from typing import Any, Protocol
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from lrkit.lightning import Callback, Checkpoint, LightningModule, SLURMEnvironment, Trainer
-from lrkit.signals import ASKING, Terminated
+from lrkit.signals import ASKING, Terminated, answer
+from lrkit.watchdog import AGAIN
 
-__all__ = ["Alone", "Preemption", "SavingPreemption", "Together"]
+__all__ = ["Alone", "Preemption", "SavingPreemption", "Together", "validates"]
 
 
 class Agreement(Protocol):
@@ -109,7 +112,8 @@ class Together:
 
 
 class Preemption(Callback):
-    """Ends a training at SIGTERM, SIGUSR1 and Ctrl-C, by ``Terminated``; a second Ctrl-C ends it at once.
+    """Ends a training at SIGTERM, SIGUSR1 and Ctrl-C, by ``Terminated``; a second Ctrl-C, or a second
+    SIGTERM some seconds later, ends it at once.
 
     Args:
         last: where the checkpoint goes; None saves none.
@@ -118,7 +122,10 @@ class Preemption(Callback):
     def __init__(self, last: Path | None) -> None:
         self.last = last
         self.agreement: Agreement = Alone()
-        self.saved = False
+        self.listens = self.ends = self.saved = False
+        self.heard: tuple[int, float] | None = None  # which signal, and when
+        self.longest = 0.0  # seconds of a batch
+        self.before = math.inf
 
     @property
     def signum(self) -> int | None:
@@ -137,13 +144,17 @@ class Preemption(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        now = time.monotonic()
+        self.longest = max(self.longest, now - self.before)
+        self.before = now
         if self.signum is None and isinstance(self.agreement, Alone):
             return  # at nearly every batch
         full = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if full and not trainer.is_last_batch and not _validates(trainer):
+        if full and not trainer.is_last_batch and not validates(trainer):
             self._point(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.before = math.inf
         full = (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if full and not trainer.sanity_checking and not trainer.is_last_batch:
             self._point(trainer)
@@ -164,12 +175,18 @@ class Preemption(Callback):
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             signums.discard(environment.requeue_signal or signal.SIGUSR1)
         if threading.current_thread() is threading.main_thread():  # no other may say what signals do
+            self.listens = True
             for signum in signums:
                 signal.signal(signum, self._heard)  # Lightning puts all back as it was when the training is over
 
     def _heard(self, signum: int, frame: FrameType | None) -> None:
+        answer()
         if self.signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.heard is not None and signum == self.heard[0] and time.monotonic() - self.heard[1] > AGAIN:
+            raise Terminated(signum)  # a second time, and not the same twice, as from a process group and a launcher
+        if self.heard is None:
+            self.heard = signum, time.monotonic()
         if self.signum is None:
             self.agreement.signum = signum
             if signum == signal.SIGINT and sys.stderr.isatty():
@@ -182,9 +199,11 @@ class Preemption(Callback):
         try:
             ends = self.agreement.here()
         except RuntimeError:  # another process does not answer; to save would be to wait for it for ever
+            self.ends = True
             raise Terminated(self.signum or signal.SIGTERM) from None
         if not ends:
             return
+        self.ends = True
         if self.last is not None:
             if not trainer.is_last_batch:  # else it is the end of an epoch, where it was just saved
                 trainer.save_checkpoint(self.last)
@@ -204,7 +223,7 @@ def _store(trainer: Trainer) -> TCPStore:
     return mine or TCPStore(host, port, is_master=False, wait_for_workers=False)
 
 
-def _validates(trainer: Trainer) -> bool:
+def validates(trainer: Trainer) -> bool:
     """Whether a validation follows upon this batch, within the epoch: Lightning would not make up for it."""
     every, epochs = trainer.val_check_batch, trainer.check_val_every_n_epoch
     if not trainer.enable_validation or every is None or every == float("inf"):

@@ -121,6 +121,8 @@ def read_csv(path: Path, target: str | None, kind: str = "auto", missing: str = 
     if header and any(_is(float, cell) for cell in rows[0]):
         raise ConfigError("data.path", "must have a first line of names or of values, not of both", rows[0])
     names = rows[0] if header else [str(column) for column in range(width)]
+    if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise ConfigError("data.path", "must not have two columns of one name", doubled[0])
     if target is not None and target not in names:
         raise ConfigError("data.target", f"must be a column. {did_you_mean(str(target), names)}", target)
     at = width - 1 if target is None else names.index(target)

@@ -5,7 +5,8 @@ Where they differ, nothing is guessed; the run stops, shows the differences, and
 
     restore    the old plan goes on
     override   the new plan, at the same place
-    extend     the old shape, stretched from here to the new end without a jump
+    extend     the old shape, stretched from here to the new end without a jump; of a run that has ended, which has
+               nothing left to stretch, the shape over the whole new length
     cooldown   from here down to ``cooldown.end`` within ``cooldown.length``, then stop
     restart    the new plan from its first step, with the saved weights alone
 """
@@ -14,24 +15,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import random
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from lrkit import storage
 from lrkit.curve import Curve
+from lrkit.data_position import DataPosition
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.horizon import Horizon
 from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, Trainer
-from lrkit.module import scheduler_of
+from lrkit.module import plan_of, schedulers_of, step_of
 from lrkit.plan import Plan
 from lrkit.schedules import Schedule
 from lrkit.search import AUTO
@@ -51,6 +52,7 @@ class Saved:
         step: applied optimizer steps.
         content: all of the file.
         skipped: which newer files were damaged, and how; empty where none was.
+        tracks: of several optimizers the steps that each has applied; ``step`` counts batches then.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Saved:
     step: int
     content: Mapping[str, Any]
     skipped: str = ""
+    tracks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -68,12 +71,6 @@ class Saved:
     def monitor(self) -> str | None:
         """The metric that "best" meant."""
         return self.content["lrkit"]["monitor"]  # type: ignore[no-any-return]
-
-    @property
-    def samples(self) -> int | None:
-        """Training samples seen, where the batch size was known."""
-        batch = self.plan["horizon"]["batch_size"]
-        return None if batch is None else self.step * int(batch)
 
 
 def load(path: str) -> Saved:
@@ -105,12 +102,13 @@ def load(path: str) -> Saved:
         raise ConfigError(key, "holds weights alone and no optimizer's state: use resume.policy=restart", path)
     try:
         plan, step = json.loads(content["lrkit"]["plan"]), int(content["lrkit"]["step"])
+        tracks = {str(name): int(applied) for name, applied in content["lrkit"].get("tracks", {}).items()}
     except (KeyError, TypeError, ValueError, RecursionError):
         raise ConfigError(
             key, "must be a checkpoint that lrkit wrote; this one has no plan that can be read", path
         ) from None
     skipped = f"{damaged[0]}; going on from {file.name}, step {step}" if damaged else ""
-    return Saved(file, plan, step, content, skipped)
+    return Saved(file, plan, step, content, skipped, tracks)
 
 
 #: What makes two plans the same, and where each part is found in their JSON.
@@ -131,6 +129,16 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
+#: What the tracks of a run share, and is compared once.
+_SHARED = {"samples a step", "steps", "steps an epoch", "plateau", "seed"}
+#: What a track has beside.
+_TRACK: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "parameters": lambda plan: plan["config"].get("parameters"),
+    "every": lambda plan: plan.get("every", 1),
+    "offset": lambda plan: plan.get("offset", 0),
+}
+
+
 def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in node.items() if name not in names and value is not None}
 
@@ -146,9 +154,24 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, groups: bool 
     Args:
         groups: whether the parameter groups of the new plan are known yet.
     """
+    tracks = [old.get("tracks", {}), new.get("tracks", {})]
+    if not any(tracks):
+        return _rows(old, new, _PARTS if groups else _PARTS.keys() - {"groups"})
+    if list(tracks[0]) != list(tracks[1]):  # whose parameters and state one has, another cannot go on with
+        return [("optimizers", ", ".join(tracks[0]) or "one", ", ".join(tracks[1]) or "one")]
+    rows = _rows(old, new, _SHARED)
+    for name in tracks[0]:
+        own = _rows(tracks[0][name], tracks[1][name], _PARTS.keys() - _SHARED - ({"groups"} if not groups else set()))
+        own += _rows(tracks[0][name], tracks[1][name], _TRACK)
+        rows += [(f"{name}: {what}", before, after) for what, before, after in own]
+    return rows
+
+
+def _rows(old: Mapping[str, Any], new: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str, str]]:
+    """What differs in some parts of two plans."""
     rows = []
-    for name, part in _PARTS.items():
-        if name == "groups" and not groups:
+    for name, part in (_PARTS | _TRACK).items():
+        if name not in names:
             continue
         before, after = _normal(part(old)), _normal(part(new))
         if before == after:
@@ -171,8 +194,6 @@ def _normal(value: Any) -> Any:
 
 def refusal(saved: Saved, rows: list[tuple[str, str, str]]) -> ConfigError:
     """The error that shows what differs, as a table, and names the policies."""
-    table = [("", "checkpoint", "command"), *rows]
-    widths = [max(len(row[i]) for row in table) for i in (0, 1)]
     names = ", ".join(dict.fromkeys(name for name, _, _ in rows))
     error = ConfigError(
         "resume.policy",
@@ -180,24 +201,65 @@ def refusal(saved: Saved, rows: list[tuple[str, str, str]]) -> ConfigError:
         " on with the old plan), override (with the new one at the same place), extend (without a jump to the new end),"
         " cooldown (down from here) or restart (from step 0)",
     )
-    error.details = "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in table)
+    error.details = _table(rows)
     return error
 
 
+def _table(rows: Sequence[tuple[str, str, str]]) -> str:
+    table = [("", "checkpoint", "command"), *rows]
+    widths = [max(len(row[i]) for row in table) for i in (0, 1)]
+    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in table)
+
+
+def model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Which parameters and buffers differ in being there, or in their shape: name, old, new."""
+
+    def shape(state: Mapping[str, Any], name: str) -> str:
+        value = state.get(name, "-")
+        return str(tuple(value.shape)) if hasattr(value, "shape") else "-" if name not in state else "there"
+
+    rows = [(name, shape(old, name), shape(new, name)) for name in dict.fromkeys([*old, *new])]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def model_refusal(saved: Saved, rows: Sequence[tuple[str, str, str]]) -> ConfigError:
+    """The error that shows how a model differs from that of a checkpoint."""
+    most = 12
+    must = f"must have the parameters that {saved.path.name}, step {saved.step}, was saved with; {len(rows)} differ"
+    error = ConfigError("model", f"{must}: {', '.join(name for name, _, _ in rows[:3])}{', ...' * (len(rows) > 3)}")
+    more = [("...", f"{len(rows) - most} more", "")] if len(rows) > most else []
+    error.details = _table([*rows[:most], *more])
+    return error
+
+
+def _is_complete(module: LightningModule) -> bool:
+    """Whether a module has all of its parameters already, and takes those of a checkpoint as they are."""
+    late = ("configure_model", "setup", "on_load_checkpoint", "load_state_dict")
+    lazy = any(
+        isinstance(p, UninitializedParameter | UninitializedBuffer) for p in [*module.parameters(), *module.buffers()]
+    )
+    own = [name for name in late if getattr(type(module), name) is not getattr(LightningModule, name)]
+    return module.strict_loading and not lazy and not own
+
+
 class Memory(Callback):
-    """Puts the plan, the step and the random number generators into every checkpoint, and goes on from them.
+    """Puts the plan, the step and the position in the data into every checkpoint, and goes on from them.
 
     Args:
+        position: in the training data, with the random numbers.
         saved: the checkpoint that this run goes on from, if any.
         options: names of optimizer options that the new plan decides; None leaves the checkpoint's.
         best: the checkpoint of the best model, whose monitor may have had to be found first.
     """
 
     def __init__(
-        self, saved: Saved | None = None, options: Sequence[str] | None = None, best: ModelCheckpoint | None = None
+        self,
+        position: DataPosition,
+        saved: Saved | None = None,
+        options: Sequence[str] | None = None,
+        best: ModelCheckpoint | None = None,
     ) -> None:
-        self.best = best
-        self.restored = None if saved is None else saved.content["lrkit"]
+        self.position, self.best = position, best
         self.saved, self.options = saved, options
         self.fresh: list[dict[str, Any]] = []
 
@@ -208,15 +270,15 @@ class Memory(Callback):
             self.fresh = [{n: g[n] for n in names if n in g} for o in trainer.optimizers for g in o.param_groups]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        scheduler = scheduler_of(trainer)
+        schedulers = schedulers_of(trainer)
+        several = bool(schedulers[0].track)
         checkpoint["lrkit"] = {
             # Text, because tensors aside only text is sure to load with weights_only=True in every version.
-            "plan": json.dumps(scheduler.plan.to_json(), default=str),
-            "step": scheduler.applied,
-            "rng": _generators(),
+            "plan": json.dumps(plan_of(trainer).to_json(), default=str),
+            "step": step_of(trainer) if several else schedulers[0].applied,
+            **({"tracks": {each.track: each.applied for each in schedulers}} if several else {}),
             "monitor": None if self.best is None else self.best.monitor,
-            "data": _place_in_data(trainer),
-            "mid_epoch": not trainer.is_last_batch,
+            **self.position.state(trainer),
         }
         if not trainer.is_last_batch:
             # Of a run that ends within an epoch Lightning says that the epoch is done, and would never finish it.
@@ -224,77 +286,33 @@ class Memory(Callback):
                 count["processed"] = count["completed"] = max(count["started"] - 1, 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.restored is None or self.saved is None:
+        self.position.told(trainer)
+        if self.saved is None:
             return
-        _set_generators(self.restored["rng"])
-        self._find_place_in_data(trainer)
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         for group, fresh in zip(groups, self.fresh, strict=False):
             group.update(fresh)
-        scheduler = scheduler_of(trainer)
-        scheduler.applied = place(self.saved, scheduler.plan)
-        scheduler.write()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # Once more just before the first batch: what was drawn to get here (the order of a loader) was drawn before.
-        if self.restored is not None and batch_idx > 0:
-            _set_generators(self.restored["rng"])
-        self.restored = None
-
-    def _find_place_in_data(self, trainer: Trainer) -> None:
-        """Lightning does this too, but not where the length of the run was asked for first, as lrkit must."""
-        assert self.restored is not None
-        loader: Any = trainer.train_dataloader
-        place = self.restored["data"]
-        if place is not None and hasattr(loader, "load_state_dict"):
-            loader.load_state_dict(place)
-        elif self.restored["mid_epoch"] and trainer.is_global_zero:
-            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
-            warnings.warn(
-                f"the checkpoint is from the middle of an epoch, and {type(loader).__name__} cannot go on there:"
-                " the rest of the epoch begins with its first batches again",
-                stacklevel=2,
-            )
-
-
-def _place_in_data(trainer: Trainer) -> Any:
-    loader: Any = trainer.train_dataloader
-    return loader.state_dict() if hasattr(loader, "state_dict") else None
-
-
-def _generators() -> dict[str, Any]:
-    version, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    python_version, python_state, python_gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [str(version), [int(k) for k in keys], int(position), int(has_gauss), float(gauss)],
-        "python": [python_version, list(python_state), python_gauss],
-    }
-
-
-def _set_generators(state: Mapping[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    version, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((version, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
-    python_version, python_state, python_gauss = state["python"]
-    random.setstate((python_version, tuple(python_state), python_gauss))
+        for scheduler in schedulers_of(trainer):
+            at = self.saved.tracks[scheduler.track] if scheduler.track else self.saved.step
+            scheduler.applied = place(self.saved, scheduler.plan, at)
+            scheduler.write()
 
 
 _SHAPING = (
     "optimizer", "schedule", "warmup", "cooldown", "plateau", "coschedule", "batch_scaling", "batch", "param_groups",
-    "horizon", "seed",
+    "horizon", "seed", "optimizers",
 )  # fmt: skip
 
 
-def place(saved: Saved, new: Plan) -> int:
-    """The optimizer step of the new plan at which as many samples have been seen as the checkpoint has."""
-    batch, samples = new.horizon.batch_size, saved.samples
-    if batch is None or samples is None or batch == saved.plan["horizon"]["batch_size"]:
-        return saved.step
-    return round(samples / batch)
+def place(saved: Saved, new: Plan, at: int | None = None) -> int:
+    """The optimizer step of the new plan at which as many samples have been seen as the checkpoint has.
+
+    ``at``: the step in the old plan, where it is that of one of several optimizers.
+    """
+    step, batch, before = saved.step if at is None else at, new.horizon.batch_size, saved.plan["horizon"]["batch_size"]
+    if batch is None or before is None or batch == before:
+        return step
+    return round(step * int(before) / batch)
 
 
 @dataclass(frozen=True)
@@ -346,6 +364,7 @@ class Resumption:
         for name in ("max_epochs", "max_steps", "accumulate_grad_batches"):
             trainer[name] = old["trainer"][name]
         shaping = {name: old[name] for name in _SHAPING if name in old}
+        shaping.setdefault("optimizers", {})  # which the config of a run with one does not have
         data = {**config["data"], "batch_size": old["data"].get("batch_size")}
         if data.get("seed") == config["seed"] and "seed" in old["data"]:  # it follows the seed, which is the old one
             data["seed"] = old["data"]["seed"]
@@ -371,6 +390,7 @@ class Resumption:
         old, at = Plan.from_json(saved.plan), place(saved, new)
         if self.policy == "cooldown":
             assert self.falling is not None
+            _check_falls(old, at, self.falling)
             steps = self._cooldown_steps(saved)
             return dataclasses.replace(
                 _driven(old, lambda curve: curve.until(at)),
@@ -385,20 +405,49 @@ class Resumption:
                 raise ConfigError("resume.policy=restore", must)
             return _unfinished(dataclasses.replace(old, config=saved.config), at)
         rows = differences(saved.plan, new.to_json(), groups=False)
+        if self.policy is None and rows and _same_run(saved.config, new.config):
+            return _unfinished(old, at)  # it was stretched, or cooled down, once it was under way: no config says so
         if self.policy is None and rows:
             raise refusal(saved, rows)
-        if old.optimizer != new.optimizer:
-            had, has = (plan.optimizer.rpartition(".")[2] for plan in (old, new))
-            must = f"keeps the state of {had}, and {has} has no use for that: use resume.policy=restart"
-            raise ConfigError(f"resume.policy={self.policy}", must)
+        _check_state(old, new, f"resume.policy={self.policy}")
         if self.policy == "extend":
             new = _extended(saved, old, new, rows)
         return _unfinished(new, at)
 
     def check(self, plan: Plan) -> None:
         """The last comparison, when the parameter groups are known."""
-        if self.saved is not None and self.policy is None and (rows := differences(self.saved.plan, plan.to_json())):
+        if self.saved is None or self.policy is not None:
+            return
+        rows = differences(self.saved.plan, plan.to_json())
+        if _same_run(self.saved.config, plan.config):  # its curve may have been bent; its groups are the model's
+            rows = [row for row in rows if row[0].partition(":")[0] == "groups"]
+        if rows:
             raise refusal(self.saved, rows)
+
+    def check_model(self, module: LightningModule) -> None:
+        """Refuse a module whose parameters are not those of the checkpoint. Before the fit, where they are there yet.
+
+        Raises:
+            ConfigError: with a table of what differs.
+        """
+        if self.saved is None or not _is_complete(module):
+            return
+        rows = model_differences(self.saved.content["state_dict"], module.state_dict())
+        if rows:
+            raise model_refusal(self.saved, rows)
+
+    @contextmanager
+    def explaining(self, module: LightningModule) -> Iterator[None]:
+        """Within it, parameters that do not fit are told so; for modules that make theirs as late as that."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.saved is None or "Error(s) in loading state_dict" not in str(error):
+                raise
+            rows = model_differences(self.saved.content["state_dict"], module.state_dict())
+            if not rows:
+                raise
+            raise model_refusal(self.saved, rows) from error
 
     def _cooldown_steps(self, saved: Saved) -> int:
         """Steps of a cooldown from here; a share is a share of what is done."""
@@ -408,29 +457,92 @@ class Resumption:
         return Duration.parse(self.falling.length, "cooldown.length").steps(done, "cooldown.length")
 
 
+def _same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two configs ask for the same run."""
+    names = [*_SHAPING, "trainer"]
+    return all(_normal(old.get(name)) == _normal(new.get(name)) for name in names)
+
+
+def _check_state(old: Plan, new: Plan, key: str) -> None:
+    """Refuse to go on with the state of one optimizer in another."""
+    if list(old.tracks) != list(new.tracks):
+        had, has = (" and ".join(plan.tracks) or "one optimizer" for plan in (old, new))
+    else:
+        pairs = [(old.tracks[name], new.tracks[name]) for name in old.tracks] or [(old, new)]
+        changed = [
+            (before.optimizer, after.optimizer) for before, after in pairs if before.optimizer != after.optimizer
+        ]
+        if not changed:
+            return
+        had, has = (optimizer.rpartition(".")[2] for optimizer in changed[0])
+    must = f"keeps the state of {had}, and {has} has no use for that: use resume.policy=restart"
+    raise ConfigError(key, must)
+
+
 def _unfinished(plan: Plan, at: int) -> Plan:
     """The plan, if there is something left of it."""
     if plan.horizon.steps is not None and at >= plan.horizon.steps:
-        more = "for more set a larger trainer.max_epochs and resume.policy=override"
+        by_steps = plan.horizon.sources.get("steps") == "trainer.max_steps"
+        key = "trainer.max_steps (-1: none)" if by_steps else "trainer.max_epochs"
+        more = f"for more set a larger {key} and resume.policy=extend"
         raise ConfigError("resume.path", f"holds a run that is done: step {at} of {plan.horizon.steps}; {more}")
     return plan
 
 
+#: The share of the highest rate so far below which a run trains so little that there is nothing to come down from.
+_NOTHING = 1e-3
+
+
+def _check_falls(old: Plan, at: int, falling: Schedule) -> None:
+    """Refuse a cooldown that begins where the rate is practically 0 already, or that would rise."""
+    here, rate = old.curve(at), old.lr(old.groups[0], at)
+    highest = max(old.curve.values(range(max(at, 1))))
+    if here < _NOTHING * highest:
+        must = f"must begin above 0, and at step {at} the rate is {rate:.3g}: nothing would be learned on the way down"
+        raise ConfigError("resume.policy=cooldown", f"{must}; go on from an earlier checkpoint, or by extend")
+    if (end := getattr(falling, "end", None) or 0.0) > here:
+        raise ConfigError("cooldown.end", f"must not be above {here:.4g}, where the cooldown begins", end)
+
+
 def _extended(saved: Saved, old: Plan, new: Plan, rows: list[tuple[str, str, str]]) -> Plan:
-    """The new plan where it meets the old one here; else the old shape, stretched to the new end."""
+    """The old shape to a new end: what is left of it stretched, or where nothing is left the shape over all steps."""
     at, key = saved.step, "resume.policy=extend"
     if (place(saved, new), old.base()) != (at, new.base()):
-        raise ConfigError(key, f"changes the length alone, but {rows[0][0]} differs too: use override")
-    if abs(old.curve(at) - new.curve(at)) <= 1e-12:
-        return new
+        raise ConfigError(key, f"changes the length alone, and {_besides_length(old, new, rows)}: use override")
     # By what was asked for: the curve may have been stretched before, and its shape may have options.
-    for part in ("schedule", "warmup", "cooldown", "coschedule"):
-        if _normal(saved.config[part]) != _normal(new.config[part]):
-            raise ConfigError(key, f"keeps the shape, but the {part} differs: use override")
+    if abs(old.curve(at) - new.curve(at)) > 1e-12:
+        for part in ("schedule", "warmup", "cooldown", "coschedule"):
+            if _normal(saved.config[part]) != _normal(new.config[part]):
+                raise ConfigError(key, f"keeps the shape, but the {part} differs: use override")
     end = new.horizon.require("steps", key)
-    stretched = _driven(old, lambda curve: curve.stretched(at, end))
-    curve = old.curve.stretched(at, end)
-    return dataclasses.replace(new, curve=curve, momentum=stretched.momentum, decay_curve=stretched.decay_curve)
+    if at < (old.horizon.steps or math.inf) and at >= (old.curve.steps or math.inf):  # it holds its last value
+        new = dataclasses.replace(new, curve=old.curve, momentum=old.momentum, decay_curve=old.decay_curve)
+    elif at < (old.horizon.steps or math.inf) and abs(old.curve(at) - new.curve(at)) > 1e-12:
+        stretched = _driven(old, lambda curve: curve.stretched(at, end))
+        curve = old.curve.stretched(at, end)
+        new = dataclasses.replace(new, curve=curve, momentum=stretched.momentum, decay_curve=stretched.decay_curve)
+    if at < end and not any(new.curve.values(range(at, end))):
+        raise ConfigError(key, f"would go on at a rate of 0 until step {end}: use override with another schedule")
+    return dataclasses.replace(new, warnings=(*new.warnings, _how_extended(old, new, at, end)))
+
+
+def _how_extended(old: Plan, new: Plan, at: int, end: int) -> str:
+    """The rates where an extended run goes on, in a line."""
+    group = new.groups[0]
+    before, here, last = old.lr(group, at), new.lr(group, at), new.lr(group, end - 1)
+    jump = "" if math.isclose(before, here, rel_tol=1e-9, abs_tol=1e-15) else (
+        f"; the run had ended at {before:.4g}: its shape is laid over all {end} steps"
+    )  # fmt: skip
+    return f"extended from step {at} to step {end}: the rate goes on at {here:.4g} and ends at {last:.4g}{jump}"
+
+
+def _besides_length(old: Plan, new: Plan, rows: list[tuple[str, str, str]]) -> str:
+    """What else differs, in words: for the samples of a step what makes them."""
+    made = [plan.horizon.sources.get("batch_size", "?") for plan in (old, new)]
+    told = {"samples a step": f" ({made[0]} then, {made[1]} now)"}
+    names = [name for name, _, _ in rows if name not in ("steps", "steps an epoch", "phases")]
+    said = [f"{name}{told.get(name, '')}" for name in dict.fromkeys(names)] or ["the rate"]
+    return f"{' and '.join(said)} {'differ' if len(said) > 1 else 'differs'} too"
 
 
 def _driven(plan: Plan, change: Callable[[Curve], Curve]) -> Plan:

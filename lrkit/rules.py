@@ -20,25 +20,33 @@ __all__ = ["DEFAULT", "NO_DECAY", "Rule", "Rules", "group_rates", "parse"]
 DEFAULT = "default"
 #: The group, or the ending of a group's name, of what ``no_decay`` spares.
 NO_DECAY = "no_decay"
+#: The groups of all layers, before there is a model that has them.
+_LAYERS = "layer_*"
 
 
 @dataclass(frozen=True)
 class Rule:
     """One named group. A rule with both ``pattern`` and ``max_ndim`` takes what both of them take.
 
+    What it does not set stays as it would be without the rule: where ``layer_decay`` or ``no_decay`` then make its
+    parameters differ, it has a group for each layer (``<name>_layer_03``), and one for what is spared the weight decay
+    (``<name>_no_decay``).
+
     Args:
         name: of the group; it becomes the tag ``lr/<name>`` in TensorBoard.
         pattern: a regular expression, searched for in the dotted parameter name.
         max_ndim: takes parameters of at most that many dimensions; 1 means biases and the weights of norms.
-        lr_scale: factor of the learning rate, >= 0. With 0 the group stays where it is, though its gradients are
-            still computed: to save those, freeze it (``requires_grad_(False)``).
-        weight_decay: the group's own; ``None`` leaves it at the optimizer's.
+        lr_scale: factor of the learning rate, >= 0, in place of the layer's; ``None`` leaves it at the layer's. With 0
+            the group stays where it is, though its gradients are still computed: to save those, freeze it
+            (``requires_grad_(False)``).
+        weight_decay: the group's own, whatever ``no_decay`` says; ``None`` leaves it at the optimizer's, or at 0 for
+            what ``no_decay`` spares.
     """
 
     name: str
     pattern: str | None = None
     max_ndim: int | None = None
-    lr_scale: float = 1.0
+    lr_scale: float | None = None
     weight_decay: float | None = None
 
     def takes(self, name: str, ndim: int) -> bool:
@@ -54,8 +62,9 @@ class Rules:
 
     Args:
         rules: the user's, in order; the first that takes a parameter has it.
-        no_decay: whether biases and the weights of norms, where no rule takes them, are spared the weight decay.
-        layer_decay: factor of the learning rate from one layer to the one below it, where no rule takes a parameter.
+        no_decay: whether biases, the weights of norms, and what the model names in its ``no_weight_decay()`` are spared
+            the weight decay, where no rule sets one.
+        layer_decay: factor of the learning rate from one layer to the one below it, where no rule sets ``lr_scale``.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -101,6 +110,11 @@ def parse(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Rules
         if rule.name in (DEFAULT, NO_DECAY) or re.fullmatch(rf"layer_\d+(_{NO_DECAY})?", rule.name):
             raise ConfigError(key, "must be another one: lrkit has groups of that name itself", rule.name)
         rules.append(rule)
+    for i, rule in enumerate(rules):
+        for other in rules:
+            if re.fullmatch(rf"{re.escape(other.name)}(_layer_\d+)?(_{NO_DECAY})?", rule.name) and rule != other:
+                must = f"must be another one: the rule {other.name} may have a group of that name"
+                raise ConfigError(f"param_groups.rules[{i}].name", must, rule.name)
     return Rules(tuple(rules), no_decay, None if decay is None else float(decay))
 
 
@@ -114,15 +128,23 @@ def group_rates(
 
     >>> group_rates({"no_decay": True})
     [('default', 1.0, None), ('no_decay', 1.0, 0.0)]
+    >>> group_rates({"rules": [{"name": "pos", "pattern": "pos", "weight_decay": 0}], "layer_decay": 0.75})
+    [('pos_layer_*', 1.0, 0.0), ('layer_*', 1.0, None)]
     """
-    rules = parse(node)
-    rest = DEFAULT if rules.layer_decay is None else "layer_*"
-    spared = NO_DECAY if rules.layer_decay is None else f"layer_*_{NO_DECAY}"
-    return [
-        *((rule.name, rule.lr_scale, rule.weight_decay) for rule in rules.rules),
-        (rest, 1.0, None),
-        *([(spared, 1.0, 0.0)] if rules.no_decay else []),
-    ]
+    rules, rates = parse(node), list[tuple[str, float, float | None]]()
+    for rule in rules.rules:
+        layered = rule.lr_scale is None and rules.layer_decay is not None
+        name, scale = (
+            f"{rule.name}_{_LAYERS}" if layered else rule.name,
+            1.0 if rule.lr_scale is None else rule.lr_scale,
+        )
+        rates.append((name, scale, rule.weight_decay))
+        if rules.no_decay and rule.weight_decay is None:
+            rates.append((f"{name}_{NO_DECAY}", scale, 0.0))
+    rates.append((DEFAULT if rules.layer_decay is None else _LAYERS, 1.0, None))
+    if rules.no_decay:
+        rates.append((NO_DECAY if rules.layer_decay is None else f"{_LAYERS}_{NO_DECAY}", 1.0, 0.0))
+    return rates
 
 
 def _rule(key: str, entry: Any) -> Rule:
@@ -146,12 +168,13 @@ def _rule(key: str, entry: Any) -> Rule:
             raise ConfigError(f"{key}.pattern", f"must be a regular expression ({error})", pattern) from None
     if max_ndim is not None and (isinstance(max_ndim, bool) or not isinstance(max_ndim, int) or max_ndim < 0):
         raise ConfigError(f"{key}.max_ndim", "must be a whole number >= 0", max_ndim)
-    scale, decay = entry.get("lr_scale", 1.0), entry.get("weight_decay")
-    if not (_is_number(scale) and scale >= 0):
+    scale, decay = entry.get("lr_scale"), entry.get("weight_decay")
+    if "lr_scale" in entry and (not _is_number(scale) or scale < 0):
         raise ConfigError(f"{key}.lr_scale", "must be a number >= 0", scale)
     if decay is not None and not (_is_number(decay) and decay >= 0):
         raise ConfigError(f"{key}.weight_decay", "must be a number >= 0, or null for the optimizer's own", decay)
-    return Rule(name, pattern, max_ndim, float(scale), None if decay is None else float(decay))
+    numbers = [None if value is None else float(value) for value in (scale, decay)]
+    return Rule(name, pattern, max_ndim, *numbers)
 
 
 def _is_number(value: Any) -> bool:

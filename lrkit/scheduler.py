@@ -41,6 +41,8 @@ class PlanScheduler(LRScheduler):
         optimizer: its groups may carry ``name`` and ``lr_scale``; groups that join later are picked up with
             the rate they come with as their base.
         plan: what to follow.
+        track: the name of this optimizer's track, where the run has several.
+        run: the plan of the whole run, of which ``plan`` is a track; else they are the same.
 
     >>> import torch
     >>> from lrkit.plan import resolve
@@ -57,10 +59,12 @@ class PlanScheduler(LRScheduler):
     [0.1, 0.07500000000000001, 0.05, 0.025]
     """
 
-    def __init__(self, optimizer: Optimizer, plan: Plan) -> None:
+    def __init__(self, optimizer: Optimizer, plan: Plan, track: str = "", run: Plan | None = None) -> None:
         # LRScheduler.__init__ is not called: it would patch optimizer.step, write to the groups and count for itself.
         self.optimizer = optimizer
         self.plan = plan
+        self.track = track
+        self.run = plan if run is None else run
         self.applied = 0
         self.gain = 1.0
         self.plateau = PlateauState()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lrkit.errors import ConfigError
 from lrkit.files import write_figure
 from lrkit.plateau import Plateau, PlateauState
+from lrkit.tracks import on_track, step_at
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,19 +43,33 @@ def announce(plan: Plan) -> None:
 def csv(plan: Plan) -> str:
     """A header, and a row for each optimizer step: ``step``, ``lr/<group>`` ..., then each driven hyper-parameter.
 
-    Numbers are written so that reading them gives the same bits.
+    Numbers are written so that reading them gives the same bits. With several optimizers there is a row for each batch,
+    and ``lr/<track>/<group>`` is empty where that track takes no step.
     """
     if plan.horizon.steps is None:
         raise ConfigError("horizon.steps", "must be set to list a run whose end is not known")
     if plan.horizon.steps > _MOST_ROWS:
         raise ConfigError("format=csv", f"lists at most {_MOST_ROWS} steps, and the run has {plan.horizon.steps}")
-    names = [f"lr/{group.name}" for group in plan.groups]
-    rows = [",".join(["step", *names, *plan.hyper(0)])]
+    drivers, per_epoch = _drivers(plan), plan.horizon.steps_per_epoch
+    names = [on_track(tag, track) if track else tag for track, own in drivers.items() for tag in _rates(own, 0)]
+    rows = [",".join(["step", *names])]
     for step in range(plan.horizon.steps):
-        values = [plan.lr(group, step) for group in plan.groups]
-        values += plan.hyper(step).values()
-        rows.append(",".join([str(step), *map(repr, values)]))
+        cells: list[str] = []
+        for own in drivers.values():
+            t = step_at(step, own.every, own.offset, per_epoch)
+            cells += map(repr, _rates(own, t).values()) if t is not None else [""] * len(_rates(own, 0))
+        rows.append(",".join([str(step), *cells]))
     return "\n".join(rows) + "\n"
+
+
+def _drivers(plan: Plan) -> Mapping[str, Plan]:
+    """The plans that parameters follow: those of the tracks, or the run's own, which has no name."""
+    return plan.tracks or {"": plan}
+
+
+def _rates(plan: Plan, step: int) -> dict[str, float]:
+    """What one optimizer is given at a step, by tag."""
+    return {f"lr/{group.name}": plan.lr(group, step) for group in plan.groups} | plan.hyper(step)
 
 
 def as_json(plan: Plan) -> str:
@@ -73,6 +88,7 @@ def picture(plans: Mapping[str, Plan], path: Path) -> Path:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError("format=png", "needs the package matplotlib: pip install 'lrkit[plot]'") from None
+    plans = {f"{label} {track}".strip(): own for label, plan in plans.items() for track, own in _drivers(plan).items()}
     own_frames = len(plans) > 6
     columns = min((4, 5, 6), key=lambda c: -len(plans) % c) if own_frames else 1  # the fewest empty frames
     rows = math.ceil(len(plans) / columns) if own_frames else 1
@@ -198,12 +214,21 @@ def _shown(folder: Path) -> str:
 
 
 def _page(plan: Plan, curve: bool) -> list[RenderableType]:
+    from rich.text import Text
+
+    page = [line for track, own in _drivers(plan).items() for line in _optimizer_page(own, curve, track)]
+    return [*page, *(Text(f"note: {warning}", style="yellow") for warning in plan.warnings if plan.tracks)]
+
+
+def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]:
+    """What is said of one optimizer."""
     from rich.table import Table
     from rich.text import Text
 
     optimizer = plan.optimizer.rpartition(".")[2]
-    page: list[RenderableType] = [Text(f"{plan.rate_line()}   {optimizer}".rstrip())]
-    page.append(Text(_formula(plan)))
+    title = f"{track}: " if track else ""
+    page: list[RenderableType] = [Text(f"{title}{plan.rate_line()}   {optimizer}".rstrip())]
+    page.append(Text(_formula(plan, track)))
     page += [Text(line) for line in _horizon_lines(plan)]
     table = Table(box=None, pad_edge=False)
     for column in ("phase", "shape", "steps", "group", "first", "peak", "last"):
@@ -222,6 +247,9 @@ def _page(plan: Plan, curve: bool) -> list[RenderableType]:
                 *(about if j == 0 else ("", "", "")), group.name, *("" if r is None else f"{r:.4g}" for r in rates)
             )
     page.append(table)
+    page += [Text(note) for note in plan.notes]
+    if any("*" in group.name for group in plan.groups):
+        page.append(Text("layer_*: layers are counted when there is a model; lrkit train prints them before training"))
     for name in plan.hyper(0):
         steps = (0, *plan.curve.edges[1:], (plan.horizon.steps or 1) - 1)
         path = " -> ".join(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
@@ -237,7 +265,7 @@ def _page(plan: Plan, curve: bool) -> list[RenderableType]:
     return page
 
 
-def _formula(plan: Plan) -> str:
+def _formula(plan: Plan, track: str = "") -> str:
     """The formula with its numbers; a factor that is 1 throughout is left out."""
     scales = {group.name: group.lr_scale for group in plan.groups if group.lr_scale != 1.0}
     feedback = ["plateau"] if plan.plateau is not None else []
@@ -249,7 +277,7 @@ def _formula(plan: Plan) -> str:
         f"curve(t) ({' then '.join(phase.name for phase in plan.curve.phases)})",
         *([f"gain(t) ({' x '.join(feedback)})"] if feedback else []),
     ]
-    return f"lr[group, t] = {' x '.join(factors)}"
+    return f"lr[{f'{track}, ' if track else ''}group, t] = {' x '.join(factors)}"
 
 
 def _horizon_lines(plan: Plan) -> list[str]:

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["ASKING", "Terminated", "handled", "name_of", "raising"]
+__all__ = ["ASKING", "Terminated", "answer", "answers", "handled", "name_of", "raising"]
 
 #: The signals that ask for an end; SIGUSR1 is not known everywhere.
 ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+_answers = 0
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -41,6 +43,17 @@ def name_of(signum: int) -> str:
     return "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
 
 
+def answer() -> None:
+    """To be called by each handler: the main thread does answer."""
+    global _answers
+    _answers += 1
+
+
+def answers() -> int:
+    """How often a handler has been called in this process."""
+    return _answers
+
+
 @contextmanager
 def handled(handler: Handler | signal.Handlers, *signums: int) -> Iterator[None]:
     """Within it ``handler`` is what these signals do; afterwards all is as before.
@@ -60,10 +73,15 @@ def handled(handler: Handler | signal.Handlers, *signums: int) -> Iterator[None]
 
 @contextmanager
 def raising(*signums: int) -> Iterator[None]:
-    """Within it these signals raise ``Terminated``; but one that somebody else takes care of, or ignores, is let be."""
+    """Within it these signals raise ``Terminated``, and SIGINT ``KeyboardInterrupt``; but one that somebody else takes
+    care of, or ignores, is let be."""
 
     def end(signum: int, frame: FrameType | None) -> None:
+        answer()
+        if signum == signal.SIGINT:
+            raise KeyboardInterrupt
         raise Terminated(signum)
 
-    with handled(end, *(signum for signum in signums if signal.getsignal(signum) == signal.SIG_DFL)):
+    nobodys = (signal.SIG_DFL, signal.default_int_handler)
+    with handled(end, *(signum for signum in signums if signal.getsignal(signum) in nobodys)):
         yield

@@ -9,6 +9,7 @@ a temporary folder, and tears the file where that is on another file system.
 from __future__ import annotations
 
 import os
+import pickle
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from lrkit.checkpoint_content import readable, restored
 from lrkit.errors import RunError
 from lrkit.lightning import Callback, ModelCheckpoint, TorchCheckpointIO, Trainer
 
@@ -50,12 +52,15 @@ class DurableIO(TorchCheckpointIO):
     def __init__(self, last: Path) -> None:
         self.last = last.resolve()
         self.sound: set[Path] = set()  # files that this process has written, or read and found whole
+        self.verified = False  # whether what is written here has been read once
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write ``path``.
 
+        The first one is read again before it takes its place: what cannot be read then could not be gone on from.
+
         Raises:
-            RunError: it cannot be written; what was there before is left as it was.
+            RunError: it cannot be written, or not be read; what was there before is left as it was.
         """
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -65,6 +70,9 @@ class DurableIO(TorchCheckpointIO):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             _write(checkpoint, beside)
+            if not self.verified:
+                _verify(checkpoint, beside)
+                self.verified = True
             if file == self.last and file in self.sound:
                 _keep(file)
             os.replace(beside, file)
@@ -129,7 +137,7 @@ def read(file: Path) -> tuple[Any, str]:
     if wrong := damage(file):
         return None, wrong
     try:
-        return torch.load(file, map_location="cpu", weights_only=True), ""
+        return restored(torch.load(file, map_location="cpu", weights_only=True)), ""
     except Exception as error:
         return None, f"it cannot be read ({type(error).__name__})"
 
@@ -154,6 +162,19 @@ def _write(checkpoint: dict[str, Any], file: Path) -> None:
         torch.save(checkpoint, stream)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def _verify(checkpoint: dict[str, Any], file: Path) -> None:
+    """Read a file as a run that goes on from it would, but for the numbers in the tensors."""
+    options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
+    try:
+        try:
+            torch.load(file, mmap=True, **options)
+        except (RuntimeError, OSError):  # a file system without mmap
+            torch.load(file, **options)
+    except pickle.UnpicklingError:
+        what = readable(checkpoint)
+        raise RunError(f"checkpoint {file.stem} could not be read again: the reader refuses {what}") from None
 
 
 def _keep(file: Path) -> None:

@@ -27,6 +27,7 @@ class Supervised(LightningModule):
         loss: ``cross_entropy`` (nats a target) or ``mse``; None: nobody has said, and classes are expected.
         class_axis: which axis of the output is the classes, 1 or -1; None: what the network's own attribute of that
             name says, or else the shapes.
+        usual_axis: the one to take where the shapes fit both; None: that is refused.
         classes: how many there are, where the data knows.
     """
 
@@ -35,6 +36,7 @@ class Supervised(LightningModule):
         model: nn.Module,
         loss: str | None = None,
         class_axis: int | None = None,
+        usual_axis: int | None = None,
         classes: int | None = None,
     ) -> None:
         super().__init__()
@@ -44,7 +46,9 @@ class Supervised(LightningModule):
         self.loss = loss or "cross_entropy"
         own = getattr(model, "class_axis", None)
         axis = class_axis if class_axis is not None or type(own) is not int else own
-        self.output = NetworkOutput(self.loss, axis, classes, declared=loss is not None, takes=_takes_targets(model))
+        self.output = NetworkOutput(
+            self.loss, axis, classes, declared=loss is not None, usual_axis=usual_axis, takes=_takes_targets(model)
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the name of each hook in the module, some forty times a step; text in place of text, or of

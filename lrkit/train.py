@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,29 @@ from lrkit import config as configs
 from lrkit import loggers, optim, show, storage
 from lrkit.assembly import (
     callbacks_of,
+    check_trainer,
     data_of,
     exact_plan,
     hush_lightning,
     module_of,
     notes_on,
     optimizer_of,
+    tracks_of,
     trainer_of,
-    why_unfused,
 )
-from lrkit.callbacks import EvaluationMode, EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.callbacks import EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
+from lrkit.data import loaders_of
+from lrkit.data_position import DataPosition
 from lrkit.diagnosis import diagnose
 from lrkit.endings import Ending
-from lrkit.errors import Diverged
+from lrkit.errors import ConfigError, Diverged
+from lrkit.evaluation import EvaluationMode
 from lrkit.files import write_json
 from lrkit.find import settled
 from lrkit.firstbatch import FirstBatch
-from lrkit.jobs import global_rank, handing
+from lrkit.jobs import handing
 from lrkit.journal import Journal
+from lrkit.launcher import global_rank
 from lrkit.lean import AsOne
 from lrkit.lightning import (
     Callback,
@@ -44,17 +49,22 @@ from lrkit.lightning import (
     RichProgressBar,
     TensorBoardLogger,
     Trainer,
+    is_overridden,
     seed_everything,
 )
-from lrkit.module import Wiring, configure, groups_of, rates_of, scheduler_of
+from lrkit.module import groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.monitors import higher_is_better
 from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
 from lrkit.preemption import Preemption, SavingPreemption
+from lrkit.readable import ReadableCheckpoints
 from lrkit.resume import Memory, Resumption, Saved
+from lrkit.run_lock import locked
 from lrkit.search import AUTO
 from lrkit.trace import Trace
-from lrkit.training_loss import TrainingLoss
+from lrkit.tracks import KEY
+from lrkit.tracksteps import TrackSteps, unfinished
+from lrkit.train_loss import TrainLoss
 from lrkit.watch import DivergenceWatch
 
 __all__ = ["Run", "run"]
@@ -84,6 +94,13 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         ConfigError: the config cannot mean what it says; nothing was trained.
         SearchError: ``optimizer.lr=auto``, and no rate was found.
     """
+    with ExitStack() as stack:
+        if global_rank() == 0:
+            stack.enter_context(locked(folder, "hydra.run.dir" if config["resume"]["path"] is None else "resume.path"))
+        return _run(config, folder, quiet)
+
+
+def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     asked, resumption = config, Resumption.of(config, lambda: configs.shape(config, "cooldown"))
     config = settled(resumption.config(config), folder / "find", quiet=quiet)
     if asked["optimizer"].get("lr") == AUTO:  # whoever joins, or goes on, is told what was found
@@ -93,16 +110,26 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     if declared is not None:
         resumption.plan(declared)
     rules, (target, options) = config["param_groups"], optimizer_of(config)
-    optim.check(target, options)
+    several = tracks_of(config)
+    if not several:
+        optim.check(target, options)
+    check_trainer(config)
     hush_lightning()
     seed_everything(config["seed"], workers=True, verbose=False)
 
     data = data_of(config)
     module = module_of(config, data)
+    resumption.check_model(module)
 
-    if declared is not None and type(module).configure_model is LightningModule.configure_model:
+    if type(module).configure_model is LightningModule.configure_model and (several or declared is not None):
         # Again with the model's groups: a run that is not gone on with must be refused before a logger opens its files.
-        resumption.check(declared.with_groups(rates_of(groups_of(module, rules))))
+        if several:
+            tracks = track_groups(module, several)
+            grouped = declared and declared.with_track_groups({name: rates_of(of) for name, of in tracks.items()})
+        else:
+            grouped = declared and declared.with_groups(rates_of(groups_of(module, rules)))
+        if grouped is not None:
+            resumption.check(grouped)
 
     def planner(trainer: Trainer) -> Plan:
         return resumption.plan(exact_plan(config, trainer, declared, notes_on(module, data)))
@@ -115,7 +142,10 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
             if not quiet:
                 show.announce(plan)
 
-    configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"])))
+    loaders = loaders_of(data)
+    if loaders is None and not is_overridden("train_dataloader", module):
+        must = f"needs a model with loaders of its own, and {type(module).__name__} has no train_dataloader"
+        raise ConfigError("data=module", must)
     best, last = _checkpoints(config, folder)
     theirs = callbacks_of(config)
     noise = next((callback for callback in theirs if isinstance(callback, NoiseScale)), None)
@@ -123,16 +153,27 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         noise.check(module, config["data"].get("batch_size"))
     results, trace = Results(folder, _hparams(config), best, dict if noise is None else noise.metrics), Trace()
     goes_on = resumption.goes_on
-    memory = Memory(goes_on, [*options] if resumption.policy in ("override", "extend") else None, best)
     journal = Journal(folder if global_rank() == 0 else None)
-    watch, first = DivergenceWatch(journal, _unsaid if quiet else _say), FirstBatch()
-    silent = quiet or global_rank() != 0
-    own = AsOne([first, memory, trace, watch, *_own_callbacks(config, best, _unsaid if silent else _say), results])
+    say: Callable[[str], None] = (lambda line: None) if quiet else _say
+    position = DataPosition(
+        None if goes_on is None else goes_on.content["lrkit"],
+        _noting(journal, 0 if goes_on is None else goes_on.step, quiet),
+    )
+    names = {*options}.union(*(each.options for each in several))
+    memory = Memory(position, goes_on, [*names] if resumption.policy in ("override", "extend") else None, best)
+    watch, first = DivergenceWatch(journal, say), FirstBatch()
+    readable = ReadableCheckpoints(journal, (lambda line: None) if quiet else _warn)
+    # What the size of a loss says of a rate it does not say where two losses pull against each other.
+    curves = TrackSteps(say) if several else trace
+    # The watch remembers weights that train, so the mode is switched before it.
+    ours = [readable, first, memory, curves, TrainLoss(), EvaluationMode(), watch]
+    own = AsOne([*ours, *_own_callbacks(config, best, say), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
     preemption = Preemption(None) if kept is None else SavingPreemption(kept)
     trainer = _trainer(config, folder, [*listeners, preemption], joins, quiet)
+    position.install(trainer)
     loggers.guard(trainer, list(config["logger"]), journal)
     if kept is not None:
         storage.install(trainer, kept)
@@ -141,31 +182,33 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     if resumption.saved is not None and resumption.saved.skipped:
         _tell_skipped(resumption.saved, journal, quiet or not trainer.is_global_zero)
     if resumption.saved is not None and goes_on is None:
-        module.load_state_dict(resumption.saved.content["state_dict"])
+        with resumption.explaining(module):
+            module.load_state_dict(resumption.saved.content["state_dict"])
     checkpoint = None if goes_on is None else goes_on.path
     diverged = ""
     with loggers.quiet_writers(), Ending(folder, results, preemption).of(trainer), _workers_rejoin(folder, asked):
         try:
-            with first.explaining(module):
-                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            with resumption.explaining(module), first.explaining(module):
+                trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:
             diverged = str(error)
             if kept is not None and kept.exists():
                 diverged += f"; the last good checkpoint is {kept}"
 
-    plan = scheduler_of(trainer).plan
-    results.findings = diagnose(trace.curves(), plan)
-    early = plan.horizon.steps is not None and trainer.global_step < plan.horizon.steps
+    plan, step = plan_of(trainer), step_of(trainer)
+    results.findings = () if several else diagnose(trace.curves(), plan)
+    early = plan.horizon.steps is not None and step < plan.horizon.steps
+    missed = unfinished(trainer)
     broken = [name for name, value in results.final.items() if "loss" in name or name == results.monitor
               if not math.isfinite(value)]  # fmt: skip
     diverged = diverged or (f"diverged: {', '.join(broken)} is not finite" if broken else "")
-    status = "diverged" if diverged else "stopped" if early else "done"
+    status = "diverged" if diverged else "stopped" if early or missed else "done"
     if config["test"] and not diverged:
-        trainer.test(module, datamodule=data, verbose=False)
+        trainer.test(module, datamodule=loaders, verbose=False)
         results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
     results.save(trainer, status)
     if trainer.is_global_zero and not quiet:
-        ended = f"stopped at step {trainer.global_step} of {plan.horizon.steps}" if early else ""
+        ended = f"stopped at step {step} of {plan.horizon.steps}" if early else missed
         ended = diverged or ended
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         said = [] if noise is None else [noise.line(plan.horizon.batch_size)]
@@ -193,13 +236,7 @@ def _own_callbacks(
     wanted = {} if config["monitor"] == "auto" or best is None else {"monitor": config["monitor"]}
     if config["plateau"]:
         wanted["plateau.monitor"] = config["plateau"]["monitor"]
-    callbacks: list[Callback] = [
-        Monitors(wanted, best, say),
-        EvaluationMode(),
-        EvenWindows(),
-        RateLog(),
-        TrainingLoss(),
-    ]
+    callbacks: list[Callback] = [Monitors(wanted, best, say), EvenWindows(), RateLog()]
     if config["plateau"]:
         callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
     return callbacks
@@ -209,15 +246,27 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _unsaid(line: str) -> None:
-    pass
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _noting(journal: Journal, step: int, quiet: bool) -> Callable[[str], None]:
+    """Takes lines about what this run cannot have as it was: each is printed, and an entry."""
+
+    def note(line: str) -> None:
+        if global_rank() == 0:
+            journal.add(step, "data", line)
+            if not quiet:
+                _say(f"note: {line}")
+
+    return note
 
 
 def _tell_skipped(saved: Saved, journal: Journal, quiet: bool) -> None:
     """A damaged checkpoint was passed over: that is worth a line, and an entry."""
     journal.add(saved.step, "checkpoint", saved.skipped)
     if not quiet:
-        print(f"lrkit: damaged checkpoint skipped: {saved.skipped}", file=sys.stderr, flush=True)
+        _warn(f"lrkit: damaged checkpoint skipped: {saved.skipped}")
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -229,14 +278,15 @@ def _trainer(
 ) -> Trainer:
     """The trainer; ``joins`` is the step at which it goes on with curves that are in the folder already."""
     options = dict(config["trainer"])
-    options["accumulate_grad_batches"] = configs.accumulation(config, configs.world_of(options)[0])
+    options["accumulate_grad_batches"] = configs.accumulation(config, configs.replicas_of(options)[0])
     bar = options.pop("enable_progress_bar", None)
     theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    if theirs and quiet:
-        callbacks, theirs, bar = [each for each in callbacks if not isinstance(each, ProgressBar)], False, False
-    elif theirs:  # a bar of the user's own takes the place of lrkit's
-        bar = bar is not False
-    elif bar is None:
+    if theirs and quiet:  # a bar writes on whatever the screen shows
+        callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
+        theirs, bar = False, bar is True
+    elif theirs and bar is None:
+        bar = True
+    if bar is None:
         bar = sys.stderr.isatty() and not quiet
         if not bar and not quiet:
             callbacks = [*callbacks, PlainProgress()]
@@ -245,7 +295,7 @@ def _trainer(
     trust = config.get("trust", ())
     loggers = [_logger(node, f"logger.{name}", trust, folder, joins) for name, node in config["logger"].items()]
     own = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": folder}
-    return trainer_of({**options, "enable_progress_bar": bool(bar)}, **own)
+    return trainer_of({**options, "enable_progress_bar": bool(bar)}, trust, **own)
 
 
 def _logger(node: Mapping[str, Any], key: str, trust: Sequence[str], folder: Path, joins: int | None) -> Any:
@@ -260,6 +310,7 @@ def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
     """What describes a run, flat and scalar: the same keys for every run of a sweep that changes only values."""
     lengths = {f"trainer.{name}": config["trainer"].get(name) for name in ("max_epochs", "max_steps")}
     flat: dict[str, Any] = {"seed": config["seed"], **lengths}
+    flat |= dict(_scalars(config[KEY], KEY))
     for section in ("data", "model", "optimizer", "schedule", "warmup", "cooldown", "plateau", "batch_scaling"):
         node = config[section]
         flat[section] = str(node.get("_target_", node.get("rule", "none"))).rpartition(".")[2]
@@ -267,6 +318,15 @@ def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
             if name not in ("_target_", "rule") and value is not None:
                 flat[f"{section}.{name}"] = value if isinstance(value, int | float | str) else str(value)
     return {name: value for name, value in flat.items() if value is not None}
+
+
+def _scalars(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """What is inside of a node, each by its dotted key."""
+    if isinstance(node, Mapping):
+        for name, inner in node.items():
+            yield from _scalars(inner, f"{key}.{name}")
+    elif node is not None:
+        yield key, node if isinstance(node, int | float | str) else str(node)
 
 
 def _keep(file: Path, content: Mapping[str, Any]) -> None:

@@ -39,6 +39,12 @@ def _is_duration(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"\d+(:\d{1,2}){3}", value) is not None and value.strip("0:") != ""
 
 
+def _starts_anew(strategy: Any) -> bool:
+    """Whether a strategy starts its processes anew. What lrkit puts into a module cannot be copied into another one."""
+    how = strategy.get("start_method", "") if isinstance(strategy, Mapping) else strategy
+    return not any(word in str(how) for word in ("spawn", "fork", "notebook"))
+
+
 _PART: Rule = ("must be a number of batches >= 1, or a share of them in (0, 1]", _is_part)
 _PART_OR_NONE: Rule = ("must be a number of batches, or a share of them in [0, 1]", lambda x: _is_part(x, 0))
 _COUNT: Rule = ("must be a whole number >= 1", lambda x: _is_whole(x, 1))
@@ -54,6 +60,7 @@ _RULES: dict[str, Rule] = {
     "min_steps": _LEAST,
     "max_time": ("must be days:hours:minutes:seconds, such as 00:12:00:00, and longer than 0", _is_duration),
     "num_nodes": _COUNT,
+    "strategy": ("must start its processes anew, not as copies of this one: use trainer.strategy=ddp", _starts_anew),
     "accumulate_grad_batches": _COUNT,
     "log_every_n_steps": _COUNT,
     "check_val_every_n_epoch": _COUNT,

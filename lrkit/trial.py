@@ -18,8 +18,10 @@ from torch import Tensor
 
 from lrkit import config as configs
 from lrkit.assembly import callbacks_of, counted_plan, hush_lightning, module_of, optimizer_of, trainer_of, why_unfused
-from lrkit.callbacks import EvaluationMode, EvenWindows
+from lrkit.callbacks import EvenWindows
+from lrkit.data import loaders_of
 from lrkit.errors import ConfigError
+from lrkit.evaluation import EvaluationMode
 from lrkit.firstbatch import FirstBatch
 from lrkit.lightning import (
     BatchSizeFinder,
@@ -96,7 +98,7 @@ class Trial:
 
 def run(
     config: Mapping[str, Any],
-    data: LightningDataModule | None,
+    data: LightningDataModule,
     follow: Callable[[Plan], tuple[Plan, int]],
     *,
     stop: Callable[[Sequence[float]], str] = lambda losses: "",
@@ -139,12 +141,12 @@ def run(
         first = FirstBatch()
         own = {"callbacks": [first, EvaluationMode(), EvenWindows(), *theirs, watch], "default_root_dir": nowhere}
         validating = config["trainer"].get("limit_val_batches") != 0
-        trainer = trainer_of(options_of(config, validating and probe), **own)
+        trainer = trainer_of(options_of(config, validating and probe), config.get("trust", ()), **own)
         if probe and not validating:
             raise ConfigError("find.loss=val", "needs a validation, and trainer.limit_val_batches is 0")
         try:
             with first.explaining(module):
-                trainer.fit(module, datamodule=data)
+                trainer.fit(module, datamodule=loaders_of(data))
         except SystemExit as ended:
             if trainer.interrupted and not isinstance(ended, Terminated):
                 raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
@@ -159,8 +161,7 @@ def run(
         if score and _sound(trial):
             trial.score = _score(config, trainer, module, data, trial) if validating else _tail(trial.losses)
         module.trainer = None
-        if data is not None:
-            data.trainer = None  # a data module that is used again must not remember this one
+        data.trainer = None  # a data module that is used again must not remember this one
     return trial
 
 
@@ -222,7 +223,7 @@ def options_of(config: Mapping[str, Any], probing: bool = False) -> dict[str, An
     """The trainer of a trial: as configured, but quiet, and without an end of its own."""
     trainer = config["trainer"]
     options = {**trainer, **_QUIET}
-    accumulate = configs.accumulation(config, configs.world_of(trainer)[0])
+    accumulate = configs.accumulation(config, configs.replicas_of(trainer)[0])
     options["accumulate_grad_batches"] = accumulate
     if probing:  # after each optimizer step, whatever an epoch is
         options |= {"val_check_interval": accumulate, "check_val_every_n_epoch": None}
@@ -246,7 +247,7 @@ def _loss_of(outputs: Any, trainer: Trainer, module: LightningModule) -> Tensor:
 
 
 def _score(
-    config: Mapping[str, Any], trainer: Trainer, module: LightningModule, data: LightningDataModule | None, trial: Trial
+    config: Mapping[str, Any], trainer: Trainer, module: LightningModule, data: LightningDataModule, trial: Trial
 ) -> float:
     """The monitored metric, so that lower is better."""
     if type(module).validation_step is LightningModule.validation_step:
@@ -254,7 +255,7 @@ def _score(
     limit = config["trainer"].get("limit_val_batches")
     trainer.limit_val_batches = 1.0 if limit is None else limit
     try:
-        found = trainer.validate(module, datamodule=data, verbose=False)
+        found = trainer.validate(module, datamodule=loaders_of(data), verbose=False)
     except MisconfigurationException:  # nothing to validate with
         return _tail(trial.losses)
     metrics = {name: float(value) for each in found for name, value in each.items()}

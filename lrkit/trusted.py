@@ -36,6 +36,9 @@ __all__ = [
 
 TARGET = "_target_"
 
+#: Packages of Lightning for the node ``trainer``.
+PARTS = ("strategies", "plugins", "profilers")
+
 #: What any config may name. Not here: loggers that speak to a server, and whatever else torch and Lightning have.
 NAMES = (
     "lrkit",
@@ -44,17 +47,22 @@ NAMES = (
     *(
         f"{package}.{part}"
         for package in LIGHTNING
-        for part in ("callbacks", "loggers.CSVLogger", "loggers.TensorBoardLogger")
+        for part in ("callbacks", "loggers.CSVLogger", "loggers.TensorBoardLogger", *PARTS)
     ),
     "pytorch_optimizer",
     "schedulefree",
 )
 #: Where what they lead to must be defined: an alias of something else is seen through.
-_HOMES = (*(name for name in NAMES if ".loggers." not in name), *(f"{package}.loggers" for package in LIGHTNING))
+_HOMES = (
+    *(name for name in NAMES if ".loggers." not in name),
+    *(f"{package}.loggers" for package in LIGHTNING),
+    "lightning_fabric.plugins",  # what Lightning's own plugins are, in part
+    "lightning.fabric.plugins",
+)
 
 
 class Kind(NamedTuple):
-    """What a key takes: a subclass of ``name`` in one of ``modules``, and how to say so."""
+    """What a key takes: a subclass of a name in one of ``modules``, and how to say so; several names by spaces."""
 
     modules: tuple[str, ...]
     name: str
@@ -62,8 +70,12 @@ class Kind(NamedTuple):
 
     def holds(self, cls: type) -> bool:
         """Whether ``cls`` is one. Nothing is imported for it: what is not loaded has no subclasses."""
-        bases = (getattr(sys.modules.get(module), self.name, None) for module in self.modules)
+        bases = (getattr(sys.modules.get(m), name, None) for m in self.modules for name in self.name.split())
         return any(isinstance(base, type) and issubclass(cls, base) for base in bases)
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(f"{package}.{name}" for package in LIGHTNING)
 
 
 _SCHEDULE = Kind(("lrkit.schedules",), "Schedule", "a subclass of lrkit.schedules.Schedule")
@@ -76,9 +88,16 @@ _KINDS = {
     ),
     "optimizer": Kind(("torch.optim",), "Optimizer", "a subclass of torch.optim.Optimizer"),
     "callbacks": Kind(LIGHTNING, "Callback", "a Lightning callback"),
-    "logger": Kind(tuple(f"{package}.loggers" for package in LIGHTNING), "Logger", "a Lightning logger"),
+    "logger": Kind(_parts("loggers"), "Logger", "a Lightning logger"),
     "guard": Kind(("lrkit.guard",), "Guard", "a subclass of lrkit.guard.Guard"),
     "plateau": Kind(("lrkit.plateau",), "Plateau", "a subclass of lrkit.plateau.Plateau"),
+    "trainer.strategy": Kind(_parts("strategies"), "Strategy", "a Lightning strategy"),
+    "trainer.plugins": Kind(
+        _parts("plugins"),
+        "Precision CheckpointIO ClusterEnvironment LayerSync",
+        "a Lightning plugin: of precision, checkpoints, the cluster or batch norm",
+    ),
+    "trainer.profiler": Kind(_parts("profilers"), "Profiler", "a Lightning profiler"),
     **dict.fromkeys(("schedule", "warmup", "cooldown", "coschedule"), _SCHEDULE),
 }
 #: Keys that are groups of nodes, not nodes.
@@ -222,8 +241,11 @@ def check_origin(cls: type, target: str, key: str) -> None:
 
 
 def _check_kind(found: Any, target: str, key: str, trust: Sequence[str]) -> None:
-    group, *inner = key.removesuffix(f".{TARGET}").split(".")
+    place = key.removesuffix(f".{TARGET}")
+    group, *inner = place.split(".")
     kind = _KINDS.get(group) if len(inner) == (group in _MANY) and "[" not in key else None
+    if group == "trainer":
+        kind = _KINDS.get(re.sub(r"\[\d+\]$", "", place))
     if kind is not None:
         made = returned(found) if group == "model" and covered(target, trust) else found
         if not (isinstance(made, type) and kind.holds(made)):

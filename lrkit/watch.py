@@ -25,7 +25,8 @@ from lrkit.errors import Diverged
 from lrkit.guard import POLICIES, Guard, Levels
 from lrkit.journal import Journal
 from lrkit.lightning import Callback, LightningModule, TensorBoardLogger, Trainer
-from lrkit.module import scheduler_of
+from lrkit.module import batch_of, plan_of, scheduler_for, scheduler_of, schedulers_of
+from lrkit.scheduler import PlanScheduler
 
 __all__ = ["DivergenceWatch", "gradient_norm", "is_sharded", "known_norm", "norm_of"]
 
@@ -67,7 +68,7 @@ class DivergenceWatch(Callback):
         self.late: deque[Late] = deque()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        planned = scheduler_of(trainer).plan.guard
+        planned = plan_of(trainer).guard
         self.watching = planned is not None
         if planned is None:
             return
@@ -98,10 +99,13 @@ class DivergenceWatch(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if not self.watching:
             return
-        scheduler = scheduler_of(trainer)
+        scheduler = scheduler_for(trainer, optimizer)
         scheduler.skip(False)
         if not self.waits:
-            self.norm = scheduler.applied, gradient_norm(optimizer)
+            norm = gradient_norm(optimizer)
+            if scheduler.track and self.norm is not None:  # of another optimizer, in the same batch
+                norm = norm + self.norm[1].to(norm.device)
+            self.norm = _place(trainer, scheduler), norm
             return
         value = known_norm(optimizer)
         finite = math.isfinite(value)
@@ -115,7 +119,7 @@ class DivergenceWatch(Callback):
             return
         if self._left_to_the_scaler(why):
             return
-        self._act(trainer, pl_module, self._agreed(why or f"the norm of the gradients is {value}"))
+        self._act(trainer, pl_module, scheduler, self._agreed(why or f"the norm of the gradients is {value}"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -206,10 +210,9 @@ class DivergenceWatch(Callback):
         losses = [f"{text} (process {rank})" for rank, text in enumerate(said) if "loss" in text]
         return losses[0] if losses else str(said[0])
 
-    def _act(self, trainer: Trainer, pl_module: LightningModule, why: str) -> None:
-        scheduler = scheduler_of(trainer)
+    def _act(self, trainer: Trainer, pl_module: LightningModule, scheduler: PlanScheduler, why: str) -> None:
         if self.guard.policy == "stop":
-            self._stop(trainer, why, scheduler.applied)
+            self._stop(trainer, why, _place(trainer, scheduler))
         elif self.guard.policy == "skip":
             if self.in_a_row > self.guard.patience:
                 self._stop(trainer, f"{self.in_a_row} steps in a row would have been skipped; {why}", scheduler.applied)
@@ -232,12 +235,13 @@ class DivergenceWatch(Callback):
         """A line, an entry in the journal, and a mark in TensorBoard."""
         if not trainer.is_global_zero:
             return
-        scheduler = scheduler_of(trainer)
-        rate = scheduler.plan.lr(scheduler.plan.groups[0], step, scheduler.total_gain)
+        scheduler, *others = schedulers_of(trainer)
+        plan, gain = scheduler.plan, scheduler.total_gain
+        rate = {} if others else {"lr": plan.lr(plan.groups[0], step, gain)}
         back = f"back to the last good weights, gain {more.get('gain')}"
         done = {"stop": "stopped", "skip": "skipped", "reduce": back}[event]
         line = f"guard: step {step}: {done}: {why}"
-        self.journal.add(step, event, why, lr=rate, **more)
+        self.journal.add(step, event, why, **rate, **more)
         self.say(line)
         for logger in trainer.loggers:
             logger.log_metrics({"guard": float(POLICIES.index(event) + 1)}, step=step)
@@ -254,6 +258,11 @@ class DivergenceWatch(Callback):
         weights, state = copy.deepcopy(self.good[0])
         pl_module.load_state_dict(weights, strict=pl_module.strict_loading)
         trainer.optimizers[0].load_state_dict(state)
+
+
+def _place(trainer: Trainer, scheduler: PlanScheduler) -> int:
+    """The step that an optimizer is about to take; of several optimizers, the batch."""
+    return batch_of(trainer) if scheduler.track else scheduler.applied
 
 
 def is_sharded(trainer: Trainer) -> bool:

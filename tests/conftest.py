@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def without_callbacks(folder: Path, *but: str) -> list[str]:
+    """The words that leave the callbacks of the run in ``folder`` out, but those that ``but`` names again."""
+    named = json.loads((folder / "plan.json").read_text())["config"]["callbacks"]
+    return [f"~callbacks.{name}" for name in named if not any(f"callbacks.{name}=" in word for word in but)]
 
 
 @pytest.fixture

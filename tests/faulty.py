@@ -161,3 +161,15 @@ class Flood(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         trainer.loggers[0].experiment.add_text("flood", "x" * 10_000, trainer.global_step)
+
+
+class Hang(Callback):
+    """One of two processes stops at a step, and the other waits for it."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step and trainer.global_rank == 1:
+            print("hangs", flush=True)
+            time.sleep(1000)

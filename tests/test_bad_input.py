@@ -14,7 +14,7 @@ import pytest
 from lrkit.cli import main
 from lrkit.data import InMemoryData
 from lrkit.lightning import Trainer
-from lrkit.module import Supervised
+from lrkit.supervised import Supervised
 
 # Refused from the config alone: nothing is read, nothing is written, torch is not needed.
 FROM_THE_CONFIG = [
@@ -441,7 +441,10 @@ UNFIT = [
         "model cannot use the first batch: RuntimeError: mat1 and mat2 shapes cannot be multiplied (32x64 and 8x10)"
         " (unfit.py, line …, in forward); the batch is [float32 (32, 64), int64 (32)], the parameters are float32.",
     ),
-    (f"{MODULE}Net +model.outputs=3", "model cannot use the first batch: IndexError: Target … is out of bounds …"),
+    (
+        f"{MODULE}Net +model.outputs=3",
+        "model must have an output for each class: there are targets from 1 to 9. Received: '3 outputs'",
+    ),
     (f"{MODULE}Doubled", "model cannot use the first batch: … same dtype… the parameters are float64."),
     (f"{DATA}narrow {MODULE}Module", "model cannot use the first batch: … the batch is [float32 (8, 5), int64 (8)], …"),
     (

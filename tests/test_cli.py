@@ -108,7 +108,7 @@ def test_json_is_the_plan(said: Said) -> None:
     shown = json.loads(said("show", "schedule=step", "warmup=linear", "format=json"))
     config = configs.compose(["schedule=step", "warmup=linear"])
     assert shown == json.loads(json.dumps(configs.plan(config).to_json()))
-    assert shown["config"] == config
+    assert shown["config"] == {key: node for key, node in config.items() if key != "optimizers"}  # of which it has one
     assert [phase["name"] for phase in shown["phases"]] == ["warmup", "schedule"]
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
 
 from lrkit.errors import ConfigError
-from lrkit.groups import Group, layers, split
+from lrkit.groups import Group, remarks, split
 from lrkit.rules import Rule, group_rates, parse
 
 CONF = Path(__file__).parents[1] / "conf" / "param_groups"
@@ -90,35 +91,51 @@ def test_frozen_layers_count_for_the_depth() -> None:
     assert by_name(split(model, preset("layerwise")))["layer_2"].lr_scale == 0.75**2
 
 
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        # an MLP: its numbered children, the last of which is the head
-        (["0.weight", "0.bias", "2.weight", "4.weight"], [0, 0, 1, 2]),
-        (["model.net.0.weight", "model.net.2.weight"], [0, 1]),
-        # a residual network: stem, blocks of all stages one above the other, head
-        (["conv1.w", "bn1.w", "layer1.0.conv1.w", "layer1.1.conv1.w", "layer2.0.downsample.0.w", "fc.w"],
-         [0, 0, 1, 2, 3, 4]),
-        # BERT: numbers deep inside, something between blocks
-        (["bert.embeddings.w", "bert.encoder.layer.0.a.1.w", "bert.encoder.layer.1.w", "bert.pooler.w", "classifier.w"],
-         [0, 1, 2, 3, 3]),
-        (["a.0.w", "between.w", "b.0.w"], [0, 0, 1]),
-        # a digit in a name is no number: no blocks, one layer, which split refuses
-        (["conv1.w", "conv2.w", "fc3.w"], [0, 0, 0]),
-        (["cls_token", "blocks.0.w"], [0, 1]),
-    ],
-)  # fmt: skip
-def test_layers(names: list[str], expected: list[int]) -> None:
-    assert list(layers(names).values()) == expected
-
-
 @pytest.mark.parametrize("name", ["default", "no_decay", "layerwise"])
 def test_rules_come_first_in_every_preset(name: str) -> None:
-    groups = split(Vit(), preset(name, rules=[HEAD]))
+    groups = split(Vit(), preset(name, rules=[HEAD | {"weight_decay": 0.1}]))
     assert groups[0].name == "head"
-    assert (groups[0].lr_scale, groups[0].weight_decay) == (10.0, None)
+    assert (groups[0].lr_scale, groups[0].weight_decay) == (10.0, 0.1)
     assert groups[0].names == ("head.weight", "head.bias")
     assert not any("head" in parameter for group in groups[1:] for parameter in group.names)
+
+
+def test_a_rule_for_the_rate_leaves_no_decay_as_it_is() -> None:
+    groups = by_name(split(Vit(), preset("no_decay", rules=[HEAD])))
+    assert groups["head"].names == ("head.weight",) and groups["head_no_decay"].names == ("head.bias",)
+    assert (groups["head"].lr_scale, groups["head_no_decay"].lr_scale) == (10.0, 10.0)
+    assert (groups["head"].weight_decay, groups["head_no_decay"].weight_decay) == (None, 0.0)
+    assert list(groups) == ["head", "head_no_decay", "default", "no_decay"]
+
+
+def test_a_rule_for_the_weight_decay_leaves_the_layers_rate_as_it_is() -> None:
+    """The recipe of BEiT and MAE: position embeddings without decay, at the rate of the bottom layer."""
+    rules = [{"name": "pos_embed", "pattern": "^embed.weight", "weight_decay": 0.0}]
+    groups = split(Vit(), preset("layerwise", rules=rules))
+    assert [(group.name, group.lr_scale, group.weight_decay) for group in groups[:2]] == [
+        ("pos_embed", 0.75**4, 0.0),
+        ("layer_0", 0.75**4, None),
+    ]
+    assert groups[0].names == ("embed.weight",) and groups[1].names == ("embed.bias",)
+
+
+def test_a_rule_that_spans_layers_has_a_group_for_each() -> None:
+    groups = split(Vit(), preset("layerwise", rules=[{"name": "mlp", "pattern": r"mlp\.weight", "weight_decay": 0.2}]))
+    assert [(group.name, group.lr_scale, group.weight_decay) for group in groups[:3]] == [
+        ("mlp_layer_1", 0.75**3, 0.2),
+        ("mlp_layer_2", 0.75**2, 0.2),
+        ("mlp_layer_3", 0.75, 0.2),
+    ]
+    assert len(groups) == 3 + 5
+    assert group_rates(preset("layerwise", rules=[{"name": "mlp", "pattern": "mlp"}], no_decay=True))[:2] == [
+        ("mlp_layer_*", 1.0, None),
+        ("mlp_layer_*_no_decay", 1.0, 0.0),
+    ]
+
+
+def test_a_rules_own_scale_replaces_the_layers() -> None:
+    groups = by_name(split(Vit(), preset("layerwise", rules=[{"name": "low", "pattern": "^embed", "lr_scale": 0.5}])))
+    assert groups["low"].lr_scale == 0.5 and "layer_0" not in groups
 
 
 @pytest.mark.parametrize("name", ["default", "no_decay"])
@@ -130,7 +147,9 @@ def test_rates_are_known_without_a_model(name: str) -> None:
 
 def test_layers_are_one_entry_without_a_model() -> None:
     rates = group_rates(preset("layerwise", rules=[HEAD], no_decay=True))
-    assert rates == [("head", 10.0, None), ("layer_*", 1.0, None), ("layer_*_no_decay", 1.0, 0.0)]
+    assert rates == [
+        ("head", 10.0, None), ("head_no_decay", 10.0, 0.0), ("layer_*", 1.0, None), ("layer_*_no_decay", 1.0, 0.0),
+    ]  # fmt: skip
 
 
 def test_pattern_and_max_ndim_both_have_to_hold() -> None:
@@ -154,6 +173,52 @@ def test_options_are_what_torch_wants() -> None:
 
 def test_a_rate_of_zero_is_accepted() -> None:
     assert split(Vit(), [HEAD | {"lr_scale": 0}])[0].lr_scale == 0.0
+
+
+# --- what the model asks for -------------------------------------------------------------------------------------
+
+
+class Tokens(Vit):
+    """A vision transformer that names what it wants without weight decay, as timm's do."""
+
+    def __init__(self) -> None:
+        super().__init__(depth=2)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 5, 4))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, 4))
+
+    def no_weight_decay(self) -> set[str]:
+        return {"cls_token", "pos_embed", "dist_token"}
+
+
+def test_no_decay_spares_what_the_model_asks_for() -> None:
+    groups = by_name(split(Tokens(), preset("no_decay")))
+    assert groups["no_decay"].names[:2] == ("cls_token", "pos_embed")
+    assert groups["default"].names[0] == "mask_token"
+    assert remarks(Tokens(), preset("no_decay")) == ["without weight decay, as the model asks: cls_token, pos_embed"]
+    assert remarks(Tokens(), preset("default")) == []
+
+
+def test_a_part_of_the_model_asks_by_names_of_its_own() -> None:
+    model = nn.ModuleDict({"net": Tokens(), "beside": nn.Linear(4, 4)})
+    model["beside"].register_parameter("pos_embed", nn.Parameter(torch.zeros(1, 5, 4)))
+    groups = by_name(split(model, preset("layerwise", no_decay=True)))
+    assert groups["layer_0_no_decay"].names == ("net.cls_token", "net.pos_embed", "net.embed.bias")
+    assert groups["layer_0"].names == ("net.mask_token", "net.embed.weight")
+    assert "beside.pos_embed" in groups["layer_3"].names
+
+
+def test_a_model_asks_by_keywords_and_by_marks() -> None:
+    """Swin's method beside timm's, and Mamba's mark on a parameter."""
+    model = Vit(depth=2)
+    model.no_weight_decay_keywords = lambda: {"blocks.1.m"}  # type: ignore[assignment]
+    model.head.weight._no_weight_decay = True  # type: ignore[attr-defined]
+    assert by_name(split(model, preset("no_decay")))["default"].names == ("embed.weight", "blocks.0.mlp.weight")
+
+
+def test_a_rule_comes_before_what_the_model_asks_for() -> None:
+    groups = by_name(split(Tokens(), preset("no_decay", rules=[{"name": "p", "pattern": "pos", "weight_decay": 0.3}])))
+    assert groups["p"].weight_decay == 0.3 and groups["p"].names == ("pos_embed",)
 
 
 # --- every parameter once ----------------------------------------------------------------------------------------
@@ -210,8 +275,8 @@ def test_every_trainable_parameter_is_in_exactly_one_group(
     assert all(group.names for group in groups)
     for group in groups:
         for name in group.names:
-            assert first[name] in (None, group.name)
-            spared = no_decay and first[name] is None and trainable[name].ndim <= 1
+            assert first[name] is None or group.name.removesuffix("_no_decay") == first[name]
+            spared = no_decay and trainable[name].ndim <= 1
             assert group.weight_decay == (0.0 if spared else None)
     if layer_decay is None:
         assert {(g.name, g.lr_scale, g.weight_decay) for g in groups} <= set(group_rates(node))
@@ -238,6 +303,8 @@ def test_every_trainable_parameter_is_in_exactly_one_group(
         ([HEAD | {"name": "no_decay"}], "param_groups.rules[0].name must be another one"),
         ([HEAD | {"name": "layer_3"}], "param_groups.rules[0].name must be another one"),
         ([HEAD, HEAD], "param_groups.rules[1].name must not be given twice. Received: 'head'"),
+        ([HEAD, HEAD | {"name": "head_no_decay"}], "param_groups.rules[1].name must be another one: the rule head may"),
+        ([HEAD | {"name": "head_layer_01"}, HEAD], "param_groups.rules[0].name must be another one: the rule head may"),
         ([{"name": "x"}], "param_groups.rules[0] must have a pattern or a max_ndim"),
         ([HEAD | {"pattern": "("}], "param_groups.rules[0].pattern must be a regular expression (missing )"),
         ([HEAD | {"pattern": 3}], "param_groups.rules[0].pattern must be a regular expression"),
@@ -276,9 +343,25 @@ def test_a_rule_that_takes_nothing_is_refused(rules: Any, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
+def test_the_other_name_of_a_tied_weight_says_so() -> None:
+    model = Vit(depth=1)
+    model.head.weight = model.embed.weight
+    with pytest.raises(ConfigError) as caught:
+        split(model, [{"name": "x", "pattern": r"^head\.weight"}])
+    assert str(caught.value) == (
+        "param_groups.rules[0].pattern must take a parameter: head.weight is tied to embed.weight, "
+        r"and tied weights count once, under their first name. Received: '^head\\.weight'"
+    )
+
+
 def test_layers_need_blocks() -> None:
-    with pytest.raises(ConfigError, match=r"param_groups\.layer_decay must be null: layers are numbered blocks"):
+    with pytest.raises(ConfigError) as caught:
         split(nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)}), preset("layerwise"))
+    assert str(caught.value) == (
+        "param_groups.layer_decay must be null, with rates by param_groups.rules: layers are counted by blocks that "
+        "are trained, modules of one class in an nn.ModuleList, in an nn.Sequential or with numbers in their names, and "
+        "there are none in a, b. Received: 0.75"
+    )
 
 
 def test_a_model_without_anything_to_train_is_refused() -> None:

@@ -17,12 +17,14 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 LAYERS = {
     "plain": "errors escaping lightning_package signals files durations horizon schedules curve families rules scaling"
     " plateau guard plan monitors missing trainer_options search suggest race jobs found journal show records events"
-    " diagnosis trusted screening runs intervals settings compare tuned colours tables bands figures page report board"
-    " failures streams",
-    "hydra": "overrides building config sweep",
-    "torch": "groups fused optim adabound lamb muon scheduler batches models readers tensors network_output",
-    "lightning": "lightning logged data supervised module lean leanloop assembly callbacks firstbatch training_loss"
-    " trace watch noise storage loggers resume trial find preemption endings train job",
+    " diagnosis trusted screening runs intervals settings compare tuned colours tables bands figures page"
+    " report board failures streams command_line run_lock tracks launcher watchdog",
+    "hydra": "overrides building config sweep saved_config",
+    "torch": "groups fused optim adabound lamb muon scheduler batches models network_output readers tensors blocks"
+    " layerwise random_state checkpoint_config asked",
+    "lightning": "lightning logged data supervised module lean leanloop assembly callbacks firstbatch trace train_loss"
+    " watch noise storage loggers resume trial find preemption endings train job evaluation checkpoint_types"
+    " checkpoint_content readable data_position tracksteps replicas rendezvous",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

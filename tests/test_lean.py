@@ -13,7 +13,7 @@ from torch import nn
 import lrkit
 from lrkit.lean import AsOne, Unprofiled
 from lrkit.lightning import Callback, Trainer
-from lrkit.module import Supervised
+from lrkit.supervised import Supervised
 
 HOOKS = [name for name in dir(Callback) if name.startswith("on_") or name in ("setup", "teardown")]
 

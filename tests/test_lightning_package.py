@@ -125,7 +125,7 @@ class TestByTheCommand:
             tmp_path,
             f"train {RUN} {theirs} hydra.run.dir=whole",
             f"train {RUN} +callbacks.stop._target_=lightning_spelling.Stop +callbacks.stop.step=6 hydra.run.dir=half",
-            f"train {RUN} resume.path=half",
+            f"train {RUN} resume.path=half ~callbacks.stop",
             f"train {RUN} +callbacks.x._target_=spelled_pytorch.Spoken",
             "train model=custom model._target_=lightning_spelling.Twin",
             f"find {RUN} find.confirm=false",

@@ -26,9 +26,9 @@ from lrkit.compare import compare
 from lrkit.config import compose
 from lrkit.errors import ConfigError
 from lrkit.lightning import PACKAGE, Callback
-from lrkit.module import Supervised
 from lrkit.noise import TAG, NoiseScale, estimate
 from lrkit.runs import load
+from lrkit.supervised import Supervised
 from lrkit.train import run
 
 Precision: Any = import_module(f"{PACKAGE}.plugins.precision").Precision

@@ -190,7 +190,8 @@ def test_pain_02_what_is_changed_on_resume_is_ignored(tmp_path: Path, train: Tra
 
     run = train("trainer.max_epochs=2", "trainer.max_steps=6", "schedule=constant")
     recorded.clear()
-    changed = ["optimizer.lr=0.01", "schedule=cosine", "trainer.max_epochs=2", f"resume.path='{run.folder}'"]
+    changed = ["optimizer.lr=0.01", "schedule=cosine", "trainer.max_epochs=2", "trainer.max_steps=-1",
+               f"resume.path='{run.folder}'"]  # fmt: skip
     with pytest.raises(ConfigError, match=r"^resume\.policy must be set.* base rate") as caught:
         train(*changed)
     assert "0.1" in caught.value.details and "0.01" in caught.value.details and not recorded
@@ -383,7 +384,7 @@ def test_pain_12_nobody_knows_who_multiplies_what(train: Train, recorded: Record
     assert {*rates_of(recorded)} == {0.4}
     recorded.clear()
     # A resume does not multiply once more.
-    train("trainer.accumulate_grad_batches=4", "trainer.max_epochs=2", f"resume.path='{run.folder}'",
+    train("trainer.max_steps=-1", "trainer.max_epochs=2", f"resume.path='{run.folder}'",
           "resume.policy=override", *linear)  # fmt: skip
     assert {*rates_of(recorded)} == {0.4}
     adam = train("optimizer=adamw", "optimizer.lr=0.001", *linear)
@@ -547,7 +548,7 @@ def test_pain_19_objects_in_the_checkpoint_prevent_the_resume(tmp_path: Path, tr
     run = train("trainer.max_steps=4", "optimizer=adamw", "warmup=linear", "warmup.length=2", "plateau=reduce")
     for file in (run.folder / "checkpoints").iterdir():
         assert torch.load(file, weights_only=True)["lrkit"]["step"] in (4, 0)
-    same = ["optimizer=adamw", "warmup=linear", "warmup.length=2", "plateau=reduce"]
+    same = ["optimizer=adamw", "warmup=linear", "warmup.length=2", "plateau=reduce", "trainer.max_steps=-1"]
     assert train(*same, f"resume.path='{run.folder}'", "resume.policy=override").status == "done"
 
 

@@ -90,7 +90,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
     assert line.startswith(f"lrkit: stopped by SIGTERM at step {stops} of {steps}; checkpoint saved; go on with: lrkit")
     assert line.endswith(f"resume.path={folder}") and len(recorded) == stops
     assert metrics(folder)["status"] == "preempted" and line.endswith(metrics(folder)["why"])
-    assert main([*words(*more), f"resume.path={folder}"]) == 0
+    assert main([*words(*more), f"resume.path={folder}", "~callbacks.signal"]) == 0
     assert recorded == rates and metrics(folder)["final"] == metrics(undisturbed)["final"]
     assert metrics(folder)["best"] == metrics(undisturbed)["best"]
     assert all(torch.equal(weights(undisturbed)[name], weights(folder)[name]) for name in weights(folder))
@@ -222,5 +222,5 @@ def test_two_processes_end_at_the_same_step(rank: int, tmp_path: Path) -> None:
     folder = only()
     first, second = steps()
     assert first == second and 10 <= first < 48
-    assert both(f"resume.path={folder}")[0] == 0
+    assert both(f"resume.path={folder}", "~callbacks.signal")[0] == 0
     assert steps() == [48 - first] * 2 and metrics(folder)["status"] == "done"

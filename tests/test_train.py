@@ -184,7 +184,7 @@ def test_schedule_free_weights_are_evaluated_and_saved(optimizer: str, train: Ca
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["train_mode"] is False
     from lrkit.data import Digits
     from lrkit.models import Mlp
-    from lrkit.module import Supervised
+    from lrkit.supervised import Supervised
 
     data = Digits(batch_size=300)
     data.setup("fit")

@@ -174,7 +174,7 @@ def test_the_gain_stacks_on_the_plateau_and_survives_a_resume(train: Any, record
     assert whole[-1] == pytest.approx(0.2 * 0.5) and first.status == "done"
     recorded.clear()
     longer = [o if "max_epochs" not in o else "trainer.max_epochs=3" for o in options]
-    train(*longer, f"resume.path={first.folder}", "resume.policy=override")
+    train(*longer, "~callbacks.ill", f"resume.path={first.folder}", "resume.policy=override")
     assert recorded[0]["default"][0] == pytest.approx(0.2 * 0.5 * 0.1)
 
 

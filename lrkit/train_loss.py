@@ -1,8 +1,4 @@
-"""The training loss of a module that does not log it: lrkit sees each loss anyway, and logs it as ``train/loss``.
-
-A module that logs anything with ``loss`` in its name during training has a curve of its own, and gets no second one.
-Which of the two it is, is decided when the first loss is due, and stays.
-"""
+"""The training loss of a module that logs none: seen anyway, so it goes to TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,20 +11,22 @@ from lrkit.lightning import Callback, LightningModule, Trainer
 from lrkit.logged import names_logged
 from lrkit.supervised import Supervised
 
-__all__ = ["TrainingLoss"]
+__all__ = ["TrainLoss"]
 
 
-class TrainingLoss(Callback):
-    """Logs ``train/loss`` when ``Supervised`` would: each ``log_every_n_steps``, and with the last batch of an epoch.
+class TrainLoss(Callback):
+    """Logs ``train/loss`` where nothing that is logged in training has ``loss`` in its name.
 
-    The loss is what ``training_step`` returned, of this process; without one, as manual optimization may be, nothing
-    is logged.
+    What is logged is what ``training_step`` returned, of this process, at the last batch of an epoch and at each
+    logging interval, as ``Supervised`` logs its own. Whether, is decided when the first is due, and stays. A module
+    that optimizes by itself and returns no loss shows none.
     """
 
     logs: bool | None = None  # not decided yet
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.logs = False if isinstance(pl_module, Supervised) or trainer.barebones else None
+        silent = isinstance(pl_module, Supervised) or trainer.barebones  # which logs nothing at all
+        self.logs = False if silent else None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -36,7 +34,9 @@ class TrainingLoss(Callback):
         if self.logs is False:
             return
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not (trainer.is_last_batch or trainer.global_step % every == 0):
+        # By itself a module may take any number of steps with a batch: Lightning then counts batches.
+        counts = pl_module.automatic_optimization
+        if counts and not (trainer.is_last_batch or trainer.global_step % every == 0):
             return
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, Tensor) or loss.numel() != 1:

@@ -1,0 +1,232 @@
+"""A run that goes on sees the batches that it would have seen: by each kind of loader, or it says that it does not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import faulty
+import pytest
+import torch
+from test_ddp import both_ranks
+from test_resume import EVERY, Interrupted, Stop, weights
+
+from lrkit.config import compose
+from lrkit.train import run
+
+BASE = (
+    "logger=none", "trainer.max_epochs=3", "model=custom", "model._target_=loaders.Dropping", "data=custom",
+    "data._target_=loaders.Loaded", "data.batch_size=8", EVERY[1],
+)  # fmt: skip
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The dirpath has changed", "ignore:Checkpoint directory", "ignore:The '.*_dataloader' does not have many",
+    "ignore:This process .* is multi-threaded", "ignore:'set_vital' is deprecated", "ignore:Your `IterableDataset` has",
+)  # fmt: skip
+
+stateful = pytest.mark.skipif(importlib.util.find_spec("torchdata") is None, reason="torchdata is not installed")
+
+
+@pytest.fixture(autouse=True)
+def never() -> Iterator[None]:
+    yield
+    Stop.at = None
+
+
+def interrupted(tmp_path: Path, at: int, *more: str) -> tuple[Path, Path]:
+    """The folder of an undisturbed run, and that of one that died at step ``at`` and went on from its last checkpoint.
+
+    ``last.ckpt`` is of the end of an epoch; within one it is what was saved just before.
+    """
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    for folder in (whole, part):
+        folder.mkdir()
+    run(compose([*BASE, *more]), whole, quiet=True)
+    Stop.at = at
+    with pytest.raises(Interrupted):
+        run(compose([*BASE, *more]), part, quiet=True)
+    Stop.at = None
+    torch.rand(7)  # the process goes on, and its random numbers with it
+    run(compose([*BASE, *more, f"resume.path={part}"]), part, quiet=True)
+    return whole, part
+
+
+def same(one: Path, other: Path) -> bool:
+    before, after = weights(one), weights(other)
+    return all(torch.equal(before[name], after[name]) for name in before)
+
+
+def notes(folder: Path) -> list[str]:
+    file = folder / "events.json"
+    entries: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    return [entry["why"] for entry in entries if entry["event"] == "data"]
+
+
+def saves(at: int) -> str:
+    return f"+callbacks.save={{_target_: test_data_position.Save, at: {at}}}"
+
+
+class Save(Stop):
+    """Saves ``last.ckpt`` within an epoch, as a signal does."""
+
+    def __init__(self, at: int) -> None:
+        self.step = at
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        pass
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            self.step = 0  # not once more in the middle of a window of accumulation
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+
+
+def of(kind: str, workers: int = 0) -> list[str]:
+    return [f"+data.kind={kind!r}", f"+data.workers={workers}"]
+
+
+EXACT = ("shuffled", "in order", "generator", "sampler", "replacement", "weighted", "batch_sampler", "own", "by epoch")
+QUICK = (("shuffled", 0), ("generator", 0), ("own", 0), ("noisy", 0), ("shuffled", 2))
+SLOW = [
+    pytest.param(kind, workers, marks=pytest.mark.slow)
+    for kind in (*EXACT, "persistent")
+    for workers in (0, 2)
+    if (kind, workers) not in QUICK
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers"),
+    [*QUICK, *SLOW, *(pytest.param(kind, n, marks=pytest.mark.slow) for kind, n in
+                      (("noisy", 2), ("two", 0), ("two", 2), ("stream", 0), ("stream", 2))),
+     pytest.param("stateful", 0, marks=stateful), pytest.param("stateful", 2, marks=[stateful, pytest.mark.slow])],
+)  # fmt: skip
+def test_at_the_end_of_an_epoch(kind: str, workers: int, tmp_path: Path) -> None:
+    whole, part = interrupted(tmp_path, 11, *of(kind, workers))
+    assert same(whole, part)
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers"),
+    [*QUICK, *SLOW,
+     pytest.param("stateful", 0, marks=stateful), pytest.param("stateful", 2, marks=[stateful, pytest.mark.slow])],
+)  # fmt: skip
+def test_within_an_epoch(kind: str, workers: int, tmp_path: Path) -> None:
+    whole, part = interrupted(tmp_path, 12, *of(kind, workers), saves(11))
+    assert same(whole, part)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["trainer.reload_dataloaders_every_n_epochs=2"],
+        ["trainer.accumulate_grad_batches=2"],
+        *(
+            pytest.param([word], marks=pytest.mark.slow)
+            for word in (
+                "trainer.num_sanity_val_steps=0",
+                "trainer.limit_val_batches=0",
+                "trainer.max_steps=24",
+                "trainer.reload_dataloaders_every_n_epochs=1",
+                "trainer.val_check_interval=2",
+                "trainer.limit_train_batches=5",
+                "trainer.profiler=simple",
+            )
+        ),
+    ],
+    ids=lambda more: more[0],
+)
+def test_whatever_the_trainer_does(more: list[str], tmp_path: Path) -> None:
+    """One run that died, and went on, at the end of an epoch; and then, in the next, within it."""
+    accumulates = "accumulate" in more[0]
+    for name, at, save in (
+        ("end", 7 if accumulates else 13, 99),
+        ("within", 7 if accumulates else 12, 6 if accumulates else 11),
+    ):
+        (tmp_path / name).mkdir()
+        whole, part = interrupted(tmp_path / name, at, *of("generator"), *more, saves(save))
+        assert same(whole, part), name
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "generator", pytest.param("persistent", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_within_the_first_epoch(kind: str, workers: int, tmp_path: Path) -> None:
+    """Whose iterator was made before anything else was drawn."""
+    whole, part = interrupted(tmp_path, 4, *of(kind, workers), saves(3))
+    assert same(whole, part) and len(notes(part)) == (workers > 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "line"),
+    [
+        ("stream", 0, "DataLoader over Stream cannot go on there: the rest of the epoch begins with its first batches"),
+        ("two", 0, "a list of loaders cannot go on there: the rest of the epoch begins with its first batches"),
+        ("shuffled", 2, "random numbers that the data set draws in its 2 worker process(es) are others until this"),
+        ("own", 0, "the order of the data comes from Own: the global random numbers and the generators among its"),
+    ],
+)
+def test_what_is_not_as_if_it_had_never_stopped_is_said(kind: str, workers: int, line: str, tmp_path: Path) -> None:
+    _, part = interrupted(tmp_path, 12, *of(kind, workers), saves(11))
+    assert [line in note for note in notes(part)].count(True) == 1
+
+
+def test_a_loader_without_a_position_is_named_before_the_first_step(tmp_path: Path, capsys: Any) -> None:
+    words = [word for word in BASE if not word.startswith("trainer.max_epochs")]
+    run(compose([*words, *of("stream"), "trainer.max_epochs=1"]), tmp_path)
+    said = capsys.readouterr().out
+    note = "note: DataLoader over Stream has no state_dict: should this run be stopped within an epoch"
+    assert note in said and said.index(note) < said.index("epoch 1/1")
+
+
+def test_other_batches_are_not_passed_over(tmp_path: Path) -> None:
+    """Another batch size: a number of batches says nothing of where the data were."""
+    Stop.at = 12
+    with pytest.raises(Interrupted):
+        run(compose([*BASE, *of("shuffled"), saves(11)]), tmp_path, quiet=True)
+    Stop.at = None
+    more = [
+        "~callbacks.save",
+        "+data.size=16",
+        "data.batch_size=16",
+        "resume.policy=override",
+        f"resume.path={tmp_path}",
+    ]
+    base = [word for word in BASE if not word.startswith("data.batch_size")]
+    run(compose([*base, *of("shuffled"), *more]), tmp_path, quiet=True)
+    assert "the loader has other batches: 8 of 8 samples on 1 device(s) then, 4 of 16 samples" in notes(tmp_path)[0]
+
+
+@pytest.mark.parametrize("where", ["the end of an epoch", "within an epoch"])
+def test_killed(where: str, tmp_path: Path) -> None:
+    """By kill -9 after an epoch has ended, and by SIGTERM within one; in processes of their own."""
+    words = ["train", *(word for word in BASE if word != EVERY[1]), *of("shuffled")]
+    name, code = ("SIGTERM", 143) if where == "within an epoch" else ("SIGKILL", -9)
+    signal = f"+callbacks.signal={{_target_: faulty.SignalAt, step: 19, name: {name}}}"
+
+    def train(*more: str) -> int:
+        process = faulty.start([*words, *more], tmp_path)
+        process.join(100)
+        return int(process.exitcode)
+
+    assert train("hydra.run.dir=whole") == 0, faulty.said(tmp_path)
+    assert train("hydra.run.dir=part", signal) == code
+    assert torch.load(tmp_path / "part/checkpoints/last.ckpt")["global_step"] == (20 if code == 143 else 16)
+    assert train("resume.path=part", "~callbacks.signal") == 0, faulty.said(tmp_path)
+    assert same(tmp_path / "whole", tmp_path / "part")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [8, 10])
+def test_two_processes(at: int, tmp_path: Path) -> None:
+    """Lightning gives their loaders a sampler of its own."""
+    base = [word for word in BASE if word != EVERY[1] and "max_epochs" not in word] + of("shuffled")
+    for name in ("whole", "part"):
+        (tmp_path / name).mkdir()
+    _, _, whole = both_ranks(tmp_path / "whole", *base, "trainer.max_epochs=4")
+    more = [f"+callbacks.halt={{_target_: test_resume_more.Halt, at: {at}}}"]
+    _, _, folder = both_ranks(tmp_path / "part", *base, "trainer.max_epochs=4", *more)
+    both_ranks(tmp_path / "part", *base, "trainer.max_epochs=4", f"resume.path={folder}", "~callbacks.halt")
+    assert same(whole, folder)

@@ -1,0 +1,116 @@
+"""Strategies, plugins and profilers as objects in the node ``trainer``: which are built, and what is refused where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrkit import assembly, loggers
+from lrkit.cli import main
+from lrkit.config import check, compose, plan, replicas_of
+from lrkit.errors import ConfigError
+from lrkit.journal import Journal
+from lrkit.lightning import LightningEnvironment, TensorBoardLogger, Trainer
+from lrkit.lightning_package import chosen
+
+CPU = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False,
+       "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
+
+
+def node(path: str, **options: Any) -> dict[str, Any]:
+    return {"_target_": f"{chosen()}.{path}", **options}
+
+
+def test_they_are_built_with_their_options() -> None:
+    options = {
+        **CPU,
+        "strategy": node("strategies.DDPStrategy", find_unused_parameters=True),
+        "plugins": [node("plugins.environments.LightningEnvironment"), node("plugins.TorchCheckpointIO")],
+        "profiler": node("profilers.SimpleProfiler"),
+    }
+    trainer: Any = assembly.trainer_of(options)
+    assert trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}
+    assert type(trainer.profiler).__name__ == "SimpleProfiler"
+    assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("+trainer.strategy._target_={}.strategies.DDPStrategi",
+         "trainer.strategy._target_ names nothing: {}.strategies has no DDPStrategi. Did you mean 'DDPStrategy'?"),
+        ("+trainer.strategy._target_={}.callbacks.EarlyStopping",
+         "trainer.strategy._target_ must be a Lightning strategy. Received: '{}.callbacks.EarlyStopping'"),
+        ("trainer.plugins=[{{_target_: {}.callbacks.EarlyStopping}}]",
+         "trainer.plugins[0]._target_ must be a Lightning plugin: of precision, checkpoints, the cluster"),
+        ("+trainer.profiler._target_={}.strategies.DDPStrategy",
+         "trainer.profiler._target_ must be a Lightning profiler."),
+        ("+trainer.strategy._target_={}.strategies.DDPStrategy +trainer.strategy.start_method=spawn",
+         "trainer.strategy must start its processes anew, not as copies of this one: use trainer.strategy=ddp."),
+        ("trainer.strategy=ddp_spawn", "trainer.strategy must start its processes anew, not as copies of this one"),
+        ("trainer.strategy=ddp_fork", "trainer.strategy must start its processes anew, not as copies of this one"),
+        ("trainer.strategy=ddp_notebook_find_unused_parameters_true",
+         "trainer.strategy must start its processes anew, not as copies of this one"),
+        ("trainer.strategy=fsdp trainer.accelerator=cpu",
+         "trainer.strategy was refused by Lightning: The strategy `fsdp` requires a GPU accelerator"),
+        ("+trainer.strategy._target_={}.strategies.FSDPStrategy trainer.accelerator=cpu",
+         "trainer.strategy was refused by Lightning: The strategy `fsdp` requires a GPU accelerator"),
+        ("trainer.strategy=dpp", "trainer.strategy was refused by Lightning: You selected an invalid strategy name"),
+        ("trainer.devices=4 +trainer.strategy._target_={}.strategies.ModelParallelStrategy"
+         " +trainer.strategy.data_parallel_size=3 +trainer.strategy.tensor_parallel_size=1",
+         "trainer.strategy.data_parallel_size x tensor_parallel_size (1) must be 4, the processes"),
+    ],
+)  # fmt: skip
+def test_what_they_are_not_is_refused_in_one_line(
+    words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package = chosen()
+    words = words.replace("{{", "{").replace("}}", "}").replace("{}", package)
+    argv = [words] if "[" in words else words.split()
+    assert main(["train", *argv]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"lrkit: {said.replace('{}', package)}") and err.count("\n") == 1
+    assert [*Path("outputs").rglob("*.json")] == []
+
+
+@pytest.mark.parametrize(
+    ("strategy", "devices", "nodes", "count"),
+    [
+        ({}, 4, 2, 2),  # Lightning's own rule: as many replicas as nodes
+        ({"data_parallel_size": 4, "tensor_parallel_size": 2}, 4, 2, 4),
+        ({"data_parallel_size": 8, "tensor_parallel_size": 1}, 4, 2, 8),
+        ({"tensor_parallel_size": 4}, 4, 1, 1),
+    ],
+)
+def test_a_model_that_is_divided_counts_once(strategy: dict[str, Any], devices: int, nodes: int, count: int) -> None:
+    divided = {"strategy": node("strategies.ModelParallelStrategy", **strategy), "devices": devices, "num_nodes": nodes}
+    assert replicas_of(divided) == (count, False)
+    config = compose([f"trainer.devices={devices}", f"trainer.num_nodes={nodes}", "data.batch_size=8"])
+    resolved = plan({**config, "trainer": {**config["trainer"], **divided}})
+    assert resolved.horizon.batch_size == 8 * count
+
+
+def test_a_file_may_name_lightnings_own_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "mine.yaml"
+    head = "# @package _global_\ntrainer:\n  strategy:\n    _target_: "
+    file.write_text(f"{head}{chosen()}.strategies.DDPStrategy\n")
+    check(compose(["+experiment=mine"], str(tmp_path)))
+    file.write_text(f"{head}mine.Strategy\n")
+    with pytest.raises(ConfigError, match="if it is yours, say --trust mine"):
+        compose(["+experiment=mine"], str(tmp_path))
+
+
+def test_the_logger_of_another_process_takes_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning gives it an experiment that lacks half of TensorBoard's methods."""
+    monkeypatch.setattr("lightning_utilities.core.rank_zero.rank_zero_only.rank", 1)
+    logger = TensorBoardLogger(tmp_path)
+    trainer = Trainer(**{**CPU, "logger": logger})  # type: ignore[arg-type]
+    monkeypatch.setattr("lightning_utilities.core.rank_zero.rank_zero_only.rank", 1)
+    loggers.guard(trainer, ["tensorboard"], Journal(None))
+    logger.experiment.file_writer.add_summary("anything", 0)
+    logger.experiment.add_scalar("lr", 0.1, 0)
+    assert [*tmp_path.iterdir()] == []

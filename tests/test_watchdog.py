@@ -1,0 +1,130 @@
+"""A signal ends a process whose main thread does not answer: each case is a process of its own, without torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+#: What each process begins with; ``hang`` waits where no handler of Python's is ever called.
+BEGIN = """
+import ctypes, os, signal, sys, threading, time
+from lrkit import signals, watchdog
+watchdog.GRACE, watchdog.AGAIN = 0.3, 0.3
+
+class Timespec(ctypes.Structure):
+    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
+
+def hang(seconds=30.0):
+    libc, mutex, until = ctypes.CDLL(None), ctypes.create_string_buffer(64), time.time() + seconds
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_timedlock(mutex, ctypes.byref(Timespec(int(until), int(until % 1 * 1e9))))
+
+def save(seconds):
+    try:
+        hang(seconds)
+    finally:
+        print("saved")
+
+class Training:
+    def __init__(self, steps):
+        self.until, self.over = time.monotonic() + steps, False
+    def begun(self): return True
+    def ends(self): return self.over
+    def progress(self): return min(time.monotonic(), self.until)
+    def patience(self): return 0.3
+    def farewell(self, signum): return f"goodbye after {signum}"
+
+print("ready", flush=True)
+"""
+ENTER = "with watchdog.watching(), signals.raising(signal.SIGTERM, signal.SIGINT):\n"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="waits by a mutex")
+
+
+def ended(body: str, *when: tuple[float, int], env: dict[str, str] | None = None) -> tuple[int, float, str, str]:
+    """The exit code, the seconds after the first signal, and what was said."""
+    code = BEGIN + ENTER + "".join(f"    {line}\n" for line in body.splitlines())
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **(env or {})},
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    begun = time.monotonic()
+    for after, signum in when:
+        time.sleep(max(0.0, begun + after - time.monotonic()))
+        process.send_signal(signum)
+    try:
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    return process.returncode, time.monotonic() - begun, out, err
+
+
+@pytest.mark.parametrize(("signum", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
+def test_a_main_thread_that_does_not_answer_is_not_waited_for(signum: int, code: int, name: str) -> None:
+    returned, seconds, _, err = ended("hang()", (0, signum))
+    assert (returned, err) == (code, f"lrkit: stopped by {name}\n") and seconds < 5
+
+
+def test_only_the_first_process_says_so() -> None:
+    assert ended("hang()", (0, signal.SIGTERM), env={"LOCAL_RANK": "1"})[::3] == (143, "")
+
+
+def test_whoever_has_answered_may_take_his_time() -> None:
+    body = "try:\n    time.sleep(30)\nfinally:\n    save(0.8)"
+    returned, seconds, out, err = ended(body, (0, signal.SIGTERM))
+    assert (returned, out, err) == (143, "saved\n", "") and seconds >= 0.8
+
+
+def test_a_training_has_as_long_as_it_makes_steps() -> None:
+    returned, seconds, _, err = ended("with watchdog.training(Training(0.8)): hang()", (0, signal.SIGTERM))
+    assert (returned, err) == (143, "lrkit: goodbye after 15\n") and 0.8 < seconds < 8
+
+
+def test_a_training_that_is_being_ended_is_let_be() -> None:
+    body = "t = Training(0)\nt.over = True\nwith watchdog.training(t): save(0.8)"
+    returned, _, out, _ = ended(body, (0, signal.SIGTERM))
+    assert (returned, out) == (143, "saved\n")  # Python calls the handler in the end
+
+
+def test_a_second_signal_does_not_wait_for_a_step() -> None:
+    body = "with watchdog.training(Training(30)): hang()"
+    returned, seconds, _, _ = ended(body, (0, signal.SIGTERM), (0.5, signal.SIGTERM))
+    assert returned == 143 and 0.7 < seconds < 8
+
+
+def test_the_same_signal_told_twice_is_one() -> None:
+    body = "with watchdog.training(Training(2)): save(0.8)"
+    assert ended(body, (0, signal.SIGTERM), (0.05, signal.SIGTERM))[2] == "saved\n"
+
+
+def test_a_farewell_that_hangs_too_is_cut_short() -> None:
+    body = "watchdog._FAREWELL = 0.3\nTraining.farewell = lambda self, signum: hang()\n"
+    body += "with watchdog.training(Training(0)): hang()"
+    returned, seconds, _, err = ended(body, (0, signal.SIGTERM))
+    assert (returned, err) == (143, "lrkit: stopped by SIGTERM\n") and seconds < 8
+
+
+def test_a_forked_process_does_not_speak_for_its_parent() -> None:
+    body = "child = os.fork()\nif child == 0:\n    time.sleep(30)\n"
+    body += "time.sleep(0.3)\nos.kill(child, 15)\nos.waitpid(child, 0)\n"
+    assert ended(body + "hang(0.8)\nprint('goes on')")[::2] == (0, "goes on\n")
+
+
+def test_everything_is_given_back() -> None:
+    from lrkit import signals, watchdog
+
+    before = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
+    with watchdog.watching(), signals.raising(signal.SIGTERM, signal.SIGINT):
+        with watchdog.watching():  # one is enough
+            pass
+        assert signal.getsignal(signal.SIGINT) is not before[1]
+    assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == before
+    fd = signal.set_wakeup_fd(-1)
+    assert fd == -1

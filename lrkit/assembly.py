@@ -143,6 +143,9 @@ def module_of(config: Mapping[str, Any], data: LightningDataModule) -> Lightning
     if isinstance(model, LightningModule):
         if type(model).training_step is LightningModule.training_step:
             raise ConfigError("model._target_", "must have a training_step", node["_target_"])
+        if isinstance(data, ModuleLoaders) and not is_overridden("train_dataloader", model):
+            must = f"needs a model with loaders of its own, and {type(model).__name__} has no train_dataloader"
+            raise ConfigError("data=module", must)
         return model
     for name in ("training_step", "configure_optimizers"):
         if hasattr(model, name):  # never to be taken for a mere network: its own loss would not be trained

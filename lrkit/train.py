@@ -26,13 +26,14 @@ from lrkit.assembly import (
     optimizer_of,
     tracks_of,
     trainer_of,
+    why_unfused,
 )
 from lrkit.callbacks import EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
 from lrkit.data import loaders_of
 from lrkit.data_position import DataPosition
 from lrkit.diagnosis import diagnose
 from lrkit.endings import Ending
-from lrkit.errors import ConfigError, Diverged
+from lrkit.errors import Diverged
 from lrkit.evaluation import EvaluationMode
 from lrkit.files import write_json
 from lrkit.find import settled
@@ -49,10 +50,9 @@ from lrkit.lightning import (
     RichProgressBar,
     TensorBoardLogger,
     Trainer,
-    is_overridden,
     seed_everything,
 )
-from lrkit.module import groups_of, plan_of, rates_of, step_of, track_groups
+from lrkit.module import Wiring, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.monitors import higher_is_better
 from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
@@ -143,9 +143,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
                 show.announce(plan)
 
     loaders = loaders_of(data)
-    if loaders is None and not is_overridden("train_dataloader", module):
-        must = f"needs a model with loaders of its own, and {type(module).__name__} has no train_dataloader"
-        raise ConfigError("data=module", must)
+    configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"]), several))
     best, last = _checkpoints(config, folder)
     theirs = callbacks_of(config)
     noise = next((callback for callback in theirs if isinstance(callback, NoiseScale)), None)

@@ -88,7 +88,8 @@ def _several(module: LightningModule, wiring: Wiring) -> tuple[list[Optimizer], 
     groups = track_groups(module, wiring.tracks)
     names = {name: [n for group in split for n in group.names] for name, split in groups.items()}
     plan = wiring.planner(module.trainer)
-    plan = plan.with_track_groups({name: rates_of(split) for name, split in groups.items()})
+    notes = {each.track.name: grouping.remarks(module, each.rules, names[each.track.name]) for each in wiring.tracks}
+    plan = plan.with_track_groups({name: rates_of(split) for name, split in groups.items()}, notes)
     own = asked.of(module)
     order = list(names) if own is None else asked.ordered(own, module, names)
     wiring.planned(module.trainer, plan)

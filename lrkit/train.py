@@ -22,17 +22,18 @@ from lrkit.assembly import (
     exact_plan,
     hush_lightning,
     module_of,
+    notes_on,
     optimizer_of,
     tracks_of,
     trainer_of,
     why_unfused,
 )
 from lrkit.callbacks import EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
-from lrkit.data import ModuleLoaders
+from lrkit.data import loaders_of
 from lrkit.data_position import DataPosition
 from lrkit.diagnosis import diagnose
 from lrkit.endings import Ending
-from lrkit.errors import ConfigError, Diverged, RunError
+from lrkit.errors import Diverged, RunError
 from lrkit.evaluation import EvaluationMode
 from lrkit.files import write_json
 from lrkit.find import settled
@@ -49,7 +50,6 @@ from lrkit.lightning import (
     RichProgressBar,
     TensorBoardLogger,
     Trainer,
-    is_overridden,
     seed_everything,
 )
 from lrkit.module import Wiring, configure, groups_of, plan_of, rates_of, step_of, track_groups
@@ -121,9 +121,6 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     data = data_of(config)
     module = module_of(config, data)
     resumption.check_model(module)
-    notes = []
-    if type(module).configure_optimizers is not LightningModule.configure_optimizers:
-        notes.append(f"{type(module).__name__}.configure_optimizers is replaced by this plan")
 
     if type(module).configure_model is LightningModule.configure_model and (several or declared is not None):
         # Again with the model's groups: a run that is not gone on with must be refused before a logger opens its files.
@@ -136,7 +133,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
             resumption.check(grouped)
 
     def planner(trainer: Trainer) -> Plan:
-        return resumption.plan(exact_plan(config, trainer, declared, notes))
+        return resumption.plan(exact_plan(config, trainer, declared, notes_on(module, data)))
 
     def planned(trainer: Trainer, plan: Plan) -> None:
         resumption.check(plan)
@@ -146,10 +143,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
             if not quiet:
                 show.announce(plan)
 
-    loaders = None if isinstance(data, ModuleLoaders) else data
-    if loaders is None and not is_overridden("train_dataloader", module):
-        must = f"needs a model with loaders of its own, and {type(module).__name__} has no train_dataloader"
-        raise ConfigError("data=module", must)
+    loaders = loaders_of(data)
     configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"]), several))
     best, last = _checkpoints(config, folder)
     theirs = callbacks_of(config)
@@ -173,7 +167,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     # The watch remembers weights that train, so the mode is switched before it.
     steps = StepCount(keys=True)
     ours = [readable, first, memory, steps, curves, TrainLoss(), EvaluationMode(), watch]
-    own = AsOne([*ours, *_own_callbacks(config, best), results])
+    own = AsOne([*ours, *_own_callbacks(config, best, say), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
@@ -221,8 +215,6 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
         ended = diverged or ended
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         said = [] if noise is None else [noise.line(plan.horizon.batch_size)]
-        if best is not None and results.monitor is None:
-            said.append("no best.ckpt: no validation loss was logged; to keep the best by another metric: monitor=NAME")
         show.closing(folder, results.final, results.at_best, results.seconds, ended, watched, results.findings, said)
     return Run(status, folder, plan, results.final, results.at_best, results.monitor)
 
@@ -241,11 +233,13 @@ def _checkpoints(config: Mapping[str, Any], folder: Path) -> tuple[ModelCheckpoi
     return storage.Kept(filename="best", monitor=monitor, mode=mode, **common), last
 
 
-def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> list[Callback]:
+def _own_callbacks(
+    config: Mapping[str, Any], best: ModelCheckpoint | None, say: Callable[[str], None]
+) -> list[Callback]:
     wanted = {} if config["monitor"] == "auto" or best is None else {"monitor": config["monitor"]}
     if config["plateau"]:
         wanted["plateau.monitor"] = config["plateau"]["monitor"]
-    callbacks: list[Callback] = [Monitors(wanted, best), EvenWindows(), RateLog()]
+    callbacks: list[Callback] = [Monitors(wanted, best, say), EvenWindows(), RateLog()]
     if config["plateau"]:
         callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
     return callbacks
@@ -290,7 +284,10 @@ def _trainer(
     options["accumulate_grad_batches"] = configs.accumulation(config, configs.replicas_of(options)[0])
     bar = options.pop("enable_progress_bar", None)
     theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    if theirs and bar is None:
+    if theirs and quiet:  # a bar writes on whatever the screen shows
+        callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
+        theirs, bar = False, bar is True
+    elif theirs and bar is None:
         bar = True
     if bar is None:
         bar = sys.stderr.isatty() and not quiet

@@ -165,6 +165,7 @@ def configure(
     options: Mapping[str, Any] | None = None,
     param_groups: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     batch_size: int | None = None,
+    steps: int | None = None,
     optimizers: Mapping[str, Mapping[str, Any]] | None = None,
     **parts: Any,
 ) -> AnyModule:
@@ -176,18 +177,27 @@ def configure(
     Args:
         module: any LightningModule; it is changed in place and returned.
         batch_size: samples in a batch of one device, where the loader does not say it.
+        steps: optimizer steps of the run, where the module takes them itself (manual optimization, or an own
+            ``optimizer_step``) and not one after each batch.
         optimizers: of a module with several, a track each, as for ``plan``.
         parts: ``schedule``, ``warmup``, ``cooldown``, ``plateau``, ``guard``, ``coschedule``, ``batch_scaling``, as for
             ``plan``.
 
     Raises (from ``trainer.fit``):
         Diverged: the guard ended the training.
+        RunError: the module takes another step than the plan has.
+        ConfigError: what was asked for does not fit the trainer, one of its callbacks, or how often the module steps.
+
+    Warns:
+        UserWarning: at the end, that fewer steps were taken than planned, or none that trained anything.
     """
     lightning_package.use({"module": type(module)})
     from lrkit.callbacks import EvenWindows, PlateauWatch, RateLog
     from lrkit.evaluation import EvaluationMode
+    from lrkit.group_names import GroupNames
     from lrkit.module import TrackWiring, Wiring
     from lrkit.module import configure as wire
+    from lrkit.step_axis import StepAxis
     from lrkit.step_count import StepCount
     from lrkit.tracksteps import TrackSteps
     from lrkit.watch import DivergenceWatch
@@ -197,7 +207,9 @@ def configure(
     def planner(trainer: Trainer) -> Plan:
         if optimizers and trainer.max_steps != -1:
             raise ConfigError("max_steps", "must not be set with several optimizers: Lightning counts the steps of all")
-        facts = _horizon(trainer, batch_size)
+        if optimizers and steps is not None:
+            raise ConfigError("steps", "must not be set with several optimizers: every and offset say when each steps")
+        facts = _horizon(trainer, batch_size, steps)
         return plan(**run, **facts, **parts, optimizers=optimizers)
 
     run: dict[str, Any] = {"lr": lr, "optimizer": target, "options": given, "param_groups": param_groups}
@@ -206,7 +218,7 @@ def configure(
         its = _arguments(track, run)
         several.append(TrackWiring(track, _path(its["optimizer"]), its["options"] or {}, _rules(its["param_groups"])))
     wire(module, Wiring(planner, lambda trainer, plan: None, target, given, _rules(param_groups), tracks=several))
-    own = [StepCount(), RateLog(), EvaluationMode(), EvenWindows()]
+    own = [StepCount(), StepAxis(), GroupNames(), RateLog(), EvaluationMode(), EvenWindows()]
     if parts.get("plateau") is not None:
         own.append(PlateauWatch(parts["plateau"].monitor))
     if optimizers:
@@ -227,17 +239,28 @@ def _rules(param_groups: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None)
     return param_groups if isinstance(param_groups, Mapping) else {"rules": param_groups}
 
 
-def _horizon(trainer: Trainer, batch_size: int | None) -> dict[str, Any]:
-    """Steps, steps per epoch and samples per step, as the trainer knows them once its data is loaded."""
+def _horizon(trainer: Trainer, batch_size: int | None, said: int | None) -> dict[str, Any]:
+    """Steps, steps per epoch and samples per step, as the trainer knows them once its data is loaded.
+
+    ``said``: the steps, where the module takes them itself; an epoch has its share of them, where that is a whole one.
+    """
     from lrkit.replicas import replicas
+    from lrkit.step_count import steps_itself
 
     steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     accumulate, size = trainer.accumulate_grad_batches, batch_size
     if size is None:
         size = getattr(trainer.train_dataloader, "batch_size", None)
+    known = None if steps in (float("inf"), -1) else int(steps)
+    per_epoch = None if batches == float("inf") else -(-int(batches) // accumulate)
+    if said is not None and said != known:
+        if known is not None and not steps_itself(trainer.lightning_module):
+            raise ConfigError("steps", f"must be what the run will take, {known} optimizer steps", said)
+        each, left = divmod(said, trainer.max_epochs or -1)
+        known, per_epoch = said, each if each > 0 and not left else None
     return {
-        "steps": None if steps in (float("inf"), -1) else int(steps),
-        "steps_per_epoch": None if batches == float("inf") else -(-int(batches) // accumulate),
+        "steps": known,
+        "steps_per_epoch": per_epoch,
         "batch_size": None if size is None else size * replicas(trainer) * accumulate,
     }
 

@@ -37,6 +37,7 @@ from lrkit.lightning import (
 from lrkit.module import TrackWiring
 from lrkit.plan import Plan
 from lrkit.replicas import replicas
+from lrkit.step_count import steps_itself
 from lrkit.supervised import Supervised
 
 __all__ = [
@@ -60,8 +61,9 @@ LEAN_UNDER = ("2.6.0", "2.6.1", "2.6.4", "2.6.5", "2.6.6")
 
 def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:
     """The plan by what the trainer found, which must be what was declared, and what the trainer will do."""
-    if config["horizon"].get("steps") is not None and _steps_itself(trainer):
-        return counted_plan(_with_said_epochs(config), trainer, notes)
+    said = [name for name in ("steps", "steps_per_epoch") if config["horizon"].get(name) is not None]
+    if said and not config[tracks.KEY] and steps_itself(trainer.lightning_module):
+        return _said_plan(config, trainer, notes)
     plan = counted_plan(config, trainer, notes)
     steps = trainer.estimated_stepping_batches
     finite = steps != float("inf") and steps > 0
@@ -80,18 +82,20 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
     return plan
 
 
-def _steps_itself(trainer: Trainer) -> bool:
-    """Whether the module decides when a step is taken, so that Lightning cannot know how many there will be."""
-    module = trainer.lightning_module
-    return not module.automatic_optimization or is_overridden("optimizer_step", module)
-
-
-def _with_said_epochs(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config of a module that steps when it likes: an epoch has its share of the steps that were said."""
+def _said_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[str]) -> Plan:
+    """The plan of a module that steps when it likes, in as many steps as were said: an epoch has its share of them."""
     horizon, epochs = config["horizon"], config["trainer"].get("max_epochs") or -1
-    if horizon.get("steps_per_epoch") is not None or epochs < 1 or horizon["steps"] % epochs:
-        return config
-    return {**config, "horizon": {**horizon, "steps_per_epoch": horizon["steps"] // epochs}}
+    if horizon.get("steps_per_epoch") is not None or epochs < 1:
+        return counted_plan(config, trainer, notes)
+    each, left = divmod(horizon["steps"], epochs)
+    plan, other = (
+        counted_plan({**config, "horizon": {**horizon, "steps_per_epoch": number}}, trainer, notes)
+        for number in (max(each, 1), each + 1)
+    )
+    if left and (plan.curve, plan.momentum, plan.decay_curve) != (other.curve, other.momentum, other.decay_curve):
+        must = f"must be set, for a length is given in epochs, and {horizon['steps']} steps are no share of {epochs} epochs"
+        raise ConfigError("horizon.steps_per_epoch", must)
+    return plan
 
 
 def counted_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[str] = ()) -> Plan:
@@ -162,6 +166,8 @@ def module_of(config: Mapping[str, Any], data: LightningDataModule) -> Lightning
         if isinstance(data, ModuleLoaders) and not is_overridden("train_dataloader", model):
             must = f"needs a model with loaders of its own, and {type(model).__name__} has no train_dataloader"
             raise ConfigError("data=module", must)
+        if not model.automatic_optimization:
+            _check_left_to_the_module(config, type(model).__name__)
         return model
     for name in ("training_step", "configure_optimizers"):
         if hasattr(model, name):  # never to be taken for a mere network: its own loss would not be trained
@@ -205,6 +211,21 @@ def _accepted(made: Any) -> frozenset[str]:
         return frozenset(inspect.signature(made).parameters)
     except (TypeError, ValueError):  # it will be refused when it is built
         return frozenset()
+
+
+def _check_left_to_the_module(config: Mapping[str, Any], name: str) -> None:
+    """Refuse what Lightning does only where it takes the optimizer step itself."""
+    trainer, effective = config["trainer"], config["batch"].get("effective")
+    own = f"is for modules whose steps Lightning takes, and {name} takes its own (manual optimization)"
+    accumulates = (trainer.get("accumulate_grad_batches") or 1) > 1
+    if accumulates or (effective is not None and configs.accumulation(config, configs.replicas_of(trainer)[0]) > 1):
+        key, value = ("batch.effective", effective) if not accumulates else (
+            "trainer.accumulate_grad_batches", trainer["accumulate_grad_batches"]
+        )  # fmt: skip
+        raise ConfigError(key, f"{own}: accumulate there, and say how many steps that makes by horizon.steps", value)
+    if trainer.get("gradient_clip_val"):
+        must = f"{own}: it has self.clip_gradients(optimizer, gradient_clip_val=...)"
+        raise ConfigError("trainer.gradient_clip_val", must, trainer["gradient_clip_val"])
 
 
 def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lrkit.lightning_package import package_of
+from lrkit.lightning_package import LIGHTNING, package_of
 
-__all__ = ["conflict"]
+__all__ = ["conflict", "conflict_at"]
 
 #: By the name of the class, in either Lightning package: why it is refused, and what to use.
 _CONFLICTS = {
@@ -18,7 +18,7 @@ _CONFLICTS = {
 
 
 def conflict(cls: type) -> str | None:
-    """Why a callback cannot be used with a plan; None for any other.
+    """Why a callback cannot be used with a plan; None for any other. What inherits from one is one.
 
     >>> conflict(dict) is None
     True
@@ -27,3 +27,15 @@ def conflict(cls: type) -> str | None:
         if base.__name__ in _CONFLICTS and package_of(base) is not None:
             return _CONFLICTS[base.__name__]
     return None
+
+
+def conflict_at(target: str) -> str | None:
+    """The same of a class that is not imported yet, by its dotted path.
+
+    >>> conflict_at("lightning.pytorch.callbacks.LearningRateFinder").partition(",")[0]
+    'sets rates of its own'
+    >>> conflict_at("mine.LearningRateFinder") is None
+    True
+    """
+    theirs = target.startswith(tuple(f"{package}." for package in LIGHTNING))
+    return _CONFLICTS.get(target.rpartition(".")[2]) if theirs else None

@@ -251,7 +251,7 @@ class Results(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Where the last step falls into the middle of an epoch, Lightning would end without a last validation.
-        if trainer.global_step == trainer.max_steps and not trainer.is_last_batch:
+        if trainer.global_step >= trainer.max_steps != -1 and not trainer.is_last_batch:
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -16,6 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lrkit import launcher, saved_config, screening, tracks, trainer_options, trusted
 from lrkit.building import build
+from lrkit.callback_conflicts import conflict_at
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError
 from lrkit.families import finds_rate, momentum_of
@@ -507,6 +508,10 @@ def _check_values(config: Mapping[str, Any]) -> None:
         for name, node in config[group].items():
             if not isinstance(node, Mapping) or "_target_" not in node:
                 raise ConfigError(f"{group}.{name}._target_", "must be set")
+    for name, node in config["callbacks"].items():
+        target = str(node["_target_"])
+        if (why := conflict_at(target)) is not None:
+            raise ConfigError(f"callbacks.{name}", why, target.rpartition(".")[2])
     trainer_options.check(trainer)
     monitor = (config["plateau"] or {}).get("monitor")
     if trainer.get("limit_val_batches") == 0 and str(monitor).startswith("val"):

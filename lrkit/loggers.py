@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lrkit.failures import cause
 from lrkit.journal import Journal
 from lrkit.lightning import Logger, Trainer
+from lrkit.module import step_of
 
 __all__ = ["guard", "quiet_writers"]
 
@@ -108,13 +109,13 @@ def _guard(logger: Logger, shield: _Shield) -> None:
 
 def _teller(trainer: Trainer, name: str, journal: Journal) -> Tell:
     def tell(error: Exception) -> None:
-        why = cause(error)
+        why, step = cause(error), step_of(trainer)
         print(
-            f"lrkit: logger.{name} has failed at step {trainer.global_step} ({why}); training goes on without it",
+            f"lrkit: logger.{name} has failed at step {step} ({why}); training goes on without it",
             file=sys.stderr,
             flush=True,
         )
-        journal.add(trainer.global_step, "logger", why, logger=name)
+        journal.add(step, "logger", why, logger=name)
 
     return tell
 

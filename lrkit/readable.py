@@ -16,6 +16,7 @@ from lrkit.checkpoint_content import Apart, Content, Path, plain, readable, rest
 from lrkit.errors import ConfigError, RunError
 from lrkit.journal import Journal
 from lrkit.lightning import Callback, LightningModule, Trainer
+from lrkit.module import step_of
 
 __all__ = ["ReadableCheckpoints"]
 
@@ -84,7 +85,7 @@ class ReadableCheckpoints(Callback):
         if all(
             entry["why"] != line for entry in self.journal.entries
         ):  # as those of a run that is gone on with have it
-            self.journal.add(trainer.global_step, "checkpoint", line)
+            self.journal.add(step_of(trainer), "checkpoint", line)
         self.say(f"lrkit: {line}")
 
 

@@ -32,6 +32,7 @@ from lrkit.durations import Duration
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.horizon import Horizon
 from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, Trainer
+from lrkit.loop_counts import recount
 from lrkit.module import plan_of, schedulers_of, step_of
 from lrkit.plan import Plan
 from lrkit.schedules import Schedule
@@ -262,8 +263,18 @@ class Memory(Callback):
         self.position, self.best = position, best
         self.saved, self.options = saved, options
         self.fresh: list[dict[str, Any]] = []
+        self.loaded: dict[str, Any] | None = None  # as Lightning has it until its loops are restored
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.loaded = checkpoint
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loaded, self.loaded = self.loaded, None
+        if loaded is not None and self.saved is not None and not self.saved.tracks:
+            plan = plan_of(trainer)
+            at, per_epoch = place(self.saved, plan), plan.horizon.steps_per_epoch
+            if per_epoch is not None and at != self.saved.step:
+                recount(loaded, self.saved.step, at, per_epoch, trainer.accumulate_grad_batches)
         # Before the optimizer's state is restored, which brings back the options of the run that wrote it.
         if self.options is not None:
             names = self.options
@@ -296,9 +307,6 @@ class Memory(Callback):
             at = self.saved.tracks[scheduler.track] if scheduler.track else self.saved.step
             scheduler.applied = place(self.saved, scheduler.plan, at)
             scheduler.write()
-            if not scheduler.track and scheduler.applied != at:
-                # The losses' x is Lightning's own count of steps: it goes on where the plan does, as that of rates.
-                trainer.fit_loop.epoch_loop._batches_that_stepped = scheduler.applied
 
 
 _SHAPING = (
@@ -310,12 +318,18 @@ _SHAPING = (
 def place(saved: Saved, new: Plan, at: int | None = None) -> int:
     """The optimizer step of the new plan at which as many samples have been seen as the checkpoint has.
 
+    Whole epochs are whole epochs, whatever their last batches hold, so that the run and the plan end together.
+
     ``at``: the step in the old plan, where it is that of one of several optimizers.
     """
     step, batch, before = saved.step if at is None else at, new.horizon.batch_size, saved.plan["horizon"]["batch_size"]
     if batch is None or before is None or batch == before:
         return step
-    return round(step * int(before) / batch)
+    was, now = saved.plan["horizon"]["steps_per_epoch"], new.horizon.steps_per_epoch
+    if saved.tracks or was is None or now is None:
+        return round(step * int(before) / batch)
+    epochs, more = divmod(step, int(was))
+    return epochs * now + min(round(more * int(before) / batch), now - 1)
 
 
 @dataclass(frozen=True)
@@ -372,7 +386,8 @@ class Resumption:
         if data.get("seed") == config["seed"] and "seed" in old["data"]:  # it follows the seed, which is the old one
             data["seed"] = old["data"]["seed"]
         if self.policy == "cooldown":
-            trainer |= {"max_epochs": -1, "max_steps": saved.step + self._cooldown_steps(saved)}
+            counted = int(saved.content["global_step"])  # by Lightning, also the steps that were left out
+            trainer |= {"max_epochs": -1, "max_steps": counted + self._cooldown_steps(saved)}
             # The plan is the old one up to here; only the length of the run is asked of this config.
             shaping |= {
                 "schedule": {"_target_": "lrkit.schedules.Constant"},

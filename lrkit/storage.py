@@ -147,7 +147,8 @@ def last_good(last: Path) -> str:
     for file in candidates(last):
         content, wrong = read(file)
         if not wrong:
-            return f"the last good one is {file}, step {content.get('global_step')}"
+            step = content.get("lrkit", {}).get("step", content.get("global_step"))
+            return f"the last good one is {file}, step {step}"
     return "there is none before it"
 
 

@@ -66,7 +66,7 @@ class Supervised(LightningModule):
         trainer = self.trainer
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         # Where nobody would write it down, it need not be handed over either: that takes as long as a small network.
-        if trainer.is_last_batch or (trainer.global_step + 1) % every == 0:
+        if trainer.is_last_batch or (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0:
             self.log("train/loss", loss.detach(), batch_size=len(batch[1]))
         return loss
 

@@ -38,6 +38,7 @@ from lrkit.evaluation import EvaluationMode
 from lrkit.files import write_json
 from lrkit.find import settled
 from lrkit.firstbatch import FirstBatch
+from lrkit.group_names import GroupNames
 from lrkit.jobs import handing
 from lrkit.journal import Journal
 from lrkit.launcher import global_rank
@@ -61,6 +62,7 @@ from lrkit.readable import ReadableCheckpoints
 from lrkit.resume import Memory, Resumption, Saved
 from lrkit.run_lock import locked
 from lrkit.search import AUTO
+from lrkit.step_axis import StepAxis
 from lrkit.step_count import StepCount
 from lrkit.trace import Trace
 from lrkit.tracks import KEY
@@ -165,12 +167,12 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     # What the size of a loss says of a rate it does not say where two losses pull against each other.
     curves = TrackSteps(say) if several else trace
     # The watch remembers weights that train, so the mode is switched before it.
-    steps = StepCount(keys=True)
-    ours = [readable, first, memory, steps, curves, TrainLoss(), EvaluationMode(), watch]
+    kept = None if last is None else folder / "checkpoints" / storage.LAST
+    steps = StepCount(command=True, last=kept)
+    ours = [readable, first, memory, steps, StepAxis(), GroupNames(), curves, TrainLoss(), EvaluationMode(), watch]
     own = AsOne([*ours, *_own_callbacks(config, best, say), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
-    kept = None if last is None else folder / "checkpoints" / storage.LAST
     preemption = Preemption(None) if kept is None else SavingPreemption(kept)
     trainer = _trainer(config, folder, [*listeners, preemption], joins, quiet)
     position.install(trainer)
@@ -197,12 +199,12 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
 
     plan, step = plan_of(trainer), step_of(trainer)
     results.findings = () if several else diagnose(trace.curves(), plan)
-    early = plan.horizon.steps is not None and (step if several else steps.done) < plan.horizon.steps
+    early = plan.horizon.steps is not None and (step if several else steps.accounted) < plan.horizon.steps
     missed = unfinished(trainer)
-    wrong = "" if diverged else steps.missing(trainer)
     broken = [name for name, value in results.final.items() if "loss" in name or name == results.monitor
               if not math.isfinite(value)]  # fmt: skip
     diverged = diverged or (f"diverged: {', '.join(broken)} is not finite" if broken else "")
+    wrong = "" if diverged else steps.missing()
     status = "diverged" if diverged else "failed" if wrong else "stopped" if early or missed else "done"
     if config["test"] and not diverged:
         trainer.test(module, datamodule=loaders, verbose=False)

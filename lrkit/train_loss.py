@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lrkit.lightning import Callback, LightningModule, Trainer
 from lrkit.logged import names_logged
+from lrkit.module import batch_of
 from lrkit.supervised import Supervised
 
 __all__ = ["TrainLoss"]
@@ -34,9 +35,9 @@ class TrainLoss(Callback):
         if self.logs is False:
             return
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        # By itself a module may take any number of steps with a batch: Lightning then counts batches.
+        # By itself a module may take any number of steps with a batch: Lightning then knows what it logs of them.
         counts = pl_module.automatic_optimization
-        if counts and not (trainer.is_last_batch or trainer.global_step % every == 0):
+        if counts and not (trainer.is_last_batch or (batch_of(trainer) + 1) % every == 0):
             return
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, Tensor) or loss.numel() != 1:

@@ -65,7 +65,9 @@ class Trial:
     Args:
         full: the plan of the run that it stands for.
         plan: the plan that it followed.
-        losses: the training loss of each optimizer step: the mean over accumulated batches and over processes.
+        losses: the training loss of each optimizer step: the mean over accumulated batches and over processes; of a
+            module that takes several steps with a batch, of each batch.
+        steps: for each loss, the step before which it was measured.
         validated: with ``probe``, the validation loss after each step.
         score: with ``score``, the monitored metric at the end, lower is better; the mean training loss of the last
             tenth where nothing is validated; infinite where the loss was not finite.
@@ -75,14 +77,15 @@ class Trial:
     full: Plan
     plan: Plan
     losses: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
     validated: list[float] = field(default_factory=list)
     score: float = math.inf
     ended: str = ""
 
     @property
     def rates(self) -> list[float]:
-        """The base rate of each step."""
-        return [self.plan.base_lr * self.plan.curve(t) for t in range(len(self.losses))]
+        """The base rate of each loss."""
+        return [self.plan.base_lr * self.plan.curve(t) for t in self.steps]
 
 
 def run(
@@ -178,8 +181,9 @@ class _Watch(Callback):
         loss = float(trainer.strategy.reduce(mean, reduce_op="mean"))
         applied = scheduler_of(trainer).applied
         if applied > self.applied or not math.isfinite(loss):  # else mixed precision skipped the step: not a new rate
-            self.applied = applied
             trial.losses.append(loss)
+            trial.steps.append(self.applied)
+            self.applied = applied
         if not math.isfinite(loss):
             trial.ended = "the loss was not finite"
         elif self.taken > 2 * self.steps + 20:
@@ -202,7 +206,7 @@ class _Watch(Callback):
 
     def _end(self, trainer: Trainer) -> None:
         assert self.trial is not None
-        if not self.trial.ended and len(self.trial.losses) >= self.steps:
+        if not self.trial.ended and self.applied >= self.steps:
             self.trial.ended = _TO_THE_END
         if self.trial.ended:
             trainer.should_stop = True

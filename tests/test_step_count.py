@@ -17,6 +17,8 @@ from torch import Tensor
 
 import lrkit
 from lrkit.callback_conflicts import conflict
+from lrkit.cli import main
+from lrkit.config import check, compose
 from lrkit.errors import ConfigError, RunError
 from lrkit.lightning import PACKAGE, Callback, Trainer
 
@@ -51,6 +53,37 @@ class EverySecond(Net):
             optimizer_closure()
 
 
+class Leaves(Net):
+    """Leaves out the first step of each epoch."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        if batch_idx:
+            optimizer.step(closure=optimizer_closure)
+        else:
+            optimizer_closure()
+
+
+class Bare(Net):
+    """Steps torch's optimizer, which Lightning does not see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.manual_backward(loss)
+        self.optimizers(use_pl_optimizer=False).step()  # type: ignore[union-attr]
+        return loss
+
+
+class Averages(Net):
+    """Brings a callback along that owns the rate."""
+
+    def configure_callbacks(self) -> Any:
+        return callbacks.StochasticWeightAveraging(0.1)
+
+
 class Detached(Net):
     """A loss of which no parameter has a gradient, by its own doing."""
 
@@ -67,25 +100,89 @@ def of(name: str, *more: str) -> list[str]:
     return [*RUN, f"model._target_={__name__}.{name}", *more]
 
 
-def test_a_step_beyond_the_plan_ends_the_run(train: Callable[..., Any], recorded: Recorded, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"takes step 13 \(epoch 2, batch 1\), and 12 are planned.*horizon\.steps"):
-        train(*of("Steps", "+model.times=2"))
-    assert len(recorded) == 12
+def failed(tmp_path: Path) -> dict[str, Any]:
     (metrics,) = tmp_path.rglob("metrics.json")
-    assert json.loads(metrics.read_text())["status"] == "failed"
+    content: dict[str, Any] = json.loads(metrics.read_text())
+    assert content["status"] == "failed"
+    return content
 
 
-@pytest.mark.parametrize(("name", "taken"), [("Steps", 6), ("EverySecond", 6)])
-def test_steps_that_were_not_taken_are_told(
-    name: str, taken: int, train: Callable[..., Any], recorded: Recorded, tmp_path: Path
+def test_more_steps_than_planned_are_refused_after_the_first_batch(
+    train: Callable[..., Any], recorded: Recorded
+) -> None:
+    told = r"^horizon\.steps must be set, for Steps takes 2 steps in its first batch, and 12 are planned.*horizon\.steps=24"
+    with pytest.raises(ConfigError, match=told):
+        train(*of("Steps", "+model.times=2"))
+    assert len(recorded) == 2
+
+
+@pytest.mark.parametrize("limit", ["trainer.max_steps=12", "trainer.max_steps=8"])
+def test_steps_that_lightning_limits_are_those_planned(
+    limit: str, train: Callable[..., Any], recorded: Recorded
+) -> None:
+    """Two in a batch: half of the batches, but all of the plan."""
+    run = train(*of("Steps", "+model.times=2", limit))
+    assert (run.status, run.plan.horizon.steps) == ("done", len(recorded)) == ("done", int(limit.partition("=")[2]))
+
+
+def test_a_step_beyond_the_plan_ends_the_run(train: Callable[..., Any], recorded: Recorded, tmp_path: Path) -> None:
+    told = r"^20 steps were planned, and Steps takes step 21 \(epoch 2, batch 5\).*horizon\.steps=24.*last\.ckpt$"
+    with pytest.raises(RunError, match=told):
+        train(*of("Steps", "+model.times=2", "horizon.steps=20"))
+    assert len(recorded) == 20 and failed(tmp_path)["steps"] == 20
+    (last,) = tmp_path.rglob("last.ckpt")
+    recorded.clear()
+    run = train(*of("Steps", "+model.times=2", "horizon.steps=24", f"resume.path={last}", "resume.policy=override"))
+    assert (run.status, len(recorded)) == ("done", 4)  # with the batch for which there was no rate
+    assert [s["default"][0] for s in recorded] == [run.plan.lr(run.plan.groups[0], t) for t in range(20, 24)]
+
+
+def test_no_way_to_step_goes_by_it(train: Callable[..., Any], recorded: Recorded) -> None:
+    with pytest.raises(RunError, match=r"^9 steps were planned, and Bare takes step 10.*horizon\.steps=12"):
+        train(*of("Bare", "horizon.steps=9"))
+    assert len(recorded) == 9
+
+
+@pytest.mark.parametrize("name", ["Steps", "EverySecond"])
+def test_half_of_the_steps_are_told_after_the_first_epoch(
+    name: str, train: Callable[..., Any], recorded: Recorded, tmp_path: Path
 ) -> None:
     more = ["+model.every=2"] if name == "Steps" else []
-    with pytest.raises(RunError, match=rf"^12 steps were planned, {taken} were taken: .*horizon\.steps"):
+    told = r"^6 steps were planned for the first epoch, 3 were taken: .*horizon\.steps=6"
+    with pytest.raises(RunError, match=told):
         train(*of(name, *more))
+    assert len(recorded) == failed(tmp_path)["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("limit", "planned", "taken"), [("trainer.max_steps=-1", 12, 10), ("trainer.max_steps=9", 9, 7)]
+)
+def test_steps_that_were_not_taken_are_told_at_the_end(
+    limit: str, planned: int, taken: int, train: Callable[..., Any], recorded: Recorded, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        RunError, match=rf"^{planned} steps were planned, {taken} were taken: .*horizon\.steps={taken}\."
+    ):
+        train(*of("Leaves", limit))
     assert len(recorded) == taken
-    (metrics,) = tmp_path.rglob("metrics.json")
-    content = json.loads(metrics.read_text())
-    assert (content["status"], content["steps"]) == ("failed", taken) and "were planned" in content["why"]
+    content = failed(tmp_path)
+    assert content["steps"] == taken and "were planned" in content["why"]
+
+
+def test_a_run_that_somebody_ends_is_not_accused(train: Callable[..., Any], recorded: Recorded) -> None:
+    run = train(*of("Leaves", "+callbacks.halt={_target_: test_resume_more.Halt, at: 9}"))
+    assert (run.status, len(recorded)) == ("stopped", 7)
+
+
+def test_the_command_says_it_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *of("Steps", "+model.times=2", "logger=none")]) == 2
+    assert main(["train", *of("Leaves", "logger=none")]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("lrkit: horizon.steps must be set")
+    assert second.startswith("lrkit: 12 steps were planned, 10 were taken")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +195,33 @@ def test_how_many_there_are_can_be_said(
     run = train(*of(name, f"horizon.steps={steps}", *([more] if more else [])))
     assert run.status == "done" and run.plan.horizon.steps == steps
     assert [s["default"][0] for s in recorded] == [run.plan.lr(run.plan.groups[0], t) for t in range(steps)]
+
+
+def test_how_many_there_are_in_an_epoch_can_be_said(train: Callable[..., Any], recorded: Recorded) -> None:
+    run = train(*of("Steps", "+model.times=2", "horizon.steps_per_epoch=12"))
+    assert (run.status, run.plan.horizon.steps, len(recorded)) == ("done", 24, 24)
+
+
+def test_lengths_in_epochs_are_of_the_steps_that_were_said(train: Callable[..., Any]) -> None:
+    warm = ["+model.times=2", "data.train_samples=60", "warmup=linear", "warmup.length=1ep"]
+    assert train(*of("Steps", *warm, "horizon.steps=24")).plan.warmup_steps == 12
+    with pytest.raises(ConfigError, match=r"^horizon\.steps_per_epoch must be set.* 25 steps are no share of 2 epochs"):
+        train(*of("Steps", *warm, "horizon.steps=25"))
+
+
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [
+        ("trainer.accumulate_grad_batches", "trainer.accumulate_grad_batches=2"),
+        ("batch.effective", "batch.effective=20"),
+        ("trainer.gradient_clip_val", "trainer.gradient_clip_val=1.0"),
+    ],
+)
+def test_what_lightning_does_only_where_it_steps_is_refused_before_there_is_data(
+    key: str, word: str, train: Callable[..., Any]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key} is for modules whose steps Lightning takes, and Steps takes"):
+        train(*of("Steps", word))
 
 
 def test_it_must_still_be_true_where_lightning_knows(train: Callable[..., Any]) -> None:
@@ -148,19 +272,49 @@ class TestConflicts:
         with pytest.raises(ConfigError, match=rf"^{name} .*{advice}"):
             trainer.fit(lrkit.configure(Net(), lr=0.1), Data())
 
+    def test_one_that_a_module_brings_along_is_refused_too(self, train: Callable[..., Any], recorded: Recorded) -> None:
+        with pytest.raises(ConfigError, match=r"^StochasticWeightAveraging takes the place of the schedule"):
+            train(*of("Averages"))
+        assert not recorded
+
+    @pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+    def test_by_its_name_it_is_refused_before_anything_is_loaded(self, package: str) -> None:
+        config = compose([f"+callbacks.x={{_target_: {package}.callbacks.LearningRateFinder}}"])
+        with pytest.raises(ConfigError, match=r"^callbacks\.x sets rates of its own"):
+            check(config)
+
 
 QUIET: dict[str, Any] = {
     "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu",
 }  # fmt: skip
 
 
-def test_in_plain_lightning_it_is_said_too(tmp_path: Path) -> None:
-    trainer = Trainer(max_epochs=2, logger=False, default_root_dir=tmp_path, **QUIET)
-    with pytest.raises(RunError, match="takes step 17"):
-        trainer.fit(lrkit.configure(Steps(times=2), lr=0.1), Data())
-    trainer = Trainer(max_epochs=2, logger=False, default_root_dir=tmp_path, **QUIET)
-    with pytest.warns(UserWarning, match="^16 steps were planned, 8 were taken"):
-        trainer.fit(lrkit.configure(Steps(every=2), lr=0.1), Data())
+class TestInPlainLightning:
+    """Eight batches an epoch, two epochs."""
+
+    def fit(self, module: Any, tmp_path: Path, **more: Any) -> None:
+        Trainer(max_epochs=2, logger=False, default_root_dir=tmp_path, **QUIET).fit(
+            lrkit.configure(module, lr=0.1, **more), Data()
+        )
+
+    def test_more_than_planned(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"^steps must be set.*lrkit\.configure\(\.\.\., steps=32\)"):
+            self.fit(Steps(times=2), tmp_path)
+        with pytest.raises(RunError, match=r"^30 steps were planned, and Steps takes step 31"):
+            self.fit(Steps(times=2), tmp_path, steps=30)
+
+    def test_fewer_than_planned(self, tmp_path: Path) -> None:
+        with pytest.raises(RunError, match=r"^8 steps were planned for the first epoch, 4 were taken.*steps=8\)"):
+            self.fit(Steps(every=2), tmp_path)
+        with pytest.warns(UserWarning, match=r"^16 steps were planned, 14 were taken.*steps=14\)"):
+            self.fit(Leaves(), tmp_path)
+
+    def test_as_many_as_were_said(self, tmp_path: Path, recorded: Recorded) -> None:
+        self.fit(Steps(times=2), tmp_path, steps=32, warmup="linear", warmup_length="1ep")
+        curve = lrkit.curve("cosine", steps=32, steps_per_epoch=16, warmup="linear", warmup_length="1ep")
+        assert [s["default"][0] for s in recorded] == [0.1 * curve(t) for t in range(32)]
+        with pytest.raises(ConfigError, match=r"^steps must be what the run will take, 16 optimizer steps"):
+            self.fit(Net(), tmp_path, steps=32)
 
 
 class Joins(Callback):

@@ -85,7 +85,7 @@ def test_each_rank_gets_its_share_from_the_trainer() -> None:
     for rank in range(2):
         progress = SimpleNamespace(current=SimpleNamespace(processed=0))
         loops = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-        trainer: Any = SimpleNamespace(global_rank=rank, world_size=2, overfit_batches=0, fit_loop=loops)
+        trainer: Any = SimpleNamespace(global_rank=rank, world_size=2, overfit_batches=0, fit_loop=loops, strategy=None)
         data.trainer = trainer
         assert len(data.train_dataloader()) == 75  # ceil(1197 / 2 / 8)
         shares.append(whole(data.test_dataloader())[0])

@@ -71,15 +71,17 @@ class AdaBound(torch.optim.Optimizer):
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
             final = group["final_lr"] * (group["lr"] / group["final_lr_at"])
-            for x in group["params"]:
-                if x.grad is None:
+            for parameter in group["params"]:
+                if parameter.grad is None:
                     continue
-                state = self.state[x]
+                pair = (parameter, parameter.grad)  # of complex numbers: twice as many real ones, as in torch
+                x, g = map(torch.view_as_real, pair) if parameter.is_complex() else pair
+                state = self.state[parameter]
                 if not state:
                     state.update(step=0, exp_avg=torch.zeros_like(x), exp_avg_sq=torch.zeros_like(x))
                 state["step"] += 1
                 t = group["gamma"] * state["step"]
-                g = x.grad.add(x, alpha=group["weight_decay"]) if group["weight_decay"] else x.grad
+                g = g.add(x, alpha=group["weight_decay"]) if group["weight_decay"] else g
                 m = state["exp_avg"].lerp_(g, 1 - beta1)
                 v = state["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
                 rate = group["lr"] * (math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"]))

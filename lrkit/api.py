@@ -188,6 +188,7 @@ def configure(
     from lrkit.evaluation import EvaluationMode
     from lrkit.module import TrackWiring, Wiring
     from lrkit.module import configure as wire
+    from lrkit.step_count import StepCount
     from lrkit.tracksteps import TrackSteps
     from lrkit.watch import DivergenceWatch
 
@@ -205,7 +206,7 @@ def configure(
         its = _arguments(track, run)
         several.append(TrackWiring(track, _path(its["optimizer"]), its["options"] or {}, _rules(its["param_groups"])))
     wire(module, Wiring(planner, lambda trainer, plan: None, target, given, _rules(param_groups), tracks=several))
-    own = [RateLog(), EvaluationMode(), EvenWindows()]
+    own = [StepCount(), RateLog(), EvaluationMode(), EvenWindows()]
     if parts.get("plateau") is not None:
         own.append(PlateauWatch(parts["plateau"].monitor))
     if optimizers:

@@ -14,6 +14,8 @@ from torch import nn
 
 from lrkit import building, optim, tracks, trusted
 from lrkit import config as configs
+from lrkit.callback_conflicts import conflict
+from lrkit.data import InMemoryData, ModuleLoaders
 from lrkit.errors import ConfigError
 from lrkit.launcher import launched
 from lrkit.lean import Unprofiled
@@ -21,7 +23,6 @@ from lrkit.lightning import (
     PACKAGE,
     Callback,
     ClusterEnvironment,
-    GradientAccumulationScheduler,
     KubeflowEnvironment,
     LightningDataModule,
     LightningEnvironment,
@@ -31,6 +32,7 @@ from lrkit.lightning import (
     Strategy,
     Trainer,
     __version__,
+    is_overridden,
 )
 from lrkit.module import TrackWiring
 from lrkit.plan import Plan
@@ -45,6 +47,7 @@ __all__ = [
     "exact_plan",
     "hush_lightning",
     "module_of",
+    "notes_on",
     "optimizer_of",
     "tracks_of",
     "trainer_of",
@@ -57,6 +60,8 @@ LEAN_UNDER = ("2.6.0", "2.6.1", "2.6.4", "2.6.5", "2.6.6")
 
 def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:
     """The plan by what the trainer found, which must be what was declared, and what the trainer will do."""
+    if config["horizon"].get("steps") is not None and _steps_itself(trainer):
+        return counted_plan(_with_said_epochs(config), trainer, notes)
     plan = counted_plan(config, trainer, notes)
     steps = trainer.estimated_stepping_batches
     finite = steps != float("inf") and steps > 0
@@ -73,6 +78,20 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
             config["data"].get("train_samples"),
         )
     return plan
+
+
+def _steps_itself(trainer: Trainer) -> bool:
+    """Whether the module decides when a step is taken, so that Lightning cannot know how many there will be."""
+    module = trainer.lightning_module
+    return not module.automatic_optimization or is_overridden("optimizer_step", module)
+
+
+def _with_said_epochs(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of a module that steps when it likes: an epoch has its share of the steps that were said."""
+    horizon, epochs = config["horizon"], config["trainer"].get("max_epochs") or -1
+    if horizon.get("steps_per_epoch") is not None or epochs < 1 or horizon["steps"] % epochs:
+        return config
+    return {**config, "horizon": {**horizon, "steps_per_epoch": horizon["steps"] // epochs}}
 
 
 def counted_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[str] = ()) -> Plan:
@@ -106,13 +125,13 @@ def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
 
 
 def data_of(config: Mapping[str, Any]) -> LightningDataModule:
-    """The data module; what only the plan needs to know of a foreign one is not passed on to it."""
+    """The data module; what only lrkit needs to know of a foreign one is not passed on to it."""
     node = config["data"]
     trust = config.get("trust", ())
     made = trusted.resolve(node.get("_target_"), "data._target_", trust)
-    for_the_plan = {"batch_size", "train_samples", "drop_last", "class_axis"} - set(inspect.signature(made).parameters)
-    unset = {name for name in ("batch_size", "train_samples", "class_axis") if node.get(name) is None}
-    data = configs.build({k: v for k, v in node.items() if k not in for_the_plan | unset}, "data", trust)
+    for_lrkit = {"batch_size", "train_samples", "drop_last", "targets", "class_axis"} - _accepted(made)
+    unset = {name for name in ("batch_size", "train_samples", "targets", "class_axis") if node.get(name) is None}
+    data = configs.build({k: v for k, v in node.items() if k not in for_lrkit | unset}, "data", trust)
     assert isinstance(data, LightningDataModule)
     return data
 
@@ -120,29 +139,72 @@ def data_of(config: Mapping[str, Any]) -> LightningDataModule:
 def module_of(config: Mapping[str, Any], data: LightningDataModule) -> LightningModule:
     """The user's LightningModule as it is, or lrkit's own around their network."""
     node = dict(config["model"])
+    made = trusted.resolve(node.get(trusted.TARGET), "model._target_", config.get("trust", ()))
+    theirs = not str(made.__module__).startswith("lrkit.")
+    alien = "is for lrkit's own networks: with one of yours say model=custom too"
+    for name in ("inputs", "outputs"):
+        if node.get(name) == "auto" and theirs and not _accepted(made) & {name, "kwargs"}:
+            raise ConfigError(f"model.{name}", alien)  # before any data is read
     if any(node.get(name) == "auto" for name in ("inputs", "outputs")):
         data.prepare_data()
         data.setup("fit")
         for name in ("inputs", "outputs"):
             if node.get(name) == "auto":
                 if not hasattr(data, name):
-                    if not str(node["_target_"]).startswith("lrkit."):
-                        must = "is for lrkit's own networks: with one of yours say model=custom too"
-                        raise ConfigError(f"model.{name}", must)
+                    if theirs:
+                        raise ConfigError(f"model.{name}", alien)
                     raise ConfigError(f"model.{name}", f"must be set: {type(data).__name__} does not say it", "auto")
                 node[name] = getattr(data, name)
     model = configs.build(node, "model", config.get("trust", ()))
     if isinstance(model, LightningModule):
         if type(model).training_step is LightningModule.training_step:
             raise ConfigError("model._target_", "must have a training_step", node["_target_"])
+        if isinstance(data, ModuleLoaders) and not is_overridden("train_dataloader", model):
+            must = f"needs a model with loaders of its own, and {type(model).__name__} has no train_dataloader"
+            raise ConfigError("data=module", must)
         return model
     for name in ("training_step", "configure_optimizers"):
         if hasattr(model, name):  # never to be taken for a mere network: its own loss would not be trained
             must = f"has a {name}, but is not a LightningModule of {PACKAGE}: inherit from that, or remove {name}"
             raise ConfigError("model._target_", must, node["_target_"])
     assert isinstance(model, nn.Module)
-    axis = config["data"].get("class_axis") or getattr(data, "class_axis", None)
-    return Supervised(model, getattr(data, "loss", "cross_entropy"), axis)
+    if isinstance(data, ModuleLoaders):
+        raise ConfigError("data=module", "needs a model with loaders of its own, and a plain network has none")
+    return _supervised(model, config["data"], data)
+
+
+def _supervised(model: nn.Module, node: Mapping[str, Any], data: LightningDataModule) -> Supervised:
+    """lrkit's module around a network, by what the config and the data say of the targets."""
+    theirs = _accepted(type(data))
+    said = {name: node.get(name) for name in ("targets", "class_axis") if name not in theirs}
+    loss: str | None = getattr(data, "loss", None)
+    if said.get("targets") is not None:
+        losses = {"classes": "cross_entropy", "numbers": "mse"}
+        if said["targets"] not in losses:
+            raise ConfigError("data.targets", "must be classes or numbers, or null", said["targets"])
+        loss = losses[said["targets"]]
+    outputs = getattr(data, "outputs", None)
+    classes = outputs if loss == "cross_entropy" and type(outputs) is int else None
+    usual = getattr(data, "class_axis", None)
+    return Supervised(model, loss, said.get("class_axis"), usual_axis=usual, classes=classes)
+
+
+def notes_on(module: LightningModule, data: LightningDataModule) -> list[str]:
+    """What is not done as the user's own code has it, or was concluded from their data: lines for the plan."""
+    name, notes = type(module).__name__, []
+    if type(module).configure_optimizers is not LightningModule.configure_optimizers:
+        notes.append(f"{name}.configure_optimizers is replaced by this plan")
+    if not isinstance(data, ModuleLoaders) and is_overridden("train_dataloader", module):
+        notes.append(f"{name}.train_dataloader is not used, for there is other data; data=module uses it")
+    return [*notes, *(data.notes if isinstance(data, InMemoryData) else ())]
+
+
+def _accepted(made: Any) -> frozenset[str]:
+    """The names of the arguments that a class or a function takes."""
+    try:
+        return frozenset(inspect.signature(made).parameters)
+    except (TypeError, ValueError):  # it will be refused when it is built
+        return frozenset()
 
 
 def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
@@ -150,11 +212,8 @@ def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
     callbacks: list[Callback] = []
     for name, node in config["callbacks"].items():
         callback = configs.build(node, f"callbacks.{name}", config.get("trust", ()))
-        if isinstance(callback, GradientAccumulationScheduler):
-            raise ConfigError(
-                f"callbacks.{name}", "changes accumulation during the run, so no step count can be planned:"
-                " use trainer.accumulate_grad_batches", "GradientAccumulationScheduler"
-            )  # fmt: skip
+        if (why := conflict(type(callback))) is not None:
+            raise ConfigError(f"callbacks.{name}", why, type(callback).__name__)
         assert isinstance(callback, Callback)
         callbacks.append(callback)
     return callbacks

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -33,7 +33,7 @@ MINOR = 0.1
 NUMBERED = re.compile(r"(.*?)(\d+[a-z]?)")
 
 #: Embeddings of what a network brings along itself: positions, and the queries of a decoder.
-_OWN_INPUT = re.compile("pos|quer")
+_NO_INPUT = re.compile("pos|quer")
 
 _LISTS = (nn.Sequential, nn.ModuleList)
 #: Containers that say nothing of what they hold.
@@ -69,17 +69,20 @@ Part = Block | Row | Towers
 Child = tuple[str, nn.Module]
 
 
-def blocks_of(module: nn.Module) -> Part | None:
+def blocks_of(module: nn.Module, trained: Collection[str]) -> Part | None:
     """The blocks of a network that is to be trained; None where there are none.
+
+    Args:
+        trained: names of the parameters that are. A row of blocks that has none of them does not count.
 
     Raises:
         Untold: there are several rows of blocks, and nothing says how they stand to each other.
 
     >>> mlp = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
-    >>> named(paths(blocks_of(nn.ModuleDict({"body": mlp}))))
+    >>> named(paths(blocks_of(nn.ModuleDict({"body": mlp}), ["body.2.weight"])))
     'body.0, 2'
     """
-    for search in (_Blocks(module), _Layers(module)):
+    for search in (_Blocks(module, trained), _Layers(module, trained)):
         part = search.within("", module)
         if part is not None and search.trains(part):
             return part
@@ -137,8 +140,9 @@ def named(blocks: Sequence[str], most: int = 8) -> str:
 class _Search:
     """What both ways to look for blocks have in common."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, trained: Collection[str]) -> None:
         self.modules = dict(module.named_modules(remove_duplicate=False))
+        self.trained = {id(parameter) for name, parameter in module.named_parameters() if name in trained}
         self.counts: dict[int, int] = {}
 
     def within(self, path: str, module: nn.Module) -> Part | None:
@@ -207,13 +211,13 @@ class _Search:
                 path = ".".join(filter(None, (root, name)))
                 if any(inside(path, block) for block in blocks):
                     break  # from here on, it is above them or among them
-                if isinstance(module, _ConvNd) or (isinstance(module, nn.Embedding) and not _OWN_INPUT.search(name)):
+                if isinstance(module, _ConvNd) or (isinstance(module, nn.Embedding) and not _NO_INPUT.search(name)):
                     return True
         return False
 
     def trains(self, part: Part) -> bool:
         """Whether any block of a part has a parameter that is trained."""
-        return any(p.requires_grad for path in paths(part) for p in self.modules[path].parameters())
+        return any(id(p) in self.trained for path in paths(part) for p in self.modules[path].parameters())
 
     def size(self, part: Part) -> int:
         """The number of parameters in the blocks of a part."""
@@ -224,6 +228,10 @@ class _Search:
         if id(module) not in self.counts:
             self.counts[id(module)] = sum(p.ndim >= 2 for p in module.parameters())
         return self.counts[id(module)]
+
+    def beside(self, module: nn.Module, part: Part) -> int:
+        """How many matrices a module has beside its blocks."""
+        return self.matrices(module) - sum(self.matrices(self.modules[block]) for block in paths(part))
 
 
 class _Blocks(_Search):
@@ -295,9 +303,6 @@ class _Blocks(_Search):
         """
         return self.beside(module, part) < max(self.matrices(self.modules[block]) for block in paths(part))
 
-    def beside(self, module: nn.Module, part: Part) -> int:
-        return self.matrices(module) - sum(self.matrices(self.modules[block]) for block in paths(part))
-
     def are_networks(self, alike: Sequence[Child], found: Sequence[Part]) -> bool:
         """Whether modules of one kind are whole networks, with embeddings of their own, and no stages."""
         return len(alike) == len(found) and all(
@@ -315,9 +320,10 @@ class _Layers(_Search):
 
     def row(self, children: Sequence[Child], owner: nn.Module) -> Part | None:
         having = [(path, module) for path, module in children if self.matrices(module)]
-        if len(having) == 1 and _children(*having[0]):  # a wrapper
+        if len(having) == 1 and _children(*having[0]):
             inner = self.within(*having[0])
-            return Block(having[0][0]) if inner is None else inner
+            wrapper = inner is not None and self.beside(having[0][1], inner) <= 1  # a head at most
+            return inner if wrapper else Block(having[0][0])
         if not isinstance(owner, _LISTS) and not _fit([module for _, module in having]):
             return None
         found: list[Part] = []

@@ -19,8 +19,9 @@ from lrkit.diagnosis import Finding
 from lrkit.errors import ConfigError, Diverged, did_you_mean
 from lrkit.files import write_json
 from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
+from lrkit.logged import names_logged
 from lrkit.module import batch_of, plan_of, scheduler_for, schedulers_of, step_of
-from lrkit.monitors import validation_loss
+from lrkit.monitors import FIRST_LOADER, validation_loss, without_loader
 from lrkit.plan import Plan
 from lrkit.runs import SWEEP
 from lrkit.tracks import on_track
@@ -107,7 +108,7 @@ class PlateauWatch(Callback):
         self.from_validation = False
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.from_validation = self.monitor in trainer.callback_metrics
+        self.from_validation = self.monitor in names_logged(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and (self.from_validation or self.monitor.startswith("val")):
@@ -132,15 +133,21 @@ class PlateauWatch(Callback):
 class Monitors(Callback):
     """Checks, right after the sanity validation, that every monitored metric is logged; and finds the validation loss.
 
+    Of a metric that several loaders have, the first loader's is taken.
+
     Args:
         wanted: config key -> metric name, for each metric that something waits for.
         best: the checkpoint that keeps the best model; its ``monitor`` is filled in when it is ``auto``.
+        say: told, in a line, which loader's was taken, or that there is none to monitor.
     """
 
-    def __init__(self, wanted: Mapping[str, str], best: ModelCheckpoint | None) -> None:
+    def __init__(
+        self, wanted: Mapping[str, str], best: ModelCheckpoint | None, say: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.wanted = dict(wanted)
         self.best = best
-        self.seen = self.done = False
+        self.say = say
+        self.done = False
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check(trainer)
@@ -150,30 +157,40 @@ class Monitors(Callback):
             self._check(trainer)
 
     def _check(self, trainer: Trainer) -> None:
-        logged = sorted(trainer.callback_metrics)
-        if not logged and not self.seen:
-            self.seen = True
-            return  # of several loaders Lightning shows nothing yet after the sanity check
+        logged = sorted(names_logged(trainer))
         self.done = True
         for key, name in self.wanted.items():
-            first = f"{name}/dataloader_idx_0"  # as Lightning names a metric that several loaders have
-            if key == "monitor" and first in logged and self.best is not None:
+            if key == "monitor" and self.best is not None and (first := f"{name}{FIRST_LOADER}") in logged:
                 self.best.monitor = name = first
+                self._tell(trainer, name, logged)
             # A training metric is not logged yet; it is looked for when it is needed.
             if name not in logged and not name.startswith("train"):
                 raise ConfigError(key, f"names a metric that is not logged. {did_you_mean(name, logged)}", name)
-        self._settle(validation_loss(logged))
+        loss = validation_loss(logged)
+        there = f"none of {', '.join(logged)} is" if logged else "nothing is logged that is"
+        self._settle(trainer, loss, logged, f"{there} a validation loss by its name")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation:
-            self._settle(None)
+            self._settle(trainer, None, (), "there is no validation")
 
-    def _settle(self, loss: str | None) -> None:
+    def _settle(self, trainer: Trainer, loss: str | None, logged: Sequence[str], why: str) -> None:
         """Tell the checkpoint which metric is the validation loss; without one there is no best model to keep."""
-        if self.best is not None and self.best.monitor == "auto":
-            self.best.monitor = loss
-            if loss is None:
-                self.best.save_top_k = 0
+        if self.best is None or self.best.monitor != "auto":
+            return
+        self.best.monitor = loss
+        if loss is None:
+            self.best.save_top_k = 0
+            if trainer.is_global_zero:
+                self.say(f"note: no best.ckpt will be kept, for {why}: monitor=NAME takes another metric")
+        else:
+            self._tell(trainer, loss, logged)
+
+    def _tell(self, trainer: Trainer, name: str, logged: Sequence[str]) -> None:
+        """Say so where it is one of several loaders that is monitored."""
+        others = [other for other in logged if without_loader(other) == without_loader(name)]
+        if len(others) > 1 and trainer.is_global_zero:
+            self.say(f"note: monitor={name}, of the first of {len(others)} validation loaders")
 
 
 class PlainProgress(Callback):

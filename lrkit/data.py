@@ -27,9 +27,10 @@ from torch import Tensor
 from lrkit.batches import Batches, generator, whole_number
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.lightning import LightningDataModule
+from lrkit.missing import policy
 from lrkit.readers import cache_folder, read_cache, read_csv, read_npz, read_text, standard_library, write_cache
 from lrkit.replicas import replica_of, replicas
-from lrkit.tensors import floats, images_and_labels, pixels_or_floats, stacked, targets_of
+from lrkit.tensors import floats, images_and_labels, kind_of_targets, pixels_or_floats, stacked, targets_of
 
 __all__ = [
     "Arrays",
@@ -80,6 +81,7 @@ class InMemoryData(LightningDataModule, ABC):
         outputs: After ``setup``: the number of classes, or of targets.
         loss: After ``setup``: ``cross_entropy`` or ``mse``.
         train_count: After ``setup``: training samples in an epoch, over all devices.
+        notes: After ``setup``: what the data was taken for, where it does not say so itself, in lines for the plan.
     """
 
     origin: ClassVar[str] = "data"  # the key to name when what it leads to is unusable
@@ -88,6 +90,7 @@ class InMemoryData(LightningDataModule, ABC):
     outputs: int
     loss: Literal["cross_entropy", "mse"]
     train_count: int
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self, batch_size: int, seed: int = 0, drop_last: bool = False, train_samples: int | None = None
@@ -171,6 +174,11 @@ class InMemoryData(LightningDataModule, ABC):
 
 class ModuleLoaders(LightningDataModule):
     """No data of its own: the model's ``train_dataloader`` and ``val_dataloader`` are used."""
+
+
+def loaders_of(data: LightningDataModule) -> LightningDataModule | None:
+    """What a trainer is given; None for loaders of the module itself, which it then looks for."""
+    return None if isinstance(data, ModuleLoaders) else data
 
 
 class Digits(InMemoryData):
@@ -370,13 +378,16 @@ class Idx(InMemoryData):
 class Arrays(InMemoryData):
     """Your own numbers: an ``.npz`` of arrays or a ``.csv`` table.
 
-    Targets that are integers or strings are classes; targets that are floats are regressed on (mse). Where
-    there is no validation or test part, one is held out from the training samples, always the same.
+    Targets that are integers or strings are classes; targets that are floats are regressed on (mse); the plan says
+    which. Where there is no validation or test part, one is held out from the training samples, always the same.
 
     Args:
         path: ``.npz`` with ``x`` and ``y``, or ``x_train``, ``y_train`` and perhaps ``x_val``, ``x_test`` and
             so on; or ``.csv``, where a first line of names is recognised.
         target: The column of a ``.csv`` to predict. None: the last one.
+        targets: ``classes`` or ``numbers``, where it is not to be told by how they are written.
+        missing: What to do with samples that miss a value (nan, NA, null, an empty cell, ...): ``refuse`` the file,
+            ``drop`` them, or ``keep`` such words as the names of classes that they are.
         standardise: Subtract each feature's mean over the training samples, divide by its standard deviation.
         val_fraction: Share of all training samples to validate on.
         test_fraction: Share of all training samples to test on.
@@ -392,6 +403,8 @@ class Arrays(InMemoryData):
         train_samples: int | None = None,
         path: str | None = None,
         target: str | None = None,
+        targets: str = "auto",
+        missing: str = "refuse",
         standardise: bool = False,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
@@ -400,17 +413,23 @@ class Arrays(InMemoryData):
         self.path = _path("data.path", path, "an .npz or .csv file")
         if self.path.suffix not in (".npz", ".csv"):
             raise ConfigError("data.path", "must end in .npz or .csv", str(self.path))
-        self.target = target
+        self.target, self.targets, self.missing = target, kind_of_targets(targets), policy(missing)
         self.standardise = _flag("data.standardise", standardise)
         self.fractions = _fractions(val_fraction, test_fraction)
 
     def load(self) -> Splits:
         try:
-            parts = read_npz(self.path) if self.path.suffix == ".npz" else read_csv(self.path, self.target)
+            if self.path.suffix == ".npz":
+                table = read_npz(self.path, self.missing)
+            else:
+                table = read_csv(self.path, self.target, self.targets, self.missing)
         except OSError as error:
             raise ConfigError("data.path", f"must be a readable file: {error}", str(self.path)) from error
-        tensors = {name: (floats(x, self.origin), y) for name, (x, y) in parts.items()}
-        splits = _assemble(tensors, self.origin, *self.fractions)
+        tensors = {name: (floats(x, self.origin), y) for name, (x, y) in table.parts.items()}
+        splits = _assemble(tensors, self.origin, *self.fractions, self.targets)
+        self.notes = (_taken_for(table.target, table.parts["train"][1], splits.classes),)
+        if table.dropped:
+            self.notes += (f"{table.dropped} samples are left out, for they miss a value (data.missing=drop)",)
         return _standardised(splits) if self.standardise else splits
 
 
@@ -492,6 +511,7 @@ class HuggingFace(InMemoryData):
         x: The column of the inputs: images, or lists of numbers of one length. A list of columns of numbers
             makes each of them a feature.
         y: The column of the targets: integers or strings are classes, floats are regressed on.
+        targets: ``classes`` or ``numbers``, where it is not to be told by their type.
         options: Further arguments of ``load_dataset``.
         val_fraction: Share of the training samples to validate on, where there is no part of its own.
         test_fraction: The same for the test.
@@ -508,6 +528,7 @@ class HuggingFace(InMemoryData):
         path: str | None = None,
         x: str | Sequence[str] = "image",
         y: str = "label",
+        targets: str = "auto",
         options: Mapping[str, Any] | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
@@ -519,7 +540,7 @@ class HuggingFace(InMemoryData):
         if self.options.get("trust_remote_code"):
             raise ConfigError("data.options.trust_remote_code", "must not be set: a data set is data, not code")
         self.x = [x] if isinstance(x, str) else list(x)
-        self.y = y
+        self.y, self.targets = y, kind_of_targets(targets)
         self.fractions = _fractions(val_fraction, test_fraction)
 
     def load(self) -> Splits:
@@ -535,10 +556,10 @@ class HuggingFace(InMemoryData):
         if "train" not in parts:
             raise ConfigError("data.path", "must have a part named train. It has", sorted(parts))
         named = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-        return _assemble(
-            {named[part]: self._columns(table) for part, table in parts.items() if part in named},
-            self.origin, *self.fractions,
-        )  # fmt: skip
+        columns = {named[part]: self._columns(table) for part, table in parts.items() if part in named}
+        splits = _assemble(columns, self.origin, *self.fractions, self.targets)
+        self.notes = (_taken_for(f"column {self.y}", columns["train"][1], splits.classes),)
+        return splits
 
     def _columns(self, table: Any) -> tuple[Tensor, Array]:
         for key, column in [*(("data.x", name) for name in self.x), ("data.y", self.y)]:
@@ -583,9 +604,23 @@ def _hold_out(pair: Pair, count: int, key: str) -> tuple[Pair, Pair]:
     return (pair[0][rest], pair[1][rest]), (pair[0][held], pair[1][held])
 
 
-def _assemble(parts: Mapping[str, tuple[Tensor, Array]], key: str, val_fraction: float, test_fraction: float) -> Splits:
+def _taken_for(name: str, y: Array, classes: int | None) -> str:
+    """What targets were taken for, by how they are written, in words."""
+    if classes is None:
+        return f"targets: numbers of {name} (mean squared error); data.targets=classes makes classes of them"
+    numbers = "" if y.dtype.kind in "US" else "; data.targets=numbers makes a regression of them"
+    return f"targets: {classes} classes of {name} (cross entropy){numbers}"
+
+
+def _assemble(
+    parts: Mapping[str, tuple[Tensor, Array]],
+    key: str,
+    val_fraction: float,
+    test_fraction: float,
+    kind: str = "auto",
+) -> Splits:
     """Targets made tensors, and the parts that are missing held out from the training samples."""
-    targets, classes = targets_of([np.asarray(y) for _, y in parts.values()], key)
+    targets, classes = targets_of([np.asarray(y) for _, y in parts.values()], key, kind)
     pairs = {name: (x, y) for (name, (x, _)), y in zip(parts.items(), targets, strict=True)}
     for name, (x, y) in pairs.items():
         if len(x) != len(y):

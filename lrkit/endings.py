@@ -17,7 +17,7 @@ from lrkit.command_line import resume_command
 from lrkit.errors import ConfigError, RunError
 from lrkit.failures import cause, keep_traceback
 from lrkit.lightning import SIGTERMException, Trainer
-from lrkit.module import plan_of
+from lrkit.module import plan_of, step_of
 from lrkit.preemption import Preemption
 from lrkit.rendezvous import Rendezvous
 from lrkit.signals import Terminated, name_of
@@ -181,4 +181,4 @@ def _progress(trainer: Trainer) -> str:
         steps = plan_of(trainer).horizon.steps
     except ConfigError:
         steps = None
-    return str(trainer.global_step) + ("" if steps is None else f" of {steps}")
+    return str(step_of(trainer)) + ("" if steps is None else f" of {steps}")

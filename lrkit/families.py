@@ -48,6 +48,9 @@ _FREE_ADAM = Family("adaptive", schedule_free=True)
 # The distance that it estimates is one number for the whole model, and so is the rate: the first group's.
 _PRODIGY = Family("lr_free", momentum="betas", one_rate=True)
 
+# Its final rate, which is all that counts after a while, is one for all groups, whatever their own rates.
+_ONE_FINAL_RATE = Family("adaptive", momentum="betas", one_rate=True)
+
 FAMILIES: dict[str, Family] = {
     # LBFGS is left out: how its rate depends on the batch is not known, and it evaluates the loss many times a step.
     "torch.optim.ASGD": Family("sgd"),
@@ -68,7 +71,7 @@ FAMILIES: dict[str, Family] = {
     "lrkit.lamb.Lamb": _ADAM,
     "lrkit.muon.Muon": _MATRIX,
     "pytorch_optimizer.AdaBelief": _ADAM,
-    "pytorch_optimizer.AdaBound": _ADAM,
+    "pytorch_optimizer.AdaBound": _ONE_FINAL_RATE,
     "pytorch_optimizer.AdaFactor": _ADAM,
     "pytorch_optimizer.Adan": _ADAM,
     "pytorch_optimizer.AdEMAMix": _ADAM,

@@ -1,9 +1,9 @@
 """Parameter groups: which parameters get which factor of the learning rate, and which weight decay.
 
-Every trainable parameter falls into exactly one group. The factor of its rate is that of the first rule that takes it,
-where the rule sets ``lr_scale``, else its layer's (``layer_decay``). Its weight decay is the rule's, where the rule sets
-one, else 0 where ``no_decay`` spares it, else the optimizer's. So a rule that sets one of the two leaves the other as it
-would be without the rule.
+Every trainable parameter falls into exactly one group. The factor of its rate is that of the first rule that takes
+it, where the rule sets ``lr_scale``, else its layer's (``layer_decay``). Its weight decay is the rule's, where the rule
+sets one, else 0 where ``no_decay`` spares it, else the optimizer's. So a rule that sets one of the two leaves the other
+as it would be without the rule.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def split(
         why = "every one of them is frozen" if everything else "it has no parameters"
         raise ConfigError("model", f"has no trainable parameters: {why}")
 
-    layers, spared = _layers(module, rules), _spared(module) if rules.no_decay else set[str]()
+    layers, spared = _layers(module, rules, among), _spared(module) if rules.no_decay else set[str]()
     members: dict[Rule | None, dict[_Place, list[str]]] = {rule: {} for rule in (*rules.rules, None)}
     for name, parameter in trainable.items():
         rule = next((rule for rule in rules.rules if rule.takes(name, parameter.ndim)), None)
@@ -99,7 +99,7 @@ def split(
         members[rule].setdefault(place, []).append(name)
     for i, each in enumerate(rules.rules):
         if not members[each]:
-            raise _takes_nothing(i, each, module)
+            raise _takes_nothing(i, each, everything, module)
     return [
         Group(
             _name(rule, place, places, 0 if layers is None else layers.top),
@@ -113,13 +113,19 @@ def split(
     ]
 
 
-def remarks(module: nn.Module, node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None) -> list[str]:
+def remarks(
+    module: nn.Module,
+    node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    among: Collection[str] | None = None,
+) -> list[str]:
     """What ``split`` made of a module beyond what the rules say: its layers, and what it wants without weight decay."""
     rules, lines = parse(node), list[str]()
-    if (layers := _layers(module, rules)) is not None:
+    if (layers := _layers(module, rules, among)) is not None:
         lines.append(layers.line)
     if rules.no_decay:
-        asked = [name for name in _asked(module) if module.get_parameter(name).ndim > 1]
+        asked = [
+            name for name in _asked(module) if module.get_parameter(name).ndim > 1 and (among is None or name in among)
+        ]
         lines += [f"without weight decay, as the model asks: {_some(asked)}"] if asked else []
     return lines
 
@@ -132,12 +138,12 @@ class _Place:
     spared: bool
 
 
-def _layers(module: nn.Module, rules: Rules) -> Layers | None:
+def _layers(module: nn.Module, rules: Rules, among: Collection[str] | None) -> Layers | None:
     """The layers of a module, where they have rates of their own."""
     if rules.layer_decay is None:
         return None
     try:
-        return layers_of(module)
+        return layers_of(module, among)
     except Untold as error:
         must = f"must be null, with rates by param_groups.rules: {error}"
         raise ConfigError("param_groups.layer_decay", must, rules.layer_decay) from None
@@ -188,16 +194,15 @@ def _asked(module: nn.Module) -> list[str]:
     ]
 
 
-def _takes_nothing(i: int, rule: Rule, module: nn.Module) -> ConfigError:
+def _takes_nothing(i: int, rule: Rule, everything: Mapping[str, nn.Parameter], module: nn.Module) -> ConfigError:
     """Why a rule is left without parameters."""
     key = f"param_groups.rules[{i}]" + ("" if rule.pattern is None else ".pattern")
-    everything = dict(module.named_parameters())
     taken = [name for name, parameter in everything.items() if rule.takes(name, parameter.ndim)]
     first = {id(parameter): name for name, parameter in everything.items()}
     tied = [
         f"{name} is tied to {first[id(parameter)]}"
         for name, parameter in module.named_parameters(remove_duplicate=False)
-        if name not in everything and rule.takes(name, parameter.ndim)
+        if first.get(id(parameter), name) != name and rule.takes(name, parameter.ndim)
     ]
     if not taken and tied:
         must = f"must take a parameter: {_some(tied)}, and tied weights count once, under their first name"

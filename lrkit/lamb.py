@@ -55,15 +55,17 @@ class Lamb(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
-            for x in group["params"]:
-                if x.grad is None:
+            for parameter in group["params"]:
+                if parameter.grad is None:
                     continue
-                state = self.state[x]
+                pair = (parameter, parameter.grad)  # of complex numbers: twice as many real ones, as in torch
+                x, g = map(torch.view_as_real, pair) if parameter.is_complex() else pair
+                state = self.state[parameter]
                 if not state:
                     state.update(step=0, exp_avg=torch.zeros_like(x), exp_avg_sq=torch.zeros_like(x))
                 state["step"] += 1
-                m = state["exp_avg"].lerp_(x.grad, 1 - beta1)
-                v = state["exp_avg_sq"].mul_(beta2).addcmul_(x.grad, x.grad, value=1 - beta2)
+                m = state["exp_avg"].lerp_(g, 1 - beta1)
+                v = state["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
                 size = (v / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
                 r = (m / (1 - beta1 ** state["step"])).div_(size).add_(x, alpha=group["weight_decay"])
                 of_x, of_r = x.norm(), r.norm()

@@ -12,7 +12,7 @@ ELECTRA (Clark et al. 2020) and BEiT (Bao et al. 2022) count alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -40,8 +40,11 @@ class Layers:
     line: str
 
 
-def layers_of(module: nn.Module) -> Layers:
+def layers_of(module: nn.Module, among: Collection[str] | None = None) -> Layers:
     """The levels of a network's parameters.
+
+    Args:
+        among: names of the parameters that one optimizer has, where it has not the whole module.
 
     Raises:
         Untold: it has no blocks that are trained, or the module tree does not say how they stand to each other.
@@ -51,22 +54,22 @@ def layers_of(module: nn.Module) -> Layers:
     >>> print(layers_of(nn.ModuleDict({"embed": Linear(2, 2), "blocks": blocks, "head": Linear(2, 2)})).line)
     5 layers: blocks.0-2 are 1-3; below: embed (2 parameters); above: head (2)
     """
-    part = blocks_of(module)
-    names = [name for name, _ in module.named_parameters()]
+    parameters = {name: p for name, p in module.named_parameters() if among is None or name in among}
+    trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    part = blocks_of(module, trained)
     if part is None:
         children = _some([name for name, _ in module.named_children()]) or "no modules"
         raise Untold(
-            "layers are counted by blocks that are trained, modules of one class in an nn.ModuleList, in an nn.Sequential"
-            f" or with numbers in their names, and there are none in {children}"
+            "layers are counted by blocks that are trained, modules of one class in an nn.ModuleList, in an "
+            f"nn.Sequential or with numbers in their names, and there are none in {children}"
         )
     places = _Places(module, part)
-    of = {name: places.level(name) for name in names}
+    of = {name: places.level(name) for name in parameters}
     lowest = min(of.values())
     of = {name: level - lowest for name, level in of.items()}
-    trained = {of[name] for name, parameter in module.named_parameters() if parameter.requires_grad}
-    if len(trained) < 2 and len(set(of.values())) < 2:
+    if len(set(of.values())) < 2:
         raise Untold(f"{named(paths(part))} is all there is, one layer")
-    top = max(trained)
+    top = max(of[name] for name in trained)
     return Layers(of, top, places.line(of, lowest))
 
 

@@ -30,11 +30,8 @@ if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
         seed_everything,
     )
     from pytorch_lightning.callbacks import (
-        BatchSizeFinder,
         Checkpoint,
         EarlyStopping,
-        GradientAccumulationScheduler,
-        LearningRateFinder,
         LearningRateMonitor,
         ModelCheckpoint,
         ProgressBar,
@@ -67,11 +64,8 @@ else:
         seed_everything,
     )
     from lightning.pytorch.callbacks import (
-        BatchSizeFinder,
         Checkpoint,
         EarlyStopping,
-        GradientAccumulationScheduler,
-        LearningRateFinder,
         LearningRateMonitor,
         ModelCheckpoint,
         ProgressBar,
@@ -88,14 +82,11 @@ else:
 
 __all__ = [
     "PACKAGE",
-    "BatchSizeFinder",
     "Callback",
     "Checkpoint",
     "ClusterEnvironment",
     "EarlyStopping",
-    "GradientAccumulationScheduler",
     "KubeflowEnvironment",
-    "LearningRateFinder",
     "LearningRateMonitor",
     "LightningDataModule",
     "LightningEnvironment",

@@ -152,6 +152,8 @@ class CharTransformer(nn.Module):
     arXiv:2002.04745.
     """
 
+    class_axis = -1  # also for a text that is as long as the vocabulary
+
     def __init__(
         self,
         inputs: int,

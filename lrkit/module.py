@@ -88,7 +88,8 @@ def _several(module: LightningModule, wiring: Wiring) -> tuple[list[Optimizer], 
     groups = track_groups(module, wiring.tracks)
     names = {name: [n for group in split for n in group.names] for name, split in groups.items()}
     plan = wiring.planner(module.trainer)
-    plan = plan.with_track_groups({name: rates_of(split) for name, split in groups.items()})
+    notes = {each.track.name: grouping.remarks(module, each.rules, names[each.track.name]) for each in wiring.tracks}
+    plan = plan.with_track_groups({name: rates_of(split) for name, split in groups.items()}, notes)
     own = asked.of(module)
     order = list(names) if own is None else asked.ordered(own, module, names)
     wiring.planned(module.trainer, plan)
@@ -174,6 +175,8 @@ def batch_of(trainer: Trainer) -> int:
 
 
 def step_of(trainer: Trainer) -> int:
-    """How far a run has come: of one optimizer its steps, as Lightning counts them; of several, the batches begun."""
-    tracks = any(getattr(each.scheduler, "track", "") for each in trainer.lr_scheduler_configs)
-    return trainer.fit_loop.epoch_loop.batch_progress.total.ready if tracks else trainer.global_step
+    """How far a run has come: of one optimizer its applied steps; of several, the batches begun."""
+    found = [each.scheduler for each in trainer.lr_scheduler_configs if isinstance(each.scheduler, PlanScheduler)]
+    if not found:
+        return trainer.global_step
+    return trainer.fit_loop.epoch_loop.batch_progress.total.ready if found[0].track else found[0].applied

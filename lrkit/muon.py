@@ -29,8 +29,8 @@ class Muon(torch.optim.Optimizer):
         W <- W - lr * (wd * W + 0.2 * sqrt(max(a, b)) * O)
 
     ``O`` has a root mean square of about ``1/sqrt(max(a, b))``, and AdamW's updates one of 0.2 to 0.4 in practice:
-    the factor makes them alike. Vectors, scalars and kernels of convolutions take AdamW's step with the same ``lr``
-    and ``weight_decay``. An embedding is a matrix, too, and is treated as one.
+    the factor makes them alike. Vectors, scalars, kernels of convolutions and complex numbers take AdamW's step with
+    the same ``lr`` and ``weight_decay``. An embedding is a matrix, too, and is treated as one.
 
     Args:
         lr: the rate of every parameter of a group, whichever way it is updated.
@@ -76,9 +76,11 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                update = self._muon if parameter.ndim == 2 else self._adamw
-                update(parameter, parameter.grad, self.state[parameter], group)
+                pair = (parameter, parameter.grad)  # of complex numbers: twice as many real ones, as in torch
+                x, gradient = map(torch.view_as_real, pair) if parameter.is_complex() else pair
+                x.mul_(1 - group["lr"] * group["weight_decay"])
+                update = self._muon if parameter.ndim == 2 and x.ndim == 2 else self._adamw
+                update(x, gradient, self.state[parameter], group)
         return loss
 
     @staticmethod

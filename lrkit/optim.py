@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from lrkit import trusted
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import FAMILIES, family, option
-from lrkit.fused import keep_fused, may_fuse
+from lrkit.fused import Kind, keep_fused, may_fuse, refusal
 
 __all__ = [
     "build",
@@ -85,9 +85,10 @@ def build(
         optimizer: Optimizer = cls(groups, **chosen)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError("optimizer", f"is refused by {target}: {error}".rstrip(".")) from error
+    _check_empty(cls, chosen, groups)
     optimizer.register_load_state_dict_pre_hook(_keep_implementation)
     if chosen.get("fused"):
-        keep_fused(optimizer, asked=bool(arguments.get("fused")))
+        keep_fused(optimizer, chosen, asked=bool(arguments.get("fused")))
     return optimizer
 
 
@@ -260,39 +261,31 @@ def _check_groups(target: str, cls: type[Optimizer], groups: Sequence[Mapping[st
         raise ConfigError("param_groups", f"must set no weight_decay: {cls.__name__} has none", own)
 
 
+def _check_empty(cls: type[Optimizer], arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a parameter without elements where the class would divide by their number, at its first step."""
+    kinds = {Kind(p.device, p.dtype) for group in groups for p in group["params"] if p.numel() == 0}
+    if kinds and refusal(cls, arguments, kinds) is None and (error := refusal(cls, arguments, kinds, elements=0)):
+        raise ConfigError("optimizer", f"cannot train a parameter without elements: {cls.__name__} says {error}")
+
+
 def _implementation(
     cls: type[Optimizer], arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], *, allowed: bool
 ) -> dict[str, bool]:
     """The fastest implementation, as arguments; empty for the class's default."""
     accepted = _defaults(cls)
-    kinds = {(parameter.device, parameter.dtype) for group in groups for parameter in group["params"]}
+    kinds = {Kind(parameter.device, parameter.dtype) for group in groups for parameter in group["params"]}
     asked = [name for name in IMPLEMENTATION if arguments.get(name) is not None]
     if asked:
-        if arguments.get("fused") and not arguments.get("foreach") and not _fuses(cls, arguments, kinds):
-            where = ", ".join(sorted(f"{dtype} on {device}" for device, dtype in kinds))
+        if arguments.get("fused") and not arguments.get("foreach") and refusal(cls, arguments, kinds) is not None:
+            where = ", ".join(sorted(map(str, kinds)))
             raise ConfigError("optimizer.fused", f"must not be true: {cls.__name__} cannot do it for {where}")
         return {}
     allowed = allowed and "fused" in accepted and may_fuse(cls, arguments)
-    if allowed and _fuses(cls, dict(arguments) | {"fused": True}, kinds):
+    if allowed and refusal(cls, {**arguments, "fused": True}, kinds) is None:
         return {"fused": True}
-    if "foreach" in accepted and all(device.type == "cpu" for device, _ in kinds):
+    if "foreach" in accepted and all(kind.device.type == "cpu" for kind in kinds):
         return {"foreach": False}
     return {}
-
-
-def _fuses(cls: type[Optimizer], arguments: Mapping[str, Any], kinds: set[tuple[torch.device, torch.dtype]]) -> bool:
-    """Whether fused works, found out by a step on one number per device and dtype.
-
-    torch has no public list, and its constructors accept ``fused=True`` for devices on which the first step raises.
-    """
-    probes = [torch.zeros(1, device=device, dtype=dtype) for device, dtype in kinds]
-    for probe in probes:
-        probe.grad = torch.zeros_like(probe)
-    try:
-        cls(probes, **arguments).step()
-    except (RuntimeError, TypeError, ValueError):  # the last two are about other arguments: the real one will say it
-        return False
-    return True
 
 
 def _keep_implementation(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -93,11 +93,13 @@ class Plan:
         """The same plan for the groups that a model turned out to have, with lines about how it was split."""
         return dataclasses.replace(self, groups=tuple(groups), notes=tuple(notes))
 
-    def with_track_groups(self, groups: Mapping[str, Sequence[GroupRate]]) -> Plan:
+    def with_track_groups(
+        self, groups: Mapping[str, Sequence[GroupRate]], notes: Mapping[str, Sequence[str]] | None = None
+    ) -> Plan:
         """The same, where each track has groups of its own."""
-        return dataclasses.replace(
-            self, tracks=MappingProxyType({name: plan.with_groups(groups[name]) for name, plan in self.tracks.items()})
-        )
+        told = notes or {}
+        tracks = {name: plan.with_groups(groups[name], told.get(name, ())) for name, plan in self.tracks.items()}
+        return dataclasses.replace(self, tracks=MappingProxyType(tracks))
 
     def on_tracks(self, tracks: Mapping[str, Plan], notes: Sequence[str] = ()) -> Plan:
         """The same run with several optimizers, each by a plan of its own; this plan's own remarks are about none.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import os
 import sysconfig
 import tempfile
@@ -11,19 +10,44 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrkit.errors import ConfigError, did_you_mean
+from lrkit.missing import is_missing
 
-__all__ = ["cache_folder", "read_cache", "read_csv", "read_npz", "read_text", "standard_library", "write_cache"]
+__all__ = [
+    "Table",
+    "cache_folder",
+    "read_cache",
+    "read_csv",
+    "read_npz",
+    "read_text",
+    "standard_library",
+    "write_cache",
+]
 
 Array = NDArray[Any]
 
 
-def read_npz(path: Path) -> dict[str, tuple[Array, Array]]:
+class Table(NamedTuple):
+    """What was read: inputs and targets of each part, the name of the targets, and how many samples were dropped."""
+
+    parts: dict[str, tuple[Array, Array]]
+    target: str
+    dropped: int = 0
+
+
+def read_npz(path: Path, missing: str = "refuse") -> Table:
+    """Arrays by their names: ``x`` and ``y``, or ``x_train``, ``y_train`` and so on.
+
+    Args:
+        path: the file.
+        missing: what to do with samples that have a nan, or a class that says that it is missing: see
+            ``lrkit.missing``.
+    """
     try:
         # Opened here: given a path, np.load leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
@@ -31,7 +55,7 @@ def read_npz(path: Path) -> dict[str, tuple[Array, Array]]:
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError) as error:
         raise ConfigError("data.path", f"must be an .npz of plain arrays: {error}", str(path)) from error
     suffixes = {"train": "" if "x" in arrays else "_train", "val": "_val", "test": "_test"}
-    parts = {}
+    parts, dropped = {}, 0
     for part, suffix in suffixes.items():
         names = f"x{suffix}", f"y{suffix}"
         if part == "train" or names[0] in arrays or names[1] in arrays:
@@ -39,11 +63,45 @@ def read_npz(path: Path) -> dict[str, tuple[Array, Array]]:
                 if name not in arrays:
                     must = f"must hold the arrays {names[0]} and {names[1]}"
                     raise ConfigError("data.path", must, sorted(arrays))
-            parts[part] = arrays[names[0]], arrays[names[1]]
-    return parts
+            x, y = arrays[names[0]], arrays[names[1]]
+            if x.ndim and y.ndim and len(x) == len(y):
+                there = _there(names, x, y, missing)
+                x, y, dropped = x[there], y[there], dropped + int((~there).sum())
+            parts[part] = x, y
+    return Table(parts, f"y{suffixes['train']}", dropped)
 
 
-def read_csv(path: Path, target: str | None) -> dict[str, tuple[Array, Array]]:
+def _there(names: tuple[str, str], x: Array, y: Array, missing: str) -> NDArray[np.bool_]:
+    """Which samples miss no value."""
+    there: NDArray[np.bool_] = np.ones(len(x), dtype=bool)
+    for name, array in zip(names, (x, y), strict=True):
+        rows = array.reshape(len(array), -1)
+        if array.dtype.kind == "f":
+            lost = np.isnan(rows)
+        elif array.dtype.kind == "U" and missing != "keep":
+            values, codes = np.unique(rows, return_inverse=True)
+            lost = np.array([is_missing(str(value)) for value in values], dtype=bool)[codes.reshape(rows.shape)]
+        else:
+            continue
+        in_sample: NDArray[np.bool_] = np.asarray(lost.any(axis=1))
+        if in_sample.any() and missing != "drop":
+            first = int(in_sample.argmax())
+            value = str(rows[first][np.isnan(rows[first])][0]) if array.dtype.kind == "f" else str(rows[first][0])
+            raise _misses(f"sample {first} of {name}", int(in_sample.sum()), len(rows), "samples", value)
+        there &= ~in_sample
+    return there
+
+
+def read_csv(path: Path, target: str | None, kind: str = "auto", missing: str = "refuse") -> Table:
+    """A table, whose first line may be one of names.
+
+    Args:
+        path: the file.
+        target: the column to predict; None: the last.
+        kind: whether that is ``classes`` or ``numbers``. auto: whole numbers and words are classes, numbers with a
+            point are numbers, and both together are refused.
+        missing: what to do with lines in which a cell says that it is missing: see ``lrkit.missing``.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
@@ -58,42 +116,61 @@ def read_csv(path: Path, target: str | None) -> dict[str, tuple[Array, Array]]:
     if width < 2:
         raise ConfigError("data.path", "must have a column of targets and at least one of inputs", width)
     # A name above a number makes the first line one of names; a class may be a string, but has strings below.
-    header = any(not _is(float, first) and _is(float, below) for first, below in zip(*rows[:2], strict=True))
+    below = [next((row[i] for row in rows[1:] if not is_missing(row[i])), "") for i in range(width)]
+    header = any(not _is(float, first) and _is(float, cell) for first, cell in zip(rows[0], below, strict=True))
     if header and any(_is(float, cell) for cell in rows[0]):
         raise ConfigError("data.path", "must have a first line of names or of values, not of both", rows[0])
     names = rows[0] if header else [str(column) for column in range(width)]
+    if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise ConfigError("data.path", "must not have two columns of one name", doubled[0])
     if target is not None and target not in names:
         raise ConfigError("data.target", f"must be a column. {did_you_mean(str(target), names)}", target)
     at = width - 1 if target is None else names.index(target)
-    body = rows[header:]
-    if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise ConfigError("data.path", "must not have two columns of one name", doubled[0])
-    for number, row in enumerate(body, start=1 + header):
+    lines = [*enumerate(rows, start=1)][header:]
+    lost = [(number, i) for number, row in lines for i in range(width)
+            if is_missing(row[i]) and not (i == at and missing == "keep" and row[i])]  # fmt: skip
+    if lost and missing != "drop":
+        number, i = lost[0]
+        place = f"line {number}, column {names[i]}"
+        count = len({number for number, _ in lost})
+        raise _misses(place, count, len(lines), "lines", rows[number - 1][i])
+    incomplete = {number for number, _ in lost}
+    kept = [(number, row) for number, row in lines if number not in incomplete]
+    if not kept:
+        raise ConfigError("data.missing", f"leaves none of the {len(lines)} lines of {path.name}", missing)
+    for number, row in kept:
         for column, cell in enumerate(row):
-            if column != at and not _is_number(cell):
+            if column != at and not _is(float, cell):
                 must = f"must hold numbers: line {number}, column {names[column]} has none"
                 raise ConfigError("data.path", must, cell)
-    _check_targets([row[at] for row in body], names[at], 1 + header)
-    x = np.array([[float(cell) for column, cell in enumerate(row) if column != at] for row in body])
-    kind = next(kind for kind in (int, float, str) if all(_is(kind, row[at]) for row in body))
-    return {"train": (x, np.array([kind(row[at]) for row in body]))}
+    x = np.array([[float(cell) for column, cell in enumerate(row) if column != at] for _, row in kept])
+    y = _targets([(number, row[at]) for number, row in kept], names[at], kind)
+    return Table({"train": (x, y)}, f"column {names[at]}", len(incomplete))
 
 
-def _check_targets(cells: Sequence[str], name: str, first: int) -> None:
-    """Refuse a column of targets that is neither of numbers nor of classes: what is missing would become a class."""
-    numbers = [_is_number(cell) for cell in cells]
+def _misses(place: str, count: int, of: int, unit: str, value: str) -> ConfigError:
+    """The error for a value that is missing: where, how often, and what can be done."""
+    more = f" (as do {count} of {of} {unit})" if count > 1 else ""
+    way = f"data.missing=drop leaves such {unit} out, and keep takes words for names of classes"
+    return ConfigError("data.path", f"must miss no value, and {place} does{more}; {way}", value)
+
+
+def _targets(cells: Sequence[tuple[int, str]], column: str, kind: str) -> Array:
+    """A column as whole numbers, as numbers, or as words."""
+    values = [cell for _, cell in cells]
+    numbers = [_is(float, cell) for cell in values]
     if all(numbers):
-        return
-    wrong = [i for i, cell in enumerate(cells) if not cell or (any(numbers) and not numbers[i])]
-    if wrong:
-        more = f", and {len(wrong) - 1} more lines" if len(wrong) > 1 else ""
-        must = f"must have a number or a class in each line: line {first + wrong[0]}, column {name} has none{more}"
-        raise ConfigError("data.path", must, cells[wrong[0]])
-
-
-def _is_number(cell: str) -> bool:
-    """A finite one: ``nan`` and ``inf`` are how tables say that there is none."""
-    return _is(float, cell) and math.isfinite(float(cell))
+        if all(_is(int, cell) for cell in values):
+            return np.array([int(cell) for cell in values])
+        return np.array([float(cell) for cell in values])
+    if kind == "numbers" or (kind == "auto" and any(numbers)):
+        # The odd one: the first word, or where most are words, the first number.
+        odd = kind == "auto" and 2 * sum(numbers) < len(numbers)
+        number, cell = next(pair for pair, is_number in zip(cells, numbers, strict=True) if is_number is odd)
+        must = f"must hold numbers alone or names alone as targets: line {number}, column {column} is another sort"
+        way = "data.targets=classes takes each spelling for a class"
+        raise ConfigError("data.path", f"{must}; {way}" if kind == "auto" else must, cell)
+    return np.array(values)
 
 
 def _is(kind: Callable[[str], object], cell: str) -> bool:

@@ -296,6 +296,9 @@ class Memory(Callback):
             at = self.saved.tracks[scheduler.track] if scheduler.track else self.saved.step
             scheduler.applied = place(self.saved, scheduler.plan, at)
             scheduler.write()
+            if not scheduler.track and scheduler.applied != at:
+                # The losses' x is Lightning's own count of steps: it goes on where the plan does, as that of rates.
+                trainer.fit_loop.epoch_loop._batches_that_stepped = scheduler.applied
 
 
 _SHAPING = (

@@ -169,7 +169,7 @@ def _rule(key: str, entry: Any) -> Rule:
     if max_ndim is not None and (isinstance(max_ndim, bool) or not isinstance(max_ndim, int) or max_ndim < 0):
         raise ConfigError(f"{key}.max_ndim", "must be a whole number >= 0", max_ndim)
     scale, decay = entry.get("lr_scale"), entry.get("weight_decay")
-    if "lr_scale" in entry and (not _is_number(scale) or scale < 0):
+    if "lr_scale" in entry and (scale is None or not _is_number(scale) or scale < 0):
         raise ConfigError(f"{key}.lr_scale", "must be a number >= 0", scale)
     if decay is not None and not (_is_number(decay) and decay >= 0):
         raise ConfigError(f"{key}.weight_decay", "must be a number >= 0, or null for the optimizer's own", decay)

@@ -7,6 +7,7 @@ no rounding accumulates, and a restored count is a restored rate.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -247,12 +248,32 @@ class PlanScheduler(LRScheduler):
             name = self.plan.groups[i].name if i < len(self.plan.groups) else f"group_{i}"
         bases = self._planned.get(name) or self._joined.get(name)
         if bases is None:
-            bases = self._joined[name] = (float(group["lr"]), float(group.get("weight_decay", 0.0)))
+            bases = self._joined[name] = (self._base_for(float(group["lr"])), float(group.get("weight_decay", 0.0)))
         return bases
+
+    def _base_for(self, lr: float) -> float:
+        """The base with which a group that joins has exactly the rate it asks for, at this step.
+
+        Where the curve is 0 there is none, and the rate that was asked for is the base.
+        """
+        curve, gain = self.plan.curve(self.applied), self.total_gain
+        if not curve * gain:
+            return lr
+        base = lr / curve / gain
+        near = (base, math.nextafter(base, math.inf), math.nextafter(base, 0.0))
+        return min(near, key=lambda each: abs(each * curve * gain - lr))
 
     def _report(self, groups: list[dict[str, Any]]) -> None:
         """Say, once, that somebody else wrote a rate."""
         edited = [i for i, lr in enumerate(self._rates) if groups[i]["lr"] is not lr and groups[i]["lr"] != lr]
+        joined = [i for i in edited if groups[i].get("name", f"group_{i}") in self._joined]
+        for i in joined:
+            # It is not the plan's: whoever let it join, such as BackboneFinetuning, may give it another rate.
+            name = groups[i].get("name", f"group_{i}")
+            self._joined[name] = (self._base_for(float(groups[i]["lr"])), self._joined[name][1])
+            edited.remove(i)
+        if joined:
+            self._look_at(groups)
         if self._reported or not edited:
             return
         self._reported = True

@@ -1,16 +1,18 @@
-"""lrkit's own LightningModule around any network: a loss, its accuracy, and their names in TensorBoard."""
+"""lrkit's own module: a network with a loss, for inputs and targets."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lrkit.errors import ConfigError
 from lrkit.lightning import LightningModule
-from lrkit.network_output import check_classes, cross_entropy, described, squared_error, tensor_of
+from lrkit.network_output import IGNORED, NetworkOutput, Reading, described
 
 __all__ = ["Supervised"]
 
@@ -19,19 +21,34 @@ class Supervised(LightningModule):
     """A network with a loss: logs ``train/loss``, ``val/loss`` and, for classes, ``val/accuracy``.
 
     Args:
-        model: maps inputs ``x`` of shape ``(batch, ...)`` to logits or values, see ``lrkit.network_output``.
-        loss: ``cross_entropy`` (nats a target) or ``mse``.
-        class_axis: 1 or -1, where the shapes of logits and targets do not tell which axis is that of the classes.
+        model: maps inputs ``x`` of shape ``(batch, ...)`` to logits ``(batch, classes)``, ``(batch, time, classes)``,
+            ``(batch, classes, height, width)``, or to values of the shape of the targets. What else it may return, and
+            how the axis of the classes is found: ``lrkit.network_output``.
+        loss: ``cross_entropy`` (nats a target) or ``mse``; None: nobody has said, and classes are expected.
+        class_axis: which axis of the output is the classes, 1 or -1; None: what the network's own attribute of that
+            name says, or else the shapes.
+        usual_axis: the one to take where the shapes fit both; None: that is refused.
+        classes: how many there are, where the data knows.
     """
 
-    def __init__(self, model: nn.Module, loss: str = "cross_entropy", class_axis: int | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: str | None = None,
+        class_axis: int | None = None,
+        usual_axis: int | None = None,
+        classes: int | None = None,
+    ) -> None:
         super().__init__()
-        if loss not in ("cross_entropy", "mse"):
+        if loss not in ("cross_entropy", "mse", None):
             raise ConfigError("data.loss", "must be cross_entropy or mse", loss)
         self.model = model
-        self.loss = loss
-        self.class_axis = getattr(model, "class_axis", None) if class_axis is None else class_axis
-        self.checked = False
+        self.loss = loss or "cross_entropy"
+        own = getattr(model, "class_axis", None)
+        axis = class_axis if class_axis is not None or type(own) is not int else own
+        self.output = NetworkOutput(
+            self.loss, axis, classes, declared=loss is not None, usual_axis=usual_axis, takes=_takes_targets(model)
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the name of each hook in the module, some forty times a step; text in place of text, or of
@@ -41,8 +58,8 @@ class Supervised(LightningModule):
         else:
             super().__setattr__(name, value)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return tensor_of(self.model(x))
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         loss, _ = self._measure(batch)
@@ -50,41 +67,60 @@ class Supervised(LightningModule):
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         # Where nobody would write it down, it need not be handed over either: that takes as long as a small network.
         if trainer.is_last_batch or (trainer.global_step + 1) % every == 0:
-            self.log("train/loss", loss.detach(), batch_size=len(batch[0]))
+            self.log("train/loss", loss.detach(), batch_size=len(batch[1]))
         return loss
 
-    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate("val", batch)
 
-    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate("test", batch)
-
-    def loss_of(self, out: Tensor, y: Tensor) -> Tensor:
-        """The loss of what the network said, the mean over all targets: a scalar."""
-        return squared_error(out, y) if self.loss == "mse" else cross_entropy(out, y, self.class_axis)[0]
 
     def _evaluate(self, stage: str, batch: Sequence[Tensor]) -> None:
         loss, accuracy = self._measure(batch)
-        options: dict[str, Any] = {"on_epoch": True, "sync_dist": True, "batch_size": len(batch[0])}
+        options: dict[str, Any] = {"on_epoch": True, "sync_dist": True, "batch_size": len(batch[1])}
         self.log(f"{stage}/loss", loss, **options)
         if accuracy is not None:
             self.log(f"{stage}/accuracy", accuracy, **options)
 
     def _measure(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Loss and, for classes outside of training, accuracy."""
-        if not (isinstance(batch, list | tuple) and len(batch) == 2):
-            must = "must give a mere network pairs of inputs and targets; use a LightningModule for anything else"
+        if not isinstance(batch, list | tuple) or len(batch) != 2:
+            must = "must give batches of two, inputs and targets, to a plain network; or the model a LightningModule"
             raise ConfigError("data", must, described(batch))
         x, y = batch
-        out = self(x)
+        read = self.output.read(self(x), y, self.training)
+        loss = self._loss(read)
+        return loss, None if self.training or self.loss == "mse" else _accuracy(*read)
+
+    def loss_of(self, out: Any, y: Tensor) -> Tensor:
+        """The loss of what the network returned, the mean over all targets: a scalar."""
+        return self._loss(self.output.read(out, y, self.training))
+
+    def _loss(self, read: Reading) -> Tensor:
+        out, y, axis = read
         if self.loss == "mse":
-            return squared_error(out, y), None
-        if not self.checked:  # before a GPU meets a class that it does not have
-            check_classes(y, out, self.class_axis)
-            self.checked = True
-        loss, axis = cross_entropy(out, y, self.class_axis)
-        if self.training:
-            return loss, None
-        guesses = out.argmax(axis)
-        right = guesses == (y.argmax(1) if y.is_floating_point() else y.view_as(guesses))
-        return loss, right.to(torch.get_default_dtype()).mean()
+            return F.mse_loss(out, y)
+        if axis == 1:
+            return F.cross_entropy(out, y)
+        return F.cross_entropy(out.flatten(0, -2), y.flatten(0, -2) if y.is_floating_point() else y.flatten())
+
+
+def _accuracy(out: Tensor, y: Tensor, axis: int) -> Tensor:
+    """The share of targets that are the likeliest class; of those that are not left out."""
+    if y.is_floating_point():
+        return (out.argmax(axis) == y.argmax(axis)).to(torch.get_default_dtype()).mean()
+    said = out.argmax(1) if axis == 1 else out.flatten(0, -2).argmax(-1)
+    right = said.flatten() == y.flatten()
+    counted = (y != IGNORED).sum()
+    # A factor of exactly 1 where all count, and nobody waits for it.
+    return right.to(torch.get_default_dtype()).mean() * (y.numel() / counted)
+
+
+def _takes_targets(model: nn.Module) -> str | None:
+    """The argument by which a network, as those of transformers and nanoGPT do, would compute a loss of its own."""
+    try:
+        accepted = inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):
+        return None
+    return next((name for name in ("labels", "targets", "target") if name in accepted), None)

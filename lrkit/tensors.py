@@ -12,17 +12,35 @@ from torch import Tensor
 
 from lrkit.errors import ConfigError
 
-__all__ = ["floats", "images_and_labels", "pixels_or_floats", "stacked", "targets_of"]
+__all__ = ["floats", "images_and_labels", "kind_of_targets", "pixels_or_floats", "stacked", "targets_of"]
 
 Array = NDArray[Any]
 
 
-def targets_of(arrays: Sequence[Array], key: str) -> tuple[list[Tensor], int | None]:
-    """Targets as tensors, and the number of classes (None: they are numbers to regress on)."""
+#: What targets may be said to be.
+KINDS = ("auto", "classes", "numbers")
+
+
+def targets_of(arrays: Sequence[Array], key: str, kind: str = "auto") -> tuple[list[Tensor], int | None]:
+    """Targets as tensors, and the number of classes (None: they are numbers to regress on).
+
+    Args:
+        arrays: of each part.
+        key: where they come from.
+        kind: ``classes``, ``numbers``, or auto: floats are numbers, integers and strings are classes.
+    """
     everything = np.concatenate([each.reshape(len(each), -1) for each in arrays])
-    if everything.dtype.kind == "f":
+    if everything.dtype.kind == "O":
+        missing = sum(value is None for value in everything.flat)
+        if missing:
+            raise ConfigError(key, f"must have a target for each sample: {missing} of {everything.size} are missing")
+    if everything.dtype.kind in "iub" and kind == "numbers":
+        everything = everything.astype(np.float64)
+    if everything.dtype.kind == "f" and kind != "classes":
         return [torch.from_numpy(each.astype(np.float32).reshape(len(each), -1)) for each in arrays], None
-    if everything.dtype.kind not in "iubUS" or everything.shape[1] != 1:
+    if kind == "numbers":
+        raise ConfigError("data.targets", "must be classes or auto, for the targets are no numbers", kind)
+    if everything.dtype.kind not in "iubfUS" or everything.shape[1] != 1:
         must = "must have as targets floats, or one column of classes (integers or strings)"
         raise ConfigError(key, must, [*everything.shape, str(everything.dtype)])
     names = np.unique(everything)
@@ -30,6 +48,13 @@ def targets_of(arrays: Sequence[Array], key: str) -> tuple[list[Tensor], int | N
         raise ConfigError(key, "must have at least two classes as targets", names.tolist())
     codes = (np.searchsorted(names, each.reshape(-1)) for each in arrays)
     return [torch.from_numpy(each.astype(np.int64)) for each in codes], len(names)
+
+
+def kind_of_targets(kind: str) -> str:
+    """A kind, checked."""
+    if kind not in KINDS:
+        raise ConfigError("data.targets", "must be auto, classes or numbers", kind)
+    return kind
 
 
 def floats(x: Array, key: str) -> Tensor:

@@ -22,16 +22,18 @@ from lrkit.assembly import (
     exact_plan,
     hush_lightning,
     module_of,
+    notes_on,
     optimizer_of,
     tracks_of,
     trainer_of,
+    why_unfused,
 )
 from lrkit.callbacks import EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
-from lrkit.data import ModuleLoaders
+from lrkit.data import loaders_of
 from lrkit.data_position import DataPosition
 from lrkit.diagnosis import diagnose
 from lrkit.endings import Ending
-from lrkit.errors import ConfigError, Diverged
+from lrkit.errors import Diverged, RunError
 from lrkit.evaluation import EvaluationMode
 from lrkit.files import write_json
 from lrkit.find import settled
@@ -48,10 +50,9 @@ from lrkit.lightning import (
     RichProgressBar,
     TensorBoardLogger,
     Trainer,
-    is_overridden,
     seed_everything,
 )
-from lrkit.module import groups_of, plan_of, rates_of, step_of, track_groups
+from lrkit.module import Wiring, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.monitors import higher_is_better
 from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
@@ -60,6 +61,7 @@ from lrkit.readable import ReadableCheckpoints
 from lrkit.resume import Memory, Resumption, Saved
 from lrkit.run_lock import locked
 from lrkit.search import AUTO
+from lrkit.step_count import StepCount
 from lrkit.trace import Trace
 from lrkit.tracks import KEY
 from lrkit.tracksteps import TrackSteps, unfinished
@@ -119,9 +121,6 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     data = data_of(config)
     module = module_of(config, data)
     resumption.check_model(module)
-    notes = []
-    if type(module).configure_optimizers is not LightningModule.configure_optimizers:
-        notes.append(f"{type(module).__name__}.configure_optimizers is replaced by this plan")
 
     if type(module).configure_model is LightningModule.configure_model and (several or declared is not None):
         # Again with the model's groups: a run that is not gone on with must be refused before a logger opens its files.
@@ -134,7 +133,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
             resumption.check(grouped)
 
     def planner(trainer: Trainer) -> Plan:
-        return resumption.plan(exact_plan(config, trainer, declared, notes))
+        return resumption.plan(exact_plan(config, trainer, declared, notes_on(module, data)))
 
     def planned(trainer: Trainer, plan: Plan) -> None:
         resumption.check(plan)
@@ -144,10 +143,8 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
             if not quiet:
                 show.announce(plan)
 
-    loaders = None if isinstance(data, ModuleLoaders) else data
-    if loaders is None and not is_overridden("train_dataloader", module):
-        must = f"needs a model with loaders of its own, and {type(module).__name__} has no train_dataloader"
-        raise ConfigError("data=module", must)
+    loaders = loaders_of(data)
+    configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"]), several))
     best, last = _checkpoints(config, folder)
     theirs = callbacks_of(config)
     noise = next((callback for callback in theirs if isinstance(callback, NoiseScale)), None)
@@ -168,8 +165,9 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     # What the size of a loss says of a rate it does not say where two losses pull against each other.
     curves = TrackSteps(say) if several else trace
     # The watch remembers weights that train, so the mode is switched before it.
-    ours = [readable, first, memory, curves, TrainLoss(), EvaluationMode(), watch]
-    own = AsOne([*ours, *_own_callbacks(config, best), results])
+    steps = StepCount(keys=True)
+    ours = [readable, first, memory, steps, curves, TrainLoss(), EvaluationMode(), watch]
+    own = AsOne([*ours, *_own_callbacks(config, best, say), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     kept = None if last is None else folder / "checkpoints" / storage.LAST
@@ -199,23 +197,24 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
 
     plan, step = plan_of(trainer), step_of(trainer)
     results.findings = () if several else diagnose(trace.curves(), plan)
-    early = plan.horizon.steps is not None and step < plan.horizon.steps
+    early = plan.horizon.steps is not None and (step if several else steps.done) < plan.horizon.steps
     missed = unfinished(trainer)
+    wrong = "" if diverged else steps.missing(trainer)
     broken = [name for name, value in results.final.items() if "loss" in name or name == results.monitor
               if not math.isfinite(value)]  # fmt: skip
     diverged = diverged or (f"diverged: {', '.join(broken)} is not finite" if broken else "")
-    status = "diverged" if diverged else "stopped" if early or missed else "done"
+    status = "diverged" if diverged else "failed" if wrong else "stopped" if early or missed else "done"
     if config["test"] and not diverged:
         trainer.test(module, datamodule=loaders, verbose=False)
         results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    results.save(trainer, status)
+    results.save(trainer, status, wrong)
+    if wrong:
+        raise RunError(wrong)
     if trainer.is_global_zero and not quiet:
         ended = f"stopped at step {step} of {plan.horizon.steps}" if early else missed
         ended = diverged or ended
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         said = [] if noise is None else [noise.line(plan.horizon.batch_size)]
-        if best is not None and results.monitor is None:
-            said.append("no best.ckpt: no validation loss was logged; to keep the best by another metric: monitor=NAME")
         show.closing(folder, results.final, results.at_best, results.seconds, ended, watched, results.findings, said)
     return Run(status, folder, plan, results.final, results.at_best, results.monitor)
 
@@ -234,11 +233,13 @@ def _checkpoints(config: Mapping[str, Any], folder: Path) -> tuple[ModelCheckpoi
     return storage.Kept(filename="best", monitor=monitor, mode=mode, **common), last
 
 
-def _own_callbacks(config: Mapping[str, Any], best: ModelCheckpoint | None) -> list[Callback]:
+def _own_callbacks(
+    config: Mapping[str, Any], best: ModelCheckpoint | None, say: Callable[[str], None]
+) -> list[Callback]:
     wanted = {} if config["monitor"] == "auto" or best is None else {"monitor": config["monitor"]}
     if config["plateau"]:
         wanted["plateau.monitor"] = config["plateau"]["monitor"]
-    callbacks: list[Callback] = [Monitors(wanted, best), EvenWindows(), RateLog()]
+    callbacks: list[Callback] = [Monitors(wanted, best, say), EvenWindows(), RateLog()]
     if config["plateau"]:
         callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
     return callbacks
@@ -283,7 +284,10 @@ def _trainer(
     options["accumulate_grad_batches"] = configs.accumulation(config, configs.replicas_of(options)[0])
     bar = options.pop("enable_progress_bar", None)
     theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    if theirs and bar is None:
+    if theirs and quiet:  # a bar writes on whatever the screen shows
+        callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
+        theirs, bar = False, bar is True
+    elif theirs and bar is None:
         bar = True
     if bar is None:
         bar = sys.stderr.isatty() and not quiet

@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from lrkit.lightning import Callback, LightningModule, Trainer
+from lrkit.logged import names_logged
 from lrkit.supervised import Supervised
 
 __all__ = ["TrainLoss"]
 
 
 class TrainLoss(Callback):
-    """Logs ``train/loss`` where nothing that the module logs in its training has ``loss`` in its name.
+    """Logs ``train/loss`` where nothing that is logged in training has ``loss`` in its name.
 
-    What is logged is what ``training_step`` returned, at the last batch of an epoch and at each logging interval, as
-    ``Supervised`` logs its own. A module that optimizes by itself and returns no loss shows none.
+    What is logged is what ``training_step`` returned, of this process, at the last batch of an epoch and at each
+    logging interval, as ``Supervised`` logs its own. Whether, is decided when the first is due, and stays. A module
+    that optimizes by itself and returns no loss shows none.
     """
 
-    def __init__(self) -> None:
-        self.logs = False
-        self.theirs: Callable[..., None] | None = None
+    logs: bool | None = None  # not decided yet
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(pl_module, Supervised):
-            return
-        self.logs, self.theirs = True, pl_module.log
-
-        def log(name: str, *args: Any, **options: Any) -> None:
-            assert self.theirs is not None
-            if trainer.training and "loss" in name.lower():
-                self.logs = False
-            self.theirs(name, *args, **options)
-
-        pl_module.log = log  # type: ignore[method-assign]
+        silent = isinstance(pl_module, Supervised) or trainer.barebones  # which logs nothing at all
+        self.logs = False if silent else None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not self.logs or self.theirs is None:
+        if self.logs is False:
             return
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        # By itself a module may take any number of steps with a batch: Lightning then counts batches.
+        counts = pl_module.automatic_optimization
+        if counts and not (trainer.is_last_batch or trainer.global_step % every == 0):
+            return
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             return
-        if trainer.is_last_batch or trainer.global_step % every == 0:
-            # Lightning has divided it by the batches of a step.
-            loss = loss.detach().reshape(()) * trainer.accumulate_grad_batches
-            self.theirs("train/loss", loss, batch_size=1)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.theirs is not None:
-            del pl_module.log  # the class's own is there again
-            self.theirs = None
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.on_train_end(trainer, pl_module)
+        if self.logs is None:
+            self.logs = not any("loss" in name.lower() for name in names_logged(trainer))
+        if self.logs:
+            loss = loss.detach().reshape(())
+            if trainer.accumulate_grad_batches != 1:  # by which Lightning has divided it
+                loss = loss * trainer.accumulate_grad_batches
+            pl_module.log("train/loss", loss, batch_size=1)

@@ -19,19 +19,19 @@ from torch import Tensor
 from lrkit import config as configs
 from lrkit.assembly import callbacks_of, counted_plan, hush_lightning, module_of, optimizer_of, trainer_of, why_unfused
 from lrkit.callbacks import EvenWindows
+from lrkit.data import loaders_of
 from lrkit.errors import ConfigError
 from lrkit.evaluation import EvaluationMode
 from lrkit.firstbatch import FirstBatch
 from lrkit.lightning import (
-    BatchSizeFinder,
     Callback,
     Checkpoint,
     EarlyStopping,
-    LearningRateFinder,
     LearningRateMonitor,
     LightningDataModule,
     LightningModule,
     MisconfigurationException,
+    ProgressBar,
     Timer,
     Trainer,
     seed_everything,
@@ -45,7 +45,7 @@ from lrkit.signals import Terminated
 __all__ = ["Trial", "options_of", "run"]
 
 #: What decides about the length of the run, or writes: not a trial's business. Other callbacks take part in it.
-_OF_THE_RUN = (Checkpoint, EarlyStopping, Timer, LearningRateFinder, LearningRateMonitor, BatchSizeFinder, NoiseScale)
+_OF_THE_RUN = (Checkpoint, EarlyStopping, Timer, LearningRateMonitor, NoiseScale, ProgressBar)
 
 _TO_THE_END = "it came to its end"
 
@@ -135,7 +135,7 @@ def run(
             raise ConfigError("find.loss=val", "needs a validation, and trainer.limit_val_batches is 0")
         try:
             with first.explaining(module):
-                trainer.fit(module, datamodule=data)
+                trainer.fit(module, datamodule=loaders_of(data))
         except SystemExit as ended:
             if trainer.interrupted and not isinstance(ended, Terminated):
                 raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
@@ -244,7 +244,7 @@ def _score(
     limit = config["trainer"].get("limit_val_batches")
     trainer.limit_val_batches = 1.0 if limit is None else limit
     try:
-        found = trainer.validate(module, datamodule=data, verbose=False)
+        found = trainer.validate(module, datamodule=loaders_of(data), verbose=False)
     except MisconfigurationException:  # nothing to validate with
         return _tail(trial.losses)
     metrics = {name: float(value) for each in found for name, value in each.items()}

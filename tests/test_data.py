@@ -474,7 +474,12 @@ X, Y = np.ones((10, 2)), np.arange(10) % 2
         ({"x": X, "y": Y * 0}, r"at least two classes as targets. Received: \[0\]"),
         ({"x": X, "y": np.ones((10, 2), int)}, r"floats, or one column of classes"),
         ({"x": X.astype(str), "y": Y}, r"must have numbers as inputs"),
-        ({"x": X * np.nan, "y": Y}, r"data\.path must lead to finite numbers only: 16 of 16"),
+        (
+            {"x": X * np.nan, "y": Y},
+            r"must miss no value, and sample 0 of x does \(as do 10 of 10 samples\); data\.missing=drop",
+        ),
+        ({"x": X, "y_test": Y, "x_test": X, "y": np.where(Y, np.nan, 1.0)}, r"and sample 1 of y does \(as do 5 of 10"),
+        ({"x": X, "y": np.where(Y, "nan", "b")}, r"and sample 1 of y does \(as do 5 of 10 samples\)"),
         ({"x": X * 1e300, "y": Y}, r"finite numbers only"),
         ({"x": X, "y": np.array([None] * 10, dtype=object)}, r"must be an \.npz of plain arrays"),
         ({"x": X[:1], "y": np.ones(1)}, r"must leave something to train on, of 1 samples"),
@@ -490,13 +495,20 @@ def test_unusable_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], sen
     [
         ("", None, r"at least two lines. Received: 0"),
         ("a,b\n1,2\n3\n", None, r"must have 2 columns in each line: line 3 has. Received: 1"),
-        ("a,b\n1,2\n,4\n", None, r"must hold numbers: line 3, column a has none. Received: ''"),
-        ("a,b\n1,2\n3,\n", None, r"line 3, column b has none. Received: ''"),
+        ("a,b\n1,2\n,4\n", None, r"must miss no value, and line 3, column a does; .* Received: ''"),
+        ("a,b\n1,2\n3,\n", None, r"must miss no value, and line 3, column b does; .* Received: ''"),
+        ("a,b\n1,2\nx,4\n", None, r"must hold numbers: line 3, column a has none. Received: 'x'"),
+        ("a,a\n1,2\n3,4\n", None, r"must not have two columns of one name. Received: 'a'"),
+        ("a,b\n1,2.5\n4,inf\n4,1.5\n4,1.5\n", None, r"finite numbers only: 1 of"),
         ("a,b\n1,2\n3,4\n", "c", r"data\.target must be a column. Accepted: a, b. Received: 'c'"),
         ("price,size\n1,2\n3,4\n", "prize", r"data\.target must be a column. Did you mean 'price'\?"),
         ("NA,1\n2,1\n", None, r"must have a first line of names or of values, not of both"),
         ("1\n2\n", None, r"a column of targets and at least one of inputs"),
-        ("a,b\n1,2.5\nnan,3.5\n4,1.5\n4,1.5\n", None, r"must hold numbers: line 3, column a has none"),
+        (
+            "a,b\n1,2.5\nnan,3.5\n4,1.5\n4,?\n",
+            None,
+            r"line 3, column a does \(as do 2 of 4 lines\); data\.missing=drop leaves such lines out,",
+        ),
     ],
 )
 def test_unusable_tables_are_refused(tmp_path: Path, table: str, target: str | None, sentence: str) -> None:
@@ -504,9 +516,92 @@ def test_unusable_tables_are_refused(tmp_path: Path, table: str, target: str | N
         ready(Arrays(1, path=csv(tmp_path, table), target=target))
 
 
+#: What stands in tables where a value is missing.
+NONE = ["", "NA", "N/A", "nan", "NaN", "null", "None", "?", "#N/A", "-", "<NA>"]
+
+
+@pytest.mark.parametrize("word", [*NONE, "12x"])
+def test_a_target_that_is_missing_is_no_class(word: str, tmp_path: Path) -> None:
+    rows = [f"{i},{i / 3}" for i in range(60)]
+    rows[7] = f"7,{word}"
+    path = csv(tmp_path, "\n".join(["x,price", *rows]) + "\n")
+    with pytest.raises(ConfigError, match="line 9, column price"):
+        ready(Arrays(4, path=path))
+    if word in NONE:
+        data = ready(Arrays(64, path=path, missing="drop"))
+        assert (data.loss, data.outputs, data.train_count) == ("mse", 1, 47)
+        assert 7.0 not in whole(data.train_dataloader())[0]
+        assert data.notes == (
+            "targets: numbers of column price (mean squared error); data.targets=classes makes classes of them",
+            "1 samples are left out, for they miss a value (data.missing=drop)",
+        )
+
+
+def test_a_missing_word_among_words_is_no_class_unless_it_is_said_to_be(tmp_path: Path) -> None:
+    path = csv(tmp_path, "a,kind\n" + "".join(f"{i},{('dog', 'none', 'cat')[i % 3]}\n" for i in range(30)))
+    with pytest.raises(ConfigError, match=r"line 3, column kind does \(as do 10 of 30 lines\).*Received: 'none'"):
+        ready(Arrays(4, path=path))
+    assert ready(Arrays(4, path=path, missing="drop")).outputs == 2
+    assert ready(Arrays(4, path=path, missing="keep")).outputs == 3
+    words = npz(tmp_path, x=np.ones((12, 2)), y=np.array(["a", "b", "nan"] * 4))
+    assert [ready(Arrays(4, path=words, missing=how)).outputs for how in ("drop", "keep")] == [2, 3]
+
+
+def test_nan_is_dropped_from_arrays_where_that_is_asked_for(tmp_path: Path) -> None:
+    x, y = np.arange(40, dtype=float).reshape(20, 2), np.arange(20, dtype=float)
+    x[3, 1], y[4], y[3] = np.nan, np.nan, np.nan
+    path = npz(tmp_path, x=x, y=y)
+    for missing in ("refuse", "keep"):
+        with pytest.raises(ConfigError, match=r"sample 3 of x does"):
+            ready(Arrays(4, path=path, missing=missing))
+    data = ready(Arrays(64, path=path, missing="drop", val_fraction=0.1, test_fraction=0.1))
+    left = torch.cat([whole(each())[1] for each in (data.train_dataloader, data.val_dataloader, data.test_dataloader)])
+    assert sorted(left.flatten().tolist()) == [i for i in range(20) if i not in (3, 4)]
+
+
+def test_classes_or_numbers_is_said_and_can_be_set(tmp_path: Path) -> None:
+    table = csv(tmp_path, "a,size\n" + "".join(f"{i},{i % 4}\n" for i in range(40)))
+    data = ready(Arrays(64, path=table))
+    said = "targets: 4 classes of column size (cross entropy); data.targets=numbers makes a regression of them"
+    assert (data.loss, data.outputs, data.notes) == ("cross_entropy", 4, (said,))
+    data = ready(Arrays(64, path=table, targets="numbers"))
+    x, y = whole(data.train_dataloader())
+    assert (data.loss, data.outputs) == ("mse", 1) and torch.equal(y, x % 4)
+    arrays = npz(tmp_path, x=np.ones((12, 2)), y=np.arange(12) % 3 / 2)
+    assert (ready(Arrays(4, path=arrays)).loss, ready(Arrays(4, path=arrays, targets="classes")).outputs) == ("mse", 3)
+    arrays = npz(tmp_path, x=np.ones((12, 2)), y=np.arange(12) % 3)
+    assert ready(Arrays(4, path=arrays, targets="numbers")).loss == "mse"
+
+
+def test_each_spelling_is_a_class_only_where_that_is_said(tmp_path: Path) -> None:
+    path = csv(tmp_path, "a,size\n" + "".join(f"{i},{(1, 2, 'L')[i % 3]}\n" for i in range(30)))
+    with pytest.raises(ConfigError, match=r"line 4, column size is another sort; data\.targets=classes.*Received: 'L'"):
+        ready(Arrays(4, path=path))
+    with pytest.raises(ConfigError, match=r"numbers alone or names alone as targets: line 4.*another sort\. Received"):
+        ready(Arrays(4, path=path, targets="numbers"))
+    assert ready(Arrays(4, path=path, targets="classes")).outputs == 3
+    words = csv(tmp_path, "a,kind\n" + "".join(f"{i},{'xyz'[i % 3]}\n" for i in range(30)) + "31,7\n")
+    with pytest.raises(ConfigError, match=r"line 32, column kind is another sort.*Received: '7'"):
+        ready(Arrays(4, path=words))
+    letters = npz(tmp_path, x=np.ones((12, 2)), y=np.array(["a", "b", "c"] * 4))
+    with pytest.raises(ConfigError, match=r"data\.targets must be classes or auto, for the targets are no numbers"):
+        ready(Arrays(4, path=letters, targets="numbers"))
+
+
+def test_a_first_line_of_names_is_known_above_a_line_that_misses_values(tmp_path: Path) -> None:
+    path = csv(tmp_path, "a,b\nNA,NA\n" + "".join(f"{i},{i}.5\n" for i in range(10)))
+    with pytest.raises(ConfigError, match=r"line 2, column a does"):
+        ready(Arrays(4, path=path))
+    assert ready(Arrays(20, path=path, missing="drop")).train_count == 8
+    with pytest.raises(ConfigError, match=r"data\.missing leaves none of the 2 lines"):
+        ready(Arrays(4, path=csv(tmp_path, "1,?\n2,?\n"), missing="drop"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        ({"targets": "class"}, r"data\.targets must be auto, classes or numbers. Received: 'class'"),
+        ({"missing": "skip"}, r"data\.missing must be refuse, drop or keep. Received: 'skip'"),
         ({"path": None}, r"data\.path must be an \.npz or \.csv file. Received: None"),
         ({"path": "data.xlsx"}, r"data\.path must end in \.npz or \.csv"),
         ({"path": "nowhere.csv"}, r"data\.path must be a readable file"),

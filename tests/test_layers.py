@@ -15,16 +15,18 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 
 #: Every file of lrkit, in its layer. A new file needs a place here.
 LAYERS = {
-    "plain": "errors escaping lightning_package signals files durations horizon schedules curve families rules scaling"
-    " plateau guard plan monitors trainer_options search suggest race jobs found journal show records events"
-    " diagnosis trusted screening runs intervals settings compare tuned colours tables bands figures page"
-    " report board failures streams command_line run_lock tracks launcher watchdog",
+    "plain": "errors callback_conflicts escaping lightning_package signals files durations horizon schedules"
+    " curve families rules scaling plateau guard plan monitors trainer_options search suggest race"
+    " jobs found journal show records events diagnosis trusted screening runs intervals settings"
+    " compare tuned colours tables bands figures page report board failures streams command_line"
+    " run_lock tracks launcher watchdog missing",
     "hydra": "overrides building config sweep saved_config",
-    "torch": "groups fused optim adabound lamb muon scheduler batches models network_output readers tensors blocks"
-    " layerwise random_state checkpoint_config asked",
-    "lightning": "lightning data supervised module lean leanloop assembly callbacks firstbatch trace train_loss watch"
-    " noise storage loggers resume trial find preemption endings train job evaluation checkpoint_types"
-    " checkpoint_content readable data_position tracksteps replicas rendezvous",
+    "torch": "groups fused optim adabound lamb muon scheduler batches models network_output readers tensors"
+    " blocks layerwise random_state checkpoint_config asked",
+    "lightning": "lightning data supervised module lean leanloop assembly callbacks firstbatch trace train_loss"
+    " step_count watch noise storage loggers resume trial find preemption endings train job"
+    " evaluation checkpoint_types checkpoint_content readable data_position tracksteps replicas"
+    " rendezvous logged",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

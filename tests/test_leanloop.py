@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning
 import torch
 from foreign import Data, DictLoss, Manual, Net, Silent
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -18,7 +17,7 @@ from test_lean import HOOKS
 from torch import Tensor
 
 import lrkit
-from lrkit import leanloop
+from lrkit import assembly, leanloop
 from lrkit.assembly import trainer_of
 from lrkit.lean import AsOne, Unprofiled
 from lrkit.leanloop import LeanEpoch
@@ -298,7 +297,7 @@ def test_what_is_not_plain_goes_by_lightnings_loop(
 def test_it_is_used_under_the_releases_that_it_is_known_to_equal(
     monkeypatch: pytest.MonkeyPatch, release: str, options: dict[str, Any], lean: bool
 ) -> None:
-    monkeypatch.setattr(pytorch_lightning, "__version__", release)
+    monkeypatch.setattr(assembly, "__version__", release)
     plain = {"logger": False, "accelerator": "cpu", "enable_checkpointing": False}
     loop = trainer_of({**plain, **options, "min_steps": 3, "max_steps": 7}).fit_loop.epoch_loop
     assert isinstance(loop, LeanEpoch) is lean

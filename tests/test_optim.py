@@ -157,6 +157,51 @@ def test_groups_keep_their_own_decay_and_the_callers_stay_untouched() -> None:
     assert [set(group) for group in groups] == [set(group) for group in before]
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_the_option_says_how_weights_decay_and_it_is_so(name: str) -> None:
+    said = next(line for line in (CONF / f"{name}.yaml").read_text().splitlines() if line.startswith("weight_decay:"))
+    decoupled = "decoupled" in said
+    assert decoupled != ("L2" in said)
+    if name in ("prodigy", "lamb", "lars"):  # not at a first step without a gradient: see the papers' test
+        return
+    # Without a gradient: what is decoupled shrinks by lr * decay, an L2 penalty goes the way of gradients. Of plain SGD
+    # that is the same.
+    parameter = nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    target, lr, options = node(name)
+    optimizer = build(target, options | {"weight_decay": 0.1}, [{"params": [parameter], "name": "all", "lr": lr}])
+    switch_mode(optimizer, training=True)
+    before, parameter.grad = parameter.detach().clone(), torch.zeros(2, 2)
+    optimizer.step()
+    shrinks = torch.allclose((before - parameter.detach()) / before, torch.tensor(lr * 0.1), rtol=0.02)
+    assert shrinks == (decoupled or target.endswith(("SGD", "SGDScheduleFree")))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_option_says_whether_a_step_writes_over_the_gradient(name: str) -> None:
+    model = mlp()
+    optimizer = optimizer_of(model, name, weight_decay=0.1)
+    for parameter in model.parameters():
+        parameter.grad = parameter.detach() + 0.1
+    optimizer.step()
+    kept = all(torch.equal(p.grad, g + 0.1) for p, g in zip(model.parameters(), mlp().parameters(), strict=True))
+    assert kept == ("writes over p.grad" not in (CONF / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", ["adabound", "lamb", "muon"])
+def test_lrkits_own_optimizers_take_complex_numbers_as_pairs_of_real_ones(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pairs = nn.Parameter(torch.randn(3, 2, 2, generator=generator))
+    numbers = nn.Parameter(torch.view_as_complex(pairs.detach().clone()))
+    target, lr, options = node(name)
+    made = [build(target, options, [{"params": [p], "name": "all", "lr": lr}]) for p in (pairs, numbers)]
+    for _ in range(3):
+        pairs.grad = torch.randn(3, 2, 2, generator=generator)
+        numbers.grad = torch.view_as_complex(pairs.grad.clone())
+        for optimizer in made:
+            optimizer.step()
+    assert torch.equal(torch.view_as_real(numbers.detach()), pairs.detach())
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 
@@ -244,6 +289,12 @@ def test_a_rate_of_its_own_for_a_group_that_cannot_have_one_is_refused() -> None
     rules = [HEAD[0] | {"lr_scale": 10}]
     with pytest.raises(ConfigError, match="param_groups must give every group the same lr_scale"):
         optimizer_of(mlp(), "prodigy", rules)
+
+
+def test_a_rate_that_would_be_without_effect_after_a_while_is_refused() -> None:
+    groups = [group.options(0.1 * group.lr_scale) for group in split(mlp(), [HEAD[0] | {"lr_scale": 10}])]
+    with pytest.raises(ConfigError, match="param_groups must give every group the same lr_scale: AdaBound has one"):
+        build("pytorch_optimizer.AdaBound", {}, groups)
 
 
 def test_a_weight_decay_that_the_optimizer_lacks_is_refused() -> None:

@@ -429,7 +429,7 @@ class Arrays(InMemoryData):
         splits = _assemble(tensors, self.origin, *self.fractions, self.targets)
         self.notes = (_taken_for(table.target, table.parts["train"][1], splits.classes),)
         if table.dropped:
-            self.notes += (f"{table.dropped} samples are left out, for they miss a value (data.missing=drop)",)
+            self.notes += (f"samples left out, for they miss a value: {table.dropped} (data.missing=drop)",)
         return _standardised(splits) if self.standardise else splits
 
 

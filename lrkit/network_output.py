@@ -57,6 +57,7 @@ class NetworkOutput:
         self.loss, self.axis, self.classes, self.declared, self.takes = loss, class_axis, classes, declared, takes
         self.usual = usual_axis
         self._seen: tuple[torch.Size, torch.Size, torch.dtype] | None = None
+        self._plain = False  # nothing is to be changed
         self._looked_at: set[bool] = set()  # whether a batch in evaluation, and one in training
 
     def read(self, returned: Any, y: Any, training: bool) -> Reading:
@@ -72,7 +73,8 @@ class NetworkOutput:
             self._check(out, y, training)
             self._seen = out.shape, y.shape, y.dtype
             self._looked_at.add(training)
-        return self._read(out, y)
+            self._plain = self.loss == "cross_entropy" and out.ndim == 2 and y.ndim == 1 and y.dtype == torch.int64
+        return Reading(out, y, -1) if self._plain else self._read(out, y)
 
     def _read(self, out: Tensor, y: Tensor) -> Reading:
         if self.loss == "mse":

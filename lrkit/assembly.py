@@ -93,7 +93,7 @@ def _said_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[str]
         for number in (max(each, 1), each + 1)
     )
     if left and (plan.curve, plan.momentum, plan.decay_curve) != (other.curve, other.momentum, other.decay_curve):
-        must = f"must be set, for a length is given in epochs, and {horizon['steps']} steps are no share of {epochs} epochs"
+        must = f"must be set, for a length is in epochs, and {horizon['steps']} steps do not divide by {epochs} epochs"
         raise ConfigError("horizon.steps_per_epoch", must)
     return plan
 

@@ -22,11 +22,10 @@ def recount(checkpoint: MutableMapping[str, Any], step: int, at: int, per_epoch:
         accumulate: batches in a step of it.
     """
     loops = checkpoint["loops"]["fit_loop"]
-    epochs, steps = divmod(at, per_epoch)
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = at
     _set(loops["epoch_loop.batch_progress"]["total"], at * accumulate)
     if checkpoint["lrkit"]["mid_epoch"]:
-        _set(loops["epoch_loop.batch_progress"]["current"], steps * accumulate)
+        _set(loops["epoch_loop.batch_progress"]["current"], at % per_epoch * accumulate)
     _set(loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"], at)
     manual = loops["epoch_loop.manual_optimization.optim_step_progress"]["total"]  # of as many optimizers as there are
     _set(manual, round(manual["completed"] * at / step))

@@ -525,7 +525,8 @@ def _check_falls(old: Plan, at: int, falling: Schedule) -> None:
 def _extended(saved: Saved, old: Plan, new: Plan, rows: list[tuple[str, str, str]]) -> Plan:
     """The old shape to a new end: what is left of it stretched, or where nothing is left the shape over all steps."""
     at, key = saved.step, "resume.policy=extend"
-    if (place(saved, new), old.base()) != (at, new.base()):
+    had, has = old.horizon.batch_size, new.horizon.batch_size
+    if (place(saved, new), old.base(), had or has) != (at, new.base(), has or had):
         raise ConfigError(key, f"changes the length alone, and {_besides_length(old, new, rows)}: use override")
     # By what was asked for: the curve may have been stretched before, and its shape may have options.
     if abs(old.curve(at) - new.curve(at)) > 1e-12:

@@ -106,9 +106,7 @@ class StepCount(Callback):
             return "no optimizer step was taken: nothing was trained"
         if self._taken() and not self.with_gradient:
             return "no parameter had a gradient at any step: nothing was trained"
-        if self.planned is None or not _came_to_its_end(trainer) or trainer.num_training_batches == math.inf:
-            return ""
-        if self.accounted >= self.planned:
+        if self.planned is None or self.accounted >= self.planned or not _came_to_its_end(trainer):
             return ""
         left_out = self.before + self._left_out()
         told = f" and {left_out} left out" if left_out else ""
@@ -167,8 +165,8 @@ class StepCount(Callback):
             trainer.save_checkpoint(self.last)
             kept = f" What it has come to is in {self.last}"
         raise RunError(
-            f"{self.planned} steps were planned, and {_name(trainer)} takes step {self.planned + 1}{_where(trainer)}, for"
-            f" which the schedule has no rate. {self._advice()}{kept}"
+            f"{self.planned} steps were planned, and {_name(trainer)} takes step {self.planned + 1}{_where(trainer)},"
+            f" for which the schedule has no rate. {self._advice()}{kept}"
         )
 
     def _advice(self, steps: int | None = None) -> str:
@@ -178,7 +176,8 @@ class StepCount(Callback):
         say = "horizon.steps={}" if self.command else "lrkit.configure(..., steps={})"
         if not steps_itself(trainer.lightning_module):
             if trainer.num_training_batches == math.inf:
-                return f"The data have no length: trainer.max_steps={self.planned} ends there."
+                ends = f"trainer.max_steps={self.planned} ends there" if steps is None else f"say {say.format(steps)}"
+                return f"The data do not say how many there are: {ends}."
             return "Something changes the batches of an epoch, or their accumulation, during the run."
         (batches, taken), epochs = self.whole, trainer.max_epochs or -1
         if steps is None and (batches == 0 or epochs < 1 or trainer.num_training_batches == math.inf):

@@ -24,7 +24,8 @@ LAYERS = {
     "torch": "groups fused optim adabound lamb muon scheduler batches models network_output readers tensors"
     " blocks layerwise random_state checkpoint_config asked",
     "lightning": "lightning data supervised module lean leanloop assembly callbacks firstbatch trace train_loss"
-    " step_count step_axis loop_counts group_names watch noise storage loggers resume trial find preemption endings train job"
+    " step_count step_axis loop_counts group_names watch noise storage loggers resume trial find preemption"
+    " endings train job"
     " evaluation checkpoint_types checkpoint_content readable data_position tracksteps replicas"
     " rendezvous logged",
     "front": "cli api __init__ __main__",

@@ -97,7 +97,8 @@ RUN = ("model=custom", "data=custom", "data._target_=foreign.Data", "data.batch_
 
 
 def of(name: str, *more: str) -> list[str]:
-    return [*RUN, f"model._target_={__name__}.{name}", *more]
+    said = {word.partition("=")[0] for word in more}
+    return [*(word for word in RUN if word.partition("=")[0] not in said), f"model._target_={__name__}.{name}", *more]
 
 
 def failed(tmp_path: Path) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def failed(tmp_path: Path) -> dict[str, Any]:
 def test_more_steps_than_planned_are_refused_after_the_first_batch(
     train: Callable[..., Any], recorded: Recorded
 ) -> None:
-    told = r"^horizon\.steps must be set, for Steps takes 2 steps in its first batch, and 12 are planned.*horizon\.steps=24"
+    told = r"^horizon\.steps must be set, for Steps takes 2 steps in its first batch, and 12 .*horizon\.steps=24"
     with pytest.raises(ConfigError, match=told):
         train(*of("Steps", "+model.times=2"))
     assert len(recorded) == 2
@@ -205,7 +206,9 @@ def test_how_many_there_are_in_an_epoch_can_be_said(train: Callable[..., Any], r
 def test_lengths_in_epochs_are_of_the_steps_that_were_said(train: Callable[..., Any]) -> None:
     warm = ["+model.times=2", "data.train_samples=60", "warmup=linear", "warmup.length=1ep"]
     assert train(*of("Steps", *warm, "horizon.steps=24")).plan.warmup_steps == 12
-    with pytest.raises(ConfigError, match=r"^horizon\.steps_per_epoch must be set.* 25 steps are no share of 2 epochs"):
+    with pytest.raises(
+        ConfigError, match=r"^horizon\.steps_per_epoch must be set.* 25 steps do not divide by 2 epochs"
+    ):
         train(*of("Steps", *warm, "horizon.steps=25"))
 
 
@@ -362,15 +365,116 @@ def test_a_group_that_joins_has_the_rate_that_it_asks_for(tmp_path: Path) -> Non
     assert [rates[0] for rates in used] == [0.1 * curve(t) for t in range(32)]
 
 
-def test_rates_and_losses_have_one_axis_after_another_batch_size(train: Callable[..., Any]) -> None:
-    first = train(*RUN, "model._target_=foreign.Net", "logger=tensorboard", "trainer.log_every_n_steps=1")
-    again = train(
-        *RUN[:3], "data.batch_size=20", "trainer.limit_train_batches=3", "model._target_=foreign.Net",
-        "optimizer=adamw", "trainer.max_epochs=4", "logger=tensorboard", "trainer.log_every_n_steps=1",
-        f"resume.path={first.folder}", "resume.policy=override",
-    )  # fmt: skip
-    assert again.status == "done" and again.plan.horizon.steps == 12
-    events = EventAccumulator(str(next(again.folder.rglob("events.out.tfevents*")).parent)).Reload()
-    rates = [event.step for event in events.Scalars("lr/default")]
-    losses = [event.step for event in events.Scalars("train_loss")]
-    assert rates == losses == [*range(6, 12)]
+class Tuned(Net):
+    """What Lightning's callback for transfer learning wants: a backbone and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torch.nn.Sequential(self.body, torch.nn.Linear(8, 8))
+        del self.body
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        return torch.nn.functional.cross_entropy(self.head(self.backbone(batch["features"])), batch["label"])
+
+
+def test_a_backbone_that_is_unfrozen_has_a_name_and_the_rates_of_its_callback(
+    train: Callable[..., Any], recorded: Recorded
+) -> None:
+    tunes = "{_target_: pytorch_lightning.callbacks.BackboneFinetuning, unfreeze_backbone_at_epoch: 1}"
+    words = of("Tuned", "trainer.max_epochs=4", f"+callbacks.tunes={tunes}", "logger=tensorboard")
+    run = train(*words)
+    whole = [{name: lr for name, (lr, _) in step.items()} for step in recorded]
+    plan, curve = [run.plan.lr(run.plan.groups[0], t) for t in range(24)], run.plan.curve
+    assert [step["default"] for step in whole] == plan and len(whole[5]) == 1
+    asked = [0.1 * plan[6]]
+    asked += [min(2.0 * asked[-1], plan[12])]
+    asked += [min(2.0 * asked[-1], plan[18])]
+    expected = [asked[t // 6 - 1] * (curve(t) / curve(t - t % 6)) for t in range(6, 24)]
+    assert [step["backbone"] for step in whole[6:]] == expected and expected[::6] == asked
+    assert [event.step for event in events_of(run.folder).Scalars("lr/backbone")] == [*range(6, 24)]
+
+    recorded.clear()
+    first = train(*words, "+callbacks.halt={_target_: test_resume_more.Halt, at: 18}")
+    train(*words, "~callbacks.halt", f"resume.path={first.folder}")
+    assert [{name: lr for name, (lr, _) in step.items()} for step in recorded] == whole
+
+
+def events_of(folder: Path) -> EventAccumulator:
+    (file,) = folder.rglob("events.out.tfevents*")
+    return EventAccumulator(str(file.parent)).Reload()
+
+
+def axis(run: Any) -> tuple[list[int], list[int]]:
+    """The steps of the rates and of the losses, in TensorBoard."""
+    events = events_of(run.folder)
+    rates, losses = events.Scalars("lr/default"), events.Scalars("train_loss")
+    return [event.step for event in rates], [event.step for event in losses]
+
+
+EACH = ("logger=tensorboard", "trainer.log_every_n_steps=1")
+
+
+def test_the_losses_of_a_batch_lie_at_its_last_step(train: Callable[..., Any]) -> None:
+    rates, losses = axis(train(*of("Steps", "+model.times=2", "horizon.steps=24", *EACH)))
+    assert rates == [*range(24)] and losses == [*range(1, 24, 2)]
+    rates, losses = axis(train(*of("Steps", "+model.every=2", "horizon.steps=6", *EACH)))
+    assert rates == [*range(6)] and losses == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6]
+
+
+def test_steps_that_the_guard_leaves_out_have_no_place_on_the_axis(train: Callable[..., Any]) -> None:
+    ill = "+callbacks.ill={_target_: ill.Ill, steps: [2, 5]}"
+    run = train("guard=skip", ill, "trainer.max_epochs=2", *EACH)
+    events = events_of(run.folder)
+    assert [event.step for event in events.Scalars("lr/default")] == [*range(10)]
+    assert sorted({event.step for event in events.Scalars("train/loss")}) == [*range(10)]
+
+
+class TestOneAxisAfterAnotherBatchSize:
+    NET = (*RUN[:3], "model._target_=foreign.Net", "optimizer=adamw", "trainer.limit_train_batches=1.0", *EACH)
+
+    def go_on(self, train: Callable[..., Any], first: list[str], then: list[str]) -> Any:
+        before = train(*self.NET, *first)
+        return train(*self.NET, *then, f"resume.path={before.folder}", "resume.policy=override")
+
+    @pytest.mark.parametrize(
+        ("first", "then", "place", "steps"),
+        [
+            ("10", "20", 6, 12),  # 60 samples: 6 batches an epoch, then 3
+            ("20", "10", 6 * 2, 24),
+            ("59", "10", 6 * 2, 24),  # 2 batches an epoch, one of them of a single sample: by samples it would be 24
+            ("10", "59", 2 * 2, 8),
+        ],
+    )
+    def test_at_the_end_of_an_epoch(
+        self, first: str, then: str, place: int, steps: int, train: Callable[..., Any], recorded: Recorded
+    ) -> None:
+        run = self.go_on(
+            train,
+            [f"data.batch_size={first}", "trainer.max_epochs=2"],
+            [f"data.batch_size={then}", "trainer.max_epochs=4"],
+        )
+        assert (run.status, run.plan.horizon.steps) == ("done", steps)
+        assert axis(run) == ([*range(place, steps)], [*range(place, steps)])
+        rates = [step["default"][0] for step in recorded][-(steps - place) :]
+        assert rates == [run.plan.lr(run.plan.groups[0], t) for t in range(place, steps)]
+        metrics = json.loads((run.folder / "metrics.json").read_text())
+        assert (metrics["steps"], metrics["epochs"]) == (steps, 4)
+
+    def test_within_an_epoch(self, train: Callable[..., Any], recorded: Recorded) -> None:
+        halt = "+callbacks.halt={_target_: test_resume_more.Halt, at: 9}"
+        run = self.go_on(
+            train,
+            ["data.batch_size=10", "trainer.max_epochs=4", halt],
+            ["data.batch_size=20", "trainer.max_epochs=4", "~callbacks.halt"],
+        )
+        assert (run.status, run.plan.horizon.steps, len(recorded)) == ("done", 12, 9 + 7)
+        assert axis(run) == ([*range(5, 12)], [*range(5, 12)])  # 90 samples are an epoch and 1.5 batches of 20
+
+    def test_max_steps_counts_as_the_plan_does(self, train: Callable[..., Any], recorded: Recorded) -> None:
+        run = self.go_on(
+            train,
+            ["data.batch_size=10", "trainer.max_epochs=-1", "trainer.max_steps=12"],
+            ["data.batch_size=20", "trainer.max_epochs=-1", "trainer.max_steps=12"],
+        )
+        assert (run.status, len(recorded)) == ("done", 12 + 6)
+        assert axis(run) == ([*range(6, 12)], [*range(6, 12)])

@@ -56,6 +56,15 @@ class Burst(foreign.Net):
         return nn.functional.cross_entropy(logits, batch["label"])
 
 
+class Twice(foreign.Manual):
+    """Two optimizer steps with each batch."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        super().training_step(batch, batch_idx)
+        super().training_step(batch, batch_idx)
+        return self.loss(batch)
+
+
 class Wrong(foreign.Net):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         raise ValueError("a mistake in the module")
@@ -189,3 +198,9 @@ def test_weights_to_begin_with() -> None:
     weights = {"model.layer.weight": torch.zeros(10, 64), "model.layer.bias": torch.zeros(10)}
     found = trial.run(config, data, unchanged, weights=weights)
     assert found.losses[0] == pytest.approx(math.log(10))
+
+
+def test_the_rate_of_a_loss_is_that_of_its_step_where_a_batch_has_two() -> None:
+    """The curve is run through once, in half as many batches."""
+    found = tried(*FOREIGN, "model=custom", "model._target_=test_trial.Twice", "schedule=linear", "horizon.steps=6")
+    assert found.steps == [0, 2, 4] and found.rates == [0.1 * (1 - t / 6) for t in (0, 2, 4)]

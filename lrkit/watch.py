@@ -107,6 +107,9 @@ class DivergenceWatch(Callback):
                 norm = norm + self.norm[1].to(norm.device)
             self.norm = _place(trainer, scheduler), norm
             return
+        if self.good and len(self.good[-1][1]["param_groups"]) != len(optimizer.param_groups):
+            self.good.clear()  # a group has joined, and an optimizer takes back no state with fewer
+            self._remember(trainer, pl_module)
         value = known_norm(optimizer)
         finite = math.isfinite(value)
         if self.sharded and self.together:

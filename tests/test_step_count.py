@@ -399,6 +399,21 @@ def test_a_backbone_that_is_unfrozen_has_a_name_and_the_rates_of_its_callback(
     assert [{name: lr for name, (lr, _) in step.items()} for step in recorded] == whole
 
 
+def test_the_guard_goes_back_to_weights_with_the_groups_that_joined(
+    train: Callable[..., Any], recorded: Recorded
+) -> None:
+    """The rate of each is halved, from where it was."""
+    tunes = "{_target_: pytorch_lightning.callbacks.BackboneFinetuning, unfreeze_backbone_at_epoch: 1}"
+    ill = "{_target_: ill.Ill, steps: [7], how: gradient}"
+    words = [f"+callbacks.tunes={tunes}", f"+callbacks.ill={ill}", "guard=reduce", "guard.warmup=1"]
+    run = train(*of("Tuned", *words))
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert (run.status, metrics["steps"]) == ("done", 11)  # the ill step is none
+    for step in recorded[6:]:
+        assert step["backbone"][0] == pytest.approx(0.1 * step["default"][0], rel=1e-12)
+    assert recorded[-1]["default"][0] == pytest.approx(0.5 * run.plan.lr(run.plan.groups[0], 10))
+
+
 def events_of(folder: Path) -> EventAccumulator:
     (file,) = folder.rglob("events.out.tfevents*")
     return EventAccumulator(str(file.parent)).Reload()

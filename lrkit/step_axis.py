@@ -10,6 +10,7 @@ from typing import Any
 
 from lrkit.lightning import Callback, LightningModule, Trainer
 from lrkit.module import schedulers_of
+from lrkit.scheduler import PlanScheduler
 
 __all__ = ["StepAxis"]
 
@@ -21,9 +22,12 @@ class StepAxis(Callback):
     """
 
     def __init__(self) -> None:
+        self.scheduler: PlanScheduler | None = None  # of a run with one optimizer
         self.before = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scheduler = schedulers_of(trainer)[0]
+        self.scheduler = None if scheduler.track else scheduler
         self._set(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -32,11 +36,9 @@ class StepAxis(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        scheduler = schedulers_of(trainer)[0]
-        if not scheduler.track and scheduler.applied > self.before + 1:
-            trainer.fit_loop.epoch_loop._batches_that_stepped = scheduler.applied - 1
+        if self.scheduler is not None and self.scheduler.applied > self.before + 1:
+            trainer.fit_loop.epoch_loop._batches_that_stepped = self.scheduler.applied - 1
 
     def _set(self, trainer: Trainer) -> None:
-        scheduler = schedulers_of(trainer)[0]
-        if not scheduler.track:
-            self.before = trainer.fit_loop.epoch_loop._batches_that_stepped = scheduler.applied
+        if self.scheduler is not None:
+            self.before = trainer.fit_loop.epoch_loop._batches_that_stepped = self.scheduler.applied

@@ -139,7 +139,7 @@ def global_rank() -> int:
     if (launch := launched()) is not None:
         return launch.rank
     # Lightning's own launcher, or one by hand: that no two are 0 is what matters before the trainer knows the rest.
-    ranks = [_number(os.environ, name) or 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK")]
+    ranks = [_number(os.environ, name) or 0 for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")]
     return ranks[0] or max(ranks[1:])
 
 

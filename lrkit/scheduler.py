@@ -7,11 +7,10 @@ no rounding accumulates, and a restored count is a restored rate.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +30,24 @@ FEW = 8
 AHEAD = 64
 
 
+class Joined(NamedTuple):
+    """What a group that joined during the run asked for: from then on it follows the plan in proportion.
+
+        lr[t] = lr x (curve(t) x gain(t) / multiplier)
+
+    so that at the step for which it asked, the rate is ``lr`` to the bit.
+
+    Args:
+        lr: the rate that it asked for.
+        multiplier: curve x gain of the step for which it asked; 1 where that is 0, so that ``lr`` is its base there.
+        weight_decay: the base of its weight decay.
+    """
+
+    lr: float
+    multiplier: float
+    weight_decay: float
+
+
 class PlanScheduler(LRScheduler):
     """Drives an optimizer by a plan; usable wherever torch's ``LRScheduler`` is.
 
@@ -39,8 +56,9 @@ class PlanScheduler(LRScheduler):
     precision skipped because of infinite gradients does not count.
 
     Args:
-        optimizer: its groups may carry ``name`` and ``lr_scale``; groups that join later are picked up with
-            the rate they come with as their base.
+        optimizer: its groups may carry ``name`` and ``lr_scale``. A group that joins later has exactly the rate it
+            comes with at its first step, and follows the plan from there; so it does again whenever its owner (a
+            callback such as ``BackboneFinetuning``) writes another rate into it. The rates of the plan's groups stay.
         plan: what to follow.
         track: the name of this optimizer's track, where the run has several.
         run: the plan of the whole run, of which ``plan`` is a track; else they are the same.
@@ -77,9 +95,11 @@ class PlanScheduler(LRScheduler):
             )
             for group in plan.groups
         }
-        self._joined: dict[str, tuple[float, float]] = {}
+        self._joined: dict[str, Joined] = {}
         self._groups: list[dict[str, Any]] | None = None  # of the optimizer, when they were looked at last
         self._bases: list[float] = []
+        self._late: dict[int, float] = {}  # of groups that joined: the multiplier at which they have their base
+        self._looks = FEW
         self._decays: list[float] = []
         self._tensors: dict[int, Tensor] = {}
         self._alike: float | None = None  # the base, where all groups have the same
@@ -114,11 +134,13 @@ class PlanScheduler(LRScheduler):
         groups, t, rates = self.optimizer.param_groups, self.applied, self._rates
         count = len(groups)
         if groups is not self._groups or count != len(self._bases):
+            if groups is self._groups:
+                self._report(groups)
             self._look_at(groups)
         elif count == 1:
             if rates and groups[0]["lr"] is not rates[0]:
                 self._report(groups)
-        elif [group["lr"] for group in groups[:FEW]] != rates[:FEW]:
+        elif [group["lr"] for group in groups[: self._looks]] != rates[: self._looks]:
             self._report(groups)
         at = t - self._first
         if not 0 <= at < len(self._ahead):  # the next few steps together take less time than each alone
@@ -151,7 +173,8 @@ class PlanScheduler(LRScheduler):
         decay = None if plan.decay_curve is None else plan.decay_curve(t)
         written: list[float | Tensor] = []
         for i, (group, base, weight_decay) in enumerate(zip(groups, self._bases, self._decays, strict=True)):
-            lr = base * curve * gain
+            late = self._late.get(i)
+            lr = base * curve * gain if late is None else base * (curve * gain / late)
             if (tensor := self._tensors.get(i)) is not None:
                 # In place, for a compiled optimizer recompiles for a new float but not for a new value.
                 tensor.fill_(lr)
@@ -169,12 +192,20 @@ class PlanScheduler(LRScheduler):
     def _look_at(self, groups: list[dict[str, Any]]) -> None:
         """The groups as they are now: what each has for a base, and whether there is more to write than rates."""
         self._groups = groups
-        bases = [self._base(i, group) for i, group in enumerate(groups)]
+        bases, self._late = [], {}
+        for i, group in enumerate(groups):
+            base = self._base(i, group)
+            if isinstance(base, Joined):
+                self._late[i] = base.multiplier
+                base = base.lr, base.weight_decay
+            bases.append(base)
         self._bases, self._decays = [lr for lr, _ in bases], [decay for _, decay in bases]
         self._alike = self._bases[0] if len(set(self._bases)) == 1 else None
+        self._looks = len(groups) if self._late else FEW  # who owns a group that joined may write to it
         # Tensors of its own, for torch lets all groups, and the caller, share one.
         self._tensors = {i: group["lr"].clone() for i, group in enumerate(groups) if isinstance(group["lr"], Tensor)}
-        self._plain = not self._tensors and self.plan.momentum is None and self.plan.decay_curve is None
+        driven = self.plan.momentum is not None or self.plan.decay_curve is not None
+        self._plain = not (self._tensors or self._late or driven)
 
     def set_gain(self, gain: float) -> None:
         """Multiply all rates by ``gain`` from the next step on, on top of schedule and plateau. Checkpointed.
@@ -230,7 +261,7 @@ class PlanScheduler(LRScheduler):
             "gain": self.gain,
             "plateau": asdict(self.plateau),
             "reduction": asdict(self.reduction),
-            "joined": {name: list(bases) for name, bases in self._joined.items()},
+            "joined": {name: list(joined) for name, joined in self._joined.items()},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -238,41 +269,41 @@ class PlanScheduler(LRScheduler):
         self.gain = state_dict["gain"]
         self.plateau = PlateauState(**state_dict["plateau"])
         self.reduction = Reduction(**state_dict.get("reduction", {}))
-        self._joined = {name: (lr, decay) for name, (lr, decay) in state_dict["joined"].items()}
+        # Older checkpoints have two numbers, of which the rate is a base.
+        self._joined = {
+            name: Joined(*of) if len(of) == 3 else Joined(of[0], 1.0, of[1])
+            for name, of in state_dict["joined"].items()
+        }
+        self._groups = None  # to be looked at again
         self._rates = []  # the optimizer's own rates were restored too: nobody edited them
 
-    def _base(self, i: int, group: dict[str, Any]) -> tuple[float, float]:
-        """The constant parts of a group's rate and weight decay: the plan's, or those a later group joined with."""
-        name = group.get("name")
-        if name is None:  # torch names nothing by itself
-            name = self.plan.groups[i].name if i < len(self.plan.groups) else f"group_{i}"
+    def _base(self, i: int, group: dict[str, Any]) -> tuple[float, float] | Joined:
+        """The constant parts of a group's rate and weight decay: the plan's, or what a later group joined with."""
+        name = self._name(i, group)
         bases = self._planned.get(name) or self._joined.get(name)
         if bases is None:
-            bases = self._joined[name] = (self._base_for(float(group["lr"])), float(group.get("weight_decay", 0.0)))
+            bases = self._joined[name] = self._asking(group["lr"], float(group.get("weight_decay", 0.0)))
         return bases
 
-    def _base_for(self, lr: float) -> float:
-        """The base with which a group that joins has exactly the rate it asks for, at this step.
+    def _name(self, i: int, group: dict[str, Any]) -> str:
+        name: str | None = group.get("name")
+        if name is None:  # torch names nothing by itself
+            name = self.plan.groups[i].name if i < len(self.plan.groups) else f"group_{i}"
+        return name
 
-        Where the curve is 0 there is none, and the rate that was asked for is the base.
-        """
-        curve, gain = self.plan.curve(self.applied), self.total_gain
-        if not curve * gain:
-            return lr
-        base = lr / curve / gain
-        near = (base, math.nextafter(base, math.inf), math.nextafter(base, 0.0))
-        return min(near, key=lambda each: abs(each * curve * gain - lr))
+    def _asking(self, lr: float | Tensor, weight_decay: float) -> Joined:
+        """A group that is to have the rate ``lr`` at the coming step."""
+        return Joined(float(lr), self.plan.curve(self.applied) * self.total_gain or 1.0, weight_decay)
 
     def _report(self, groups: list[dict[str, Any]]) -> None:
-        """Say, once, that somebody else wrote a rate."""
+        """Take over the rate that the owner of a group that joined gave it; of any other say, once, that it stands."""
         edited = [i for i, lr in enumerate(self._rates) if groups[i]["lr"] is not lr and groups[i]["lr"] != lr]
-        joined = [i for i in edited if groups[i].get("name", f"group_{i}") in self._joined]
-        for i in joined:
-            # It is not the plan's: whoever let it join, such as BackboneFinetuning, may give it another rate.
-            name = groups[i].get("name", f"group_{i}")
-            self._joined[name] = (self._base_for(float(groups[i]["lr"])), self._joined[name][1])
+        for i in self._late.keys() & set(edited):
+            name = self._name(i, groups[i])
+            self._joined[name] = self._asking(groups[i]["lr"], self._joined[name].weight_decay)
             edited.remove(i)
-        if joined:
+            self._groups = None
+        if self._groups is None:
             self._look_at(groups)
         if self._reported or not edited:
             return

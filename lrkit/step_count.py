@@ -38,6 +38,7 @@ class StepCount(Callback):
         self.left_out = 0  # of them, those that changed no weight
         self.planned: int | None = None
         self.with_gradient = False
+        self.moved = False  # gone on with by other batches, where a part of an epoch is no whole number of them
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for callback in [] if self.keys or stage != "fit" else trainer.callbacks:  # type: ignore[attr-defined]
@@ -48,6 +49,7 @@ class StepCount(Callback):
         scheduler = schedulers_of(trainer)[0]
         self.planned = None if scheduler.track else scheduler.plan.horizon.steps
         self.done, self.taken = scheduler.applied + self.left_out, 0
+        self.moved = not scheduler.track and pl_module.automatic_optimization and self.done != trainer.global_step
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self.planned is not None and self.done >= self.planned:
@@ -64,6 +66,8 @@ class StepCount(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.left_out = self.done - schedulers_of(trainer)[0].applied
+        if self.moved and self.planned is not None and self.done >= self.planned:
+            trainer.should_stop = True
 
     def missing(self, trainer: Trainer) -> str:
         """What is wrong with the steps of a fit that came to its end, as a sentence; empty where all were taken."""
@@ -73,7 +77,7 @@ class StepCount(Callback):
             return "no optimizer step was taken"
         if self.taken and not self.with_gradient:
             return "no parameter had a gradient at any step"
-        if self.planned is not None and self.done < self.planned and not trainer.should_stop:
+        if self.planned is not None and self.done < self.planned and not (trainer.should_stop or self.moved):
             return f"{self.planned} steps were planned, {self.done} were taken: the schedule is not at its end; {_SAID}"
         return ""
 

@@ -85,7 +85,9 @@ def test_each_rank_gets_its_share_from_the_trainer() -> None:
     for rank in range(2):
         progress = SimpleNamespace(current=SimpleNamespace(processed=0))
         loops = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-        trainer: Any = SimpleNamespace(global_rank=rank, world_size=2, overfit_batches=0, fit_loop=loops)
+        trainer: Any = SimpleNamespace(
+            global_rank=rank, world_size=2, overfit_batches=0, fit_loop=loops, strategy=SimpleNamespace()
+        )
         data.trainer = trainer
         assert len(data.train_dataloader()) == 75  # ceil(1197 / 2 / 8)
         shares.append(whole(data.test_dataloader())[0])
@@ -96,7 +98,7 @@ def test_each_rank_gets_its_share_from_the_trainer() -> None:
 
 def test_overfitting_a_few_batches_means_the_same_ones() -> None:
     data = ready(Digits(8))
-    trainer: Any = SimpleNamespace(global_rank=0, world_size=1, overfit_batches=2)
+    trainer: Any = SimpleNamespace(global_rank=0, world_size=1, overfit_batches=2, strategy=SimpleNamespace())
     data.trainer = trainer
     first, again = data.train_dataloader(), data.train_dataloader()
     again.set_epoch(1)

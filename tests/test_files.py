@@ -91,6 +91,7 @@ ELSEWHERE = {
     "files": {"open", "fdopen"},
     "jobs": {"NamedTemporaryFile"},
     "readers": {"NamedTemporaryFile"},
+    "run_lock": {"open"},
     "storage": {"open"},
     "streams": {"open", "fdopen"},
 }

@@ -89,7 +89,8 @@ def test_a_shell_of_srun_is_no_task() -> None:
 @pytest.mark.parametrize(
     ("variables", "rank", "local"),
     [(TORCHRUN, 3, 1), (SRUN, 5, 1), (OPEN_MPI, 1, 1), (MPICH, 1, 0), (KUBEFLOW, 2, 0), (LIGHTNING, 1, 1),
-     ({"NODE_RANK": "1"}, 1, 0), ({}, 0, 0)],
+     ({"NODE_RANK": "1"}, 1, 0),
+     ({"SLURM_PROCID": "1"}, 1, 0), ({}, 0, 0)],
 )  # fmt: skip
 def test_which_process_this_is(variables: dict[str, str], rank: int, local: int, environment: Any) -> None:
     environment(variables)

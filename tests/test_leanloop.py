@@ -264,6 +264,7 @@ def test_a_run_is_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
     assert len(ours["said"]) > 30
 
 
+@pytest.mark.filterwarnings("ignore:.* steps were planned")
 @pytest.mark.parametrize("make", [Ends, Leaves, Bare, Moves, Silent, Net])
 def test_a_module_may_do_what_it_may(tmp_path: Path, make: Callable[[], LightningModule]) -> None:
     compare(tmp_path, alike(make), accumulate_grad_batches=2, log_every_n_steps=1)

@@ -132,7 +132,7 @@ class TestByTheCommand:
         )
         assert whole[0] == 0, whole[1]
         assert "trained by lightning.pytorch.trainer.trainer" in whole[1]
-        assert "train/own" in whole[1] and "train/loss" not in whole[1]
+        assert "train/own_loss" in whole[1] and "train/loss" not in whole[1]
         assert "configure_optimizers is replaced by this plan" in whole[1]
         rates = rows(next((tmp_path / "whole").rglob("metrics.csv")), "lr/default")
         plan = Plan.from_json(json.loads((tmp_path / "whole" / "plan.json").read_text()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from lrkit.horizon import Horizon
 from lrkit.plan import GroupRate, Plan, resolve
 from lrkit.plateau import Plateau
 from lrkit.scaling import batch_scale
-from lrkit.scheduler import PlanScheduler
+from lrkit.scheduler import FEW, PlanScheduler
 from lrkit.schedules import (
     Constant,
     Cosine,
@@ -276,7 +277,7 @@ def test_a_closure_is_one_step() -> None:
 
 @pytest.mark.parametrize("name", ["adapter", None])
 @pytest.mark.parametrize("ahead", [False, True])
-def test_a_group_that_joins_follows_the_curve_from_its_own_base(name: str | None, ahead: bool) -> None:
+def test_a_group_that_joins_has_the_rate_it_asks_for_and_follows_the_curve(name: str | None, ahead: bool) -> None:
     """From the very next step, whether or not the scheduler has already written that step's rates (``ahead``)."""
     plan, optimizer = plan_of(), optimizer_of()
     scheduler = PlanScheduler(optimizer, plan)
@@ -287,7 +288,56 @@ def test_a_group_that_joins_follows_the_curve_from_its_own_base(name: str | None
         scheduler.step()
     after = train(optimizer, scheduler, 5)
     assert before == rates(plan, 4)
-    assert after == [[*row, 0.02 * plan.curve(t)] for t, row in enumerate(rates(plan, 9)) if t >= 4]
+    assert after == [[*row, 0.02 * (plan.curve(t) / plan.curve(4))] for t, row in enumerate(rates(plan, 9)) if t >= 4]
+    assert after[0][-1] == 0.02
+
+
+@pytest.mark.parametrize("at", range(RUN - 1))
+@pytest.mark.parametrize("gain", [1.0, 0.3])
+def test_the_rate_that_a_group_asks_for_is_had_to_the_bit(at: int, gain: float) -> None:
+    """Also of a base that no float stands for: 0.02 divided by the curve, and multiplied by it again."""
+    plan, optimizer = plan_of(), optimizer_of()
+    scheduler = PlanScheduler(optimizer, plan)
+    scheduler.set_gain(gain)
+    train(optimizer, scheduler, at)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], "lr": 0.013})
+    assert train(optimizer, scheduler, 1)[0][-1] == 0.013
+
+
+def test_where_the_curve_is_zero_what_a_group_asks_for_is_its_base() -> None:
+    plan, optimizer = plan_of(Cosine(), warmup=Linear(start=0.0, length=4)), optimizer_of()
+    scheduler = PlanScheduler(optimizer, plan)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], "lr": 0.02})
+    assert [row[-1] for row in train(optimizer, scheduler, RUN)] == [0.02 * plan.curve(t) for t in range(RUN)]
+
+
+@pytest.mark.parametrize("names", [("body", "head"), tuple(f"block{i}" for i in range(FEW + 2))])
+def test_who_owns_a_group_that_joined_may_give_it_another_rate(names: tuple[str, ...]) -> None:
+    """Nothing is said, for it is not the plan's; the rates of the plan's own groups stay."""
+    plan = plan_of(groups=[GroupRate(name) for name in names])
+    optimizer = optimizer_of(names=names)
+    scheduler = PlanScheduler(optimizer, plan)
+    train(optimizer, scheduler, 4)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], "lr": 0.02, "name": "adapter"})
+    train(optimizer, scheduler, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.param_groups[-1]["lr"] = 0.05
+        after = train(optimizer, scheduler, 2)
+        optimizer.param_groups[-1]["lr"] = 0.07  # and another one joins before that was seen
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], "lr": 0.01, "name": "more"})
+        last = train(optimizer, scheduler, 1)
+    assert [row[-1] for row in after] == [0.05, 0.05 * (plan.curve(7) / plan.curve(6))]
+    assert last[0][-2:] == [0.07, 0.01]
+    assert [row[: len(names)] for row in after + last] == rates(plan, 9)[6:]
+
+
+def test_joined_groups_of_older_checkpoints_keep_their_base() -> None:
+    plan, optimizer = plan_of(), optimizer_of(names=("body", "head", "adapter"))
+    scheduler = PlanScheduler(optimizer, plan)
+    scheduler.step()
+    scheduler.load_state_dict({**scheduler.state_dict(), "applied": 4, "joined": {"adapter": [0.02, 0.0]}})
+    assert train(optimizer, scheduler, 1)[0][-1] == 0.02 * plan.curve(4)
 
 
 def test_a_group_that_joined_is_remembered() -> None:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lrkit import config as configs
 from lrkit.config import compose
-from lrkit.errors import ConfigError
+from lrkit.errors import ConfigError, RunError
 
 Train = Callable[..., Any]
 
@@ -201,9 +201,10 @@ class TestWithoutLength:
         run = train(*self.foreign("Unsized", "horizon.steps=10", "trainer.max_epochs=2"), short=False)
         check(run, recorded, 10)  # 20 samples in batches of 4, twice
 
-    def test_a_horizon_that_is_too_long_says_where_the_run_stopped(self, train: Train, recorded: Recorded) -> None:
-        run = train(*self.foreign("Unsized", "horizon.steps=12", "trainer.max_epochs=2"), short=False)
-        assert (run.status, len(recorded)) == ("stopped", 10)
+    def test_a_horizon_that_is_too_long_is_not_done(self, train: Train, recorded: Recorded) -> None:
+        with pytest.raises(RunError, match=r"^12 steps were planned, 10 were taken"):
+            train(*self.foreign("Unsized", "horizon.steps=12", "trainer.max_epochs=2"), short=False)
+        assert len(recorded) == 10
 
     def test_a_schedule_without_an_end_needs_none(self, train: Train, recorded: Recorded) -> None:
         run = train(*self.foreign("Unsized", "schedule=constant", "trainer.max_epochs=2"), short=False)

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 from torch.utils.data.datapipes.datapipe import IterDataPipe
 
 from lrkit import random_state
+from lrkit.errors import ConfigError
 from lrkit.lightning import Trainer
 from lrkit.preemption import validates
 from lrkit.random_state import RandomState
@@ -47,6 +48,7 @@ class DataPosition:
         self.begun: dict[str, Any] | None = None  # how its order was drawn
         self.found = saved is None
         self.passes = False  # over batches that are done
+        self.stopped: RandomState | None = None  # as the last batch of an epoch that is not finished has left them
 
     def install(self, trainer: Trainer) -> None:
         """Stand at the places where Lightning makes iterators. Before the fit."""
@@ -56,6 +58,7 @@ class DataPosition:
             (loop, "_load_combined_loader_states", self._before_first_iterator),
             (loop, "load_state_dict", self._load_loops),
             (loop, "on_advance_start", self._on_epoch),
+            (loop, "on_advance_end", self._on_epoch_end),
             (loop.epoch_loop, "on_run_start", self._on_iterator),
             (loop.epoch_loop.val_loop, "run", self._on_validation),
         ):
@@ -65,9 +68,10 @@ class DataPosition:
         """The position, for a checkpoint: plain data and tensors."""
         loader: Any = trainer.train_dataloader
         mid_epoch = not trainer.is_last_batch
+        now = self.stopped or self._capture(trainer.fit_loop._combined_loader)
         return {
-            "rng": random_state.capture(),
-            "generators": random_state.capture_own(_owners(loader)),
+            "rng": now["rng"],
+            "generators": now["own"],
             "data": loader.state_dict() if _stateful(loader) else None,
             "mid_epoch": mid_epoch,
             "epoch_begin": self.begun if mid_epoch and _skips(loader) else None,
@@ -76,7 +80,11 @@ class DataPosition:
         }
 
     def told(self, trainer: Trainer) -> None:
-        """Say what of the data cannot be as if the run had never stopped. Before training."""
+        """Say what of the data cannot be as if the run had never stopped. Before training.
+
+        Raises:
+            ConfigError: the loader makes other batches, and the checkpoint is from within an epoch.
+        """
         loader: Any = trainer.train_dataloader
         if self.saved is None:
             if not _stateful(loader) and not _skips(loader):
@@ -85,6 +93,7 @@ class DataPosition:
                     " epoch would begin with its first batches again"
                 )
             return
+        self._check_batches(trainer)
         warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
         if why := self._lost(trainer):
             self.say(
@@ -120,10 +129,15 @@ class DataPosition:
             return f"{_what(loader)} cannot go on there"
         if self.saved.get("epoch_begin") is None:
             return "it does not say how the order of the epoch was drawn"
-        was, now = self.saved.get("loader"), _identity(trainer)
-        if was != now:
-            return f"the loader has other batches: {_described(was)} then, {_described(now)} now"
         return ""
+
+    def _check_batches(self, trainer: Trainer) -> None:
+        """Within an epoch a number of batches is a position only among the same batches; so is a number of steps."""
+        assert self.saved is not None
+        was, now = self.saved.get("loader"), _identity(trainer)
+        if self.saved["mid_epoch"] and was is not None and None not in (was[0], now[0]) and was != now:
+            must = f"must have the batches of the checkpoint, which is from within an epoch: {_described(was)}"
+            raise ConfigError("data", f"{must}; or go on from one of an epoch's end", _described(now))
 
     def _setup_data(self, trainer: Trainer, usual: Callable[[], None]) -> None:
         # A run that goes on reloads when the uninterrupted one would have, and not because it is new here.
@@ -168,6 +182,12 @@ class DataPosition:
         else:
             self.resumes = False
         usual()
+
+    def _on_epoch_end(self, trainer: Trainer, usual: Callable[[], None]) -> None:
+        """Of an epoch that is not finished Lightning calls the end too; what that draws is no part of the epoch."""
+        self.stopped = None if trainer.is_last_batch else self._capture(trainer.fit_loop._combined_loader)
+        usual()
+        self.stopped = None
 
     def _on_iterator(self, trainer: Trainer, usual: Callable[[Any], None], fetcher: Any) -> None:
         """Lightning makes the iterator of an epoch here, or has made it before."""

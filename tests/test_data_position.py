@@ -15,6 +15,7 @@ from test_ddp import both_ranks
 from test_resume import EVERY, Interrupted, Stop, weights
 
 from lrkit.config import compose
+from lrkit.errors import ConfigError
 from lrkit.train import run
 
 BASE = (
@@ -159,6 +160,16 @@ def test_within_the_first_epoch(kind: str, workers: int, tmp_path: Path) -> None
     assert same(whole, part) and len(notes(part)) == (workers > 0)
 
 
+def test_stopped_in_good_order_within_an_epoch(tmp_path: Path) -> None:
+    """Lightning validates then, and calls the end of the epoch, where ``Dropping`` draws; other runs do not."""
+    halted = [*of("generator"), "+callbacks.halt={_target_: test_resume_more.Halt, at: 11}"]
+    for name, words in (("whole", of("generator")), ("part", halted)):
+        (tmp_path / name).mkdir()
+        run(compose([*BASE, *words]), tmp_path / name, quiet=True)
+    run(compose([*BASE, *of("generator"), "~callbacks.halt", f"resume.path={tmp_path}/part"]), tmp_path / "part")
+    assert same(tmp_path / "whole", tmp_path / "part")
+
+
 @pytest.mark.parametrize(
     ("kind", "workers", "line"),
     [
@@ -181,7 +192,7 @@ def test_a_loader_without_a_position_is_named_before_the_first_step(tmp_path: Pa
     assert note in said and said.index(note) < said.index("epoch 1/1")
 
 
-def test_other_batches_are_not_passed_over(tmp_path: Path) -> None:
+def test_other_batches_are_refused_within_an_epoch(tmp_path: Path) -> None:
     """Another batch size: a number of batches says nothing of where the data were."""
     Stop.at = 12
     with pytest.raises(Interrupted):
@@ -195,8 +206,10 @@ def test_other_batches_are_not_passed_over(tmp_path: Path) -> None:
         f"resume.path={tmp_path}",
     ]
     base = [word for word in BASE if not word.startswith("data.batch_size")]
-    run(compose([*base, *of("shuffled"), *more]), tmp_path, quiet=True)
-    assert "the loader has other batches: 8 of 8 samples on 1 device(s) then, 4 of 16 samples" in notes(tmp_path)[0]
+    with pytest.raises(
+        ConfigError, match=r"^data must have the batches of the checkpoint.* 8 of 8 samples on 1 device"
+    ):
+        run(compose([*base, *of("shuffled"), *more]), tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize("where", ["the end of an epoch", "within an epoch"])

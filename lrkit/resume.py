@@ -271,10 +271,7 @@ class Memory(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loaded, self.loaded = self.loaded, None
         if loaded is not None and self.saved is not None and not self.saved.tracks:
-            plan = plan_of(trainer)
-            at, per_epoch = place(self.saved, plan), plan.horizon.steps_per_epoch
-            if per_epoch is not None and at != self.saved.step:
-                recount(loaded, self.saved.step, at, per_epoch, trainer.accumulate_grad_batches)
+            recount(loaded, self.saved.step, place(self.saved, plan_of(trainer)), trainer.accumulate_grad_batches)
         # Before the optimizer's state is restored, which brings back the options of the run that wrote it.
         if self.options is not None:
             names = self.options

@@ -475,16 +475,6 @@ class TestOneAxisAfterAnotherBatchSize:
         metrics = json.loads((run.folder / "metrics.json").read_text())
         assert (metrics["steps"], metrics["epochs"]) == (steps, 4)
 
-    def test_within_an_epoch(self, train: Callable[..., Any], recorded: Recorded) -> None:
-        halt = "+callbacks.halt={_target_: test_resume_more.Halt, at: 9}"
-        run = self.go_on(
-            train,
-            ["data.batch_size=10", "trainer.max_epochs=4", halt],
-            ["data.batch_size=20", "trainer.max_epochs=4", "~callbacks.halt"],
-        )
-        assert (run.status, run.plan.horizon.steps, len(recorded)) == ("done", 12, 9 + 7)
-        assert axis(run) == ([*range(5, 12)], [*range(5, 12)])  # 90 samples are an epoch and 1.5 batches of 20
-
     def test_max_steps_counts_as_the_plan_does(self, train: Callable[..., Any], recorded: Recorded) -> None:
         run = self.go_on(
             train,

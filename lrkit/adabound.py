@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import overload
+from typing import Any
 
-import torch
+from torch import Tensor
 from torch.optim.optimizer import ParamsT
+
+from lrkit.tensorwise import Tensorwise, averages
 
 __all__ = ["AdaBound"]
 
 
-class AdaBound(torch.optim.Optimizer):
+class AdaBound(Tensorwise):
     r"""Adam whose rate of each weight is kept between two bounds, which close in on that of SGD.
 
     For a tensor ``x`` with gradient ``g`` at its step ``t``, rate ``lr`` and weight decay ``wd``::
@@ -57,34 +58,14 @@ class AdaBound(torch.optim.Optimizer):
         }  # fmt: skip
         super().__init__(params, defaults)
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step; ``closure``, if given, computes the loss and its gradients first."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            beta1, beta2 = group["betas"]
-            final = group["final_lr"] * (group["lr"] / group["final_lr_at"])
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                pair = (parameter, parameter.grad)  # of complex numbers: twice as many real ones, as in torch
-                x, g = map(torch.view_as_real, pair) if parameter.is_complex() else pair
-                state = self.state[parameter]
-                if not state:
-                    state.update(step=0, exp_avg=torch.zeros_like(x), exp_avg_sq=torch.zeros_like(x))
-                state["step"] += 1
-                t = group["gamma"] * state["step"]
-                g = g.add(x, alpha=group["weight_decay"]) if group["weight_decay"] else g
-                m = state["exp_avg"].lerp_(g, 1 - beta1)
-                v = state["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-                rate = group["lr"] * (math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"]))
-                rates = v.sqrt().add_(group["eps"]).reciprocal_().mul_(rate)
-                x.sub_(rates.clamp_(final * (1 - 1 / (t + 1)), final * (1 + 1 / t)).mul_(m))
-        return loss
+    def update(
+        self, parameter: Tensor, x: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
+        beta1, beta2 = group["betas"]
+        final = group["final_lr"] * (group["lr"] / group["final_lr_at"])
+        g = gradient.add(x, alpha=group["weight_decay"]) if group["weight_decay"] else gradient
+        m, v = averages(x, g, state, group["betas"])
+        t = group["gamma"] * state["step"]
+        rate = group["lr"] * (math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"]))
+        rates = v.sqrt().add_(group["eps"]).reciprocal_().mul_(rate)
+        x.sub_(rates.clamp_(final * (1 - 1 / (t + 1)), final * (1 + 1 / t)).mul_(m))

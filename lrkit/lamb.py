@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import overload
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.optimizer import ParamsT
+
+from lrkit.tensorwise import Tensorwise, averages
 
 __all__ = ["Lamb"]
 
 
-class Lamb(torch.optim.Optimizer):
+class Lamb(Tensorwise):
     r"""Adam whose update of each tensor is as large as the rate times the tensor itself.
 
     For a tensor ``x`` with gradient ``g`` at its step ``t``, rate ``lr`` and weight decay ``wd``::
@@ -42,33 +44,13 @@ class Lamb(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step; ``closure``, if given, computes the loss and its gradients first."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            beta1, beta2 = group["betas"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                pair = (parameter, parameter.grad)  # of complex numbers: twice as many real ones, as in torch
-                x, g = map(torch.view_as_real, pair) if parameter.is_complex() else pair
-                state = self.state[parameter]
-                if not state:
-                    state.update(step=0, exp_avg=torch.zeros_like(x), exp_avg_sq=torch.zeros_like(x))
-                state["step"] += 1
-                m = state["exp_avg"].lerp_(g, 1 - beta1)
-                v = state["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-                size = (v / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
-                r = (m / (1 - beta1 ** state["step"])).div_(size).add_(x, alpha=group["weight_decay"])
-                of_x, of_r = x.norm(), r.norm()
-                ratio = torch.where((of_x > 0) & (of_r > 0), of_x / of_r, 1.0)  # on the device: nothing is waited for
-                x.sub_(r.mul_(ratio * group["lr"]))
-        return loss
+    def update(
+        self, parameter: Tensor, x: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
+        beta1, beta2 = group["betas"]
+        m, v = averages(x, gradient, state, group["betas"])
+        size = (v / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
+        r = (m / (1 - beta1 ** state["step"])).div_(size).add_(x, alpha=group["weight_decay"])
+        of_x, of_r = x.norm(), r.norm()
+        ratio = torch.where((of_x > 0) & (of_r > 0), of_x / of_r, 1.0)  # on the device: nothing is waited for
+        x.sub_(r.mul_(ratio * group["lr"]))

@@ -44,7 +44,6 @@ if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
     from pytorch_lightning.utilities.exceptions import SIGTERMException
     from pytorch_lightning.utilities.model_helpers import is_overridden
     from pytorch_lightning.utilities.seed import isolate_rng
-    from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 else:
     from lightning.fabric.plugins import TorchCheckpointIO
     from lightning.fabric.plugins.environments import (
@@ -78,7 +77,6 @@ else:
     from lightning.pytorch.utilities.exceptions import SIGTERMException
     from lightning.pytorch.utilities.model_helpers import is_overridden
     from lightning.pytorch.utilities.seed import isolate_rng
-    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 __all__ = [
     "PACKAGE",
@@ -95,7 +93,6 @@ __all__ = [
     "MPIEnvironment",
     "MisconfigurationException",
     "ModelCheckpoint",
-    "OptimizerLRSchedulerConfig",
     "PassThroughProfiler",
     "ProgressBar",
     "RichProgressBar",

@@ -9,17 +9,18 @@ scale of Liu et al. 2025: with it an update by Muon is as large as AdamW's, so o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from lrkit.tensorwise import Tensorwise, averages
+
 __all__ = ["Muon", "orthogonalize"]
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Tensorwise):
     r"""Momentum, orthogonalized, for matrices (Jordan 2024); AdamW for the rest.
 
     For a matrix ``W`` of ``a x b`` with gradient ``G``, momentum ``mu`` and weight decay ``wd``::
@@ -61,27 +62,12 @@ class Muon(torch.optim.Optimizer):
         }  # fmt: skip
         super().__init__(params, defaults)
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step; ``closure``, if given, computes the loss and its gradients first."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                pair = (parameter, parameter.grad)  # of complex numbers: twice as many real ones, as in torch
-                x, gradient = map(torch.view_as_real, pair) if parameter.is_complex() else pair
-                x.mul_(1 - group["lr"] * group["weight_decay"])
-                update = self._muon if parameter.ndim == 2 and x.ndim == 2 else self._adamw
-                update(x, gradient, self.state[parameter], group)
-        return loss
+    def update(
+        self, parameter: Tensor, x: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
+        x.mul_(1 - group["lr"] * group["weight_decay"])
+        update = self._muon if parameter.ndim == 2 and x.ndim == 2 else self._adamw
+        update(x, gradient, state, group)
 
     @staticmethod
     def _muon(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
@@ -94,12 +80,8 @@ class Muon(torch.optim.Optimizer):
 
     @staticmethod
     def _adamw(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        if not state:
-            state.update(step=0, exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter))
-        state["step"] += 1
         beta1, beta2 = group["adamw_betas"]
-        mean = state["exp_avg"].lerp_(gradient, 1 - beta1)
-        square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        mean, square = averages(parameter, gradient, state, group["adamw_betas"])
         size = (square / (1 - beta2 ** state["step"])).sqrt_().add_(group["adamw_eps"])
         parameter.addcdiv_(mean, size, value=-group["lr"] / (1 - beta1 ** state["step"]))
 

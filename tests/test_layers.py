@@ -21,7 +21,7 @@ LAYERS = {
     " compare tuned colours tables bands figures page report board failures streams command_line"
     " run_lock tracks launcher watchdog missing",
     "hydra": "overrides building config sweep saved_config",
-    "torch": "groups fused optim adabound lamb muon scheduler batches models network_output readers tensors"
+    "torch": "groups fused optim tensorwise adabound lamb muon scheduler batches models network_output readers tensors"
     " blocks layerwise random_state checkpoint_config asked",
     "lightning": "lightning data supervised module lean leanloop assembly callbacks firstbatch trace train_loss"
     " step_count step_axis loop_counts group_names watch noise storage loggers resume trial find preemption"

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +11,7 @@ import lightning.pytorch
 import pytest
 import pytorch_lightning
 import torch
+from one_process import commands
 
 from lrkit import lightning_package
 from lrkit.config import compose
@@ -22,7 +19,6 @@ from lrkit.errors import ConfigError
 from lrkit.lightning_package import chosen, of_the_chosen, package_of, use
 from lrkit.plan import Plan
 
-TESTS = Path(__file__).parent
 MODEL = "model=custom model._target_=lightning_spelling.Net data=custom data._target_=lightning_spelling.Data"
 RUN = f"{MODEL} data.batch_size=8 optimizer=adamw optimizer.lr=0.01 warmup=linear warmup.length=3 trainer.max_epochs=2"
 
@@ -90,25 +86,6 @@ class TestChoice:
             compose(
                 [f"+callbacks.x._target_={package}.callbacks.Timer", f"+logger.x._target_={package}.loggers.CSVLogger"]
             )
-
-
-def commands(folder: Path, *lines: str) -> list[tuple[int, str]]:
-    """What each command line answers, as ``lrkit`` does, one after the other in one process; its code and its words."""
-    script = (
-        "import contextlib, io, sys\nfrom lrkit.cli import main\n"
-        "for line in sys.stdin.read().splitlines():\n"
-        "    said = io.StringIO()\n"
-        "    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):\n"
-        "        code = main(line.split())\n"
-        "    print(code, repr(said.getvalue()), flush=True)\n"
-    )
-    paths = os.pathsep.join((str(TESTS.parent), str(TESTS)))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], input="\n".join(lines), cwd=folder, text=True, timeout=300,
-        capture_output=True, env={**os.environ, "PYTHONPATH": paths}, check=True,
-    )  # fmt: skip
-    answers = [line.partition(" ") for line in done.stdout.splitlines()]
-    return [(int(code), ast.literal_eval(said)) for code, _, said in answers]
 
 
 class TestByTheCommand:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import stranger
 import torch
+import unplain
 from pytorch_lightning.plugins import AsyncCheckpointIO
-from stranger import KINDS, Given, Mode, Net
 from test_resume import Interrupted, Stop
+from unplain import KINDS, Given, Mode, Net
 
 from lrkit.cli import main
 from lrkit.config import compose
@@ -34,7 +34,7 @@ def never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     Stop.at, Net.back = None, {}
 
 
-def words(*more: str, model: str = "stranger.Net", data: str = "stranger.Data") -> list[str]:
+def words(*more: str, model: str = "unplain.Net", data: str = "unplain.Data") -> list[str]:
     return ["model=custom", f"model._target_={model}", "data=custom", f"data._target_={data}",
             "data.batch_size=10", "trainer.max_epochs=3", "logger=none", *more]  # fmt: skip
 
@@ -48,7 +48,7 @@ def equal(one: Any, other: Any) -> bool:
         return type(one) is type(other) and bool((one == other).all())
     if isinstance(one, dict):
         return all(equal(one[name], other[name]) for name in one)
-    if isinstance(one, stranger.Scores):
+    if isinstance(one, unplain.Scores):
         return type(one) is type(other) and equal(vars(one), vars(other))
     return type(one) is type(other) and one == other
 
@@ -62,7 +62,7 @@ def stopped(folder: Path, given: list[str], at: int) -> None:
 
 
 def test_every_kind_is_gone_on_with_and_is_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = words(kinds(*READABLE), "+model.hook=array", "+callbacks.keeps={_target_: stranger.Keeps}")
+    given = words(kinds(*READABLE), "+model.hook=array", "+callbacks.keeps={_target_: unplain.Keeps}")
     folder = tmp_path / "run"
     stopped(folder, given, 12)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "plain data" in line]
@@ -79,7 +79,7 @@ def test_every_kind_is_gone_on_with_and_is_what_it_was(tmp_path: Path, capsys: p
         make, says = KINDS[kind]
         found = Net.back[f"my_{kind}"]
         assert equal(found, make()) if says is None else "<not plain data: " in found
-    assert equal(Net.back["mine"], {"value": np.arange(3.0), "scores": stranger.Scores(0.5, np.arange(4.0), Mode.FAST)})
+    assert equal(Net.back["mine"], {"value": np.arange(3.0), "scores": unplain.Scores(0.5, np.arange(4.0), Mode.FAST)})
     assert Net.back["data"] == 3 and equal(Net.back["callback"], np.full(2, 12.0))
 
 
@@ -139,7 +139,7 @@ def test_what_the_reader_refuses_ends_the_run_before_it_trains(capsys: pytest.Ca
 @pytest.mark.parametrize("width", [3, 8])
 def test_lightning_loads_what_it_can_and_says_what_it_must_be_given(width: int, tmp_path: Path) -> None:
     """load_from_checkpoint knows nothing of lrkit: plain values are in their places, what is not is asked for."""
-    run(compose(words(f"+model.width={width}", model="stranger.given")), tmp_path, quiet=True)
+    run(compose(words(f"+model.width={width}", model="unplain.given")), tmp_path, quiet=True)
     file = tmp_path / "checkpoints" / "best.ckpt"
     with pytest.raises(TypeError, match=r"missing 2 required positional arguments: 'net' and 'mode'"):
         Given.load_from_checkpoint(file)

@@ -7,22 +7,17 @@ ends with the weights of one that nothing stopped. ``make strangers`` installs t
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from one_process import commands
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lrkit.plan import Plan
-
-TESTS = Path(__file__).parent
 
 
 class Case(NamedTuple):
@@ -65,26 +60,6 @@ COMMON = "optimizer=adamw optimizer.lr=0.01 warmup=linear warmup.length=3 traine
 STOP = 7  # optimizer steps: in the middle of the second epoch
 
 
-def commands(folder: Path, package: str, *lines: str) -> list[tuple[int, str]]:
-    """What each command line answers, one after the other in one process; its exit code and its words."""
-    script = (
-        "import contextlib, io, sys, torch\nfrom lrkit.cli import main\ntorch.set_num_threads(1)\n"
-        "for line in sys.stdin.read().splitlines():\n"
-        "    said = io.StringIO()\n"
-        "    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):\n"
-        "        code = main(line.split())\n"
-        "    print(code, repr(said.getvalue()), flush=True)\n"
-    )
-    paths = os.pathsep.join((str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], input="\n".join(lines), cwd=folder, text=True, timeout=300,
-        capture_output=True, env={**os.environ, "PYTHONPATH": paths, "LIGHTNING_HERE": package},
-    )  # fmt: skip
-    answers = [line.partition(" ") for line in done.stdout.splitlines() if line[:1].isdigit()]
-    assert len(answers) == len(lines), done.stderr[-2000:]
-    return [(int(code), ast.literal_eval(said)) for code, _, said in answers]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.model)
@@ -95,10 +70,11 @@ def test_a_strangers_module_runs_unchanged(case: Case, package: str, tmp_path: P
     run = f"train model=custom model._target_={model} data=custom data._target_=strangers.{case.data}"
     record = "+callbacks.record._target_=strangers.Record +callbacks.record.out"
     whole, half, rest = commands(
-        tmp_path, package,
+        tmp_path,
         f"{run} {COMMON} {case.own} {record}=whole.json hydra.run.dir=whole",
         f"{run} {COMMON} {case.own} {record}=half.json +callbacks.record.stop={STOP} hydra.run.dir=half",
         f"{run} {COMMON} {case.own} {record}=rest.json +callbacks.record.stop=null resume.path=half",
+        LIGHTNING_HERE=package,
     )  # fmt: skip
     assert whole[0] == 0, whole[1]
     plan = Plan.from_json(read(tmp_path / "whole" / "plan.json"))

@@ -3,7 +3,7 @@
 A block is one of several modules of one class that stand in a row: in an ``nn.Sequential`` or an ``nn.ModuleList``, or
 as children whose names differ in a number (``layer1``, ``layer2``). What is inside of a block does not count; a stage,
 which holds little else than a row of blocks, is counted by its blocks. A network without such blocks is counted by its
-plain layers, one for each weight matrix or kernel. A row that has nothing to train does not count.
+plain layers, one for each weight matrix or kernel. A row that has nothing to train does not count beside one that has.
 
 Where there are several rows, the tree has to say how they stand: one above the other, or side by side.
 """
@@ -73,7 +73,8 @@ def blocks_of(module: nn.Module, trained: Collection[str]) -> Part | None:
     """The blocks of a network that is to be trained; None where there are none.
 
     Args:
-        trained: names of the parameters that are. A row of blocks that has none of them does not count.
+        trained: names of the parameters that are. A row of blocks that has none of them does not count, unless no row
+            has any: below a head that is trained alone, they say that it is above them.
 
     Raises:
         Untold: there are several rows of blocks, and nothing says how they stand to each other.
@@ -82,11 +83,13 @@ def blocks_of(module: nn.Module, trained: Collection[str]) -> Part | None:
     >>> named(paths(blocks_of(nn.ModuleDict({"body": mlp}), ["body.2.weight"])))
     'body.0, 2'
     """
+    frozen = None
     for search in (_Blocks(module, trained), _Layers(module, trained)):
         part = search.within("", module)
         if part is not None and search.trains(part):
             return part
-    return None
+        frozen = frozen or part
+    return frozen
 
 
 def paths(part: Part | None) -> list[str]:

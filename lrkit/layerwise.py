@@ -47,7 +47,7 @@ def layers_of(module: nn.Module, among: Collection[str] | None = None) -> Layers
         among: names of the parameters that one optimizer has, where it has not the whole module.
 
     Raises:
-        Untold: it has no blocks that are trained, or the module tree does not say how they stand to each other.
+        Untold: it has no blocks, or the module tree does not say how they stand to each other.
 
     >>> from torch.nn import Linear
     >>> blocks = nn.ModuleList([nn.Sequential(Linear(2, 2), Linear(2, 2)) for _ in range(3)])
@@ -60,7 +60,7 @@ def layers_of(module: nn.Module, among: Collection[str] | None = None) -> Layers
     if part is None:
         children = _some([name for name, _ in module.named_children()]) or "no modules"
         raise Untold(
-            "layers are counted by blocks that are trained, modules of one class in an nn.ModuleList, in an "
+            "layers are counted by blocks, modules of one class in an nn.ModuleList, in an "
             f"nn.Sequential or with numbers in their names, and there are none in {children}"
         )
     places = _Places(module, part)
@@ -69,7 +69,7 @@ def layers_of(module: nn.Module, among: Collection[str] | None = None) -> Layers
     of = {name: level - lowest for name, level in of.items()}
     if len(set(of.values())) < 2:
         raise Untold(f"{named(paths(part))} is all there is, one layer")
-    top = max(of[name] for name in trained)
+    top = max((of[name] for name in trained), default=0)
     return Layers(of, top, places.line(of, lowest))
 
 

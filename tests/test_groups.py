@@ -358,8 +358,8 @@ def test_layers_need_blocks() -> None:
     with pytest.raises(ConfigError) as caught:
         split(nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)}), preset("layerwise"))
     assert str(caught.value) == (
-        "param_groups.layer_decay must be null, with rates by param_groups.rules: layers are counted by blocks that "
-        "are trained, modules of one class in an nn.ModuleList, in an nn.Sequential or with numbers in their names, "
+        "param_groups.layer_decay must be null, with rates by param_groups.rules: layers are counted by blocks, "
+        "modules of one class in an nn.ModuleList, in an nn.Sequential or with numbers in their names, "
         "and there are none in a, b. Received: 0.75"
     )
 

@@ -28,6 +28,7 @@ from lrkit.batches import Batches, generator, whole_number
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.lightning import LightningDataModule
 from lrkit.missing import policy
+from lrkit.named_data import check_hugging_face, check_torchvision, without_ghostscript
 from lrkit.readers import cache_folder, read_cache, read_csv, read_npz, read_text, standard_library, write_cache
 from lrkit.replicas import replica_of, replicas
 from lrkit.tensors import floats, images_and_labels, kind_of_targets, pixels_or_floats, stacked, targets_of
@@ -437,7 +438,7 @@ class Torchvision(InMemoryData):
     """A data set of images and classes from ``torchvision.datasets``, by name.
 
     Args:
-        name: The class, such as ``FashionMNIST`` or ``CIFAR10``.
+        name: The class, such as ``FashionMNIST`` or ``CIFAR10``; of ``lrkit.named_data.TORCHVISION`` alone.
         root: The folder with its files. None: in the user's cache folder.
         download: Fetch the files when they are not there.
         options: Further arguments of the class, such as ``{split: letters}`` for ``EMNIST``.
@@ -463,6 +464,7 @@ class Torchvision(InMemoryData):
         super().__init__(batch_size, seed, drop_last, train_samples)
         if not isinstance(name, str) or not name:
             raise ConfigError("data.name", "must be a name in torchvision.datasets: FashionMNIST, say", name)
+        check_torchvision(name)
         self.dataset = name
         self.root = None if root is None else _path("data.root", root, "a folder")
         self.download = _flag("data.download", download)
@@ -475,15 +477,24 @@ class Torchvision(InMemoryData):
             self._parts()
 
     def load(self) -> Splits:
-        parts = {part: images_and_labels(images, self.origin) for part, images in self._parts().items()}
+        sets = self._parts()
+        try:
+            with without_ghostscript():
+                parts = {part: images_and_labels(images, self.origin) for part, images in sets.items()}
+        except OSError as error:
+            raise ConfigError(
+                "data.root", f"must hold images that can be read: {error}", str(self._folder())
+            ) from error
         return _assemble(parts, self.origin, *self.fractions)
+
+    def _folder(self) -> Path:
+        return self.root or cache_folder() / "torchvision"
 
     def _parts(self) -> dict[str, Sequence[tuple[Any, Any]]]:
         datasets = _extra("torchvision", "torchvision", "vision").datasets
-        make = getattr(datasets, self.dataset, None) if self.dataset in datasets.__all__ else None
-        if not isinstance(make, type):  # there are functions too
-            hint = did_you_mean(self.dataset, datasets.__all__)
-            raise ConfigError("data.name", f"must be a name in torchvision.datasets. {hint}", self.dataset)
+        make = getattr(datasets, self.dataset, None)
+        if not isinstance(make, type):
+            raise ConfigError("data.name", "must be a name in torchvision.datasets of this release", self.dataset)
         accepted = _accepted(make)
         # The classes agree on no single way to ask for the test part.
         if "train" in accepted:
@@ -492,7 +503,7 @@ class Torchvision(InMemoryData):
             parts = {"train": {"split": "train"}, "test": {"split": "test"}}
         else:
             parts = {"train": {}}
-        root = self.root or cache_folder() / "torchvision"
+        root = self._folder()
         given = {"root": root, "download": self.download, **self.options}
         options = {key: value for key, value in given.items() if key in accepted or key in self.options}
         try:
@@ -545,6 +556,7 @@ class HuggingFace(InMemoryData):
 
     def load(self) -> Splits:
         library = _extra("datasets", "huggingface", "hf")
+        check_hugging_face(library, self.path)
         folder = Path(self.path).expanduser()
         saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
         try:
@@ -556,7 +568,11 @@ class HuggingFace(InMemoryData):
         if "train" not in parts:
             raise ConfigError("data.path", "must have a part named train. It has", sorted(parts))
         named = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-        columns = {named[part]: self._columns(table) for part, table in parts.items() if part in named}
+        try:
+            with without_ghostscript():
+                columns = {named[part]: self._columns(table) for part, table in parts.items() if part in named}
+        except OSError as error:
+            raise ConfigError("data.x", f"must hold images that can be read: {error}", self.x) from error
         splits = _assemble(columns, self.origin, *self.fractions, self.targets)
         self.notes = (_taken_for(f"column {self.y}", columns["train"][1], splits.classes),)
         return splits

@@ -22,6 +22,7 @@ from lrkit.errors import ConfigError, did_you_mean
 from lrkit.jobs import handed
 from lrkit.launcher import global_rank, launched, local_rank
 from lrkit.run_lock import locked
+from lrkit.safe_path import let_go
 from lrkit.signals import ASKING, Terminated, raising
 from lrkit.trusted import names
 
@@ -205,6 +206,7 @@ def _find(argv: list[str]) -> int:
 
 
 def _search(folder: Path, config: Path, quiet: bool) -> int:
+    let_go()
     _found(handed(config), folder, quiet=quiet or global_rank() > 0)
     return OK
 
@@ -410,7 +412,7 @@ def _engine(overrides: list[str], config_dir: str | None) -> int:
 
     words, searches = configs.swept_by(overrides, config_dir)
     configs.check_sweep(words, config_dir, searches)
-    for key in ("jobs", "on_error"):
+    for key in ("jobs", "on_error", "timeout"):
         if any(word.startswith(f"{key}=") for word in words):
             must = "is for sweeps that lrkit runs itself: an engine is told by hydra.launcher and hydra.sweeper"
             raise ConfigError(key, must)
@@ -595,6 +597,7 @@ def _refusing() -> Iterator[None]:
 
 def _join(folder: Path, config: Path) -> int:
     """One more process of a run: the config is the one that the first process resolved."""
+    let_go()
     # The first process says how it ended; a code of our own would make Lightning kill it while it does.
     with contextlib.suppress(KeyboardInterrupt, Terminated):
         _trained(handed(config), folder)

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import launcher, saved_config, screening, tracks, trainer_options, trusted
+from lrkit import launcher, saved_config, screening, timeout, tracks, trainer_options, trusted
 from lrkit.building import build
 from lrkit.callback_conflicts import conflict_at
 from lrkit.durations import Duration
@@ -487,6 +487,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
     Search.of(config["find"])
     if config["jobs"] != "auto":
         check_count("jobs", config["jobs"])
+    timeout.seconds(config.get("timeout"))
     if config["on_error"] not in ("continue", "stop"):
         raise ConfigError("on_error", "must be continue or stop", config["on_error"])
     if not isinstance(config["test"], bool):

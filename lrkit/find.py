@@ -27,6 +27,7 @@ from lrkit.lightning import LightningDataModule, Trainer
 from lrkit.plan import Plan
 from lrkit.race import Verdict, race
 from lrkit.resume import Resumption
+from lrkit.safe_path import safe_path
 from lrkit.schedules import RangeTest
 from lrkit.search import AUTO, Search
 from lrkit.suggest import Reading, Sweep, diverged, read
@@ -212,7 +213,8 @@ def _in_processes(config: Mapping[str, Any], folder: Path, world: int, quiet: bo
         command = [sys.executable, "-P", *launcher, "search", str(folder), file, *(["quiet"] if quiet else [])]
         home = Path(__file__).resolve().parents[1]  # -P: not from the folder that we are in, which may have a torch.py
         paths = [*filter(None, [os.environ.get("PYTHONPATH")]), *([] if home.name == "site-packages" else [str(home)])]
-        code = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}).returncode
+        with safe_path():  # of those that torch starts in turn
+            code = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}).returncode
     result = folder / "find.json"
     if code or not result.is_file():
         raise SearchError(f"the search on {world} processes ended with exit code {code}")

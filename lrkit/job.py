@@ -8,8 +8,6 @@ that failed, too, and an exception would cost it the results of the others.
 from __future__ import annotations
 
 import math
-import os
-import sys
 import tempfile
 import time
 import traceback
@@ -108,10 +106,8 @@ def _run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run
 
 @contextmanager
 def _in_place(settings: Any) -> Iterator[None]:
-    """In the folder where the command was given, with the user's own models and data to be found, wherever we began."""
+    """In the folder where the command was given, wherever we began. What the user names is looked for there, too."""
     with chdir("." if settings.job.chdir else settings.runtime.cwd):
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
         yield
 
 

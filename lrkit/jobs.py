@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -29,6 +30,7 @@ from typing import Any
 from lrkit.errors import ConfigError
 from lrkit.files import appending
 from lrkit.lightning_package import chosen
+from lrkit.safe_path import let_go, safe_path
 from lrkit.signals import ASKING, Terminated, handled
 
 __all__ = ["Outcome", "Slots", "as_lrkit", "handed", "handing", "run_all", "slots"]
@@ -71,10 +73,12 @@ class Outcome:
     Args:
         code: its exit code; the negative number of the signal that ended it.
         seconds: how long it took.
+        timed_out: whether it was asked to end because it took too long.
     """
 
     code: int
     seconds: float
+    timed_out: bool = False
 
 
 def slots(jobs: int | str, per_job: int, accelerator: str) -> Slots:
@@ -120,6 +124,7 @@ def run_all(
     *,
     begin: Callable[[int], tuple[Any, ...]],
     ended: Callable[[int, Outcome], bool],
+    timeout: float | None = None,
 ) -> None:
     """Run ``work`` once for each of ``logs``, several at a time, each in a process of its own.
 
@@ -129,6 +134,7 @@ def run_all(
         share: how many at a time.
         begin: asked for a job's arguments when it begins.
         ended: told how a job ended; whether more are to be started.
+        timeout: seconds for a job. One that takes longer is asked to end, and killed where it does not.
 
     On Ctrl-C, or a signal that asks for an end, running jobs are asked to end too, and waited for; then it is raised.
     """
@@ -138,10 +144,10 @@ def run_all(
         # Not what of lrkit is made of Lightning's classes: which Lightning that is, a job's own module says.
         context.set_forkserver_preload([chosen(), *_PRELOADED])
         # A signal to all of us must leave the server to tell how jobs ended, also while it still loads.
-        with _not_from_here(), handled(signal.SIG_IGN, signal.SIGTERM, signal.SIGINT):
+        with safe_path(), handled(signal.SIG_IGN, signal.SIGTERM, signal.SIGINT):
             forkserver.ensure_running()
     waiting, free = list(range(len(logs))), list(range(share.count))
-    running: dict[Any, tuple[Any, int, int, float]] = {}
+    running: dict[Any, _Running] = {}
     try:
         while waiting or running:
             while waiting and free:
@@ -150,41 +156,56 @@ def run_all(
                 arguments = (work, begin(job), str(logs[job]), share.threads, device)
                 process = context.Process(target=_job, args=arguments)
                 process.start()
-                running[process.sentinel] = (process, job, slot, time.perf_counter())
-            for sentinel in wait(list(running)):
-                process, job, slot, since = running.pop(sentinel)
-                process.join()
-                free.append(slot)
-                if not ended(job, Outcome(process.exitcode or 0, time.perf_counter() - since)):
+                running[process.sentinel] = _Running(process, job, slot, timeout)
+            for sentinel in wait(list(running), _until_the_next(running.values())):
+                over = running.pop(sentinel)
+                over.process.join()
+                free.append(over.slot)
+                if not ended(over.job, over.outcome()):
                     waiting.clear()
+            for each in running.values():
+                each.hasten()
     except (KeyboardInterrupt, Terminated) as asked:
         with handled(signal.SIG_IGN, *ASKING):  # it is being done
-            for process, *_ in running.values():
+            for each in running.values():
                 if isinstance(asked, Terminated):  # of Ctrl-C a terminal has told them
-                    process.terminate()
-            for process, job, _, since in running.values():
-                process.join(timeout=PATIENCE)
-                if process.is_alive():
-                    process.kill()
-                    process.join()
-                ended(job, Outcome(process.exitcode or 0, time.perf_counter() - since))
+                    each.process.terminate()
+            for each in running.values():
+                each.process.join(timeout=PATIENCE)
+                if each.process.is_alive():
+                    each.process.kill()
+                    each.process.join()
+                ended(each.job, each.outcome())
         raise
 
 
-@contextmanager
-def _not_from_here() -> Iterator[None]:
-    """Within it, a Python that is started does not look for torch, or anything, in the folder that we are in.
+class _Running:
+    """A job under way, in its process; by a clock that nobody sets."""
 
-    That may be a stranger's. If it is where lrkit itself lies, there is no other way to find that.
-    """
-    before = os.environ.get("PYTHONSAFEPATH")
-    if Path.cwd() != Path(__file__).resolve().parents[1]:
-        os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("PYTHONSAFEPATH", None)
+    def __init__(self, process: Any, job: int, slot: int, timeout: float | None) -> None:
+        self.process, self.job, self.slot = process, job, slot
+        self.since = time.monotonic()
+        self.until = math.inf if timeout is None else self.since + timeout
+        self.timed_out = False
+
+    def hasten(self) -> None:
+        """Past its time ask it to end, and kill it where it has not after a while."""
+        if (now := time.monotonic()) < self.until:
+            return
+        if self.timed_out:
+            self.process.kill()
+        else:
+            self.process.terminate()
+        self.timed_out, self.until = True, now + PATIENCE
+
+    def outcome(self) -> Outcome:
+        return Outcome(self.process.exitcode or 0, time.monotonic() - self.since, self.timed_out)
+
+
+def _until_the_next(running: Iterable[_Running]) -> float | None:
+    """Seconds until a job has taken too long; None where none can."""
+    first = min((each.until for each in running), default=math.inf)
+    return None if first == math.inf else max(0.0, first - time.monotonic())
 
 
 def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads: int, device: str | None) -> None:
@@ -192,6 +213,7 @@ def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the server ignores, as it does
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C
     threading.Thread(target=_follow_parent, daemon=True).start()
+    let_go()
     with appending(Path(log)) as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrkit import board
+from lrkit import board, timeout
 from lrkit import config as configs
 from lrkit.errors import ConfigError, RunError
 from lrkit.files import read_json, write_json
@@ -83,7 +83,7 @@ def identity(config: Mapping[str, Any]) -> str:
     >>> identity({"a": 1, "b": {"c": 2}}) == identity({"b": {"c": 2}, "a": 1, "jobs": 4})
     True
     """
-    matters = {key: value for key, value in config.items() if key not in ("jobs", "on_error")}
+    matters = {key: value for key, value in config.items() if key not in ("jobs", "on_error", "timeout")}
     text = json.dumps(matters, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -136,9 +136,10 @@ class Sweep:
             say(self._line(missing[i], status, outcome, at_a_time.count))
             if status == "failed":
                 say(_indented(_last_words(missing[i].folder)))
-            return not (stop and status == "failed")
+            return not (stop and status in ("failed", "timeout"))
 
-        run_all(work, [job.folder / "job.log" for job in missing], at_a_time, begin=begin, ended=ended)
+        logs, longest = [job.folder / "job.log" for job in missing], timeout.seconds(self.first.get("timeout"))
+        run_all(work, logs, at_a_time, begin=begin, ended=ended, timeout=longest)
         self._for_tensorboard()
         return Counter(self.state.get(job.folder.name, {}).get("status", "waiting") for job in self.jobs)
 
@@ -197,7 +198,10 @@ class Sweep:
 
     def _ended(self, job: Job, outcome: Outcome) -> str:
         status = str(job.result().get("status", "failed"))
-        if outcome.code in ASKED:
+        if outcome.timed_out and outcome.code not in (0, 3):  # else it ended just then
+            keep_failure(job.folder, "timeout", f"it took longer than timeout={self.first['timeout']}")
+            status = "timeout"
+        elif outcome.code in ASKED:
             if status not in ("preempted", "interrupted"):  # else it says itself where it was
                 keep_failure(job.folder, "interrupted", _why(outcome.code))
             status = "interrupted"
@@ -220,6 +224,7 @@ class Sweep:
         parts += [f"{running} running"] if running else []
         lost = states.count("failed") + states.count("diverged")
         parts += [f"{lost} failed or diverged"] if lost else []
+        parts += [f"{states.count('timeout')} timed out"] if "timeout" in states else []
         parts += [f"{left} to go"] if left else []
         parts += [f"best {self.best[1]}"] if self.best else []
         if left + running and self.seconds:

@@ -61,6 +61,7 @@ from lrkit.preemption import Preemption, SavingPreemption
 from lrkit.readable import ReadableCheckpoints
 from lrkit.resume import Memory, Resumption, Saved
 from lrkit.run_lock import locked
+from lrkit.safe_path import launched_safely
 from lrkit.search import AUTO
 from lrkit.step_axis import StepAxis
 from lrkit.step_count import StepCount
@@ -188,7 +189,8 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
             module.load_state_dict(resumption.saved.content["state_dict"])
     checkpoint = None if goes_on is None else goes_on.path
     diverged = ""
-    with loggers.quiet_writers(), Ending(folder, results, preemption).of(trainer), _workers_rejoin(folder, asked):
+    ending, rejoining = Ending(folder, results, preemption), _workers_rejoin(folder, asked, trainer)
+    with loggers.quiet_writers(), ending.of(trainer), rejoining:
         try:
             with resumption.explaining(module), first.explaining(module):
                 trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
@@ -341,7 +343,7 @@ def _keep(file: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _workers_rejoin(folder: Path, asked: Mapping[str, Any]) -> Iterator[None]:
+def _workers_rejoin(folder: Path, asked: Mapping[str, Any], trainer: Trainer) -> Iterator[None]:
     """Processes that Lightning starts for further devices run the resolved config, never the command line again.
 
     Lightning repeats ``sys.argv``; with Hydra's it would compose anew, resolve ``${now:}`` anew and, under ``-m``,
@@ -353,7 +355,7 @@ def _workers_rejoin(folder: Path, asked: Mapping[str, Any]) -> Iterator[None]:
         yield
         return
     argv, hydra, environment = sys.argv, HydraConfig.instance().cfg, dict(os.environ)
-    with handing(asked) as file:
+    with handing(asked) as file, launched_safely(trainer.strategy.launcher):
         sys.argv, HydraConfig.instance().cfg = [argv[0], "join", str(folder), file], None
         try:
             yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -15,7 +16,7 @@ from lrkit import storage
 from lrkit.callbacks import Results
 from lrkit.command_line import resume_command
 from lrkit.errors import ConfigError, RunError
-from lrkit.failures import cause, keep_traceback
+from lrkit.failures import FAILED, HOLD, cause, keep_traceback
 from lrkit.lightning import SIGTERMException, Trainer
 from lrkit.module import plan_of, step_of
 from lrkit.preemption import Preemption
@@ -51,7 +52,7 @@ class Ending:
             RunError: what nobody's code is to blame for; it says ``failed``, and why.
             Exception: any other as it was raised, with a note where its traceback is kept; it says ``failed``.
         """
-        meeting = Rendezvous(trainer)
+        meeting = Rendezvous(trainer, lost=lambda why: self._lost(trainer, why))
         try:
             with training(_Watched(self, trainer, meeting)), meeting.told():
                 yield
@@ -100,6 +101,15 @@ class Ending:
             with suppress(Exception):  # what it has not written is all that there is to lose
                 logger.finalize("failed")
         return said
+
+    def _lost(self, trainer: Trainer, why: str) -> None:
+        """End this process, whose main thread waits for one that is dead."""
+        time.sleep(HOLD + 0.5)  # it may yet say why
+        _end_others(trainer)
+        self._keep(trainer, "failed", why)
+        sys.stdout.flush()
+        os.write(2, f"lrkit: {why}\n".encode())
+        os._exit(FAILED)
 
     def _keep(self, trainer: Trainer, status: str, why: str) -> None:
         with suppress(RunError):  # on a full disk there is more to say than that this file, too, does not fit

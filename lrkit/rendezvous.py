@@ -25,6 +25,7 @@ from lrkit.lightning import LightningEnvironment, Trainer
 __all__ = ["Rendezvous"]
 
 Say = Callable[[str], None]
+Lost = Callable[[str], None]
 
 
 def _say(line: str) -> None:
@@ -37,12 +38,14 @@ class Rendezvous:
     Args:
         trainer: of them all.
         say: how a line is told; the first process of each machine does.
+        lost: told that a process which Lightning has started is dead, by another thread than the main one, which cannot
+            be called back from where it waits; it ends the program.
     """
 
     patience = 5.0  #: seconds before the first line, for processes of this machine, which have torch to load
 
-    def __init__(self, trainer: Trainer, say: Say = _say) -> None:
-        self.trainer, self.say = trainer, say
+    def __init__(self, trainer: Trainer, say: Say = _say, lost: Lost | None = None) -> None:
+        self.trainer, self.say, self.lost = trainer, say, lost
         self.waits = False
 
     @contextmanager
@@ -78,15 +81,32 @@ class Rendezvous:
 
     def _tell(self, over: threading.Event) -> None:
         patience = 1.0 if self.trainer.num_nodes > 1 else self.patience
-        if over.wait(patience):
+        if self._over(over, patience):
             return
         until = datetime.fromtimestamp(self.begun) + self._timeout()
         told = self.missing()
         self.say(f"waiting for {told} at {self._place()}, until {until:%H:%M:%S}{self._how_to_come()}")
-        while not over.wait(self.patience):
+        while not self._over(over, self.patience):
             if (now := self.missing()) != told:
                 told = now
                 self.say(f"waiting for {told}")
+
+    def _over(self, over: threading.Event, seconds: float) -> bool:
+        """Wait for the end of the rendezvous; whether it has come. A process that is dead will not come to it."""
+        end = time.monotonic() + seconds
+        while not (ended := over.wait(max(0.0, min(0.5, end - time.monotonic())))) and time.monotonic() < end:
+            if self.lost is not None and (dead := self._dead()):
+                self.lost(dead)
+        return ended
+
+    def _dead(self) -> str:
+        """Which of the processes that Lightning has started is dead, and how it ended; empty where all live."""
+        started = getattr(self.trainer.strategy.launcher, "procs", ())
+        for rank, process in enumerate(started, 1):
+            if (code := process.poll()) is not None:
+                how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                return f"process {rank} of {len(started) + 1} has ended ({how}) before all had come together"
+        return ""
 
     def missing(self) -> str:
         """Who has not come, as far as that can be known."""

@@ -101,7 +101,9 @@ class Sweep:
         self.overrides, self.folder, self.config_dir = list(overrides), folder, config_dir
         self.jobs = list(_jobs(overrides, folder, config_dir))
         self.first = configs.compose(self.jobs[0].overrides, config_dir)
-        self.state = _states(_mapping(folder / SWEEP))
+        written = _mapping(folder / SWEEP)
+        self.state = _states(written)
+        self.serial = _serial(written) or 1 + max(map(_serial, map(_written, _siblings(folder))), default=0)
         self.missing = self.begun = 0
         self.seconds: list[float] = []
         self.best: tuple[float, str] | None = None
@@ -114,6 +116,11 @@ class Sweep:
         """
         at_a_time = self._slots()
         missing = [job for job in self.jobs if not self._finished(job)]
+        for job in self.jobs:
+            if (
+                job not in missing and self.state[job.folder.name].get("status") not in ENDED
+            ):  # we were killed just then
+                self._note(job, str(job.result()["status"]))
         self._check_free(missing)
         self.missing = len(missing)
         for job in self.jobs:
@@ -160,9 +167,14 @@ class Sweep:
         return slots(self.first["jobs"], configs.world_of(trainer)[0], str(trainer.get("accelerator")))
 
     def _finished(self, job: Job) -> bool:
-        """Whether a job has ended before, by the very config that it has now."""
+        """Whether a job has ended before, by the very config that it has now: its own result says so.
+
+        That we have taken it down is not needed: whoever kills us may do so between the two.
+        """
         before = self.state.get(job.folder.name)
-        if before is None or before.get("status") not in ENDED or job.result().get("status") not in ENDED:
+        if before is None or before.get("status") not in (*ENDED, "running"):
+            return False
+        if job.result().get("status") not in ENDED:
             return False
         return bool(before.get("id") == identity(configs.compose(job.overrides, self.config_dir)))
 
@@ -193,7 +205,12 @@ class Sweep:
     def _note(self, job: Job, status: str, **more: Any) -> None:
         """Take down how a job stands; the file is replaced in one piece, whenever somebody kills us."""
         self.state[job.folder.name] = {**self.state.get(job.folder.name, {}), "status": status, **more}
-        content = {"overrides": self.overrides, "config_dir": self.config_dir, "jobs": self.state}
+        content = {
+            "overrides": self.overrides,
+            "config_dir": self.config_dir,
+            "serial": self.serial,
+            "jobs": self.state,
+        }
         write_json(self.folder / SWEEP, content)
 
     def _ended(self, job: Job, outcome: Outcome) -> str:
@@ -262,15 +279,32 @@ def preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:
 
 
 def unfinished(overrides: Sequence[str], parent: Path, config_dir: str | None = None) -> Path | None:
-    """The newest sweep of this very command that still has something to do."""
-    for folder in sorted((f for f in parent.glob("*") if f.is_dir()), reverse=True):
-        written = _mapping(folder / SWEEP)
+    """The newest sweep of this very command that still has something to do.
+
+    Which is the newest is counted: names and times go by a clock, and that may have been set back.
+    """
+    found = [(folder, _written(folder)) for folder in parent.glob("*") if folder.is_dir()]
+    for folder, written in sorted(found, key=lambda each: (_serial(each[1]), each[0].name), reverse=True):
         if written.get("overrides") != list(overrides):
             continue
         states = [job.get("status") for job in _states(written).values()]
         complete = len(states) == len(expand(overrides, config_dir))
         return None if states and all(status in ENDED for status in states) and complete else folder
     return None
+
+
+def _siblings(folder: Path) -> list[Path]:
+    return [other for other in folder.parent.glob("*") if other != folder and other.is_dir()]
+
+
+def _written(folder: Path) -> dict[str, Any]:
+    return _mapping(folder / SWEEP)
+
+
+def _serial(written: Mapping[str, Any]) -> int:
+    """Which sweep it is of those in a folder, counted from 1; 0 where its file does not say so."""
+    serial = written.get("serial")
+    return serial if type(serial) is int and 0 < serial < 10**9 else 0
 
 
 def _states(written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -114,7 +114,7 @@ def test_processes_for_further_devices(words: list[str], trap: Path) -> None:
 
 @pytest.mark.slow
 def test_a_search(trap: Path) -> None:
-    words = ["find.confirm=false", "find.repeats=1", "find.steps=30", "model.hidden=[8]"]
+    words = ["find.confirm=false", "find.steps=100", "model.hidden=[8]"]
     given(trap, "find", *words)
     given(trap, "find", *words, *TWO)
 

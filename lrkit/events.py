@@ -73,9 +73,10 @@ def read(files: Iterable[Path]) -> Scalars:
     """Read event files that belong to one run, oldest first.
 
     Of a run that was resumed, a later file says from which step on it holds (``SessionLog.START``), or its first step
-    of each tag does. A file is read until its end or until the first record that is damaged.
+    of each tag does. A file is read until its end or until the first record that is damaged. One that goes on from a
+    step comes after those that begin, whatever their names say: a clock may have been set back.
     """
-    found = Scalars()
+    found, read_ones = Scalars(), list[_File]()
     for path in files:
         try:
             content = read_file(path, _LARGEST)
@@ -89,6 +90,8 @@ def read(files: Iterable[Path]) -> Scalars:
             damage = f"is damaged at byte {broken}"
         if damage:
             found.notes.append(f"{path.name} {damage}; what comes before was read")
+        read_ones.append(part)
+    for part in sorted(read_ones, key=lambda part: part.holds_from is not None):
         for series in found.series.values() if part.holds_from is not None else ():
             series.cut(part.holds_from or 0)
         for tag, series in part.series().items():

@@ -117,11 +117,10 @@ class Sweep:
         at_a_time = self._slots()
         missing = [job for job in self.jobs if not self._finished(job)]
         for job in self.jobs:
-            if (
-                job not in missing and self.state[job.folder.name].get("status") not in ENDED
-            ):  # we were killed just then
+            if job not in missing and self.state[job.folder.name].get("status") == "running":  # killed just then
                 self._note(job, str(job.result()["status"]))
         self._check_free(missing)
+        self._write()  # from here on, the same command goes on in this folder, whenever somebody ends us
         self.missing = len(missing)
         for job in self.jobs:
             self._remember(job)
@@ -203,15 +202,14 @@ class Sweep:
         return words
 
     def _note(self, job: Job, status: str, **more: Any) -> None:
-        """Take down how a job stands; the file is replaced in one piece, whenever somebody kills us."""
+        """Take down how a job stands."""
         self.state[job.folder.name] = {**self.state.get(job.folder.name, {}), "status": status, **more}
-        content = {
-            "overrides": self.overrides,
-            "config_dir": self.config_dir,
-            "serial": self.serial,
-            "jobs": self.state,
-        }
-        write_json(self.folder / SWEEP, content)
+        self._write()
+
+    def _write(self) -> None:
+        """What is known of the sweep, into its folder; the file is replaced in one piece."""
+        about = {"overrides": self.overrides, "config_dir": self.config_dir, "serial": self.serial}
+        write_json(self.folder / SWEEP, {**about, "jobs": self.state})
 
     def _ended(self, job: Job, outcome: Outcome) -> str:
         status = str(job.result().get("status", "failed"))

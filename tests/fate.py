@@ -17,14 +17,15 @@ class Fate(Callback):
     """What happens to a job, by the name of its folder; every start is taken down in ``starts.txt``.
 
     Args:
-        fates: each a part of the folder's name, and ``raise``, ``die`` (a crash without a word), ``diverge``, ``slow``.
+        fates: each a part of the folder's name, and ``raise``, ``die`` (a crash without a word), ``diverge``, ``slow``,
+            ``hang`` (deaf to signals, or not, as it is called), ``starve`` (there is no more memory).
     """
 
     def __init__(self, fates: list[str]) -> None:
         self.fates = dict(fate.split() for fate in fates)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        folder = Path(trainer.default_root_dir)
+        folder = self.folder = Path(trainer.default_root_dir)
         with (folder.parent / "starts.txt").open("a") as file:
             file.write(f"{folder.name} {trainer.global_step} {torch.get_num_threads()}\n")
         self.fate = next((fate for part, fate in self.fates.items() if part in folder.name), "")
@@ -36,6 +37,18 @@ class Fate(Callback):
             return
         if self.fate == "raise":
             raise RuntimeError("an unhappy end")
+        if self.fate in ("hang", "deaf") and not (hung := self.folder / "hung").exists():
+            hung.touch()  # it hangs once
+            if self.fate == "deaf":
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            time.sleep(1000)
+        if self.fate == "starve":
+            import resource
+
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            most = pages * resource.getpagesize() + 2**26
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))  # as ulimit -v does
+            self.much = torch.zeros(2**28)
         if self.fate == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fate == "diverge":

@@ -1,6 +1,6 @@
 """Faults, one after the other: what survives, and what whoever looks on is told.
 
-    LRKIT_FAULTS=docs/faults.md pytest tests/test_faults.py -m 'slow or not slow'
+    LRKIT_FAULTS=docs/faults.md pytest tests/test_faults.py tests/test_sweep_faults.py -m 'slow or not slow'
 
 writes the table. Each row is measured: how often a fault was made, how often a whole checkpoint was there afterwards,
 and how often something was lost that had been saved.
@@ -16,13 +16,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import faulty
 import pytest
 import torch
+from faults_page import Row, rows
 from test_find import same
 from test_preemption import at, metrics, only, words
 
@@ -32,38 +32,7 @@ from lrkit.errors import RunError
 
 HERE = Path(__file__).parent
 
-#: (fault, tries, survived, lost, what the user sees)
-Row = Callable[[str, int, int, int, str], None]
-
-#: The page around the rows; a test that calls ``row`` adds one.
-PAGE = """\
-# Faults, and what is left after them
-
-What happens to a run when its process, its disk, its machine or its code fails. Measured by `tests/test_faults.py`,
-which writes this page: *survived* counts the tries after which the run could be gone on with from all that it had
-saved, *lost* those after which a finished checkpoint was unreadable, missing, or full of nan.
-
-| fault | tries | survived | lost | what the user sees |
-|---|--:|--:|--:|---|
-{rows}
-
-`kill -9` by Lightning's own way of saving is the control: it shows that these tests can tell. Everything ran on a CPU
-under Linux, with one process where no other number is said; that several end at the same step is proved with two in
-`tests/test_preemption.py`. A power failure was not tried: each file and its folder are flushed to the disk (`fsync`).
-What "to the bit" holds for, loader by loader: [going_on.md](going_on.md).
-"""
-
-
-@pytest.fixture(scope="module")
-def row() -> Iterator[Row]:
-    rows: list[str] = []
-
-    def add(fault: str, tries: int, survived: int, lost: int, seen: str) -> None:
-        rows.append(f"| {fault} | {tries} | {survived} | {lost} | {seen} |")
-
-    yield add
-    if target := os.environ.get("LRKIT_FAULTS"):
-        Path(target).write_text(PAGE.format(rows="\n".join(rows)))
+row = pytest.fixture(scope="module")(rows)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ class Fate(Callback):
 
     Args:
         fates: each a part of the folder's name, and ``raise``, ``die`` (a crash without a word), ``diverge``, ``slow``,
-            ``hang`` (deaf to signals, or not, as it is called), ``starve`` (there is no more memory).
+            ``hang``, ``stop`` (deaf to all but SIGKILL), ``starve`` (there is no more memory).
     """
 
     def __init__(self, fates: list[str]) -> None:
@@ -37,10 +37,11 @@ class Fate(Callback):
             return
         if self.fate == "raise":
             raise RuntimeError("an unhappy end")
-        if self.fate in ("hang", "deaf") and not (hung := self.folder / "hung").exists():
-            hung.touch()  # it hangs once
-            if self.fate == "deaf":
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        hung = self.folder.parent / f"{self.folder.name}.hung"
+        if self.fate in ("hang", "stop") and trainer.global_step == 5 and not hung.exists():
+            hung.touch()  # once
+            if self.fate == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
             time.sleep(1000)
         if self.fate == "starve":
             import resource

@@ -137,8 +137,9 @@ def test_the_clock_goes_backwards_in_a_run(tmp_path: Path, clock: Any, row: Row)
     shown = [name for name in one.series if not name.startswith("result/")]
     assert {"val/loss", "train/loss", "lr/default"} <= {*shown}, shown
     for name in shown:
-        assert one.series[name].steps == other.series[name].steps, name
-        assert one.series[name].values == other.series[name].values, name
+        mine, theirs = (dict(zip(run.series[name].steps, run.series[name].values, strict=True)) for run in (one, other))
+        lost = {reached - 1} if name == "train/loss" else set()  # Lightning logs it after the hook that ends the run
+        assert {step: value for step, value in mine.items() if step not in lost} == theirs, name
     row(f"the clock is set back by a day within a run (at step {reached} of 160), by another before it goes on; older"
         " checkpoints dated in the future", 1, 1, 0, "nothing; at the end the same weights, metrics and curves to the"
         " bit; seconds are of a clock that nobody sets")  # fmt: skip
@@ -222,8 +223,7 @@ def test_a_job_that_hangs(tmp_path: Path, row: Row) -> None:
     assert code == 0 and "going on in " in said and "1 of 3 jobs are done" in said, said
     assert states(sweep) == ["done"] * 3
     starts = sorted(tuple(line.split()[:2]) for line in (sweep / "starts.txt").read_text().splitlines())
-    assert [step for _, step in starts] == ["0", "4", "0", "5", "0"] or [step for _, step in starts][2:4] == ["0", "4"]
-    print(starts)
+    assert [step for _, step in starts] == ["0", "4", "0", "4", "0"]  # each from its checkpoint of the first epoch
     row("a job of a sweep hangs, `timeout=00:00:00:20`: one hears of signals, one is deaf", 2, 2, 0, "exit code 1; `job"
         " 0 seed=1: timeout`; it is asked to end and to save, after a minute killed; the others are not held up, and"
         " the same command goes on with it")  # fmt: skip

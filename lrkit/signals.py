@@ -9,12 +9,16 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["ASKING", "Terminated", "answer", "answers", "handled", "name_of", "raising"]
+__all__ = ["ASKING", "Terminated", "answer", "answers", "handled", "name_of", "put_off", "raising", "watched"]
 
 #: The signals that ask for an end; SIGUSR1 is not known everywhere.
 ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 _answers = 0
+_put_off = False
+
+#: Whether somebody sends a signal once more that was put off, and ends this process where that is of no use.
+watched = False
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -45,13 +49,26 @@ def name_of(signum: int) -> str:
 
 def answer() -> None:
     """To be called by each handler: the main thread does answer."""
-    global _answers
+    global _answers, _put_off
     _answers += 1
+    _put_off = False
 
 
 def answers() -> int:
     """How often a handler has been called in this process."""
     return _answers
+
+
+def put_off() -> bool:
+    """Whether a signal has come that the main thread could not answer yet."""
+    return _put_off
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported there. What is raised then may be swallowed by it, or leave half of it."""
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager
@@ -77,6 +94,10 @@ def raising(*signums: int) -> Iterator[None]:
     care of, or ignores, is let be."""
 
     def end(signum: int, frame: FrameType | None) -> None:
+        global _put_off
+        if watched and _imports(frame):
+            _put_off = True
+            return
         answer()
         if signum == signal.SIGINT:
             raise KeyboardInterrupt

@@ -4,9 +4,10 @@ Python calls the handler of a signal in the main thread, between two of its inst
 a library (for processes that do not come, or in a collective operation whose other side is gone) never gets there. But
 the operating system's side of the handler writes a byte (``signal.set_wakeup_fd``), which a thread of ours reads.
 
-Before a training has begun, the main thread has ``GRACE`` seconds to answer. In a training it has as long as steps are
-finished: it ends where none was for the training's patience. A second signal gives it ``GRACE`` seconds again. Nothing
-is torn by it: files are written beside their places and put there in one piece.
+Before a training has begun, the main thread has ``GRACE`` seconds to answer; while it imports something it does not,
+for the import might swallow the answer, and is asked again when that may be over. In a training it has as long as
+steps are finished: it ends where none was for the training's patience. A second signal gives it ``GRACE`` seconds
+again. Nothing is torn by it: files are written beside their places and put there in one piece.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class _Watchdog:
         self.writes.setblocking(False)
         self.answers = signals.answers()
         self.asked: _Asked | None = None
+        self.echoes = 0  # signals that we have sent to ourselves, and not read yet
         self.thread = threading.Thread(target=self._watch, daemon=True, name="lrkit watchdog")
 
     def close(self) -> None:
@@ -93,10 +95,15 @@ class _Watchdog:
             if _OVER in came:
                 return
             for signum in came:
-                if signum in _ASKED:
+                if signum in _ASKED and self.echoes:
+                    self.echoes -= 1
+                elif signum in _ASKED:
                     self._take(signum)
             if self.asked is not None and self._overdue(self.asked):
                 self._end(self.asked.signum)
+            if self.asked is not None and signals.put_off():  # the import that it waits for may be over
+                self.echoes += 1
+                os.kill(os.getpid(), self.asked.signum)
             self.answers = signals.answers()
 
     def _take(self, signum: int) -> None:
@@ -151,9 +158,11 @@ def watching() -> Iterator[None]:
     _watchdog = watchdog = _Watchdog()
     before = signal.set_wakeup_fd(watchdog.writes.fileno(), warn_on_full_buffer=False)
     watchdog.thread.start()
+    signals.watched = True
     try:
         yield
     finally:
+        signals.watched = False
         if _watchdog is watchdog:  # else this process was forked meanwhile
             signal.set_wakeup_fd(before)
             _watchdog = None
@@ -166,7 +175,7 @@ def _forked() -> None:
     if _watchdog is not None:
         with suppress(ValueError):
             signal.set_wakeup_fd(-1)
-        _watchdog = None
+        _watchdog, signals.watched = None, False
 
 
 if hasattr(os, "register_at_fork"):

@@ -111,6 +111,30 @@ def test_a_farewell_that_hangs_too_is_cut_short() -> None:
     assert (returned, err) == (143, "lrkit: stopped by SIGTERM\n") and seconds < 8
 
 
+#: A module that takes its time to be imported, and swallows whatever is raised meanwhile, as torch does here and there.
+SWALLOWS = """
+import os, sys, tempfile
+folder = tempfile.mkdtemp()
+sys.path.insert(0, folder)
+with open(os.path.join(folder, "swallows.py"), "w") as file:
+    file.write("import time\\nuntil = time.monotonic() + {seconds}\\nwhile time.monotonic() < until:\\n"
+               "    try: time.sleep(0.05)\\n    except BaseException: print('swallowed')\\n")
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_of_an_import(signum: int) -> None:
+    body = SWALLOWS.format(seconds=0.8) + "watchdog.GRACE = 20\ntry: import swallows\n"
+    body += "except BaseException: print('torn')\ntry: time.sleep(10)\nexcept BaseException: print('answered')"
+    returned, seconds, out, _ = ended(body, (0, signum))
+    assert (returned, out) == (0, "answered\n") and 0.5 < seconds < 8
+
+
+def test_an_import_that_takes_too_long_is_not_waited_for() -> None:
+    returned, seconds, out, err = ended(SWALLOWS.format(seconds=30) + "import swallows", (0, signal.SIGINT))
+    assert (returned, out, err) == (130, "", "lrkit: stopped by Ctrl-C\n") and seconds < 8
+
+
 def test_a_forked_process_does_not_speak_for_its_parent() -> None:
     body = "child = os.fork()\nif child == 0:\n    time.sleep(30)\n"
     body += "time.sleep(0.3)\nos.kill(child, 15)\nos.waitpid(child, 0)\n"

@@ -28,6 +28,8 @@ from lrkit.watchdog import training
 __all__ = ["Ending"]
 
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by signal: \w+|exited unexpectedly)")
+#: What torch says on a CPU, on CUDA, on MPS.
+_NO_MEMORY = re.compile(r"can't allocate memory|CUDA out of memory|MPS backend out of memory|CUDA error: out of memory")
 
 
 class Ending:
@@ -83,6 +85,11 @@ class Ending:
             error = RunError(
                 f"a process that loads data has died at step {_progress(trainer)} ({died[0]}): where memory ran out,"
                 f" try fewer of them or data.num_workers=0; {self._how_to_go_on(trainer)}"
+            )
+        if _NO_MEMORY.search(str(error)) or isinstance(error, MemoryError):
+            error = RunError(
+                f"memory ran out at step {_progress(trainer)} ({cause(error)}): try a smaller data.batch_size, with"
+                f" batch.effective for the same steps; {self._how_to_go_on(trainer)}"
             )
         why = str(error) if isinstance(error, RunError) else cause(error)
         self._keep(trainer, "failed", why)

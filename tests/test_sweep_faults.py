@@ -237,10 +237,12 @@ def test_a_job_without_memory(tmp_path: Path, row: Row) -> None:
     assert states(sweep) == ["done", "failed", "done"]
     (job,) = sweep.glob("1_*")
     last = (job / "job.log").read_text().splitlines()[-1]
-    assert last.startswith("lrkit: ") and "memory" in last and "Traceback" not in said
-    assert metrics(job)["status"] == "failed" and "memory" in metrics(job)["why"]
-    row("`ulimit -v` in a job of a sweep: there is no more memory", 1, 1, 0, f"exit code 1, of the job too; one line in"
-        f" its log and where the sweep runs: `{last[:60].replace('|', ' ')}...`; the other jobs go on")  # fmt: skip
+    assert last.startswith("lrkit: memory ran out at step 3 of 4 (") and "; there was no checkpoint yet" in last, last
+    assert last in said and "Traceback" not in said
+    assert metrics(job)["status"] == "failed" and "memory ran out" in metrics(job)["why"]
+    row("`ulimit -v` in a job of a sweep: there is no more memory", 1, 1, 0, "exit code 1, the job's too; `lrkit:"
+        " memory ran out at step 3 of 4 (...): try a smaller data.batch_size, ...`, in its log and where the sweep runs; the"
+        " other jobs go on")  # fmt: skip
 
 
 @pytest.mark.slow

@@ -241,8 +241,8 @@ def test_a_job_without_memory(tmp_path: Path, row: Row) -> None:
     assert last in said and "Traceback" not in said
     assert metrics(job)["status"] == "failed" and "memory ran out" in metrics(job)["why"]
     row("`ulimit -v` in a job of a sweep: there is no more memory", 1, 1, 0, "exit code 1, the job's too; `lrkit:"
-        " memory ran out at step 3 of 4 (...): try a smaller data.batch_size, ...`, in its log and where the sweep runs; the"
-        " other jobs go on")  # fmt: skip
+        " memory ran out at step 3 of 4 (...): try a smaller data.batch_size, ...`, in its log and where the sweep"
+        " runs; the other jobs go on")  # fmt: skip
 
 
 @pytest.mark.slow

@@ -425,3 +425,20 @@ def test_ctrl_c_while_the_command_loads(tmp_path: Path, row: Row) -> None:
         assert line.startswith(("lrkit: interrupted", "lrkit: stopped by Ctrl-C")), (i, said)
     row("Ctrl-C while torch and Lightning are loaded, 1 to 5 s after the start", 16, 16, 0, "exit code 130; one line:"
         f" `lrkit: interrupted`; at the latest after {slowest:.0f} s")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_find_on_a_loss_that_is_nan_at_the_first_step(tmp_path: Path) -> None:
+    """No lower rate helps there, so none is advised."""
+    (tmp_path / "sick.py").write_text(
+        "import torch\nfrom lrkit.lightning import LightningModule\n\n\nclass Net(LightningModule):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.layer = torch.nn.Linear(64, 10)\n\n"
+        "    def training_step(self, batch, i):\n        return self.layer(batch[0].flatten(1)).sum() * float('nan')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "lrkit", "find", "model=custom", "model._target_=sick.Net"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 1, ended.stderr
+    assert "at the first step, before any rate was used: look at the data, the model and the loss" in ended.stdout
+    assert "begin lower" not in ended.stdout + ended.stderr

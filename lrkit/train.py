@@ -54,6 +54,7 @@ from lrkit.lightning import (
     seed_everything,
 )
 from lrkit.module import Wiring, configure, groups_of, plan_of, rates_of, step_of, track_groups
+from lrkit.module_modes import ModuleModes
 from lrkit.monitors import higher_is_better
 from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
@@ -156,10 +157,8 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     goes_on = resumption.goes_on
     journal = Journal(folder if global_rank() == 0 else None)
     say: Callable[[str], None] = (lambda line: None) if quiet else _say
-    position = DataPosition(
-        None if goes_on is None else goes_on.content["lrkit"],
-        _noting(journal, 0 if goes_on is None else goes_on.step, quiet),
-    )
+    note = _noting(journal, 0 if goes_on is None else goes_on.step, quiet)
+    position = DataPosition(None if goes_on is None else goes_on.content["lrkit"], note)
     names = {*options}.union(*(each.options for each in several))
     memory = Memory(position, goes_on, [*names] if resumption.policy in ("override", "extend") else None, best)
     watch, first = DivergenceWatch(journal, say), FirstBatch()
@@ -169,7 +168,8 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     # The watch remembers weights that train, so the mode is switched before it.
     kept = None if last is None else folder / "checkpoints" / storage.LAST
     steps = StepCount(command=True, last=kept)
-    ours = [readable, first, memory, steps, StepAxis(), GroupNames(), curves, TrainLoss(), EvaluationMode(), watch]
+    ours = [readable, first, memory, ModuleModes(note), steps, StepAxis(), GroupNames(), curves, TrainLoss(),
+            EvaluationMode(), watch]  # fmt: skip
     own = AsOne([*ours, *_own_callbacks(config, best, say), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step

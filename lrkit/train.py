@@ -190,7 +190,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     diverged = ""
     with loggers.quiet_writers(), Ending(folder, results, preemption).of(trainer), _workers_rejoin(folder, asked):
         try:
-            with resumption.explaining(module), first.explaining(module):
+            with resumption.explaining(module), first.explaining(module), readable.explaining(trainer):
                 trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:
             diverged = str(error)

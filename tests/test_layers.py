@@ -26,8 +26,8 @@ LAYERS = {
     "lightning": "lightning data supervised module lean leanloop assembly callbacks firstbatch trace train_loss"
     " step_count step_axis loop_counts group_names watch noise storage loggers resume trial find preemption"
     " endings train job"
-    " evaluation checkpoint_types checkpoint_content readable data_position tracksteps replicas module_modes"
-    " rendezvous logged",
+    " evaluation checkpoint_types checkpoint_content readable data_position tracksteps replicas"
+    " rendezvous logged module_modes live_objects",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

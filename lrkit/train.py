@@ -67,7 +67,7 @@ from lrkit.step_axis import StepAxis
 from lrkit.step_count import StepCount
 from lrkit.trace import Trace
 from lrkit.tracks import KEY
-from lrkit.tracksteps import TrackSteps, unfinished
+from lrkit.tracksteps import TrackSteps
 from lrkit.train_loss import TrainLoss
 from lrkit.watch import DivergenceWatch
 
@@ -164,7 +164,8 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     watch, first = DivergenceWatch(journal, say), FirstBatch()
     readable = ReadableCheckpoints(journal, (lambda line: None) if quiet else _warn)
     # What the size of a loss says of a rate it does not say where two losses pull against each other.
-    curves = TrackSteps(say) if several else trace
+    tracked = TrackSteps(say, command=True)
+    curves = tracked if several else trace
     # The watch remembers weights that train, so the mode is switched before it.
     kept = None if last is None else folder / "checkpoints" / storage.LAST
     steps = StepCount(command=True, last=kept)
@@ -200,12 +201,11 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     plan, step = plan_of(trainer), step_of(trainer)
     results.findings = () if several else diagnose(trace.curves(), plan)
     early = plan.horizon.steps is not None and (step if several else steps.accounted) < plan.horizon.steps
-    missed = unfinished(trainer)
     broken = [name for name, value in results.final.items() if "loss" in name or name == results.monitor
               if not math.isfinite(value)]  # fmt: skip
     diverged = diverged or (f"diverged: {', '.join(broken)} is not finite" if broken else "")
-    wrong = "" if diverged else steps.missing()
-    status = "diverged" if diverged else "failed" if wrong else "stopped" if early or missed else "done"
+    wrong = "" if diverged else steps.missing() or tracked.missing()
+    status = "diverged" if diverged else "failed" if wrong else "stopped" if early else "done"
     if config["test"] and not diverged:
         trainer.test(module, datamodule=loaders, verbose=False)
         results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -213,8 +213,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     if wrong:
         raise RunError(wrong)
     if trainer.is_global_zero and not quiet:
-        ended = f"stopped at step {step} of {plan.horizon.steps}" if early else missed
-        ended = diverged or ended
+        ended = diverged or (f"stopped at step {step} of {plan.horizon.steps}" if early else "")
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         said = [] if noise is None else [noise.line(plan.horizon.batch_size)]
         show.closing(folder, results.final, results.at_best, results.seconds, ended, watched, results.findings, said)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lrkit.lightning import LightningModule
 
 __all__ = [
-    "GAN", "WGAN", "ActorCritic", "Automatic", "Data", "Detached", "Diverging", "Hasty", "Late", "Never",
+    "GAN", "WGAN", "ActorCritic", "Automatic", "Composed", "Data", "Detached", "Diverging", "Hasty", "Late", "Never",
     "OneScheduler", "Reversed", "Split", "Twice", "Unsaid",
 ]  # fmt: skip
 
@@ -162,6 +162,17 @@ class Detached(Hasty):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         self.steps(batch, with_generator=False)
         self.optimizers()[0].step()  # type: ignore[index]
+
+
+class Composed(GAN):
+    """Its generator is made of what are attributes already, as that of DGMR is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts, discriminator = self.generator, self.discriminator
+        del self.generator, self.discriminator
+        self.context, self.sampler = parts[0], parts[2]
+        self.generator, self.discriminator = nn.Sequential(self.context, nn.ReLU(), self.sampler), discriminator
 
 
 class ActorCritic(LightningModule):

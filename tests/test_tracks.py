@@ -296,6 +296,10 @@ class TestTrain:
             assert train(*gan("Reversed", words)).status == "done"  # it looks itself, see there
         assert train(*gan("OneScheduler", BOTH)).status == "done"
 
+    def test_a_network_that_is_made_of_other_attributes(self, train: Callable[..., Any]) -> None:
+        run = train(*gan("Composed", BOTH))
+        assert run.status == "done" and list(run.plan.tracks) == ["generator", "discriminator"]
+
     def test_a_shared_trunk_is_given_to_one(
         self, train: Callable[..., Any], stepped: Callable[[], list[list[float]]]
     ) -> None:

@@ -602,6 +602,9 @@ class OneCycle(Schedule):
             raise ConfigError("three_phase", "must be true or false", self.three_phase)
         if (self.momentum_start is None) != (self.momentum_peak is None):
             raise ConfigError("momentum_start", "and momentum_peak must be set together", self.momentum_start)
+        for name in ("momentum_start", "momentum_peak"):
+            if getattr(self, name) == 1:
+                raise ConfigError(name, "must be below 1: with 1 no gradient would be forgotten", getattr(self, name))
         if not self.start <= self.peak or not self.end <= self.peak:
             raise ConfigError("peak", f"must not be below start ({self.start}) or end ({self.end})", self.peak)
 

@@ -14,13 +14,23 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import launcher, optimizer_options, resume_options, saved_config, screening, tracks, trainer_options, trusted
+from lrkit import (
+    launcher,
+    node_options,
+    optimizer_options,
+    resume_options,
+    saved_config,
+    screening,
+    tracks,
+    trainer_options,
+    trusted,
+)
 from lrkit.building import build
 from lrkit.callback_conflicts import conflict_at
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError
 from lrkit.families import finds_rate, momentum_of
-from lrkit.guard import Guard
+from lrkit.guard import POLICIES, Guard
 from lrkit.horizon import Horizon, Loader, horizon_of, limited
 from lrkit.overrides import (
     CONF_DIR,
@@ -518,6 +528,8 @@ def _check_values(config: Mapping[str, Any]) -> None:
     for name in ("batch_size", "train_samples"):
         if data.get(name) is not None:
             check_count(f"data.{name}", data[name])
+    for name in ("data", "model"):
+        node_options.check(name, config[name], meant)
     for group in ("callbacks", "logger"):
         for name, node in config[group].items():
             if not isinstance(node, Mapping) or "_target_" not in node:
@@ -527,6 +539,15 @@ def _check_values(config: Mapping[str, Any]) -> None:
         if (why := conflict_at(target)) is not None:
             raise ConfigError(f"callbacks.{name}", why, target.rpartition(".")[2])
     trainer_options.check(trainer)
+    if trainer.get("limit_val_batches") == 0 and config["monitor"].startswith("val"):
+        raise ConfigError("monitor", "needs a validation, and trainer.limit_val_batches is 0", config["monitor"])
+    guard = config["guard"] or {}
+    if guard.get("_target_") == "lrkit.guard.Guard" and guard.get("policy") in POLICIES:
+        known = _shipped(f"guard/{guard['policy']}.yaml")
+        for name in guard:
+            if name not in known:
+                must = f"has no effect under guard.policy={guard['policy']}: choose guard={guard['policy']}"
+                raise ConfigError(f"guard.{name}", must, guard[name])
     monitor = (config["plateau"] or {}).get("monitor")
     if trainer.get("limit_val_batches") == 0 and str(monitor).startswith("val"):
         raise ConfigError("plateau.monitor", "needs a validation, and trainer.limit_val_batches is 0", monitor)

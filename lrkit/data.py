@@ -413,6 +413,9 @@ class Arrays(InMemoryData):
         self.path = _path("data.path", path, "an .npz or .csv file")
         if self.path.suffix not in (".npz", ".csv"):
             raise ConfigError("data.path", "must end in .npz or .csv", str(self.path))
+        if target is not None and self.path.suffix == ".npz":
+            must = "must be null with an .npz as data.path, whose array y has the targets: it names a column of a .csv"
+            raise ConfigError("data.target", must, target)
         self.target, self.targets, self.missing = target, kind_of_targets(targets), policy(missing)
         self.standardise = _flag("data.standardise", standardise)
         self.fractions = _fractions(val_fraction, test_fraction)
@@ -632,7 +635,18 @@ def _assemble(
         if name not in pairs:
             count = max(1, round(total * fraction))
             pairs["train"], pairs[name] = _hold_out(pairs["train"], count, f"data.{name}_fraction x samples")
+    if classes is not None:
+        _check_trained(pairs, np.unique(np.concatenate([np.asarray(y).reshape(-1) for _, y in parts.values()])), key)
     return Splits(pairs["train"], pairs["val"], pairs["test"], classes)
+
+
+def _check_trained(pairs: Mapping[str, Pair], names: Array, key: str) -> None:
+    """Refuse classes that no training sample has: their outputs would be evaluated, and never trained."""
+    trained = set(pairs["train"][1].tolist())
+    for part in ("val", "test"):
+        if lost := sorted(set(pairs[part][1].tolist()) - trained):
+            must = f"must have every class among the samples to train on; {part} alone has these"
+            raise ConfigError(key, must, names[lost[:5]].tolist())
 
 
 def _standardised(splits: Splits) -> Splits:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from lrkit.durations import Duration, Length
 from lrkit.errors import ConfigError
+from lrkit.option_rules import is_number
 
 if TYPE_CHECKING:
     from lrkit.horizon import Horizon
@@ -808,7 +809,8 @@ def check_number(name: str, value: Any, over: float | None, low: float | None, h
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(name, "must be a number", value)
     inside = (
-        math.isfinite(value)
+        is_number(value)
+        and math.isfinite(value)
         and (over is None or value > over)
         and (low is None or value >= low)
         and (high is None or value <= high)

@@ -15,11 +15,11 @@ LRKIT = Path(__file__).parents[1] / "lrkit"
 
 #: Every file of lrkit, in its layer. A new file needs a place here.
 LAYERS = {
-    "plain": "errors callback_conflicts escaping lightning_package signals files durations horizon schedules"
-    " curve families rules scaling plateau guard plan monitors option_rules trainer_options optimizer_options"
-    " resume_options search suggest race jobs found journal show records events diagnosis"
-    " trusted screening runs intervals settings compare tuned colours tables bands figures page report board"
-    " failures streams command_line run_lock tracks launcher watchdog missing",
+    "plain": "errors callback_conflicts escaping lightning_package signals files durations horizon option_rules"
+    " schedules curve families rules scaling plateau guard plan monitors trainer_options"
+    " optimizer_options node_options resume_options search suggest race jobs found journal show records events"
+    " diagnosis trusted screening runs intervals settings compare tuned colours tables bands figures page report"
+    " board failures streams command_line run_lock tracks launcher watchdog missing",
     "hydra": "overrides building config sweep saved_config",
     "torch": "groups fused optim tensorwise adabound lamb muon scheduler batches models network_output readers tensors"
     " blocks layerwise random_state checkpoint_config asked",

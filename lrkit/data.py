@@ -28,6 +28,7 @@ from lrkit.batches import Batches, generator, whole_number
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.lightning import LightningDataModule
 from lrkit.missing import policy
+from lrkit.option_rules import is_number
 from lrkit.readers import cache_folder, read_cache, read_csv, read_npz, read_text, standard_library, write_cache
 from lrkit.replicas import replica_of, replicas
 from lrkit.tensors import floats, images_and_labels, kind_of_targets, pixels_or_floats, stacked, targets_of
@@ -701,7 +702,7 @@ def _path(key: str, value: Any, what: str) -> Path:
 
 def _fractions(val: Any, test: Any) -> tuple[float, float]:
     for key, value in (("data.val_fraction", val), ("data.test_fraction", test)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        if not is_number(value) or not 0 < value < 1:
             raise ConfigError(key, "must be a share between 0 and 1", value)
     if val + test >= 1:
         raise ConfigError("data.val_fraction", f"must be below 1 - data.test_fraction ({test})", val)

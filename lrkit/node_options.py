@@ -10,7 +10,7 @@ from typing import Any
 
 from lrkit.errors import ConfigError
 from lrkit.missing import POLICIES
-from lrkit.option_rules import SWITCH, Rule, choice, is_list, is_number, is_whole, whole
+from lrkit.option_rules import SWITCH, Rule, choice, is_list, is_number, is_whole, listed, whole
 
 __all__ = ["OPTIONS", "check"]
 
@@ -43,8 +43,7 @@ _MODEL = {
     "outputs": Rule(_COUNT.must, lambda x: x == "auto" or is_whole(x, 1)),
 }
 _DROPOUT = Rule("must be in [0, 1)", lambda x: is_number(x) and 0 <= x < 1)
-_IS_LIST = Rule("must be a list of widths", is_list)
-_WIDTHS = Rule(_COUNT.must, lambda x: all(is_whole(each, 1) for each in x))
+_WIDTHS = listed("a list of whole numbers >= 1", _COUNT)
 
 _RULES: dict[str, dict[str, Any]] = {
     "lrkit.data.Digits": _DATA,
@@ -70,13 +69,13 @@ _RULES: dict[str, dict[str, Any]] = {
         "root": _or_null(_path("a folder")), "download": SWITCH, "options": _ARGUMENTS, **_SPLIT,
     },
     "lrkit.data.HuggingFace": {
-        **_DATA, "path": _path("a name that load_dataset takes, or a saved folder"), "x": _COLUMNS, "y": _path("a column"),
-        "targets": _TARGETS, "options": _ARGUMENTS, **_SPLIT,
+        **_DATA, "path": _path("a name that load_dataset takes, or a saved folder"), "x": _COLUMNS,
+        "y": _path("a column"), "targets": _TARGETS, "options": _ARGUMENTS, **_SPLIT,
     },
     "lrkit.models.Linear": _MODEL,
-    "lrkit.models.Mlp": {**_MODEL, "hidden": [_IS_LIST, _WIDTHS], "dropout": _DROPOUT},
+    "lrkit.models.Mlp": {**_MODEL, "hidden": _WIDTHS, "dropout": _DROPOUT},
     "lrkit.models.Cnn1d": {**_MODEL, "channels": _COUNT},
-    "lrkit.models.Cnn2d": {**_MODEL, "widths": [_IS_LIST, _WIDTHS]},
+    "lrkit.models.Cnn2d": {**_MODEL, "widths": _WIDTHS},
     "lrkit.models.CharTransformer": {
         **_MODEL, "layers": _COUNT, "width": _COUNT, "heads": _COUNT, "norm": choice("pre", "post"),
         "dropout": _DROPOUT,

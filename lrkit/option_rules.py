@@ -11,6 +11,9 @@ from lrkit.errors import ConfigError
 __all__ = ["SWITCH", "Rule", "choice", "is_number", "is_whole", "listed", "number", "optional", "text", "whole"]
 
 
+_TOO_LARGE = 10**18
+
+
 class Rule(NamedTuple):
     """What an option must be, and how to tell."""
 
@@ -28,12 +31,13 @@ class Rule(NamedTuple):
         lrkit.errors.ConfigError: data.batch_size must be a whole number >= 1. Received: 0
         """
         if not self.holds(value):
-            raise ConfigError(key, self.must, value)
+            huge = "whole number" in self.must and isinstance(value, int) and value >= _TOO_LARGE
+            raise ConfigError(key, f"{self.must}, of 18 digits at most" if huge else self.must, value)
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether a value is a whole number of at least ``least``: not ``True``, not ``8.0``."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    """Whether a value is a whole number of at least ``least``, of 18 digits at most: not ``True``, not ``8.0``."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < _TOO_LARGE
 
 
 def is_number(value: Any) -> bool:

@@ -452,7 +452,7 @@ BEFORE_THE_FIT = [
         "data.train_samples=33",
         "data.train_samples must be 1197, which is how many there are, or null. Received: 33",
     ),
-    ("model.hidden=[a]", "model.hidden must be a whole number >= 1. Received: 'a'"),
+    ("model.hidden=[a]", "model.hidden must be a list of whole numbers >= 1. Received: ['a']"),
     ("model=custom model._target_=nope.Nope", "model._target_ cannot be imported (No module named 'nope'). …"),
     (
         "model=custom model._target_=os.system",

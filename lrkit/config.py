@@ -139,6 +139,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise
         must = f"{error.must}; what is not typed is as the run in {path} has it"
         raise ConfigError(error.key, must, error.received) from None
+    resume_options.check_cooldown(checked)
     return with_world(checked, parsed)
 
 

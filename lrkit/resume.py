@@ -348,6 +348,7 @@ class Resumption:
         resume_options.check(config)
         if path is None:
             return cls()
+        resume_options.check_cooldown(config)
         return cls(load(str(path)), policy, falling() if policy == "cooldown" else None)
 
     @property

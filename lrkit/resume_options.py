@@ -8,7 +8,7 @@ from typing import Any
 
 from lrkit.errors import ConfigError, did_you_mean
 
-__all__ = ["LAST", "POLICIES", "PREVIOUS", "candidates", "check"]
+__all__ = ["LAST", "POLICIES", "PREVIOUS", "candidates", "check", "check_cooldown"]
 
 POLICIES = ("restore", "override", "extend", "cooldown", "restart")
 
@@ -36,8 +36,6 @@ def check(config: Mapping[str, Any]) -> list[Path]:
         if policy is not None:
             raise ConfigError("resume.path", f"must be set with resume.policy={policy}")
         return []
-    if policy == "cooldown" and not config["cooldown"]:
-        raise ConfigError("cooldown", "must be set with resume.policy=cooldown: cooldown=sqrt cooldown.length=100")
     try:
         files = candidates(Path(str(path)))
         there = any(file.exists() for file in files)
@@ -50,3 +48,9 @@ def check(config: Mapping[str, Any]) -> list[Path]:
     if not there:
         raise ConfigError("resume.path", "must be an existing checkpoint or the folder of a run", path)
     return files
+
+
+def check_cooldown(config: Mapping[str, Any]) -> None:
+    """Refuse the policy ``cooldown`` without a shape; of a config as it was typed, for a plan takes the shape out."""
+    if config["resume"]["policy"] == "cooldown" and config["resume"]["path"] is not None and not config["cooldown"]:
+        raise ConfigError("cooldown", "must be set with resume.policy=cooldown: cooldown=sqrt cooldown.length=100")

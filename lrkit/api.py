@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lrkit import lightning_package, schedules, tracks
+from lrkit import lightning_package, optimizer_options, schedules, tracks
 from lrkit.curve import Curve
 from lrkit.durations import Length
 from lrkit.errors import ConfigError, did_you_mean
@@ -119,6 +119,10 @@ def plan(
         given = {name: value for name, value in locals().items() if name != "optimizers"}
         return _on_tracks(tracks.parse(optimizers, _TRACK), given)
     target, options = _path(optimizer), dict(options or {})
+    groups = group_rates(param_groups)
+    optimizer_options.check({**options, "_target_": target})
+    layer_decay = param_groups.get("layer_decay") if isinstance(param_groups, Mapping) else None
+    optimizer_options.check_groups(target, groups, layer_decay)
     return resolve(
         lr=lr,
         schedule=_named(schedule, "schedule"),
@@ -132,7 +136,7 @@ def plan(
         guard=_guard(guard),
         coschedule={name: _named(shape, f"coschedule.{name}") for name, shape in (coschedule or {}).items()},
         scale=batch_scale(batch_scaling, base_batch_size, batch_size, target),
-        groups=[GroupRate(*rate) for rate in group_rates(param_groups)],
+        groups=[GroupRate(*rate) for rate in groups],
     )
 
 

@@ -264,6 +264,10 @@ def check_trainer(config: Mapping[str, Any]) -> None:
         building.check(node, key, config.get("trust", ()))
 
 
+#: Options for which Lightning has a default and takes no null.
+_NEVER_NULL = ("max_steps", "overfit_batches", "reload_dataloaders_every_n_epochs")
+
+
 def _objects(trainer: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The objects of the node ``trainer``, by their keys."""
     for name in ("strategy", "plugins", "profiler"):
@@ -275,6 +279,8 @@ def _objects(trainer: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 
 def trainer_of(options: Mapping[str, Any], trust: Sequence[str] = (), **own: Any) -> Trainer:
     """A trainer by the node ``trainer``, and what lrkit adds to it; refusals are named by their key."""
+    unset = {name for name in _NEVER_NULL if options.get(name) is None}
+    options = {name: value for name, value in options.items() if name not in unset}
     built: dict[str, Any] = {key: configs.build(node, key, trust) for key, node in _objects(options)}
     plugins = options.get("plugins") or []
     plugins = [built.get(f"trainer.plugins[{i}]", each) for i, each in enumerate(plugins)] if isinstance(

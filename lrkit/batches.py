@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lrkit.errors import ConfigError
+from lrkit.option_rules import whole
 
 __all__ = ["Batches", "generator", "whole_number"]
 
@@ -186,6 +187,6 @@ def whole_number(key: str, value: Any, *, least: int = 1) -> int:
     Raises:
         ConfigError: It is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(key, f"must be a whole number >= {least}", value)
+    whole(least).check(key, value)
+    assert isinstance(value, int)
     return value

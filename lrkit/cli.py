@@ -247,8 +247,10 @@ def _train(argv: list[str]) -> int:
             return _engine(overrides, config_dir) if engine else _sweep(overrides, config_dir)
         _look_up(overrides)
         config = configs.compose(overrides, config_dir)
-        if config["resume"]["path"] is None:  # else the plan may come from there
+        if config["resume"]["path"] is None:
             configs.check(config)
+        else:  # the plan may come from there
+            configs.check_values(config)
         continued = _continued(config["resume"])
     own_folder: list[str] = []
     made: Path | None = None

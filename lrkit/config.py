@@ -14,13 +14,24 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit import launcher, saved_config, screening, timeout, tracks, trainer_options, trusted
+from lrkit import (
+    launcher,
+    node_options,
+    optimizer_options,
+    resume_options,
+    saved_config,
+    screening,
+    timeout,
+    tracks,
+    trainer_options,
+    trusted,
+)
 from lrkit.building import build
 from lrkit.callback_conflicts import conflict_at
 from lrkit.durations import Duration
 from lrkit.errors import ConfigError
 from lrkit.families import finds_rate, momentum_of
-from lrkit.guard import Guard
+from lrkit.guard import POLICIES, Guard
 from lrkit.horizon import Horizon, Loader, horizon_of, limited
 from lrkit.overrides import (
     CONF_DIR,
@@ -55,7 +66,9 @@ __all__ = [
     "VERSION_BASE",
     "accumulation",
     "build",
+    "check",
     "check_sweep",
+    "check_values",
     "compose",
     "plan",
     "replicas_of",
@@ -127,6 +140,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise
         must = f"{error.must}; what is not typed is as the run in {path} has it"
         raise ConfigError(error.key, must, error.received) from None
+    resume_options.check_cooldown(checked)
     return with_world(checked, parsed)
 
 
@@ -266,10 +280,15 @@ def _check_file_sweeps(override: Override, config_dir: str | None) -> None:
         raise ConfigError(override.key_or_group, must)
 
 
-def check(config: Mapping[str, Any]) -> Plan | None:
-    """Refuse what can be refused before there is data; the plan, where the config says how long the run is."""
+def check_values(config: Mapping[str, Any]) -> None:
+    """Refuse what a key cannot be by itself, whatever plan a run that is gone on with takes."""
     trusted.check(config)
     _check_values(config)
+
+
+def check(config: Mapping[str, Any]) -> Plan | None:
+    """Refuse what can be refused before there is data; the plan, where the config says how long the run is."""
+    check_values(config)
     if config["optimizer"].get("lr") == AUTO:  # to be found; the rest is checked as if it had been
         lr = 1.0 if finds_rate(str(config["optimizer"].get("_target_"))) else 1e-3
         config = {**config, "optimizer": {**config["optimizer"], "lr": lr}}
@@ -277,7 +296,9 @@ def check(config: Mapping[str, Any]) -> Plan | None:
     if declared:
         return plan(config)
     # The length of the run is not known: try it on a long one, so that only what is wrong anyway is refused.
-    plan({**config, "horizon": {"steps": 10**6, "steps_per_epoch": 10**3, "batch_size": 64}})
+    steps = 10**6
+    long = {"steps": steps, "steps_per_epoch": 10**3, "batch_size": 64}
+    plan({**config, "horizon": long, "trainer": {**config["trainer"], "max_steps": steps}})
     return None
 
 
@@ -317,6 +338,7 @@ def plan(
         must = f"must be at most {batches}, the batches of an epoch"
         raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
     horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
+    trainer_options.check_horizon(trainer, config["horizon"].get("steps"))
     if node.get("lr") == AUTO:
         raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
     several = tracks.parse(config[tracks.KEY])
@@ -341,6 +363,9 @@ def _resolved(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str])
     """The plan of one optimizer, by the nodes that shape its rate."""
     node, rule, extreme = config["optimizer"], config["batch_scaling"], config["allow_extreme_lr"]
     target = str(node.get("_target_", ""))
+    optimizer_options.check(node)
+    groups = group_rates(config["param_groups"])
+    optimizer_options.check_groups(target, groups, config["param_groups"].get("layer_decay"))
     try:
         resolved = resolve(
             lr=node.get("lr"),
@@ -355,7 +380,7 @@ def _resolved(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str])
             plateau=_part(config, "plateau", Plateau),
             guard=_part(config, "guard", Guard),
             scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
-            groups=[GroupRate(*rate) for rate in group_rates(config["param_groups"])],
+            groups=[GroupRate(*rate) for rate in groups],
             warnings=notes,
             allow_extreme_lr=extreme,
             found=_interval(config),
@@ -485,6 +510,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(name, "must be a group of keys", config.get(name))
     Search.of(config["find"])
+    resume_options.check(config)
     if config["jobs"] != "auto":
         check_count("jobs", config["jobs"])
     timeout.seconds(config.get("timeout"))
@@ -505,6 +531,8 @@ def _check_values(config: Mapping[str, Any]) -> None:
     for name in ("batch_size", "train_samples"):
         if data.get(name) is not None:
             check_count(f"data.{name}", data[name])
+    for name in ("data", "model"):
+        node_options.check(name, config[name], meant)
     for group in ("callbacks", "logger"):
         for name, node in config[group].items():
             if not isinstance(node, Mapping) or "_target_" not in node:
@@ -514,6 +542,15 @@ def _check_values(config: Mapping[str, Any]) -> None:
         if (why := conflict_at(target)) is not None:
             raise ConfigError(f"callbacks.{name}", why, target.rpartition(".")[2])
     trainer_options.check(trainer)
+    if trainer.get("limit_val_batches") == 0 and config["monitor"].startswith("val"):
+        raise ConfigError("monitor", "needs a validation, and trainer.limit_val_batches is 0", config["monitor"])
+    guard = config["guard"] or {}
+    if guard.get("_target_") == "lrkit.guard.Guard" and guard.get("policy") in POLICIES:
+        known = _shipped(f"guard/{guard['policy']}.yaml")
+        for name in guard:
+            if name not in known:
+                must = f"has no effect under guard.policy={guard['policy']}: choose guard={guard['policy']}"
+                raise ConfigError(f"guard.{name}", must, guard[name])
     monitor = (config["plateau"] or {}).get("monitor")
     if trainer.get("limit_val_batches") == 0 and str(monitor).startswith("val"):
         raise ConfigError("plateau.monitor", "needs a validation, and trainer.limit_val_batches is 0", monitor)

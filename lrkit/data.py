@@ -29,6 +29,7 @@ from lrkit.errors import ConfigError, did_you_mean
 from lrkit.lightning import LightningDataModule
 from lrkit.missing import policy
 from lrkit.named_data import check_hugging_face, check_torchvision, without_ghostscript
+from lrkit.option_rules import is_number
 from lrkit.readers import cache_folder, read_cache, read_csv, read_npz, read_text, standard_library, write_cache
 from lrkit.replicas import replica_of, replicas
 from lrkit.tensors import floats, images_and_labels, kind_of_targets, pixels_or_floats, stacked, targets_of
@@ -414,6 +415,9 @@ class Arrays(InMemoryData):
         self.path = _path("data.path", path, "an .npz or .csv file")
         if self.path.suffix not in (".npz", ".csv"):
             raise ConfigError("data.path", "must end in .npz or .csv", str(self.path))
+        if target is not None and self.path.suffix == ".npz":
+            must = "must be null with an .npz as data.path, whose array y has the targets: it names a column of a .csv"
+            raise ConfigError("data.target", must, target)
         self.target, self.targets, self.missing = target, kind_of_targets(targets), policy(missing)
         self.standardise = _flag("data.standardise", standardise)
         self.fractions = _fractions(val_fraction, test_fraction)
@@ -648,7 +652,18 @@ def _assemble(
         if name not in pairs:
             count = max(1, round(total * fraction))
             pairs["train"], pairs[name] = _hold_out(pairs["train"], count, f"data.{name}_fraction x samples")
+    if classes is not None:
+        _check_trained(pairs, np.unique(np.concatenate([np.asarray(y).reshape(-1) for _, y in parts.values()])), key)
     return Splits(pairs["train"], pairs["val"], pairs["test"], classes)
+
+
+def _check_trained(pairs: Mapping[str, Pair], names: Array, key: str) -> None:
+    """Refuse classes that no training sample has: their outputs would be evaluated, and never trained."""
+    trained = set(pairs["train"][1].tolist())
+    for part in ("val", "test"):
+        if lost := sorted(set(pairs[part][1].tolist()) - trained):
+            must = f"must have every class among the samples to train on; {part} alone has these"
+            raise ConfigError(key, must, names[lost[:5]].tolist())
 
 
 def _standardised(splits: Splits) -> Splits:
@@ -703,7 +718,7 @@ def _path(key: str, value: Any, what: str) -> Path:
 
 def _fractions(val: Any, test: Any) -> tuple[float, float]:
     for key, value in (("data.val_fraction", val), ("data.test_fraction", test)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        if not is_number(value) or not 0 < value < 1:
             raise ConfigError(key, "must be a share between 0 and 1", value)
     if val + test >= 1:
         raise ConfigError("data.val_fraction", f"must be below 1 - data.test_fraction ({test})", val)

@@ -28,6 +28,7 @@ Length: TypeAlias = int | float | str
 
 _ACCEPTED = "500 (optimizer steps), 5% or 0.05 (a share of the run), 2ep (epochs) or 64000sp (samples)"
 _TEXT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(%|ep|sp)?\s*")
+_LONGEST = 400  # characters
 _SUFFIX: dict[str, Unit] = {"%": "share", "ep": "epochs", "sp": "samples"}
 
 
@@ -60,7 +61,7 @@ class Duration:
             return cls(Fraction(written), "steps")
         if isinstance(written, float):
             return cls._share(written, key)
-        match = _TEXT.fullmatch(written)
+        match = _TEXT.fullmatch(written) if len(written) <= _LONGEST else None
         if match is None:
             raise ConfigError(key, f"must be a length: {_ACCEPTED}", written)
         number, suffix = match.groups()

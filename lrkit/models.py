@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from lrkit.batches import whole_number
 from lrkit.errors import ConfigError
+from lrkit.option_rules import is_number, listed, whole
 
 __all__ = ["CharTransformer", "Cnn1d", "Cnn2d", "Linear", "Mlp"]
 
@@ -228,12 +229,11 @@ def _size(inputs: Shape) -> int:
 
 
 def _widths(key: str, widths: Any) -> list[int]:
-    if not isinstance(widths, Sequence) or isinstance(widths, str):
-        raise ConfigError(key, "must be a list of widths", widths)
-    return [whole_number(key, width) for width in widths]
+    listed("a list of whole numbers >= 1", whole(1)).check(key, widths)
+    return list(widths)
 
 
 def _share(dropout: float) -> float:
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+    if not is_number(dropout) or not 0 <= dropout < 1:
         raise ConfigError("model.dropout", "must be in [0, 1)", dropout)
     return float(dropout)

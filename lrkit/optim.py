@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +17,7 @@ from lrkit import trusted
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import FAMILIES, family, option
 from lrkit.fused import Kind, keep_fused, may_fuse, refusal
+from lrkit.optimizer_options import IMPLEMENTATION, check_options
 
 __all__ = [
     "build",
@@ -33,20 +33,6 @@ __all__ = [
 
 #: The packages of the extra ``lrkit[optim]``.
 EXTRA = ("pytorch_optimizer", "schedulefree")
-#: How an optimizer computes, which is a matter of the machine, not of what it computes.
-IMPLEMENTATION = ("fused", "foreach")
-
-#: The range of an argument, whatever the optimizer. What has none here is checked for its type, then by the class.
-RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    **dict.fromkeys(("betas", "adamw_betas", "momentum", "dampening", "rho", "beta3"),
-                    (" in [0, 1)", lambda x: 0 <= x < 1)),
-    **dict.fromkeys(("weight_decay", "lr_decay", "momentum_decay", "initial_accumulator_value", "weight_lr_power", "r"),
-                    (" >= 0", lambda x: 0 <= x < math.inf)),
-    **dict.fromkeys(("eps", "adamw_eps", "d", "d0", "d_coef", "final_lr", "final_lr_at", "gamma", "trust_coefficient"),
-                    (" > 0", lambda x: 0 < x < math.inf)),
-    **dict.fromkeys(("k", "ns_steps"), (" that is whole and >= 1", lambda x: isinstance(x, int) and x >= 1)),
-    "alpha": (" in [0, 1]", lambda x: 0 <= x <= 1),
-}  # fmt: skip
 
 
 def build(
@@ -101,15 +87,7 @@ def check(target: str, options: Mapping[str, Any]) -> tuple[type[Optimizer], dic
         ConfigError: naming the key, such as ``optimizer.betas``.
     """
     cls = resolve(target)
-    defaults = _defaults(cls)
-    for name in options:
-        if name not in defaults:
-            raise ConfigError(
-                f"optimizer.{name}", f"is unknown to {cls.__name__}. {did_you_mean(name, [*defaults, 'lr'])}"
-            )
-    if options.get("warmup_steps"):  # schedulefree's: it would multiply the rate where nobody sees it
-        raise ConfigError("optimizer.warmup_steps", "must stay 0: choose warmup=linear", options["warmup_steps"])
-    return cls, {name: _value(name, value, defaults[name]) for name, value in options.items()}
+    return cls, check_options(target, options, _defaults(cls))
 
 
 def resolve(target: str) -> type[Optimizer]:
@@ -220,33 +198,6 @@ def _defaults(cls: type[Optimizer]) -> dict[str, Any]:
     """The arguments that a class spells out. A ``**kwargs`` is none: it would swallow a misspelt name."""
     named = list(inspect.signature(cls).parameters.values())[1:]  # the first one is the parameters
     return {each.name: each.default for each in named if each.kind is not each.VAR_KEYWORD and each.name != "lr"}
-
-
-def _value(name: str, value: Any, default: Any) -> Any:
-    """``value`` if it is of the default's kind and in the argument's range."""
-    limits, holds = RANGES.get(name, ("", lambda x: True))
-    many = isinstance(value, Sequence) and not isinstance(value, str)
-    if isinstance(default, tuple):
-        # An entry may be none where the default's is: Adafactor's eps.
-        fine = many and len(value) == len(default) and all(
-            (x is None and y is None) or (_is_number(x) and holds(x)) for x, y in zip(value, default, strict=True)
-        )  # fmt: skip
-        must = f"be {({2: 'two', 3: 'three'}).get(len(default), len(default))} numbers{limits}"
-    elif value is None and default is None:
-        fine, must = True, ""
-    elif isinstance(default, bool) or name in IMPLEMENTATION:
-        fine, must = isinstance(value, bool), "be true or false"
-    elif isinstance(default, (int, float)) or name in RANGES:
-        fine, must = _is_number(value) and holds(value), f"be a number{limits}"
-    else:
-        fine, must = True, ""
-    if not fine:
-        raise ConfigError(f"optimizer.{name}", f"must {must}", value)
-    return tuple(value) if many else value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def _check_groups(target: str, cls: type[Optimizer], groups: Sequence[Mapping[str, Any]]) -> None:

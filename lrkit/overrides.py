@@ -159,6 +159,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         except HydraException:
             must = "cannot be read: put quotes around what has special characters, such as pattern: '^head'"
             raise ConfigError(key, must, value) from None
+        except ValueError:  # Python reads no longer ones
+            raise ConfigError(key, "must not have a number of thousands of digits", value) from None
         name = override.key_or_group + (f"@{override.package}" if override.package else "")
         if name == "hydra.searchpath":  # what lies there would not be looked through
             raise ConfigError(name, "is not for lrkit: --config-dir is the folder of your own configs")

@@ -20,6 +20,7 @@ from lrkit.errors import ConfigError, did_you_mean
 from lrkit.families import family, remarks
 from lrkit.guard import Guard
 from lrkit.horizon import Horizon
+from lrkit.option_rules import is_number
 from lrkit.plateau import Plateau
 from lrkit.scaling import BatchScale
 from lrkit.schedules import Constant, Multistep, OneCycle, Schedule, Step
@@ -283,7 +284,7 @@ def check_lr(lr: Any, allow_extreme: bool = False) -> None:
     if isinstance(lr, bool) or not isinstance(lr, int | float):
         hint = "; drop the quotes" if isinstance(lr, str) and _is_number(lr) else ""
         raise ConfigError(key, f"must be a number{hint}", lr)
-    if not math.isfinite(lr) or lr < 0:
+    if not is_number(lr) or not math.isfinite(lr) or lr < 0:
         raise ConfigError(key, "must be a finite number > 0", lr)
     if lr == 0:
         raise ConfigError(key, "must be > 0: with 0 nothing would train", lr)
@@ -314,7 +315,7 @@ def _driven(
                 raise ConfigError(key, f"needs momentum to drive, and {optimizer} runs without")
             curve = Curve(tuple(dataclasses.replace(phase, scale=momentum) for phase in curve.phases))
             highest = max(curve.peak(i) for i in range(len(curve.phases)))
-            if highest >= 1.0:
+            if not highest < 1.0:  # nan, too
                 raise ConfigError(key, f"must keep momentum below 1; it would reach {highest:g}")
         elif not weight_decay and not any(group.weight_decay for group in groups):
             raise ConfigError(key, f"needs weight decay to drive: optimizer.weight_decay is 0 for {optimizer}")

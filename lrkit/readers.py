@@ -64,6 +64,9 @@ def read_npz(path: Path, missing: str = "refuse") -> Table:
                     must = f"must hold the arrays {names[0]} and {names[1]}"
                     raise ConfigError("data.path", must, sorted(arrays))
             x, y = arrays[names[0]], arrays[names[1]]
+            for name, array in zip(names, (x, y), strict=True):
+                if array.ndim and array.size == 0:
+                    raise ConfigError("data.path", f"must have samples: the array {name} is empty", array.shape)
             if x.ndim and y.ndim and len(x) == len(y):
                 there = _there(names, x, y, missing)
                 x, y, dropped = x[there], y[there], dropped + int((~there).sum())

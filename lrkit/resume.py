@@ -25,11 +25,11 @@ from typing import Any
 
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from lrkit import storage
+from lrkit import resume_options, storage
 from lrkit.curve import Curve
 from lrkit.data_position import DataPosition
 from lrkit.durations import Duration
-from lrkit.errors import ConfigError, did_you_mean
+from lrkit.errors import ConfigError
 from lrkit.horizon import Horizon
 from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.loop_counts import recount
@@ -38,9 +38,7 @@ from lrkit.plan import Plan
 from lrkit.schedules import Schedule
 from lrkit.search import AUTO
 
-__all__ = ["POLICIES", "Memory", "Resumption", "Saved", "differences", "load"]
-
-POLICIES = ("restore", "override", "extend", "cooldown", "restart")
+__all__ = ["Memory", "Resumption", "Saved", "differences", "load"]
 
 
 @dataclass(frozen=True)
@@ -335,7 +333,7 @@ class Resumption:
 
     Args:
         saved: the checkpoint.
-        policy: one of ``POLICIES``; None goes on only if nothing differs.
+        policy: one of ``resume_options.POLICIES``; None goes on only if nothing differs.
         falling: the shape of the cooldown, under that policy.
     """
 
@@ -347,16 +345,11 @@ class Resumption:
     def of(cls, config: Mapping[str, Any], falling: Callable[[], Schedule | None]) -> Resumption:
         """Read the node, and the checkpoint that it names."""
         path, policy = config["resume"]["path"], config["resume"]["policy"]
-        if policy is not None and policy not in POLICIES:
-            raise ConfigError("resume.policy", f"is not a policy. {did_you_mean(str(policy), POLICIES)}", policy)
+        resume_options.check(config)
         if path is None:
-            if policy is not None:
-                raise ConfigError("resume.path", f"must be set with resume.policy={policy}")
             return cls()
-        shape = falling() if policy == "cooldown" else None
-        if policy == "cooldown" and shape is None:
-            raise ConfigError("cooldown", "must be set with resume.policy=cooldown: cooldown=sqrt cooldown.length=100")
-        return cls(load(str(path)), policy, shape)
+        resume_options.check_cooldown(config)
+        return cls(load(str(path)), policy, falling() if policy == "cooldown" else None)
 
     @property
     def goes_on(self) -> Saved | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrkit.errors import ConfigError, did_you_mean
+from lrkit.option_rules import is_number
 
 __all__ = ["DEFAULT", "NO_DECAY", "Rule", "Rules", "group_rates", "parse"]
 
@@ -178,4 +179,4 @@ def _rule(key: str, entry: Any) -> Rule:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)

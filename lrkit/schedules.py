@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from lrkit.durations import Duration, Length
 from lrkit.errors import ConfigError
+from lrkit.option_rules import is_number
 
 if TYPE_CHECKING:
     from lrkit.horizon import Horizon
@@ -602,6 +603,9 @@ class OneCycle(Schedule):
             raise ConfigError("three_phase", "must be true or false", self.three_phase)
         if (self.momentum_start is None) != (self.momentum_peak is None):
             raise ConfigError("momentum_start", "and momentum_peak must be set together", self.momentum_start)
+        for name in ("momentum_start", "momentum_peak"):
+            if getattr(self, name) == 1:
+                raise ConfigError(name, "must be below 1: with 1 no gradient would be forgotten", getattr(self, name))
         if not self.start <= self.peak or not self.end <= self.peak:
             raise ConfigError("peak", f"must not be below start ({self.start}) or end ({self.end})", self.peak)
 
@@ -805,7 +809,8 @@ def check_number(name: str, value: Any, over: float | None, low: float | None, h
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(name, "must be a number", value)
     inside = (
-        math.isfinite(value)
+        is_number(value)
+        and math.isfinite(value)
         and (over is None or value > over)
         and (low is None or value >= low)
         and (high is None or value <= high)

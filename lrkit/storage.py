@@ -21,10 +21,10 @@ import torch
 from lrkit.checkpoint_content import readable, restored
 from lrkit.errors import RunError
 from lrkit.lightning import Callback, ModelCheckpoint, TorchCheckpointIO, Trainer
+from lrkit.resume_options import LAST, PREVIOUS, candidates
 
 __all__ = ["LAST", "PREVIOUS", "DurableIO", "Kept", "candidates", "damage", "install", "read", "sweep_up"]
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 _NEW = ".new"
 
 
@@ -102,14 +102,6 @@ def install(trainer: Trainer, last: Path) -> None:
     """Let a trainer save by ``DurableIO``, where it would by Lightning's default: what a user has chosen stays."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = DurableIO(last)
-
-
-def candidates(path: Path) -> list[Path]:
-    """The checkpoints to try, best first, where ``path`` is named: a run's folder, its last checkpoint, or another."""
-    if path.is_dir() and (path / "checkpoints").is_dir():
-        path = path / "checkpoints" / LAST
-    beside = path.parent / PREVIOUS
-    return [path, beside] if path.name == LAST and beside.is_file() else [path]
 
 
 def damage(file: Path) -> str:

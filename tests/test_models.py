@@ -164,14 +164,14 @@ def test_after_norm_gets_stuck_without_warmup(norm: str, stuck: bool) -> None:
         (lambda: Mlp("auto", 10), r"model\.inputs must be a whole number >= 1"),  # type: ignore[arg-type]
         (lambda: Cnn2d(64.0, 10), r"model\.inputs must be a whole number >= 1"),  # type: ignore[arg-type]
         (lambda: Cnn2d(-64, 10), r"model\.inputs must be a whole number >= 1"),
-        (lambda: Mlp(64, 10, hidden=[0]), r"model\.hidden must be a whole number >= 1"),
-        (lambda: Mlp(64, 10, hidden=64), r"model\.hidden must be a list of widths"),  # type: ignore[arg-type]
+        (lambda: Mlp(64, 10, hidden=[0]), r"model\.hidden must be a list of whole numbers >= 1"),
+        (lambda: Mlp(64, 10, hidden=64), r"model\.hidden must be a list of whole numbers"),  # type: ignore[arg-type]
         (lambda: Mlp(64, 10, dropout=1.0), r"model\.dropout must be in \[0, 1\). Received: 1\.0"),
         (lambda: Cnn1d(2, 10), r"model\.inputs must be a signal of at least 3 points"),
         (lambda: Cnn1d(40, 10, channels=0), r"model\.channels"),
         (lambda: Cnn2d(65, 10), r"model\.inputs must be \(channels, height, width\) or a square number"),
         (lambda: Cnn2d((8, 8), 10), r"model\.inputs must be \(channels, height, width\)"),
-        (lambda: Cnn2d(64, 10, widths="16"), r"model\.widths must be a list of widths"),  # type: ignore[arg-type]
+        (lambda: Cnn2d(64, 10, widths="16"), r"model\.widths must be a list of whole numbers"),  # type: ignore[arg-type]
         (lambda: Cnn2d((1, 7, 28), 10), r"must be at least 8 pixels high and wide for 3 model\.widths"),
         (lambda: CharTransformer(64, 83, norm="none"), r"model\.norm must be pre or post. Received: 'none'"),
         (lambda: CharTransformer(64, 83, heads=5), r"model\.width must be a multiple of model\.heads \(5\)"),

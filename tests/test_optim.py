@@ -272,10 +272,14 @@ def test_a_missing_package_is_named_with_what_installs_it(target: str, monkeypat
         ("momentum", {"momentum": 1}, "optimizer.momentum must be a number in [0, 1). Received: 1"),
         ("momentum", {"momentum": True}, "optimizer.momentum must be a number in [0, 1). Received: True"),
         ("adafactor", {"eps": [0, 1e-3]}, "optimizer.eps must be two numbers > 0. Received: [0, 0.001]"),
-        ("adafactor", {"beta2_decay": "x"}, "optimizer.beta2_decay must be a number. Received: 'x'"),
+        ("adafactor", {"beta2_decay": "x"}, "optimizer.beta2_decay must be a number <= 0. Received: 'x'"),
         ("ranger", {"k": 2.5}, "optimizer.k must be a number that is whole and >= 1. Received: 2.5"),
-        ("sgd", {"nesterov": True}, "optimizer is refused by torch.optim.SGD: Nesterov momentum requires"),
-        ("adamw", {"fused": True, "foreach": True}, "optimizer is refused by torch.optim.AdamW: `fused` and `foreach`"),
+        (
+            "sgd",
+            {"nesterov": True},
+            "optimizer.nesterov needs optimizer.momentum > 0, which is 0 for SGD. Received: True",
+        ),
+        ("adamw", {"fused": True, "foreach": True}, "optimizer.fused and optimizer.foreach are two ways to compute"),
         ("schedule_free_sgd", {"warmup_steps": 5}, "optimizer.warmup_steps must stay 0: choose warmup=linear"),
     ],
 )

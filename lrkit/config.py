@@ -298,7 +298,8 @@ def check(config: Mapping[str, Any]) -> Plan | None:
     # The length of the run is not known: try it on a long one, so that only what is wrong anyway is refused.
     steps = 10**6
     long = {"steps": steps, "steps_per_epoch": 10**3, "batch_size": 64}
-    plan({**config, "horizon": long, "trainer": {**config["trainer"], "max_steps": steps}})
+    ends = {"max_steps": steps} if config["trainer"].get("max_steps") not in (None, -1) else {}
+    plan({**config, "horizon": long, "trainer": {**config["trainer"], **ends}})
     return None
 
 

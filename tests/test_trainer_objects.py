@@ -57,7 +57,7 @@ def test_they_are_built_with_their_options() -> None:
          "trainer.strategy was refused by Lightning: The strategy `fsdp` requires a GPU accelerator"),
         ("+trainer.strategy._target_={}.strategies.FSDPStrategy trainer.accelerator=cpu",
          "trainer.strategy was refused by Lightning: The strategy `fsdp` requires a GPU accelerator"),
-        ("trainer.strategy=dpp", "trainer.strategy was refused by Lightning: You selected an invalid strategy name"),
+        ("trainer.strategy=dpp", "trainer.strategy must be one of auto, ddp, "),
         ("trainer.devices=4 +trainer.strategy._target_={}.strategies.ModelParallelStrategy"
          " +trainer.strategy.data_parallel_size=3 +trainer.strategy.tensor_parallel_size=1",
          "trainer.strategy.data_parallel_size x tensor_parallel_size (1) must be 4, the processes"),

@@ -66,7 +66,7 @@ def unsound(members: Sequence[zipfile.ZipInfo], size: int, *, stored: bool) -> s
         if member.flag_bits & 1:
             return f"its member {member.filename} is encrypted"
         if stored and (member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size):
-            return f"its member {member.filename} is compressed, from {member.file_size} to {member.compress_size} bytes"
+            return f"its member {member.filename} is compressed: {member.compress_size} bytes for {member.file_size}"
         if member.header_offset < end:
             return f"its members overlap, at {member.filename}"
         end = member.header_offset + _LOCAL + len(member.filename.encode()) + member.compress_size

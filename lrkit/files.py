@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "NEW", "appending", "created", "left_behind", "links_out", "name_beside", "opened", "parsed", "read_file",
+    "NEW", "appending", "created", "left_behind", "name_beside", "opened", "parsed", "read_file",
     "read_json", "write_figure", "write_file", "write_json",
 ]  # fmt: skip
 
@@ -164,26 +164,3 @@ def left_behind(folder: Path, ending: str) -> list[Path]:
             if name is not None and name[1].endswith(ending) and entry.is_file(follow_symlinks=False):
                 found.append(folder / entry.name)
     return found
-
-
-def links_out(folder: Path, replaced: Collection[str] = ()) -> Iterator[tuple[Path, Path]]:
-    """The links below a folder that lead out of it, each with the place that it leads to.
-
-    What others than this module write would go through them: Hydra's files, loggers', callbacks'.
-
-    Args:
-        folder: may itself be a link, as a user has scratch space.
-        replaced: the names of files that are only written by this module, which replaces a link.
-    """
-    top = folder.resolve()
-    for place, inner, files in os.walk(top):
-        for name in sorted((*inner, *files)):
-            path = Path(place, name)
-            if not path.is_symlink() or (name in replaced and not path.is_dir()):
-                continue
-            try:
-                target = path.resolve()
-            except (OSError, RuntimeError):  # it leads to itself
-                continue
-            if target != top and top not in target.parents:
-                yield folder / path.relative_to(top), target

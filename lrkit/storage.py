@@ -46,7 +46,7 @@ class Kept(ModelCheckpoint):
         """Go on with the scores that were best. Lightning removes what the paths beside them name, whosever it is."""
         own = str(Path(self.dirpath or "", f"{self.filename}.ckpt"))
         paths = {name: own if state_dict.get(name) else "" for name in ("best_model_path", "kth_best_model_path")}
-        best = {own: score for score in state_dict.get("best_k_models", {}).values()}
+        best = dict.fromkeys([own][: len(state_dict["best_k_models"])], state_dict["best_model_score"])
         super().load_state_dict({**state_dict, **paths, "best_k_models": best, "last_model_path": ""})
 
 

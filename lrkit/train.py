@@ -53,6 +53,7 @@ from lrkit.lightning import (
     Trainer,
     seed_everything,
 )
+from lrkit.links import check_links
 from lrkit.module import Wiring, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.monitors import higher_is_better
 from lrkit.noise import NoiseScale
@@ -97,9 +98,11 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         ConfigError: the config cannot mean what it says; nothing was trained.
         SearchError: ``optimizer.lr=auto``, and no rate was found.
     """
+    key = "hydra.run.dir" if config["resume"]["path"] is None else "resume.path"
     with ExitStack() as stack:
         if global_rank() == 0:
-            stack.enter_context(locked(folder, "hydra.run.dir" if config["resume"]["path"] is None else "resume.path"))
+            check_links(folder, key)
+            stack.enter_context(locked(folder, key))
         return _run(config, folder, quiet)
 
 

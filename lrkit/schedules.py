@@ -75,6 +75,17 @@ class Schedule:
 
     length: Length | None = duration(None, zero=True)
 
+    @classmethod
+    def named(cls, name: str) -> type[Schedule] | None:
+        """The schedule of this name. Only classes that are loaded already are looked at: nothing is imported."""
+        classes: list[type[Schedule]] = [Schedule]
+        found = None
+        while classes:
+            kind = classes.pop()
+            found = kind if kind.__name__ == name else found
+            classes += kind.__subclasses__()
+        return found
+
     @property
     def bounded(self) -> bool:
         """Whether the shape needs to know where its phase ends."""

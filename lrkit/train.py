@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lrkit import config as configs
-from lrkit import loggers, optim, show, storage
+from lrkit import loggers, optim, restoring, show, storage
 from lrkit.assembly import (
     callbacks_of,
     check_trainer,
@@ -190,6 +190,8 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
         with resumption.explaining(module):
             module.load_state_dict(resumption.saved.content["state_dict"])
     checkpoint = None if goes_on is None else goes_on.path
+    if checkpoint is not None:
+        restoring.install(trainer, checkpoint)
     diverged = ""
     with loggers.quiet_writers(), Ending(folder, results, preemption).of(trainer), _workers_rejoin(folder, asked):
         try:

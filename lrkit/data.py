@@ -27,8 +27,18 @@ from torch import Tensor
 from lrkit.batches import Batches, generator, whole_number
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.lightning import LightningDataModule
+from lrkit.memory import check_fits
 from lrkit.missing import policy
-from lrkit.readers import cache_folder, read_cache, read_csv, read_npz, read_text, standard_library, write_cache
+from lrkit.readers import (
+    cache_folder,
+    read_cache,
+    read_csv,
+    read_npz,
+    read_text,
+    standard_library,
+    unzipped,
+    write_cache,
+)
 from lrkit.replicas import replica_of, replicas
 from lrkit.tensors import floats, images_and_labels, kind_of_targets, pixels_or_floats, stacked, targets_of
 
@@ -358,20 +368,22 @@ class Idx(InMemoryData):
         file = next((self.path / each for each in names if (self.path / each).is_file()), None)
         if file is None:
             raise ConfigError("data.path", f"must hold {names[0]} or {names[2]}", str(self.path))
+        start = 4 + 4 * axes
         try:
-            content = file.read_bytes()
-            content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+            head = unzipped(file, start)
+            shape = [int.from_bytes(head[at : at + 4], "big") for at in range(4, start, 4)]
+            # Two zeros, 8 for "unsigned bytes", the number of axes, and each one's length.
+            if head[:4] != bytes([0, 0, 8, axes]) or len(head) < start:
+                must = f"must hold IDX files of bytes, with {axes} axes: {file.name} is not one"
+                raise ConfigError("data.path", must, str(self.path))
+            check_fits(start + math.prod(shape), "data.path", file)
+            content = unzipped(file, start + math.prod(shape) + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise ConfigError("data.path", f"must hold readable files: {file.name}: {error}") from error
-        start = 4 + 4 * axes
-        shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
-        # Two zeros, 8 for "unsigned bytes", the number of axes, and each one's length.
-        if content[:4] != bytes([0, 0, 8, axes]) or len(content) < start:
-            must = f"must hold IDX files of bytes, with {axes} axes: {file.name} is not one"
-            raise ConfigError("data.path", must, str(self.path))
         if len(content) != start + math.prod(shape):
             must = f"must hold whole files: {file.name} should have {start + math.prod(shape)} bytes"
-            raise ConfigError("data.path", must, len(content))
+            more = len(content) > start + math.prod(shape)
+            raise ConfigError("data.path", must, "more" if more else len(content))
         return torch.frombuffer(bytearray(content), dtype=torch.uint8)[start:].reshape(shape)
 
 

@@ -31,21 +31,24 @@ from lrkit.schema import (
     whole,
 )
 
-__all__ = ["CONFIG", "checked"]
+__all__ = ["SAVED", "checked"]
 
 _PHASES, _GROUPS, _RATES = 1000, 100_000, 1_000_000  # the last: phases times groups
 _DEEPEST = 64  # schedules in schedules: one more for each time that a run was extended
 
+_NEEDED = {
+    "seed": anything,
+    **dict.fromkeys(("optimizer", "schedule", "data", "trainer", "horizon"), mapping(anything)),
+    **dict.fromkeys(("warmup", "cooldown", "plateau", "coschedule"), optional(mapping(anything))),
+}
+_PERHAPS = {
+    **dict.fromkeys(("find", "model", "batch", "callbacks", "logger", "resume"), mapping(anything)),
+    **dict.fromkeys(("optimizers", "guard", "batch_scaling"), optional(mapping(anything))),
+}
 #: The config of a run, as far as a run that goes on looks something up in it.
-CONFIG = record(
-    {
-        "seed": anything,
-        **dict.fromkeys(("optimizer", "schedule", "data", "trainer", "horizon"), mapping(anything)),
-        **dict.fromkeys(("warmup", "cooldown", "plateau", "coschedule"), optional(mapping(anything))),
-    },
-    {"find": mapping(anything), "model": mapping(anything), "optimizers": optional(mapping(anything))},
-    others=True,
-)
+_CONFIG = record(_NEEDED, _PERHAPS, others=True)
+#: The same of a run by another lrkit, which may not have had all of it.
+SAVED = record({}, {**_NEEDED, **_PERHAPS}, others=True)
 
 
 def _schedule(value: Any, key: str, depth: int = 0) -> None:
@@ -106,7 +109,7 @@ _MORE: dict[str, Schema] = {
     "offset": whole(),
 }
 _TRACK = record({**_PLAN, "config": record({"optimizer": mapping(anything)}, others=True)}, _MORE)
-_WHOLE = record({**_PLAN, "config": CONFIG}, {**_MORE, "tracks": mapping(_TRACK, 1000)})
+_WHOLE = record({**_PLAN, "config": _CONFIG}, {**_MORE, "tracks": mapping(_TRACK, 1000)})
 
 
 def checked(plain: Any, key: str = "plan") -> Plan:

@@ -19,7 +19,7 @@ LAYERS = {
     " curve families rules scaling plateau guard plan monitors trainer_options search suggest race"
     " jobs found journal show records events diagnosis trusted screening runs intervals settings"
     " compare tuned colours tables bands figures page report board failures streams command_line"
-    " run_lock tracks launcher watchdog missing schema plan_schema archives links",
+    " run_lock tracks launcher watchdog missing schema plan_schema archives links memory",
     "hydra": "overrides building config sweep saved_config",
     "torch": "groups fused optim tensorwise adabound lamb muon scheduler batches models network_output readers tensors"
     " blocks layerwise random_state checkpoint_config checkpoint_file checkpoint_state asked",

@@ -15,7 +15,7 @@ plan.rates[1] must be a finite number >= 0. Received: -1
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from lrkit.errors import ConfigError, did_you_mean
@@ -40,8 +40,9 @@ class _Described:
         self.value = value
 
     def __repr__(self) -> str:
-        count = f" of {len(self.value)} values" if hasattr(self.value, "__len__") else ""
-        return f"a {type(self.value).__name__}{count}"
+        count = f" of {len(self.value)} values" if isinstance(self.value, Collection) else ""
+        shape = f" of shape {tuple(self.value.shape)}" if hasattr(self.value, "shape") else ""
+        return f"a {type(self.value).__name__}{shape or count}"
 
 
 def wrong(key: str, must: str, value: Any) -> ConfigError:

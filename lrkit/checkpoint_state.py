@@ -82,15 +82,48 @@ def check_optimizers(states: Sequence[Mapping[str, Any]], optimizers: Sequence[O
         if had[: len(has)] != has:
             # Groups that joined are made again by whoever made them, or are refused by torch in so many words.
             raise ConfigError(f"{key}.param_groups", f"must have groups of {has} parameters", had)
+        for j, (before, now) in enumerate(zip(saved, groups, strict=False)):
+            _check_options(before, now, f"{key}.param_groups[{j}]")
         names = [name for group in saved for name in group["params"]]
         parameters = [parameter for group in groups for parameter in group["params"]]
         shapes = {name: parameter.shape for name, parameter in zip(names, parameters, strict=False)}
         for name, values in state["state"].items():
             for what, value in values.items():
-                alike = what in _ALIKE and name in shapes and isinstance(value, Tensor)
-                if alike and value.shape != shapes[name]:
-                    must = f"must have the shape of its parameter, {tuple(shapes[name])}"
-                    raise ConfigError(f"{key}.state.{name}.{what}", must, str(tuple(value.shape)))
+                at = f"{key}.state.{name}.{what}"
+                if what == "step":
+                    either(_scalar, number(0))(value, at)
+                if what not in _ALIKE or name not in shapes or value is None:
+                    continue
+                _tensor(value, at)
+                if value.shape != shapes[name] or value.layout != torch.strided:
+                    raise wrong(at, f"must have the shape of its parameter, {tuple(shapes[name])}", value)
+
+
+def _check_options(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> None:
+    """Refuse options of a group that are of another kind than those which the optimizer was made with."""
+    for name, value in now.items():
+        if name in ("params", "name"):
+            continue
+        kind = _kind(value)
+        if name not in before:
+            if kind in (float, tuple):  # flags were added to torch's optimizers later, and have defaults
+                raise ConfigError(f"{key}.{name}", "must be there")
+        elif kind is float:
+            either(_scalar, number())(before[name], f"{key}.{name}")
+        elif kind is tuple:
+            listed(either(_scalar, number()), len(value), len(value))(before[name], f"{key}.{name}")
+        elif kind is bool and before[name] is not None:
+            flag(before[name], f"{key}.{name}")
+
+
+def _kind(value: Any) -> type | None:
+    """Whether an option is a number, a flag, or several numbers; None for anything else, which is not looked at."""
+    if isinstance(value, bool):
+        return bool
+    if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
+        return float
+    several = isinstance(value, tuple) and value and all(_kind(each) is float for each in value)
+    return tuple if several else None
 
 
 #: What optimizers keep of the shape of a parameter. Of other names nothing is known: factored averages are smaller.
@@ -204,7 +237,7 @@ def _callback(value: Any, key: str) -> None:
 
 def _scalar(value: Any, key: str) -> None:
     _tensor(value, key)
-    if value.numel() != 1:
+    if value.numel() != 1 or value.is_complex() or value.layout != torch.strided:
         raise wrong(key, "must be one number", value)
 
 

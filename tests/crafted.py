@@ -70,7 +70,7 @@ TENSORS: list[Callable[[], Any]] = [
     lambda: b"abc",
     lambda: 2**2000,
     lambda: _deep(120),
-    lambda: _deep(2000),
+    lambda: _deep(300),
     _shared,
     lambda: torch.float32,
     lambda: torch.device("cuda:7"),
@@ -126,14 +126,22 @@ def _text(chance: random.Random, run: Path, outside: Path) -> str:
     names = ["plan.json", "plan.json", "metrics.json", "metrics.json", "config.json", "events.json", ".hydra/config.yaml",
              ".hydra/hydra.yaml", "hparams.yaml", "sweep.json", ".hydra/overrides.yaml"]  # fmt: skip
     file = run / chance.choice(names)
-    content = file.read_bytes() if file.is_file() else json.dumps({"overrides": [], "jobs": {"0": {"status": "done"}}}).encode()
+    content = (
+        file.read_bytes()
+        if file.is_file()
+        else json.dumps({"overrides": [], "jobs": {"0": {"status": "done"}}}).encode()
+    )
     file.parent.mkdir(exist_ok=True)
     if chance.random() < 0.2:
         spoiled = [content[: len(content) // 2], b"", b"\x00" * 50, b"[" * 100_000, b"9" * 5000, b"\xff\xfe", content * 2,
                    b'{"a": ' * 2000, b"null", b"3", b'"a"', b"&x [*x]", b"a: !!python/object/apply:os.getcwd []"]  # fmt: skip
         file.write_bytes(chance.choice(spoiled))
         return f"{file.name} spoiled"
-    node = json.loads(content) if file.suffix == ".json" else yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    node = (
+        json.loads(content)
+        if file.suffix == ".json"
+        else yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    )
     if not node:
         node = {"a": [1]}
     said = changed(chance, node, VALUES)
@@ -155,7 +163,9 @@ def _file(chance: random.Random, run: Path, outside: Path) -> str:
     else:
         path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    deed = chance.choice(["file", "folder", "nothing", "itself", "zero", "pipe", "a folder", "a terabyte", "gone", "above", "unread"])
+    deed = chance.choice(
+        ["file", "folder", "nothing", "itself", "zero", "pipe", "a folder", "a terabyte", "gone", "above", "unread"]
+    )
     if deed == "pipe":
         os.mkfifo(path)
     elif deed == "a folder":

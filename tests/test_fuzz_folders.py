@@ -117,8 +117,8 @@ def example(seed: int, honest: Path) -> tuple[str, int, str]:
             code = main(words)
         said = out.getvalue()
         where = f"seed {seed}: {what}\n{' '.join(words)} -> {code}: {said[-2000:]}"
-        assert code in (0, 1, 2, 3), where
-        assert "Traceback" not in said and "--traceback shows where" not in said, where  # what nobody foresaw
+        assert code in (0, 2, 3) or (code == 1 and "steps were planned" in said), where  # else it is one nobody foresaw
+        assert "Traceback" not in said, where
         assert _seen(here, run, work) == before, where
         assert {path.name for path in work.iterdir()} <= {"outputs"}, where
         if code == 2:

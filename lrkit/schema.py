@@ -40,9 +40,10 @@ class _Described:
         self.value = value
 
     def __repr__(self) -> str:
-        count = f" of {len(self.value)} values" if isinstance(self.value, Collection) else ""
-        shape = f" of shape {tuple(self.value.shape)}" if hasattr(self.value, "shape") else ""
-        return f"a {type(self.value).__name__}{shape or count}"
+        kind = f"a {type(self.value).__name__}"
+        if hasattr(self.value, "shape"):
+            return f"{kind} of shape {tuple(self.value.shape)}"
+        return f"{kind} of {len(self.value)} values" if isinstance(self.value, Collection) else kind
 
 
 def wrong(key: str, must: str, value: Any) -> ConfigError:

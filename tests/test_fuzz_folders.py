@@ -30,14 +30,14 @@ LAST = "RUN/checkpoints/last.ckpt"
 #: What is asked of a folder, and of a checkpoint. The run is half done: it has 4 steps, and this is after 2.
 LOOKED_AT = [["compare", "RUN"], ["compare", "RUN"], ["show", "resume.path=RUN"], ["train", "resume.path=RUN"]]
 GONE_ON_WITH = [
-    ["train", "resume.path=RUN"],
-    ["train", "resume.path=RUN", "resume.policy=extend", "trainer.max_epochs=3"],
-    ["train", "resume.path=RUN", "resume.policy=override", "optimizer.lr=0.05"],
-    ["train", "resume.path=RUN", "resume.policy=override", "data.batch_size=64"],
-    ["train", "resume.path=RUN", "resume.policy=cooldown", "cooldown=linear", "cooldown.length=2"],
-    ["train", "resume.path=RUN", "resume.policy=restart"],
-    ["train", "resume.path=RUN", "resume.policy=restore"],
-    ["train", f"resume.path={LAST}", "resume.policy=restore"],
+    ["train", "logger=none", "resume.path=RUN"],
+    ["train", "logger=none", "resume.path=RUN", "resume.policy=extend", "trainer.max_epochs=3"],
+    ["train", "logger=none", "resume.path=RUN", "resume.policy=override", "optimizer.lr=0.05"],
+    ["train", "logger=none", "resume.path=RUN", "resume.policy=override", "data.batch_size=64"],
+    ["train", "logger=none", "resume.path=RUN", "resume.policy=cooldown", "cooldown=linear", "cooldown.length=2"],
+    ["train", "logger=none", "resume.path=RUN", "resume.policy=restart"],
+    ["train", "logger=none", "resume.path=RUN", "resume.policy=restore"],
+    ["train", "logger=none", f"resume.path={LAST}", "resume.policy=restore"],
     ["show", f"resume.path={LAST}"],
 ]
 

@@ -26,12 +26,12 @@ import yaml
 #: What is put in place of a value.
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 7, 2**31, 2**53, 2**63, -(2**63), 10**18, 10**40, 0.5, -0.5, 1e-320, 1e308, -1e308,
-    float("nan"), float("inf"), float("-inf"), "", "a", "nan", "5%", "2ep", "${seed}", "${oc.env:HOME}", "../../x", "/etc",
-    "memory://a/b", "webhdfs://example.invalid/a", "__class__", "os.system", "Schedule", "Excerpt", "Cosine", "\x1b[31m",
-    "\x00", "\ud800", "x" * 3000, [], {}, [[]], [{}], {"a": 1}, [1, 2], [None], {"name": "Cosine"}, {"_target_": "os.system"},
-    {"name": "Excerpt"}, {"name": "Restarts", "period": 1, "growth": 1.0000001}, {"name": "Restarts", "cycles": 9, "growth": 1e200},
-    {"name": "Cyclic", "up": 1}, {"name": "Step", "every": 0}, {"name": "Piecewise", "phases": []}, [0] * 5000,
-    {"a": {"a": {"a": {"a": {"a": {"a": {}}}}}}},
+    float("nan"), float("inf"), float("-inf"), "", "a", "nan", "5%", "2ep", "${seed}", "${oc.env:HOME}", "../../x",
+    "/etc", "memory://a/b", "webhdfs://example.invalid/a", "__class__", "os.system", "Schedule", "Excerpt", "Cosine",
+    "\x1b[31m", "\x00", "\ud800", "x" * 3000, [], {}, [[]], [{}], {"a": 1}, [1, 2], [None], {"name": "Cosine"},
+    {"_target_": "os.system"}, {"name": "Excerpt"}, {"name": "Restarts", "period": 1, "growth": 1.0000001},
+    {"name": "Restarts", "cycles": 9, "growth": 1e200}, {"name": "Cyclic", "up": 1}, {"name": "Step", "every": 0},
+    {"name": "Piecewise", "phases": []}, [0] * 5000, {"a": {"a": {"a": {"a": {"a": {"a": {}}}}}}},
 ]  # fmt: skip
 
 
@@ -121,11 +121,25 @@ def changed(chance: random.Random, node: Any, values: list[Any]) -> str:
 # --- one thing done to a run -------------------------------------------------------------------------------------
 
 
+TEXTS = [
+    "plan.json", "plan.json", "metrics.json", "metrics.json", "config.json", "events.json", "hparams.yaml",
+    "sweep.json", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml",
+]  # fmt: skip
+SPOILED = [
+    b"", b"\x00" * 50, b"[" * 100_000, b"9" * 5000, b"\xff\xfe", b'{"a": ' * 2000, b"null", b"3", b'"a"', b"&x [*x]",
+    b"a: !!python/object/apply:os.getcwd []",
+]  # fmt: skip
+#: Names that a run may have, or gets when something is asked of it.
+NEW = [
+    "find", "events.json", "error.log", "job.log", "sweep.json", ".lock", "results.csv", "results.md", "compare.html",
+    "compare.png", "tuned.csv", "config.json", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
+    "checkpoints/previous.ckpt", "checkpoints/last.ckpt.new", "metrics.json.new", "events.out.tfevents.9",
+]  # fmt: skip
+
+
 def _text(chance: random.Random, run: Path, outside: Path) -> str:
     """A file of JSON or YAML with another value, or with other bytes."""
-    names = ["plan.json", "plan.json", "metrics.json", "metrics.json", "config.json", "events.json", ".hydra/config.yaml",
-             ".hydra/hydra.yaml", "hparams.yaml", "sweep.json", ".hydra/overrides.yaml"]  # fmt: skip
-    file = run / chance.choice(names)
+    file = run / chance.choice(TEXTS)
     content = (
         file.read_bytes()
         if file.is_file()
@@ -133,8 +147,7 @@ def _text(chance: random.Random, run: Path, outside: Path) -> str:
     )
     file.parent.mkdir(exist_ok=True)
     if chance.random() < 0.2:
-        spoiled = [content[: len(content) // 2], b"", b"\x00" * 50, b"[" * 100_000, b"9" * 5000, b"\xff\xfe", content * 2,
-                   b'{"a": ' * 2000, b"null", b"3", b'"a"', b"&x [*x]", b"a: !!python/object/apply:os.getcwd []"]  # fmt: skip
+        spoiled = [content[: len(content) // 2], content * 2, *SPOILED]
         file.write_bytes(chance.choice(spoiled))
         return f"{file.name} spoiled"
     node = (
@@ -153,10 +166,7 @@ def _text(chance: random.Random, run: Path, outside: Path) -> str:
 def _file(chance: random.Random, run: Path, outside: Path) -> str:
     """A file, or a folder, that is another thing."""
     there = sorted(path for path in run.rglob("*"))
-    new = [run / name for name in ("find", "events.json", "error.log", "job.log", "sweep.json", ".lock", "results.csv",
-                                   "results.md", "compare.html", "compare.png", "tuned.csv", "config.json", "metrics.csv",
-                                   "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/previous.ckpt",
-                                   "checkpoints/last.ckpt.new", "metrics.json.new", "events.out.tfevents.9")]  # fmt: skip
+    new = [run / name for name in NEW]
     path = chance.choice(there + new)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -177,8 +187,8 @@ def _file(chance: random.Random, run: Path, outside: Path) -> str:
     elif deed == "unread":
         path.write_bytes(b"")
     elif deed != "gone":
-        targets = {"file": outside / "precious", "folder": outside / "folder", "nothing": outside / "nothing", "itself": path,
-                   "zero": Path("/dev/zero"), "above": run.parent}  # fmt: skip
+        targets = {name: outside / name for name in ("nothing", "folder")}
+        targets |= {"file": outside / "precious", "itself": path, "zero": Path("/dev/zero"), "above": run.parent}
         path.symlink_to(targets[deed])
     return f"{path.relative_to(run)}: {deed}"
 
@@ -271,7 +281,7 @@ def _flipped(chance: random.Random, data: bytes, times: int) -> bytes:
 def _relisted(chance: random.Random, content: bytes, deed: str) -> bytes:
     """The list of an archive with one entry that says another place, another size, or random bytes."""
     made = bytearray(content)
-    size, start = struct.unpack_from("<2L", made, len(made) - 10)
+    _, start = struct.unpack_from("<2L", made, len(made) - 10)
     if deed == "list":
         return content[:start] + _flipped(chance, content[start:], chance.randint(1, 10))
     entries, at = [], start

@@ -1,4 +1,4 @@
-"""A checkpoint of somebody else: what in it is not as lrkit writes it is told by its name, before anything is made of it."""
+"""Checkpoints of somebody else: what in one is not as lrkit writes it is told by its name, before it is taken up."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ PLANS: list[tuple[str, Any, str]] = [
     ("phases/0/nope", 3, r"plan\.phases\[0\]\.nope is not a key"),
     ("phases/1/schedule", 3, r"plan\.phases\[1\]\.schedule must be a mapping with name\. Received: 3"),
     ("phases/1/schedule/name", GONE, r"schedule\.name must be there"),
-    ("phases/1/schedule/name", "os.system", r"schedule\.name must be a schedule that is loaded\. Received: 'os.system'"),
+    ("phases/1/schedule/name", "os.system", r"schedule\.name must be a schedule that is loaded\. Received: 'os"),
     ("phases/1/schedule/name", "Schedule", r"plan\.phases\[1\]\.schedule\.start is not a key"),
     ("phases/1/schedule", {"name": "Schedule"}, r"plan must be one that can be followed \(NotImplementedError"),
     ("phases/1/schedule/end", "x", r"plan\.phases\[1\]\.schedule\.end must be a finite number"),
@@ -87,7 +87,7 @@ PLANS: list[tuple[str, Any, str]] = [
     ("phases/1/schedule/length", "5%", r"plan\.phases\[1\]\.schedule\.length must be a whole number"),
     ("phases/1/schedule", {"name": "Cyclic", "up": "10%"}, r"schedule\.up must be a whole number >= 1"),
     ("phases/1/schedule", {"name": "Step", "every": 0}, r"schedule\.every must be a whole number >= 1"),
-    ("phases/1/schedule", {"name": "Cyclic", "up": 9, "mode": "exp_range"}, r"plan must be one that can be followed \(ValueError"),
+    ("phases/1/schedule", {"name": "Cyclic", "up": 9, "mode": "exp_range"}, r"can be followed \(ValueError"),
     ("phases/1/schedule", {"name": "Excerpt", "shape": 3, "of": 2, "first": 0, "last": 1}, r"can be followed"),
     ("phases/1/schedule", {"name": "Excerpt", "shape": {"name": "Cosine"}, "of": 2, "first": 1, "last": 1}, r"Zero"),
     ("phases/1/schedule", {"name": "Excerpt", "shape": {"name": "Restarts", "period": 1}, "of": 2**52, "first": 0,
@@ -260,7 +260,7 @@ def of_an_optimizer(change: Callable[[Any], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda s: s["state"][0].update(exp_avg=torch.zeros(2, 3)), r"state\.0\.exp_avg must have the shape of its param.*\(3, 2"),
+        (lambda s: s["state"][0].update(exp_avg=torch.zeros(2, 3)), r"state\.0\.exp_avg must have the shape .*\(3, 2"),
         (lambda s: s["state"][1].update(exp_avg_sq=torch.zeros(1)), r"state\.1\.exp_avg_sq must have the shape"),
         (lambda s: s["state"][1].update(exp_avg=3), r"state\.1\.exp_avg must be a tensor"),
         (lambda s: s["state"][1].update(exp_avg=torch.zeros(4).to_sparse()), r"state\.1\.exp_avg must have the shape"),
@@ -279,8 +279,6 @@ def test_the_state_of_another_optimizer_is_refused(change: Callable[[Any], Any],
 
 
 def test_what_lightning_cannot_take_up_is_told_by_its_name(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^resume\.path holds states of callbacks that cannot be taken up: KeyError: 'a'"
-    ):
-        with taking_up("states of callbacks", tmp_path):
-            {}["a"]
+    said = r"^resume\.path holds states of callbacks that cannot be taken up: KeyError: 'a'"
+    with pytest.raises(ConfigError, match=said), taking_up("states of callbacks", tmp_path):
+        _ = {}["a"]  # type: ignore[var-annotated]

@@ -40,7 +40,15 @@ from lrkit.readers import (
     write_cache,
 )
 from lrkit.replicas import replica_of, replicas
-from lrkit.tensors import floats, images_and_labels, kind_of_targets, pixels_or_floats, stacked, targets_of
+from lrkit.tensors import (
+    floats,
+    images_and_labels,
+    kind_of_targets,
+    opening_images,
+    pixels_or_floats,
+    stacked,
+    targets_of,
+)
 
 __all__ = [
     "Arrays",
@@ -579,7 +587,8 @@ class HuggingFace(InMemoryData):
                 hint = did_you_mean(column, table.column_names)
                 raise ConfigError(key, f"must be a column. {hint}", column)
         rows = table.with_format("numpy")
-        x = [stacked(rows[name], f"data.x={name}") for name in self.x]
+        with opening_images("data.x"):
+            x = [stacked(rows[name], f"data.x={name}") for name in self.x]
         joined = x[0] if len(x) == 1 else np.stack(x, axis=1)
         return pixels_or_floats(joined, "data.x"), stacked(rows[self.y], "data.y")
 

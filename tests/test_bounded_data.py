@@ -19,6 +19,7 @@ from lrkit.data import Arrays, Idx, Text
 from lrkit.errors import ConfigError
 from lrkit.memory import available
 from lrkit.readers import read_cache, read_csv, read_npz, read_text
+from lrkit.tensors import images_and_labels
 
 
 def npz(file: Path, *, kind: int = zipfile.ZIP_STORED, shape: str | None = None, size: int = 10) -> None:
@@ -58,13 +59,13 @@ def test_what_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: p
     npz(tmp_path / "a.npz", kind=zipfile.ZIP_DEFLATED, size=10**6)
     assert (tmp_path / "a.npz").stat().st_size < 10**5
     (tmp_path / "a.csv").write_text("1,2\n" * 10)
-    os.truncate(tmp_path / "a.csv", 2**45)
+    os.truncate(tmp_path / "a.csv", 2**42)
     monkeypatch.setattr("lrkit.memory.available", lambda: 10**7)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ConfigError, match=r"data\.path must fit into memory: a\.npz stands for 22\.89 MiB, and 9\.5"):
         read_npz(tmp_path / "a.npz")
     for read in (lambda: read_csv(tmp_path / "a.csv", None), lambda: read_text(tmp_path / "a.csv")):
-        with pytest.raises(ConfigError, match=r"data\.path must fit into memory: a\.csv stands for 32 TiB"):
+        with pytest.raises(ConfigError, match=r"data\.path must fit into memory: a\.csv stands for 4 TiB"):
             read()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 5_000
 
@@ -87,6 +88,21 @@ def test_what_is_gzipped_becomes_no_larger_than_it_says(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"must fit into memory: train-images-idx3-ubyte\.gz stands for"):
         Idx(2, path=str(tmp_path), val_samples=1).load()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000
+
+
+def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image = pytest.importorskip("PIL.Image")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for name, size in (("small", 10), ("large", 12), ("larger", 20)):
+        Image.new("L", (size, size)).save(tmp_path / f"{name}.png")
+    images, labels = images_and_labels([(Image.open(tmp_path / "small.png"), 3)] * 2, "data.root")
+    assert images.shape == (2, 1, 10, 10) and labels.tolist() == [3, 3]
+    for name in ("large", "larger"):
+        opened = ((Image.open(tmp_path / file), 3) for file in ("small.png", f"{name}.png"))
+        with pytest.raises(
+            ConfigError, match=r"^data\.root must have images of an honest size: Image size \(\d+ pixels"
+        ):
+            images_and_labels(opened, "data.root")
 
 
 READERS: dict[str, Callable[[str], object]] = {

@@ -323,6 +323,9 @@ class Text(InMemoryData):
         return _fetch(*pair, offsets)
 
 
+_MORE = 2**16  # bytes of a file that are read beyond those that it is to have: it may unpack to any number
+
+
 class Idx(InMemoryData):
     """A folder of IDX files, plain or gzipped: MNIST, Fashion-MNIST, KMNIST and the like.
 
@@ -385,13 +388,12 @@ class Idx(InMemoryData):
                 must = f"must hold IDX files of bytes, with {axes} axes: {file.name} is not one"
                 raise ConfigError("data.path", must, str(self.path))
             check_fits(start + math.prod(shape), "data.path", file)
-            content = unzipped(file, start + math.prod(shape) + 1)
+            content = unzipped(file, start + math.prod(shape) + _MORE)
         except (OSError, EOFError, zlib.error) as error:
             raise ConfigError("data.path", f"must hold readable files: {file.name}: {error}") from error
         if len(content) != start + math.prod(shape):
             must = f"must hold whole files: {file.name} should have {start + math.prod(shape)} bytes"
-            more = len(content) > start + math.prod(shape)
-            raise ConfigError("data.path", must, "more" if more else len(content))
+            raise ConfigError("data.path", must, len(content))
         return torch.frombuffer(bytearray(content), dtype=torch.uint8)[start:].reshape(shape)
 
 

@@ -137,7 +137,7 @@ def load(folder: Path, name: str) -> Run:
     run.findings = _findings(metrics.get("findings"))
     steps, seconds = metrics.get("steps"), metrics.get("seconds")
     run.steps = steps if fits(_STEPS, steps) else max((s.steps[-1] for s in run.series.values()), default=None)
-    if fits(_SECONDS, seconds) and len(event_files(folder)) <= 1:
+    if isinstance(seconds, int | float) and fits(_SECONDS, seconds) and len(event_files(folder)) <= 1:
         run.seconds = float(seconds)  # of a resumed run it is the last part's
     return run
 

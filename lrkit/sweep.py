@@ -115,6 +115,7 @@ class Sweep:
         at_a_time = self._slots()
         missing = [job for job in self.jobs if not self._finished(job)]
         self._check_free(missing)
+        self._write()  # from here on, the same command goes on in this folder, whenever somebody ends us
         self.missing = len(missing)
         for job in self.jobs:
             self._remember(job)
@@ -190,8 +191,12 @@ class Sweep:
         return words
 
     def _note(self, job: Job, status: str, **more: Any) -> None:
-        """Take down how a job stands; the file is replaced in one piece, whenever somebody kills us."""
+        """Take down how a job stands."""
         self.state[job.folder.name] = {**self.state.get(job.folder.name, {}), "status": status, **more}
+        self._write()
+
+    def _write(self) -> None:
+        """What is known of the sweep, into its folder; the file is replaced in one piece."""
         content = {"overrides": self.overrides, "config_dir": self.config_dir, "jobs": self.state}
         write_json(self.folder / SWEEP, content)
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -110,6 +111,18 @@ def test_a_sweep_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> Non
     assert Counter(statuses(folder).values()) == {"done": 12}
     # Now that it is complete, the same command is a new sweep.
     assert unfinished(line[5:], tmp_path / "outputs" / "sweeps") is None
+
+
+def test_a_sweep_that_ends_before_its_first_job_goes_on_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However early somebody ends it: its folder knows whose it is before anything else is done."""
+    words = ["schedule=step,cosine", "trainer.max_epochs=1"]
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setattr(Sweep, "_for_tensorboard", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        Sweep(words, tmp_path / "mine").run(lambda *_: 0, print)
+    assert unfinished(words, tmp_path) == tmp_path / "mine"
 
 
 @pytest.mark.parametrize("when", ["a job runs", "torch is loaded"])

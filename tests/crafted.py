@@ -13,6 +13,7 @@ import io
 import json
 import os
 import random
+import reprlib
 import shutil
 import struct
 import zipfile
@@ -115,7 +116,8 @@ def changed(chance: random.Random, node: Any, values: list[Any]) -> str:
     else:
         value = chance.choice(values)
         above[at[-1]] = value() if callable(value) else copy.deepcopy(value)
-    return f"{deed} {'.'.join(map(str, at))} {above.get(at[-1]) if isinstance(above, dict) else ''!r}"[:300]
+    there = above.get(at[-1]) if isinstance(above, dict) else ""
+    return f"{deed} {'.'.join(map(str, at))} {reprlib.repr(there)}"
 
 
 # --- one thing done to a run -------------------------------------------------------------------------------------

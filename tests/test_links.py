@@ -96,6 +96,19 @@ def test_so_is_a_file_that_others_would_write_through(name: str, there: bool, pr
     assert [*precious.parent.iterdir()] == [precious]
 
 
+def test_so_is_a_pipe_for_which_a_logger_would_wait(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    for name in ("plan.json", "checkpoints/best.ckpt"):  # whose place is taken
+        (tmp_path / "run" / name).unlink()
+        os.mkfifo(tmp_path / "run" / name)
+    check_links(tmp_path / "run", "resume.path")
+    os.mkfifo(tmp_path / "run" / "hparams.yaml")
+    with pytest.raises(
+        ConfigError, match=r"resume\.path must have files and folders in it alone, .*/hparams\.yaml is nei"
+    ):
+        check_links(tmp_path / "run", "resume.path")
+
+
 def test_the_folder_of_a_job_that_is_a_link_is_refused(
     precious: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

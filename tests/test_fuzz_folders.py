@@ -127,7 +127,14 @@ def example(seed: int, honest: Path) -> tuple[str, int, str]:
         return f"{what} | {' '.join(words)}", code, said
 
 
-@pytest.mark.parametrize("seed", range(40))
+#: Forty examples of which only three train: most are refused before, or ask for something else.
+QUICK = [
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 14, 16, 17, 18, 20, 22, 23, 24, 25, 26, 28, 29, 34, 36, 38, 40, 42, 45, 47, 48, 50, 54,
+    56, 58, 62, 66, 67, 72, 74, 78, 80,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", QUICK)
 def test_it_is_answered(seed: int, honest: Path) -> None:
     example(seed, honest)
 

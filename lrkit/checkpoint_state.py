@@ -210,22 +210,34 @@ def _counts(value: Any, key: str) -> None:
                 _counts(inner, at)
 
 
-def _path(value: Any, key: str) -> None:
-    """A path of this machine, as Lightning writes it: Lightning removes what it names, once something is better."""
-    text(10_000)(value, key)
-    if "://" in value or "::" in value or ".." in value.replace("\\", "/").split("/"):
-        raise ConfigError(key, "must be a whole path of this machine", value)
+def _path(within: str) -> Schema:
+    """A path, as Lightning writes it: Lightning removes what it names, once something is better.
+
+    Args:
+        within: the folder that the callback writes to; only if that is on another machine, the path may be.
+    """
+    where = within.partition("://")[0] + "://" if "://" in within else None
+
+    def check(value: Any, key: str) -> None:
+        text(10_000)(value, key)
+        elsewhere = "://" in value and (where is None or not value.startswith(where))
+        if elsewhere or ".." in value.replace("\\", "/").split("/"):
+            raise ConfigError(key, "must be a whole path of this machine", value)
+
+    return check
 
 
 def _callback(value: Any, key: str) -> None:
     """The state of a callback that saves checkpoints, by its keys; of others nothing is known."""
     if isinstance(value, Mapping):
-        for name in ("best_model_path", "kth_best_model_path", "last_model_path", "dirpath"):
-            optional(_path)(value.get(name), f"{key}.{name}")
+        optional(text(10_000))(value.get("dirpath"), f"{key}.dirpath")
+        path = _path(value.get("dirpath") or "")
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            optional(path)(value.get(name), f"{key}.{name}")
         if "best_model_path" in value and "best_k_models" in value:
             mapping(_any)(value["best_k_models"], f"{key}.best_k_models")
-            for path in value["best_k_models"]:
-                _path(path, f"{key}.best_k_models")
+            for each in value["best_k_models"]:
+                path(each, f"{key}.best_k_models")
             for name in ("best_model_score", "current_score", "kth_value"):
                 optional(either(_scalar, number(finite=False)))(value.get(name), f"{key}.{name}")
         if {"wait_count", "best_score"} <= value.keys():
@@ -243,14 +255,24 @@ def _scalar(value: Any, key: str) -> None:
 
 _measured = number(finite=False)
 _numbers = listed(_measured)
+
+
+def _trace(value: Any, key: str) -> None:
+    _TRACE(value, key)
+    columns = {key: [value["losses"], value["rates"], value["steps"]], f"{key}.validated": value["validated"]}
+    for at, lists in columns.items():
+        if len({len(each) for each in lists}) > 1:
+            raise ConfigError(at, "must have lists of one length", [len(each) for each in lists])
+
+
+_TRACE = record({
+    "first": optional(_measured), "losses": _numbers, "rates": _numbers, "steps": listed(whole()),
+    "size": whole(1), "sum": optional(listed(_measured, 2, 2)), "lost": flag, "validated": listed(_numbers, 2, 2),
+})  # fmt: skip
 #: The states of lrkit's own callbacks, by the names under which they are saved together.
 _OURS: dict[str, Schema] = {
     "StepCount": record({"left_out": whole()}),
-    "Trace": record({
-        "first": optional(_measured), "losses": _numbers, "rates": _numbers, "steps": listed(whole()),
-        "size": whole(1), "sum": optional(listed(_measured, 2, 2)), "lost": flag,
-        "validated": listed(_numbers, 2, 2),
-    }),
+    "Trace": _trace,
     "DivergenceWatch": record({
         "levels": record({
             "recent": listed(number(), 10**6), "began": optional(number()), "middle": number(), "spread": number(0),

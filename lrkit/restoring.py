@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lrkit.errors import ConfigError, Diverged, RunError, SearchError
 from lrkit.failures import cause
@@ -19,6 +20,7 @@ __all__ = ["install", "taking_up"]
 
 #: Where Lightning takes up a part, and what that is.
 _PARTS = {
+    "resume_start": "a version of Lightning",
     "restore_datamodule": "a state of the data",
     "restore_callbacks": "states of callbacks",
     "restore_precision_plugin_state": "a state of mixed precision",
@@ -35,9 +37,9 @@ def install(trainer: Trainer, path: Path) -> None:
         setattr(connector, name, partial(_take, what, path, getattr(connector, name)))
 
 
-def _take(what: str, path: Path, usual: Callable[[], None]) -> None:
+def _take(what: str, path: Path, usual: Callable[..., None], *given: Any, **more: Any) -> None:
     with taking_up(what, path):
-        usual()
+        usual(*given, **more)
 
 
 @contextmanager

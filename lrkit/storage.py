@@ -60,6 +60,7 @@ class DurableIO(TorchCheckpointIO):
     def __init__(self, last: Path) -> None:
         self.last = _placed(last)
         self.sound: set[Path] = set()  # files that this process has written, or read and found whole
+        self.remote: set[str] = set()  # paths on other machines that this process has written
         self.verified = False  # whether what is written here has been read once
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -72,6 +73,7 @@ class DurableIO(TorchCheckpointIO):
         """
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
+            self.remote.add(str(path))
             return
         file = _placed(path)
         beside: Path | None = None
@@ -110,9 +112,11 @@ class DurableIO(TorchCheckpointIO):
         return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a file. Which one, Lightning has from a checkpoint: no folder, and nothing on another machine."""
+        """Remove a file. Which one, Lightning may have from a checkpoint: no folder, and elsewhere only one of ours."""
         file = Path(path)
-        if file.is_file() or file.is_symlink():
+        if str(path) in self.remote:
+            super().remove_checkpoint(path)
+        elif file.is_file() or file.is_symlink():
             _remove(file)
 
 

@@ -217,13 +217,14 @@ STATES: list[tuple[str, Any, str]] = [
     ("callbacks", [], r"callbacks must be a mapping"),
     ("callbacks/AsOne/Trace/rates", 3, r"callbacks\.AsOne\.Trace\.rates must be a list"),
     ("callbacks/AsOne/Trace/validated", [[], []][:1], r"callbacks\.AsOne\.Trace\.validated must be a list of 2"),
+    ("callbacks/AsOne/Trace/rates/1", GONE, r"AsOne\.Trace must have lists of one length"),
     ("callbacks/AsOne/DivergenceWatch/levels/recent", ["x"], r"DivergenceWatch\.levels\.recent\[0\] must be a finite"),
     ("callbacks/AsOne/DivergenceWatch/above", None, r"DivergenceWatch\.above must be a whole number"),
     ("callbacks/AsOne/StepCount/left_out", 0.5, r"StepCount\.left_out must be a whole number"),
     ("callbacks/AsOne/Results/at_best", {"a": "x"}, r"Results\.at_best\.a must be a number"),
     ("callbacks/Kept best/best_model_path", "webhdfs://a/b", r"best_model_path must be a whole path of this machine"),
     ("callbacks/Kept best/kth_best_model_path", "/a/../b", r"kth_best_model_path must be a whole path"),
-    ("callbacks/Kept best/best_k_models", {"a::b": 1}, r"best_k_models must be a whole path"),
+    ("callbacks/Kept best/best_k_models", {"a://b": 1}, r"best_k_models must be a whole path"),
     ("callbacks/Kept best/kth_value", torch.zeros(3), r"kth_value must be a number"),
 ]  # fmt: skip
 
@@ -232,6 +233,13 @@ STATES: list[tuple[str, Any, str]] = [
 def test_a_state_that_cannot_be_taken_up_is_refused(at: str, value: Any, said: str, content: Any) -> None:
     with pytest.raises(ConfigError, match=said):
         checked_plan(put(content, at, value))
+
+
+def test_a_callback_that_writes_to_another_machine_may_have_written_there(content: Any) -> None:
+    state = {"dirpath": "s3://a/b", "best_model_path": "s3://a/b/c.ckpt", "best_k_models": {"s3://a/b/c.ckpt": 1}}
+    checked_plan(put(content, "callbacks/ModelCheckpoint", state))
+    with pytest.raises(ConfigError, match=r"callbacks\.ModelCheckpoint\.best_model_path must be a whole path"):
+        checked_plan(put(content, "callbacks/ModelCheckpoint", {**state, "best_model_path": "webhdfs://a/b"}))
 
 
 def test_it_is_told_in_one_line_that_names_the_file(

@@ -172,7 +172,8 @@ def configure(
     """Give a LightningModule its optimizer and its rates; then ``trainer.fit(module)`` as always.
 
     The length of the run comes from the trainer. ``configure_optimizers`` is replaced, and callbacks that log
-    ``lr/<group>``, feed reduce-on-plateau and switch schedule-free optimizers are added to the module's own.
+    ``lr/<group>``, feed reduce-on-plateau and switch schedule-free optimizers are added to the module's own. Layers, as
+    ``layer_decay`` counts them, are told before training, among Lightning's own lines (``INFO``).
 
     Args:
         module: any LightningModule; it is changed in place and returned.
@@ -195,6 +196,7 @@ def configure(
     from lrkit.callbacks import EvenWindows, PlateauWatch, RateLog
     from lrkit.evaluation import EvaluationMode
     from lrkit.group_names import GroupNames
+    from lrkit.lightning import rank_zero_info
     from lrkit.module import TrackWiring, Wiring
     from lrkit.module import configure as wire
     from lrkit.step_axis import StepAxis
@@ -212,12 +214,17 @@ def configure(
         facts = _horizon(trainer, batch_size, steps)
         return plan(**run, **facts, **parts, optimizers=optimizers)
 
+    def planned(trainer: Trainer, plan: Plan) -> None:
+        for track, own in (plan.tracks or {"": plan}).items():
+            for note in own.notes:  # how the model was split, such as its layers: as Lightning tells what it has found
+                rank_zero_info(f"{track}: {note}" if track else note)
+
     run: dict[str, Any] = {"lr": lr, "optimizer": target, "options": given, "param_groups": param_groups}
     several = []
     for track in tracks.parse(optimizers or {}, _TRACK):
         its = _arguments(track, run)
         several.append(TrackWiring(track, _path(its["optimizer"]), its["options"] or {}, _rules(its["param_groups"])))
-    wire(module, Wiring(planner, lambda trainer, plan: None, target, given, _rules(param_groups), tracks=several))
+    wire(module, Wiring(planner, planned, target, given, _rules(param_groups), tracks=several))
     own = [StepCount(), StepAxis(), GroupNames(), RateLog(), EvaluationMode(), EvenWindows()]
     if parts.get("plateau") is not None:
         own.append(PlateauWatch(parts["plateau"].monitor))

@@ -130,9 +130,14 @@ class PlateauWatch(Callback):
             scheduler.observe(value)
 
 
+#: What some modules name the metrics of a sanity validation by: Lightning's name for the stage.
+_SANITY = "sanity_check"
+
+
 class Monitors(Callback):
     """Checks, right after the sanity validation, that every monitored metric is logged; and finds the validation loss.
 
+    After the first validation instead where there is no sanity validation, or the metrics are named by it.
     Of a metric that several loaders have, the first loader's is taken.
 
     Args:
@@ -150,14 +155,15 @@ class Monitors(Callback):
         self.done = False
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._check(trainer)
+        if not any(_SANITY in name for name in names_logged(trainer)):
+            self._check(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and not self.done:
             self._check(trainer)
 
     def _check(self, trainer: Trainer) -> None:
-        logged = sorted(names_logged(trainer))
+        logged = sorted(name for name in names_logged(trainer) if _SANITY not in name)
         self.done = True
         for key, name in self.wanted.items():
             if key == "monitor" and self.best is not None and (first := f"{name}{FIRST_LOADER}") in logged:

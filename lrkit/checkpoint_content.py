@@ -21,7 +21,7 @@ import functools
 import io
 import types
 from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lrkit.checkpoint_types import MAKE, OF_A_CLASS, TYPES, class_of, made_of_a_class, name_of
 
-__all__ = ["KEY", "Content", "plain", "readable", "restored"]
+__all__ = ["KEY", "Content", "Path", "is_text_of", "plain", "readable", "restored"]
 
 #: Where a checkpoint says what was of a type, and keeps what is apart.
 KEY = "lrkit.content"
@@ -65,11 +65,13 @@ class Apart(NamedTuple):
         at: the keys and positions that lead to it.
         what: its type, in words.
         again: whether ``restored`` makes it again all the same, for its class is at hand.
+        text: what stands for it, where that is a text.
     """
 
     at: Path
     what: str
     again: bool = False
+    text: str = ""
 
     @property
     def name(self) -> str:
@@ -121,12 +123,15 @@ def plain(checkpoint: Mapping[str, Any], leave_out: Collection[Path] = (), packa
     return Content(made, walk.apart)
 
 
-def restored(checkpoint: Any, packages: Collection[str] = ()) -> Any:
+def restored(
+    checkpoint: Any, packages: Collection[str] = (), live: Callable[[Path, Any], tuple[Any] | None] | None = None
+) -> Any:
     """A checkpoint as it was before ``plain``, as far as can be; ``checkpoint`` itself is changed.
 
     Args:
         checkpoint: what was read.
         packages: whose enums, dataclasses and named tuples may be made again.
+        live: shown where a text stands for an object, and the text; the object to have there, in a tuple, or None.
 
     What a file says of itself that cannot be is passed over: the plain value stays.
     """
@@ -139,6 +144,11 @@ def restored(checkpoint: Any, packages: Collection[str] = ()) -> Any:
             functools.reduce(lambda place, step: place[step], at[:-1], checkpoint)[at[-1]] = value
         for at, kind, more in notes["types"]:
             node = functools.reduce(lambda node, step: node.setdefault(step, {}), at, tree)
+            if kind == "text" and live is not None:
+                found = None
+                with suppress(LookupError, TypeError):  # of a place that there is not
+                    found = live(tuple(at), functools.reduce(lambda place, step: place[step], at, checkpoint))
+                kind, more = (_LIVE, found[0]) if found is not None else (kind, more)
             node.setdefault(_HERE, []).append((kind, more))
     return _restored(checkpoint, tree, frozenset(packages), 0)
 
@@ -298,13 +308,14 @@ class _Walk:
         return value.detach().as_subclass(Tensor)
 
     def _text(self, value: Any, at: Path, *, look: bool = True) -> str:
-        self.apart.append(Apart(at, _described(value)))
+        text = _text(value)
+        self.apart.append(Apart(at, _described(value), text=text))
         self.types.append([list(at), "text", None])
         if look:
             found = dict(_tensors_in(value))
             if found:
                 self.tensors.append((at, found))
-        return _text(value)
+        return text
 
 
 def _is_wrapper(value: Any) -> bool:
@@ -323,6 +334,17 @@ def _text(value: Any) -> str:
         said = ""
     said = "" if " at 0x" in said else said[:TEXT]
     return f"<not plain data: {what}{': ' if said else ''}{said}>"
+
+
+def is_text_of(text: Any, value: Any) -> bool:
+    """Whether a text is one that stands for an object such as this: of the same type, or the same class or function.
+
+    >>> made = plain({"loss": nn.MSELoss()}).checkpoint
+    >>> is_text_of(made["loss"], nn.MSELoss()), is_text_of(made["loss"], nn.L1Loss())
+    (True, False)
+    """
+    begins = f"<not plain data: {_described(value)}"
+    return isinstance(text, str) and text.startswith((f"{begins}>", f"{begins}: "))
 
 
 def _described(value: Any) -> str:
@@ -402,6 +424,7 @@ def _as(base: type, value: Any) -> Any:
 # --- after reading -----------------------------------------------------------------------------------------------
 
 _HERE = object()
+_LIVE = object()  #: no file can say that
 
 
 def _restored(value: Any, node: Mapping[Any, Any], packages: frozenset[str], depth: int) -> Any:
@@ -419,7 +442,9 @@ def _restored(value: Any, node: Mapping[Any, Any], packages: frozenset[str], dep
                 value[step] = new
     for kind, more in node.get(_HERE, ()):
         with suppress(Exception):
-            if kind == "keys":
+            if kind is _LIVE:
+                value = more
+            elif kind == "keys":
                 value = _with_keys(value, more[0], more[1], packages)
             else:
                 value = made_of_a_class(kind, value, more, packages) if kind in OF_A_CLASS else MAKE[kind](value, more)

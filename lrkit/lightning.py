@@ -43,6 +43,7 @@ if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
     from pytorch_lightning.strategies import Strategy
     from pytorch_lightning.utilities.exceptions import SIGTERMException
     from pytorch_lightning.utilities.model_helpers import is_overridden
+    from pytorch_lightning.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
     from pytorch_lightning.utilities.seed import isolate_rng
 else:
     from lightning.fabric.plugins import TorchCheckpointIO
@@ -76,6 +77,7 @@ else:
     from lightning.pytorch.strategies import Strategy
     from lightning.pytorch.utilities.exceptions import SIGTERMException
     from lightning.pytorch.utilities.model_helpers import is_overridden
+    from lightning.pytorch.utilities.rank_zero import rank_zero_info
     from lightning.pytorch.utilities.seed import isolate_rng
 
 __all__ = [
@@ -106,5 +108,6 @@ __all__ = [
     "__version__",
     "is_overridden",
     "isolate_rng",
+    "rank_zero_info",
     "seed_everything",
 ]

@@ -118,7 +118,12 @@ def track_groups(module: LightningModule, tracks: Sequence[TrackWiring]) -> dict
     """
     if module.automatic_optimization:
         raise needs_manual(type(module).__name__)
-    members = assign({name: p.requires_grad for name, p in module.named_parameters()}, [each.track for each in tracks])
+    names: dict[nn.Parameter, list[str]] = {}  # a network that is an attribute, and a part of another one, has several
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    trains = {first: parameter.requires_grad for parameter, (first, *_) in names.items()}
+    also = {first: more for first, *more in names.values()}
+    members = assign(trains, [each.track for each in tracks], also)
     groups = {}
     for each in tracks:
         with each.track.naming():

@@ -8,14 +8,17 @@ refuses all the same, a tensor of a kind of its own, ends the run there and then
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from lrkit.checkpoint_content import Apart, Content, Path, plain, readable, restored
-from lrkit.errors import ConfigError, RunError
+from lrkit.errors import ConfigError, Diverged, RunError
 from lrkit.journal import Journal
 from lrkit.lightning import Callback, LightningModule, Trainer
+from lrkit.live_objects import live_object
 from lrkit.module import step_of
 
 __all__ = ["ReadableCheckpoints"]
@@ -36,6 +39,7 @@ class ReadableCheckpoints(Callback):
     def __init__(self, journal: Journal | None = None, say: Callable[[str], None] = lambda line: None) -> None:
         self.journal, self.say = journal or Journal(None), say
         self.told: set[str] = set()
+        self.texts: list[str] = []  # what a run that goes on got as text
         self.saved = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -71,7 +75,26 @@ class ReadableCheckpoints(Callback):
         save(content.checkpoint, *args, **kwargs)
 
     def _load(self, trainer: Trainer, load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return restored(load(*args, **kwargs), _packages(trainer))
+        def live(at: Path, text: Any) -> tuple[Any] | None:
+            found = live_object(trainer, at, text)
+            if found is None:
+                self.texts.append(".".join(map(str, at)))
+            return found
+
+        return restored(load(*args, **kwargs), _packages(trainer), live)
+
+    @contextmanager
+    def explaining(self, trainer: Trainer) -> Iterator[None]:
+        """Within it, what a hook raises that could not use the checkpoint is told so, with what it got as text."""
+        try:
+            yield
+        except Exception as error:
+            who = _who_loaded(error, [*_owners(trainer), *trainer.callbacks])  # type: ignore[attr-defined]
+            if who is None or isinstance(error, ConfigError | RunError | Diverged):
+                raise
+            texts = f", where it got a text for {_some(self.texts)}" if self.texts else ""
+            must = f"cannot be gone on with: {who} raised {type(error).__name__} ({error}){texts}"
+            raise ConfigError("resume.path", f"{must}; resume.policy=restart takes the weights alone") from error
 
     def _tell(self, trainer: Trainer, content: Content) -> None:
         new = [each for each in content.apart if not each.again and each.name not in self.told]
@@ -82,6 +105,8 @@ class ReadableCheckpoints(Callback):
         required = _required(trainer)
         if missing := [f"{each.at[-1]}=..." for each in new if each.at in required]:
             line += f"; load_from_checkpoint needs {', '.join(missing)}"
+        if lost := [each.name for each in new if each.text and live_object(trainer, each.at, each.text) is None]:
+            line += f"; a run that goes on gets {_some(lost)} as that text"
         if all(
             entry["why"] != line for entry in self.journal.entries
         ):  # as those of a run that is gone on with have it
@@ -111,8 +136,21 @@ def _required(trainer: Trainer) -> list[Path]:
     return places
 
 
+def _who_loaded(error: Exception, owners: Sequence[Any]) -> str | None:
+    """Whose hook that takes a checkpoint has raised an error, and which; None where none of somebody's did."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        name, owner = frame.f_code.co_name, frame.f_locals.get("self")
+        if any(owner is each for each in owners) and (
+            name == "on_load_checkpoint" or (name == "load_state_dict" and not isinstance(owner, LightningModule))
+        ):
+            return f"{type(owner).__name__}.{name}"
+    return None
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MANY]) + (f" and {len(names) - _MANY} more" if len(names) > _MANY else "")
+
+
 def _listed(apart: list[Apart]) -> str:
     """The names, and what each was."""
-    names = [f"{each.name} ({each.what})" for each in apart[:_MANY]]
-    more = f" and {len(apart) - _MANY} more" if len(apart) > _MANY else ""
-    return ", ".join(names) + more
+    return _some([f"{each.name} ({each.what})" for each in apart])

@@ -28,7 +28,7 @@ from lrkit.lightning import Callback, LightningModule, Trainer, is_overridden
 from lrkit.module import schedulers_of
 from lrkit.scheduler import PlanScheduler
 
-__all__ = ["StepCount", "steps_itself"]
+__all__ = ["StepCount", "came_to_its_end", "steps_itself"]
 
 
 class StepCount(Callback):
@@ -106,7 +106,7 @@ class StepCount(Callback):
             return "no optimizer step was taken: nothing was trained"
         if self._taken() and not self.with_gradient:
             return "no parameter had a gradient at any step: nothing was trained"
-        if self.planned is None or self.accounted >= self.planned or not _came_to_its_end(trainer):
+        if self.planned is None or self.accounted >= self.planned or not came_to_its_end(trainer):
             return ""
         left_out = self.before + self._left_out()
         told = f" and {left_out} left out" if left_out else ""
@@ -208,7 +208,7 @@ def _windows_left(trainer: Trainer) -> int | None:
     return None if left == math.inf else int(left)
 
 
-def _came_to_its_end(trainer: Trainer) -> bool:
+def came_to_its_end(trainer: Trainer) -> bool:
     """Whether a fit ended because it was as long as it was to be, and not because somebody asked for it."""
     epochs, done = trainer.max_epochs or -1, trainer.fit_loop.epoch_progress.current
     through = 0 < epochs <= done.processed and trainer.is_last_batch  # type: ignore[attr-defined]

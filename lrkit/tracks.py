@@ -173,20 +173,29 @@ def parse(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
     return tuple(tracks)
 
 
-def assign(parameters: Mapping[str, bool], tracks: Sequence[Track]) -> dict[str, list[str]]:
+def assign(
+    parameters: Mapping[str, bool], tracks: Sequence[Track], also: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> dict[str, list[str]]:
     """The parameters of each track: every one that is trained belongs to exactly one.
 
     Args:
         parameters: dotted name -> whether it is trained.
+        also: the further names of one that is in several places; they count where no track takes it by its first.
 
     Raises:
         ConfigError: a track has none, or a parameter is in no track, or in two; by name.
 
     >>> assign({"actor.weight": True, "critic.weight": True}, parse({"actor": {}, "critic": {}}))
     {'actor': ['actor.weight'], 'critic': ['critic.weight']}
+    >>> assign({"trunk.weight": True}, parse({"actor": {}}), {"trunk.weight": ["actor.trunk.weight"]})
+    {'actor': ['trunk.weight']}
     """
     trained = [name for name, trains in parameters.items() if trains]
-    members = {track.name: [name for name in trained if track.takes(name)] for track in tracks}
+    members: dict[str, list[str]] = {track.name: [] for track in tracks}
+    for name in trained:
+        first = [track for track in tracks if track.takes(name)]
+        for track in first or [track for track in tracks if any(map(track.takes, also.get(name, ())))]:
+            members[track.name].append(name)
     for track in tracks:
         if not members[track.name]:
             raise _has_none(track, parameters)

@@ -55,6 +55,7 @@ from lrkit.lightning import (
 )
 from lrkit.links import check_links
 from lrkit.module import Wiring, configure, groups_of, plan_of, rates_of, step_of, track_groups
+from lrkit.module_modes import ModuleModes
 from lrkit.monitors import higher_is_better
 from lrkit.noise import NoiseScale
 from lrkit.plan import Plan
@@ -67,7 +68,7 @@ from lrkit.step_axis import StepAxis
 from lrkit.step_count import StepCount
 from lrkit.trace import Trace
 from lrkit.tracks import KEY
-from lrkit.tracksteps import TrackSteps, unfinished
+from lrkit.tracksteps import TrackSteps
 from lrkit.train_loss import TrainLoss
 from lrkit.watch import DivergenceWatch
 
@@ -159,20 +160,20 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     goes_on = resumption.goes_on
     journal = Journal(folder if global_rank() == 0 else None)
     say: Callable[[str], None] = (lambda line: None) if quiet else _say
-    position = DataPosition(
-        None if goes_on is None else goes_on.content["lrkit"],
-        _noting(journal, 0 if goes_on is None else goes_on.step, quiet),
-    )
+    note = _noting(journal, 0 if goes_on is None else goes_on.step, quiet)
+    position = DataPosition(None if goes_on is None else goes_on.content["lrkit"], note)
     names = {*options}.union(*(each.options for each in several))
     memory = Memory(position, goes_on, [*names] if resumption.policy in ("override", "extend") else None, best)
     watch, first = DivergenceWatch(journal, say), FirstBatch()
     readable = ReadableCheckpoints(journal, (lambda line: None) if quiet else _warn)
     # What the size of a loss says of a rate it does not say where two losses pull against each other.
-    curves = TrackSteps(say) if several else trace
+    tracked = TrackSteps(say, command=True)
+    curves = tracked if several else trace
     # The watch remembers weights that train, so the mode is switched before it.
     kept = None if last is None else folder / "checkpoints" / storage.LAST
     steps = StepCount(command=True, last=kept)
-    ours = [readable, first, memory, steps, StepAxis(), GroupNames(), curves, TrainLoss(), EvaluationMode(), watch]
+    ours = [readable, first, memory, ModuleModes(note), steps, StepAxis(), GroupNames(), curves, TrainLoss(),
+            EvaluationMode(), watch]  # fmt: skip
     own = AsOne([*ours, *_own_callbacks(config, best, say), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
@@ -195,7 +196,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     diverged = ""
     with loggers.quiet_writers(), Ending(folder, results, preemption).of(trainer), _workers_rejoin(folder, asked):
         try:
-            with resumption.explaining(module), first.explaining(module):
+            with resumption.explaining(module), first.explaining(module), readable.explaining(trainer):
                 trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:
             diverged = str(error)
@@ -205,12 +206,11 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     plan, step = plan_of(trainer), step_of(trainer)
     results.findings = () if several else diagnose(trace.curves(), plan)
     early = plan.horizon.steps is not None and (step if several else steps.accounted) < plan.horizon.steps
-    missed = unfinished(trainer)
     broken = [name for name, value in results.final.items() if "loss" in name or name == results.monitor
               if not math.isfinite(value)]  # fmt: skip
     diverged = diverged or (f"diverged: {', '.join(broken)} is not finite" if broken else "")
-    wrong = "" if diverged else steps.missing()
-    status = "diverged" if diverged else "failed" if wrong else "stopped" if early or missed else "done"
+    wrong = "" if diverged else steps.missing() or tracked.missing()
+    status = "diverged" if diverged else "failed" if wrong else "stopped" if early else "done"
     if config["test"] and not diverged:
         trainer.test(module, datamodule=loaders, verbose=False)
         results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -218,8 +218,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     if wrong:
         raise RunError(wrong)
     if trainer.is_global_zero and not quiet:
-        ended = f"stopped at step {step} of {plan.horizon.steps}" if early else missed
-        ended = diverged or ended
+        ended = diverged or (f"stopped at step {step} of {plan.horizon.steps}" if early else "")
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         said = [] if noise is None else [noise.line(plan.horizon.batch_size)]
         show.closing(folder, results.final, results.at_best, results.seconds, ended, watched, results.findings, said)

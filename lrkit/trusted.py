@@ -249,13 +249,33 @@ def _check_kind(found: Any, target: str, key: str, trust: Sequence[str]) -> None
     if kind is not None:
         made = returned(found) if group == "model" and covered(target, trust) else found
         if not (isinstance(made, type) and kind.holds(made)):
-            raise ConfigError(key, f"must be {kind.said}", target)
+            raise ConfigError(key, f"must be {kind.said}{_instead(found) if group == 'data' else ''}", target)
         return
     if not isinstance(found, type):
         raise ConfigError(key, "must be a class", target)
     theirs = covered(target, trust) and _top(found.__module__) == _top(target)
     if not theirs and not any(each.holds(found) for each in _KINDS.values()):
         raise ConfigError(key, "must be a class that lrkit builds: a module, a callback, a schedule, ...", target)
+
+
+#: What people name in the place of a data module.
+_NOT_YET_DATA = (
+    Kind(("torch.utils.data",), "Dataset", "a Dataset"),
+    Kind(("torch.utils.data",), "DataLoader", "a DataLoader"),
+)
+
+
+def _instead(found: Any) -> str:
+    """What to do with data that are no data module yet."""
+    if not isinstance(found, type):
+        what = "a function" if inspect.isroutine(found) else f"a {type(found).__name__}"
+    else:
+        what = next((kind.said for kind in _NOT_YET_DATA if kind.holds(found)), "none")
+    inner = f"DataLoader({found.__name__}(...), batch_size=64, shuffle=True)" if what == "a Dataset" else "a DataLoader"
+    return (
+        f", and this is {what}: write one whose train_dataloader(self) returns {inner} (val_dataloader, the same for"
+        " validation); or give these methods to your LightningModule, and say data=module"
+    )
 
 
 def returned(found: Any) -> Any:

@@ -79,6 +79,56 @@ def templated() -> L.LightningModule:
     return Templated(net, functools.partial(torch.optim.Adam, lr=0.001))
 
 
+class GAN(L.LightningModule):  # type: ignore[misc]
+    """Lightning's example of manual optimization: two optimizers, each toggled for its half of the step."""
+
+    def __init__(self, latent_dim: int = 8) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.generator = nn.Sequential(
+            nn.Linear(latent_dim, 16), nn.BatchNorm1d(16), nn.LeakyReLU(0.2), nn.Linear(16, 3072), nn.Tanh()
+        )
+        self.discriminator = nn.Sequential(
+            nn.Linear(3072, 16), nn.LeakyReLU(0.2), nn.Dropout(0.1), nn.Linear(16, 1), nn.Sigmoid()
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        found: Tensor = self.generator(z)
+        return found
+
+    def adversarial_loss(self, said: Tensor, label: float) -> Tensor:
+        return nn.functional.binary_cross_entropy(said, torch.full_like(said, label))
+
+    def training_step(self, batch: list[Tensor]) -> None:
+        images = batch[0].flatten(1)
+        optimizer_g, optimizer_d = self.optimizers()
+        z = torch.randn(images.shape[0], self.hparams.latent_dim).type_as(images)
+
+        self.toggle_optimizer(optimizer_g)
+        g_loss = self.adversarial_loss(self.discriminator(self(z)), 1.0)
+        self.log("g_loss", g_loss, prog_bar=True)
+        self.manual_backward(g_loss)
+        optimizer_g.step()
+        optimizer_g.zero_grad()
+        self.untoggle_optimizer(optimizer_g)
+
+        self.toggle_optimizer(optimizer_d)
+        real_loss = self.adversarial_loss(self.discriminator(images), 1.0)
+        fake_loss = self.adversarial_loss(self.discriminator(self(z).detach()), 0.0)
+        d_loss = (real_loss + fake_loss) / 2
+        self.log("d_loss", d_loss, prog_bar=True)
+        self.manual_backward(d_loss)
+        optimizer_d.step()
+        optimizer_d.zero_grad()
+        self.untoggle_optimizer(optimizer_d)
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        g = torch.optim.Adam(self.generator.parameters(), lr=0.0002, betas=(0.5, 0.999))
+        d = torch.optim.Adam(self.discriminator.parameters(), lr=0.0002, betas=(0.5, 0.999))
+        return [g, d], []
+
+
 class TwoOutputs(nn.Module):
     """nanoGPT, minGPT: ``forward(tokens, targets=None)`` gives the logits, and a loss or None; the head is tied."""
 

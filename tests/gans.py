@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from lrkit.lightning import LightningModule
 
 __all__ = [
-    "GAN", "WGAN", "ActorCritic", "Automatic", "Data", "Diverging", "Late", "OneScheduler", "Reversed", "Split",
-    "Twice", "Unsaid",
+    "GAN", "WGAN", "ActorCritic", "Automatic", "Composed", "Data", "Detached", "Diverging", "Hasty", "Late", "Never",
+    "OneScheduler", "Reversed", "Split", "Twice", "Unsaid",
 ]  # fmt: skip
 
 Batch = Any
@@ -133,6 +133,46 @@ class Twice(GAN):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         super().training_step(batch, batch_idx)
         self.optimizers()[1].step()  # type: ignore[index]
+
+
+class Hasty(GAN):
+    """Its generator leaves out the first batch of each epoch."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        self.steps(batch, with_generator=batch_idx > 0)
+
+    def steps(self, batch: Batch, with_generator: bool) -> None:
+        for optimizer, net in zip(self.optimizers(), (self.generator, self.discriminator), strict=True):  # type: ignore[arg-type]
+            if with_generator or net is self.discriminator:
+                optimizer.zero_grad()
+                self.manual_backward(net(torch.ones(2, net[0].in_features)).square().mean())
+                optimizer.step()
+
+
+class Never(Hasty):
+    """Its generator takes no step."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        self.steps(batch, with_generator=False)
+
+
+class Detached(Hasty):
+    """The loss of its generator does not come from the generator."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        self.steps(batch, with_generator=False)
+        self.optimizers()[0].step()  # type: ignore[index]
+
+
+class Composed(GAN):
+    """Its generator is made of what are attributes already, as that of DGMR is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts, discriminator = self.generator, self.discriminator
+        del self.generator, self.discriminator
+        self.context, self.sampler = parts[0], parts[2]
+        self.generator, self.discriminator = nn.Sequential(self.context, nn.ReLU(), self.sampler), discriminator
 
 
 class ActorCritic(LightningModule):

@@ -6,6 +6,7 @@ imports are read as if it said this one; nothing else of it changes.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -122,20 +123,21 @@ class Sentences(Data):
 
 
 class Record(L.Callback):  # type: ignore[misc]
-    """Writes down the rates of each step, as the optimizers use them, and may send SIGTERM at a step."""
+    """Writes down the rates of each step, as each optimizer uses them, and may send SIGTERM at a step of the first."""
 
     def __init__(self, out: str, stop: int | None = None) -> None:
         self.out, self.stop, self.rates = Path(out), stop, []  # type: ignore[var-annotated]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        def used(optimizer: Any, *_: Any) -> None:
-            self.rates.append({group["name"]: float(group["lr"]) for group in optimizer.param_groups})
+        def used(rates: list[dict[str, float]], optimizer: Any, *_: Any) -> None:
+            rates.append({group["name"]: float(group["lr"]) for group in optimizer.param_groups})
 
-        for optimizer in trainer.optimizers:
-            optimizer.register_step_pre_hook(used)
+        self.rates = [[] for _ in trainer.optimizers]
+        for rates, optimizer in zip(self.rates, trainer.optimizers, strict=True):
+            optimizer.register_step_pre_hook(functools.partial(used, rates))
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if self.stop == len(self.rates):
+        if self.stop == len(self.rates[0]):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def on_train_end(self, *_: Any) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lrkit.batches import Batches
+from lrkit.building import build
 from lrkit.data import Arrays, Digits, HuggingFace, Idx, InMemoryData, Mnist1d, Splits, Text, Torchvision
 from lrkit.errors import ConfigError
 
@@ -751,3 +752,21 @@ def test_a_missing_package_says_what_to_install(
 def test_a_name_is_needed(make: type[InMemoryData]) -> None:
     with pytest.raises(ConfigError, match=r"data\.(name|path) must be a name"):
         make(4)
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("foreign.Points", "a Dataset: write one whose train_dataloader(self) returns DataLoader(Points(...), batch_"),
+        ("torch.utils.data.DataLoader", "a DataLoader: write one whose train_dataloader(self) returns a DataLoader ("),
+        ("unplain.given", "a function: write one whose train_dataloader(self) returns a DataLoader (val_dataloader,"),
+        ("unplain.Odd", "none: write one whose train_dataloader(self) returns a DataLoader (val_dataloader, the same"),
+    ],
+)
+def test_what_is_no_data_module_is_told_how_to_become_one(named: str, said: str) -> None:
+    trust = [named.partition(".")[0]]
+    with pytest.raises(ConfigError) as raised:
+        build({"_target_": named}, "data", trust)
+    assert str(raised.value).startswith(
+        f"data._target_ must be a subclass of LightningDataModule, and this is {said}"
+    ) and str(raised.value).endswith(f"to your LightningModule, and say data=module. Received: {named!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def never() -> Iterator[None]:
     Stop.at = None
 
 
-def interrupted(tmp_path: Path, at: int, *more: str) -> tuple[Path, Path]:
+def interrupted(tmp_path: Path, at: int, *more: str, base: Sequence[str] = BASE) -> tuple[Path, Path]:
     """The folder of an undisturbed run, and that of one that died at step ``at`` and went on from its last checkpoint.
 
     ``last.ckpt`` is of the end of an epoch; within one it is what was saved just before.
@@ -45,13 +45,13 @@ def interrupted(tmp_path: Path, at: int, *more: str) -> tuple[Path, Path]:
     whole, part = tmp_path / "whole", tmp_path / "part"
     for folder in (whole, part):
         folder.mkdir()
-    run(compose([*BASE, *more]), whole, quiet=True)
+    run(compose([*base, *more]), whole, quiet=True)
     Stop.at = at
     with pytest.raises(Interrupted):
-        run(compose([*BASE, *more]), part, quiet=True)
+        run(compose([*base, *more]), part, quiet=True)
     Stop.at = None
     torch.rand(7)  # the process goes on, and its random numbers with it
-    run(compose([*BASE, *more, f"resume.path={part}"]), part, quiet=True)
+    run(compose([*base, *more, f"resume.path={part}"]), part, quiet=True)
     return whole, part
 
 

@@ -27,7 +27,7 @@ LAYERS = {
     " step_count step_axis loop_counts group_names watch noise storage loggers resume trial find preemption"
     " endings train job"
     " evaluation checkpoint_types checkpoint_content readable data_position tracksteps replicas"
-    " rendezvous logged restoring",
+    " rendezvous logged module_modes live_objects restoring",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import foreign
 import pytest
 from nets import (
     Attention,
@@ -297,6 +299,22 @@ def test_the_levels_are_printed_before_training_and_kept(
     assert saved.notes == (line,) and saved.groups == run.plan.groups
     show.announce(saved)
     assert line in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+def test_configure_says_the_levels_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lrkit import lightning
+
+    said: list[str] = []
+    monkeypatch.setattr(lightning, "rank_zero_info", said.append)
+    module = foreign.Net()
+    module.body = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8))
+    trainer = lightning.Trainer(
+        fast_dev_run=True, default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu", logger=False,
+    )  # fmt: skip
+    trainer.fit(lrkit.configure(module, lr=0.1, param_groups={"layer_decay": 0.5}), foreign.Data())
+    assert said == ["3 layers: body.0-1 are 0-1; above: head (2 parameters)"]
 
 
 def test_show_says_where_the_levels_are_to_be_seen() -> None:

@@ -329,6 +329,14 @@ class OddlyNamed(Quiet):
         self.log("score", self.loss(batch), add_dataloader_idx=False) if dataloader_idx == 0 else None
 
 
+class Staged(Quiet):
+    """Names what it logs by the stage, as pytorch-forecasting does: of a sanity validation there are other names."""
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        stage = "sanity_check" if self.trainer.sanity_checking else "val"
+        self.log(f"{stage}_loss", self.loss(batch), add_dataloader_idx=False) if dataloader_idx == 0 else None
+
+
 def test_which_loader_is_monitored_is_said_and_so_is_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     def says(model: str, *more: str) -> str:
         overrides = [*f"{HERE}.{model} data=module logger=none trainer.max_epochs=1".split(), *more]
@@ -341,7 +349,10 @@ def test_which_loader_is_monitored_is_said_and_so_is_none(capsys: pytest.Capture
     assert both in says("Quiet") and both in says("Quiet", "monitor=val_loss")
     assert "best.ckpt" in kept(tmp_path / "Quiet0")
     assert "note: no best.ckpt will be kept, for none of score is a validation loss by its name" in says("OddlyNamed")
-    assert "note" not in says("OddlyNamed", "monitor=score")
+    assert "note" not in says("OddlyNamed", "monitor=score") + says("Staged") + says("Staged", "monitor=val_loss")
+    assert kept(tmp_path / "Staged0") == kept(tmp_path / "Staged1") == ["best.ckpt", "last.ckpt"]
+    with pytest.raises(ConfigError, match=r"^monitor names a metric that is not logged. Accepted: train.loss, val_l"):
+        says("Staged", "monitor=other", "seed=1")
     assert (kept(tmp_path / "OddlyNamed0"), kept(tmp_path / "OddlyNamed1")) == (
         ["last.ckpt"],
         ["best.ckpt", "last.ckpt"],

@@ -20,9 +20,9 @@ import lrkit
 from lrkit import asked, config, events, show
 from lrkit.cli import main
 from lrkit.config import compose
-from lrkit.errors import ConfigError
+from lrkit.errors import ConfigError, RunError
 from lrkit.horizon import Horizon
-from lrkit.lightning import PACKAGE, Trainer
+from lrkit.lightning import PACKAGE, Callback, Trainer
 from lrkit.plan import Plan
 from lrkit.resume import differences
 from lrkit.tracks import Track, assign, horizon_of, parse, step_at
@@ -256,21 +256,49 @@ class TestTrain:
         run = train(*gan("Late", late))
         assert (run.status, run.plan.tracks["generator"].horizon.steps) == ("done", 4)
 
-    def test_a_step_that_is_left_out_is_told_at_once_and_at_the_end(
+    def test_a_step_that_is_left_out_is_told_at_once_and_ends_the_run_as_failed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        """Also where it was left out before a stop."""
         monkeypatch.chdir(tmp_path)
-        assert main(["train", *gan("WGAN", BOTH, "logger=none")]) == 0
-        said = capsys.readouterr().out
-        assert said.count("note: generator took no step in batch 1 of an epoch, where one is planned") == 1
-        assert "\ngenerator took 6 of 24 steps; " in said
+        wrong = (
+            "generator: 24 steps were planned, 6 were taken: its schedule did not come to its end."
+            " optimizers.generator.every and .offset say where it steps"
+        )
+        assert main(["train", *gan("WGAN", BOTH, "logger=none")]) == 1
+        said = capsys.readouterr()
+        assert said.out.count("note: generator took no step in batch 1 of an epoch, where one is planned") == 1
+        assert said.err == f"lrkit: {wrong}\n"
         (folder,) = Path("outputs/runs").iterdir()
-        assert json.loads((folder / "metrics.json").read_text())["status"] == "stopped"
+        result = json.loads((folder / "metrics.json").read_text())
+        assert (result["status"], result["why"]) == ("failed", wrong)
+
+        words = gan("Hasty", BOTH, "logger=none", "hydra.run.dir=part")
+        assert main(["train", *words, "+callbacks.signal={_target_: faulty.SignalAt, step: 15, name: SIGTERM}"]) == 143
+        capsys.readouterr()
+        assert main(["train", *words[:-1], "~callbacks.signal", "resume.path=part"]) == 1
+        assert "generator: 24 steps were planned, 22 were taken: its" in capsys.readouterr().err
+
+    def test_a_track_that_was_not_trained_is_named(self, train: Callable[..., Any], tmp_path: Path) -> None:
+        with pytest.raises(RunError, match=r"^generator: no parameter had a gradient at any step, so nothing of it wa"):
+            train(*gan("Detached", BOTH))
+        never = "optimizers={generator: {every: 12}, discriminator: {}}"
+        with pytest.raises(RunError, match=r"^generator: 2 steps were planned, none was taken, so nothing of it was t"):
+            train(*gan("Never", never))
+        run = train(*gan("WGAN", EVERY, "+callbacks.ends={_target_: test_tracks.Ends, at: 2}"))
+        assert run.status == "stopped"  # before the generator had a second step: nobody was late
+        module = lrkit.configure(gans.Detached(), lr=1e-3, optimizers={"generator": {}, "discriminator": {}})
+        with pytest.warns(UserWarning, match="^generator: no parameter had a gradient at any step"):
+            trainer_here(tmp_path).fit(module, gans.Data(batch_size=5))
 
     def test_optimizers_and_schedulers_come_in_the_modules_own_order(self, train: Callable[..., Any]) -> None:
         for words in (BOTH, "optimizers={discriminator: {}, generator: {}}"):
             assert train(*gan("Reversed", words)).status == "done"  # it looks itself, see there
         assert train(*gan("OneScheduler", BOTH)).status == "done"
+
+    def test_a_network_that_is_made_of_other_attributes(self, train: Callable[..., Any]) -> None:
+        run = train(*gan("Composed", BOTH))
+        assert run.status == "done" and list(run.plan.tracks) == ["generator", "discriminator"]
 
     def test_a_shared_trunk_is_given_to_one(
         self, train: Callable[..., Any], stepped: Callable[[], list[list[float]]]
@@ -425,6 +453,21 @@ class TestResume:
         assert main(["train", *self.WORDS[:-1], lower, f"resume.path={folder}", *override]) == 0
 
 
+def trainer_here(folder: Path) -> Trainer:
+    return Trainer(max_epochs=2, default_root_dir=folder, logger=False, enable_checkpointing=False,
+                   enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")  # fmt: skip
+
+
+class Ends(Callback):
+    """Ends a run after a batch, as EarlyStopping does."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        trainer.should_stop = trainer.should_stop or batch_idx == self.at
+
+
 class TestApi:
     def test_configure(self, stepped: Any, tmp_path: Path) -> None:
         tracks = {"generator": {"every": 5}, "discriminator": {"lr": 4e-4, "schedule": "constant"}}
@@ -432,8 +475,7 @@ class TestApi:
             gans.WGAN(), lr=1e-3, optimizer="torch.optim.Adam", options={"betas": [0.5, 0.9]}, warmup="linear",
             warmup_length=2, optimizers=tracks,
         )  # fmt: skip
-        trainer = Trainer(max_epochs=2, default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
-                          enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")  # fmt: skip
+        trainer = trainer_here(tmp_path)
         trainer.fit(module, gans.Data(batch_size=5))
         plan = lrkit.plan(
             lr=1e-3, optimizer="torch.optim.Adam", steps=24, steps_per_epoch=12, batch_size=5, warmup="linear",

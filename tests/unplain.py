@@ -87,6 +87,68 @@ class Given(foreign.Net):
         self.net, self.act = net, act
 
 
+class Wants(foreign.Net):
+    """Puts objects into its checkpoints and wants them back as such, as pytorch-forecasting does.
+
+    Args:
+        loss: of torch, by its name.
+        local: whether it gives its checkpoints an object that nothing else has.
+    """
+
+    def __init__(self, loss: str = "CrossEntropyLoss", local: bool = False) -> None:
+        super().__init__()
+        self.criterion: nn.Module = getattr(nn, loss)()
+        self.save_hyperparameters({"criterion": self.criterion})
+        self.parts, self.local, self.scalers = [Odd(1), Odd(2)], local, {"a": {"b": Odd(3)}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        made = Odd(4) if self.local else self.parts[1]
+        checkpoint["special"] = {"criterion": self.criterion, "parts": [*self.parts], "made": made}
+        checkpoint["scalers"] = self.scalers
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.criterion = checkpoint["special"]["criterion"]
+        Net.back = {**checkpoint, "module": self, "sum": sum(part.n for part in checkpoint["special"]["parts"])}
+
+
+class Odd:
+    """No plain data."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __repr__(self) -> str:
+        return f"Odd({self.n})"
+
+
+class Scaled(foreign.Data):
+    """Data with a scaler of their own."""
+
+    def __init__(self, batch_size: int = 8) -> None:
+        super().__init__(batch_size)
+        self.scaler = Odd(5)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scaler": self.scaler}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        Net.back = {"scaler": state_dict["scaler"], "own": self.scaler}
+        self.scaler.n, self.scaler = 6, state_dict["scaler"]
+
+
+class Counts(Callback):
+    """With an odd counter in its state."""
+
+    def __init__(self) -> None:
+        self.counter = Odd(7)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"counter": self.counter}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        Net.back = {**Net.back, "copied": state_dict["counter"].n}
+
+
 def given(width: int = 8) -> Given:
     return Given(nn.Linear(3, 3), Mode.FAST, Path("a"), torch.tanh, width)
 

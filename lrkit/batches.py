@@ -9,12 +9,17 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from lrkit import option_rules
 from lrkit.errors import ConfigError
-from lrkit.option_rules import whole
+from lrkit.schema import record, whole
 
 __all__ = ["Batches", "generator", "whole_number"]
 
 Batch = TypeVar("Batch")
+
+#: What ``state_dict`` says, as far as it is needed.
+_NAMES = ("epoch", "batch", "seed", "samples", "batch_size", "world")
+_STATE = record(dict.fromkeys(_NAMES, whole(0, 2**64)), others=True)
 
 
 class Batches(Generic[Batch]):
@@ -148,6 +153,7 @@ class Batches(Generic[Batch]):
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """The next iteration, if it is of the same epoch, goes on where ``state_dict`` was taken."""
+        _STATE(state_dict, "data")
         self._resume = dict(state_dict)
         self.epoch, self._handed_out = state_dict["epoch"], state_dict["batch"]
 
@@ -187,6 +193,6 @@ def whole_number(key: str, value: Any, *, least: int = 1) -> int:
     Raises:
         ConfigError: It is not.
     """
-    whole(least).check(key, value)
+    option_rules.whole(least).check(key, value)
     assert isinstance(value, int)
     return value

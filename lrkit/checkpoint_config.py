@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Any
 
-import torch
+from lrkit.checkpoint_file import load
+from lrkit.files import parsed
 
 __all__ = ["config_in"]
 
@@ -13,8 +14,8 @@ __all__ = ["config_in"]
 def config_in(path: str) -> dict[str, Any] | None:
     """The config of the run that wrote the checkpoint ``path``; None where none can be read. Nothing is executed."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        config = json.loads(content["lrkit"]["plan"])["config"]
+        content = load(Path(path), mmap=True)
+        config = parsed(content["lrkit"]["plan"])["config"]
     except Exception:  # whatever a damaged file provokes; why it cannot be read is told by whoever goes on from it
         return None
     return config if isinstance(config, dict) else None

@@ -21,6 +21,7 @@ from lrkit import command_line, failures, streams, watchdog
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.jobs import handed
 from lrkit.launcher import global_rank, launched, local_rank
+from lrkit.links import check_links
 from lrkit.run_lock import locked
 from lrkit.safe_path import let_go
 from lrkit.signals import ASKING, Terminated, raising
@@ -258,6 +259,7 @@ def _train(argv: list[str]) -> int:
         return _follow(overrides, config_dir)
     if continued is not None:
         _made(continued, "resume.path")
+        check_links(continued, "resume.path")
         own_folder = [f"hydra.run.dir={continued}", "hydra.output_subdir=null"]
     elif given := [o.partition("=")[2] for o in overrides if o.startswith("hydra.run.dir=")]:
         if "${" not in given[0]:
@@ -393,6 +395,7 @@ def _sweep(overrides: list[str], config_dir: str | None) -> int:
     overrides = [o for o in overrides if o not in given]
     folder = named or unfinished(overrides, parent, config_dir) or Path(_new_folder(parent))
     _made(folder, "hydra.sweep.dir")
+    check_links(folder, "hydra.sweep.dir")
     sweep = Sweep(overrides, folder, config_dir)
     how = f"the same command goes on in {folder}"
     try:
@@ -426,6 +429,7 @@ def _engine(overrides: list[str], config_dir: str | None) -> int:
     _one_process()
     folder = named or Path(_new_folder(Path("outputs") / "sweeps"))
     _made(folder, "hydra.sweep.dir")
+    check_links(folder, "hydra.sweep.dir")
     same = ",".join(o.key_or_group for o in parse(overrides) if not o.is_sweep_override())
     own = [
         f"hydra.sweep.dir={quoted(str(folder.resolve()))}",  # a job may begin in another folder than this
@@ -675,7 +679,8 @@ def _check_free(folder: Path) -> None:
     """Refuse a folder that a run is in: a new one would write over its checkpoints."""
     from lrkit.runs import SWEEP
 
-    if any((folder / name).exists() for name in ("plan.json", "metrics.json", "checkpoints", SWEEP)):
+    check_links(folder, "hydra.run.dir")
+    if any(os.path.lexists(folder / name) for name in ("plan.json", "metrics.json", "checkpoints", SWEEP)):
         must = f"must be a folder without a run: to go on with this one say resume.path={folder}, or name another"
         raise ConfigError("hydra.run.dir", must, str(folder))
 

@@ -27,12 +27,30 @@ from torch import Tensor
 from lrkit.batches import Batches, generator, whole_number
 from lrkit.errors import ConfigError, did_you_mean
 from lrkit.lightning import LightningDataModule
+from lrkit.memory import check_fits
 from lrkit.missing import policy
 from lrkit.named_data import check_hugging_face, check_torchvision, without_ghostscript
 from lrkit.option_rules import is_number
-from lrkit.readers import cache_folder, read_cache, read_csv, read_npz, read_text, standard_library, write_cache
+from lrkit.readers import (
+    cache_folder,
+    read_cache,
+    read_csv,
+    read_npz,
+    read_text,
+    standard_library,
+    unzipped,
+    write_cache,
+)
 from lrkit.replicas import replica_of, replicas
-from lrkit.tensors import floats, images_and_labels, kind_of_targets, pixels_or_floats, stacked, targets_of
+from lrkit.tensors import (
+    floats,
+    images_and_labels,
+    kind_of_targets,
+    opening_images,
+    pixels_or_floats,
+    stacked,
+    targets_of,
+)
 
 __all__ = [
     "Arrays",
@@ -307,6 +325,9 @@ class Text(InMemoryData):
         return _fetch(*pair, offsets)
 
 
+_MORE = 2**16  # bytes of a file that are read beyond those that it is to have: it may unpack to any number
+
+
 class Idx(InMemoryData):
     """A folder of IDX files, plain or gzipped: MNIST, Fashion-MNIST, KMNIST and the like.
 
@@ -360,17 +381,18 @@ class Idx(InMemoryData):
         file = next((self.path / each for each in names if (self.path / each).is_file()), None)
         if file is None:
             raise ConfigError("data.path", f"must hold {names[0]} or {names[2]}", str(self.path))
+        start = 4 + 4 * axes
         try:
-            content = file.read_bytes()
-            content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+            head = unzipped(file, start)
+            shape = [int.from_bytes(head[at : at + 4], "big") for at in range(4, start, 4)]
+            # Two zeros, 8 for "unsigned bytes", the number of axes, and each one's length.
+            if head[:4] != bytes([0, 0, 8, axes]) or len(head) < start:
+                must = f"must hold IDX files of bytes, with {axes} axes: {file.name} is not one"
+                raise ConfigError("data.path", must, str(self.path))
+            check_fits(start + math.prod(shape), "data.path", file)
+            content = unzipped(file, start + math.prod(shape) + _MORE)
         except (OSError, EOFError, zlib.error) as error:
             raise ConfigError("data.path", f"must hold readable files: {file.name}: {error}") from error
-        start = 4 + 4 * axes
-        shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
-        # Two zeros, 8 for "unsigned bytes", the number of axes, and each one's length.
-        if content[:4] != bytes([0, 0, 8, axes]) or len(content) < start:
-            must = f"must hold IDX files of bytes, with {axes} axes: {file.name} is not one"
-            raise ConfigError("data.path", must, str(self.path))
         if len(content) != start + math.prod(shape):
             must = f"must hold whole files: {file.name} should have {start + math.prod(shape)} bytes"
             raise ConfigError("data.path", must, len(content))
@@ -587,7 +609,8 @@ class HuggingFace(InMemoryData):
                 hint = did_you_mean(column, table.column_names)
                 raise ConfigError(key, f"must be a column. {hint}", column)
         rows = table.with_format("numpy")
-        x = [stacked(rows[name], f"data.x={name}") for name in self.x]
+        with opening_images("data.x"):
+            x = [stacked(rows[name], f"data.x={name}") for name in self.x]
         joined = x[0] if len(x) == 1 else np.stack(x, axis=1)
         return pixels_or_floats(joined, "data.x"), stacked(rows[self.y], "data.y")
 

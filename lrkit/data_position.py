@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, Sampler
@@ -280,8 +281,8 @@ class _Rest(Sampler[Any]):
         yield from self._passed(iter(self.whole))
 
     def _passed(self, items: Iterator[Any]) -> Iterator[Any]:
-        for _ in range(self.done):
-            next(items, None)
+        for _ in islice(items, self.done):
+            pass
         return items
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import subprocess
@@ -21,6 +20,7 @@ from lrkit.assembly import data_of, hush_lightning, optimizer_of, trainer_of
 from lrkit.curve import Curve
 from lrkit.errors import ConfigError, SearchError
 from lrkit.families import finds_rate
+from lrkit.files import read_json
 from lrkit.found import Found, rounded
 from lrkit.jobs import handing
 from lrkit.lightning import LightningDataModule, Trainer
@@ -216,6 +216,7 @@ def _in_processes(config: Mapping[str, Any], folder: Path, world: int, quiet: bo
         with safe_path():  # of those that torch starts in turn
             code = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}).returncode
     result = folder / "find.json"
-    if code or not result.is_file():
+    found = read_json(result)
+    if code or not isinstance(found, dict):
         raise SearchError(f"the search on {world} processes ended with exit code {code}")
-    return Found.from_json(json.loads(result.read_text()))
+    return Found.from_json(found)

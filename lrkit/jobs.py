@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.errors import ConfigError
-from lrkit.files import appending
+from lrkit.files import appending, read_file
 from lrkit.lightning_package import chosen
 from lrkit.safe_path import let_go, safe_path
 from lrkit.signals import ASKING, Terminated, handled
@@ -261,7 +261,7 @@ def handed(file: Path) -> dict[str, Any]:
     It may name classes of the user's own, so a file of anybody else's is not taken.
     """
     try:
-        text = file.read_text()
+        text = read_file(file).decode()
     except (OSError, ValueError):
         text = ""
     if os.environ.get(_HANDED) != _hash(text):

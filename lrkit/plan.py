@@ -377,19 +377,15 @@ def _plain(value: Any) -> Any:
 
 
 def _schedule(plain: Any) -> Any:
-    """The schedule that ``_plain`` wrote. Only classes that are loaded already are looked at: nothing is imported."""
+    """The schedule that ``_plain`` wrote."""
     if isinstance(plain, list):
         return tuple(_schedule(each) for each in plain)
     if not isinstance(plain, dict):
         return plain
-    classes, known = [Schedule], {}
-    while classes:
-        cls = classes.pop()
-        known[cls.__name__] = cls
-        classes += cls.__subclasses__()
-    if plain["name"] not in known:
+    kind = Schedule.named(plain["name"])
+    if kind is None:
         raise ConfigError("resume.path", f"needs the schedule {plain['name']}, which is not loaded", plain["name"])
-    return known[plain["name"]](**{name: _schedule(value) for name, value in plain.items() if name != "name"})
+    return kind(**{name: _schedule(value) for name, value in plain.items() if name != "name"})
 
 
 def _curve_json(curve: Curve | None) -> list[dict[str, Any]] | None:

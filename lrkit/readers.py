@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
+import math
 import os
 import sysconfig
 import tempfile
@@ -10,22 +13,27 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lrkit.archives import listed, unsound
 from lrkit.errors import ConfigError, did_you_mean
+from lrkit.files import opened
+from lrkit.memory import check_fits
 from lrkit.missing import is_missing
 
 __all__ = [
     "Table",
     "cache_folder",
+    "open_data",
     "read_cache",
     "read_csv",
     "read_npz",
     "read_text",
     "standard_library",
+    "unzipped",
     "write_cache",
 ]
 
@@ -50,9 +58,13 @@ def read_npz(path: Path, missing: str = "refuse") -> Table:
     """
     try:
         # Opened here: given a path, np.load leaves a damaged file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
-            arrays = dict(loaded)
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError) as error:
+        with open_data(path) as file:
+            _check_arrays(path, file)
+            with np.load(file, allow_pickle=False) as loaded:
+                arrays = dict(loaded)
+    except ConfigError:
+        raise
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError, NotImplementedError) as error:
         raise ConfigError("data.path", f"must be an .npz of plain arrays: {error}", str(path)) from error
     suffixes = {"train": "" if "x" in arrays else "_train", "val": "_val", "test": "_test"}
     parts, dropped = {}, 0
@@ -72,6 +84,61 @@ def read_npz(path: Path, missing: str = "refuse") -> Table:
                 x, y, dropped = x[there], y[there], dropped + int((~there).sum())
             parts[part] = x, y
     return Table(parts, f"y{suffixes['train']}", dropped)
+
+
+def _check_arrays(path: Path, file: BinaryIO) -> None:
+    """Refuse arrays whose headers say that they are larger than the file has them, or than the memory that is left."""
+    members = listed(file)
+    if wrong := unsound(members, os.fstat(file.fileno()).st_size, stored=False):
+        raise ConfigError("data.path", f"must be an .npz of plain arrays: {wrong}", str(path))
+    check_fits(sum(member.file_size for member in members), "data.path", path)
+    file.seek(0)
+    with zipfile.ZipFile(file) as archive:
+        for member in members:
+            with archive.open(member) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(stream)
+                size, there = math.prod(shape) * dtype.itemsize, member.file_size - stream.tell()
+            if not dtype.hasobject and size != there:
+                must = (
+                    f"must hold whole arrays: the header of {member.filename} says {size} bytes, and there are {there}"
+                )
+                raise ConfigError("data.path", must, str(path))
+    file.seek(0)
+
+
+def open_data(path: Path) -> BinaryIO:
+    """A file of data, open to be read.
+
+    Raises:
+        ConfigError: it is not there, no regular file, or larger than the memory that is left.
+    """
+    try:
+        stream = opened(path)
+    except OSError as error:
+        raise ConfigError("data.path", f"must be a readable file: {error.strerror}", str(path)) from error
+    try:
+        check_fits(os.fstat(stream.fileno()).st_size, "data.path", path)
+    except ConfigError:
+        stream.close()
+        raise
+    return stream
+
+
+def unzipped(path: Path, most: int) -> bytes:
+    """The content of a file, unpacked where it is gzipped, and of that ``most`` bytes at the most.
+
+    Raises:
+        OSError, EOFError, zlib.error: it cannot be unpacked.
+    """
+    with open_data(path) as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not packed:
+            return file.read(most)
+        with gzip.GzipFile(fileobj=file) as stream:
+            return stream.read(most)
 
 
 def _there(names: tuple[str, str], x: Array, y: Array, missing: str) -> NDArray[np.bool_]:
@@ -106,7 +173,7 @@ def read_csv(path: Path, target: str | None, kind: str = "auto", missing: str = 
         missing: what to do with lines in which a cell says that it is missing: see ``lrkit.missing``.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_data(path), encoding="utf-8-sig", newline="") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError("data.path", f"must be a table in UTF-8: {error}", str(path)) from error
@@ -186,7 +253,8 @@ def _is(kind: Callable[[str], object], cell: str) -> bool:
 
 def read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with io.TextIOWrapper(open_data(path), encoding="utf-8") as file:
+            return file.read()
     except UnicodeDecodeError as error:
         raise ConfigError("data.path", f"must be a text in UTF-8: {error}", str(path)) from error
     except OSError as error:
@@ -205,8 +273,10 @@ def standard_library(size: int = 1_500_000) -> str:
 
 def read_cache(file: Path) -> tuple[Array, Array] | None:
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return arrays["x"], arrays["y"]
+        with opened(file) as stream:
+            _check_arrays(file, stream)
+            with np.load(stream, allow_pickle=False) as arrays:
+                return arrays["x"], arrays["y"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None  # not there, or damaged: made again
 

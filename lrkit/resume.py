@@ -26,6 +26,7 @@ from typing import Any
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from lrkit import resume_options, storage
+from lrkit.checkpoint_state import check_optimizers, checked_plan
 from lrkit.curve import Curve
 from lrkit.data_position import DataPosition
 from lrkit.durations import Duration
@@ -35,6 +36,7 @@ from lrkit.lightning import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.loop_counts import recount
 from lrkit.module import plan_of, schedulers_of, step_of
 from lrkit.plan import Plan
+from lrkit.restoring import taking_up
 from lrkit.schedules import Schedule
 from lrkit.search import AUTO
 
@@ -100,12 +102,11 @@ def load(path: str) -> Saved:
     if not content.get("optimizer_states"):
         raise ConfigError(key, "holds weights alone and no optimizer's state: use resume.policy=restart", path)
     try:
-        plan, step = json.loads(content["lrkit"]["plan"]), int(content["lrkit"]["step"])
-        tracks = {str(name): int(applied) for name, applied in content["lrkit"].get("tracks", {}).items()}
-    except (KeyError, TypeError, ValueError, RecursionError):
-        raise ConfigError(
-            key, "must be a checkpoint that lrkit wrote; this one has no plan that can be read", path
-        ) from None
+        plan = checked_plan(content)
+    except ConfigError as error:
+        said = str(error).rstrip(".")
+        raise ConfigError(key, f"must be a checkpoint as lrkit writes them, and in {file.name} {said}") from None
+    step, tracks = content["lrkit"]["step"], dict(content["lrkit"].get("tracks", {}))
     skipped = f"{damaged[0]}; going on from {file.name}, step {step}" if damaged else ""
     return Saved(file, plan, step, content, skipped, tracks)
 
@@ -268,6 +269,9 @@ class Memory(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loaded, self.loaded = self.loaded, None
+        if loaded is not None and self.saved is not None:
+            with taking_up("optimizers", self.saved.path):
+                check_optimizers(loaded["optimizer_states"], trainer.optimizers)
         if loaded is not None and self.saved is not None and not self.saved.tracks:
             recount(loaded, self.saved.step, place(self.saved, plan_of(trainer)), trainer.accumulate_grad_batches)
         # Before the optimizer's state is restored, which brings back the options of the run that wrote it.
@@ -453,8 +457,9 @@ class Resumption:
             if self.saved is None or "Error(s) in loading state_dict" not in str(error):
                 raise
             rows = model_differences(self.saved.content["state_dict"], module.state_dict())
-            if not rows:
-                raise
+            if not rows:  # of the right shape, and still no weights: of a layout, or a type, that cannot be copied
+                why = " ".join(str(error).split())
+                raise ConfigError("resume.path", f"holds weights that cannot be taken: {why}") from error
             raise model_refusal(self.saved, rows) from error
 
     def _cooldown_steps(self, saved: Saved) -> int:

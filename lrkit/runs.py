@@ -6,7 +6,6 @@ resolver stay the text that they are, and nothing is imported.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from lrkit.errors import ConfigError
 from lrkit.escaping import one_line
 from lrkit.events import Series, event_files, read
 from lrkit.files import read_file, read_json
+from lrkit.schema import fits, number, text, whole
 
 __all__ = ["FINISHED", "SWEEP", "Run", "find", "load"]
 
@@ -30,6 +30,8 @@ FINISHED = ("done", "stopped", "unknown")
 _BESIDE = ("resume.path", "logger", "trust", "hydra", "trainer.enable_progress_bar", "trainer.enable_model_summary")
 _DEEPEST, _MOST = 16, 5000
 _LONGEST = 1000  # characters of a name, a key or a value
+#: What ``metrics.json`` says, each value for itself: one that is another thing is passed over.
+_STEPS, _SECONDS, _MEASURED, _TEXT = whole(), number(0), number(finite=False), text()
 _PARTS = {"train": "train/", "validation": "val/", "val": "val/"}  # folders into which Keras splits a run
 
 
@@ -133,9 +135,9 @@ def load(folder: Path, name: str) -> Run:
     run.monitor = monitor if monitor != "auto" else None
     run.final, run.best, run.test = (_numbers(metrics.get(part)) for part in ("final", "best", "test"))
     run.findings = _findings(metrics.get("findings"))
-    steps, seconds = _count(metrics.get("steps")), metrics.get("seconds")
-    run.steps = max((s.steps[-1] for s in run.series.values()), default=None) if steps is None else steps
-    if isinstance(seconds, int | float) and 0 <= seconds < math.inf and len(event_files(folder)) <= 1:
+    steps, seconds = metrics.get("steps"), metrics.get("seconds")
+    run.steps = steps if fits(_STEPS, steps) else max((s.steps[-1] for s in run.series.values()), default=None)
+    if isinstance(seconds, int | float) and fits(_SECONDS, seconds) and len(event_files(folder)) <= 1:
         run.seconds = float(seconds)  # of a resumed run it is the last part's
     return run
 
@@ -256,16 +258,11 @@ def _mapping(node: Any) -> dict[str, Any]:
 
 
 def _numbers(node: Any) -> dict[str, float]:
-    numbers = {key: value for key, value in _mapping(node).items() if not isinstance(value, bool)}
-    return {key: float(value) for key, value in numbers.items() if isinstance(value, int | float)}
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return {key: float(value) for key, value in _mapping(node).items() if fits(_MEASURED, value)}
 
 
 def _text(value: Any) -> str | None:
-    return _shown(value) if isinstance(value, str) and value else None
+    return _shown(value) if value and fits(_TEXT, value) else None
 
 
 def _findings(node: Any) -> dict[str, str]:

@@ -20,6 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from lrkit.errors import ConfigError
 from lrkit.files import read_json
 from lrkit.overrides import is_group, leaves, unknown
+from lrkit.plan_schema import SAVED
+from lrkit.schema import anything
 from lrkit.trusted import TARGET
 
 __all__ = ["beside", "path_of", "rebased", "remember", "run_folder", "with_found"]
@@ -60,6 +62,13 @@ def beside(path: str) -> dict[str, Any] | None:
         config = _READ.get(path)
     if config is None:
         return None
+    try:
+        SAVED(config, "config")
+        anything(config, "config")
+    except ConfigError as error:
+        raise ConfigError(
+            "resume.path", f"must hold a config as lrkit writes it, and {str(error).rstrip('.')}"
+        ) from None
     if any("${" in text for text in _texts(config)):
         raise ConfigError("resume.path", "holds a config with interpolations, which that of a run never has", path)
     return dict(config)

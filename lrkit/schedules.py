@@ -76,6 +76,17 @@ class Schedule:
 
     length: Length | None = duration(None, zero=True)
 
+    @classmethod
+    def named(cls, name: str) -> type[Schedule] | None:
+        """The schedule of this name. Only classes that are loaded already are looked at: nothing is imported."""
+        classes: list[type[Schedule]] = [Schedule]
+        found = None
+        while classes:
+            kind = classes.pop()
+            found = kind if kind.__name__ == name else found
+            classes += kind.__subclasses__()
+        return found
+
     @property
     def bounded(self) -> bool:
         """Whether the shape needs to know where its phase ends."""
@@ -470,8 +481,8 @@ class Restarts(Schedule):
         if self.period is not None and self.growth == 1.0:
             k, period = s // int(self.period), int(self.period)
             return k, k * period, (k + 1) * period
-        # Cycles of one length are found at once; growing ones are few.
-        k = 0 if self.cycles is None or self.growth != 1.0 else max(0, min(s, n) * self.cycles // n - 1)
+        # Cycles of one length are found at once, and of growing ones nearly.
+        k = self._before(s, n) if self.growth != 1.0 else max(0, min(s, n) * int(self.cycles or 0) // n - 1)
         first = self._beginning(k, n)
         while (following := self._beginning(k + 1, n)) <= s:
             if following <= first:
@@ -479,13 +490,29 @@ class Restarts(Schedule):
             k, first = k + 1, following
         return k, first, following
 
+    def _before(self, s: int, n: int) -> int:
+        """A growing cycle that begins before step ``s``, and not long before."""
+        if self.period is not None:
+            periods = s / int(self.period)
+        else:
+            assert self.cycles is not None
+            periods = min(s, n) / n * self._periods(self.cycles)
+        return max(0, int(math.log1p(periods * (self.growth - 1.0)) / math.log(self.growth)) - 2)
+
+    def _periods(self, k: int) -> float:
+        """How many first periods ``k`` cycles take."""
+        try:
+            return float(k) if self.growth == 1.0 else (self.growth**k - 1.0) / (self.growth - 1.0)
+        except OverflowError:
+            return 2.0**1000  # beyond any run
+
     def _beginning(self, k: int, n: int) -> int:
         """The first step of cycle ``k``."""
-        periods = float(k) if self.growth == 1.0 else (self.growth**k - 1.0) / (self.growth - 1.0)
+        periods = self._periods(k)
         if self.period is not None:
             return math.floor(int(self.period) * periods + 0.5)
         assert self.cycles is not None
-        every = float(self.cycles) if self.growth == 1.0 else (self.growth**self.cycles - 1.0) / (self.growth - 1.0)
+        every = self._periods(self.cycles)
         return math.floor(n * periods / every + 0.5) if k < self.cycles else n + (k - self.cycles) * n
 
     def __call__(self, s: int, n: int) -> float:

@@ -1,16 +1,16 @@
 """Checkpoints that survive: written beside their place and put there in one piece, verified when they are read.
 
-    write last.ckpt.new, to the disk -> previous.ckpt is what last.ckpt was -> last.ckpt.new becomes last.ckpt
+    write a new file, to the disk -> previous.ckpt is what last.ckpt was -> the new file becomes last.ckpt
 
 At each moment, whatever kills the process, there is one whole checkpoint at least. Lightning's own saving goes through
-a temporary folder, and tears the file where that is on another file system.
+a temporary folder, and tears the file where that is on another file system. No link is written through: the new file's
+name was free, and where last.ckpt is a link, the link is replaced.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,13 +19,13 @@ from typing import Any
 import torch
 
 from lrkit.checkpoint_content import readable, restored
+from lrkit.checkpoint_file import Unreadable, damage, load
 from lrkit.errors import RunError
+from lrkit.files import created, left_behind, name_beside
 from lrkit.lightning import Callback, ModelCheckpoint, TorchCheckpointIO, Trainer
 from lrkit.resume_options import LAST, PREVIOUS, candidates
 
 __all__ = ["LAST", "PREVIOUS", "DurableIO", "Kept", "candidates", "damage", "install", "read", "sweep_up"]
-
-_NEW = ".new"
 
 
 class Kept(ModelCheckpoint):
@@ -41,6 +41,13 @@ class Kept(ModelCheckpoint):
     def state_key(self) -> str:
         return f"Kept {self.filename}"
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the scores that were best. Lightning removes what the paths beside them name, whosever it is."""
+        own = str(Path(self.dirpath or "", f"{self.filename}.ckpt"))
+        paths = {name: own if state_dict.get(name) else "" for name in ("best_model_path", "kth_best_model_path")}
+        best = dict.fromkeys([own][: len(state_dict["best_k_models"])], state_dict["best_model_score"])
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "last_model_path": ""})
+
 
 class DurableIO(TorchCheckpointIO):
     """Saves and loads checkpoints that are one local file; what is remote is left to Lightning.
@@ -50,8 +57,9 @@ class DurableIO(TorchCheckpointIO):
     """
 
     def __init__(self, last: Path) -> None:
-        self.last = last.resolve()
+        self.last = _placed(last)
         self.sound: set[Path] = set()  # files that this process has written, or read and found whole
+        self.remote: set[str] = set()  # paths on other machines that this process has written
         self.verified = False  # whether what is written here has been read once
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -64,12 +72,14 @@ class DurableIO(TorchCheckpointIO):
         """
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
+            self.remote.add(str(path))
             return
-        file = Path(path).resolve()
-        beside = file.with_name(file.name + _NEW)
+        file = _placed(path)
+        beside: Path | None = None
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            _write(checkpoint, beside)
+            beside, number = created(file)
+            _write(checkpoint, number)
             if not self.verified:
                 _verify(checkpoint, beside)
                 self.verified = True
@@ -78,7 +88,8 @@ class DurableIO(TorchCheckpointIO):
             os.replace(beside, file)
             _settle(file.parent)
         except Exception as error:
-            sweep_up(file.parent)
+            if beside is not None:
+                _remove(beside)
             cause = _cause(error)
             if cause is None:
                 raise  # what is to be saved cannot be saved anywhere
@@ -93,9 +104,19 @@ class DurableIO(TorchCheckpointIO):
         weights_only: bool | None = True,
     ) -> dict[str, Any]:
         """Read ``path``; nothing in it is ever executed, whatever ``weights_only`` says."""
-        content = super().load_checkpoint(path, map_location, True)
-        self.sound.add(Path(path).resolve())
+        if "://" in str(path):
+            return super().load_checkpoint(path, map_location, True)
+        content: dict[str, Any] = load(Path(path), map_location)
+        self.sound.add(_placed(path))
         return content
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a file. Which one, Lightning may have from a checkpoint: no folder, and elsewhere only one of ours."""
+        file = Path(path)
+        if str(path) in self.remote:
+            super().remove_checkpoint(path)
+        elif file.is_file() or file.is_symlink():
+            _remove(file)
 
 
 def install(trainer: Trainer, last: Path) -> None:
@@ -104,32 +125,14 @@ def install(trainer: Trainer, last: Path) -> None:
         trainer.strategy.checkpoint_io = DurableIO(last)
 
 
-def damage(file: Path) -> str:
-    """What is wrong with a checkpoint as its bytes tell; an empty string where they are as they were written."""
-    if file.is_dir():
-        return "it is a folder"
-    try:
-        if file.stat().st_size == 0:
-            return "it is empty"
-        with zipfile.ZipFile(file) as parts:
-            # torch does not look at the checksums that it writes.
-            broken = parts.testzip()
-    except FileNotFoundError:
-        return "it is missing"
-    except PermissionError:
-        return "it may not be read"
-    except Exception as error:  # whatever a damaged file provokes
-        cut = "it is cut off, or no checkpoint" if isinstance(error, zipfile.BadZipFile) else ""
-        return cut or f"it cannot be read ({type(error).__name__})"
-    return f"the checksum of {broken} is wrong" if broken else ""
-
-
 def read(file: Path) -> tuple[Any, str]:
     """The content of a checkpoint, or None and what is wrong with it. Nothing in the file is executed."""
     if wrong := damage(file):
         return None, wrong
     try:
-        return restored(torch.load(file, map_location="cpu", weights_only=True)), ""
+        return restored(load(file)), ""
+    except Unreadable as error:
+        return None, str(error).removeprefix(f"{file.name}: ")
     except Exception as error:
         return None, f"it cannot be read ({type(error).__name__})"
 
@@ -146,12 +149,18 @@ def last_good(last: Path) -> str:
 
 def sweep_up(folder: Path) -> None:
     """Remove what a process that was killed has left half written."""
-    for file in folder.glob(f"*{_NEW}"):
+    for file in left_behind(folder, ".ckpt"):
         _remove(file)
 
 
-def _write(checkpoint: dict[str, Any], file: Path) -> None:
-    with file.open("wb") as stream:
+def _placed(path: str | Path) -> Path:
+    """A file by its name in its folder, wherever that is: not where the name itself, if it is a link, leads to."""
+    file = Path(path)
+    return file.parent.resolve() / file.name
+
+
+def _write(checkpoint: dict[str, Any], number: int) -> None:
+    with os.fdopen(number, "wb") as stream:
         torch.save(checkpoint, stream)
         stream.flush()
         os.fsync(stream.fileno())
@@ -159,12 +168,15 @@ def _write(checkpoint: dict[str, Any], file: Path) -> None:
 
 def _verify(checkpoint: dict[str, Any], file: Path) -> None:
     """Read a file as a run that goes on from it would, but for the numbers in the tensors."""
-    options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
     try:
         try:
-            torch.load(file, mmap=True, **options)
+            load(file, mmap=True)
+        except Unreadable:
+            raise
         except (RuntimeError, OSError):  # a file system without mmap
-            torch.load(file, **options)
+            load(file)
+    except Unreadable as error:
+        raise RunError(f"checkpoint {file.stem} could not be read again ({error})") from None
     except pickle.UnpicklingError:
         what = readable(checkpoint)
         raise RunError(f"checkpoint {file.stem} could not be read again: the reader refuses {what}") from None
@@ -172,15 +184,17 @@ def _verify(checkpoint: dict[str, Any], file: Path) -> None:
 
 def _keep(file: Path) -> None:
     """Let ``previous.ckpt`` be what ``file`` is, without a moment at which ``file`` is missing, and without copying."""
-    kept, link = file.with_name(PREVIOUS), file.with_name(PREVIOUS + _NEW)
+    kept = file.with_name(PREVIOUS)
+    link = name_beside(kept)
     try:
-        _remove(link)
         os.link(file, link)
         os.replace(link, kept)
     except FileNotFoundError:
         return  # somebody has taken it away
     except OSError:  # a file system without hard links
         os.replace(file, kept)
+    finally:
+        _remove(link)
 
 
 def _settle(folder: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from lrkit import board, timeout
 from lrkit import config as configs
 from lrkit.errors import ConfigError, RunError
-from lrkit.files import read_json, write_json
+from lrkit.files import read_file, read_json, write_json
 from lrkit.jobs import Outcome, Slots, run_all, slots
 from lrkit.monitors import higher_is_better
 from lrkit.overrides import expand
@@ -341,7 +341,7 @@ def keep_failure(folder: Path, status: str, why: str) -> None:
 def _last_words(folder: Path, lines: int = 3) -> str:
     """The end of a job's log: what it said before it failed."""
     try:
-        text = (folder / "job.log").read_text(errors="replace")
+        text = read_file(folder / "job.log").decode(errors="replace")
     except OSError:
         return "it left no log"
     said = [line for line in text.splitlines() if line.strip()][-lines:]

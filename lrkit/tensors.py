@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ from torch import Tensor
 
 from lrkit.errors import ConfigError
 
-__all__ = ["floats", "images_and_labels", "kind_of_targets", "pixels_or_floats", "stacked", "targets_of"]
+__all__ = [
+    "floats", "images_and_labels", "kind_of_targets", "opening_images", "pixels_or_floats", "stacked", "targets_of",
+]  # fmt: skip
 
 Array = NDArray[Any]
 
@@ -85,5 +89,23 @@ def stacked(values: Iterable[Any], key: str) -> Array:
 
 def images_and_labels(dataset: Iterable[tuple[Any, Any]], key: str) -> tuple[Tensor, Array]:
     """All of a dataset that yields ``(image, label)``."""
-    images, labels = zip(*((np.asarray(image), label) for image, label in dataset), strict=True)
+    with opening_images(key):
+        images, labels = zip(*((np.asarray(image), label) for image, label in dataset), strict=True)
     return pixels_or_floats(stacked(images, key), key), np.asarray(labels)
+
+
+@contextmanager
+def opening_images(key: str) -> Iterator[None]:
+    """Within it, an image of more pixels than Pillow takes for honest is refused; up to twice as many it only warns.
+
+    Raises:
+        ConfigError: a file of some kilobytes would become an image of gigabytes.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Image size .* exceeds limit")
+        try:
+            yield
+        except Exception as error:
+            if type(error).__name__ not in ("DecompressionBombWarning", "DecompressionBombError"):
+                raise
+            raise ConfigError(key, f"must have images of an honest size: {error}") from None

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lrkit import config as configs
-from lrkit import loggers, optim, show, storage
+from lrkit import loggers, optim, restoring, show, storage
 from lrkit.assembly import (
     callbacks_of,
     check_trainer,
@@ -53,6 +53,7 @@ from lrkit.lightning import (
     Trainer,
     seed_everything,
 )
+from lrkit.links import check_links
 from lrkit.module import Wiring, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.module_modes import ModuleModes
 from lrkit.monitors import higher_is_better
@@ -99,9 +100,11 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
         ConfigError: the config cannot mean what it says; nothing was trained.
         SearchError: ``optimizer.lr=auto``, and no rate was found.
     """
+    key = "hydra.run.dir" if config["resume"]["path"] is None else "resume.path"
     with ExitStack() as stack:
         if global_rank() == 0:
-            stack.enter_context(locked(folder, "hydra.run.dir" if config["resume"]["path"] is None else "resume.path"))
+            check_links(folder, key)
+            stack.enter_context(locked(folder, key))
         return _run(config, folder, quiet)
 
 
@@ -189,6 +192,8 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
         with resumption.explaining(module):
             module.load_state_dict(resumption.saved.content["state_dict"])
     checkpoint = None if goes_on is None else goes_on.path
+    if checkpoint is not None:
+        restoring.install(trainer, checkpoint)
     diverged = ""
     ending, rejoining = Ending(folder, results, preemption), _workers_rejoin(folder, asked, trainer)
     with loggers.quiet_writers(), ending.of(trainer), rejoining:

@@ -92,7 +92,7 @@ ELSEWHERE = {
     "jobs": {"NamedTemporaryFile"},
     "readers": {"NamedTemporaryFile"},
     "run_lock": {"open"},
-    "storage": {"open"},
+    "storage": {"fdopen"},
     "streams": {"open", "fdopen"},
 }
 

@@ -20,14 +20,15 @@ LAYERS = {
     " jobs found journal show records events diagnosis trusted screening runs intervals settings"
     " compare tuned colours tables bands figures page report board failures streams command_line"
     " run_lock tracks launcher watchdog missing named_data safe_path timeout option_rules"
-    " optimizer_options node_options resume_options",
+    " optimizer_options node_options resume_options schema plan_schema archives links memory",
     "hydra": "overrides building config sweep saved_config",
     "torch": "groups fused optim tensorwise adabound lamb muon scheduler batches models network_output"
-    " readers tensors blocks layerwise random_state checkpoint_config asked",
+    " readers tensors blocks layerwise random_state checkpoint_config asked checkpoint_file"
+    " checkpoint_state",
     "lightning": "lightning data supervised module lean leanloop assembly callbacks firstbatch trace train_loss"
     " step_count step_axis loop_counts group_names watch noise storage loggers resume trial find"
     " preemption endings train job evaluation checkpoint_types checkpoint_content readable"
-    " data_position tracksteps replicas rendezvous logged module_modes live_objects",
+    " data_position tracksteps replicas rendezvous logged module_modes live_objects restoring",
     "front": "cli api __init__ __main__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

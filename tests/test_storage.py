@@ -171,7 +171,7 @@ def test_it_is_told_and_the_run_is_the_same(whole: Path, tmp_path: Path, capsys:
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     flip(folder / "checkpoints" / "last.ckpt")
-    (folder / "checkpoints" / "best.ckpt.new").write_text("half of")
+    (folder / "checkpoints" / ".best.ckpt.0123abcd.new").write_text("half of")
     run(compose(words(f"resume.path='{folder}'")), folder)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("lrkit: damaged checkpoint skipped: last.ckpt: the checksum of ")

@@ -1,0 +1,210 @@
+"""A checkpoint takes the memory that the size of its file tells, or it is not read."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import struct
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lrkit import checkpoint_file
+from lrkit.archives import listed
+from lrkit.checkpoint_config import config_in
+from lrkit.checkpoint_file import Unreadable, damage, load, oversized
+from lrkit.storage import DurableIO, read
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    place = tmp_path / "a.ckpt"
+    torch.save({"global_step": 7, "a": torch.zeros(1000), "b": torch.ones(3)}, place)
+    return place
+
+
+def remade(file: Path, kind: int, change: Callable[[str, bytes], bytes] = lambda name, held: held) -> None:
+    with zipfile.ZipFile(file) as archive:
+        parts = [(member.filename, archive.read(member)) for member in archive.infolist()]
+    with zipfile.ZipFile(file, "w", kind) as archive:
+        for name, held in parts:
+            archive.writestr(name, change(name, held))
+
+
+def compressed(file: Path) -> None:
+    remade(file, zipfile.ZIP_DEFLATED)
+
+
+def a_bomb(file: Path) -> None:
+    remade(file, zipfile.ZIP_DEFLATED, lambda name, held: bytes(3 * 10**7) if name.endswith("data/0") else held)
+    assert file.stat().st_size < 10**5
+
+
+def twice(file: Path) -> None:
+    with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("a/data/0", b"x")
+
+
+def entries(made: bytearray) -> list[int]:
+    _, at = struct.unpack_from("<2L", made, len(made) - 10)
+    found = []
+    while made[at : at + 4] == b"PK\x01\x02":
+        found.append(at)
+        at += 46 + sum(struct.unpack_from("<3H", made, at + 28))
+    return found
+
+
+def laid_over(file: Path) -> None:
+    """Two tensors of the same bytes: so a file of some megabytes has as many as it likes."""
+    made = bytearray(file.read_bytes())
+    one, other = (at for at in entries(made) if b"/data/" in made[at : at + 60])
+    made[other + 16 : other + 28], made[other + 42 : other + 46] = made[one + 16 : one + 28], made[one + 42 : one + 46]
+    file.write_bytes(made)
+
+
+def longer(file: Path) -> None:
+    """A member that says it goes beyond the file."""
+    made = bytearray(file.read_bytes())
+    last = entries(made)[-1]
+    struct.pack_into("<2L", made, last + 20, 10**9, 10**9)
+    file.write_bytes(made)
+
+
+def encrypted(file: Path) -> None:
+    made = bytearray(file.read_bytes())
+    made[entries(made)[1] + 8] |= 1
+    file.write_bytes(made)
+
+
+def legacy(file: Path) -> None:
+    torch.save({"a": torch.zeros(3)}, file, _use_new_zipfile_serialization=False)
+
+
+def behind_something(file: Path) -> None:
+    """``zipfile`` finds an archive at the end of anything; torch takes the file for one of its older formats."""
+    file.write_bytes(b"\x80\x02" + file.read_bytes())
+
+
+def a_long_pickle(file: Path) -> None:
+    remade(file, zipfile.ZIP_STORED, lambda name, held: bytes(2 * 10**6) if name.endswith("data.pkl") else held)
+
+
+def a_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def without_end(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+def a_terabyte(file: Path) -> None:
+    os.truncate(file, 2**40)
+
+
+WRONG: dict[Callable[[Path], None], str] = {
+    compressed: "is compressed: ",
+    a_bomb: "is compressed: ",
+    twice: "two of its members have one name",
+    laid_over: "its members overlap",
+    longer: "it is cut off",
+    encrypted: "is encrypted",
+    legacy: "it is cut off, or no checkpoint",
+    behind_something: "it is cut off, or no checkpoint",
+    a_long_pickle: "its data.pkl has 2000000 bytes",
+    a_pipe: "it is no regular file",
+    without_end: "it is no regular file",
+    a_terabyte: "it is cut off, or no checkpoint",
+}
+
+
+@pytest.mark.parametrize("change", WRONG, ids=lambda change: change.__name__)
+def test_what_is_not_as_torch_writes_it_is_not_read(
+    change: Callable[[Path], None], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_file, "PICKLE", 10**6)
+    assert damage(file) == "" and read(file)[0]["global_step"] == 7
+    change(file)
+    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    assert WRONG[change] in damage(file)
+    assert read(file) == (None, damage(file))
+    assert config_in(str(file)) is None
+    with pytest.raises((Unreadable, OSError, zipfile.BadZipFile)):
+        DurableIO(file).load_checkpoint(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 15_000  # KiB
+    assert time.perf_counter() - begun < 5
+
+
+def nested(levels: int) -> Any:
+    node: Any = []
+    for _ in range(levels):
+        node = [node]
+    return node
+
+
+def shared(levels: int) -> Any:
+    node: Any = [1]
+    for _ in range(levels):
+        node = [node, node]
+    return node
+
+
+def circle() -> Any:
+    node: list[Any] = []
+    node.append(node)
+    return node
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        ({"a": torch.zeros(1).expand(10**12)}, "it has tensors that stand for more than"),
+        ({i: torch.zeros(1).expand(10**8) for i in range(9)}, "it has tensors that stand for more than"),
+        ({"a": shared(60)}, "its containers stand for more than 10000000 values"),
+        ({"a": nested(300)}, "it is nested deeper than 250"),
+        ({"a": circle()}, "a container in it is within itself"),
+    ],
+)
+def test_what_stands_for_more_than_it_is(content: Any, wrong: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.ckpt"
+    torch.save(content, file)
+    assert file.stat().st_size < 50_000
+    assert wrong in read(file)[1]
+    with pytest.raises(Unreadable, match=r"^a\.ckpt: "):
+        load(file)
+
+
+def test_what_is_honest_is_read(tmp_path: Path) -> None:
+    weights = torch.rand(50, 3)
+    content = {
+        "tied": [weights, weights], "view": weights[:, 1], "expanded": torch.arange(9).expand(4, 9), "none": None,
+        "sparse": torch.eye(3).to_sparse(), "empty": torch.zeros(0), "half": weights.bfloat16(), "deep": nested(100),
+        "shared": shared(10), "many": [*range(10**5)],
+    }  # fmt: skip
+    file = tmp_path / "a.ckpt"
+    torch.save(content, file)
+    found, wrong = read(file)
+    assert wrong == "" and torch.equal(found["tied"][0], weights) and found["shared"] == shared(10)
+    assert found["tied"][0] is not None and oversized(content) == ""
+
+
+def test_a_long_list_of_members_is_read_and_a_longer_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zipfile.ZIP_FILECOUNT_LIMIT", 10)  # so that this one ends as one of 65,536 members does
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for i in range(100):
+            archive.writestr(f"a/data/{i}", b"x")
+    assert b"PK\x06\x06" in made.getvalue() and len(listed(made)) == 100
+    monkeypatch.setattr("lrkit.archives.MOST", 99)
+    with pytest.raises(zipfile.BadZipFile, match="more than 99 members"):
+        listed(made)
+    monkeypatch.setattr("lrkit.archives._LARGEST_LIST", 1000)
+    with pytest.raises(zipfile.BadZipFile, match="too long"):
+        listed(made)

@@ -510,7 +510,6 @@ def _check_values(config: Mapping[str, Any]) -> None:
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(name, "must be a group of keys", config.get(name))
     Search.of(config["find"])
-    resume_options.check(config)
     if config["jobs"] != "auto":
         check_count("jobs", config["jobs"])
     if config["on_error"] not in ("continue", "stop"):
@@ -520,6 +519,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
     if config[tracks.KEY]:
         tracks.parse(config[tracks.KEY])
         tracks.refuse(config)
+    resume_options.check(config)
     seed, trainer, data = config["seed"], config["trainer"], config["data"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError("seed", "must be a whole number in [0, 4294967295]", seed)

@@ -139,7 +139,8 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise
         must = f"{error.must}; what is not typed is as the run in {path} has it"
         raise ConfigError(error.key, must, error.received) from None
-    resume_options.check_cooldown(checked)
+    if not checked[tracks.KEY]:  # which have no cooldown to go on with, and are told so
+        resume_options.check_cooldown(checked)
     return with_world(checked, parsed)
 
 

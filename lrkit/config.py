@@ -140,7 +140,8 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise
         must = f"{error.must}; what is not typed is as the run in {path} has it"
         raise ConfigError(error.key, must, error.received) from None
-    resume_options.check_cooldown(checked)
+    if not checked[tracks.KEY]:  # which have no cooldown to go on with, and are told so
+        resume_options.check_cooldown(checked)
     return with_world(checked, parsed)
 
 
@@ -511,7 +512,6 @@ def _check_values(config: Mapping[str, Any]) -> None:
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(name, "must be a group of keys", config.get(name))
     Search.of(config["find"])
-    resume_options.check(config)
     if config["jobs"] != "auto":
         check_count("jobs", config["jobs"])
     timeout.seconds(config.get("timeout"))
@@ -522,6 +522,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
     if config[tracks.KEY]:
         tracks.parse(config[tracks.KEY])
         tracks.refuse(config)
+    resume_options.check(config)
     seed, trainer, data = config["seed"], config["trainer"], config["data"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError("seed", "must be a whole number in [0, 4294967295]", seed)

@@ -247,8 +247,7 @@ FROM_THE_CONFIG = [
     ),
     (
         "train data.batch_size=null",
-        "schedule.end needs the total number of optimizer steps, which is not known: set trainer.max_steps or"
-        " horizon.steps, or what an epoch is: data.train_samples and data.batch_size.",
+        "data.batch_size must be a whole number >= 1. Received: None",
     ),
     ("show data.train_samples=null", "schedule.end needs the total number of optimizer steps, …"),
     ("train data.train_samples=0", "data.train_samples must be a whole number >= 1. Received: 0"),
@@ -267,7 +266,7 @@ FROM_THE_CONFIG = [
         "show batch.effective=64 trainer.accumulate_grad_batches=2",
         "batch.effective and trainer.accumulate_grad_batches=2 both set accumulation.",
     ),
-    ("show batch.effective=64 data.batch_size=null", "batch.effective needs data.batch_size, which is not set."),
+    ("show batch.effective=64 data.batch_size=null", "data.batch_size must be a whole number >= 1. Received: None"),
     ("show param_groups.rules=[{name:head}]", "param_groups.rules[0] must have a pattern or a max_ndim. …"),
     # --- the trainer, the horizon, the seed
     ("train trainer.max_epochs=0", "trainer.max_epochs must be a whole number >= 1. Received: 0"),

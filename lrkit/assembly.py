@@ -31,7 +31,6 @@ from lrkit.lightning import (
     MPIEnvironment,
     Strategy,
     Trainer,
-    __version__,
     is_overridden,
 )
 from lrkit.module import TrackWiring
@@ -54,9 +53,6 @@ __all__ = [
     "trainer_of",
     "why_unfused",
 ]
-
-#: The releases of Lightning whose loop ``lrkit.leanloop`` was compared with.
-LEAN_UNDER = ("2.6.0", "2.6.1", "2.6.4", "2.6.5", "2.6.6")
 
 
 def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:
@@ -288,19 +284,15 @@ def trainer_of(options: Mapping[str, Any], trust: Sequence[str] = (), **own: Any
     objects = {name: built[f"trainer.{name}"] for name in ("strategy", "profiler") if f"trainer.{name}" in built}
     if not any(isinstance(each, ClusterEnvironment) for each in plugins):
         plugins += _environment(objects.get("strategy"))
-    lean = {"profiler": Unprofiled()} if options.get("profiler") is None else {}
+    unprofiled = {"profiler": Unprofiled()} if options.get("profiler") is None else {}
     try:
-        trainer = Trainer(**{**options, **objects, **lean, **own, "plugins": plugins or None})
+        trainer = Trainer(**{**options, **objects, **unprofiled, **own, "plugins": plugins or None})
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise _refused(error, options) from error
     launcher = trainer.strategy.launcher
     if launcher is not None and hasattr(launcher, "_start_method"):  # a notebook's default, or a strategy of the user's
         must = "must start its processes anew, not as copies of this one: use trainer.strategy=ddp in a script"
         raise ConfigError("trainer.strategy", must, launcher._start_method)
-    if lean and PACKAGE == "pytorch_lightning" and __version__ in LEAN_UNDER:
-        from lrkit import leanloop  # it is made of what is private to Lightning, and may be gone tomorrow
-
-        leanloop.install(trainer)
     return trainer
 
 

@@ -40,15 +40,6 @@ class Phase:
         value = self.schedule(s, _ENDLESS if self.length is None else self.length)
         return value if self.scale == 1.0 else value * self.scale
 
-    def values(self, first: int, last: int) -> list[float]:
-        """What ``self(s)`` is for each ``s`` from ``first`` up to ``last``, that one not included."""
-        n, scale = _ENDLESS if self.length is None else self.length, self.scale
-        shape = self.schedule.__call__  # bound once: these loops are all that a step of a schedule costs
-        values = [shape(s, n) for s in range(first, min(last, n))]
-        if scale != 1.0:
-            values = [value * scale for value in values]
-        return values if last <= n else values + [self.final] * (last - max(first, n))
-
     @property
     def final(self) -> float:
         """The value this phase arrives at."""
@@ -188,15 +179,6 @@ class Curve:
         i = bisect_right(self.starts, step) - 1
         phase, s = self.phases[i], step - self.starts[i]
         return phase(s) if phase.length is None or s < phase.length else phase.final
-
-    def ahead(self, first: int, count: int) -> list[float]:
-        """``curve(step)`` for ``count`` steps from ``first`` on: the same bits, in a third of the time."""
-        values: list[float] = []
-        while (step := first + len(values)) < first + count:
-            i = bisect_right(self.starts, step)
-            last = first + count if i == len(self.starts) else min(first + count, self.starts[i])
-            values += self.phases[i - 1].values(step - self.starts[i - 1], last - self.starts[i - 1])
-        return values
 
     @cached_property
     def edges(self) -> tuple[int, ...]:

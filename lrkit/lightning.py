@@ -1,6 +1,6 @@
 """All that lrkit takes from Lightning, from the one package that the process uses: see ``lrkit.lightning_package``.
 
-No other file of lrkit imports Lightning; but for ``lrkit.leanloop``, which is made of what is private to one of them.
+No other file of lrkit imports Lightning.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ no rounding accumulates, and a restored count is a restored rate.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -23,11 +23,6 @@ from lrkit.plateau import PlateauState
 from lrkit.schedules import check_number
 
 __all__ = ["PlanScheduler"]
-
-#: So many groups are looked at for rates that others wrote when the plan's are written ahead; before a step, all are.
-FEW = 8
-#: Multipliers that are evaluated at a time.
-AHEAD = 64
 
 
 class Joined(NamedTuple):
@@ -99,15 +94,11 @@ class PlanScheduler(LRScheduler):
         self._groups: list[dict[str, Any]] | None = None  # of the optimizer, when they were looked at last
         self._bases: list[float] = []
         self._late: dict[int, float] = {}  # of groups that joined: the multiplier at which they have their base
-        self._looks = FEW
         self._decays: list[float] = []
         self._tensors: dict[int, Tensor] = {}
-        self._alike: float | None = None  # the base, where all groups have the same
         self._plain = False  # whether there is nothing to write but floats
-        self._rates: Sequence[float | Tensor] = []  # as they were written last, for step ``_written``
+        self._rates: list[float | Tensor] = []  # as they were written last, for step ``_written``
         self._written = -1
-        self._first = 0
-        self._ahead: list[float] = []  # multipliers of the steps from ``_first`` on
         self._skipping: list[dict[str, Any]] | None = None
         self._reported = False
         # A compiled optimizer must leave its graph for these, and not look inside.
@@ -130,37 +121,21 @@ class PlanScheduler(LRScheduler):
 
     def step(self, epoch: int | None = None) -> None:
         """Write the rates of the coming optimizer step. Calling it twice, or without a step, changes nothing."""
-        # All of this is what a step of the schedule costs, so it is written out, and what can wait waits elsewhere.
-        groups, t, rates = self.optimizer.param_groups, self.applied, self._rates
-        count = len(groups)
-        if groups is not self._groups or count != len(self._bases):
+        groups = self.optimizer.param_groups
+        if groups is not self._groups or len(groups) != len(self._bases):
             if groups is self._groups:
                 self._report(groups)
             self._look_at(groups)
-        elif count == 1:
-            if rates and groups[0]["lr"] is not rates[0]:
-                self._report(groups)
-        elif [group["lr"] for group in groups[: self._looks]] != rates[: self._looks]:
+        elif self._rates and [group["lr"] for group in groups] != self._rates:
             self._report(groups)
-        at = t - self._first
-        if not 0 <= at < len(self._ahead):  # the next few steps together take less time than each alone
-            self._first, self._ahead, at = t, self.plan.curve.ahead(t, AHEAD), 0
-        curve, gain = self._ahead[at], self.gain * self.plateau.gain
-        if self.reduction.times:
-            gain = self.total_gain
-        self._written = t
-        if not self._plain:
-            self._write_all(groups, curve, gain)
-        elif self._alike is not None:
-            lr = self._alike * curve * gain
-            self._rates = [lr] * count
-            for group in groups:
+        curve, gain = self.plan.curve(self.applied), self.total_gain
+        self._written = self.applied
+        if self._plain:
+            self._rates = [base * curve * gain for base in self._bases]
+            for group, lr in zip(groups, self._rates, strict=True):
                 group["lr"] = lr
         else:
-            bases = self._bases  # to multiply by 1 changes no bit, and takes its time
-            self._rates = new = [b * curve for b in bases] if gain == 1.0 else [b * curve * gain for b in bases]
-            for group, lr in zip(groups, new):  # noqa: B905 -- of one length, as was just seen
-                group["lr"] = lr
+            self._write_all(groups, curve, gain)
 
     def write(self) -> None:
         """Write every group's rate, and what else the plan drives, for step ``applied``."""
@@ -200,8 +175,6 @@ class PlanScheduler(LRScheduler):
                 base = base.lr, base.weight_decay
             bases.append(base)
         self._bases, self._decays = [lr for lr, _ in bases], [decay for _, decay in bases]
-        self._alike = self._bases[0] if len(set(self._bases)) == 1 else None
-        self._looks = len(groups) if self._late else FEW  # who owns a group that joined may write to it
         # Tensors of its own, for torch lets all groups, and the caller, share one.
         self._tensors = {i: group["lr"].clone() for i, group in enumerate(groups) if isinstance(group["lr"], Tensor)}
         driven = self.plan.momentum is not None or self.plan.decay_curve is not None

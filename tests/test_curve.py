@@ -331,12 +331,6 @@ def test_a_curve_has_no_memory(names: tuple[str, str, str], steps: int, data: st
     assert built(names, Horizon(steps, 20, 8)) == curve
 
 
-@given(st.sampled_from(COMBINATIONS), st.integers(60, 500), st.integers(0, 600), st.integers(0, 150))
-def test_steps_ahead_have_the_bits_of_single_steps(names: Any, steps: int, first: int, count: int) -> None:
-    curve = built(names, Horizon(steps, 20, 8))
-    assert curve.ahead(first, count) == [curve(first + i) for i in range(count)]
-
-
 @given(LENGTHS, LENGTHS, LENGTHS)
 def test_the_parts_are_a_piecewise_schedule(before: int, n: int, after: int) -> None:
     """A curve says what ``Piecewise`` says when the same phases are written out."""

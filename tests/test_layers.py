@@ -25,7 +25,7 @@ LAYERS = {
     "torch": "groups fused optim tensorwise adabound lamb muon scheduler batches models network_output"
     " readers tensors blocks layerwise random_state checkpoint_config asked checkpoint_file"
     " checkpoint_state",
-    "lightning": "lightning data supervised module lean leanloop assembly callbacks firstbatch trace train_loss"
+    "lightning": "lightning data supervised module lean assembly callbacks firstbatch trace train_loss"
     " step_count step_axis loop_counts group_names watch noise storage loggers resume trial find"
     " preemption endings train job evaluation checkpoint_types checkpoint_content readable"
     " data_position tracksteps replicas rendezvous logged module_modes live_objects restoring",
@@ -119,7 +119,7 @@ def test_imports_go_downwards(name: str) -> None:
 
 def test_one_file_imports_lightning() -> None:
     files = {name for name in FILES if any(i.module.partition(".")[0] in LIGHTNING for i in imports(read(name)))}
-    assert files == {"lightning", "leanloop"}  # the latter is of what is private to one release of one package
+    assert files == {"lightning"}
 
 
 def test_the_package_is_flat() -> None:

@@ -21,7 +21,7 @@ from lrkit.horizon import Horizon
 from lrkit.plan import GroupRate, Plan, resolve
 from lrkit.plateau import Plateau
 from lrkit.scaling import batch_scale
-from lrkit.scheduler import FEW, PlanScheduler
+from lrkit.scheduler import PlanScheduler
 from lrkit.schedules import (
     Constant,
     Cosine,
@@ -311,7 +311,7 @@ def test_where_the_curve_is_zero_what_a_group_asks_for_is_its_base() -> None:
     assert [row[-1] for row in train(optimizer, scheduler, RUN)] == [0.02 * plan.curve(t) for t in range(RUN)]
 
 
-@pytest.mark.parametrize("names", [("body", "head"), tuple(f"block{i}" for i in range(FEW + 2))])
+@pytest.mark.parametrize("names", [("body", "head"), tuple(f"block{i}" for i in range(10))])
 def test_who_owns_a_group_that_joined_may_give_it_another_rate(names: tuple[str, ...]) -> None:
     """Nothing is said, for it is not the plan's; the rates of the plan's own groups stay."""
     plan = plan_of(groups=[GroupRate(name) for name in names])

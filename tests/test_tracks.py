@@ -22,7 +22,7 @@ from lrkit.cli import main
 from lrkit.config import compose
 from lrkit.errors import ConfigError, RunError
 from lrkit.horizon import Horizon
-from lrkit.lightning import PACKAGE, Callback, Trainer
+from lrkit.lightning import Callback, Trainer
 from lrkit.plan import Plan
 from lrkit.resume import differences
 from lrkit.tracks import Track, assign, horizon_of, parse, step_at
@@ -353,16 +353,6 @@ class TestTrain:
         one = ("model._target_=foreign.Manual", "data.batch_size=10")
         run = train(*[word for word in BASE if not word.startswith("data.batch")], *one)
         assert not run.plan.tracks and "tracks" not in (run.folder / "plan.json").read_text()
-
-    @pytest.mark.skipif(PACKAGE != "pytorch_lightning", reason="the lean loop is made of that one")
-    def test_the_lean_loop_is_not_used(self, train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        from lrkit import leanloop
-
-        found = []
-        of = leanloop._Plain.of
-        monkeypatch.setattr(leanloop._Plain, "of", lambda *given: found.append(of(*given)) or found[-1])
-        train(*gan("GAN", BOTH))
-        assert found and not any(found)
 
     def test_the_guard_stops_each_and_no_size_of_a_loss_is_far(self, train: Callable[..., Any]) -> None:
         run = train(

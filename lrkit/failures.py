@@ -16,6 +16,7 @@ from lrkit.errors import ConfigError, RunError, SearchError
 from lrkit.escaping import one_line
 from lrkit.files import write_file
 from lrkit.launcher import global_rank, local_rank
+from lrkit.lightning_package import LIGHTNING
 from lrkit.signals import Terminated
 
 __all__ = [
@@ -140,4 +141,7 @@ def _place(error: BaseException) -> str:
 
 
 def _of_a_library(file: str) -> bool:
-    return file.startswith(("<", *_LIBRARIES)) or _HERE in Path(file).parents
+    # Also where they lie elsewhere: installed by `pip --target`, say, and found by PYTHONPATH.
+    loaded = (getattr(sys.modules.get(name), "__file__", None) for name in ("torch", *LIGHTNING))
+    folders = [_HERE, *(Path(each).parent for each in loaded if each)]
+    return file.startswith(("<", *_LIBRARIES)) or not {*folders}.isdisjoint(Path(file).parents)

@@ -116,8 +116,8 @@ def check(key: str, node: Mapping[str, Any], hint: Callable[[str, list[str]], st
 def _check_together(key: str, node: Mapping[str, Any]) -> None:
     """Refuse what each option allows, and both together do not; or of which one then does nothing."""
     target, given = node["_target_"], node.get
-    if target == "lrkit.data.Torchvision" and given("name") is not None:
-        check_torchvision(given("name"))
+    if target == "lrkit.data.Torchvision" and isinstance(name := given("name"), str):
+        check_torchvision(name)
     if target == "lrkit.data.Arrays" and str(given("path")).endswith(".npz") and given("target") is not None:
         must = "must be null with an .npz as data.path, whose array y has the targets: it names a column of a .csv"
         raise ConfigError(f"{key}.target", must, given("target"))

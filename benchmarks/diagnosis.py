@@ -32,11 +32,11 @@ from typing import Any
 import torch
 from loop import train
 
-from lrkit import config as configs
 from lrkit.assembly import data_of
-from lrkit.diagnosis import DECAYED_EARLY, OVERFITTING, TOO_HIGH, TOO_LOW, Curves, Finding, diagnose
-from lrkit.events import Series
-from lrkit.trace import Trace
+from lrkit.callbacks.loss_recorder import Trace
+from lrkit.config import compose as configs
+from lrkit.runs.diagnosis import DECAYED_EARLY, OVERFITTING, TOO_HIGH, TOO_LOW, Curves, Finding, diagnose
+from lrkit.runs.event_reader import Series
 
 TASKS = {
     "digits, MLP 128": [

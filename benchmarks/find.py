@@ -54,9 +54,9 @@ def measure(cell: Cell) -> dict[str, Any]:
     from loop import train
     from peers import PEERS
 
-    from lrkit import config as configs
     from lrkit.assembly import data_of
-    from lrkit.find import find
+    from lrkit.config import compose as configs
+    from lrkit.lr_finder.find import find
 
     task, optimizer, seed = cell
 

@@ -15,12 +15,12 @@ import torch
 from pytorch_lightning import LightningDataModule, seed_everything
 from torch.nn import functional as F
 
-from lrkit import config as configs
-from lrkit import optim
-from lrkit.groups import split
-from lrkit.module import rates_of
-from lrkit.plan import Plan
-from lrkit.scheduler import PlanScheduler
+from lrkit.config import compose as configs
+from lrkit.lightning.module import rates_of
+from lrkit.optim import factory
+from lrkit.optim.param_groups import split
+from lrkit.optim.scheduler import PlanScheduler
+from lrkit.planning.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def train(
     plan = (plan or configs.plan(config)).with_groups(rates_of(groups))
     options = {k: v for k, v in config["optimizer"].items() if k not in ("_target_", "lr")}
     target = config["optimizer"]["_target_"]
-    optimizer = optim.build(target, options, [group.options(plan.base(group.lr_scale)) for group in groups])
+    optimizer = factory.build(target, options, [group.options(plan.base(group.lr_scale)) for group in groups])
     scheduler = PlanScheduler(optimizer, plan)
     loader = data.train_dataloader()
     loader.seed = config["data"]["seed"]

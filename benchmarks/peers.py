@@ -24,11 +24,11 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
-from lrkit import config as configs
-from lrkit import optim
-from lrkit.batches import Batches
-from lrkit.groups import split
-from lrkit.module import Supervised
+from lrkit.config import compose as configs
+from lrkit.data.tensor_loader import Batches
+from lrkit.lightning.module import Supervised
+from lrkit.optim import factory
+from lrkit.optim.param_groups import split
 
 # The packages of the other two are imported where they are used: fastai takes seconds, and patches torch.Tensor.
 
@@ -135,8 +135,8 @@ class _Run:
         node = self.config["optimizer"]
         options = {k: v for k, v in node.items() if k not in ("_target_", "lr")}
         groups = split(self.model, self.config["param_groups"])
-        optimizer = optim.build(node["_target_"], options, [group.options(lr * group.lr_scale) for group in groups])
-        optim.switch_mode(optimizer, training=True)  # schedule-free ones refuse to step before
+        optimizer = factory.build(node["_target_"], options, [group.options(lr * group.lr_scale) for group in groups])
+        factory.switch_mode(optimizer, training=True)  # schedule-free ones refuse to step before
         optimizer.register_step_post_hook(self._count)
         return optimizer
 

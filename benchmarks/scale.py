@@ -45,9 +45,9 @@ def of_groups() -> Row:
 
 
 def of_steps() -> Row:
-    from lrkit.curve import Curve
-    from lrkit.horizon import Horizon
-    from lrkit.schedules import Cosine, Linear
+    from lrkit.schedules.curve import Curve
+    from lrkit.schedules.horizon import Horizon
+    from lrkit.schedules.shapes import Cosine, Linear
 
     sizes, costs = (10**3, 10**5, 10**7, 10**9), []
     for size in sizes:
@@ -58,7 +58,7 @@ def of_steps() -> Row:
 
 
 def of_runs() -> Row:
-    from lrkit.compare import compare
+    from lrkit.compare.ranking import compare
 
     sizes, costs = (25, 100, 400), []
     with tempfile.TemporaryDirectory() as parent:
@@ -88,8 +88,8 @@ def of_a_checkpoint() -> Row:
     """What lrkit adds to a checkpoint, whatever the size of the model; most of it is the state of random numbers."""
     import training
 
-    from lrkit.config import compose
-    from lrkit.train import run
+    from lrkit.config.compose import compose
+    from lrkit.train.run import run
 
     with tempfile.TemporaryDirectory() as folder:
         config = compose(["trainer.max_epochs=1", "trainer.limit_train_batches=100", "model.hidden=[512,512]"])
@@ -144,8 +144,8 @@ OURS = (
 import os
 from pathlib import Path
 import training
-from lrkit.config import compose
-from lrkit import train
+from lrkit.config.compose import compose
+from lrkit.train import run as train
 train.callbacks_of = lambda config: [Count()]
 folder = Path(os.environ["FOLDER"]) / os.environ["RANK"]
 folder.mkdir()

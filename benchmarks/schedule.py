@@ -19,10 +19,10 @@ from rows import Row, command, compared, in_turn, middle, per_call
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, OneCycleLR, SequentialLR
 
-from lrkit.horizon import Horizon
-from lrkit.plan import GroupRate, resolve
-from lrkit.scheduler import PlanScheduler
-from lrkit.schedules import Cosine, Linear
+from lrkit.optim.scheduler import PlanScheduler
+from lrkit.planning.plan import GroupRate, resolve
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import Cosine, Linear
 
 STEPS, WARMUP = 100_000, 500
 SIZES = {1: (1 / 5, 4000), 10: (1 / 5, 2000), 100: (1 / 10, 400), 1000: (1 / 10, 50)}

@@ -114,8 +114,8 @@ def lightning(steps: int, logs: bool) -> float:
 
 
 def lrkit(steps: int, *words: str) -> float:
-    from lrkit.config import compose
-    from lrkit.train import run
+    from lrkit.config.compose import compose
+    from lrkit.train.run import run
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "data.npz")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, edge, more, verdict
 from evidence.lab import Lab, accuracy
 from evidence.pictures import COLOURS, frame, logarithmic
-from lrkit.intervals import Interval
-from lrkit.runs import Run
+from lrkit.compare.statistics import Interval
+from lrkit.runs.run_reader import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

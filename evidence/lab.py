@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrkit.cli import main
-from lrkit.runs import Run, find, load
+from lrkit.cli.main import main
+from lrkit.runs.run_reader import Run, find, load
 
 __all__ = ["Lab", "accuracy", "by", "loss", "over_seeds"]
 

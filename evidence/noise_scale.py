@@ -10,8 +10,8 @@ from evidence.batch_size import accuracies, flat_to
 from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding
 from evidence.lab import Lab, by
 from evidence.pictures import COLOURS, frame
-from lrkit.noise import TAG
-from lrkit.runs import Run
+from lrkit.callbacks.noise_scale import TAG
+from lrkit.runs.run_reader import Run
 
 #: Where the IDX files of MNIST are; without it that part is left out.
 MNIST = "LRKIT_MNIST"

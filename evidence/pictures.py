@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lrkit.colours import COLOURS
-from lrkit.figures import dress
+from lrkit.compare.colours import COLOURS
+from lrkit.compare.figures import dress
 
 __all__ = ["COLOURS", "frame", "logarithmic"]
 

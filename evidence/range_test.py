@@ -12,9 +12,9 @@ from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding
 from evidence.decay import at_best_rate, at_rates
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame, logarithmic
-from lrkit.intervals import Interval
-from lrkit.runs import Run
-from lrkit.suggest import smooth
+from lrkit.compare.statistics import Interval
+from lrkit.lr_finder.curve_analysis import smooth
+from lrkit.runs.run_reader import Run
 
 #: Points of accuracy that the suggestion may lose, and the factor by which the range test may misplace the cliff.
 LOST, FACTOR = 1.0, 4.0

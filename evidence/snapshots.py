@@ -13,9 +13,9 @@ from evidence.decay import at_best_rate
 from evidence.lab import Lab, Runs, accuracy, by
 from evidence.pictures import COLOURS, frame
 from lrkit.assembly import data_of, module_of
-from lrkit.intervals import Interval
-from lrkit.runs import Run
-from lrkit.schedules import Restarts
+from lrkit.compare.statistics import Interval
+from lrkit.runs.run_reader import Run
+from lrkit.schedules.shapes import Restarts
 
 NAMES = {1.0: "restarts in equal cycles", 2.0: "restarts in cycles 1:2:4"}
 RATES = (0.1, 0.2)

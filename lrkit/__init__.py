@@ -4,8 +4,8 @@
 """
 
 from lrkit.api import configure, curve, plan
-from lrkit.errors import ConfigError
-from lrkit.guard import Guard
-from lrkit.plateau import Plateau
+from lrkit.base.errors import ConfigError
+from lrkit.planning.guard import Guard
+from lrkit.planning.plateau import Plateau
 
 __all__ = ["ConfigError", "Guard", "Plateau", "configure", "curve", "plan"]

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from lrkit.cli import entry
+from lrkit.cli.main import entry
 
 if __name__ == "__main__":
     # `python -m` looks for every module in the folder that we are in first. That may be a stranger's, with a torch.py.

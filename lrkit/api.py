@@ -14,23 +14,26 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lrkit import lightning_package, optimizer_options, schedules, tracks
-from lrkit.curve import Curve
-from lrkit.durations import Length
-from lrkit.errors import ConfigError, did_you_mean
-from lrkit.families import momentum_of
-from lrkit.guard import Guard
-from lrkit.horizon import Horizon
-from lrkit.plan import GroupRate, Plan, resolve
-from lrkit.plateau import Plateau
-from lrkit.rules import group_rates
-from lrkit.scaling import batch_scale
-from lrkit.schedules import Schedule
+from lrkit.base import lightning_package
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.config import optimizer_options
+from lrkit.planning import tracks
+from lrkit.planning.batch_scaling import batch_scale
+from lrkit.planning.group_rules import group_rates
+from lrkit.planning.guard import Guard
+from lrkit.planning.optimizer_traits import momentum_of
+from lrkit.planning.plan import GroupRate, Plan, resolve
+from lrkit.planning.plateau import Plateau
+from lrkit.schedules import shapes
+from lrkit.schedules.curve import Curve
+from lrkit.schedules.durations import Length
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import Schedule
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from lrkit.lightning import LightningModule, Trainer
+    from lrkit.lightning.classes import LightningModule, Trainer
 
     AnyModule = TypeVar("AnyModule", bound=LightningModule)
 
@@ -197,16 +200,16 @@ def configure(
         UserWarning: at the end, that fewer steps were taken than planned, or none that trained anything.
     """
     lightning_package.use({"module": type(module)})
-    from lrkit.callbacks import EvenWindows, PlateauWatch, RateLog
-    from lrkit.evaluation import EvaluationMode
-    from lrkit.group_names import GroupNames
-    from lrkit.lightning import rank_zero_info
-    from lrkit.module import TrackWiring, Wiring
-    from lrkit.module import configure as wire
-    from lrkit.step_axis import StepAxis
-    from lrkit.step_count import StepCount
-    from lrkit.tracksteps import TrackSteps
-    from lrkit.watch import DivergenceWatch
+    from lrkit.callbacks.callbacks import EvenWindows, PlateauWatch, RateLog
+    from lrkit.callbacks.divergence_guard import DivergenceWatch
+    from lrkit.callbacks.group_names import GroupNames
+    from lrkit.lightning.classes import rank_zero_info
+    from lrkit.lightning.evaluation_weights import EvaluationMode
+    from lrkit.lightning.module import TrackWiring, Wiring
+    from lrkit.lightning.module import configure as wire
+    from lrkit.lightning.step_axis import StepAxis
+    from lrkit.lightning.step_count import StepCount
+    from lrkit.lightning.track_steps import TrackSteps
 
     target, given = _path(optimizer), dict(options or {})
 
@@ -255,8 +258,8 @@ def _horizon(trainer: Trainer, batch_size: int | None, said: int | None) -> dict
 
     ``said``: the steps, where the module takes them itself; an epoch has its share of them, where that is a whole one.
     """
-    from lrkit.replicas import replicas
-    from lrkit.step_count import steps_itself
+    from lrkit.lightning.replicas import replicas
+    from lrkit.lightning.step_count import steps_itself
 
     steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     accumulate, size = trainer.accumulate_grad_batches, batch_size
@@ -280,8 +283,8 @@ def _named(shape: Schedule | str, key: str) -> Schedule:
     """A schedule, by its name with its defaults."""
     if isinstance(shape, Schedule):
         return shape
-    named = (name for name in schedules.__all__ if name not in ("Schedule", "Endless"))
-    known = {_snake(name): getattr(schedules, name) for name in named}
+    named = (name for name in shapes.__all__ if name not in ("Schedule", "Endless"))
+    known = {_snake(name): getattr(shapes, name) for name in named}
     if shape not in known:
         raise ConfigError(key, f"is not a schedule. {did_you_mean(str(shape), known)}", shape)
     made: Schedule = known[shape]()
@@ -295,7 +298,7 @@ def _edge(name: str, part: Schedule | str | None, length: Length | None) -> Sche
     if isinstance(part, Schedule):
         return part
     if part == "exponential":
-        made: Schedule = schedules.Exponential(end=1.0 if name == "warmup" else 0.01)
+        made: Schedule = shapes.Exponential(end=1.0 if name == "warmup" else 0.01)
     else:
         made = _named(part, name)
     defaults: dict[str, Any] = dict(_WARMUP if name == "warmup" else _COOLDOWN)

@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import nn
 
-from lrkit import building, optim, tracks, trusted
-from lrkit import config as configs
-from lrkit.callback_conflicts import conflict
-from lrkit.data import InMemoryData, ModuleLoaders
-from lrkit.errors import ConfigError
-from lrkit.launcher import launched
-from lrkit.lean import Unprofiled
-from lrkit.lightning import (
+from lrkit.base.errors import ConfigError
+from lrkit.base.launcher import launched
+from lrkit.config import compose as configs
+from lrkit.config import instantiate, trusted_targets
+from lrkit.config.callback_conflicts import conflict
+from lrkit.data.datasets import InMemoryData, ModuleLoaders
+from lrkit.lightning.callback_list import Unprofiled
+from lrkit.lightning.classes import (
     PACKAGE,
     Callback,
     ClusterEnvironment,
@@ -33,11 +33,13 @@ from lrkit.lightning import (
     Trainer,
     is_overridden,
 )
-from lrkit.module import TrackWiring
-from lrkit.plan import Plan
-from lrkit.replicas import replicas
-from lrkit.step_count import steps_itself
-from lrkit.supervised import Supervised
+from lrkit.lightning.module import TrackWiring
+from lrkit.lightning.replicas import replicas
+from lrkit.lightning.step_count import steps_itself
+from lrkit.lightning.supervised import Supervised
+from lrkit.optim import factory
+from lrkit.planning import tracks
+from lrkit.planning.plan import Plan
 
 __all__ = [
     "callbacks_of",
@@ -128,7 +130,7 @@ def data_of(config: Mapping[str, Any]) -> LightningDataModule:
     """The data module; what only lrkit needs to know of a foreign one is not passed on to it."""
     node = config["data"]
     trust = config.get("trust", ())
-    made = trusted.resolve(node.get("_target_"), "data._target_", trust)
+    made = trusted_targets.resolve(node.get("_target_"), "data._target_", trust)
     for_lrkit = {"batch_size", "train_samples", "drop_last", "targets", "class_axis"} - _accepted(made)
     unset = {name for name in ("batch_size", "train_samples", "targets", "class_axis") if node.get(name) is None}
     data = configs.build({k: v for k, v in node.items() if k not in for_lrkit | unset}, "data", trust)
@@ -139,7 +141,7 @@ def data_of(config: Mapping[str, Any]) -> LightningDataModule:
 def module_of(config: Mapping[str, Any], data: LightningDataModule) -> LightningModule:
     """The user's LightningModule as it is, or lrkit's own around their network."""
     node = dict(config["model"])
-    made = trusted.resolve(node.get(trusted.TARGET), "model._target_", config.get("trust", ()))
+    made = trusted_targets.resolve(node.get(trusted_targets.TARGET), "model._target_", config.get("trust", ()))
     theirs = not str(made.__module__).startswith("lrkit.")
     alien = "is for lrkit's own networks: with one of yours say model=custom too"
     for name in ("inputs", "outputs"):
@@ -249,7 +251,7 @@ def tracks_of(config: Mapping[str, Any]) -> list[TrackWiring]:
         own = track.config(config)
         target, options = optimizer_of(own)
         with track.naming():
-            optim.check(target, options)
+            factory.check(target, options)
         wirings.append(TrackWiring(track, target, options, own["param_groups"]))
     return wirings
 
@@ -257,7 +259,7 @@ def tracks_of(config: Mapping[str, Any]) -> list[TrackWiring]:
 def check_trainer(config: Mapping[str, Any]) -> None:
     """Refuse what the node ``trainer`` names and lrkit does not build, before there is data."""
     for key, node in _objects(config["trainer"]):
-        building.check(node, key, config.get("trust", ()))
+        instantiate.check(node, key, config.get("trust", ()))
 
 
 #: Options for which Lightning has a default and takes no null.

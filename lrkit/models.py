@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrkit.batches import whole_number
-from lrkit.errors import ConfigError
-from lrkit.option_rules import is_number, listed, whole
+from lrkit.base.errors import ConfigError
+from lrkit.base.option_rules import is_number, listed, whole
+from lrkit.data.tensor_loader import whole_number
 
 __all__ = ["CharTransformer", "Cnn1d", "Cnn2d", "Linear", "Mlp"]
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import settings
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lrkit.config import compose
+from lrkit.config.compose import compose
 
 # The quick suite tries the same examples each time, so that it fails by what was changed; `make check` tries others.
 settings.register_profile("repeatable", derandomize=True)
@@ -41,12 +41,12 @@ def without_callbacks(folder: Path, *but: str) -> list[str]:
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., Any]:
-    """Train with overrides, quietly, in a folder of its own; the result is a ``lrkit.train.Run``."""
+    """Train with overrides, quietly, in a folder of its own; the result is a ``lrkit.train.run.Run``."""
     count = 0
 
     def run_it(*overrides: str, short: bool = True) -> Any:
         nonlocal count
-        from lrkit.train import run
+        from lrkit.train.run import run
 
         folder = tmp_path / f"run{count}"
         folder.mkdir()

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     out, *argv = sys.argv[1:] if sys.argv[1:2] != ["join"] else [os.environ["RATES"], *sys.argv[1:]]
     os.environ["RATES"] = out
     register_optimizer_step_post_hook(look)
-    from lrkit.cli import main
+    from lrkit.cli.main import main
 
     code = main(argv)
     rank = os.environ.get("LOCAL_RANK", "0")

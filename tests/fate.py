@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lrkit.lightning import Callback
+from lrkit.lightning.classes import Callback
 
 
 class Fate(Callback):

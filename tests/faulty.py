@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lrkit.data import Digits
-from lrkit.lightning import Callback, Logger
+from lrkit.data.datasets import Digits
+from lrkit.lightning.classes import Callback, Logger
 
 SERVER: Any = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["lrkit.train", "lrkit.cli"])  # torch is loaded once, and each process forked from there
+SERVER.set_forkserver_preload(
+    ["lrkit.train", "lrkit.cli.main"]
+)  # torch is loaded once, and each process forked from there
 
 
 def _begin(words: list[str], folder: str, temporary: str | None, plain: bool) -> None:
@@ -35,10 +37,10 @@ def _begin(words: list[str], folder: str, temporary: str | None, plain: bool) ->
         os.environ["TMPDIR"] = tempfile.tempdir = temporary
     torch.set_num_threads(1)
     if plain:  # Lightning's own saving, to see that these tests can tell
-        from lrkit import storage
+        from lrkit.checkpoint import io
 
-        storage.install = lambda trainer, last: None  # type: ignore[assignment]
-    from lrkit.cli import main
+        io.install = lambda trainer, last: None  # type: ignore[assignment]
+    from lrkit.cli.main import main
 
     sys.exit(main(words))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lrkit.lightning import LightningDataModule, LightningModule
+from lrkit.lightning.classes import LightningDataModule, LightningModule
 
 
 class Points(Dataset[dict[str, Tensor]]):

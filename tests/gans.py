@@ -9,7 +9,7 @@ from foreign import Data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrkit.lightning import LightningModule
+from lrkit.lightning.classes import LightningModule
 
 __all__ = [
     "GAN", "WGAN", "ActorCritic", "Automatic", "Composed", "Data", "Detached", "Diverging", "Hasty", "Late", "Never",

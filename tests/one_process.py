@@ -12,7 +12,7 @@ TESTS = Path(__file__).parent
 
 SCRIPT = """
 import contextlib, io, sys, torch
-from lrkit.cli import main
+from lrkit.cli.main import main
 torch.set_num_threads(1)
 for line in sys.stdin.read().splitlines():
     said = io.StringIO()

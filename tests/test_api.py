@@ -14,10 +14,10 @@ from foreign import Data, Net
 
 import lrkit
 from lrkit import ConfigError, Plateau
-from lrkit.config import compose
-from lrkit.config import plan as plan_of
-from lrkit.lightning import Trainer
-from lrkit.schedules import Cosine, Linear
+from lrkit.config.compose import compose
+from lrkit.config.compose import plan as plan_of
+from lrkit.lightning.classes import Trainer
+from lrkit.schedules.shapes import Cosine, Linear
 
 HEAD = [{"name": "head", "pattern": "^head", "lr_scale": 2}]
 

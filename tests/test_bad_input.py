@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from lrkit.cli import main
-from lrkit.data import InMemoryData
-from lrkit.lightning import Trainer
-from lrkit.supervised import Supervised
+from lrkit.cli.main import main
+from lrkit.data.datasets import InMemoryData
+from lrkit.lightning.classes import Trainer
+from lrkit.lightning.supervised import Supervised
 
 # Refused from the config alone: nothing is read, nothing is written, torch is not needed.
 FROM_THE_CONFIG = [

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from conftest import SHORT
 
-from lrkit.cli import main
-from lrkit.data import Arrays, Idx, Text
-from lrkit.errors import ConfigError
-from lrkit.memory import available
-from lrkit.readers import read_cache, read_csv, read_npz, read_text
-from lrkit.tensors import images_and_labels
+from lrkit.base.errors import ConfigError
+from lrkit.base.memory import available
+from lrkit.cli.main import main
+from lrkit.data.datasets import Arrays, Idx, Text
+from lrkit.data.file_readers import read_cache, read_csv, read_npz, read_text
+from lrkit.data.tensor_conversion import images_and_labels
 
 
 def npz(file: Path, *, kind: int = zipfile.ZIP_STORED, shape: str | None = None, size: int = 10) -> None:
@@ -60,7 +60,7 @@ def test_what_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "a.npz").stat().st_size < 10**5
     (tmp_path / "a.csv").write_text("1,2\n" * 10)
     os.truncate(tmp_path / "a.csv", 2**42)
-    monkeypatch.setattr("lrkit.memory.available", lambda: 10**7)
+    monkeypatch.setattr("lrkit.base.memory.available", lambda: 10**7)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ConfigError, match=r"data\.path must fit into memory: a\.npz stands for 22\.89 MiB, and 9\.5"):
         read_npz(tmp_path / "a.npz")

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from lrkit import checkpoint_file
-from lrkit.archives import listed
-from lrkit.checkpoint_config import config_in
-from lrkit.checkpoint_file import Unreadable, damage, load, oversized
-from lrkit.storage import DurableIO, read
+from lrkit.base.archives import listed
+from lrkit.checkpoint import file as checkpoint_file
+from lrkit.checkpoint.config import config_in
+from lrkit.checkpoint.file import Unreadable, damage, load, oversized
+from lrkit.checkpoint.io import DurableIO, read
 
 
 @pytest.fixture
@@ -202,9 +202,9 @@ def test_a_long_list_of_members_is_read_and_a_longer_one_is_not(monkeypatch: pyt
         for i in range(100):
             archive.writestr(f"a/data/{i}", b"x")
     assert b"PK\x06\x06" in made.getvalue() and len(listed(made)) == 100
-    monkeypatch.setattr("lrkit.archives.MOST", 99)
+    monkeypatch.setattr("lrkit.base.archives.MOST", 99)
     with pytest.raises(zipfile.BadZipFile, match="more than 99 members"):
         listed(made)
-    monkeypatch.setattr("lrkit.archives._LARGEST_LIST", 1000)
+    monkeypatch.setattr("lrkit.base.archives._LARGEST_LIST", 1000)
     with pytest.raises(zipfile.BadZipFile, match="too long"):
         listed(made)

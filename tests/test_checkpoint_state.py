@@ -14,13 +14,13 @@ import pytest
 import torch
 from conftest import SHORT
 
-from lrkit.checkpoint_state import check_optimizers, checked_plan
-from lrkit.cli import main
-from lrkit.errors import ConfigError
-from lrkit.plan import Plan
-from lrkit.plan_schema import checked
-from lrkit.restoring import taking_up
-from lrkit.schedules import Restarts
+from lrkit.base.errors import ConfigError
+from lrkit.checkpoint.restoring import taking_up
+from lrkit.checkpoint.state_schema import check_optimizers, checked_plan
+from lrkit.cli.main import main
+from lrkit.planning.plan import Plan
+from lrkit.planning.plan_schema import checked
+from lrkit.schedules.shapes import Restarts
 
 GONE = object()
 

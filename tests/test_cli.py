@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from lrkit import cli
-from lrkit import config as configs
-from lrkit.cli import main
+from lrkit.cli import main as cli
+from lrkit.cli.main import main
+from lrkit.config import compose as configs
 
 Said = Callable[..., str]
 
@@ -154,7 +154,7 @@ def test_png_is_one_picture_that_is_not_blank(said: Said) -> None:
 def test_show_loads_neither_torch_nor_lightning() -> None:
     code = """
 import contextlib, io, sys
-from lrkit.cli import main
+from lrkit.cli.main import main
 for argv in {argvs!r}:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
         code = main(argv)

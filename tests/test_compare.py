@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from recorded_runs import write_events, write_run
 
-from lrkit.bands import band, panels
-from lrkit.cli import main
-from lrkit.compare import Comparison, compare
-from lrkit.errors import ConfigError
-from lrkit.events import Series
-from lrkit.intervals import Interval, differ, t_quantile
-from lrkit.monitors import higher_is_better
-from lrkit.runs import find, load
+from lrkit.base.errors import ConfigError
+from lrkit.base.metric_names import higher_is_better
+from lrkit.cli.main import main
+from lrkit.compare.plot_data import band, panels
+from lrkit.compare.ranking import Comparison, compare
+from lrkit.compare.statistics import Interval, differ, t_quantile
+from lrkit.runs.event_reader import Series
+from lrkit.runs.run_reader import find, load
 
 Said = Callable[..., str]
 
@@ -487,7 +487,7 @@ def test_runs_that_logged_nothing_are_said_to(tmp_path: Path) -> None:
 def test_it_never_imports_torch_nor_tensorflow(tmp_path: Path) -> None:
     curves = {"lr/default": {0: 0.1}, "val/loss": {1: 0.5}}
     write_run(tmp_path / "s" / "a", curves=curves)
-    code = "import sys; from lrkit.cli import main; code = main(['compare', 's']); " + (
+    code = "import sys; from lrkit.cli.main import main; code = main(['compare', 's']); " + (
         "print([n for n in ('torch', 'tensorflow', 'pytorch_lightning', 'hydra') if n in sys.modules], code)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lrkit.config import compose
-from lrkit.config import plan as planned
-from lrkit.curve import Curve
-from lrkit.errors import ConfigError
-from lrkit.horizon import Horizon
-from lrkit.schedules import (
+from lrkit.base.errors import ConfigError
+from lrkit.config.compose import compose
+from lrkit.config.compose import plan as planned
+from lrkit.schedules.curve import Curve
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import (
     Constant,
     Cosine,
     Cyclic,

@@ -17,10 +17,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrkit.batches import Batches
-from lrkit.building import build
-from lrkit.data import Arrays, Digits, HuggingFace, Idx, InMemoryData, Mnist1d, Splits, Text, Torchvision
-from lrkit.errors import ConfigError
+from lrkit.base.errors import ConfigError
+from lrkit.config.instantiate import build
+from lrkit.data.datasets import Arrays, Digits, HuggingFace, Idx, InMemoryData, Mnist1d, Splits, Text, Torchvision
+from lrkit.data.tensor_loader import Batches
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian: apt-get install dataset-fashion-mnist
 
@@ -192,7 +192,7 @@ def test_mnist1d_is_made_once_and_disturbs_no_random_state(cache: Path, monkeypa
         raise AssertionError("made again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lrkit.data._make_mnist1d", never)
+        patch.setattr("lrkit.data.datasets._make_mnist1d", never)
         again = ready(small_mnist1d())
     assert torch.equal(whole(again.train_dataloader())[0], whole(data.train_dataloader())[0])
     file.write_bytes(file.read_bytes()[:200])  # a damaged file is made again

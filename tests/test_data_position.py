@@ -14,9 +14,9 @@ import torch
 from test_ddp import both_ranks
 from test_resume import EVERY, Interrupted, Stop, weights
 
-from lrkit.config import compose
-from lrkit.errors import ConfigError
-from lrkit.train import run
+from lrkit.base.errors import ConfigError
+from lrkit.config.compose import compose
+from lrkit.train.run import run
 
 BASE = (
     "logger=none", "trainer.max_epochs=3", "model=custom", "model._target_=loaders.Dropping", "data=custom",

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lrkit
-from lrkit.config import compose
-from lrkit.diagnosis import DECAYED_EARLY, OVERFITTING, TOO_HIGH, TOO_LOW, Curves, Finding, diagnose
-from lrkit.events import Series
-from lrkit.schedules import Step
+from lrkit.config.compose import compose
+from lrkit.runs.diagnosis import DECAYED_EARLY, OVERFITTING, TOO_HIGH, TOO_LOW, Curves, Finding, diagnose
+from lrkit.runs.event_reader import Series
+from lrkit.schedules.shapes import Step
 
 STEPS = 300
 Shape = Callable[[float], float]
@@ -228,7 +228,7 @@ HOT = ["optimizer.lr=3", "schedule=constant", "trainer.max_epochs=3", "logger=no
 def test_a_run_says_it_at_its_end(
     train: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lrkit.train import run
+    from lrkit.train.run import run
 
     run(compose(HOT), tmp_path)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("look: ")]
@@ -239,7 +239,7 @@ def test_a_run_says_it_at_its_end(
 
 
 def test_a_run_that_is_gone_on_with_remembers_its_curves(train: Callable[..., Any], tmp_path: Path) -> None:
-    from lrkit.train import run
+    from lrkit.train.run import run
 
     first = train(*HOT[:2], "trainer.max_epochs=2", "logger=none", short=False)
     run(compose([*HOT, f"resume.path={first.folder}", "resume.policy=extend"]), tmp_path, quiet=True)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrkit.durations import Duration
-from lrkit.errors import ConfigError
-from lrkit.horizon import Horizon
+from lrkit.base.errors import ConfigError
+from lrkit.schedules.durations import Duration
+from lrkit.schedules.horizon import Horizon
 
 RUN = Horizon(steps=1000, steps_per_epoch=100, batch_size=64)
 

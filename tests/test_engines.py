@@ -24,11 +24,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import open_dict
 
-from lrkit import cli, job
-from lrkit.cli import main
-from lrkit.config import CONF_DIR, check_sweep, swept_by
-from lrkit.errors import ConfigError
-from lrkit.overrides import _PLUGINS, initialised
+from lrkit.base.errors import ConfigError
+from lrkit.cli import main as cli
+from lrkit.cli.main import main
+from lrkit.config.compose import CONF_DIR, check_sweep, swept_by
+from lrkit.config.overrides import _PLUGINS, initialised
+from lrkit.sweep import hydra_job as job
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lrkit.cli import main
-from lrkit.files import read_file, read_json
+from lrkit.base.files import read_file, read_json
+from lrkit.cli.main import main
 
 NASTY = '=HYPERLINK("http://x")\x1b[31m\n<img src=x>|[a](b)'
 

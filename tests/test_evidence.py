@@ -18,10 +18,10 @@ from evidence.__main__ import CLAIMS, claim
 from evidence.claim import Claim, Finding, markdown, verdict
 from evidence.decay import at_best_rate, at_rates
 from evidence.lab import Lab, accuracy, by, loss
-from lrkit import config
-from lrkit.overrides import expand
-from lrkit.runs import Run
-from lrkit.sweep import preset
+from lrkit.config import compose
+from lrkit.config.overrides import expand
+from lrkit.runs.run_reader import Run
+from lrkit.sweep.sweep import preset
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -97,9 +97,9 @@ def test_every_experiment_is_a_line_to_run(name: str) -> None:
         if any(word.startswith("resume.") for word in words):  # needs the run that it goes on from
             continue
         words = [word for word in words if word != "-m"]
-        composed = config.compose(expand(preset(words, None), None)[0])
+        composed = compose.compose(expand(preset(words, None), None)[0])
         if composed["optimizer"]["lr"] != "auto":
-            config.plan(composed)
+            compose.plan(composed)
 
 
 def test_the_page_in_docs_is_of_these_claims() -> None:

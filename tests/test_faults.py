@@ -26,9 +26,9 @@ from faults_page import Row, rows
 from test_find import same
 from test_preemption import at, metrics, only, words
 
-from lrkit import storage
-from lrkit.cli import main
-from lrkit.errors import RunError
+from lrkit.base.errors import RunError
+from lrkit.checkpoint import io
+from lrkit.cli.main import main
 
 HERE = Path(__file__).parent
 
@@ -52,7 +52,7 @@ def big(epochs: int) -> list[str]:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    content, wrong = storage.read(folder / "checkpoints" / "last.ckpt")
+    content, wrong = io.read(folder / "checkpoints" / "last.ckpt")
     assert not wrong
     return dict(content)
 
@@ -92,9 +92,9 @@ def killed(
         process.kill()
         process.join()
         done += 1
-        broken = [f.name for f in checkpoints.glob("*.ckpt") if storage.damage(f)]
+        broken = [f.name for f in checkpoints.glob("*.ckpt") if io.damage(f)]
         torn += bool(broken)
-        survived += not storage.damage(checkpoints / "last.ckpt")
+        survived += not io.damage(checkpoints / "last.ckpt")
         if not plain:
             resume = [f"resume.path={folder}"]
     return folder, done, survived, torn
@@ -190,7 +190,7 @@ def test_signals_at_any_moment(name: str, tmp_path: Path, row: Row) -> None:
         process = faulty.start([*words_, *more], tmp_path)
         faulty.until(lambda: "epoch" in (tmp_path / "out.txt").read_text(), process)
         time.sleep(chance.uniform(0.0, 0.3))
-        before = storage.read(folder / "checkpoints" / "last.ckpt")[0]
+        before = io.read(folder / "checkpoints" / "last.ckpt")[0]
         os.kill(process.pid, signum)
         process.join()
         assert process.exitcode == 128 + signum, faulty.said(tmp_path)
@@ -270,7 +270,7 @@ def test_a_full_disk_under_checkpoints(tmp_path: Path, row: Row) -> None:
     assert told.count("\n") == 1 and "No space left on device" in told and "Traceback" not in told
     assert told.startswith("lrkit: checkpoint ") and "; the last good one is " in told
     checkpoints = left / "run" / "checkpoints"
-    assert all(storage.damage(file) == "" for file in checkpoints.iterdir()) and not [*checkpoints.glob("*.new")]
+    assert all(io.damage(file) == "" for file in checkpoints.iterdir()) and not [*checkpoints.glob("*.new")]
     kept = metrics(left / "run")
     assert kept["status"] == "failed" and "No space left" in kept["why"]
     row("disk full at a checkpoint", 1, 1, 0, "exit code 1; `lrkit: checkpoint .../last.ckpt cannot be written (No"
@@ -296,7 +296,7 @@ def test_metrics_that_cannot_be_written(row: Row, monkeypatch: pytest.MonkeyPatc
     def full(*_: Any) -> None:
         raise RunError("metrics.json cannot be written (No space left on device)")
 
-    monkeypatch.setattr("lrkit.callbacks.write_json", full)
+    monkeypatch.setattr("lrkit.callbacks.callbacks.write_json", full)
     assert main(words("trainer.max_epochs=1")) == 1
     assert capsys.readouterr().err == "lrkit: metrics.json cannot be written (No space left on device)\n"
     assert state(only())["global_step"] == 6
@@ -324,13 +324,13 @@ def test_a_read_only_folder(tmp_path: Path, row: Row, monkeypatch: pytest.Monkey
 
 def test_torn_checkpoints(row: Row) -> None:
     """That each kind of damage is seen is proved in test_storage; here is the page's row for it."""
-    from test_storage import DAMAGES
+    from test_checkpoint_io import DAMAGES
 
     assert main(words("trainer.max_epochs=3")) == 0
     folder, seen = only(), 0
     keep = folder.parent / "keep"
     folder.rename(keep)
-    from lrkit.resume import load
+    from lrkit.checkpoint.resume import load
 
     for harm in DAMAGES.values():
         shutil.copytree(keep, folder)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from lrkit.cli import main
-from lrkit.errors import RunError
-from lrkit.files import appending, read_json, write_figure, write_file, write_json
+from lrkit.base.errors import RunError
+from lrkit.base.files import appending, read_json, write_figure, write_file, write_json
+from lrkit.cli.main import main
 
 LRKIT = Path(__file__).parents[1] / "lrkit"
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 from conftest import Recorded
 
-from lrkit import cli
-from lrkit.config import check, compose
-from lrkit.errors import ConfigError, SearchError
-from lrkit.find import find
-from lrkit.found import Found
-from lrkit.resume import load
-from lrkit.train import run
+from lrkit.base.errors import ConfigError, SearchError
+from lrkit.checkpoint.resume import load
+from lrkit.cli import main
+from lrkit.config.compose import check, compose
+from lrkit.lr_finder.find import find
+from lrkit.lr_finder.result import Found
+from lrkit.train.run import run
 
 #: A search of a few seconds.
 BRIEF = ["find.start=1e-5", "find.steps=60", "find.repeats=1", "trainer.max_epochs=4", "logger=none"]
@@ -182,13 +182,13 @@ def test_bad_input_is_one_line(
     override: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["find", *override.split()]) == 2
+    assert main.main(["find", *override.split()]) == 2
     assert capsys.readouterr().err.startswith(f"lrkit: {said}")
     assert not list(tmp_path.glob("outputs/find/*"))
 
 
 def test_show_has_no_rate_to_show(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["show", "optimizer.lr=auto"]) == 2
+    assert main.main(["show", "optimizer.lr=auto"]) == 2
     assert "optimizer.lr is auto, and only lrkit train and lrkit find can measure it" in capsys.readouterr().err
 
 
@@ -205,12 +205,12 @@ def test_the_last_line_is_what_to_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["find", *BRIEF, "optimizer=adamw"]) == 0
+    assert main.main(["find", *BRIEF, "optimizer=adamw"]) == 0
     lines = capsys.readouterr().out.splitlines()
     (folder,) = (tmp_path / "outputs" / "find").iterdir()
     assert {"find.json", "find.csv", "find.png"} < {path.name for path in folder.iterdir()}
     assert lines[-1] == f"optimizer.lr={json.loads((folder / 'find.json').read_text())['lr']:g}"
-    assert cli.main(["find", *brief("find.start=1e-8", "find.end=1e-6")]) == 1
+    assert main.main(["find", *brief("find.start=1e-8", "find.end=1e-6")]) == 1
     assert "no suggestion: no rate" in capsys.readouterr().out
 
 
@@ -252,7 +252,7 @@ def test_auto_without_an_answer_trains_nothing(tmp_path: Path) -> None:
 
 def test_each_job_of_a_sweep_finds_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["train", "-m", "optimizer=adamw,momentum", "optimizer.lr=auto", *BRIEF]) == 0
+    assert main.main(["train", "-m", "optimizer=adamw,momentum", "optimizer.lr=auto", *BRIEF]) == 0
     rates = [json.loads(plan.read_text())["base_lr"] for plan in sorted(tmp_path.glob("outputs/sweeps/*/*/plan.json"))]
     assert len(rates) == 2 and rates[0] != rates[1]
 

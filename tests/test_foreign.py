@@ -9,7 +9,7 @@ import pytest
 from conftest import Recorded
 from foreign import UnitGradient
 
-from lrkit.errors import ConfigError
+from lrkit.base.errors import ConfigError
 
 LIMITS = ("trainer.limit_train_batches=null", "trainer.limit_val_batches=null", "trainer.max_epochs=2")
 

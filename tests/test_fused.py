@@ -13,13 +13,13 @@ from test_pains import fit
 from torch import Tensor, nn
 
 from lrkit import api
-from lrkit.errors import ConfigError
-from lrkit.horizon import Horizon
-from lrkit.lightning import LightningModule
-from lrkit.optim import build, switch_mode
-from lrkit.plan import resolve
-from lrkit.scheduler import PlanScheduler
-from lrkit.schedules import Constant
+from lrkit.base.errors import ConfigError
+from lrkit.lightning.classes import LightningModule
+from lrkit.optim.factory import build, switch_mode
+from lrkit.optim.scheduler import PlanScheduler
+from lrkit.planning.plan import resolve
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import Constant
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 ALL = sorted(path.stem for path in CONF.glob("*.yaml"))

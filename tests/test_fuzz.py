@@ -25,8 +25,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lrkit import board, cli, config, find, job, overrides, sweep
-from lrkit.cli import main
+from lrkit.base import tensorboard
+from lrkit.cli import main as cli
+from lrkit.cli.main import main
+from lrkit.config import compose as config
+from lrkit.config import overrides
+from lrkit.lr_finder import find
+from lrkit.sweep import hydra_job, sweep
 
 LIMIT = 10.0  # seconds for an example
 KEYS = sorted(overrides.leaves(config.compose(["warmup=linear", "cooldown=linear", "plateau=reduce"])))
@@ -263,13 +268,13 @@ def _names_something(line: str, argv: list[str], files: Mapping[str, bytes]) -> 
 @pytest.fixture(scope="module", autouse=True)
 def jobs_do_nothing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "train", lambda config: SimpleNamespace(status="done"))
-        patch.setattr(job, "score", lambda config: 0.0)
+        patch.setattr(hydra_job, "train", lambda config: SimpleNamespace(status="done"))
+        patch.setattr(hydra_job, "score", lambda config: 0.0)
         patch.setattr(find, "find", lambda *_, **__: SimpleNamespace(lr=0.1, flag="", steps=1, seconds=1.0,
                                                                      sentence=lambda: "found"))  # fmt: skip
         patch.setattr(sweep.Sweep, "run", lambda *_: {"done": 1})
         patch.setattr(cli, "_closing", lambda *_: 0)
-        patch.setattr(board.subprocess, "call", lambda *_: 0)
+        patch.setattr(tensorboard.subprocess, "call", lambda *_: 0)
         patch.setattr(sys, "path", list(sys.path))
         patch.delenv("NO_SUCH", raising=False)
         yield

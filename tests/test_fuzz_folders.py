@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 from crafted import craft
 
-from lrkit.cli import main
-from lrkit.errors import ConfigError
-from lrkit.resume import load
+from lrkit.base.errors import ConfigError
+from lrkit.checkpoint.resume import load
+from lrkit.cli.main import main
 
 #: Seconds of computing, and on the clock of a machine that may be busy.
 COMPUTING, WAITING = 5.0, 60.0

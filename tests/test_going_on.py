@@ -16,10 +16,10 @@ from conftest import Recorded
 from test_resume import weights
 from torch import Tensor, nn
 
-from lrkit.cli import _job, main
-from lrkit.lightning import Callback, LightningModule
-from lrkit.plan import Plan
-from lrkit.sweep import Sweep
+from lrkit.cli.main import _job, main
+from lrkit.lightning.classes import Callback, LightningModule
+from lrkit.planning.plan import Plan
+from lrkit.sweep.sweep import Sweep
 
 #: 24 steps, 6 an epoch, none of them of the default config.
 BASE = ["trainer.max_epochs=4", "trainer.limit_train_batches=6", "trainer.limit_val_batches=1", "model.hidden=[8]",

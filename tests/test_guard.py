@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lrkit
-from lrkit.config import compose, plan
-from lrkit.errors import ConfigError
-from lrkit.guard import Guard, Levels, Reduction
+from lrkit.base.errors import ConfigError
+from lrkit.config.compose import compose, plan
+from lrkit.planning.guard import Guard, Levels, Reduction
 
 
 def levels(losses: list[float], window: int = 100) -> Levels:

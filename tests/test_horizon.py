@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lrkit.errors import ConfigError
-from lrkit.horizon import Horizon, Loader, horizon_of
+from lrkit.base.errors import ConfigError
+from lrkit.schedules.horizon import Horizon, Loader, horizon_of
 
 DATA = Loader(samples=1000, batch_size=64)  # 16 batches, the last of 40 samples
 CUT = Loader(samples=1000, batch_size=64, drop_last=True)  # 15 batches

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from lrkit import cli
-from lrkit.config import compose, plan
-from lrkit.errors import ConfigError
-from lrkit.launcher import global_rank, in_srun, launched, local_rank
+from lrkit.base.errors import ConfigError
+from lrkit.base.launcher import global_rank, in_srun, launched, local_rank
+from lrkit.cli import main
+from lrkit.config.compose import compose, plan
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
             "GROUP_RANK": "1", "GROUP_WORLD_SIZE": "2"}  # fmt: skip
@@ -167,7 +167,7 @@ def test_a_file_says_it_as_well(environment: Any, tmp_path: Path) -> None:
 
 def test_mpi_without_its_package_is_refused(environment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(OPEN_MPI)
-    monkeypatch.setattr("lrkit.launcher.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("lrkit.base.launcher.importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"mpirun has started 4 processes .* pip install mpi4py, or .* torchrun"):
         compose([])
 
@@ -195,7 +195,7 @@ def test_one_process_speaks(
 ) -> None:  # fmt: skip
     environment({**ONE, "RANK": rank, "LOCAL_RANK": rank})
     monkeypatch.chdir(tmp_path)
-    assert cli.main(argv) == code
+    assert main.main(argv) == code
     said = capsys.readouterr()
     assert out in said.out and bool(out) == bool(said.out)
     assert said.err.startswith(err) and bool(err) == bool(said.err)
@@ -203,7 +203,7 @@ def test_one_process_speaks(
 
 
 def test_reading_it_needs_no_torch() -> None:
-    code = "import sys, lrkit.launcher, lrkit.watchdog; print({'torch', 'hydra'} & set(sys.modules))"
+    code = "import sys, lrkit.base.launcher, lrkit.base.watchdog; print({'torch', 'hydra'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
@@ -214,5 +214,5 @@ SLURM_HERE = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES":
 
 def test_json_of_show_under_a_launcher(environment: Any, capsys: pytest.CaptureFixture[str]) -> None:
     environment({**SLURM_HERE, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"})
-    assert cli.main(["show", "batch.effective=128", "format=json"]) == 0
+    assert main.main(["show", "batch.effective=128", "format=json"]) == 0
     assert json.loads(capsys.readouterr().out)["horizon"]["batch_size"] == 128

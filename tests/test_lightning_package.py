@@ -13,11 +13,11 @@ import pytorch_lightning
 import torch
 from one_process import commands
 
-from lrkit import lightning_package
-from lrkit.config import compose
-from lrkit.errors import ConfigError
-from lrkit.lightning_package import chosen, of_the_chosen, package_of, use
-from lrkit.plan import Plan
+from lrkit.base import lightning_package
+from lrkit.base.errors import ConfigError
+from lrkit.base.lightning_package import chosen, of_the_chosen, package_of, use
+from lrkit.config.compose import compose
+from lrkit.planning.plan import Plan
 
 MODEL = "model=custom model._target_=lightning_spelling.Net data=custom data._target_=lightning_spelling.Data"
 RUN = f"{MODEL} data.batch_size=8 optimizer=adamw optimizer.lr=0.01 warmup=linear warmup.length=3 trainer.max_epochs=2"

@@ -13,11 +13,11 @@ import pytest
 import torch
 from conftest import SHORT
 
-from lrkit import storage
-from lrkit.cli import main
-from lrkit.errors import ConfigError
-from lrkit.links import check_links, links_out
-from lrkit.storage import DurableIO, Kept, read
+from lrkit.base.errors import ConfigError
+from lrkit.base.links import check_links, links_out
+from lrkit.checkpoint import io as storage
+from lrkit.checkpoint.io import DurableIO, Kept, read
+from lrkit.cli.main import main
 
 
 @pytest.fixture

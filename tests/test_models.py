@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrkit import data, models
-from lrkit.errors import ConfigError
+from lrkit import models
+from lrkit.base.errors import ConfigError
+from lrkit.data import datasets
 from lrkit.models import CharTransformer, Cnn1d, Cnn2d, Linear, Mlp
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -100,7 +101,7 @@ def test_dropout_acts_in_training_only(rate: float) -> None:
         assert torch.equal(model(x), model(x))
 
 
-def train(model: nn.Module, source: data.InMemoryData, steps: int, lr: float, epochs: int = 100) -> float:
+def train(model: nn.Module, source: datasets.InMemoryData, steps: int, lr: float, epochs: int = 100) -> float:
     """The loss on the validation set, after so many steps of Adam."""
     source.setup()
     optimizer = torch.optim.Adam(model.parameters(), lr, betas=(0.9, 0.98))
@@ -119,7 +120,7 @@ def train(model: nn.Module, source: data.InMemoryData, steps: int, lr: float, ep
 
 
 @torch.no_grad()
-def validate(model: nn.Module, source: data.InMemoryData) -> float:
+def validate(model: nn.Module, source: datasets.InMemoryData) -> float:
     model.eval()
     pairs: list[tuple[Tensor, Tensor]] = list(source.val_dataloader())
     losses = [F.cross_entropy(model(x).flatten(0, -2), y.flatten()) * len(x) for x, y in pairs]
@@ -133,12 +134,12 @@ def validate(model: nn.Module, source: data.InMemoryData) -> float:
 )
 def test_they_learn_the_digits(model: Callable[[], nn.Module], below: float) -> None:
     torch.manual_seed(0)
-    assert train(model(), data.Digits(64), steps=100, lr=1e-2) < below  # guessing: 2.3
+    assert train(model(), datasets.Digits(64), steps=100, lr=1e-2) < below  # guessing: 2.3
 
 
 def test_the_transformer_learns_letters(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("abcabd" * 500, encoding="utf-8")
-    source = data.Text(16, path=str(tmp_path / "text.txt"), context=12, train_samples=160, val_samples=20)
+    source = datasets.Text(16, path=str(tmp_path / "text.txt"), context=12, train_samples=160, val_samples=20)
     torch.manual_seed(0)
     model = CharTransformer(12, 4, layers=1, width=16, heads=2)
     # Each letter is certain but for the first ones, where c and d cannot be told apart yet.
@@ -150,7 +151,7 @@ def test_the_transformer_learns_letters(tmp_path: Path) -> None:
 def test_after_norm_gets_stuck_without_warmup(norm: str, stuck: bool) -> None:
     """Xiong et al. 2020, scaled down: 3.1 nats a character and 2.4 where it was tried, of two seeds each."""
     torch.manual_seed(0)
-    source = data.Text(64)
+    source = datasets.Text(64)
     source.setup()
     loss = train(CharTransformer(64, source.outputs, norm=norm), source, steps=100, lr=1e-2)
     assert (loss > 2.9) == stuck
@@ -190,7 +191,7 @@ def snake(name: str) -> str:
     return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name).lstrip("_")
 
 
-@pytest.mark.parametrize(("group", "module"), [("data", data), ("model", models)])
+@pytest.mark.parametrize(("group", "module"), [("data", datasets), ("model", models)])
 def test_each_class_has_an_option_of_its_name(group: str, module: Any) -> None:
     names = {name for name in module.__all__ if name not in ("InMemoryData", "Splits")}
     options = {path.stem for path in (CONF / group).glob("*.yaml")} - {"custom", "module"}  # what is the user's
@@ -208,7 +209,7 @@ def test_each_option_says_what_it_is_and_names_every_argument(path: Path) -> Non
     if path.stem == "module":  # no more than what the plan needs to know
         assert set(config) == {"_target_", "batch_size", "train_samples"}
         return
-    made = {f"{m.__name__}.{name}": getattr(m, name) for m in (data, models) for name in m.__all__}
+    made = {f"{m.__name__}.{name}": getattr(m, name) for m in (datasets, models) for name in m.__all__}
     parameters = inspect.signature(made[config._target_]).parameters
     assert set(config) - {"_target_"} == set(parameters)
     raw: Any = OmegaConf.to_container(config, resolve=False)

@@ -13,10 +13,10 @@ from test_resume import EVERY
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from lrkit.config import compose
-from lrkit.lightning import PACKAGE, Callback
-from lrkit.module_modes import KEY
-from lrkit.train import run
+from lrkit.checkpoint.module_modes import KEY
+from lrkit.config.compose import compose
+from lrkit.lightning.classes import PACKAGE, Callback
+from lrkit.train.run import run
 
 
 class Net(foreign.Net):

@@ -16,9 +16,9 @@ import pytest
 from PIL import EpsImagePlugin, Image
 from test_data import datasets, torchvision  # noqa: F401  fixtures
 
-from lrkit import named_data
-from lrkit.data import HuggingFace, Torchvision
-from lrkit.errors import ConfigError
+from lrkit.base.errors import ConfigError
+from lrkit.config import named_datasets
+from lrkit.data.datasets import HuggingFace, Torchvision
 
 
 class Payload:
@@ -55,9 +55,9 @@ def test_cifar_of_a_strangers_is_not_unpickled(torchvision: Any, tmp_path: Path)
 
 
 def test_all_that_is_listed_is_there_and_yields_images(torchvision: Any) -> None:  # noqa: F811
-    listed = {name: getattr(torchvision.datasets, name) for name in named_data.TORCHVISION}
+    listed = {name: getattr(torchvision.datasets, name) for name in named_datasets.TORCHVISION}
     assert all(inspect.isclass(found) and "__getitem__" in dir(found) for found in listed.values())
-    assert list(named_data.TORCHVISION) == sorted(named_data.TORCHVISION)
+    assert list(named_datasets.TORCHVISION) == sorted(named_datasets.TORCHVISION)
 
 
 # --- Ghostscript ----------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
 
         package = SimpleNamespace(__version__=version, load_dataset=load, load_from_disk=load)
         monkeypatch.setitem(sys.modules, "datasets", package)
-        monkeypatch.setattr(named_data, "_comes_with_datasets", {"pandas", "sql", "csv", "spark"}.__contains__)
+        monkeypatch.setattr(named_datasets, "_comes_with_datasets", {"pandas", "sql", "csv", "spark"}.__contains__)
         return loaded
 
     return put
@@ -159,5 +159,5 @@ def test_no_pickle_is_read_by_the_library_itself(datasets: Any, tmp_path: Path) 
     with pytest.raises(ConfigError, match=r"^data\.path must be a data set, or a reader"):
         HuggingFace(4, path="pandas", options=options).setup()
     assert not (tmp_path / "executed").exists()
-    assert all(named_data._comes_with_datasets(name) for name in (*named_data.FORMATS, "pandas"))
-    assert not named_data._comes_with_datasets("mnist")
+    assert all(named_datasets._comes_with_datasets(name) for name in (*named_datasets.FORMATS, "pandas"))
+    assert not named_datasets._comes_with_datasets("mnist")

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrkit import trial
 from lrkit.assembly import data_of
-from lrkit.config import compose
-from lrkit.errors import ConfigError
-from lrkit.lightning import PACKAGE, LightningDataModule, LightningModule
-from lrkit.network_output import NetworkOutput, class_axes, tensor_of
-from lrkit.supervised import Supervised
-from lrkit.train import run
+from lrkit.base.errors import ConfigError
+from lrkit.config.compose import compose
+from lrkit.lightning.classes import PACKAGE, LightningDataModule, LightningModule
+from lrkit.lightning.network_output import NetworkOutput, class_axes, tensor_of
+from lrkit.lightning.supervised import Supervised
+from lrkit.lr_finder import short_run
+from lrkit.train.run import run
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 HERE = f"model=custom model._target_={__name__}"
@@ -446,7 +446,7 @@ def test_loaders_of_its_own_are_not_passed_over_without_a_word(train: Callable[.
 
 def test_a_search_takes_the_modules_loaders(tmp_path: Path) -> None:
     config = compose([*f"{HERE}.Quiet data=module trainer.max_epochs=20 logger=none".split(), *BAR])
-    found = trial.run(config, data_of(config), lambda plan: (plan.within(3, 0.01), 3), score=True)
+    found = short_run.run(config, data_of(config), lambda plan: (plan.within(3, 0.01), 3), score=True)
     assert len(found.losses) == 3 and found.score < 10
 
 

@@ -11,11 +11,11 @@ import torch
 import yaml
 
 import lrkit
-from lrkit import optim
-from lrkit.config import CONF_DIR, check, compose
-from lrkit.errors import ConfigError
-from lrkit.optimizer_options import SIGNATURES, check_options
-from lrkit.optimizer_options import check as check_node
+from lrkit.base.errors import ConfigError
+from lrkit.config.compose import CONF_DIR, check, compose
+from lrkit.config.optimizer_options import SIGNATURES, check_options
+from lrkit.config.optimizer_options import check as check_node
+from lrkit.optim import factory
 
 SHIPPED: dict[str, dict[str, Any]] = {
     path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF_DIR / "optimizer").glob("*.yaml"))
@@ -33,7 +33,7 @@ def test_every_shipped_optimizer_is_recorded_and_no_other() -> None:
 
 @pytest.mark.parametrize("target", SIGNATURES)
 def test_what_is_recorded_is_what_the_class_has(target: str) -> None:
-    assert SIGNATURES[target] == optim._defaults(optim.resolve(target))
+    assert SIGNATURES[target] == factory._defaults(factory.resolve(target))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -46,12 +46,12 @@ def _makes(target: str, options: Mapping[str, Any]) -> bool:
     weight = torch.nn.Parameter(torch.ones(2, 2))
     given = check_options(target, options, SIGNATURES[target])
     try:
-        optimizer = optim.resolve(target)([{"params": [weight], "name": "default"}], lr=0.1, **given)
-        if optim.has_modes(optimizer):
+        optimizer = factory.resolve(target)([{"params": [weight], "name": "default"}], lr=0.1, **given)
+        if factory.has_modes(optimizer):
             optimizer.train()  # type: ignore[attr-defined]
         weight.grad = torch.ones_like(weight)
         optimizer.step()
-        if optim.has_modes(optimizer):
+        if factory.has_modes(optimizer):
             optimizer.eval()  # type: ignore[attr-defined]
     except Exception:
         return False
@@ -72,7 +72,7 @@ def test_what_the_class_refuses_is_refused(target: str) -> None:
         except ConfigError as error:
             assert error.key == f"optimizer.{name}"
             with pytest.raises(ConfigError) as trained:
-                optim.check(target, {name: value})
+                factory.check(target, {name: value})
             assert str(trained.value) == str(error)
             continue
         allowed += 1

@@ -17,12 +17,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lrkit.families import family
-from lrkit.horizon import Horizon
-from lrkit.optim import build, switch_mode
-from lrkit.plan import GroupRate, resolve
-from lrkit.scheduler import PlanScheduler
-from lrkit.schedules import Cosine, Linear
+from lrkit.optim.factory import build, switch_mode
+from lrkit.optim.scheduler import PlanScheduler
+from lrkit.planning.optimizer_traits import family
+from lrkit.planning.plan import GroupRate, resolve
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import Cosine, Linear
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 STEPS = 200

@@ -9,8 +9,19 @@ from hydra.core.global_hydra import GlobalHydra
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lrkit.errors import ConfigError
-from lrkit.overrides import MAX_JOBS, defaults, expand, initialised, leaves, meant, nearest, parse, swept, unknown
+from lrkit.base.errors import ConfigError
+from lrkit.config.overrides import (
+    MAX_JOBS,
+    defaults,
+    expand,
+    initialised,
+    leaves,
+    meant,
+    nearest,
+    parse,
+    swept,
+    unknown,
+)
 
 KEYS = ["optimizer.lr", "optimizer.momentum", "schedule.end", "schedule.start", "horizon.steps", "seed", "warmup"]
 

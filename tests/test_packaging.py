@@ -82,14 +82,17 @@ def test_the_wheel_works_from_an_unrelated_folder(wheel: Path, tmp_path: Path) -
         return done.stdout
 
     assert Path(python("-c", "import lrkit; print(lrkit.__file__)").strip()).is_relative_to(site)
-    assert Path(python("-c", "import lrkit.config; print(lrkit.config.CONF_DIR)").strip()) == site / "lrkit" / "conf"
+    assert (
+        Path(python("-c", "import lrkit.config.compose; print(lrkit.config.compose.CONF_DIR)").strip())
+        == site / "lrkit" / "conf"
+    )
     assert python("-m", "lrkit", "show", "schedule=cosine").startswith("lr 0.1")
     assert "lrkit.schedules.Step" in python("-m", "lrkit", "train", "--cfg", "job", "schedule=step")
     options = sorted((path.parent.name, path.stem) for path in (ROOT / "conf").glob("*/*.yaml"))
     options = [each for each in options if each[0] != "launcher"]  # those need a package each: tests/test_engines.py
     added = {"experiment", "sweep"}
     script = f"""
-from lrkit.config import compose
+from lrkit.config.compose import compose
 for group, option in {options!r}:
     own = [f"{{group}}._target_=my.Own"] if option == "custom" else []
     compose([("+" if group in {added!r} else "") + f"{{group}}={{option}}", *own])

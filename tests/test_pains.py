@@ -45,15 +45,16 @@ from torch.optim.lr_scheduler import (
 )
 from torch.utils.data import DataLoader
 
-from lrkit import api, cli
-from lrkit.curve import Curve
-from lrkit.errors import ConfigError
-from lrkit.horizon import Horizon
-from lrkit.lightning import PACKAGE, LightningModule, MisconfigurationException, Trainer
-from lrkit.plan import resolve
-from lrkit.plateau import Plateau, PlateauState
-from lrkit.scheduler import PlanScheduler
-from lrkit.schedules import Constant, Cosine, Linear, Piecewise, Restarts, Step
+from lrkit import api
+from lrkit.base.errors import ConfigError
+from lrkit.cli import main
+from lrkit.lightning.classes import PACKAGE, LightningModule, MisconfigurationException, Trainer
+from lrkit.optim.scheduler import PlanScheduler
+from lrkit.planning.plan import resolve
+from lrkit.planning.plateau import Plateau, PlateauState
+from lrkit.schedules.curve import Curve
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import Constant, Cosine, Linear, Piecewise, Restarts, Step
 
 BaseFinetuning: Any = import_module(f"{PACKAGE}.callbacks").BaseFinetuning
 GradientAccumulationScheduler: Any = import_module(f"{PACKAGE}.callbacks").GradientAccumulationScheduler
@@ -269,7 +270,7 @@ PLAIN_RANKS = """
 import json, sys
 from pathlib import Path
 import torch
-from lrkit.lightning import Trainer
+from lrkit.lightning.classes import Trainer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from foreign import Points, RankLoss
@@ -571,7 +572,7 @@ def test_pain_21_sweeps_of_the_same_second_share_a_folder(tmp_path: Path, monkey
     # What comes of it: Hydra's folders are named by the second, and by nothing else.
     default = yaml.safe_load((resources.files("hydra") / "conf/hydra/output/default.yaml").read_text())
     assert default["sweep"]["dir"] == "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
-    folders = [cli._new_folder(tmp_path / "sweeps") for _ in range(20)]
+    folders = [main._new_folder(tmp_path / "sweeps") for _ in range(20)]
     assert len({*folders}) == 20 and all(Path(folder).is_dir() for folder in folders)
 
 
@@ -617,7 +618,7 @@ def test_pain_22_failures_of_a_sweep_are_hidden(
     monkeypatch.delitem(sys.modules, "fragile", raising=False)
     (tmp_path / "fragile.py").write_text(FRAGILE)
     short = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "logger=none"]
-    code = cli.main(["train", "-m", *short, "model=custom", "model._target_=fragile.Net", "+model.n=1,2,3,4"])
+    code = main.main(["train", "-m", *short, "model=custom", "model._target_=fragile.Net", "+model.n=1,2,3,4"])
     said = capsys.readouterr()
     assert code == 1 and "of 4 jobs 2 failed" in said.err
     assert "job 1 failed" in said.out and "job 3 failed" in said.out

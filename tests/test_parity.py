@@ -31,11 +31,11 @@ from torch.optim.lr_scheduler import (
 )
 from transformers import optimization as hf
 
-from lrkit.horizon import Horizon
-from lrkit.plan import GroupRate, Plan, resolve
-from lrkit.plateau import Plateau
-from lrkit.scheduler import PlanScheduler
-from lrkit.schedules import (
+from lrkit.optim.scheduler import PlanScheduler
+from lrkit.planning.plan import GroupRate, Plan, resolve
+from lrkit.planning.plateau import Plateau
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import (
     Constant,
     Cosine,
     Cyclic,

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrkit.config import compose
-from lrkit.config import plan as planned
-from lrkit.errors import ConfigError
-from lrkit.horizon import Horizon
-from lrkit.plan import GroupRate, Plan, resolve
-from lrkit.plateau import Plateau
-from lrkit.scaling import BatchScale, batch_scale
-from lrkit.schedules import (
+from lrkit.base.errors import ConfigError
+from lrkit.config.compose import compose
+from lrkit.config.compose import plan as planned
+from lrkit.planning.batch_scaling import BatchScale, batch_scale
+from lrkit.planning.plan import GroupRate, Plan, resolve
+from lrkit.planning.plateau import Plateau
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import (
     Constant,
     Cosine,
     Cyclic,
@@ -29,7 +29,7 @@ from lrkit.schedules import (
     Sqrt,
     Step,
 )
-from lrkit.schedules import Plateau as HeldUntilPlateau
+from lrkit.schedules.shapes import Plateau as HeldUntilPlateau
 
 SGD, ADAMW, FREE = "torch.optim.SGD", "torch.optim.AdamW", "schedulefree.AdamWScheduleFree"
 GROUPS = (GroupRate("body"), GroupRate("head", 10.0), GroupRate("frozen", 0.0, weight_decay=0.0))

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lrkit.errors import ConfigError
-from lrkit.plateau import Plateau, PlateauState
+from lrkit.base.errors import ConfigError
+from lrkit.planning.plateau import Plateau, PlateauState
 
 NAN, INF = float("nan"), float("inf")
 HALF = {"factor": 0.5, "patience": 1}

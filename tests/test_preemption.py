@@ -19,9 +19,9 @@ from conftest import Recorded
 from test_resume import weights
 from torch.distributed import TCPStore
 
-from lrkit.cli import main
-from lrkit.preemption import Together
-from lrkit.signals import Terminated
+from lrkit.base.signals import Terminated
+from lrkit.cli.main import main
+from lrkit.lightning.preemption import Together
 
 HERE = Path(__file__).parent
 BASE = {"trainer.max_epochs": "4", "trainer.limit_train_batches": "6", "trainer.limit_val_batches": "1",
@@ -136,7 +136,7 @@ def test_signals_are_given_back(train: Callable[..., Any]) -> None:
 
 
 def test_find_ends_with_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrkit.find.find", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("lrkit.lr_finder.find.find", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert main(["find"]) == 143
     assert capsys.readouterr().err == "lrkit: stopped by SIGTERM\n"
 

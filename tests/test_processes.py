@@ -16,8 +16,8 @@ import pytest
 import torch
 from test_launcher import SLURM_HERE
 
-from lrkit.lightning_package import chosen
-from lrkit.storage import read
+from lrkit.base.lightning_package import chosen
+from lrkit.checkpoint.io import read
 
 HERE = Path(__file__).parent
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -183,7 +183,7 @@ def test_a_run_goes_on_with_another_number_of_processes(before: int, after: int,
     assert code == 0, err
     steps = 152 // after  # in four epochs
     saved = json.loads((tmp_path / "more" / "plan.json").read_text())
-    from lrkit.plan import Plan
+    from lrkit.planning.plan import Plan
 
     plan = Plan.from_json(saved)
     assert plan.horizon.steps == steps

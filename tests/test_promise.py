@@ -13,15 +13,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_resume import EVERY, Interrupted, Stop, ignored
 
-from lrkit import show
-from lrkit.config import CONF_DIR, compose, plan
-from lrkit.errors import ConfigError
-from lrkit.train import run
+from lrkit.base.errors import ConfigError
+from lrkit.config.compose import CONF_DIR, compose, plan
+from lrkit.planning import render
+from lrkit.train.run import run
 
 
 def listed(overrides: list[str]) -> list[dict[str, float]]:
     """What ``lrkit show format=csv`` lists: a row for each step."""
-    header, *rows = show.csv(plan(compose(overrides))).splitlines()
+    header, *rows = render.csv(plan(compose(overrides))).splitlines()
     return [dict(zip(header.split(","), map(float, row.split(",")), strict=True)) for row in rows]
 
 

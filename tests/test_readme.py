@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lrkit.config import CONF_DIR, check, compose
-from lrkit.overrides import expand
+from lrkit.config.compose import CONF_DIR, check, compose
+from lrkit.config.overrides import expand
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -45,7 +45,7 @@ def test_every_link_and_picture_is_there() -> None:
 
 
 def test_the_shown_page_is_what_show_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    from lrkit.cli import main
+    from lrkit.cli.main import main
 
     command = next(c for c in COMMANDS if "horizon.steps=100" in c)
     assert main(shlex.split(command)[1:]) == 0

@@ -11,10 +11,10 @@ import pytest
 import torch
 from conftest import Recorded
 
-from lrkit.config import compose
-from lrkit.errors import ConfigError
-from lrkit.lightning import Callback
-from lrkit.train import run
+from lrkit.base.errors import ConfigError
+from lrkit.config.compose import compose
+from lrkit.lightning.classes import Callback
+from lrkit.train.run import run
 
 BASE = ("logger=none", "trainer.max_epochs=4", "trainer.limit_train_batches=6", "trainer.limit_val_batches=1",
         "model.hidden=[8]", "model.dropout=0.3")  # fmt: skip

@@ -21,10 +21,10 @@ from test_resume import Stop, weights
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from lrkit.cli import main
-from lrkit.lightning import Callback
-from lrkit.plan import Plan
-from lrkit.saved_config import run_folder
+from lrkit.cli.main import main
+from lrkit.config.saved_config import run_folder
+from lrkit.lightning.classes import Callback
+from lrkit.planning.plan import Plan
 
 #: 24 steps, 6 an epoch; shuffled data and dropout, so that a wrong place or a wrong random number shows.
 BASE = {"trainer.max_epochs": "4", "trainer.limit_train_batches": "6", "trainer.limit_val_batches": "1",

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lrkit.errors import ConfigError
-from lrkit.horizon import Horizon
-from lrkit.plan import GroupRate, Plan, resolve
-from lrkit.plateau import Plateau
-from lrkit.scaling import batch_scale
-from lrkit.scheduler import PlanScheduler
-from lrkit.schedules import (
+from lrkit.base.errors import ConfigError
+from lrkit.optim.scheduler import PlanScheduler
+from lrkit.planning.batch_scaling import batch_scale
+from lrkit.planning.plan import GroupRate, Plan, resolve
+from lrkit.planning.plateau import Plateau
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import (
     Constant,
     Cosine,
     Cyclic,

@@ -17,10 +17,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lrkit import schedules
-from lrkit.errors import ConfigError
-from lrkit.horizon import Horizon
-from lrkit.schedules import (
+from lrkit.base.errors import ConfigError
+from lrkit.schedules import shapes
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import (
     Constant,
     Cosine,
     Cyclic,
@@ -45,7 +45,7 @@ from lrkit.schedules import (
 CONF = Path(__file__).parents[1] / "conf" / "schedule"
 CONCRETE = {
     name: value
-    for name, value in vars(schedules).items()
+    for name, value in vars(shapes).items()
     if inspect.isclass(value) and issubclass(value, Schedule) and not name.startswith("_")
     and value.__call__ is not Schedule.__call__
 }  # fmt: skip
@@ -136,7 +136,7 @@ def option(name: str) -> dict[str, Any]:
 def test_every_schedule_has_an_option_and_a_row() -> None:
     assert {snake(name) for name in CONCRETE} == {path.stem for path in CONF.glob("*.yaml")}
     assert set(CONCRETE.values()) == {type(schedule) for schedule, *_ in TABLE}
-    assert set(schedules.__all__) == {*CONCRETE, "Schedule", "Endless"}
+    assert set(shapes.__all__) == {*CONCRETE, "Schedule", "Endless"}
 
 
 @pytest.mark.parametrize("name", CONCRETE)

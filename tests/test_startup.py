@@ -42,7 +42,7 @@ def trap(tmp_path: Path) -> Path:
     """The folder; ``executed`` beside it is the mark."""
     folder, mark = tmp_path / "trap", tmp_path / "executed"
     names = {*sys.stdlib_module_names, *metadata.packages_distributions(), *OTHERS.split()} - {"lrkit"}
-    names |= {"lrkit.cli", "lrkit.__init__", "lrkit.__main__"}
+    names |= {"lrkit.cli.main", "lrkit.__init__", "lrkit.__main__"}
     for name in sorted(names):
         if all(part.isidentifier() for part in name.split(".")):
             file = folder / f"{name.replace('.', '/')}.py"

@@ -16,11 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 import lrkit
-from lrkit.callback_conflicts import conflict
-from lrkit.cli import main
-from lrkit.config import check, compose
-from lrkit.errors import ConfigError, RunError
-from lrkit.lightning import PACKAGE, Callback, Trainer
+from lrkit.base.errors import ConfigError, RunError
+from lrkit.cli.main import main
+from lrkit.config.callback_conflicts import conflict
+from lrkit.config.compose import check, compose
+from lrkit.lightning.classes import PACKAGE, Callback, Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 callbacks: Any = import_module(f"{PACKAGE}.callbacks")

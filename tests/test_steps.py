@@ -17,9 +17,9 @@ from test_ddp import both_ranks
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lrkit import config as configs
-from lrkit.config import compose
-from lrkit.errors import ConfigError, RunError
+from lrkit.base.errors import ConfigError, RunError
+from lrkit.config import compose as configs
+from lrkit.config.compose import compose
 
 Train = Callable[..., Any]
 

@@ -17,7 +17,7 @@ import torch
 from one_process import commands
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lrkit.plan import Plan
+from lrkit.planning.plan import Plan
 
 
 class Case(NamedTuple):

@@ -17,12 +17,12 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from lrkit import jobs
-from lrkit.config import compose
-from lrkit.errors import ConfigError
-from lrkit.resume import load
-from lrkit.sweep import Sweep, folder_name, identity, preset, unfinished
-from lrkit.train import run
+from lrkit.base import process_pool
+from lrkit.base.errors import ConfigError
+from lrkit.checkpoint.resume import load
+from lrkit.config.compose import compose
+from lrkit.sweep.sweep import Sweep, folder_name, identity, preset, unfinished
+from lrkit.train.run import run
 
 HERE = Path(__file__).parent
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "model.hidden=[8]"]
@@ -220,18 +220,18 @@ def test_devices_are_pinned_in_turn(
     visible: str, jobs_key: Any, per_job: int, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    share = jobs.slots(jobs_key, per_job, "auto")
+    share = process_pool.slots(jobs_key, per_job, "auto")
     assert share.devices == expected
     assert share.count == (len(expected) or jobs_key)
     assert share.threads >= 1
 
 
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_cores", lambda: 8)
-    assert jobs.slots("auto", 1, "cpu") == jobs.Slots(4, 2)
-    assert jobs.slots(2, 1, "cpu") == jobs.Slots(2, 4)
-    assert jobs.slots("auto", 4, "cpu") == jobs.Slots(2, 4)
-    assert jobs.slots(16, 1, "cpu") == jobs.Slots(16, 1)
+    monkeypatch.setattr(process_pool, "_cores", lambda: 8)
+    assert process_pool.slots("auto", 1, "cpu") == process_pool.Slots(4, 2)
+    assert process_pool.slots(2, 1, "cpu") == process_pool.Slots(2, 4)
+    assert process_pool.slots("auto", 4, "cpu") == process_pool.Slots(2, 4)
+    assert process_pool.slots(16, 1, "cpu") == process_pool.Slots(16, 1)
 
 
 def test_a_preset_sweeps_what_the_command_line_leaves_to_it() -> None:

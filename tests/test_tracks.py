@@ -17,15 +17,18 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import lrkit
-from lrkit import asked, config, events, show
-from lrkit.cli import main
-from lrkit.config import compose
-from lrkit.errors import ConfigError, RunError
-from lrkit.horizon import Horizon
-from lrkit.lightning import Callback, Trainer
-from lrkit.plan import Plan
-from lrkit.resume import differences
-from lrkit.tracks import Track, assign, horizon_of, parse, step_at
+from lrkit.base.errors import ConfigError, RunError
+from lrkit.checkpoint.resume import differences
+from lrkit.cli.main import main
+from lrkit.config import compose as config
+from lrkit.config.compose import compose
+from lrkit.lightning.classes import Callback, Trainer
+from lrkit.optim import own_optimizers
+from lrkit.planning import render
+from lrkit.planning.plan import Plan
+from lrkit.planning.tracks import Track, assign, horizon_of, parse, step_at
+from lrkit.runs import event_reader
+from lrkit.schedules.horizon import Horizon
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*_dataloader' does not have many workers", "ignore:The `.*_dataloader` does not have many workers"
@@ -110,19 +113,19 @@ class TestPlan:
 
     def test_a_schedule_beside_the_rate_is_every_tracks(self) -> None:
         plan = config.plan(compose([BOTH, DECLARED, "optimizer=adamw", "schedule@coschedule.weight_decay=linear"]))
-        header = show.csv(plan).splitlines()[0].split(",")
+        header = render.csv(plan).splitlines()[0].split(",")
         assert "weight_decay/generator/default" in header and "weight_decay/discriminator/default" in header
 
     def test_a_page_has_each_track(self) -> None:
-        said = show.text(config.plan(compose([EVERY, DECLARED, "data.batch_size=5", "optimizer=adam"])), curve=False)
+        said = render.text(config.plan(compose([EVERY, DECLARED, "data.batch_size=5", "optimizer=adam"])), curve=False)
         assert "generator: lr 0.001   Adam\nlr[generator, group, t] = 0.001 x curve(t) (schedule)\n" in said
         assert "discriminator: lr 0.0004   Adam\n" in said
         assert re.search(r"45 steps \(every 5 of 180 batches\); 3 steps an epoch \(every 5 of 12 batches\)", said)
 
     def test_a_picture_has_a_curve_for_each(self, tmp_path: Path) -> None:
         plan = config.plan(compose([EVERY, DECLARED]))
-        assert show.picture({"lr": plan}, tmp_path / "a.svg").read_text().count("<path") > 0
-        assert "lr generator" in show.picture({"lr": plan}, tmp_path / "b.svg").read_text()
+        assert render.picture({"lr": plan}, tmp_path / "a.svg").read_text().count("<path") > 0
+        assert "lr generator" in render.picture({"lr": plan}, tmp_path / "b.svg").read_text()
 
 
 class TestAssign:
@@ -198,7 +201,7 @@ def test_what_cannot_be_meant(words: list[str], message: str) -> None:
 
 
 def test_find_is_for_one_rate(tmp_path: Path) -> None:
-    from lrkit.find import find
+    from lrkit.lr_finder.find import find
 
     with pytest.raises(ConfigError, match=r"^optimizers and lrkit find cannot be used together"):
         find(compose(gan("GAN", BOTH)), tmp_path, quiet=True)
@@ -215,7 +218,7 @@ class TestTrain:
                     "optimizers.discriminator.optimizer.lr=4e-4")  # fmt: skip
         run = train(*words, DECLARED)
         assert stepped() == [planned(run.plan, "generator"), planned(run.plan, "discriminator")]
-        rows = list(csv.DictReader(io.StringIO(show.csv(config.plan(compose([*words, DECLARED]))))))
+        rows = list(csv.DictReader(io.StringIO(render.csv(config.plan(compose([*words, DECLARED]))))))
         assert [[float(row[f"lr/{name}/default"]) for row in rows] for name in run.plan.tracks] == stepped()
         assert [len(each) for each in stepped()] == [24, 24] and run.status == "done"
         assert (run.plan.tracks["generator"].optimizer, run.plan.tracks["discriminator"].optimizer) == (
@@ -232,12 +235,12 @@ class TestTrain:
         assert (len(generator), len(critic), run.status) == (6, 24, "done")
         metrics = json.loads((run.folder / "metrics.json").read_text())
         assert (metrics["steps"], metrics["tracks"]) == (24, {"generator": 6, "discriminator": 24})
-        series = events.read(events.event_files(run.folder)).series
+        series = event_reader.read(event_reader.event_files(run.folder)).series
         assert series["lr/generator/default"].steps == [0, 5, 10, 12, 17, 22]
         assert series["lr/generator/default"].values == pytest.approx(generator, rel=1e-6)
         assert series["lr/discriminator/default"].steps == [*range(24)] == series["critic"].steps
         assert "lr/default" not in series
-        rows = list(csv.DictReader(io.StringIO(show.csv(config.plan(compose([*words, DECLARED]))))))
+        rows = list(csv.DictReader(io.StringIO(render.csv(config.plan(compose([*words, DECLARED]))))))
         column = {i: row["lr/generator/default"] for i, row in enumerate(rows) if row["lr/generator/default"]}
         assert [*column] == [0, 5, 10, 12, 17, 22] and [*map(float, column.values())] == generator
 
@@ -379,7 +382,7 @@ def test_asking_leaves_no_trace() -> None:
     module = gans.Split()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     attributes, drawn = {*vars(module)}, torch.get_rng_state()
-    own = asked.of(module)
+    own = own_optimizers.of(module)
     assert own is not None and [cls for cls, _ in own.optimizers] == ["Adam", "Adam"]
     assert {name: value.tolist() for name, value in module.state_dict().items()} == {
         name: value.tolist() for name, value in before.items()

@@ -13,12 +13,12 @@ import pytest
 import torch
 from conftest import Recorded
 
-from lrkit.config import CONF_DIR, build, compose
-from lrkit.errors import ConfigError
-from lrkit.horizon import Horizon
-from lrkit.plan import resolve
-from lrkit.scaling import batch_scale
-from lrkit.scheduler import PlanScheduler
+from lrkit.base.errors import ConfigError
+from lrkit.config.compose import CONF_DIR, build, compose
+from lrkit.optim.scheduler import PlanScheduler
+from lrkit.planning.batch_scaling import batch_scale
+from lrkit.planning.plan import resolve
+from lrkit.schedules.horizon import Horizon
 
 
 def options(group: str) -> list[str]:
@@ -182,9 +182,9 @@ def test_schedule_free_weights_are_evaluated_and_saved(optimizer: str, train: Ca
     run = train(f"optimizer={optimizer}", "schedule=constant", "trainer.limit_val_batches=null")
     checkpoint = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["train_mode"] is False
-    from lrkit.data import Digits
+    from lrkit.data.datasets import Digits
+    from lrkit.lightning.supervised import Supervised
     from lrkit.models import Mlp
-    from lrkit.supervised import Supervised
 
     data = Digits(batch_size=300)
     data.setup("fit")
@@ -230,7 +230,7 @@ def test_a_gradient_accumulation_scheduler_is_refused(train: Callable[..., Any])
 
 
 def test_a_run_that_ends_without_a_finite_loss_has_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lrkit.cli import main
+    from lrkit.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     words = ["optimizer.lr=1e30", "allow_extreme_lr=true", "trainer.max_epochs=1", "logger=none"]

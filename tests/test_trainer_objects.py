@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from lrkit import assembly, loggers
-from lrkit.cli import main
-from lrkit.config import check, compose, plan, replicas_of
-from lrkit.errors import ConfigError
-from lrkit.journal import Journal
-from lrkit.lightning import LightningEnvironment, TensorBoardLogger, Trainer
-from lrkit.lightning_package import chosen
+from lrkit import assembly
+from lrkit.base.errors import ConfigError
+from lrkit.base.event_log import Journal
+from lrkit.base.lightning_package import chosen
+from lrkit.cli.main import main
+from lrkit.config.compose import check, compose, plan, replicas_of
+from lrkit.lightning import failsafe_loggers
+from lrkit.lightning.classes import LightningEnvironment, TensorBoardLogger, Trainer
 
 CPU = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False,
        "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
@@ -110,7 +111,7 @@ def test_the_logger_of_another_process_takes_everything(tmp_path: Path, monkeypa
     logger = TensorBoardLogger(tmp_path)
     trainer = Trainer(**{**CPU, "logger": logger})  # type: ignore[arg-type]
     monkeypatch.setattr("lightning_utilities.core.rank_zero.rank_zero_only.rank", 1)
-    loggers.guard(trainer, ["tensorboard"], Journal(None))
+    failsafe_loggers.guard(trainer, ["tensorboard"], Journal(None))
     logger.experiment.file_writer.add_summary("anything", 0)
     logger.experiment.add_scalar("lr", 0.1, 0)
     assert [*tmp_path.iterdir()] == []

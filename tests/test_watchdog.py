@@ -13,7 +13,7 @@ import pytest
 #: What each process begins with; ``hang`` waits where no handler of Python's is ever called.
 BEGIN = """
 import ctypes, os, signal, sys, threading, time
-from lrkit import signals, watchdog
+from lrkit.base import signals; from lrkit.base import watchdog
 watchdog.GRACE, watchdog.AGAIN = 0.3, 0.3
 
 class Timespec(ctypes.Structure):
@@ -142,7 +142,7 @@ def test_a_forked_process_does_not_speak_for_its_parent() -> None:
 
 
 def test_everything_is_given_back() -> None:
-    from lrkit import signals, watchdog
+    from lrkit.base import signals, watchdog
 
     before = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
     with watchdog.watching(), signals.raising(signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,1 @@
+"""What happens during training: rates and losses logged, the guard, noise scale, the first batch checked."""

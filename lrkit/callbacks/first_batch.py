@@ -1,0 +1,73 @@
+"""The first batch: a model and data that do not fit each other are told so, with what the batch is."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrkit.base import error_report
+from lrkit.base.errors import ConfigError, Diverged, RunError, SearchError
+from lrkit.lightning.classes import Callback, LightningModule, MisconfigurationException, Trainer
+from lrkit.lightning.network_output import described
+
+__all__ = ["FirstBatch"]
+
+_STEPS = ("training_step", "validation_step")
+
+
+class FirstBatch(Callback):
+    """Watches until one batch has been trained on: up to then it is the input that is wrong, and no step is lost."""
+
+    def __init__(self) -> None:
+        self.batch: Any = None
+        self.done = False
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.batch = None if self.done else batch
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.batch = None if self.done else batch
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if self.done:
+            return
+        if loss.numel() != 1:
+            raise ConfigError("model", "must return one number as the loss of a batch", described(loss))
+        if not loss.requires_grad:
+            raise ConfigError("model", "must return a loss that depends on its parameters: this one has no gradient")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.batch, self.done = None, True
+
+    @contextmanager
+    def explaining(self, module: LightningModule) -> Iterator[None]:
+        """Within it, what the first batch provokes inside of the model is bad input.
+
+        Raises:
+            ConfigError: what went wrong where, the types and shapes of the batch, and the type of the parameters.
+        """
+        try:
+            yield
+        except (ConfigError, Diverged, RunError, SearchError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            inside = isinstance(error, MisconfigurationException) or any(frame.name in _STEPS for frame in frames)
+            if self.batch is None or not inside:
+                raise
+            types = ", ".join(sorted({_name(p.dtype) for p in module.parameters()}))
+            facts = f"the batch is {described(self.batch)}, the parameters are {types}"
+            raise ConfigError("model", f"cannot use the first batch: {error_report.cause(error)}; {facts}") from error
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,52 @@
+"""Names for parameter groups that join during a run: a callback that unfreezes a backbone gives them none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from itertools import count, takewhile
+from typing import Any
+
+from lrkit.lightning.classes import Callback, LightningModule, Trainer
+
+__all__ = ["GroupNames", "named"]
+
+
+class GroupNames(Callback):
+    """Gives a group without a name one, before its first step: by that it is logged, and found again by a resume."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if (now := [len(optimizer.param_groups) for optimizer in trainer.optimizers]) == self.seen:
+            return
+        self.seen = now
+        names = {parameter: name for name, parameter in pl_module.named_parameters()}
+        for optimizer in trainer.optimizers:
+            taken = {group.get("name") for group in optimizer.param_groups}
+            for i, group in enumerate(optimizer.param_groups):
+                if "name" not in group:
+                    group["name"] = named([names[p] for p in group["params"] if p in names] or [f"group_{i}"], taken)
+                    taken.add(group["name"])
+
+
+def named(parameters: Sequence[str], taken: Collection[str | None]) -> str:
+    """A name for a group: the module that all of its parameters are in, or the first of several.
+
+    >>> named(["backbone.0.weight", "backbone.1.bias"], ["default"]), named(["stem.bias", "body.bias"], [])
+    ('backbone', 'stem')
+    >>> named(["backbone.0.weight", "backbone.0.bias"], ["backbone.0"])
+    'backbone.0_2'
+    """
+    parts = zip(*(name.split(".") for name in parameters), strict=False)
+    common = [each[0] for each in takewhile(lambda each: len(set(each)) == 1, parts)]
+    name = ".".join(common) or parameters[0].partition(".")[0]
+    return next(each for each in _numbered(name) if each not in taken)
+
+
+def _numbered(name: str) -> Iterable[str]:
+    yield name
+    yield from (f"{name}_{i}" for i in count(2))

@@ -1,0 +1,112 @@
+"""The curves of a run, recorded while it trains: what a diagnosis is made from, whatever logger there is, or none.
+
+The training loss is averaged over windows. There are at most 400 of them: when that many are full, neighbours are
+joined and windows are twice as long from then on, so that the end of the run need not be known. Sums stay on their
+device; only joining, which comes ever more rarely, and a checkpoint wait for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrkit.base.metric_names import validation_loss
+from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.module import scheduler_of
+from lrkit.runs.diagnosis import Curves
+from lrkit.runs.event_reader import Series
+
+__all__ = ["Trace"]
+
+
+class Trace(Callback):
+    """Records each window's mean training loss and its rate, and every validation loss. Of this process alone."""
+
+    most = 400
+
+    def __init__(self) -> None:
+        self.first: Tensor | None = None  # the loss of the first batch
+        self.losses: list[Tensor] = []
+        self.rates: list[float] = []
+        self.steps: list[int] = []
+        self.size = 1  # batches in a window
+        self.sum: tuple[Tensor, int] | None = None  # losses and batches of the window that is being filled
+        self.lost = False
+        self.validated = Series()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            return  # a module that optimizes by itself need not show its loss
+        scheduler = scheduler_of(trainer)
+        if loss.requires_grad or loss.ndim or loss.dtype != torch.float32:
+            loss = loss.detach().reshape(()).float()
+        if trainer.accumulate_grad_batches != 1:  # by which Lightning has divided it
+            loss = loss * trainer.accumulate_grad_batches
+        plan, t, gain = scheduler.plan, scheduler.applied, scheduler.total_gain
+        self.add(loss, lambda: plan.lr(plan.groups[0], max(t - 1, 0), gain), t)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        name = validation_loss(trainer.callback_metrics)
+        if not trainer.sanity_checking and name is not None:
+            self.validated.join(Series([scheduler_of(trainer).applied], [float(trainer.callback_metrics[name])]))
+
+    def add(self, loss: Tensor, rate: Callable[[], float], step: int) -> None:
+        """One more batch: its loss, the rate of its step, asked for where a window ends, and the steps done then."""
+        if self.lost:
+            return
+        self.first = loss if self.first is None else self.first
+        self.sum = (loss, 1) if self.sum is None else (self.sum[0] + loss, self.sum[1] + 1)
+        if self.sum[1] < self.size:
+            return
+        self.losses.append(self.sum[0] / self.size)
+        self.rates.append(rate())
+        self.steps.append(step)
+        self.sum = None
+        if len(self.losses) == self.most:
+            self._join()
+
+    def curves(self) -> Curves:
+        """What was recorded so far."""
+        first = math.nan if self.first is None else float(self.first)
+        return Curves(first, Series([*self.steps], self._values()), [*self.rates], self.validated)
+
+    def _join(self) -> None:
+        """Make room; but not once the loss is lost, for when that happened is to stay known."""
+        if not math.isfinite(float(self.losses[-1])):
+            self.lost = True
+            return
+        self.losses = [(a + b) / 2.0 for a, b in zip(self.losses[0::2], self.losses[1::2], strict=True)]
+        self.rates = [(a + b) / 2.0 for a, b in zip(self.rates[0::2], self.rates[1::2], strict=True)]
+        self.steps = self.steps[1::2]
+        self.size *= 2
+
+    def _values(self) -> list[float]:
+        """The losses of all windows, waited for once."""
+        if not self.losses:
+            return []
+        here = self.losses[-1].device
+        values: list[float] = torch.stack([loss.to(here) for loss in self.losses]).tolist()
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "first": None if self.first is None else float(self.first),
+            "losses": self._values(), "rates": [*self.rates], "steps": [*self.steps], "size": self.size,
+            "sum": None if self.sum is None else [float(self.sum[0]), self.sum[1]],
+            "lost": self.lost, "validated": [[*self.validated.steps], [*self.validated.values]],
+        }  # fmt: skip
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = state_dict
+        self.first = None if state["first"] is None else torch.tensor(state["first"])
+        self.losses = [*torch.tensor(state["losses"])]
+        self.rates, self.steps, self.size = [*state["rates"]], [*state["steps"]], state["size"]
+        self.sum = None if state["sum"] is None else (torch.tensor(state["sum"][0]), state["sum"][1])
+        self.lost, self.validated = state["lost"], Series(*map(list, state["validated"]))

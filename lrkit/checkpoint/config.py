@@ -1,0 +1,21 @@
+"""The config that a checkpoint carries in its plan; read without Lightning, for it is asked before that is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lrkit.base.files import parsed
+from lrkit.checkpoint.file import load
+
+__all__ = ["config_in"]
+
+
+def config_in(path: str) -> dict[str, Any] | None:
+    """The config of the run that wrote the checkpoint ``path``; None where none can be read. Nothing is executed."""
+    try:
+        content = load(Path(path), mmap=True)
+        config = parsed(content["lrkit"]["plan"])["config"]
+    except Exception:  # whatever a damaged file provokes; why it cannot be read is told by whoever goes on from it
+        return None
+    return config if isinstance(config, dict) else None

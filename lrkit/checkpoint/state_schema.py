@@ -1,0 +1,349 @@
+"""What a checkpoint must hold for a run to go on from it, checked before anything is made of it.
+
+lrkit's own part (plan, step, random numbers, place in the data), the states that its callbacks and schedulers put into
+a checkpoint, and of Lightning's and the optimizers' parts the shape, the counts and the paths. The content of
+``state_dict`` is compared with the model later.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.files import parsed
+from lrkit.base.schema import (
+    Schema,
+    anything,
+    either,
+    flag,
+    listed,
+    mapping,
+    number,
+    optional,
+    record,
+    text,
+    whole,
+    wrong,
+)
+from lrkit.planning.plan_schema import checked
+
+__all__ = ["check_optimizers", "checked_plan"]
+
+_LONGEST_PLAN = 2**26  # characters
+_DEVICES = 4096
+
+
+def checked_plan(content: Any) -> dict[str, Any]:
+    """The plan, as JSON has it, of a checkpoint whose states can be gone on from.
+
+    Args:
+        content: what was read.
+
+    Raises:
+        ConfigError: with the key in the checkpoint at which something is not what lrkit writes.
+    """
+    record({"lrkit": record({"plan": text(_LONGEST_PLAN)}, others=True)}, others=True)(content, "checkpoint")
+    try:
+        plan = parsed(content["lrkit"]["plan"])
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("lrkit.plan", f"must be JSON: {error}") from None
+    checked(plan, "lrkit.plan")
+    for key, schema in _CONTENT.items():
+        if key not in content:
+            raise ConfigError(key, "must be there")
+        schema(content[key], key)
+    tracks, given = list(plan.get("tracks", {})), list(content["lrkit"].get("tracks", {}))
+    if sorted(tracks) != sorted(given):
+        raise ConfigError(
+            "lrkit.planning.tracks", f"must be those of the plan: {', '.join(tracks) or 'none'}", ", ".join(given)
+        )
+    if "loops" not in content or "fit_loop" not in content["loops"]:
+        raise ConfigError("loops.fit_loop", "must be there")
+    return dict(plan)
+
+
+def check_optimizers(states: Sequence[Mapping[str, Any]], optimizers: Sequence[Optimizer]) -> None:
+    """Refuse the saved states of optimizers that cannot be those of these: torch would find out at the first step.
+
+    Raises:
+        ConfigError: other groups, other parameters, or averages of another shape than their parameter.
+    """
+    if len(states) != len(optimizers):
+        raise ConfigError("optimizer_states", f"must be of {len(optimizers)} optimizers", len(states))
+    for i, (state, optimizer) in enumerate(zip(states, optimizers, strict=True)):
+        key = f"optimizer_states[{i}]"
+        saved, groups = state["param_groups"], optimizer.param_groups
+        had, has = ([len(group["params"]) for group in each] for each in (saved, groups))
+        if had[: len(has)] != has:
+            # Groups that joined are made again by whoever made them, or are refused by torch in so many words.
+            raise ConfigError(f"{key}.param_groups", f"must have groups of {has} parameters", had)
+        for j, (before, now) in enumerate(zip(saved, groups, strict=False)):
+            _check_options(before, now, f"{key}.param_groups[{j}]")
+        names = [name for group in saved for name in group["params"]]
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        shapes = {name: parameter.shape for name, parameter in zip(names, parameters, strict=False)}
+        for name, values in state["state"].items():
+            for what, value in values.items():
+                at = f"{key}.state.{name}.{what}"
+                if what == "step":
+                    either(_scalar, number(0))(value, at)
+                if what not in _ALIKE or name not in shapes or value is None:
+                    continue
+                _tensor(value, at)
+                if value.shape != shapes[name] or value.layout != torch.strided:
+                    raise wrong(at, f"must have the shape of its parameter, {tuple(shapes[name])}", value)
+
+
+def _check_options(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> None:
+    """Refuse options of a group that are of another kind than those which the optimizer was made with."""
+    for name, value in now.items():
+        if name in ("params", "name"):
+            continue
+        kind = _kind(value)
+        if name not in before:
+            if kind in (float, tuple):  # flags were added to torch's optimizers later, and have defaults
+                raise ConfigError(f"{key}.{name}", "must be there")
+        elif kind is float:
+            either(_scalar, number())(before[name], f"{key}.{name}")
+        elif kind is tuple:
+            listed(either(_scalar, number()), len(value), len(value))(before[name], f"{key}.{name}")
+        elif kind is bool and before[name] is not None:
+            flag(before[name], f"{key}.{name}")
+
+
+def _kind(value: Any) -> type | None:
+    """Whether an option is a number, a flag, or several numbers; None for anything else, which is not looked at."""
+    if isinstance(value, bool):
+        return bool
+    if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
+        return float
+    several = isinstance(value, tuple) and value and all(_kind(each) is float for each in value)
+    return tuple if several else None
+
+
+#: What optimizers keep of the shape of a parameter. Of other names nothing is known: factored averages are smaller.
+_ALIKE = {
+    "momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "grad_avg", "acc_delta",
+    "sum", "prev", "step_size", "ax", "z", "exp_avg_diff",
+}  # fmt: skip
+
+
+def _bytes(value: Any, key: str) -> None:
+    if not isinstance(value, Tensor) or value.dtype != torch.uint8 or value.dim() != 1 or value.numel() > 2**16:
+        raise wrong(key, "must be a short tensor of bytes", value)
+
+
+def _of_torch(value: Any, key: str) -> None:
+    _bytes(value, key)
+    try:
+        torch.Generator().set_state(value)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(key, f"must be a state of torch's random number generator: {error}") from None
+
+
+def _of_numpy(value: Any, key: str) -> None:
+    listed(anything, 5, 5)(value, key)
+    name, keys, position, has_gauss, gauss = value
+    listed(whole(0, 2**32 - 1), 624, 624)(keys, f"{key}[1]")
+    whole(0, 624)(position, f"{key}[2]")
+    whole(0, 1)(has_gauss, f"{key}[3]")
+    number()(gauss, f"{key}[4]")
+    try:
+        np.random.RandomState().set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(key, f"must be a state of numpy's random number generator: {error}") from None
+
+
+def _of_python(value: Any, key: str) -> None:
+    listed(anything, 3, 3)(value, key)
+    version, inner, gauss = value
+    listed(whole(0, 2**32 - 1), 625, 625)(inner, f"{key}[1]")
+    whole(0, 624)(inner[-1], f"{key}[1][624]")
+    optional(number())(gauss, f"{key}[2]")
+    try:
+        random.Random().setstate((version, tuple(inner), gauss))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(key, f"must be a state of Python's random number generator: {error}") from None
+
+
+def _own_generator(value: Any, key: str) -> None:
+    """A generator that the data carry: of which kind, and its state."""
+    listed(lambda each, at: None, 2, 2)(value, key)
+    kind, state = value
+    kinds = {"torch": _bytes, "numpy": _of_numpy, "python": _of_python, "numpy.Generator": text()}
+    if not isinstance(kind, str) or kind not in kinds:
+        raise wrong(f"{key}[0]", f"must be one of {', '.join(kinds)}", kind)
+    kinds[kind](state, f"{key}[1]")
+
+
+def _any(value: Any, key: str) -> None:
+    """What is somebody's else, and not looked at."""
+
+
+def _tensor(value: Any, key: str) -> None:
+    if not isinstance(value, Tensor):
+        raise wrong(key, "must be a tensor", value)
+
+
+def _callbacks(value: Any, key: str) -> None:
+    mapping(_callback)(value, key)
+    _callback(value, key)  # one of lrkit's may have been named by the user, and stand for itself
+
+
+def _counts(value: Any, key: str) -> None:
+    """Lightning's counts, at any depth: whole numbers, not negative."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            at = f"{key}.{name}"
+            if name in ("total", "current"):
+                mapping(whole(), 10)(inner, at)
+            elif name == "_batches_that_stepped":
+                whole()(inner, at)
+            elif name == "is_last_batch":
+                flag(inner, at)
+            elif name != "state_dict":
+                _counts(inner, at)
+
+
+def _path(within: str) -> Schema:
+    """A path, as Lightning writes it: Lightning removes what it names, once something is better.
+
+    Args:
+        within: the folder that the callback writes to; only if that is on another machine, the path may be.
+    """
+    where = within.partition("://")[0] + "://" if "://" in within else None
+
+    def check(value: Any, key: str) -> None:
+        text(10_000)(value, key)
+        elsewhere = "://" in value and (where is None or not value.startswith(where))
+        if elsewhere or ".." in value.replace("\\", "/").split("/"):
+            raise ConfigError(key, "must be a whole path of this machine", value)
+
+    return check
+
+
+def _callback(value: Any, key: str) -> None:
+    """The state of a callback that saves checkpoints, by its keys; of others nothing is known."""
+    if isinstance(value, Mapping):
+        optional(text(10_000))(value.get("dirpath"), f"{key}.dirpath")
+        path = _path(value.get("dirpath") or "")
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            optional(path)(value.get(name), f"{key}.{name}")
+        if "best_model_path" in value and "best_k_models" in value:
+            mapping(_any)(value["best_k_models"], f"{key}.best_k_models")
+            for each in value["best_k_models"]:
+                path(each, f"{key}.best_k_models")
+            for name in ("best_model_score", "current_score", "kth_value"):
+                optional(either(_scalar, number(finite=False)))(value.get(name), f"{key}.{name}")
+        if {"wait_count", "best_score"} <= value.keys():
+            record({"wait_count": whole(), "best_score": _scalar}, others=True)(value, key)
+        for name, schema in _OURS.items():
+            if name in value:
+                schema(value[name], f"{key}.{name}")
+
+
+def _scalar(value: Any, key: str) -> None:
+    _tensor(value, key)
+    if value.numel() != 1 or value.is_complex() or value.layout != torch.strided:
+        raise wrong(key, "must be one number", value)
+
+
+_measured = number(finite=False)
+_numbers = listed(_measured)
+
+
+def _trace(value: Any, key: str) -> None:
+    _TRACE(value, key)
+    columns = {key: [value["losses"], value["rates"], value["steps"]], f"{key}.validated": value["validated"]}
+    for at, lists in columns.items():
+        if len({len(each) for each in lists}) > 1:
+            raise ConfigError(at, "must have lists of one length", [len(each) for each in lists])
+
+
+_TRACE = record({
+    "first": optional(_measured), "losses": _numbers, "rates": _numbers, "steps": listed(whole()),
+    "size": whole(1), "sum": optional(listed(_measured, 2, 2)), "lost": flag, "validated": listed(_numbers, 2, 2),
+})  # fmt: skip
+#: The states of lrkit's own callbacks, by the names under which they are saved together.
+_OURS: dict[str, Schema] = {
+    "StepCount": record({"left_out": whole()}),
+    "Trace": _trace,
+    "DivergenceWatch": record({
+        "levels": record({
+            "recent": listed(number(), 10**6), "began": optional(number()), "middle": number(), "spread": number(0),
+            "seen": whole(),
+        }),
+        "above": whole(), "in_a_row": whole(), "skipped": whole(),
+    }),
+    "NoiseScale": record({
+        "square": _measured, "noise": _measured, "looks": whole(), "logs": listed(_measured, 2, 2), "last": anything,
+    }),
+    "Results": record({
+        "at_best": mapping(_measured), "best_step": optional(whole()), "best_epoch": optional(whole()),
+    }),
+}  # fmt: skip
+
+_RNG = record({"torch": _of_torch, "cuda": listed(_bytes, _DEVICES), "numpy": _of_numpy, "python": _of_python})
+_GENERATORS = mapping(_own_generator, 1000)
+_STATE = record({"rng": _RNG, "own": _GENERATORS})
+_LRKIT = record(
+    {
+        "plan": text(_LONGEST_PLAN),
+        "step": whole(),
+        "monitor": optional(text(1000)),
+        "rng": _RNG,
+        "data": _any,
+        "mid_epoch": flag,
+    },
+    {
+        "tracks": mapping(whole(), 1000),
+        "generators": _GENERATORS,
+        "epoch_begin": optional(record({"before": _STATE, "first": _STATE, "fresh": flag})),
+        "loader": optional(listed(optional(whole()), 3, 3)),
+        "reloaded": optional(whole(-1)),
+    },
+)
+_SCHEDULER = record(
+    {
+        "applied": whole(),
+        "gain": number(0),
+        "plateau": record({"best": optional(number()), "bad": whole(), "waiting": whole(), "gain": number(0)}),
+        "joined": mapping(listed(number(), 3, 2), 100_000),
+    },
+    {"reduction": record({"gain": number(0), "since": whole(), "over": whole(), "times": whole()})},
+)
+
+
+def _of_parameters(value: Any, key: str) -> None:
+    if not isinstance(value, Mapping):
+        raise wrong(key, "must be a mapping", value)
+    for name, state in value.items():
+        either(whole(), text())(name, key)
+        if not isinstance(state, Mapping):
+            raise wrong(f"{key}.{name}", "must be a mapping", state)
+
+
+_PARAMETERS = listed(either(whole(), text()))
+_OPTIMIZER = record(
+    {"state": _of_parameters, "param_groups": listed(record({"params": _PARAMETERS}, others=True), 100_000, 1)},
+    others=True,
+)
+
+#: What a checkpoint must have, beside what is not looked at.
+_CONTENT: dict[str, Schema] = {
+    "lrkit": _LRKIT,
+    "epoch": whole(),
+    "global_step": whole(),
+    "state_dict": mapping(_any),
+    "optimizer_states": listed(_OPTIMIZER, 1000, 1),
+    "lr_schedulers": listed(_SCHEDULER, 1000, 1),
+    "loops": _counts,
+    "callbacks": _callbacks,
+}

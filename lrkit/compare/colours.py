@@ -1,0 +1,43 @@
+"""Which colour a setting has, the same in every picture and table of a comparison.
+
+There are ten colours. They go to the families at their own best rates, where these are compared: then a colour means a
+family, over the steps and over the rate. Else they go to the settings that are ranked first. Others are grey.
+"""
+
+from __future__ import annotations
+
+from lrkit.compare.best_lr import tune
+from lrkit.compare.ranking import Comparison
+
+__all__ = ["COLOURS", "GREY", "colours", "family_colours"]
+
+GREY = "#9498a0"
+#: To be told apart on white and on black.
+COLOURS = (
+    "#4269d0",
+    "#efb118",
+    "#ff725c",
+    "#3ca951",
+    "#a463f2",
+    "#6cc5b0",
+    "#ff8ab7",
+    "#9c6b4e",
+    "#97bbf5",
+    "#b8a800",
+)
+
+
+def colours(comparison: Comparison) -> list[str]:
+    """The colour of each setting, by its rank from 0."""
+    tuned, ids = tune(comparison), [id(setting) for setting in comparison.settings]
+    first = [id(choice.setting) for choice in tuned.choices] if tuned else []
+    few = len(ids) <= len(COLOURS) or not first
+    palette = COLOURS if few else COLOURS[: len(first)]
+    by_id = dict(zip([*first, *(i for i in ids if i not in first)], palette, strict=False))
+    return [by_id.get(i, GREY) for i in ids]
+
+
+def family_colours(comparison: Comparison) -> dict[str, str]:
+    """The colour of each family, which is that of its setting at its own best rate."""
+    by_id = dict(zip(map(id, comparison.settings), colours(comparison), strict=True))
+    return {name: by_id[id(at[0][1])] for name, at in comparison.families().items()}

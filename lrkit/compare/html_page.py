@@ -1,0 +1,142 @@
+"""A comparison as one page to look into: ``compare.html``, which needs no network and no other file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from lrkit.base.metric_names import higher_is_better
+from lrkit.compare.best_lr import tune
+from lrkit.compare.colours import GREY, colours, family_colours
+from lrkit.compare.plot_data import RATE_TITLE, Band, Panel, sensitivity, sensitivity_range, shown_range
+from lrkit.compare.ranking import Comparison
+from lrkit.compare.run_groups import Setting
+from lrkit.compare.tables import Sheet, about, about_tuned, answer, notes, sheet, tuned_sheet
+
+__all__ = ["html"]
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def html(comparison: Comparison, frames: Sequence[Panel]) -> str:
+    """The page as text. What came from a folder is text in it, and never markup or script."""
+    parts = {
+        "title": escape(f"Comparison by {comparison.by} {comparison.metric}"),
+        "answer": escape(answer(comparison)),
+        "about": escape(about(comparison)),
+        "tuned": _tuned(comparison),
+        "settings": _settings(comparison),
+        "notes": f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes(comparison))}</ul>",
+        "data": json.dumps(_data(comparison, frames), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+    }
+    before, *pieces = _TEMPLATE.read_text(encoding="utf-8").split("{{")
+    filled = [before]
+    for piece in pieces:  # one pass: what is filled in is not looked through for further places
+        name, _, rest = piece.partition("}}")
+        filled += [parts[name], rest]
+    return "".join(filled)
+
+
+def _settings(comparison: Comparison) -> str:
+    """A row for each setting, with the colour of its curves."""
+    broken = [setting.broken > 0 for setting in comparison.settings]
+    heading = "<h2>All settings</h2>" if tune(comparison) else ""
+    return heading + _table("settings", sheet(comparison), colours(comparison), broken)
+
+
+def _tuned(comparison: Comparison) -> str:
+    """A row for each family at its own best rate, with the colour that the family has."""
+    tuned = tune(comparison)
+    if tuned is None:
+        return ""
+    shades, ranks = family_colours(comparison), {id(setting): i for i, setting in enumerate(comparison.settings)}
+    chosen = [(choice.name, choice.setting) for choice in tuned.choices]
+    about = [f' data-rank="{ranks[id(setting)]}" data-family="{escape(name)}"' for name, setting in chosen]
+    broken = [setting.broken > 0 for _, setting in chosen]
+    table = _table("tuned", tuned_sheet(tuned), [shades[name] for name, _ in chosen], broken, about)
+    return f"<h2>{escape(about_tuned(tuned))}</h2>{table}"
+
+
+def _table(
+    name: str, shown: Sheet, shades: Sequence[str], broken: Sequence[bool], attributes: Sequence[str] | None = None
+) -> str:
+    """A table; its last column says how runs ended, and is red where one did not."""
+    classes = ["" if column in shown.left else ' class="right"' for column in shown.names]
+    head = "".join(f"<th{c}>{escape(column)}</th>" for c, column in zip(classes, shown.names, strict=True))
+    body = ""
+    for row, shade, bad, more in zip(shown.rows, shades, broken, attributes or [""] * len(broken), strict=True):
+        first, *inner, last = map(escape, row)
+        ends = f'<span class="bad">{last}</span>' if bad else last
+        cells = [f'<i style="--colour:{shade}"></i> {first}', *inner, ends]
+        body += f"<tr{more}>{''.join(f'<td{c}>{cell}</td>' for c, cell in zip(classes, cells, strict=True))}</tr>"
+    return f'<div class="scroll" id="{name}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _data(comparison: Comparison, frames: Sequence[Panel]) -> dict[str, Any]:
+    """What the script draws: frames with their curves, and the legend."""
+    settings, shades = comparison.settings, colours(comparison)
+    ranks = sorted({rank for panel in frames for rank in panel.bands})
+    legend: list[dict[str, Any]] = [
+        {"name": settings[rank].name, "colour": shades[rank], "ranks": [rank]} for rank in ranks if shades[rank] != GREY
+    ]
+    if others := [rank for rank in ranks if shades[rank] == GREY]:
+        legend.append({"name": f"{len(others)} further settings", "colour": GREY, "ranks": others})
+    ends = [step for panel in frames for band in panel.bands.values() for step in (band.steps[0], band.steps[-1])]
+    drawn = [_frame(panel, comparison, (min(ends), max(ends))) for panel in frames]
+    if any(sensitivity(comparison).values()):
+        drawn.append(_sensitivity(comparison))
+    return {"legend": legend, "panels": drawn}
+
+
+def _frame(panel: Panel, comparison: Comparison, steps: tuple[float, float]) -> dict[str, Any]:
+    (low, high), shades = shown_range(panel), colours(comparison)
+    return {
+        "title": panel.title,
+        "wide": panel.title == RATE_TITLE,
+        "order": 1 if panel.title != comparison.metric or not higher_is_better(panel.title) else -1,
+        "x": {"title": "step", "low": steps[0], "high": steps[1], "log": False},
+        "y": {"low": low, "high": high, "log": panel.log},
+        "curves": [_curve(rank, band, shades[rank], comparison.settings[rank]) for rank, band in panel.bands.items()],
+    }
+
+
+def _curve(rank: int, band: Band, shade: str, setting: Setting) -> dict[str, Any]:
+    curve = {"rank": rank, "name": setting.name, "colour": shade, "plain": shade == GREY, "broken": setting.broken > 0,
+             "steps": _short(band.steps), "mean": _short(band.mean)}  # fmt: skip
+    if band.low != band.high and shade != GREY:
+        curve |= {"low": _short(band.low), "high": _short(band.high)}
+    return curve
+
+
+def _sensitivity(comparison: Comparison) -> dict[str, Any]:
+    """The metric over the rate; a curve for each of what settings are beside their rate."""
+    curves = []
+    chosen, shades = comparison.chosen(), family_colours(comparison)
+    for name, points in sensitivity(comparison).items():
+        low = [mean.mean - (mean.half or 0.0) for _, mean, _ in points]
+        high = [mean.mean + (mean.half or 0.0) for _, mean, _ in points]
+        curves.append({
+            "name": name, "colour": shades[name], "steps": [rate for rate, _, _ in points],
+            "mean": _short(mean.mean for _, mean, _ in points), "low": _short(low), "high": _short(high),
+            "lost": [setting.broken > 0 for _, _, setting in points],
+            "chosen": [setting is chosen.get(name) for _, _, setting in points],
+        })  # fmt: skip
+    rates = sorted({rate for at in comparison.rates().values() for rate, _ in at})
+    low_end, high_end, log = sensitivity_range(comparison)
+    widen = (rates[-1] / rates[0]) ** 0.04
+    return {
+        "title": f"{comparison.by} {comparison.metric} over {comparison.rate}", "bars": True, "wide": False,
+        "order": -1 if higher_is_better(comparison.metric) else 1,
+        "x": {"title": comparison.rate, "low": rates[0] / widen, "high": rates[-1] * widen, "log": True,
+              "at": rates if len(rates) <= 9 else None},
+        "y": {"low": low_end, "high": high_end, "log": log},
+        "curves": curves,
+    }  # fmt: skip
+
+
+def _short(values: Iterable[float]) -> list[float]:
+    """Five digits are more than a screen shows."""
+    return [float(f"{value:.5g}") for value in values]

@@ -1,0 +1,240 @@
+"""A sweep that ends in an answer: which setting is best, by how much, and which cannot be told apart from it.
+
+Settings whose runs all came to their end are ranked first, by the mean of the metric over seeds; then those of which
+some run diverged or failed, for the mean of the others flatters them; then those of which none came to its end.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.metric_names import higher_is_better, validation_loss
+from lrkit.compare.run_groups import RATE, Setting, gather, name_of
+from lrkit.compare.statistics import Interval, differ
+from lrkit.runs.diagnosis import KINDS
+from lrkit.runs.run_reader import FINISHED, Run, find, load
+
+__all__ = ["BY", "Comparison", "best_of", "compare", "final_of", "legend", "mark", "order", "over_seeds"]
+
+BY = ("best", "final")
+_SYMPTOMS = 3  # settings of which a comparison says what ails them
+_MARKS = {
+    "=": "= not separable from the best at 95 % (paired by seed where the seeds are the same, else Welch)",
+    "?": "? too few runs to tell it apart from the best, or not",
+}
+
+
+@dataclass
+class Comparison:
+    """Settings, best first, and what they are compared by."""
+
+    metric: str
+    by: str
+    columns: list[str]
+    settings: list[Setting]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rate(self) -> str | None:
+        """The column that is a learning rate, where one was swept."""
+        return next((column for column in self.columns if RATE.search(column)), None)
+
+    def families(self) -> dict[str, list[tuple[float | None, Setting]]]:
+        """What settings are but for their rate -> (rate, setting), best first; None is a rate that is no number."""
+        if self.rate is None:
+            return {}
+        families: dict[tuple[str, ...], list[tuple[float | None, Setting]]] = {}
+        for setting in self.settings:
+            others = tuple(text for column, text in setting.label.items() if column != self.rate)
+            families.setdefault(others, []).append((_rate(setting.label[self.rate]), setting))
+        columns = [column for column in self.columns if column != self.rate]
+        labels = [dict(zip(columns, others, strict=True)) for others in families]
+        short = Counter(map(name_of, labels))
+        names = [name_of(label) if short[name_of(label)] == 1 else _full_name(label) for label in labels]
+        return dict(zip(names, families.values(), strict=True))
+
+    def rates(self) -> dict[str, list[tuple[float, Setting]]]:
+        """Where the rate was swept: what settings are but for their rate -> (rate, setting), by rising rate."""
+        found = {
+            name: sorted(((rate, setting) for rate, setting in at if rate is not None), key=lambda pair: pair[0])
+            for name, at in self.families().items()
+        }
+        return {name: at for name, at in found.items() if at and at[0][0] < at[-1][0]}
+
+    def chosen(self) -> dict[str, Setting]:
+        """What settings are but for their rate -> the best of them; left out where no run came to its end."""
+        first = {name: at[0][1] for name, at in self.families().items()}
+        return {name: setting for name, setting in first.items() if setting.ended and setting.values}
+
+    def edge(self, family: str) -> str:
+        """``lowest`` or ``highest``, where the best rate of a family is that of those which were tried; else ``""``."""
+        rates, best = self.rates().get(family), self.chosen().get(family)
+        if rates is None or best is None:
+            return ""
+        return "lowest" if rates[0][1] is best else "highest" if rates[-1][1] is best else ""
+
+
+def compare(paths: Sequence[Path | str], metric: str | None = None, by: str = "best") -> Comparison:
+    """Read the runs below ``paths``, gather them into settings, and rank these.
+
+    Args:
+        paths: folders of runs or of sweeps.
+        metric: what to rank by; None for what the runs monitored. Higher is better for accuracy, F1 and AUC.
+        by: ``best`` or ``final``: which of a run's values counts. Best is the best that was logged; of a metric
+            without a curve it is the value where the monitored metric was best.
+
+    Raises:
+        ConfigError: no runs, or a metric that no run has.
+    """
+    if by not in BY:
+        raise ConfigError("by", f"is not a choice. {did_you_mean(by, BY)}", by)
+    runs = [load(folder, name) for folder, name in find([Path(path) for path in paths]).items()]
+    metric = _metric(runs, metric)
+    for run in runs:
+        if run.status in FINISHED and _diverged(run, metric):
+            run.status = "diverged"
+    notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
+    columns, settings = gather(runs, notes)
+    for setting in settings:
+        _measure(setting, metric, by)
+    settings.sort(key=lambda setting: order(setting, metric, setting.values))
+    _mark(settings)
+    comparison = Comparison(metric, by, columns, settings, notes)
+    notes += _remarks(comparison)
+    return comparison
+
+
+def best_of(run: Run, metric: str) -> float | None:
+    """The best value of a metric in a run."""
+    if metric == run.monitor and metric in run.best:
+        return run.best[metric]
+    logged = [value for value in run.series[metric].values if math.isfinite(value)] if metric in run.series else []
+    if logged:
+        return max(logged) if higher_is_better(metric) else min(logged)
+    return run.best.get(metric, run.final.get(metric))
+
+
+def final_of(run: Run, metric: str) -> float | None:
+    """The last value of a metric in a run."""
+    if metric in run.final:
+        return run.final[metric]
+    return run.series[metric].values[-1] if metric in run.series else None
+
+
+def _metric(runs: Sequence[Run], asked: str | None) -> str:
+    """The metric to rank by: as asked for, as most runs monitored, or the validation loss."""
+    names = {name for run in runs for name in (*run.final, *run.series)}
+    beside = re.compile(r"(result/|lr\b|momentum/|weight_decay/|gain$|epoch$)")
+    there = sorted(name for name in names if not beside.match(name))
+    if asked is not None and asked in names:
+        return asked
+    if not there:
+        raise ConfigError("metric", f"is not there: none of the {len(runs)} runs has logged one")
+    if asked is not None:
+        raise ConfigError("metric", f"names a metric that no run has. {did_you_mean(asked, there)}", asked)
+    monitored = Counter(run.monitor for run in runs if run.monitor in names)
+    found = monitored.most_common(1)[0][0] if monitored else validation_loss(there)
+    found = found or next((name for name in there if "loss" in name.lower()), None)
+    if found is None:
+        raise ConfigError("metric", f"must be set: no run says what it monitored. {did_you_mean('', there)}")
+    return found
+
+
+def _diverged(run: Run, metric: str) -> bool:
+    ends = [final_of(run, name) for name in (metric, "train/loss", "val/loss")] + [*run.test.values()]
+    return any(value is not None and not math.isfinite(value) for value in ends)
+
+
+def over_seeds(setting: Setting, value_of: Callable[[Run], float | None]) -> dict[object, float]:
+    """Seed -> value, of the runs that count. One that never had a finite value does not, and shows by its status."""
+    values = {run.repeat: value_of(run) for run in setting.counted}
+    return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
+
+
+def _measure(setting: Setting, metric: str, by: str) -> None:
+    """Fill in the means."""
+    for name, value_of in (("best", best_of), ("final", final_of)):
+        values = over_seeds(setting, partial(value_of, metric=metric))
+        if values:
+            setattr(setting, name, Interval.of(list(values.values())))
+        if name == by:
+            setting.values = values
+
+
+def order(setting: Setting, metric: str, values: Mapping[object, float]) -> tuple[Any, ...]:
+    """What to sort settings by, the best first, if ``values`` are what they are ranked by."""
+    lost = 2 if not setting.ended else 1 if setting.broken else 0
+    worst = lost == 2 and any(run.status in ("diverged", "failed") for run in setting.runs)
+    sign = -1.0 if higher_is_better(metric) else 1.0
+    mean = sum(values.values()) / len(values) if values else math.inf
+    return (lost, worst, not values, sign * mean, setting.name)
+
+
+def _mark(settings: Sequence[Setting]) -> None:
+    """Mark the best, and what cannot be told apart from it. Without a run that came to its end nothing is best."""
+    first = settings[0]
+    if not first.ended or not first.values:
+        return
+    first.mark = "best"
+    for setting in settings[1:]:
+        if setting.ended and setting.values:
+            setting.mark = mark(first.values, setting.values)
+
+
+def mark(best: Mapping[object, float], other: Mapping[object, float]) -> str:
+    """``=`` for what cannot be told apart from the best; ``?`` where there are too few runs to say."""
+    return {True: "", False: "=", None: "?"}[differ(best, other)]
+
+
+def legend(marks: Iterable[str]) -> list[str]:
+    """What the marks mean, those that there are."""
+    there = set(marks)
+    return [said for sign, said in _MARKS.items() if sign in there]
+
+
+def _remarks(comparison: Comparison) -> list[str]:
+    """What a reader of the table should know."""
+    settings = comparison.settings
+    said = legend(setting.mark for setting in settings)
+    if len(settings) > 1 and all(len(setting.runs) == 1 for setting in settings):
+        said = ["one run a setting: nothing says how much is chance; to know, repeat them: -m seed=1,2,3"]
+    if any(setting.broken and setting.ended for setting in settings):
+        said.append("a setting of which a run did not come to its end ranks behind; its mean is that of the others")
+    for family, at in comparison.rates().items():
+        if edge := comparison.edge(family):
+            name, best = f"{family}: " if family else "", at[0 if edge == "lowest" else -1][0]
+            said.append(f"{name}the best {comparison.rate}, {best:g}, is the {edge} that was tried")
+    return said + _symptoms(settings)
+
+
+def _symptoms(settings: Sequence[Setting]) -> list[str]:
+    """What the diagnoses of most runs of a setting agree on, of the best settings that have such a symptom."""
+    said = []
+    for setting in settings:
+        for kind in KINDS:
+            advice = [run.findings[kind] for run in setting.runs if kind in run.findings]
+            if 2 * len(advice) > len(setting.runs):
+                said.append(f"{setting.name}: {kind} in {len(advice)} of {len(setting.runs)} runs; try {advice[0]}")
+                break
+    more = [f"symptoms of {len(said) - _SYMPTOMS} more settings are in their metrics.json"]
+    return said[:_SYMPTOMS] + (more if len(said) > _SYMPTOMS else [])
+
+
+def _rate(text: str) -> float | None:
+    try:
+        rate = float(text)
+    except ValueError:  # a foreign run without one
+        return None
+    return rate if 0 < rate < math.inf else None
+
+
+def _full_name(label: Mapping[str, str]) -> str:
+    return " ".join(f"{column}={text}" for column, text in label.items() if text)

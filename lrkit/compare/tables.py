@@ -1,0 +1,229 @@
+"""A comparison as tables: a row for each setting on the terminal and in Markdown, a row for each run as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+
+from lrkit.base import escaping
+from lrkit.base.metric_names import higher_is_better
+from lrkit.compare.best_lr import Tuned, tune
+from lrkit.compare.ranking import Comparison, best_of, final_of
+from lrkit.compare.run_groups import Setting
+from lrkit.compare.statistics import Interval
+
+__all__ = ["Sheet", "about", "about_tuned", "answer", "as_csv", "duration", "markdown", "notes", "sheet", "text",
+           "tuned_as_csv", "tuned_sheet"]  # fmt: skip
+
+
+_NAMED, _NOTES = 5, 12  # settings that fit into a sentence, and sentences that fit below a table
+_MANY, _BEST = 15, 12  # of more settings than so many, a terminal shows the best
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as text.
+
+    Attributes:
+        names: of the columns.
+        left: of the columns that are words; the others are numbers.
+        rows: the cells, the best row first.
+    """
+
+    names: list[str]
+    left: set[str]
+    rows: list[list[str]]
+
+
+def sheet(comparison: Comparison) -> Sheet:
+    """A row for each setting; what is ranked by comes first."""
+    first = ("best", "final") if comparison.by == "best" else ("final", "best")
+    names = ["#", "", *comparison.columns, *(f"{name} {comparison.metric}" for name in first)]
+    rows = []
+    for rank, setting in enumerate(comparison.settings, 1):
+        values = [_said(getattr(setting, name)) for name in first]
+        rows.append([str(rank), setting.mark, *setting.label.values(), *values, *_ends(setting)])
+    return Sheet([*names, "runs", "steps", "time", "status"], {"", "status", *comparison.columns}, rows)
+
+
+def tuned_sheet(tuned: Tuned) -> Sheet:
+    """A row for each family at its own best rate; what is ranked by comes first, what the rate was chosen by last."""
+    columns = list(tuned.choices[0].label)
+    shown = {tuned.judged_by: "judged", tuned.beside: "beside", tuned.chosen_by: "chosen"}
+    values = {name: part for name, part in shown.items() if name is not None}
+    rows = []
+    for rank, choice in enumerate(tuned.choices, 1):
+        cells = [str(rank), choice.mark, *choice.label.values(), choice.marked_rate]
+        rows.append([*cells, *(_said(getattr(choice, part)) for part in values.values()), _ends(choice.setting)[0]])
+    return Sheet(["#", "", *columns, "rate", *values, "runs"], {"", *columns, "rate"}, rows)
+
+
+def text(comparison: Comparison) -> str:
+    """For a terminal: families at their best rates where there are such, the settings, the answer, and remarks."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=io.StringIO(), soft_wrap=True, width=200, highlight=False)
+
+    def show(shown: Sheet, rows: int) -> None:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for name in shown.names:
+            table.add_column(Text(name), justify="left" if name in shown.left else "right", no_wrap=True)
+        for row in shown.rows[:rows]:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)
+
+    settings, tuned = sheet(comparison), tune(comparison)
+    if tuned is not None:
+        console.print(Text(f"{about_tuned(tuned)}:"))
+        show(tuned_sheet(tuned), len(tuned.choices))
+        console.print()
+        console.print(Text(f"All settings, by the {comparison.by} {comparison.metric}:"))
+    rows = len(settings.rows) if len(settings.rows) <= _MANY else _BEST
+    show(settings, rows)
+    if (more := len(settings.rows) - rows) > 0:
+        console.print(Text(f"{more} more in results.md"))
+    console.print()
+    console.print(Text(answer(comparison)))
+    said = notes(comparison)
+    for note in said[:_NOTES]:
+        console.print(Text(f"note: {note}"))
+    if (more := len(said) - _NOTES) > 0:
+        console.print(Text(f"note: {more} more in results.md"))
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+
+
+def markdown(comparison: Comparison) -> str:
+    """The same tables for a README or an issue, as GitHub's Markdown."""
+    tuned = tune(comparison)
+    parts = [escaping.markdown(answer(comparison))]
+    if tuned is not None:
+        parts += [escaping.markdown(f"{about_tuned(tuned)}:"), _markdown(tuned_sheet(tuned)), "All settings:"]
+    said = (about(comparison), *notes(comparison))
+    parts += [_markdown(sheet(comparison)), "\n".join(f"- {escaping.markdown(line)}" for line in said)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(shown: Sheet) -> str:
+    rows = [[escaping.markdown(cell) for cell in row] for row in (shown.names, *shown.rows)]
+    rows.insert(1, [":--" if name in shown.left else "--:" for name in shown.names])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+
+
+def as_csv(comparison: Comparison) -> str:
+    """A row for each run, also of those that failed, in the order of the ranking; means and intervals are over seeds.
+
+    Numbers are written so that reading them gives the same bits; an empty cell is a value that there is not.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    values = ["best", "final", "best_mean", "best_interval", "final_mean", "final_interval"]
+    tests = sorted({name for setting in comparison.settings for run in setting.runs for name in run.test})
+    ends = ["steps", "seconds", "status", "checkpoint", "run"]
+    names = ["rank", "mark", *comparison.columns, "seed", "metric", *values, *tests, *ends]
+    writer.writerow([escaping.csv_cell(name) for name in names])
+    for rank, setting in enumerate(comparison.settings, 1):
+        means = [*_numbers(setting.best), *_numbers(setting.final)]
+        for run in setting.runs:
+            own = [best_of(run, comparison.metric), final_of(run, comparison.metric)]
+            kept = [path for path in (run.folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+                    if path.is_file()]  # fmt: skip
+            own += [*means, *(run.test.get(name) for name in tests)]
+            cells = [rank, setting.mark, *setting.label.values(), run.seed, comparison.metric, *own]
+            cells += [run.steps, run.seconds, run.status, str(kept[0]) if kept else None, run.name]
+            writer.writerow([escaping.csv_cell(cell) for cell in cells])
+    return file.getvalue()
+
+
+def tuned_as_csv(tuned: Tuned) -> str:
+    """A row for each family at its own best rate; numbers and empty cells as in ``as_csv``."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    columns = list(tuned.choices[0].label)
+    values = ["judged_by", "mean", "interval", "chosen_by", "chosen_mean", "chosen_interval", "runs", "ended"]
+    names = ["rank", "mark", *columns, tuned.rate, "edge", *values]
+    writer.writerow([escaping.csv_cell(name) for name in names])
+    for rank, choice in enumerate(tuned.choices, 1):
+        cells = [rank, choice.mark, *choice.label.values(), choice.rate, choice.edge]
+        means = [tuned.judged_by, *_numbers(choice.judged), tuned.chosen_by, *_numbers(choice.chosen)]
+        cells += [*means, len(choice.setting.runs), choice.setting.ended]
+        writer.writerow([escaping.csv_cell(cell) for cell in cells])
+    return file.getvalue()
+
+
+def about(comparison: Comparison) -> str:
+    """One line: what is compared, over how much."""
+    settings, runs = len(comparison.settings), sum(len(setting.runs) for setting in comparison.settings)
+    seeds = "; ± is the 95 % interval of the mean over seeds" if runs > settings else ""
+    return (
+        f"{runs} {_plural('run', runs)}, {settings} {_plural('setting', settings)}, ranked by the {comparison.by} "
+        f"{comparison.metric} ({_better(comparison.metric)}){seeds}"
+    )
+
+
+def about_tuned(tuned: Tuned) -> str:
+    """One line: what each family is taken at, and what it is judged by."""
+    judged = f", judged by {tuned.judged_by}" if tuned.tested else ""
+    return f"Each at its own best {tuned.rate}, chosen by the {tuned.chosen_by}{judged} ({_better(tuned.judged_by)})"
+
+
+def answer(comparison: Comparison) -> str:
+    """One sentence: what is best, and what cannot be told apart from it. Of families, where the rate was swept."""
+    if (tuned := tune(comparison)) is not None:
+        first, metric = tuned.choices[0], tuned.judged_by
+        at = f" at {tuned.rate}={first.rate}" if first.rate else ""
+        name, value, mark = first.name + at, first.judged, first.mark
+        alike = [choice.name for choice in tuned.choices if choice.mark == "="]
+    else:
+        best, metric = comparison.settings[0], f"{comparison.by} {comparison.metric}"
+        name, value, mark = best.name, getattr(best, comparison.by), best.mark
+        alike = [setting.name for setting in comparison.settings if setting.mark == "="]
+    if not mark:
+        return "No run came to its end, so nothing is best."
+    more = f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else ""
+    inseparable = f" Not separable from it: {', '.join(alike[:_NAMED])}{more}." if alike else ""
+    return f"Best: {name} ({metric} {value}).{inseparable}"
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader of the tables should know, each once."""
+    tuned = tune(comparison)
+    return list(dict.fromkeys([*(tuned.notes if tuned else ()), *comparison.notes]))
+
+
+def duration(seconds: float | None) -> str:
+    """A time as a person says it.
+
+    >>> duration(5.94), duration(75), duration(7384), duration(None)
+    ('5.9 s', '1 min 15 s', '2 h 03 min', '')
+    """
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _ends(setting: Setting) -> list[str]:
+    count = str(setting.ended) if not setting.broken else f"{setting.ended} of {len(setting.runs)}"
+    return [count, "" if setting.steps is None else str(setting.steps), duration(setting.seconds), setting.status]
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _better(metric: str) -> str:
+    return "higher is better" if higher_is_better(metric) else "lower is better"
+
+
+def _said(value: Interval | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _numbers(value: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if value is None else (value.mean, value.half)

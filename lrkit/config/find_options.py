@@ -1,0 +1,88 @@
+"""How to look for a learning rate: the node ``find``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.schedules.shapes import RangeTest, check_choice, check_number
+
+__all__ = ["AUTO", "Search"]
+
+#: What ``optimizer.lr`` says where the rate is to be found.
+AUTO = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A range test and what follows it.
+
+    Args:
+        start, end: the base rates between which the range test rises, > 0.
+        steps: optimizer steps of one range test; None: 100, or a sixth of the run where that is less, but 60 at least.
+        repeats: range tests, each with a seed of its own.
+        shape: ``exponential``, as many steps in every decade, or ``linear``.
+        loss: ``train``, or ``val``: validate after each step, which takes longer and also sees overfitting.
+        confirm: train at candidates before one of them is suggested.
+
+    >>> Search(start=1.0, end=0.1)
+    Traceback (most recent call last):
+    lrkit.base.errors.ConfigError: start must be below end (0.1). Received: 1.0
+    """
+
+    start: float = 1e-7
+    end: float = 10.0
+    steps: int | None = None
+    repeats: int = 3
+    shape: Literal["exponential", "linear"] = "exponential"
+    loss: Literal["train", "val"] = "train"
+    confirm: bool = True
+
+    #: The fewest steps that make a curve.
+    least = 30
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end"):
+            check_number(name, getattr(self, name), 0.0, None, None)
+        if self.start >= self.end:
+            raise ConfigError("start", f"must be below end ({self.end:g})", self.start)
+        if self.steps is not None and (not _whole(self.steps) or self.steps < self.least):
+            raise ConfigError("steps", f"must be a whole number >= {self.least}, or null", self.steps)
+        if not _whole(self.repeats) or self.repeats < 1:
+            raise ConfigError("repeats", "must be a whole number >= 1", self.repeats)
+        check_choice("shape", self.shape, ("exponential", "linear"))
+        check_choice("loss", self.loss, ("train", "val"))
+        if not isinstance(self.confirm, bool):
+            raise ConfigError("confirm", "must be true or false", self.confirm)
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> Search:
+        """The node, checked; errors name its keys as the user types them."""
+        known = [each.name for each in fields(cls)]
+        for name in node:
+            if name not in (*known, "interval"):  # what was found before is kept there
+                raise ConfigError(f"find.{name}", f"is not a key. {did_you_mean(str(name), known)}")
+        try:
+            return cls(**{name: node[name] for name in known if name in node})
+        except ConfigError as error:
+            raise error.under("find") from None
+
+    def schedule(self) -> RangeTest:
+        """The range test, as multiples of ``end``."""
+        return RangeTest(start=self.start / self.end, shape=self.shape)
+
+    def length(self, steps: int | None) -> int:
+        """The optimizer steps of one range test, for a run of ``steps``.
+
+        >>> Search().length(10_000), Search().length(450), Search().length(90), Search(steps=200).length(450)
+        (100, 75, 60, 200)
+        """
+        if self.steps is not None:
+            return self.steps
+        return 100 if steps is None else max(60, min(100, steps // 6))
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

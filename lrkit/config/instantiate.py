@@ -1,0 +1,145 @@
+"""From the node of a ``_target_`` to its object. Every class is found and allowed before the first one is called.
+
+Hydra's ``instantiate`` calls whatever a name leads to, and resolves ``${...}`` once more in values that were resolved.
+Here a value is what it is, and what was checked is what is called. ``_args_``, ``_partial_`` and ``_recursive_`` are
+Hydra's; containers are always plain, as by its ``_convert_: all``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from lrkit.base import lightning_package
+from lrkit.base.errors import ConfigError
+from lrkit.config import trusted_targets
+from lrkit.config.overrides import meant
+from lrkit.config.trusted_targets import TARGET
+
+__all__ = ["arguments", "build", "check", "use_lightning"]
+
+_DIRECTIVES = (TARGET, "_args_", "_partial_", "_recursive_", "_convert_")
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A class, checked, and what it is called with."""
+
+    key: str
+    cls: type
+    args: list[Any]
+    options: dict[str, Any]
+    partial: bool
+
+
+def build(node: Mapping[str, Any] | None, key: str, trust: Sequence[str] = ()) -> Any:
+    """The object that a node describes; None for an empty node.
+
+    Args:
+        key: where the node stands, such as ``model``: errors name keys under it.
+        trust: what the user has named as theirs, see ``lrkit.config.trusted_targets``.
+
+    Raises:
+        ConfigError: a class that may not be named, a key that it does not take, or whatever it raises when it is made.
+    """
+    return _made(check(node, key, trust)) if node else None
+
+
+def check(node: Mapping[str, Any], key: str, trust: Sequence[str] = ()) -> Any:
+    """What ``build`` would call, found and allowed; nothing is called, so only what a class itself refuses is left."""
+    if not isinstance(node, Mapping):
+        raise ConfigError(key, "must be a group of keys", node)
+    for where, target in trusted_targets.targets(node, key):
+        trusted_targets.allow(target, where, trust)
+    if TARGET not in node:
+        raise ConfigError(f"{key}.{TARGET}", "must be set")
+    if node.get("_partial_"):
+        raise ConfigError(f"{key}._partial_", "must not be set here: it makes a function, and this is to be an object")
+    return _checked(node, key, trust)
+
+
+def use_lightning(config: Mapping[str, Any]) -> str:
+    """Decide for the Lightning package of the user's own classes that a config names; nothing is built.
+
+    To be called before anything of lrkit's that imports Lightning. Returns the package's name. A class that cannot be
+    found is left to whoever builds it.
+
+    Raises:
+        ConfigError: the classes need both packages, see ``lrkit.base.lightning_package``.
+    """
+    nodes = {"model": config["model"], "data": config["data"]}
+    for group in ("callbacks", "logger"):
+        nodes |= {f"{group}.{name}": node for name, node in (config[group] or {}).items()}
+    for name in ("strategy", "profiler"):
+        nodes[f"trainer.{name}"] = config["trainer"].get(name)
+    plugins = config["trainer"].get("plugins")
+    nodes |= {f"trainer.plugins[{i}]": node for i, node in enumerate(plugins if isinstance(plugins, list) else ())}
+    classes = {}
+    for name, node in nodes.items():
+        key, target = f"{name}.{TARGET}", node.get(TARGET) if isinstance(node, Mapping) else None
+        if isinstance(target, str) and not trusted_targets.covered(
+            target, (*trusted_targets.NAMES, *lightning_package.LIGHTNING)
+        ):
+            with suppress(ConfigError):
+                classes[key] = trusted_targets.returned(trusted_targets.resolve(target, key, config.get("trust", ())))
+    return lightning_package.use(classes)
+
+
+def arguments(cls: type, node: Mapping[str, Any], key: str) -> frozenset[str]:
+    """The names that the class of a node accepts; an error where the node has another one."""
+    try:
+        parameters = inspect.signature(cls).parameters
+    except (TypeError, ValueError):
+        raise ConfigError(f"{key}.{TARGET}", "must be a class whose arguments are known", node[TARGET]) from None
+    accepted = frozenset(name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD)
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for name in node:
+        if not (name in accepted or anything or name in _DIRECTIVES):
+            raise ConfigError(f"{key}.{name}", f"is not a key. {meant(str(name), accepted)}".rstrip())
+    return accepted
+
+
+def _checked(node: Any, key: str, trust: Sequence[str]) -> Any:
+    """The node with a call in place of each ``_target_``."""
+    if isinstance(node, list):
+        return [_checked(inner, f"{key}[{i}]", trust) for i, inner in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    if TARGET not in node:
+        return {name: _checked(inner, f"{key}.{name}", trust) for name, inner in node.items()}
+    cls = trusted_targets.resolve(node[TARGET], f"{key}.{TARGET}", trust)
+    arguments(cls, node, key)
+    for name, default in (("_partial_", False), ("_recursive_", True)):
+        if not isinstance(node.get(name, default), bool):
+            raise ConfigError(f"{key}.{name}", "must be true or false", node[name])
+    if node.get("_convert_", "all") != "all":
+        raise ConfigError(f"{key}._convert_", "must be all, for that is how lrkit builds: leave it out")
+    args, options = node.get("_args_", []), {n: inner for n, inner in node.items() if n not in _DIRECTIVES}
+    if not isinstance(args, list):
+        raise ConfigError(f"{key}._args_", "must be a list", args)
+    if node.get("_recursive_", True):
+        args = _checked(args, f"{key}._args_", trust)
+        options = {name: _checked(inner, f"{key}.{name}", trust) for name, inner in options.items()}
+    return _Call(key, cls, args, options, bool(node.get("_partial_")))
+
+
+def _made(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_made(inner) for inner in node]
+    if isinstance(node, dict):
+        return {name: _made(inner) for name, inner in node.items()}
+    if not isinstance(node, _Call):
+        return node
+    args, options = _made(node.args), _made(node.options)
+    if node.partial:
+        return functools.partial(node.cls, *args, **options)
+    try:
+        return node.cls(*args, **options)
+    except ConfigError as error:
+        raise (error if error.key.startswith(node.key) else error.under(node.key)) from None
+    except Exception as error:  # whatever a class of the user's, or of a library's, does not like
+        raise ConfigError(node.key, "cannot be built: " + " ".join(str(error).split()).rstrip(".")) from error

@@ -1,0 +1,129 @@
+"""The options of lrkit's own data and networks, by class path, checked without importing what they need.
+
+``tests/test_same_answers.py`` compares these rules with the constructors: names, and what is said of wrong values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.option_rules import SWITCH, Rule, choice, is_list, is_number, is_whole, listed, whole
+from lrkit.config.missing_values import POLICIES
+from lrkit.config.named_datasets import check_torchvision
+
+__all__ = ["OPTIONS", "check"]
+
+
+def _or_null(rule: Rule) -> Rule:
+    return Rule(rule.must, lambda value: value is None or rule.holds(value))
+
+
+def _path(what: str) -> Rule:
+    return Rule(f"must be {what}", lambda value: isinstance(value, str) and value != "")
+
+
+def _is_size(value: Any) -> bool:
+    return is_whole(value, 1) or (is_list(value) and len(value) > 0 and all(is_whole(each, 1) for each in value))
+
+
+_COUNT, _LEAST = whole(1), whole(0)
+_SHARE = Rule("must be a share between 0 and 1", lambda x: is_number(x) and 0 < x < 1)
+_TARGETS = Rule("must be auto, classes or numbers", lambda x: x in ("auto", "classes", "numbers"))
+_SPLIT = {"val_fraction": _SHARE, "test_fraction": _SHARE}
+_ANY = Rule("", lambda value: True)
+_ARGUMENTS = Rule("must be a group of arguments", lambda x: x is None or isinstance(x, Mapping))
+_COLUMNS = Rule(
+    "must be a column, or a list of columns",
+    lambda x: all(isinstance(each, str) and each != "" for each in (x if is_list(x) and len(x) else [x])),
+)
+_DATA = {"batch_size": _COUNT, "seed": _LEAST, "drop_last": SWITCH, "train_samples": _or_null(_COUNT)}
+_MODEL = {
+    "inputs": Rule(_COUNT.must, lambda x: x == "auto" or _is_size(x)),
+    "outputs": Rule(_COUNT.must, lambda x: x == "auto" or is_whole(x, 1)),
+}
+_DROPOUT = Rule("must be in [0, 1)", lambda x: is_number(x) and 0 <= x < 1)
+_WIDTHS = listed("a list of whole numbers >= 1", _COUNT)
+
+_RULES: dict[str, dict[str, Any]] = {
+    "lrkit.data.Digits": _DATA,
+    "lrkit.data.Mnist1d": {**_DATA, "train_samples": _COUNT, "val_samples": _COUNT, "test_samples": _COUNT},
+    "lrkit.data.Text": {
+        **_DATA, "path": _or_null(_path("a text file")), "context": _COUNT, "train_samples": _COUNT,
+        "val_samples": _COUNT,
+    },
+    "lrkit.data.Idx": {
+        **_DATA, "path": _path("the folder with the IDX files"), "val_samples": _COUNT, "limit": _or_null(_COUNT),
+        "flatten": SWITCH,
+    },
+    "lrkit.data.Arrays": {
+        **_DATA,
+        "path": [
+            _path("an .npz or .csv file"),
+            Rule("must end in .npz or .csv", lambda x: x.endswith((".npz", ".csv"))),
+        ],
+        "target": _ANY, "targets": _TARGETS, "missing": choice(*POLICIES), "standardise": SWITCH, **_SPLIT,
+    },
+    "lrkit.data.Torchvision": {
+        **_DATA, "name": _path("a name in torchvision.datasets: FashionMNIST, say"),
+        "root": _or_null(_path("a folder")), "download": SWITCH, "options": _ARGUMENTS, **_SPLIT,
+    },
+    "lrkit.data.HuggingFace": {
+        **_DATA, "path": _path("a name that load_dataset takes, or a saved folder"), "x": _COLUMNS,
+        "y": _path("a column"), "targets": _TARGETS, "options": _ARGUMENTS, **_SPLIT,
+    },
+    "lrkit.models.Linear": _MODEL,
+    "lrkit.models.Mlp": {**_MODEL, "hidden": _WIDTHS, "dropout": _DROPOUT},
+    "lrkit.models.Cnn1d": {**_MODEL, "channels": _COUNT},
+    "lrkit.models.Cnn2d": {**_MODEL, "widths": _WIDTHS},
+    "lrkit.models.CharTransformer": {
+        **_MODEL, "layers": _COUNT, "width": _COUNT, "heads": _COUNT, "norm": choice("pre", "post"),
+        "dropout": _DROPOUT,
+    },
+}  # fmt: skip
+
+#: Class path -> option -> what it must be, one rule after the other.
+OPTIONS: dict[str, dict[str, tuple[Rule, ...]]] = {
+    path: {name: (rule,) if isinstance(rule, Rule) else tuple(rule) for name, rule in rules.items()}
+    for path, rules in _RULES.items()
+}
+
+
+def check(key: str, node: Mapping[str, Any], hint: Callable[[str, list[str]], str]) -> None:
+    """Refuse what a class of lrkit's own refuses; any other class is left to itself.
+
+    Args:
+        key: where the node stands, ``data`` or ``model``.
+        hint: says which of some names an unknown one may mean.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    rules = OPTIONS.get(str(node.get("_target_")))
+    if rules is None:
+        return
+    for name, value in node.items():
+        if str(name).startswith("_") and str(name).endswith("_"):
+            continue
+        if name not in rules:
+            raise ConfigError(f"{key}.{name}", f"is not a key. {hint(str(name), [*rules])}".rstrip())
+        for rule in rules[name]:
+            rule.check(f"{key}.{name}", value)
+    _check_together(key, node)
+
+
+def _check_together(key: str, node: Mapping[str, Any]) -> None:
+    """Refuse what each option allows, and both together do not; or of which one then does nothing."""
+    target, given = node["_target_"], node.get
+    if target == "lrkit.data.Torchvision" and isinstance(name := given("name"), str):
+        check_torchvision(name)
+    if target == "lrkit.data.Arrays" and str(given("path")).endswith(".npz") and given("target") is not None:
+        must = "must be null with an .npz as data.path, whose array y has the targets: it names a column of a .csv"
+        raise ConfigError(f"{key}.target", must, given("target"))
+    val, test = given("val_fraction"), given("test_fraction")
+    if val and test and val + test >= 1:
+        raise ConfigError(f"{key}.val_fraction", f"must be below 1 - data.test_fraction ({test})", val)
+    width, heads = given("width"), given("heads")
+    if target == "lrkit.models.CharTransformer" and width and heads and width % heads:
+        raise ConfigError(f"{key}.width", f"must be a multiple of model.heads ({heads})", width)

@@ -1,0 +1,430 @@
+"""The command line, read with care: ``key=value`` overrides, sweeps of them, and what was meant by a wrong one.
+
+Hydra composes; what it refuses is said again here in one line that names the key, what was received and what is
+accepted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.config import trusted_targets, yaml_screening
+from lrkit.planning import tracks
+
+__all__ = [
+    "CONF_DIR", "adding", "check_group", "defaults", "ends", "expand", "explained", "initialised", "is_group", "leaves",
+    "meant",
+    "nearest", "own_folder", "parse", "spoken", "swept", "trusted_by", "unknown",
+]  # fmt: skip
+
+_HERE = Path(__file__).resolve().parents[1]
+CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
+VERSION_BASE = "1.3"
+MAX_JOBS = 1000
+
+#: Launchers and sweepers for Hydra that lrkit has presets for: the package of each, and lrkit's extra that brings it.
+_PLUGINS = {
+    "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
+    "hydra/launcher/ray": ("hydra-ray-launcher", "ray"),
+    "hydra/launcher/submitit_local": ("hydra-submitit-launcher", "slurm"),
+    "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
+    "hydra/sweeper/optuna": ("hydra-optuna-sweeper", "optuna"),
+}
+
+#: What other libraries call it.
+_ALSO_CALLED = {
+    "learning_rate": "lr",
+    **dict.fromkeys(("eta_min", "min_lr", "alpha_f", "lr_end"), "end"),
+    **dict.fromkeys(("T_max", "total_steps", "total_iters", "decay_steps", "steps", "warmup_steps"), "length"),
+    **dict.fromkeys(("step_size", "step_size_up"), "every"),
+    **dict.fromkeys(("start_factor", "base_lr", "div_factor"), "start"),
+    "T_0": "period", "T_mult": "growth", "max_lr": "peak", "pct_start": "up", "size": "batch_size",
+}  # fmt: skip
+
+
+class _OwnFiles(FileConfigSource):
+    """The files below ``--config-dir``: each is looked through before Hydra reads it, and none lies beside."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "lrkit-own"
+
+    def is_group(self, config_path: str) -> bool:
+        self._within(config_path)
+        return bool(super().is_group(config_path))
+
+    def is_config(self, config_path: str) -> bool:
+        self._within(config_path)
+        return bool(super().is_config(config_path))
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        file = self._within(self._normalize_file_name(config_path))
+        if "hydra" in Path(config_path).with_suffix("").parts:  # it would be of the package hydra
+            raise ConfigError(str(file), "would configure Hydra, which a file must not: say it on the command line")
+        yaml_screening.screen(file)
+        loaded = super().load_config(config_path)
+        yaml_screening.package(file, loaded.header.get("package"))
+        return loaded
+
+    def _within(self, config_path: str) -> Path:
+        path = Path(config_path)
+        if path.is_absolute() or ".." in path.parts:  # else it would be found by way of lrkit's folder, unseen
+            raise ConfigError("--config-dir", "must hold all that its files name, and one names", config_path)
+        return Path(self.path) / path
+
+
+class _OwnFolder(SearchPathPlugin):
+    """Has Hydra look into the user's own folder before it looks into lrkit's."""
+
+    path: ClassVar[Path | None] = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if self.path is not None:
+            search_path.prepend("own", f"{_OwnFiles.scheme()}://{self.path}", anchor="main")
+
+
+@contextmanager
+def own_folder(config_dir: str | None) -> Iterator[None]:
+    """Within it, whatever is in ``config_dir`` wins over lrkit's option of the same name."""
+    for plugin in (_OwnFolder, _OwnFiles):
+        Plugins.instance().register(plugin)
+    before = _OwnFolder.path
+    _OwnFolder.path = Path(config_dir).resolve() if config_dir else None
+    try:
+        yield
+    finally:
+        _OwnFolder.path = before
+
+
+@contextmanager
+def initialised(config_dir: str | None = None) -> Iterator[None]:
+    """Hydra's global state, set up for composing alone, and left as it was found."""
+    saved = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with own_folder(config_dir), initialize_config_dir(str(CONF_DIR), version_base=VERSION_BASE):
+            yield
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = saved
+
+
+@cache
+def defaults() -> Mapping[str, str]:
+    """The groups, and the option of each that a run begins with; but not those mounted elsewhere."""
+    written: Any = OmegaConf.load(CONF_DIR / "train.yaml")
+    pairs = [pair for entry in written["defaults"] if isinstance(entry, Mapping) for pair in entry.items()]
+    own = [(str(group), str(option)) for group, option in pairs if " " not in str(group) and "@" not in str(group)]
+    return dict(own)
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Parse overrides; each must be ``key=value``, and no key may come twice.
+
+    >>> parse(["optimizer.lr"])  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    ConfigError: optimizer.lr has no value: write optimizer.lr=...
+    """
+    parsed: list[Override] = []
+    seen: dict[str, str] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not key.strip().lstrip("+~"):
+            raise ConfigError("an override", "must be key=value", text)
+        if not equals and not text.startswith("~"):
+            raise ConfigError(text, f"has no value: write {text}=...")
+        if equals and not value:
+            raise ConfigError(key, f"has no value: write {key}=...")
+        if key != key.strip() or value.startswith(" "):
+            raise ConfigError(key.strip(), f"must be written without spaces: {key.strip()}={value.strip()}", text)
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:
+            must = "cannot be read: put quotes around what has special characters, such as pattern: '^head'"
+            raise ConfigError(key, must, value) from None
+        except ValueError:  # Python reads no longer ones
+            raise ConfigError(key, "must not have a number of thousands of digits", value) from None
+        name = override.key_or_group + (f"@{override.package}" if override.package else "")
+        if name == "hydra.searchpath":  # what lies there would not be looked through
+            raise ConfigError(name, "is not for lrkit: --config-dir is the folder of your own configs")
+        if name in seen:
+            raise ConfigError(name, f"is given twice: {seen[name]} and {text}")
+        seen[name] = text
+        parsed.append(override)
+    return parsed
+
+
+def spoken(parsed: Iterable[Override]) -> list[str]:
+    """The classes that overrides name themselves: what the user types is the user's word.
+
+    >>> spoken(parse(["model._target_=mycode.Net", "+callbacks.early={_target_: mycode.Early, patience: 3}"]))
+    ['mycode.Net', 'mycode.Early']
+    """
+    named = [
+        target
+        for override in parsed
+        if override.type != OverrideType.DEL
+        for _, target in trusted_targets.targets({override.key_or_group.rpartition(".")[2]: override.value()})
+    ]
+    return [target for target in named if isinstance(target, str)]
+
+
+def trusted_by(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[str]:
+    """What may be named beside lrkit's own: the packages of ``trust=[...]`` and ``more``, and what is ``spoken``."""
+    said: list[str] = []
+    for override in parsed:
+        if override.key_or_group == "trust":
+            said = trusted_targets.names(override.value())
+        elif override.key_or_group.partition(".")[0] == "trust":
+            raise ConfigError(override.key_or_group, "is not a key: write trust=[mycode]")
+    return list(dict.fromkeys([*said, *trusted_targets.names(more), *spoken(parsed)]))
+
+
+def adding(overrides: Iterable[str]) -> list[str]:
+    """Overrides as Hydra wants them: ``optimizers`` is empty to begin with, so whatever is said there is added.
+
+    >>> adding(["optimizers.actor.every=2", "optimizer@optimizers.actor.optimizer=adam", "seed=1"])
+    ['++optimizers.actor.every=2', '+optimizer@optimizers.actor.optimizer=adam', 'seed=1']
+    """
+    return [f"{_added(text)}{text}" for text in overrides]
+
+
+def _added(text: str) -> str:
+    key = text.partition("=")[0]
+    if key.partition(".")[0].lstrip("+") == tracks.KEY:
+        return "++"[key.startswith("+") + key.startswith("++") :]
+    return "+" if f"@{tracks.KEY}." in key and key[0] not in "+~" else ""
+
+
+def swept(override: Override, config_dir: str | None = None) -> list[str]:
+    """The overrides that one override stands for: itself, or one for each value that it sweeps."""
+    text = str(override.input_line)
+    if not override.is_sweep_override():
+        return [text]
+    key, _, written = text.partition("=")
+    sweep: Any = override.value()
+    try:
+        if isinstance(sweep, Glob):
+            with initialised(config_dir):
+                values = sweep.filter(_options(override.key_or_group))
+        else:
+            if isinstance(sweep, RangeSweep):  # to shuffle it, Hydra would write it all down
+                sweep.shuffle = False
+            # One more than may be: a range of 10**12 values must not be walked to its end.
+            values = list(itertools.islice(override.sweep_string_iterator(), MAX_JOBS + 1))
+    except ConfigError:  # from one of the user's files
+        raise
+    except (HydraException, ValueError, ArithmeticError):
+        raise ConfigError(key, "must sweep over a list of values, or a range of them: range(0,10,2)", written) from None
+    if not values:
+        raise ConfigError(key, "must sweep over at least one value", written)
+    # A value that is there twice would be trained twice.
+    once: dict[Any, str] = {}
+    for value in values:
+        once.setdefault(_literal(str(value)), str(value))
+    return [f"{key}={value}" for value in once.values()]
+
+
+def _literal(text: str) -> Any:
+    """What a value is known by: 0.1 is 0.10, and not 1 is 1.0, for a whole number may mean another thing than a share.
+
+    >>> _literal("0.1") == _literal("1e-1"), _literal("1") == _literal("1.0"), _literal("'a'") == _literal("a")
+    (True, False, True)
+    """
+    for kind in (int, float):
+        try:
+            return kind.__name__, kind(text)
+        except ValueError:
+            continue
+    return "text", text[1:-1] if text[:1] == text[-1:] and text[:1] in ("'", '"') else text
+
+
+def ends(override: Override, config_dir: str | None = None) -> list[str]:
+    """The overrides to check for a sweeper that searches: the ends of a range, or each of a list of values."""
+    sweep: Any = override.value()
+    if not isinstance(sweep, IntervalSweep | RangeSweep):
+        return swept(override, config_dir)
+    key, _, written = str(override.input_line).partition("=")
+    low, high = sweep.start, sweep.end if isinstance(sweep, IntervalSweep) else sweep.stop
+    if low is None or high is None or not low < high:
+        raise ConfigError(key, "must be searched from a lower to a higher value", written)
+    if "log" in sweep.tags and low <= 0:
+        raise ConfigError(key, "must be above 0 where it is searched on a logarithmic scale", written)
+    return [f"{key}={low}", f"{key}={high}"]
+
+
+def expand(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:
+    """The jobs of a sweep: every combination of the swept values, the last key moving fastest."""
+    choices = [swept(override, config_dir) for override in parse(overrides)]
+    jobs = 1
+    for choice in choices:
+        jobs *= len(choice)
+        if jobs > MAX_JOBS:
+            raise ConfigError("-m", f"must make at most {MAX_JOBS} jobs, and this sweep has more")
+    return [list(job) for job in itertools.product(*choices)]
+
+
+def check_group(override: Override) -> None:
+    """A key takes one value, and a group the name of one of its options. Needs Hydra to be initialised."""
+    group = override.key_or_group
+    if override.is_sweep_override():
+        raise ConfigError(group, f"takes one value; to sweep: lrkit train -m {override.input_line}")
+    if group not in _groups():
+        return
+    options, value = _options(group), override.value()
+    if override.package is not None:  # mounted elsewhere, where it may also be absent
+        group += f"@{override.package}"
+        if override.type == OverrideType.DEL:
+            return
+        if value is None:
+            raise ConfigError(group, "cannot be null: for none, leave it out")
+    if override.type == OverrideType.DEL or value is None:
+        instead = "constant" if group == "schedule" else defaults().get(group, options[0])
+        what = "removed" if override.type == OverrideType.DEL else "null"
+        raise ConfigError(group, f"cannot be {what}: use {group}={instead}")
+    if isinstance(value, list):
+        names = ",".join(str(v) for v in value)
+        raise ConfigError(group, f"takes one option; to sweep: -m {group}={names}", value)
+    if not isinstance(value, str) or value not in options:
+        raise ConfigError(group, f"has no option {str(value)!r}. {did_you_mean(str(value), options)}")
+    if override.package is None and (override.type == OverrideType.CHANGE) != (group in defaults()):
+        said = "is chosen already: write {0}, without the +" if group in defaults() else "must be added: write +{0}"
+        raise ConfigError(group, said.format(f"{group}={value}"))
+
+
+def explained(error: Exception, parsed: Sequence[Override], config_dir: str | None = None) -> ConfigError:
+    """What Hydra refused, said with the key and the nearest keys there are. Needs Hydra to be initialised."""
+    if not isinstance(error, HydraException) and (unread := _unreadable(config_dir)) is not None:
+        return unread
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file in _PLUGINS:
+        return _without(error.missing_cfg_file, [str(o.input_line) for o in parsed])
+    groups = _groups()
+    chosen = [str(o.input_line) for o in parsed if o.key_or_group in groups]
+    plain = ConfigError("config", f"cannot be composed: {_brief(error)}")
+    try:
+        reference = OmegaConf.to_container(compose("train", overrides=adding(chosen)))
+    except Exception:  # it is not the keys, then, but what was chosen
+        return plain
+    keys = list(leaves(reference))
+    for override in parsed:
+        key = override.key_or_group
+        if key in groups or override.is_hydra_override():
+            continue
+        if key.partition(".")[0] == tracks.KEY:  # where nothing is there to begin with
+            if key == tracks.KEY and not isinstance(override.value(), dict):
+                return tracks.no_names(override.value())
+            continue
+        known = key in keys or any(k.startswith(f"{key}.") for k in keys)
+        if known and override.type == OverrideType.ADD:
+            return ConfigError(key, f"is there already: write {key}=..., without the +")
+        if not known and override.type in (OverrideType.CHANGE, OverrideType.DEL):
+            return unknown(key, keys)
+    return plain
+
+
+def _unreadable(config_dir: str | None) -> ConfigError | None:
+    """The error for the first of the user's own files that is no config, if there is one."""
+    for file in sorted(Path(config_dir).rglob("*.yaml")) if config_dir else ():
+        try:
+            OmegaConf.load(file)
+        except Exception as error:
+            return ConfigError(str(file), f"cannot be read as YAML: {_brief(error)}")
+    return None
+
+
+def _brief(error: Exception, limit: int = 400) -> str:
+    """What an error says, in a line that can be read."""
+    if isinstance(error, RecursionError):
+        return "something in it refers to itself, or is too deep"
+    said = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
+    return said if len(said) <= limit else f"{said[:limit]}..."
+
+
+def _without(plugin: str, overrides: Sequence[str]) -> ConfigError:
+    """The error for a plugin that is not installed: what asked for it, and how it is brought."""
+    package, extra = _PLUGINS[plugin]
+    plain = "=".join(plugin.rsplit("/", 1))
+    presets = [text for text in overrides if text.lstrip("+").startswith("launcher=")]
+    asked = plain if plain in overrides or not presets else presets[0]
+    return ConfigError(asked, f"needs the package {package}: pip install 'lrkit[{extra}]'")
+
+
+def unknown(key: str, keys: Sequence[str]) -> ConfigError:
+    """The error for a key that is not among ``keys``, the dotted paths that there are."""
+    group = key.partition(".")[0]
+    if group in keys and defaults().get(group) == "none":  # chosen, and empty: such as warmup=none
+        others = ", ".join(path.stem for path in sorted((CONF_DIR / group).glob("*.yaml")) if path.stem != "none")
+        return ConfigError(key, f"is not a key of {group}=none; other options of {group}: {others}")
+    if group in keys and group in defaults():  # empty until somebody adds to it: such as callbacks
+        return ConfigError(key, f"is not there; to add it: +{key}=...")
+    return ConfigError(key, f"is not a key. {nearest(key, keys)}")
+
+
+def meant(name: str, choices: Collection[str]) -> str:
+    """A hint for an unknown name: the choice that other libraries call so, or the one that looks most like it.
+
+    >>> meant("T_max", ["start", "end", "length"])
+    "Did you mean 'length'? Accepted: end, length, start"
+    """
+    alias = _ALSO_CALLED.get(name, name)
+    return did_you_mean(alias if alias in choices else name, choices)
+
+
+def nearest(key: str, keys: Sequence[str]) -> str:
+    """The key that was probably meant: one of its section, one that ends alike, or the most similar of all.
+
+    >>> nearest("optimizer.lrr", ["optimizer.lr", "schedule.gamma"])
+    "Did you mean 'lr'? Accepted: lr"
+    >>> nearest("lr", ["optimizer.lr", "schedule.gamma"])
+    "Did you mean 'optimizer.lr'?"
+    """
+    section, _, name = key.rpartition(".")
+    inside = [k.rpartition(".")[2] for k in keys if section and k.rpartition(".")[0] == section]
+    if inside:
+        return meant(name, [n for n in inside if not n.startswith("_")])
+    alike = [k for called in (name, _ALSO_CALLED.get(name)) for k in keys if k.rpartition(".")[2] == called]
+    if alike:
+        return f"Did you mean {alike[0]!r}?"
+    hint, near, _ = did_you_mean(key, keys).partition("? ")
+    return f"{hint}?" if near else did_you_mean(key, {k.partition(".")[0] for k in keys})
+
+
+def _groups() -> set[str]:
+    groups = GlobalHydra.instance().config_loader().list_groups("")
+    return {group for group in groups if not group.startswith("_") and group != "hydra"}
+
+
+def is_group(name: str) -> bool:
+    """Whether options can be chosen for ``name``. Needs Hydra to be initialised."""
+    return "." not in name and bool(_options(name))
+
+
+def _options(group: str) -> list[str]:
+    return GlobalHydra.instance().config_loader().get_group_options(group)
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted paths of everything that is not a group of keys."""
+    if not isinstance(node, Mapping) or not node:
+        yield prefix
+        return
+    for key, value in node.items():
+        yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))

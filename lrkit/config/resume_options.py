@@ -1,0 +1,56 @@
+"""The node ``resume``: which policies there are, and which files a path may mean. Nothing is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lrkit.base.errors import ConfigError, did_you_mean
+
+__all__ = ["LAST", "POLICIES", "PREVIOUS", "candidates", "check", "check_cooldown"]
+
+POLICIES = ("restore", "override", "extend", "cooldown", "restart")
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+def candidates(path: Path) -> list[Path]:
+    """The checkpoints to try, best first, where ``path`` is named: a run's folder, its last checkpoint, or another."""
+    if path.is_dir() and (path / "checkpoints").is_dir():
+        path = path / "checkpoints" / LAST
+    beside = path.parent / PREVIOUS
+    return [path, beside] if path.name == LAST and beside.is_file() else [path]
+
+
+def check(config: Mapping[str, Any]) -> list[Path]:
+    """Refuse what the node ``resume`` of a config cannot mean; the files to try, none for a run that begins anew.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    path, policy = config["resume"]["path"], config["resume"]["policy"]
+    if policy is not None and policy not in POLICIES:
+        raise ConfigError("resume.policy", f"is not a policy. {did_you_mean(str(policy), POLICIES)}", policy)
+    if path is None:
+        if policy is not None:
+            raise ConfigError("resume.path", f"must be set with resume.policy={policy}")
+        return []
+    try:
+        files = candidates(Path(str(path)))
+        there = any(file.exists() for file in files)
+    except (OSError, ValueError) as error:  # no path at all: too long, or with a null character
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError("resume.path", f"must be a path that can be read ({why})", path) from None
+    if files[0].is_dir() and not (files[0].name == LAST and len(files) > 1):
+        inside = files[0] / "checkpoints" / LAST
+        raise ConfigError("resume.path", f"must be a checkpoint or the folder of a run: there is no {inside}", path)
+    if not there:
+        raise ConfigError("resume.path", "must be an existing checkpoint or the folder of a run", path)
+    return files
+
+
+def check_cooldown(config: Mapping[str, Any]) -> None:
+    """Refuse the policy ``cooldown`` without a shape; of a config as it was typed, for a plan takes the shape out."""
+    if config["resume"]["policy"] == "cooldown" and config["resume"]["path"] is not None and not config["cooldown"]:
+        raise ConfigError("cooldown", "must be set with resume.policy=cooldown: cooldown=sqrt cooldown.length=100")

@@ -1,0 +1,170 @@
+"""The node ``trainer``: what each of Lightning's options may be, checked before Lightning is loaded.
+
+Lightning itself takes many a value that it then does not use, such as ``min_steps=-3`` or ``deterministic=maybe``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.option_rules import SWITCH, Rule, choice, is_list, is_number, is_whole, whole
+
+__all__ = ["ACCELERATORS", "PRECISIONS", "PROFILERS", "STRATEGIES", "check", "check_count", "check_horizon"]
+
+#: Lightning's own names, recorded, for it takes seconds to be asked.
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+PRECISIONS = ("16-true", "16-mixed", "bf16-true", "bf16-mixed", "32-true", "64-true", "transformer-engine",
+              "transformer-engine-float16", "16", "32", "64", "bf16")  # fmt: skip
+PROFILERS = ("simple", "advanced", "pytorch", "xla")
+STRATEGIES = (
+    "auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true", "fsdp", "fsdp_cpu_offload",
+    "deepspeed", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_2_offload", "deepspeed_stage_3",
+    "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme", "single_device", "single_tpu", "single_xla", "xla",
+    "xla_debug",
+)  # fmt: skip
+
+
+def _is_part(value: Any, least: int = 1) -> bool:
+    """A number of batches, or a share of them."""
+    share = isinstance(value, float) and (0 < value <= 1 or (least == 0 and value == 0))
+    return share or is_whole(value, least)
+
+
+def _is_duration(value: Any) -> bool:
+    """``DD:HH:MM:SS``, or a group of days, hours, minutes, seconds; longer than 0."""
+    units = ("days", "hours", "minutes", "seconds", "weeks", "milliseconds", "microseconds")
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}(:\d{1,2}){3}", value):
+        value = dict(zip(units, map(int, value.split(":")), strict=False))
+    if not isinstance(value, Mapping) or not set(value) <= {*units}:
+        return False
+    if not all(is_number(each) and 0 <= each < math.inf for each in value.values()):
+        return False
+    try:
+        return timedelta(**value) > timedelta()
+    except OverflowError:
+        return False
+
+
+def _is_devices(value: Any) -> bool:
+    """A number of devices, the devices themselves, or all there are."""
+    if is_list(value):
+        return len(value) > 0 and all(is_whole(each, 0) for each in value) and len({*value}) == len(value)
+    if isinstance(value, str):
+        text = value.replace(" ", "")
+        return text in ("auto", "-1") or bool(
+            re.fullmatch(r"0*[1-9]\d{0,5}|\d{1,6}(,\d{1,6})*,?", text) and text != "0"
+        )
+    return is_whole(value, 1) or value == -1
+
+
+def _starts_anew(strategy: Any) -> bool:
+    """Whether a strategy starts its processes anew. What lrkit puts into a module cannot be copied into another one."""
+    how = strategy.get("start_method", "") if isinstance(strategy, Mapping) else strategy
+    return not any(word in str(how) for word in ("spawn", "fork", "notebook"))
+
+
+def _named(names: tuple[str, ...], what: str) -> Rule:
+    """One of Lightning's names, or an object."""
+    said = f"must be one of {', '.join(names)}, or {what} by {_TARGET}"
+    return Rule(said, lambda value: value in names if isinstance(value, str) else _is_object(value))
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Mapping) and _TARGET in value
+
+
+_TARGET = "_target_"
+_PART = Rule("must be a number of batches >= 1, or a share of them in (0, 1]", _is_part)
+_PART_OR_NONE = Rule("must be a number of batches, or a share of them in [0, 1]", lambda x: _is_part(x, 0))
+_COUNT, _LEAST = whole(1), whole(0)
+_END = Rule(_COUNT.must, lambda x: is_whole(x, 1) or x == -1)  # -1: no limit
+_BITS = (16, 32, 64)
+_PLUGINS = "must be a plugin by _target_, or a list of such"
+
+#: Of each option; null is always allowed, and is Lightning's default.
+_RULES: dict[str, tuple[Rule, ...]] = {
+    "max_epochs": (_END,),
+    "max_steps": (_END,),
+    "min_epochs": (_LEAST,),
+    "min_steps": (_LEAST,),
+    "max_time": (Rule("must be days:hours:minutes:seconds, such as 00:12:00:00, and longer than 0", _is_duration),),
+    "accelerator": (choice(*ACCELERATORS),),
+    "devices": (Rule("must be a number >= 1, a list of devices, or auto", _is_devices),),
+    "num_nodes": (_COUNT,),
+    "strategy": (
+        Rule("must start its processes anew, not as copies of this one: use trainer.strategy=ddp", _starts_anew),
+        _named(STRATEGIES, "a strategy"),
+    ),
+    "precision": (
+        Rule(f"must be one of {', '.join(PRECISIONS)}", lambda x: x in PRECISIONS or (is_whole(x, 1) and x in _BITS)),
+    ),
+    "profiler": (_named(PROFILERS, "a profiler"),),
+    "plugins": (Rule(_PLUGINS, lambda x: all(map(_is_object, x)) if is_list(x) else _is_object(x)),),
+    "accumulate_grad_batches": (_COUNT,),
+    "log_every_n_steps": (_COUNT,),
+    "check_val_every_n_epoch": (_COUNT,),
+    "reload_dataloaders_every_n_epochs": (_LEAST,),
+    "num_sanity_val_steps": (Rule("must be a whole number >= 0, or -1 for all", lambda x: is_whole(x, -1)),),
+    "limit_train_batches": (_PART,),
+    "limit_val_batches": (_PART_OR_NONE,),
+    "limit_test_batches": (_PART_OR_NONE,),
+    "limit_predict_batches": (Rule("must be null, for lrkit does not predict", lambda x: x is None),),
+    "overfit_batches": (_PART_OR_NONE,),
+    "val_check_interval": (_PART,),
+    "gradient_clip_val": (Rule("must be a number >= 0, or null", lambda x: is_number(x) and x >= 0),),
+    "gradient_clip_algorithm": (Rule("must be norm or value", lambda x: x in ("norm", "value")),),
+    "deterministic": (Rule("must be true, false or warn", lambda x: isinstance(x, bool) or x == "warn"),),
+    "fast_dev_run": (
+        Rule("must be true, false or a number of batches", lambda x: isinstance(x, bool) or is_whole(x, 0)),
+    ),
+    "enable_progress_bar": (Rule("must be true, false or null", SWITCH.holds),),
+    **dict.fromkeys(
+        ("benchmark", "enable_checkpointing", "enable_model_summary", "enable_autolog_hparams",
+         "inference_mode", "use_distributed_sampler", "detect_anomaly", "barebones", "sync_batchnorm"),
+        (SWITCH,),
+    ),
+}  # fmt: skip
+
+
+def check(trainer: Mapping[str, Any]) -> None:
+    """Refuse what an option cannot be, and what options cannot be together.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    for name, rules in _RULES.items():
+        if trainer.get(name) is not None:
+            for rule in rules:
+                rule.check(f"trainer.{name}", trainer[name])
+    devices = trainer.get("devices")
+    if trainer.get("accelerator") == "cpu" and (
+        is_list(devices) or "," in str(devices) or str(devices).strip() == "-1"
+    ):
+        raise ConfigError("trainer.devices", "must be a number >= 1, or auto, with trainer.accelerator=cpu", devices)
+    if trainer.get("gradient_clip_algorithm") is not None and not trainer.get("gradient_clip_val"):
+        must = "needs trainer.gradient_clip_val: without it nothing is clipped"
+        raise ConfigError("trainer.gradient_clip_algorithm", must, trainer["gradient_clip_algorithm"])
+    if all(trainer.get(name) in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
+        raise ConfigError("trainer.max_epochs", "or trainer.max_steps must be set: a run needs an end")
+    for unit in ("epochs", "steps"):
+        least, most = trainer.get(f"min_{unit}"), trainer.get(f"max_{unit}")
+        if least and most not in (None, -1) and least > most:
+            raise ConfigError(f"trainer.min_{unit}", f"must be at most trainer.max_{unit}, which is {most}", least)
+
+
+def check_horizon(trainer: Mapping[str, Any], steps: int | None) -> None:
+    """Refuse ``horizon.steps`` where ``trainer.max_steps`` ends the run elsewhere."""
+    most, endless = trainer.get("max_steps"), trainer.get("max_epochs") in (None, -1)
+    if steps is None or most in (None, -1) or steps == most or (steps < most and not endless):
+        return
+    raise ConfigError("horizon.steps", f"must be what trainer.max_steps says, {most}, or null", steps)
+
+
+def check_count(key: str, value: Any) -> None:
+    """Refuse what is no whole number of at least 1."""
+    _COUNT.check(key, value)

@@ -1,0 +1,281 @@
+"""What a network returned, read beside its targets: which tensor it is, and which of its axes is the classes.
+
+Networks of others return tensors, tuples, dictionaries or ``ModelOutput``; and classes are the last axis of a text's
+logits, but axis 1 of an image's in torch. Here that is told by names and shapes where they leave one reading alone, and
+refused where they leave none, or two: a loss over the wrong axis, or of shapes that broadcast, trains without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lrkit.base.errors import ConfigError
+
+__all__ = ["IGNORED", "NetworkOutput", "Reading", "class_axes", "described", "tensor_of"]
+
+#: The target that torch's cross entropy leaves out, by its default.
+IGNORED = -100
+
+_NAMES = ("logits", "out")  # transformers' ModelOutput and torchvision's namedtuples; torchvision's segmentation
+
+
+class Reading(NamedTuple):
+    """An output and its targets as the loss takes them; ``axis``, 1 or -1, is the classes."""
+
+    out: Tensor
+    y: Tensor
+    axis: int
+
+
+class NetworkOutput:
+    """Reads outputs of one network. Batches of a shape that was read already cost two comparisons.
+
+    Args:
+        loss: ``cross_entropy`` or ``mse``.
+        class_axis: 1 or -1, where that is known; None: by the shapes, and then the same for all batches.
+        usual_axis: the one to take where the shapes fit both, where the data has a convention.
+        classes: how many classes the data has, where that is known.
+        declared: whether somebody has said which loss it is; where not, targets that are floats are not guessed at.
+        takes: the argument of the network by which it would compute a loss of its own, if it has one.
+    """
+
+    def __init__(
+        self,
+        loss: str,
+        class_axis: int | None = None,
+        classes: int | None = None,
+        declared: bool = True,
+        usual_axis: int | None = None,
+        takes: str | None = None,
+    ) -> None:
+        if class_axis not in (None, 1, -1) or isinstance(class_axis, bool):
+            raise ConfigError("data.class_axis", "must be 1 (as torch has it), -1 (the last) or null", class_axis)
+        self.loss, self.axis, self.classes, self.declared, self.takes = loss, class_axis, classes, declared, takes
+        self.usual = usual_axis
+        self._seen: tuple[torch.Size, torch.Size, torch.dtype] | None = None
+        self._plain = False  # nothing is to be changed
+        self._looked_at: set[bool] = set()  # whether a batch in evaluation, and one in training
+
+    def read(self, returned: Any, y: Any, training: bool) -> Reading:
+        """The output and its targets.
+
+        Raises:
+            ConfigError: with the types and shapes of what was returned, and what is wanted.
+        """
+        out = returned if isinstance(returned, Tensor) else tensor_of(returned)
+        if not isinstance(y, Tensor):
+            raise ConfigError("data", "must give targets as one tensor to a plain network", described(y))
+        if (out.shape, y.shape, y.dtype) != self._seen or training not in self._looked_at:
+            self._check(out, y, training)
+            self._seen = out.shape, y.shape, y.dtype
+            self._looked_at.add(training)
+            self._plain = self.loss == "cross_entropy" and out.ndim == 2 and y.ndim == 1 and y.dtype == torch.int64
+        return Reading(out, y, -1) if self._plain else self._read(out, y)
+
+    def _read(self, out: Tensor, y: Tensor) -> Reading:
+        if self.loss == "mse":
+            y = y if y.is_floating_point() else y.to(torch.get_default_dtype())
+            return Reading(out if out.shape == y.shape else out.view_as(y), y, -1)
+        if y.is_floating_point():
+            return Reading(out, y, self._axis_of(out))
+        axis = self._axis_of(out)
+        if y.ndim == out.ndim and axis == 1 and out.ndim > 2:  # one channel of classes, as masks have
+            y = y.squeeze(1)
+        return Reading(out, y.long(), axis)
+
+    def _axis_of(self, out: Tensor) -> int:
+        return -1 if out.ndim == 2 else self.axis or -1
+
+    def _check(self, out: Tensor, y: Tensor, training: bool) -> None:
+        if not out.is_floating_point() or out.ndim == 0:
+            must = "must return floats for each sample: logits of classes, or numbers; not a loss, nor classes chosen"
+            raise ConfigError("model", must, described(out))
+        if y.is_complex():
+            raise ConfigError("data", "must give targets that are real numbers", described(y))
+        if self.loss == "mse":
+            if _shape(out) != _shape(y):
+                must = f"must return as many numbers as there are targets, {described(y)}{self._hint()}"
+                raise ConfigError("model", must, described(out))
+            return
+        if y.is_floating_point():
+            self._check_probabilities(out, y, training)
+            return
+        fitting = class_axes(tuple(out.shape), tuple(y.shape))
+        if self.axis is not None and out.ndim > 2:
+            fitting = [axis for axis in fitting if axis == self.axis]
+        if len(fitting) == 2 and self.usual is not None:
+            fitting = [self.usual]
+        if len(fitting) == 2:
+            must = (
+                f"must be set to 1 (as torch has it) or -1 (the last): of the output, {described(out)} for targets"
+                f" {described(y)}, both axes may be the classes"
+            )
+            raise ConfigError("data.class_axis", must)
+        if not fitting:
+            self._refuse_shape(out, y)
+        axis = fitting[0]
+        count = out.shape[axis]
+        if count < 2:
+            must = "must return an output for each class, two for two classes: cross entropy over one is always 0"
+            raise ConfigError("model", must, described(out))
+        if out.ndim > 2:
+            self.axis = axis
+        if training not in self._looked_at:
+            self._check_range(y, count)
+
+    def _check_range(self, y: Tensor, count: int) -> None:
+        if self.classes is not None and count < self.classes:
+            raise ConfigError("model", f"must return {self.classes} outputs, one for each class of the data", count)
+        there = y.long()
+        there = there[there != IGNORED]
+        if there.numel() == 0:
+            return
+        low, high = int(there.min()), int(there.max())
+        if low < 0 or high >= count:
+            more = f"; to leave targets out, mark them {IGNORED}" if low < 0 or high == 255 else ""
+            must = f"must give classes from 0 to {count - 1} where the network returns {count} outputs{more}"
+            raise ConfigError("data", must, f"{low} to {high}")
+
+    def _check_probabilities(self, out: Tensor, y: Tensor, training: bool) -> None:
+        if not self.declared:
+            must = (
+                f"must say what targets of {described(y)} are: numbers (mean squared error), or classes (cross entropy"
+                " with the probability of each)"
+            )
+            raise ConfigError("data.targets", must)
+        if y.shape != out.shape:
+            must = (
+                "must give classes as whole numbers (int64), or a probability for each output of the network,"
+                f" {described(out)}; data.targets=numbers makes a regression of it"
+            )
+            raise ConfigError("data", must, described(y))
+        if training not in self._looked_at and not _sum_to_one(y, self._axis_of(out)):
+            must = (
+                "must give as targets probabilities that sum to 1 over the classes; several classes at once need a"
+                " LightningModule with a loss of its own"
+            )
+            raise ConfigError("data", must, described(y))
+
+    def _refuse_shape(self, out: Tensor, y: Tensor) -> None:
+        if y.shape == out.shape:
+            must = (
+                f"must give a class for each sample, not a number for each of {out.shape[-1]} outputs: from one-hot"
+                " targets that is y.argmax(1)"
+            )
+            raise ConfigError("data", must, described(y))
+        first, *rest = map(str, _shape(y) or y.shape)
+        ways = {f"({', '.join([first, *rest, 'classes'])})": -1, f"({', '.join([first, 'classes', *rest])})": 1}
+        said = " or ".join(way for way, axis in ways.items() if self.axis in (None, axis) or not rest)
+        must = f"must return logits of shape {said} for targets {described(y)}{self._hint()}"
+        raise ConfigError("model", must, described(out))
+
+    def _hint(self) -> str:
+        if self.takes is None:
+            return ""
+        return (
+            f"; a network that computes its own loss, by forward({self.takes}=...), needs a LightningModule around it"
+        )
+
+
+def class_axes(out: tuple[int, ...], y: tuple[int, ...]) -> list[int]:
+    """Which axes of an output may be the classes, by its shape and that of the targets: 1, -1, both or none.
+
+    >>> class_axes((8, 10), (8,)), class_axes((8, 64, 83), (8, 64)), class_axes((8, 5, 32, 32), (8, 32, 32))
+    ([-1], [-1], [1])
+    >>> class_axes((8, 32, 32, 32), (8, 32, 32)), class_axes((8, 10), (9,))
+    ([1, -1], [])
+    """
+    fitting = []
+    for axis in (1, -1):
+        if len(out) < 2 or (axis == 1 and len(out) == 2):  # of two axes, 1 is the last
+            continue
+        at = axis % len(out)
+        without = out[:at] + out[at + 1 :]
+        if y in (without, (*out[:at], 1, *out[at + 1 :])):
+            fitting.append(axis)
+    return fitting
+
+
+def tensor_of(returned: Any) -> Tensor:
+    """The tensor that a network means, of all that it returned.
+
+    It is what is called ``logits`` or ``out``, or else the only tensor there is. A network that also returns a loss, or
+    outputs of auxiliary classifiers, is refused: those would be left untrained without a word.
+
+    >>> tensor_of((torch.zeros(2, 3), None)).shape
+    torch.Size([2, 3])
+    """
+    if isinstance(returned, Tensor):
+        return returned
+    parts = {name: part for name, part in _parts(returned).items() if part is not None}
+    chosen = next((name for name in _NAMES if isinstance(parts.get(name), Tensor)), None)
+    if chosen is None:
+        large = [name for name, part in parts.items() if not _is_number(part)]
+        chosen = large[0] if len(large) == 1 and isinstance(parts[large[0]], Tensor) else None
+    if chosen is None:
+        must = (
+            "must return one tensor (or it as logits or out of a dictionary, or alone in a tuple), or be a"
+            " LightningModule with a loss of its own"
+        )
+        raise ConfigError("model", must, described(returned))
+    besides = [name for name, part in parts.items() if name != chosen and _to_train(name, part)]
+    if besides:
+        must = (
+            f"must return nothing to train on beside {chosen}, for {' and '.join(besides)} would be left out of the"
+            " loss: build it without, or use a LightningModule with a loss of its own"
+        )
+        raise ConfigError("model", must, described(returned))
+    found: Tensor = parts[chosen]
+    return found
+
+
+def _parts(returned: Any) -> dict[str, Any]:
+    if isinstance(returned, Mapping):
+        return {str(name): part for name, part in returned.items()}
+    if isinstance(returned, tuple) and hasattr(returned, "_asdict"):
+        named: dict[str, Any] = returned._asdict()
+        return named
+    if isinstance(returned, list | tuple):
+        return {f"output {i}": part for i, part in enumerate(returned)}
+    return {name: part for name, part in getattr(returned, "__dict__", {}).items() if not name.startswith("_")}
+
+
+def _is_number(part: Any) -> bool:
+    return isinstance(part, bool | int | float) or (isinstance(part, Tensor) and part.ndim == 0)
+
+
+def _to_train(name: str, part: Any) -> bool:
+    """Whether somebody would have trained on it: a loss, or what an auxiliary classifier says."""
+    return isinstance(part, Tensor) and part.requires_grad and (part.numel() == 1 or name.startswith("aux"))
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    """Its shape without axes of length 1 at the end."""
+    shape = tuple(tensor.shape)
+    while shape and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _sum_to_one(y: Tensor, axis: int) -> bool:
+    return bool((y >= 0).all()) and bool(((y.float().sum(axis) - 1).abs() < 1e-2).all())
+
+
+def described(batch: Any) -> str:
+    """What a batch, or an output, is made of: types and shapes.
+
+    >>> described((torch.zeros(32, 8), {"y": torch.zeros(32, dtype=torch.int64)}))
+    '[float32 (32, 8), {y: int64 (32)}]'
+    """
+    if isinstance(batch, Tensor):
+        return f"{str(batch.dtype).removeprefix('torch.')} ({', '.join(map(str, batch.shape))})"
+    if isinstance(batch, Mapping):
+        name = "" if type(batch) is dict else type(batch).__name__
+        return f"{name}{{" + ", ".join(f"{name}: {described(part)}" for name, part in batch.items()) + "}"
+    if isinstance(batch, list | tuple):
+        return f"[{', '.join(described(part) for part in batch[:4])}{', ...' if len(batch) > 4 else ''}]"
+    return type(batch).__name__

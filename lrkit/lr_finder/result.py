@@ -1,0 +1,168 @@
+"""What a search found, and the files that it leaves: ``find.json``, ``find.csv``, ``find.png``, and TensorBoard's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrkit.base import tensorboard
+from lrkit.base.files import write_figure, write_file, write_json
+from lrkit.lr_finder.curve_analysis import Reading, Sweep
+from lrkit.lr_finder.successive_halving import Heat
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Found", "rounded"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answer of a search: one base rate with an interval, or the reason why there is none.
+
+    Args:
+        lr: the rate for ``optimizer.lr``, of two digits; None where there is none.
+        low, high: the interval; None where the rate was not measured.
+        reason: why there is no rate, or why this one needs no search.
+        confirmed: whether candidates were trained.
+        steps: optimizer steps that it took.
+        seconds: the time that it took.
+        sweeps, reading, heats: what was measured.
+    """
+
+    lr: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+    confirmed: bool = False
+    steps: int = 0
+    seconds: float = 0.0
+    sweeps: Sequence[Sweep] = ()
+    reading: Reading | None = None
+    heats: Sequence[Heat] = field(default_factory=tuple)
+
+    @property
+    def flag(self) -> str:
+        """What to type.
+
+        >>> Found(0.032).flag
+        'optimizer.lr=0.032'
+        """
+        return f"optimizer.lr={self.lr:g}"
+
+    def sentence(self) -> str:
+        """The answer in a sentence."""
+        if self.lr is None:
+            return f"no suggestion: {self.reason}"
+        if self.low is None or self.high is None:
+            return f"lr {self.lr:g}: {self.reason}"
+        trained = sum(len(heat.scores) for heat in self.heats)
+        how = f"confirmed by {trained} short trainings" if self.confirmed else "not confirmed by training"
+        return f"lr {self.lr:g} ({self.low:g}-{self.high:g}), {how}"
+
+    def save(self, folder: Path, config: Mapping[str, Any]) -> list[str]:
+        """Write everything; what could not be written is returned, a line each."""
+        write_json(folder / "find.json", self.to_json() | {"config": config})
+        if not self.sweeps:
+            return []
+        write_file(folder / "find.csv", self.csv())
+        try:
+            figure = self.picture()
+        except ImportError:
+            return ["find.png needs the package matplotlib: pip install 'lrkit[plot]'"]
+        write_figure(folder / "find.png", figure)
+        tensorboard.write(folder, tensorboard.image("find", (folder / "find.png").read_bytes()))
+        return []
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as plain containers; what is infinite is written as null."""
+        plain = asdict(self) | {"flag": None if self.lr is None else self.flag}
+        plain["sweeps"] = [{"ended": sweep.ended, "steps": len(sweep.losses)} for sweep in self.sweeps]
+        reading = self.reading
+        plain["reading"] = None
+        if reading is not None:
+            plain["reading"] = {name: getattr(reading, name) for name in ("lr", "low", "high", "minimum", "reason")}
+            plain["reading"]["estimates"] = dict(reading.estimates)
+        plain["heats"] = [
+            {"steps": heat.steps, "scores": {f"{lr:.6g}": _finite(score) for lr, score in heat.scores.items()}}
+            for heat in self.heats
+        ]
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Found:
+        """The answer that ``to_json`` wrote, without what was measured."""
+        names = ("lr", "low", "high", "reason", "confirmed", "steps", "seconds")
+        return cls(**{name: plain[name] for name in names})
+
+    def csv(self) -> str:
+        """The range tests: a header, and a row for each step."""
+        rows = ["repeat,step,lr,loss"]
+        for repeat, sweep in enumerate(self.sweeps):
+            pairs = enumerate(zip(sweep.rates, sweep.losses, strict=True))
+            rows += [f"{repeat},{step},{lr!r},{loss!r}" for step, (lr, loss) in pairs]
+        return "\n".join(rows) + "\n"
+
+    def picture(self) -> Figure:
+        """Loss over rate, with the estimators and the interval; beside it the race."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9.6 if self.heats else 6.4, 4.0), dpi=150, layout="constrained")
+        axes = figure.subplots(1, 2 if self.heats else 1, squeeze=False)[0]
+        self._draw_test(axes[0])
+        if self.heats:
+            self._draw_race(axes[1])
+        for ax in axes:
+            ax.set_xscale("log")
+            ax.set_xlabel("base learning rate (optimizer.lr)")
+            ax.spines[["top", "right"]].set_visible(False)
+            if self.lr is not None and self.low is not None and self.high is not None:
+                ax.axvspan(self.low, self.high, color="C2", alpha=0.15, lw=0)
+                ax.axvline(self.lr, color="C2", lw=1.5, label=f"suggested: {self.lr:g}")
+            ax.legend(frameon=False, fontsize=8)
+        figure.suptitle(self.sentence(), fontsize=10)
+        return figure
+
+    def _draw_test(self, ax: Any) -> None:
+        reading = self.reading
+        assert reading is not None
+        for sweep in self.sweeps:
+            ax.plot(sweep.rates, sweep.losses, color="C0", lw=0.8, alpha=0.35)
+        ax.plot(reading.rates, reading.losses, color="C0", lw=2, label=f"mean of {len(self.sweeps)}, smoothed")
+        marks = zip(reading.estimates.items(), "ovsD", strict=False)
+        for (name, lr), marker in marks:
+            at = min(range(len(reading.rates)), key=lambda i: abs(math.log(reading.rates[i] / lr)))
+            ax.plot([lr], [reading.losses[at]], marker, color="C1", ms=5, label=f"{name} {lr:.2g}")
+        finite = [loss for loss in reading.losses if math.isfinite(loss)]
+        if finite:  # the cliff would make everything else flat
+            low, start = min(finite), finite[0]
+            margin = max(start - low, 0.05 * abs(start))
+            ax.set_ylim(low - 0.3 * margin, start + 0.8 * margin)
+        ax.set_ylabel("loss")
+        ax.set_title("range test", fontsize=10)
+
+    def _draw_race(self, ax: Any) -> None:
+        for i, heat in enumerate(self.heats):
+            alive = {lr: score for lr, score in heat.scores.items() if math.isfinite(score)}
+            ax.plot(alive.keys(), alive.values(), "o-", color=f"C{(0, 3)[i % 2]}", label=f"{heat.steps} steps each")
+            dead = [lr for lr in heat.scores if lr not in alive]
+            if dead and alive:
+                ax.plot(dead, [max(alive.values())] * len(dead), "x", color=f"C{(0, 3)[i % 2]}", label="diverged")
+        ax.set_ylabel("score at the end")
+        ax.set_title("race: the real schedule, compressed", fontsize=10)
+
+
+def rounded(rate: float) -> float:
+    """Two digits: what is typed, and what is meant.
+
+    >>> rounded(0.0318), rounded(2.449e-4)
+    (0.032, 0.00024)
+    """
+    return float(f"{rate:.2g}")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,226 @@
+"""Layers for layer-wise decay: the level of every parameter, from the bottom of a network to its top.
+
+Each block is a level (``lrkit.optim.blocks``). What a network has before its first block (embeddings, the stem, class and
+register tokens, positions) is the level below all blocks; what it has after the last one (final norm, heads) is the
+level above them. Between two blocks, what has a matrix (downsampling) goes with the block after it, as in timm and in
+ConvNeXt's own code, and what has none (a norm) with the block before it. Towers are side by side: the last blocks of
+all of them are one level below the top. A decoder is above its encoder.
+
+ELECTRA (Clark et al. 2020) and BEiT (Bao et al. 2022) count alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from lrkit.optim.blocks import NUMBERED, Block, Part, Row, Towers, Untold, blocks_of, depth, inside, named, paths
+
+__all__ = ["Layers", "layers_of"]
+
+#: Parameters of a network's own that are used above its blocks: projections, and the temperature of a loss.
+_ABOVE = re.compile(r"(?<!in_)proj|head|logit")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The levels of a network.
+
+    Args:
+        of: the level of each parameter; those of frozen parameters may be above the top.
+        top: the highest level at which something is trained: it has the full rate.
+        line: the levels in a sentence.
+    """
+
+    of: Mapping[str, int]
+    top: int
+    line: str
+
+
+def layers_of(module: nn.Module, among: Collection[str] | None = None) -> Layers:
+    """The levels of a network's parameters.
+
+    Args:
+        among: names of the parameters that one optimizer has, where it has not the whole module.
+
+    Raises:
+        Untold: it has no blocks, or the module tree does not say how they stand to each other.
+
+    >>> from torch.nn import Linear
+    >>> blocks = nn.ModuleList([nn.Sequential(Linear(2, 2), Linear(2, 2)) for _ in range(3)])
+    >>> print(layers_of(nn.ModuleDict({"embed": Linear(2, 2), "blocks": blocks, "head": Linear(2, 2)})).line)
+    5 layers: blocks.0-2 are 1-3; below: embed (2 parameters); above: head (2)
+    """
+    parameters = {name: p for name, p in module.named_parameters() if among is None or name in among}
+    trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    part = blocks_of(module, trained)
+    if part is None:
+        children = _some([name for name, _ in module.named_children()]) or "no modules"
+        raise Untold(
+            "layers are counted by blocks, modules of one class in an nn.ModuleList, in an "
+            f"nn.Sequential or with numbers in their names, and there are none in {children}"
+        )
+    places = _Places(module, part)
+    of = {name: places.level(name) for name in parameters}
+    lowest = min(of.values())
+    of = {name: level - lowest for name, level in of.items()}
+    if len(set(of.values())) < 2:
+        raise Untold(f"{named(paths(part))} is all there is, one layer")
+    top = max((of[name] for name in trained), default=0)
+    return Layers(of, top, places.line(of, lowest))
+
+
+class _Places:
+    """Where parameters stand among blocks."""
+
+    def __init__(self, module: nn.Module, part: Part) -> None:
+        self.modules = dict(module.named_modules())
+        self.part, self.depth = part, depth(part)
+        self.blocks: dict[str, int] = {}  # path -> level, 1 for the lowest
+        self.towers: list[tuple[tuple[str, ...], list[str]]] = []  # scope, blocks
+        self.put(part, self.depth)
+        self.parameters = dict(module.named_parameters())
+        self.block_of = {name: path for name in self.parameters for path in _prefixes(name) if path in self.blocks}
+        self.order = {name: i for i, name in enumerate(self.parameters)}
+        self.aligned = self.alignments()
+
+    def put(self, part: Part, level: int) -> None:
+        """Put the topmost block of a part at a level, and the others below it."""
+        if isinstance(part, Block):
+            self.blocks[part.path] = level
+        elif isinstance(part, Row):
+            for each in reversed(part.parts):
+                self.put(each, level)
+                level -= depth(each)
+        else:
+            for scope, tower in part.parts:
+                self.towers.append((scope, paths(tower)))
+                self.put(tower, level)
+
+    def level(self, name: str) -> int:
+        """The level of a parameter."""
+        if name in self.block_of:
+            return self.blocks[self.block_of[name]]
+        scope, blocks = self.scope(name)
+        bottom, top = min(self.blocks[path] for path in blocks) - 1, self.depth + 1
+        owner, _, own = name.rpartition(".")
+        if isinstance(self.modules[owner], nn.Embedding):
+            return bottom
+        direct = any(inside(path, owner) for path in blocks)  # a parameter of a module that holds blocks
+        if direct and (self.parameters[name].numel() == 1 or _ABOVE.search(own)):
+            return top
+        if (level := self.beside_a_stage(name, bottom)) is not None:
+            return level
+        place = self.order[name]
+        held = [(self.order[other], path) for other, path in self.block_of.items() if path in blocks]
+        before, after = (
+            sorted(each for each in held if each[0] < place),
+            sorted(each for each in held if each[0] > place),
+        )
+        if not before:
+            return bottom
+        unit = self.unit(name, [path for _, path in (before[-1], *after[:1])])
+        if "embed" in unit.rpartition(".")[2] and not self.has_matrix(unit):
+            return bottom  # the norm of embeddings
+        if not after:
+            return top
+        lower, upper = before[-1][1], after[0][1]
+        if any(lower in tower and upper not in tower for _, tower in self.towers) and scope == ("",):
+            return top  # between two towers: of neither
+        return self.blocks[upper] if self.has_matrix(unit) else self.blocks[lower]
+
+    def scope(self, name: str) -> tuple[tuple[str, ...], Sequence[str]]:
+        """The smallest tower that a parameter is in, and its blocks; the whole network where it is in none."""
+        found = [(path, (scope, blocks)) for scope, blocks in self.towers for path in scope if inside(name, path)]
+        return max(found, key=lambda each: len(each[0]), default=("", (("",), list(self.blocks))))[1]
+
+    def unit(self, name: str, blocks: Sequence[str]) -> str:
+        """The outermost module around a parameter that holds none of some blocks; the parameter itself else."""
+        return next((path for path in _prefixes(name) if not any(inside(block, path) for block in blocks)), name)
+
+    def has_matrix(self, unit: str) -> bool:
+        return any(inside(name, unit) and parameter.ndim >= 2 for name, parameter in self.parameters.items())
+
+    def alignments(self) -> list[tuple[list[str], list[str]]]:
+        """Rows beside the blocks' own, with as many members: ConvNeXt's downsampling layers beside its stages.
+
+        For each: the paths of its members, and those of the members that have the blocks.
+        """
+        rows: dict[tuple[str, str], list[str]] = {}
+        for path in self.modules:
+            if match := NUMBERED.fullmatch(path):
+                parent, _, stem = match[1].removesuffix(".").rpartition(".")
+                rows.setdefault((parent, stem), []).append(path)
+        alike = {
+            key: row
+            for key, row in rows.items()
+            if len(row) > 1 and len({type(self.modules[path]) for path in row}) == 1
+            if not isinstance(self.modules.get(key[0]), nn.Sequential)  # there, they are one after the other
+        }
+        return [
+            (row, stages)
+            for (parent, _), stages in alike.items()
+            if all(map(self.holds, stages))
+            for (other, _), row in alike.items()
+            if other == parent and len(row) == len(stages) and not any(map(self.holds, row))
+        ]
+
+    def holds(self, path: str) -> bool:
+        return any(inside(block, path) for block in self.blocks)
+
+    def beside_a_stage(self, name: str, bottom: int) -> int | None:
+        """The level of a parameter in a row beside the blocks' own: of the stage with the same number."""
+        for row, stages in self.aligned:
+            for i, (path, stage) in enumerate(zip(row, stages, strict=True)):
+                if not inside(name, path):
+                    continue
+                levels = [level for block, level in self.blocks.items() if inside(block, stage)]
+                first = min(self.order[other] for other in self.block_of if inside(other, stages[0]))
+                if self.order[name] < first:
+                    return min(levels) if i else bottom
+                return None if self.has_matrix(path) else max(levels)
+        return None
+
+    def line(self, of: Mapping[str, int], lowest: int) -> str:
+        """The levels in a sentence."""
+        count = max(of.values()) + 1
+        words = [f"{count} layers: {self.said(self.part, lowest)}"]
+        outside: dict[str, dict[str, int]] = {}
+        levels = [level - lowest for level in self.blocks.values()]
+        bottoms = {min(levels) - 1, *(min(self.blocks[b] for b in tower) - lowest - 1 for _, tower in self.towers)}
+        for name, level in of.items():
+            if name in self.block_of:
+                continue
+            where = "above" if level > max(levels) else "below" if level in bottoms else "between"
+            unit = self.unit(name, list(self.blocks)) + (f" at {level}" if where == "between" else "")
+            units = outside.setdefault(where, {})
+            units[unit] = units.get(unit, 0) + 1
+        for where in ("below", "between", "above"):
+            if where in outside:
+                number = sum(outside[where].values())
+                unit_word = "" if len(words) > 1 else " parameter" if number == 1 else " parameters"
+                words.append(f"{where}: {_some(list(outside[where]))} ({number}{unit_word})")
+        return "; ".join(words)
+
+    def said(self, part: Part, lowest: int) -> str:
+        """Which blocks are at which levels."""
+        if isinstance(part, Towers):
+            return ", beside ".join(self.said(tower, lowest) for _, tower in part.parts)
+        blocks = paths(part)
+        levels = [self.blocks[block] - lowest for block in blocks]
+        if len(blocks) == 1:
+            return f"{blocks[0]} is {levels[0]}"
+        return f"{named(blocks)} are {min(levels)}-{max(levels)}"
+
+
+def _prefixes(name: str) -> list[str]:
+    """The paths of the modules around a parameter, the outermost first."""
+    parts = name.split(".")[:-1]
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

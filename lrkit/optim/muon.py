@@ -1,0 +1,103 @@
+"""Muon for any model: matrices by Muon, every other parameter by AdamW, in one optimizer with one learning rate.
+
+``torch.optim.Muon`` takes matrices only, so that a model with biases needs a second optimizer, with rates of its
+own, and the one schedule would have to drive both. Here the choice is made parameter by parameter inside a group:
+groups stay as they were named, each has one ``lr``, and both halves use exactly that. What makes it possible is the
+scale of Liu et al. 2025: with it an update by Muon is as large as AdamW's, so one rate is right for both.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from lrkit.optim.tensorwise import Tensorwise, averages
+
+__all__ = ["Muon", "orthogonalize"]
+
+
+class Muon(Tensorwise):
+    r"""Momentum, orthogonalized, for matrices (Jordan 2024); AdamW for the rest.
+
+    For a matrix ``W`` of ``a x b`` with gradient ``G``, momentum ``mu`` and weight decay ``wd``::
+
+        B <- mu * B + (1 - mu) * G
+        O  = orthogonalize(mu * B + (1 - mu) * G)         (nesterov; else of B)
+        W <- W - lr * (wd * W + 0.2 * sqrt(max(a, b)) * O)
+
+    ``O`` has a root mean square of about ``1/sqrt(max(a, b))``, and AdamW's updates one of 0.2 to 0.4 in practice:
+    the factor makes them alike. Vectors, scalars, kernels of convolutions and complex numbers take AdamW's step with
+    the same ``lr`` and ``weight_decay``. An embedding is a matrix, too, and is treated as one.
+
+    Args:
+        lr: the rate of every parameter of a group, whichever way it is updated.
+        weight_decay: decoupled, for both.
+        momentum: of the matrices.
+        nesterov: whether the matrices look ahead by one step.
+        ns_steps: Newton-Schulz iterations; 5 is enough for what training needs.
+        adamw_betas: decay of the averages of the gradient and its square, for the rest.
+        adamw_eps: added to the denominator, for the rest.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv:2502.16982.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_steps: int = 5,
+        adamw_betas: tuple[float, float] = (0.9, 0.95),
+        adamw_eps: float = 1e-8,
+    ) -> None:
+        defaults = {
+            "lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps,
+            "adamw_betas": adamw_betas, "adamw_eps": adamw_eps,
+        }  # fmt: skip
+        super().__init__(params, defaults)
+
+    def update(
+        self, parameter: Tensor, x: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
+        x.mul_(1 - group["lr"] * group["weight_decay"])
+        update = self._muon if parameter.ndim == 2 and x.ndim == 2 else self._adamw
+        update(x, gradient, state, group)
+
+    @staticmethod
+    def _muon(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        momentum = group["momentum"]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        mean = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        direction = orthogonalize(gradient.lerp(mean, momentum) if group["nesterov"] else mean, group["ns_steps"])
+        parameter.add_(direction, alpha=-group["lr"] * 0.2 * math.sqrt(max(parameter.shape)))
+
+    @staticmethod
+    def _adamw(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        beta1, beta2 = group["adamw_betas"]
+        mean, square = averages(parameter, gradient, state, group["adamw_betas"])
+        size = (square / (1 - beta2 ** state["step"])).sqrt_().add_(group["adamw_eps"])
+        parameter.addcdiv_(mean, size, value=-group["lr"] / (1 - beta1 ** state["step"]))
+
+
+def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
+    """The nearest matrix to ``matrix`` whose singular values are all 1, roughly: they land in about 0.7 to 1.2.
+
+    A quintic Newton-Schulz iteration, ``X <- a X + (b A + c A^2) X`` with ``A = X X^T``, whose coefficients make the
+    slope at 0 as steep as they can: small singular values are to grow fast, and exactness buys nothing (Jordan 2024).
+    """
+    # In bfloat16, as published, where that is fast. A CPU without instructions for it is many times slower in it.
+    x = matrix.to(torch.bfloat16 if matrix.is_cuda else torch.float32)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x  # the Gram matrix is to be the smaller one
+    x = x / x.norm().clamp_min(1e-7)  # the iteration converges from singular values in [0, 1]
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return (x.T if tall else x).to(matrix.dtype)

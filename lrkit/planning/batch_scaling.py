@@ -1,0 +1,78 @@
+"""Batch-size scaling: by how much the base rate grows with the effective batch.
+
+    lr = base_lr * rule(batch / base_batch_size)
+
+A pure function of two numbers, so that the same effective batch gives the same rate by whatever route it came
+about: per device x devices x nodes x accumulation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.planning.optimizer_traits import family
+
+__all__ = ["RULES", "BatchScale", "batch_scale"]
+
+#: k = effective batch / base batch -> factor of the learning rate.
+RULES: dict[str, Callable[[float], float]] = {
+    "none": lambda k: 1.0,
+    "linear": lambda k: k,  # SGD: Goyal et al. 2017, arXiv:1706.02677, section 2.1
+    "sqrt": math.sqrt,  # Adam's kind: Malladi et al. 2022, arXiv:2205.10287
+}
+
+_RULE_OF_KIND = {"sgd": "linear", "adaptive": "sqrt", "lr_free": "none"}
+
+
+@dataclass(frozen=True)
+class BatchScale:
+    """The factor ``batch_scale`` of the learning rate, and how it came about."""
+
+    rule: str = "none"
+    factor: float = 1.0
+    batch: int | None = None
+    base: int | None = None
+
+    def __str__(self) -> str:
+        if self.rule == "none":
+            return "1 (no batch-size scaling)"
+        return f"{self.factor:g} ({self.rule}: batch {self.batch} / base {self.base})"
+
+
+def batch_scale(rule: str, base: int | None, batch: int | None, optimizer: str = "") -> BatchScale:
+    """Apply a rule.
+
+    Args:
+        rule: ``none``, ``linear``, ``sqrt``, or ``auto``: the rule for the optimizer's kind.
+        base: the batch size for which the base rate is right.
+        batch: samples in one optimizer step.
+        optimizer: class path, read by ``auto`` alone.
+
+    >>> str(batch_scale("linear", 256, 1024))
+    '4 (linear: batch 1024 / base 256)'
+    >>> batch_scale("auto", 256, 1024, "torch.optim.AdamW").factor
+    2.0
+    """
+    if rule not in (*RULES, "auto"):
+        raise ConfigError("batch_scaling.rule", f"is not a rule. {did_you_mean(str(rule), (*RULES, 'auto'))}", rule)
+    if rule == "auto":
+        known = family(optimizer)
+        if known is None:
+            raise ConfigError(
+                "batch_scaling",
+                f"must not be auto: no rule is known for {optimizer}; choose batch_scaling=linear (as for SGD), sqrt"
+                " (as for Adam) or none",
+            )
+        rule = _RULE_OF_KIND[known.kind]
+    if rule == "none":
+        return BatchScale()
+    if isinstance(base, bool) or not isinstance(base, int) or base < 1:
+        raise ConfigError("batch_scaling.base_batch_size", "must be a whole number >= 1", base)
+    if batch is None:
+        raise ConfigError(
+            "batch_scaling", "needs the batch size, which is not known: set data.batch_size or horizon.batch_size"
+        )
+    return BatchScale(rule, RULES[rule](batch / base), batch, base)

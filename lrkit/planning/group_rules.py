@@ -1,0 +1,182 @@
+"""Rules for parameter groups, as they are written: which parameters, what factor of the learning rate.
+
+Plain Python, so that ``lrkit show`` can check and list them before there is a model; ``lrkit.optim.param_groups`` applies them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.option_rules import is_number
+
+__all__ = ["DEFAULT", "NO_DECAY", "Rule", "Rules", "group_rates", "parse"]
+
+#: The group of whatever no rule takes.
+DEFAULT = "default"
+#: The group, or the ending of a group's name, of what ``no_decay`` spares.
+NO_DECAY = "no_decay"
+#: The groups of all layers, before there is a model that has them.
+_LAYERS = "layer_*"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One named group. A rule with both ``pattern`` and ``max_ndim`` takes what both of them take.
+
+    What it does not set stays as it would be without the rule: where ``layer_decay`` or ``no_decay`` then make its
+    parameters differ, it has a group for each layer (``<name>_layer_03``), and one for what is spared the weight decay
+    (``<name>_no_decay``).
+
+    Args:
+        name: of the group; it becomes the tag ``lr/<name>`` in TensorBoard.
+        pattern: a regular expression, searched for in the dotted parameter name.
+        max_ndim: takes parameters of at most that many dimensions; 1 means biases and the weights of norms.
+        lr_scale: factor of the learning rate, >= 0, in place of the layer's; ``None`` leaves it at the layer's. With 0
+            the group stays where it is, though its gradients are still computed: to save those, freeze it
+            (``requires_grad_(False)``).
+        weight_decay: the group's own, whatever ``no_decay`` says; ``None`` leaves it at the optimizer's, or at 0 for
+            what ``no_decay`` spares.
+    """
+
+    name: str
+    pattern: str | None = None
+    max_ndim: int | None = None
+    lr_scale: float | None = None
+    weight_decay: float | None = None
+
+    def takes(self, name: str, ndim: int) -> bool:
+        """Whether a parameter falls under the rule."""
+        return (self.pattern is None or re.search(self.pattern, name) is not None) and (
+            self.max_ndim is None or ndim <= self.max_ndim
+        )
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A node ``param_groups``, checked.
+
+    Args:
+        rules: the user's, in order; the first that takes a parameter has it.
+        no_decay: whether biases, the weights of norms, and what the model names in its ``no_weight_decay()`` are spared
+            the weight decay, where no rule sets one.
+        layer_decay: factor of the learning rate from one layer to the one below it, where no rule sets ``lr_scale``.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    no_decay: bool = False
+    layer_decay: float | None = None
+
+
+def parse(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Rules:
+    """Check a node ``param_groups``, or just its list of rules.
+
+    Raises:
+        ConfigError: naming the key, such as ``param_groups.rules[0].pattern``.
+
+    >>> parse({"rules": [{"name": "head", "pattern": "^head", "lr_scale": 10}], "no_decay": True}).rules[0]
+    Rule(name='head', pattern='^head', max_ndim=None, lr_scale=10.0, weight_decay=None)
+    >>> parse([{"name": "head", "patern": "^head"}])  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    ConfigError: param_groups.rules[0].patern is not a key. Did you mean 'pattern'? ...
+    """
+    if not isinstance(node, Mapping):
+        node = {"rules": node}
+    keys = [field.name for field in dataclasses.fields(Rules)]
+    for key in node:
+        if key not in keys:
+            raise ConfigError(f"param_groups.{key}", f"is not a key. {did_you_mean(str(key), keys)}")
+    written = node.get("rules")
+    if written is None:
+        written = []
+    if isinstance(written, (str, Mapping)) or not isinstance(written, Sequence):
+        must = "must be a list of rules, such as [{name: head, pattern: '^head', lr_scale: 10}]"
+        raise ConfigError("param_groups.rules", must, written)
+    no_decay, decay = node.get("no_decay") or False, node.get("layer_decay")
+    if not isinstance(no_decay, bool):
+        raise ConfigError("param_groups.no_decay", "must be true or false", no_decay)
+    if decay is not None and not (_is_number(decay) and 0 < decay <= 1):
+        raise ConfigError("param_groups.layer_decay", "must be a number in (0, 1], or null", decay)
+
+    rules: list[Rule] = []
+    for i, entry in enumerate(written):
+        rule, key = _rule(f"param_groups.rules[{i}]", entry), f"param_groups.rules[{i}].name"
+        if rule.name in [earlier.name for earlier in rules]:
+            raise ConfigError(key, "must not be given twice", rule.name)
+        if rule.name in (DEFAULT, NO_DECAY) or re.fullmatch(rf"layer_\d+(_{NO_DECAY})?", rule.name):
+            raise ConfigError(key, "must be another one: lrkit has groups of that name itself", rule.name)
+        rules.append(rule)
+    for i, rule in enumerate(rules):
+        for other in rules:
+            if re.fullmatch(rf"{re.escape(other.name)}(_layer_\d+)?(_{NO_DECAY})?", rule.name) and rule != other:
+                must = f"must be another one: the rule {other.name} may have a group of that name"
+                raise ConfigError(f"param_groups.rules[{i}].name", must, rule.name)
+    return Rules(tuple(rules), no_decay, None if decay is None else float(decay))
+
+
+def group_rates(
+    node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
+) -> list[tuple[str, float, float | None]]:
+    """Name, factor of the rate and weight decay of each group, as far as they are known without a model.
+
+    The model may have fewer: a group that nothing falls into is left out. Its layers stand as one ``layer_*``,
+    with the factor of the topmost.
+
+    >>> group_rates({"no_decay": True})
+    [('default', 1.0, None), ('no_decay', 1.0, 0.0)]
+    >>> group_rates({"rules": [{"name": "pos", "pattern": "pos", "weight_decay": 0}], "layer_decay": 0.75})
+    [('pos_layer_*', 1.0, 0.0), ('layer_*', 1.0, None)]
+    """
+    rules, rates = parse(node), list[tuple[str, float, float | None]]()
+    for rule in rules.rules:
+        layered = rule.lr_scale is None and rules.layer_decay is not None
+        name, scale = (
+            f"{rule.name}_{_LAYERS}" if layered else rule.name,
+            1.0 if rule.lr_scale is None else rule.lr_scale,
+        )
+        rates.append((name, scale, rule.weight_decay))
+        if rules.no_decay and rule.weight_decay is None:
+            rates.append((f"{name}_{NO_DECAY}", scale, 0.0))
+    rates.append((DEFAULT if rules.layer_decay is None else _LAYERS, 1.0, None))
+    if rules.no_decay:
+        rates.append((NO_DECAY if rules.layer_decay is None else f"{_LAYERS}_{NO_DECAY}", 1.0, 0.0))
+    return rates
+
+
+def _rule(key: str, entry: Any) -> Rule:
+    """One entry of the list, checked."""
+    accepted = [field.name for field in dataclasses.fields(Rule)]
+    if not isinstance(entry, Mapping):
+        raise ConfigError(key, f"must be a rule: a mapping with {', '.join(accepted)}", entry)
+    for name in entry:
+        if name not in accepted:
+            raise ConfigError(f"{key}.{name}", f"is not a key. {did_you_mean(str(name), accepted)}")
+    name, pattern, max_ndim = entry.get("name"), entry.get("pattern"), entry.get("max_ndim")
+    # What TensorBoard shows as it is in a tag; a slash would make a folder of it.
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise ConfigError(f"{key}.name", "must be made of letters, digits, `_`, `.` and `-`", name)
+    if pattern is None and max_ndim is None:
+        raise ConfigError(key, "must have a pattern or a max_ndim", dict(entry))
+    if pattern is not None:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ConfigError(f"{key}.pattern", f"must be a regular expression ({error})", pattern) from None
+    if max_ndim is not None and (isinstance(max_ndim, bool) or not isinstance(max_ndim, int) or max_ndim < 0):
+        raise ConfigError(f"{key}.max_ndim", "must be a whole number >= 0", max_ndim)
+    scale, decay = entry.get("lr_scale"), entry.get("weight_decay")
+    if "lr_scale" in entry and (scale is None or not _is_number(scale) or scale < 0):
+        raise ConfigError(f"{key}.lr_scale", "must be a number >= 0", scale)
+    if decay is not None and not (_is_number(decay) and decay >= 0):
+        raise ConfigError(f"{key}.weight_decay", "must be a number >= 0, or null for the optimizer's own", decay)
+    numbers = [None if value is None else float(value) for value in (scale, decay)]
+    return Rule(name, pattern, max_ndim, *numbers)
+
+
+def _is_number(value: Any) -> bool:
+    return is_number(value) and math.isfinite(value)

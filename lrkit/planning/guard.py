@@ -1,0 +1,174 @@
+"""The divergence guard: when a run counts as diverging, and what is done about it.
+
+A step is *bad* when its loss or gradients are not finite. Beyond that, by the policy:
+
+    stop     end the run: where something is not finite, or after ``patience`` losses in a row above ``far`` times the
+             loss of the beginning
+    skip     leave out the optimizer step that is bad, or whose loss spikes; more than ``patience`` in a row end the run
+    reduce   back to the last good weights where something is not finite, or after ``patience`` spikes in a row:
+             gain <- gain * ``gain``, re-warmed over ``warmup`` steps; at most ``most`` times, then the run ends
+
+    a spike:  loss > median + spike * max(1.4826 MAD, 5 % of the loss of the beginning)
+
+over the last ``window`` losses that were none. The median absolute deviation keeps one spike from hiding the next; the
+floor keeps one hard sample from disturbing a network that fits its data. Going back to earlier weights and leaving out
+the batches around a spike is what Chowdhery et al. 2022 (PaLM, section 5.1) did by hand.
+
+Everything here is plain; ``lrkit.callbacks.divergence_guard`` looks at the tensors and acts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any, Literal
+
+from lrkit.base.errors import ConfigError
+from lrkit.schedules.durations import Duration
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import check_choice, check_number
+
+__all__ = ["POLICIES", "Guard", "Levels", "Reduction"]
+
+POLICIES = ("stop", "skip", "reduce")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """What counts as diverging, and what is done then.
+
+    Args:
+        policy: ``stop``, ``skip`` or ``reduce``.
+        far: of ``stop``: the multiple of the first losses that is far above them; None: only what is not finite counts.
+        spike: of the others: a loss this many spreads above the median is a spike; None likewise.
+        window: how many losses say what is usual.
+        patience: in a row: losses until ``stop`` and ``reduce`` act, steps that ``skip`` leaves out before it stops.
+        gain: ``reduce`` multiplies the rate by this, in (0, 1).
+        warmup: duration over which the rate rises again after that.
+        most: reductions, after which the run ends.
+        every: duration between two copies of the state that ``reduce`` goes back to.
+    """
+
+    policy: Literal["stop", "skip", "reduce"] = "stop"
+    far: float | None = 20.0
+    spike: float | None = 10.0
+    window: int = 100
+    patience: int = 50
+    gain: float = 0.5
+    warmup: int | float | str = "2%"
+    most: int = 3
+    every: int | float | str = "2%"
+
+    def __post_init__(self) -> None:
+        check_choice("policy", self.policy, POLICIES)
+        for name in ("far", "spike"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), None, 1, None)
+        for name, least in (("window", Levels.ENOUGH), ("patience", 1), ("most", 1)):
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or count < least:
+                raise ConfigError(name, f"must be a whole number >= {least}", count)
+        if isinstance(self.gain, bool) or not isinstance(self.gain, int | float) or not 0 < self.gain < 1:
+            raise ConfigError("gain", "must be in (0, 1)", self.gain)
+        for name in ("warmup", "every"):
+            Duration.parse(getattr(self, name), name)
+
+    def in_steps(self, horizon: Horizon) -> Guard:
+        """The same guard, its durations in optimizer steps."""
+        if self.policy != "reduce":
+            return self
+        lengths = {name: Duration.parse(getattr(self, name), f"guard.{name}") for name in ("warmup", "every")}
+        steps = {name: max(1, length.steps(horizon, f"guard.{name}")) for name, length in lengths.items()}
+        return replace(self, warmup=steps["warmup"], every=steps["every"])
+
+    def line(self) -> str:
+        """What may happen to the rate, as the plan says it."""
+        return f"gain x {self.gain:g} from the last good weights when the run diverges, at most {self.most} times"
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """The guard's share of the gain: ``gain``, reached from below within ``over`` steps after step ``since``.
+
+    >>> [Reduction(0.5, since=10, over=4).at(step) for step in (10, 11, 12, 13, 99)]
+    [0.125, 0.25, 0.375, 0.5, 0.5]
+    """
+
+    gain: float = 1.0
+    since: int = 0
+    over: int = 0
+    times: int = 0
+
+    def at(self, step: int) -> float:
+        """The factor at applied optimizer step ``step``."""
+        done = step - self.since + 1
+        return self.gain * done / self.over if done < self.over else self.gain
+
+    def once_more(self, factor: float, step: int, over: int) -> Reduction:
+        """After one more reduction, at ``step``."""
+        return Reduction(self.gain * factor, step, over, self.times + 1)
+
+
+class Levels:
+    """What the losses of a run are like: where they began, and what is usual lately.
+
+    Args:
+        window: how many good losses are looked back upon.
+
+    >>> levels = Levels()
+    >>> for loss in [2.0, 2.1, 1.9] * 10:
+    ...     levels.add(loss)
+    >>> 2.5 > levels.limit(10), 5.0 > levels.limit(10)
+    (False, True)
+    """
+
+    ENOUGH = 20  #: losses before anything is called unusual
+    RENEWED = 10  #: losses between two looks at the spread, which costs more than a step of a small network may
+    FLOOR = 0.05
+    FIRST = 5  #: losses that say where the run began
+
+    def __init__(self, window: int = 100) -> None:
+        self.recent: deque[float] = deque(maxlen=window)
+        self.began: float | None = None
+        self.middle = self.spread = 0.0
+        self.seen = 0
+
+    def add(self, loss: float) -> None:
+        """One more good loss."""
+        self.recent.append(loss)
+        self.seen += 1
+        if self.seen == self.FIRST:
+            self.began = median(self.recent)
+        if self.seen < self.ENOUGH or (self.seen - self.ENOUGH) % self.RENEWED:
+            return
+        self.middle = median(self.recent)
+        self.spread = 1.4826 * median(abs(loss - self.middle) for loss in self.recent)
+
+    def limit(self, spike: float | None) -> float:
+        """Above this, a loss is a spike."""
+        if spike is None or self.began is None or self.seen < self.ENOUGH:
+            return math.inf
+        return self.middle + spike * max(self.spread, self.FLOOR * abs(self.began))
+
+    def far(self, times: float | None) -> float:
+        """Above this, a loss is far above where the run began."""
+        if times is None or not self.began:  # of a loss that begins at 0, nothing can be said
+            return math.inf
+        return self.began + (times - 1.0) * abs(self.began)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run that is gone on with must know to decide alike."""
+        return {
+            "recent": list(self.recent), "began": self.began, "middle": self.middle, "spread": self.spread,
+            "seen": self.seen,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.recent.clear()
+        self.recent.extend(state["recent"])
+        self.began, self.middle, self.spread = state["began"], state["middle"], state["spread"]
+        self.seen = state["seen"]

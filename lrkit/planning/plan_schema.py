@@ -1,0 +1,151 @@
+"""What a plan in JSON must be, for a run to go on by it: what ``Plan.to_json`` writes, and nothing else.
+
+A plan comes from a checkpoint or from ``plan.json``, which may be somebody else's. ``checked`` refuses whatever could
+not be followed: other keys and types, numbers that are not finite, schedules that lrkit does not know, curves that
+turn too often or arrive at no number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.schema import (
+    Schema,
+    anything,
+    either,
+    flag,
+    listed,
+    mapping,
+    number,
+    one_of,
+    optional,
+    record,
+    text,
+    whole,
+)
+from lrkit.planning.batch_scaling import RULES
+from lrkit.planning.plan import Plan
+from lrkit.schedules.curve import Curve
+from lrkit.schedules.shapes import MOST_EDGES, Schedule
+
+__all__ = ["SAVED", "checked"]
+
+_PHASES, _GROUPS, _RATES = 1000, 100_000, 1_000_000  # the last: phases times groups
+_DEEPEST = 64  # schedules in schedules: one more for each time that a run was extended
+
+_NEEDED = {
+    "seed": anything,
+    **dict.fromkeys(("optimizer", "schedule", "data", "trainer", "horizon"), mapping(anything)),
+    **dict.fromkeys(("warmup", "cooldown", "plateau", "coschedule"), optional(mapping(anything))),
+}
+_PERHAPS = {
+    **dict.fromkeys(("find", "model", "batch", "callbacks", "logger", "resume"), mapping(anything)),
+    **dict.fromkeys(("optimizers", "guard", "batch_scaling"), optional(mapping(anything))),
+}
+#: The config of a run, as far as a run that goes on looks something up in it.
+_CONFIG = record(_NEEDED, _PERHAPS, others=True)
+#: The same of a run by another lrkit, which may not have had all of it.
+SAVED = record({}, {**_NEEDED, **_PERHAPS}, others=True)
+
+
+def _schedule(value: Any, key: str, depth: int = 0) -> None:
+    if depth > _DEEPEST:
+        raise ConfigError(key, f"must not have schedules nested deeper than {_DEEPEST}")
+    record({"name": text(100)}, others=True)(value, key)
+    kind = Schedule.named(value["name"])
+    if kind is None:
+        raise ConfigError(f"{key}.name", "must be a schedule that is loaded", value["name"])
+    fields: dict[str, Schema] = {}
+    for field in dataclasses.fields(kind):
+        inner: Schema = _inner(depth)
+        if "number" in field.metadata:
+            inner = number()
+        elif "duration" in field.metadata:  # in steps
+            inner = whole(0 if field.metadata["zero"] else 1)
+        fields[field.name] = optional(inner)
+    record({"name": text(100)}, fields)(value, key)
+
+
+def _inner(depth: int) -> Schema:
+    """An option of a schedule: a plain value, a schedule, or a list of either."""
+
+    def inner(value: Any, key: str) -> None:
+        if isinstance(value, Mapping):
+            _schedule(value, key, depth + 1)
+        else:
+            either(flag, number(), text(1000), listed(inner, 10_000))(value, key)
+
+    return inner
+
+
+_PHASE = record(
+    {"name": text(1000), "first_step": whole(), "steps": optional(whole(1)), "schedule": _schedule, "scale": number(0)},
+    {"lr": anything},
+)
+_GROUP = record({"name": text(), "lr_scale": number(0), "weight_decay": optional(number())})
+_HORIZON = dict.fromkeys(("steps", "steps_per_epoch", "batch_size"), optional(whole(1)))
+_PLAN: dict[str, Schema] = {
+    "optimizer": text(1000),
+    "base_lr": number(0),
+    "batch_scale": record(
+        {"rule": one_of(*RULES), "factor": number(0), "batch": optional(whole(1)), "base": optional(whole(1))}
+    ),
+    "horizon": record({**_HORIZON, "sources": mapping(text(), 100)}),
+    "groups": listed(_GROUP, _GROUPS),
+    "phases": listed(_PHASE, _PHASES, 1),
+    "momentum": optional(listed(_PHASE, _PHASES, 1)),
+    "weight_decay": record({"base": number(), "phases": optional(listed(_PHASE, _PHASES, 1))}),
+    "plateau": optional(mapping(anything, 100)),
+    "warnings": listed(text(), 10_000),
+}
+_MORE: dict[str, Schema] = {
+    "found": optional(listed(number(0), 2, 2)),
+    "guard": optional(mapping(anything, 100)),
+    "notes": listed(text(), 10_000),
+    "every": whole(1),
+    "offset": whole(),
+}
+_TRACK = record({**_PLAN, "config": record({"optimizer": mapping(anything)}, others=True)}, _MORE)
+_WHOLE = record({**_PLAN, "config": _CONFIG}, {**_MORE, "tracks": mapping(_TRACK, 1000)})
+
+
+def checked(plain: Any, key: str = "plan") -> Plan:
+    """The plan that ``plain`` says.
+
+    Raises:
+        ConfigError: it says none that could be followed; the key is that of the value which is wrong.
+    """
+    _WHOLE(plain, key)
+    anything(plain["config"], f"{key}.config")
+    parts = {key: plain, **{f"{key}.tracks.{name}": track for name, track in plain.get("tracks", {}).items()}}
+    for at, part in parts.items():
+        if (rates := len(part["phases"]) * len(part["groups"])) > _RATES:
+            raise ConfigError(at, f"must not have more than {_RATES} rates, of phases and groups", rates)
+    try:
+        plan = Plan.from_json(plain)
+        for part in (plan, *plan.tracks.values()):
+            for curve in (part.curve, part.momentum, part.decay_curve):
+                if curve is not None:
+                    _check_curve(curve)
+    except ConfigError as error:
+        raise error.under(key) from None
+    except Exception as why:  # whatever a schedule makes of options that it was never given by lrkit
+        raise ConfigError(key, f"must be one that can be followed ({type(why).__name__}: {why})") from None
+    return plan
+
+
+def _check_curve(curve: Curve) -> None:
+    """Refuse a curve that turns too often, or is no number somewhere: asked at the ends of its phases, and between."""
+    edges = 0
+    for first, phase in zip(curve.starts, curve.phases, strict=True):
+        length = 10_000 if phase.length is None else phase.length
+        if phase.length is not None:
+            edges += len(phase.schedule.edges(phase.length))
+        if edges > MOST_EDGES:
+            raise ConfigError("phases", f"must make at most {MOST_EDGES} turns", edges)
+        for s in {0, length // 3, length // 2, length - 1}:
+            number(0)(phase(s), f"rate at step {first + s}")
+        number(0)(phase.final, f"rate after step {first + length}")

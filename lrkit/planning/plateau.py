@@ -1,0 +1,97 @@
+"""Reduce on plateau: feedback from a metric, as a multiplier that stacks on any schedule.
+
+    gain <- max(gain * factor, min_gain)     when the metric has not improved for more than ``patience`` checks
+
+The rules are those of ``torch.optim.lr_scheduler.ReduceLROnPlateau``, but for a negative metric under ``rel``, where
+torch takes slightly worse for better, and for torch's ``eps``; and what falls is the factor ``gain`` of the
+learning rate and not the rate itself, so that warmup, schedule and cooldown go on underneath. The description is
+frozen; the state is a small value that goes into the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lrkit.base.errors import ConfigError
+from lrkit.schedules.shapes import check_choice, check_number
+
+__all__ = ["Plateau", "PlateauState"]
+
+
+@dataclass(frozen=True)
+class PlateauState:
+    """What reduce-on-plateau remembers: the best value, checks since, checks still to wait, and its gain."""
+
+    best: float | None = None
+    bad: int = 0
+    waiting: int = 0
+    gain: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """When and by how much to reduce.
+
+    Args:
+        monitor: name of the metric.
+        mode: ``min`` or ``max``: which way is better.
+        factor: the gain is multiplied by this, in (0, 1).
+        patience: checks without improvement that are let pass.
+        threshold: how much better counts as better.
+        threshold_mode: ``rel``, a share of the best value, or ``abs``.
+        cooldown: checks to wait after a reduction.
+        min_gain: the gain never falls below this.
+
+    >>> plateau, state = Plateau(patience=1, factor=0.5), PlateauState()
+    >>> for loss in (1.0, 1.0, float("nan"), 1.0):
+    ...     state = plateau.observe(state, loss)
+    >>> state.gain
+    0.5
+    """
+
+    monitor: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+    factor: float = 0.1
+    patience: int = 5
+    threshold: float = 1e-4
+    threshold_mode: Literal["rel", "abs"] = "rel"
+    cooldown: int = 0
+    min_gain: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.monitor, str) or not self.monitor:
+            raise ConfigError("monitor", "must be the name of a metric", self.monitor)
+        check_choice("mode", self.mode, ("min", "max"))
+        check_choice("threshold_mode", self.threshold_mode, ("rel", "abs"))
+        if isinstance(self.factor, bool) or not isinstance(self.factor, int | float) or not 0 < self.factor < 1:
+            raise ConfigError("factor", "must be in (0, 1)", self.factor)
+        for name in ("patience", "cooldown"):
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise ConfigError(name, "must be a whole number of checks >= 0", count)
+        check_number("threshold", self.threshold, None, 0, None)
+        check_number("min_gain", self.min_gain, None, 0, 1)
+
+    def observe(self, state: PlateauState, metric: float) -> PlateauState:
+        """The state after one more check. A metric that is not finite says nothing, and changes nothing."""
+        if not math.isfinite(metric):
+            return state
+        if self._better(metric, state.best):
+            state = replace(state, best=metric, bad=0)
+        else:
+            state = replace(state, bad=state.bad + 1)
+        if state.waiting > 0:
+            state = replace(state, waiting=state.waiting - 1, bad=0)
+        if state.bad > self.patience:
+            gain = max(state.gain * self.factor, self.min_gain)
+            state = replace(state, gain=gain, waiting=self.cooldown, bad=0)
+        return state
+
+    def _better(self, metric: float, best: float | None) -> bool:
+        if best is None:
+            return True
+        sign = 1.0 if self.mode == "min" else -1.0
+        margin = self.threshold * abs(best) if self.threshold_mode == "rel" else self.threshold
+        return sign * metric < sign * best - margin

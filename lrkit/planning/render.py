@@ -1,0 +1,298 @@
+"""A plan made visible: as text, as CSV, as JSON, as a picture. Rich and matplotlib are loaded when used."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.files import write_figure
+from lrkit.planning.plateau import Plateau, PlateauState
+from lrkit.planning.tracks import on_track, step_at
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from lrkit.lr_finder.result import Found
+    from lrkit.planning.plan import Plan
+    from lrkit.runs.diagnosis import Finding
+
+__all__ = ["answer", "closing", "csv", "picture", "sketch", "text"]
+
+_MOST_ROWS = 10**7  # half a gigabyte
+FORMATS = ("text", "csv", "json", "png")
+_SAID = 2  # findings that are printed at the end of a run
+
+
+def text(plan: Plan, *, curve: bool = True) -> str:
+    """The plan as a page of text: the rate, the horizon, the phases, the groups, warnings, and the curve drawn."""
+    return _printed(*_page(plan, curve))
+
+
+def announce(plan: Plan) -> None:
+    """Print the plan, without its curve, before training."""
+    from rich.console import Console
+
+    Console(soft_wrap=True, highlight=False).print(*_page(plan, curve=False), sep="\n")
+
+
+def csv(plan: Plan) -> str:
+    """A header, and a row for each optimizer step: ``step``, ``lr/<group>`` ..., then each driven hyper-parameter.
+
+    Numbers are written so that reading them gives the same bits. With several optimizers there is a row for each batch,
+    and ``lr/<track>/<group>`` is empty where that track takes no step.
+    """
+    if plan.horizon.steps is None:
+        raise ConfigError("horizon.steps", "must be set to list a run whose end is not known")
+    if plan.horizon.steps > _MOST_ROWS:
+        raise ConfigError("format=csv", f"lists at most {_MOST_ROWS} steps, and the run has {plan.horizon.steps}")
+    drivers, per_epoch = _drivers(plan), plan.horizon.steps_per_epoch
+    names = [on_track(tag, track) if track else tag for track, own in drivers.items() for tag in _rates(own, 0)]
+    rows = [",".join(["step", *names])]
+    for step in range(plan.horizon.steps):
+        cells: list[str] = []
+        for own in drivers.values():
+            t = step_at(step, own.every, own.offset, per_epoch)
+            cells += map(repr, _rates(own, t).values()) if t is not None else [""] * len(_rates(own, 0))
+        rows.append(",".join([str(step), *cells]))
+    return "\n".join(rows) + "\n"
+
+
+def _drivers(plan: Plan) -> Mapping[str, Plan]:
+    """The plans that parameters follow: those of the tracks, or the run's own, which has no name."""
+    return plan.tracks or {"": plan}
+
+
+def _rates(plan: Plan, step: int) -> dict[str, float]:
+    """What one optimizer is given at a step, by tag."""
+    return {f"lr/{group.name}": plan.lr(group, step) for group in plan.groups} | plan.hyper(step)
+
+
+def as_json(plan: Plan) -> str:
+    """The plan as JSON."""
+    return json.dumps(plan.to_json(), indent=2, default=str) + "\n"
+
+
+def picture(plans: Mapping[str, Plan], path: Path) -> Path:
+    """Draw learning rates over optimizer steps: up to six curves in one frame, more in a frame each.
+
+    Args:
+        plans: label -> plan.
+        path: where to write; the ending chooses the kind (png, svg, pdf).
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError("format=png", "needs the package matplotlib: pip install 'lrkit[plot]'") from None
+    plans = {f"{label} {track}".strip(): own for label, plan in plans.items() for track, own in _drivers(plan).items()}
+    own_frames = len(plans) > 6
+    columns = min((4, 5, 6), key=lambda c: -len(plans) % c) if own_frames else 1  # the fewest empty frames
+    rows = math.ceil(len(plans) / columns) if own_frames else 1
+    size = (2.2 * columns, 1.7 * rows) if own_frames else (6.4, 3.6)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=own_frames, sharey=own_frames)
+    for i, (label, plan) in enumerate(plans.items()):
+        ax = axes[i // columns][i % columns] if own_frames else axes[0][0]
+        steps = _places(plan)
+        for group in plan.groups:
+            name = label if len(plan.groups) == 1 else f"{label} {group.name}".strip()
+            style: dict[str, Any] = {"lw": 1.5} if not own_frames else {"lw": 1.5, "color": "C0"}
+            (line,) = ax.plot(steps, [plan.lr(group, step) for step in steps], label=name, **style)
+            if plan.plateau is not None and plan.horizon.steps_per_epoch:
+                gains = _never_better(plan, plan.plateau)
+                rates = [plan.lr(group, step, gains[step]) for step in steps]
+                worst = f"{name} if nothing ever improves"
+                ax.plot(steps, rates, ls=":", lw=1.5, color="C1" if own_frames else line.get_color(), label=worst)
+        if own_frames:
+            ax.set_title(label, fontsize=9)
+            ax.tick_params(labelsize=7)
+    for ax in axes.flat[len(plans) :] if own_frames else ():
+        ax.set_visible(False)
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.set_ylim(bottom=0)
+        ax.margins(x=0.01)
+    figure.supxlabel("optimizer step", fontsize=9)
+    figure.supylabel("learning rate", fontsize=9)
+    if not own_frames and (len(plans) > 1 or len(next(iter(plans.values())).groups) > 1):
+        axes[0][0].legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_figure(path, figure)
+    return path
+
+
+def _places(plan: Plan, most: int = 2000) -> list[int]:
+    """The steps to draw: all of them, or enough of a long run, and both sides of each edge."""
+    count = plan.horizon.require("steps", "format")
+    edges = {step for edge in plan.curve.edges for step in (edge - 1, edge) if 0 <= step < count}
+    return sorted({*range(0, count, -(-count // most)), *edges, count - 1})
+
+
+def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
+    """The gain at each step if the metric, checked once an epoch, never improved: the lowest that it can go."""
+    per_epoch, state, gains = plan.horizon.require("steps_per_epoch", "plateau"), PlateauState(), list[float]()
+    if plan.horizon.require("steps", "plateau") > _MOST_ROWS:
+        raise ConfigError("format=png", f"draws a plateau over at most {_MOST_ROWS} steps", plan.horizon.steps)
+    for step in range(plan.horizon.require("steps", "plateau")):
+        if step and step % per_epoch == 0 and step >= plan.warmup_steps:
+            state = plateau.observe(state, 1.0)
+        gains.append(state.gain)
+    return gains
+
+
+def sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
+    """The curve of the rate in block characters, or an empty string where the run has no known end."""
+    steps = plan.horizon.steps
+    if steps is None:
+        return ""
+    rates = [plan.base() * plan.curve(x * (steps - 1) // max(1, width - 1)) for x in range(width)]
+    top = max(rates) or 1.0
+    levels = [round(rate / top * height * 8) for rate in rates]
+    label = f"{top:.3g}"
+    lines = []
+    for row in range(height, 0, -1):
+        cells = "".join(" ▁▂▃▄▅▆▇█"[max(0, min(8, level - 8 * (row - 1)))] for level in levels)
+        lines.append(f"{label if row == height else '0' if row == 1 else '':>9} {cells}")
+    lines.append(f"{'':>9} 0{f'step {steps - 1}':>{width - 1}}")
+    return "\n".join(lines)
+
+
+def closing(
+    folder: Path,
+    final: Mapping[str, float],
+    best: Mapping[str, float],
+    seconds: float,
+    ended: str = "",
+    tensorboard: bool = True,
+    findings: Sequence[Finding] = (),
+    said: Sequence[str] = (),
+) -> None:
+    """Print how the run ended, what its curves say (the two gravest findings), and where everything is.
+
+    ``said``: lines of others, who measured something.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("metric")
+    table.add_column("best", justify="right")
+    table.add_column("final", justify="right")
+    for name in sorted({*final, *best}):
+        table.add_row(name, *(f"{m[name]:.4g}" if name in m else "" for m in (best, final)))
+    console.print()
+    console.print(table)
+    for line in said:
+        console.print(line, markup=False)
+    for finding in findings[:_SAID]:
+        console.print(Text(f"look: {finding}", style="yellow"))
+    console.print(f"\n{ended + '; ' if ended else ''}{seconds:.1f} s; everything is in {_shown(folder)}")
+    if tensorboard:
+        console.print(f"curves: tensorboard --logdir {_shown(folder)}")
+
+
+def answer(folder: Path, found: Found) -> None:
+    """Print what a search found, where it is kept, and what to type."""
+    print(f"\n{found.sentence()}; {found.steps} steps in {found.seconds:.1f} s")
+    print(f"everything is in {_shown(folder)}")
+    if found.lr is not None:
+        print(found.flag)
+
+
+def _shown(folder: Path) -> str:
+    """A path as short as it can be said from here."""
+    try:
+        return str(folder.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)
+
+
+def _page(plan: Plan, curve: bool) -> list[RenderableType]:
+    from rich.text import Text
+
+    page = [line for track, own in _drivers(plan).items() for line in _optimizer_page(own, curve, track)]
+    return [*page, *(Text(f"note: {warning}", style="yellow") for warning in plan.warnings if plan.tracks)]
+
+
+def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]:
+    """What is said of one optimizer."""
+    from rich.table import Table
+    from rich.text import Text
+
+    optimizer = plan.optimizer.rpartition(".")[2]
+    title = f"{track}: " if track else ""
+    page: list[RenderableType] = [Text(f"{title}{plan.rate_line()}   {optimizer}".rstrip())]
+    page.append(Text(_formula(plan, track)))
+    page += [Text(line) for line in _horizon_lines(plan)]
+    table = Table(box=None, pad_edge=False)
+    for column in ("phase", "shape", "steps", "group", "first", "peak", "last"):
+        table.add_column(column, justify="left" if column in ("phase", "shape", "group") else "right")
+    for i, (first, phase) in enumerate(zip(plan.curve.starts, plan.curve.phases, strict=True)):
+        last = None if phase.length is None else first + phase.length - 1
+        for j, group in enumerate(plan.groups):
+            base = plan.base(group.lr_scale)
+            rates = (plan.lr(group, first), base * plan.curve.peak(i), None if last is None else plan.lr(group, last))
+            about = (
+                phase.name,
+                type(phase.schedule).__name__.lower(),
+                f"{first}-{'' if last is None else last}",
+            )
+            table.add_row(
+                *(about if j == 0 else ("", "", "")), group.name, *("" if r is None else f"{r:.4g}" for r in rates)
+            )
+    page.append(table)
+    page += [Text(note) for note in plan.notes]
+    if any("*" in group.name for group in plan.groups):
+        page.append(Text("layer_*: layers are counted when there is a model; lrkit train prints them before training"))
+    for name in plan.hyper(0):
+        steps = (0, *plan.curve.edges[1:], (plan.horizon.steps or 1) - 1)
+        path = " -> ".join(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
+        page.append(Text(f"{name}  {path}"))
+    if plan.plateau is not None:
+        p = plan.plateau
+        page.append(Text(f"gain x {p.factor:g} when {p.monitor} has not improved for more than {p.patience} checks"))
+    if plan.guard is not None and plan.guard.policy == "reduce":
+        page.append(Text(plan.guard.line()))
+    if curve and (drawn := sketch(plan)):
+        page.append(Text(drawn))
+    page += [Text(f"note: {warning}", style="yellow") for warning in plan.warnings]
+    return page
+
+
+def _formula(plan: Plan, track: str = "") -> str:
+    """The formula with its numbers; a factor that is 1 throughout is left out."""
+    scales = {group.name: group.lr_scale for group in plan.groups if group.lr_scale != 1.0}
+    feedback = ["plateau"] if plan.plateau is not None else []
+    feedback += ["guard"] if plan.guard is not None and plan.guard.policy == "reduce" else []
+    factors = [
+        f"{plan.base_lr:g}",
+        *([str(plan.scale)] if plan.scale.rule != "none" else []),
+        *([f"scale[group] ({', '.join(f'{name} {scale:g}' for name, scale in scales.items())})"] if scales else []),
+        f"curve(t) ({' then '.join(phase.name for phase in plan.curve.phases)})",
+        *([f"gain(t) ({' x '.join(feedback)})"] if feedback else []),
+    ]
+    return f"lr[{f'{track}, ' if track else ''}group, t] = {' x '.join(factors)}"
+
+
+def _horizon_lines(plan: Plan) -> list[str]:
+    horizon, lines = plan.horizon, []
+    for name, unit in (("steps", "steps"), ("steps_per_epoch", "steps an epoch"), ("batch_size", "samples a step")):
+        value = getattr(horizon, name)
+        if value is not None:
+            lines.append(f"{value} {unit} ({horizon.sources.get(name, 'given')})")
+    return ["; ".join(lines) or "the end of the run is not known"]
+
+
+def _printed(*page: RenderableType) -> str:
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), soft_wrap=True, width=120, highlight=False)
+    console.print(*page, sep="\n")
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()

@@ -1,0 +1,341 @@
+"""Tracks: several optimizers in one module, each with parameters, groups, a curve and a count of steps of its own.
+
+A GAN, an actor and its critic, matrices by one optimizer and the rest by another: the module takes its optimizer steps
+itself (Lightning's manual optimization), and the node ``optimizers`` names the tracks. What a track does not say it
+takes from the run; which parameters it has, when nothing is said, are those under the module's attribute of its name.
+
+    track    parameters                       it steps where               steps in an epoch of b batches
+    name     pattern, or ``name.*``           batch_idx % every == offset  ceil((b - offset) / every)
+
+Plain Python, so that ``lrkit show`` can plan tracks without a model: parameters are names here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.schedules.horizon import Horizon
+
+__all__ = ["KEY", "Track", "assign", "horizon_of", "needs_manual", "no_names", "on_track", "parse", "refuse",
+           "step_at", "steps_in"]  # fmt: skip
+
+KEY = "optimizers"
+#: The groups of a config that a track may say for itself.
+PARTS = ("optimizer", "schedule", "warmup", "cooldown", "param_groups")
+#: Those of which an empty node says that there is none, as it does for a run.
+_MAY_BE_NONE = ("warmup", "cooldown")
+_TARGET = "_target_"
+_MANY = 4  # names that are told
+
+
+@dataclass(frozen=True)
+class Track:
+    """One optimizer of several.
+
+    Args:
+        name: of the track; its tags in TensorBoard are ``lr/<name>/<group>``.
+        parameters: a regular expression, searched for in dotted parameter names; None takes what lies under the
+            module's attribute ``name``.
+        every: it takes a step in every so many batches of an epoch,
+        offset: of which this is the first, counted from 0.
+        said: what else its node says.
+    """
+
+    name: str
+    parameters: str | None = None
+    every: int = 1
+    offset: int = 0
+    said: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def key(self) -> str:
+        """Of its node."""
+        return f"{KEY}.{self.name}"
+
+    def takes(self, parameter: str) -> bool:
+        """Whether a parameter, by its dotted name, is one of its own.
+
+        >>> Track("actor").takes("actor.0.weight"), Track("actor").takes("actors.0.weight")
+        (True, False)
+        >>> Track("actor", "^(actor|trunk)[.]").takes("trunk.bias")
+        True
+        """
+        if self.parameters is not None:
+            return re.search(self.parameters, parameter) is not None
+        return parameter == self.name or parameter.startswith(f"{self.name}.")
+
+    def config(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """The config of the run with what the track says in place of, or over, what the run says.
+
+        A node with a ``_target_`` stands for itself; any other is laid over the run's.
+
+        Raises:
+            ConfigError: a node has a key that the run's does not have.
+        """
+        merged = {part: self._merged(part, run[part]) for part in PARTS}
+        return {**run, **merged, KEY: {}}
+
+    def named(self, error: ConfigError) -> ConfigError:
+        """The error with the key of this track's own node, where it is about what a track may say."""
+        if error.key.partition(".")[0].partition("=")[0] in (*PARTS, "every", "offset"):
+            return error.under(self.key)
+        return ConfigError(error.key, f"{error.must} (of {self.key})", error.received)
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Within it, errors have the key of this track."""
+        try:
+            yield
+        except ConfigError as error:
+            raise self.named(error) from None
+
+    def summary(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a track's config makes it what it is, for its plan to carry."""
+        return {
+            "parameters": self.parameters,
+            "every": self.every,
+            "offset": self.offset,
+            **{part: config[part] for part in PARTS},
+        }
+
+    def _merged(self, part: str, base: Mapping[str, Any]) -> Mapping[str, Any]:
+        if part not in self.said:
+            return base
+        node, key = self.said[part], f"{self.key}.{part}"
+        if part in _MAY_BE_NONE and not node:
+            return {}
+        if not isinstance(node, Mapping):
+            raise ConfigError(key, "must be a group of keys", node)
+        if _TARGET in node:
+            if part == "optimizer" and "lr" not in node:
+                raise ConfigError(f"{key}.lr", "must be set, for the run's is the rate of another optimizer")
+            return node
+        for name in node:
+            if not base:
+                raise ConfigError(f"{key}.{name}", f"is not a key of {part}=none; to choose one: {part}@{key}=linear")
+            if name not in base:
+                accepted = [each for each in base if each != _TARGET]
+                raise ConfigError(f"{key}.{name}", f"is not a key. {did_you_mean(str(name), accepted)}")
+        return {**base, **node}
+
+
+def parse(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
+    """Check a node ``optimizers``; empty for a run with one optimizer.
+
+    Args:
+        node: name -> what the track says.
+        parts: what it may say beside ``parameters``, ``every`` and ``offset``.
+
+    Raises:
+        ConfigError: naming the key, such as ``optimizers.generator.every``.
+
+    >>> [track.every for track in parse({"generator": {"every": 5}, "critic": {}})]
+    [5, 1]
+    >>> parse({"generator": {"evry": 5}})  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    ConfigError: optimizers.generator.evry is not a key. Did you mean 'every'? ...
+    """
+    if not isinstance(node, Mapping):
+        raise no_names(node)
+    tracks: list[Track] = []
+    for name, said in node.items():
+        key = f"{KEY}.{name}"
+        # What a tag of TensorBoard and an override can have; a dot or a slash would be one more level of either.
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+            raise ConfigError(KEY, "must have names made of letters, digits, `_` and `-`", name)
+        said = {} if said is None else said
+        if not isinstance(said, Mapping):
+            raise ConfigError(key, "must be a group of keys", said)
+        accepted = ("parameters", "every", "offset", *parts)
+        for inner in said:
+            if inner not in accepted:
+                hint = "Did you mean 'optimizer.lr'? " if inner == "lr" else ""
+                raise ConfigError(f"{key}.{inner}", f"is not a key. {hint}{did_you_mean(str(inner), accepted)}")
+        pattern, every = said.get("parameters"), said.get("every", 1)
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise ConfigError(f"{key}.parameters", f"must be a regular expression ({error})", pattern) from None
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ConfigError(f"{key}.every", "must be a whole number of batches >= 1", every)
+        offset = said.get("offset", 0)
+        if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset < every:
+            raise ConfigError(f"{key}.offset", f"must be a whole number in [0, {every}), below {key}.every", offset)
+        rest = {part: value for part, value in said.items() if part in parts}
+        tracks.append(Track(name, pattern, every, offset, MappingProxyType(rest)))
+    return tuple(tracks)
+
+
+def assign(
+    parameters: Mapping[str, bool], tracks: Sequence[Track], also: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> dict[str, list[str]]:
+    """The parameters of each track: every one that is trained belongs to exactly one.
+
+    Args:
+        parameters: dotted name -> whether it is trained.
+        also: the further names of one that is in several places; they count where no track takes it by its first.
+
+    Raises:
+        ConfigError: a track has none, or a parameter is in no track, or in two; by name.
+
+    >>> assign({"actor.weight": True, "critic.weight": True}, parse({"actor": {}, "critic": {}}))
+    {'actor': ['actor.weight'], 'critic': ['critic.weight']}
+    >>> assign({"trunk.weight": True}, parse({"actor": {}}), {"trunk.weight": ["actor.trunk.weight"]})
+    {'actor': ['trunk.weight']}
+    """
+    trained = [name for name, trains in parameters.items() if trains]
+    members: dict[str, list[str]] = {track.name: [] for track in tracks}
+    for name in trained:
+        first = [track for track in tracks if track.takes(name)]
+        for track in first or [track for track in tracks if any(map(track.takes, also.get(name, ())))]:
+            members[track.name].append(name)
+    for track in tracks:
+        if not members[track.name]:
+            raise _has_none(track, parameters)
+    for i, track in enumerate(tracks):
+        for other in tracks[i + 1 :]:
+            both = [name for name in members[track.name] if name in set(members[other.name])]
+            if both:
+                must = f"and {other.key} both take {_some(both)}: a parameter is stepped by one optimizer alone"
+                raise ConfigError(track.key, must)
+    taken = {name for names in members.values() for name in names}
+    if left := [name for name in trained if name not in taken]:
+        root = left[0].partition(".")[0]
+        must = (
+            f"must take every trained parameter, and none takes {_some(left)}: widen a pattern, such as"
+            f" {KEY}.{tracks[0].name}.parameters='^({tracks[0].name}|{root})[.]', or freeze what is not to be trained"
+        )
+        raise ConfigError(KEY, must)
+    return members
+
+
+def horizon_of(run: Horizon, every: int, offset: int = 0) -> Horizon:
+    """The horizon of a track: how many steps it takes in a run of which a step is a batch.
+
+    >>> horizon_of(Horizon(24, 12, 8), 5).steps, horizon_of(Horizon(30, 12, 8), 5).steps
+    (6, 8)
+    >>> horizon_of(Horizon(24, 12, 8), 5, offset=4).steps
+    4
+    """
+    if every == 1:
+        return run
+    per_epoch = run.require("steps_per_epoch", "every")
+    own = _count(per_epoch, every, offset)
+    steps = None if run.steps is None else run.steps // per_epoch * own + _count(run.steps % per_epoch, every, offset)
+    if not own or steps == 0:
+        raise ConfigError("offset", f"leaves it no step in an epoch of {per_epoch} batches", offset)
+    sources = {
+        **run.sources,
+        "steps": f"every {every} of {run.steps} batches",
+        "steps_per_epoch": f"every {every} of {per_epoch} batches",
+    }
+    return Horizon(steps, own, run.batch_size, MappingProxyType(sources))
+
+
+def steps_in(batch_idx: int, every: int, offset: int = 0) -> int:
+    """The steps of a track in one batch of an epoch: one, or none."""
+    return int(batch_idx % every == offset)
+
+
+def step_at(batch: int, every: int, offset: int, per_epoch: int | None) -> int | None:
+    """The step that a track takes in a batch of the run, both counted from 0; None where it takes none there.
+
+    >>> [step_at(batch, 2, 0, 3) for batch in range(6)]
+    [0, None, 1, 2, None, 3]
+    """
+    if every == 1 or per_epoch is None:
+        return batch
+    epoch, index = divmod(batch, per_epoch)
+    if not steps_in(index, every, offset):
+        return None
+    return epoch * _count(per_epoch, every, offset) + index // every
+
+
+def _count(batches: int, every: int, offset: int) -> int:
+    """The steps in so many batches."""
+    return max(0, -(-(batches - offset) // every))
+
+
+def on_track(tag: str, track: str) -> str:
+    """The tag of a track's group.
+
+    >>> on_track("lr/default", "actor"), on_track("gain", "actor")
+    ('lr/actor/default', 'gain/actor')
+    """
+    kind, slash, group = tag.partition("/")
+    return f"{kind}/{track}{slash}{group}"
+
+
+def refuse(config: Mapping[str, Any]) -> None:
+    """Refuse what cannot go together with ``optimizers``, naming both and saying why.
+
+    Raises:
+        ConfigError: by the other key.
+    """
+    trainer, guard, policy = config["trainer"], (config["guard"] or {}).get("policy"), config["resume"]["policy"]
+    fast = trainer.get("fast_dev_run")
+    table: tuple[tuple[str, bool, str], ...] = (
+        ("trainer.max_steps", trainer.get("max_steps") not in (None, -1),
+         "Lightning counts the steps of all optimizers together: set trainer.max_epochs"),
+        ("trainer.fast_dev_run", fast is not True and (fast or 0) > 1,
+         "Lightning counts the steps of all optimizers together: set trainer.fast_dev_run=true, for one batch"),
+        ("trainer.accumulate_grad_batches", (trainer.get("accumulate_grad_batches") or 1) != 1,
+         "Lightning accumulates only where it takes the optimizer step itself; for an optimizer that steps more rarely"
+         f" there is {KEY}.<name>.every"),
+        ("batch.effective", config["batch"].get("effective") is not None, "it is reached by accumulation, which"
+         " Lightning does only where it takes the optimizer step itself"),
+        ("trainer.gradient_clip_val", bool(trainer.get("gradient_clip_val")),
+         "where the module takes the steps it clips too: self.clip_gradients(optimizer, gradient_clip_val=...)"),
+        (f"guard={guard}", guard in ("skip", "reduce"), "what a spike is, and what is gone back to, is known of one"
+         " loss and one optimizer: use guard=stop or guard=off"),
+        (f"resume.policy={policy}", policy in ("extend", "cooldown"), "each track is at a step of its own:"
+         " use override"),
+    )  # fmt: skip
+    for key, said, why in table:
+        if said:
+            raise ConfigError(key, f"and {KEY} cannot be used together: {why}")
+    lrs = {"optimizer.lr": config["optimizer"].get("lr")}
+    for name, node in config[KEY].items():
+        own = node.get("optimizer") if isinstance(node, Mapping) else None
+        if isinstance(own, Mapping):
+            lrs[f"{KEY}.{name}.optimizer.lr"] = own.get("lr")
+    for key, lr in lrs.items():
+        if lr == "auto":
+            raise ConfigError(f"{key}=auto", f"and {KEY} cannot be used together: a search looks for one rate")
+
+
+def no_names(node: Any) -> ConfigError:
+    """The error for what does not name any track."""
+    return ConfigError(KEY, "must name each optimizer: {generator: {}, discriminator: {}}", node)
+
+
+def needs_manual(module: str) -> ConfigError:
+    """The error for a module that leaves the optimizer step to Lightning."""
+    must = f"needs a module that takes its steps itself: {module}.automatic_optimization is true, for one optimizer"
+    return ConfigError(KEY, must)
+
+
+def _has_none(track: Track, parameters: Mapping[str, bool]) -> ConfigError:
+    """Why a track has no parameters."""
+    if frozen := [name for name in parameters if track.takes(name)]:
+        return ConfigError(track.key, f"must have a parameter that is trained: {_some(frozen)} is frozen")
+    roots = list(dict.fromkeys(name.partition(".")[0] for name in parameters))
+    if track.parameters is not None:
+        must = f"must take a parameter: it takes none of {_some(list(parameters))}"
+        return ConfigError(f"{track.key}.parameters", must, track.parameters)
+    must = (
+        f"must be an attribute of the module with parameters, or have a pattern for them: {track.key}.parameters='^...'"
+    )
+    return ConfigError(track.key, f"{must}. {did_you_mean(track.name, roots)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
+    return ", ".join(names[:_MANY]) + more

@@ -1,0 +1,289 @@
+"""The curve: warmup, schedule and cooldown laid end to end, ``curve(step) -> multiplier``.
+
+Every boundary is an integer of optimizer steps. The curve is a pure function: it can be evaluated at any step, in
+any order, as often as wanted, and gives the same bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from lrkit.base.errors import ConfigError
+from lrkit.schedules.durations import Duration
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import Constant, Schedule
+
+__all__ = ["Curve", "Excerpt", "Phase"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A resolved schedule and its length in optimizer steps; ``None`` where the end of the run is not known.
+
+    ``scale`` multiplies what the schedule says: a warmup ends at the schedule's first value, whatever that is.
+    """
+
+    name: str
+    schedule: Schedule
+    length: int | None
+    scale: float = 1.0
+
+    def __call__(self, s: int) -> float:
+        value = self.schedule(s, _ENDLESS if self.length is None else self.length)
+        return value if self.scale == 1.0 else value * self.scale
+
+    @property
+    def final(self) -> float:
+        """The value this phase arrives at."""
+        if self.length is None:
+            return self(_ENDLESS)
+        value = self.schedule.final(self.length)
+        return value if self.scale == 1.0 else value * self.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excerpt(Schedule):
+    """A part of another schedule, from its step ``first`` to its step ``last``, in as many steps as the phase has.
+
+    What a run goes on with when it is resumed with another length: the part that is done, as it was, and the part
+    that was left, stretched.
+    """
+
+    shape: Schedule
+    of: int
+    first: int
+    last: int
+
+    def __call__(self, s: int, n: int) -> float:
+        if self.last - self.first == n:
+            return self.shape(self.first + s, self.of)
+        # A stretched shape is asked between its steps; a jump then falls on the step that comes after it.
+        return self.shape(self.first + s * (self.last - self.first) / n, self.of)  # type: ignore[arg-type]
+
+    def final(self, n: int) -> float:
+        return self.shape.final(self.of) if self.last == self.of else self.shape(self.last, self.of)
+
+    def edges(self, n: int) -> list[int]:
+        share = n / (self.last - self.first)
+        inner = {math.ceil((e - self.first) * share) for e in self.shape.edges(self.of) if self.first < e < self.last}
+        return sorted(e for e in inner if 0 < e < n)
+
+
+_ENDLESS = 2**53  # beyond any run, and still exact as a float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Phases in order. After the last one its end value holds for ever.
+
+    >>> from lrkit.schedules.shapes import Cosine, Linear
+    >>> curve = Curve.build(Cosine(), Horizon(110), warmup=Linear(start=0.0, length=10))
+    >>> curve(0), curve(5), curve(10), curve(60), curve(110), curve(10_000)
+    (0.0, 0.5, 1.0, 0.5, 0.0, 0.0)
+    """
+
+    phases: tuple[Phase, ...]
+
+    @classmethod
+    def build(
+        cls,
+        schedule: Schedule,
+        horizon: Horizon,
+        *,
+        warmup: Schedule | None = None,
+        cooldown: Schedule | None = None,
+        name: str = "schedule",
+    ) -> Curve:
+        """Lay warmup, schedule and cooldown end to end over the run.
+
+        The warmup rises from ``warmup.start`` times the schedule's first value to exactly that value. The cooldown
+        falls from where the schedule arrived to ``cooldown.end`` times the base value.
+
+        Args:
+            schedule: the shape between them; takes what they leave, unless it has a length of its own.
+            warmup: a schedule with a length; its ``end`` is not used.
+            cooldown: a schedule with a length; its ``start`` is not used.
+            name: what the middle phase is called in errors and tables.
+
+        Raises:
+            ConfigError: where the parts do not fit into the run. Nothing is ever shortened to make it fit.
+        """
+        before = _length("warmup", warmup, horizon)
+        after = _length("cooldown", cooldown, horizon)
+        resolved = _under(name, lambda: schedule.resolved(horizon))
+        left = None if horizon.steps is None else horizon.steps - before - after
+        if left is not None and left < 1:
+            key = "warmup.length" if before else "cooldown.length"
+            parts = " + ".join(f"{what} {steps}" for what, steps in (("warmup", before), ("cooldown", after)) if steps)
+            raise ConfigError(key, f"leaves no step for the schedule: {parts} of {horizon.steps} optimizer steps")
+        length = left
+        if resolved.length is not None:
+            length = int(resolved.length)
+            if length < 1:
+                raise ConfigError(f"{name}.length", "must be longer than 0", schedule.length)
+            if left is not None and length > left:
+                raise ConfigError(f"{name}.length", f"must be at most the {left} steps that are left", length)
+        elif left is None and resolved.bounded:
+            horizon.require("steps", f"{name}.end" if hasattr(resolved, "end") else name)
+        if after and left is None:
+            horizon.require("steps", "cooldown.length")
+
+        middle = Phase(name, resolved, length)
+        # Evaluated here once, so that a shape that does not fit its phase is refused before anything runs.
+        _under(name, lambda: [] if length is None else resolved.edges(length))
+        first = _under(name, lambda: middle(0))
+        arrived = _under(name, lambda: middle.final)
+        phases = [middle]
+        if warmup is not None and before:
+            if (start := getattr(warmup, "start", 0.0)) > 1.0:
+                raise ConfigError("warmup.start", "must be in [0, 1], as a share of the schedule's first value", start)
+            top = {"end": 1.0} if hasattr(warmup, "end") else {}
+            rising = _under("warmup", lambda: dataclasses.replace(warmup, **top))
+            phases.insert(0, Phase("warmup", _under("warmup", lambda: rising.resolved(horizon)), before, first))
+        if cooldown is not None and after:
+            if length is not None and left is not None and length < left:
+                phases.append(Phase("hold", Constant(start=arrived), left - length))
+            end = getattr(cooldown, "end", None) or 0.0
+            if end > arrived:
+                raise ConfigError("cooldown.end", f"must not be above {arrived:g}, where the cooldown begins", end)
+            top = {"start": arrived} if hasattr(cooldown, "start") else {}
+            falling = _under("cooldown", lambda: dataclasses.replace(cooldown, **top))
+            phases.append(Phase("cooldown", _under("cooldown", lambda: falling.resolved(horizon)), after))
+        return cls(tuple(phases))
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """The first step of each phase."""
+        starts, first = [], 0
+        for phase in self.phases:
+            starts.append(first)
+            first += phase.length or 0
+        return tuple(starts)
+
+    @property
+    def steps(self) -> int | None:
+        """The length of all phases together; None where the last one has no end."""
+        last = self.phases[-1].length
+        return None if last is None else self.starts[-1] + last
+
+    def __call__(self, step: int) -> float:
+        """The multiplier at optimizer step ``step``, counted from 0."""
+        i = bisect_right(self.starts, step) - 1
+        phase, s = self.phases[i], step - self.starts[i]
+        return phase(s) if phase.length is None or s < phase.length else phase.final
+
+    @cached_property
+    def edges(self) -> tuple[int, ...]:
+        """Steps at which a phase begins, or the shape jumps or turns; step 0 is one."""
+        edges = set(self.starts)
+        for first, phase in zip(self.starts, self.phases, strict=True):
+            if phase.length is not None:
+                edges |= {first + e for e in phase.schedule.edges(phase.length)}
+        return tuple(sorted(edges))
+
+    def peak(self, phase: int) -> float:
+        """The largest multiplier of a phase: among its ends, both sides of its edges, and a thousand places between."""
+        part = self.phases[phase]
+        length = part.length or 10_000  # a phase without an end has shown what it does by then
+        edges = [] if part.length is None else part.schedule.edges(length)
+        between = range(0, length, max(1, length // 1000))
+        return max(part(s) for s in {*between, *edges, *(e - 1 for e in edges), length - 1})
+
+    def until(self, step: int) -> Curve:
+        """The curve up to ``step``, as it is."""
+        phases: list[Phase] = []
+        for first, phase in zip(self.starts, self.phases, strict=True):
+            if first >= step:
+                break
+            if phase.length is None or first + phase.length > step:
+                of = _ENDLESS if phase.length is None else phase.length
+                done = Excerpt(shape=phase.schedule, of=of, first=0, last=step - first)
+                phase = dataclasses.replace(phase, schedule=done, length=step - first)
+            phases.append(phase)
+        return Curve(tuple(phases))
+
+    def stretched(self, step: int, end: int) -> Curve:
+        """The same curve up to ``step``; what was left of it then takes until ``end``, without a jump.
+
+        A warmup that is not over is not stretched: what follows it is.
+        """
+        if self.steps is None:
+            raise ConfigError("resume.policy=extend", "needs a curve with an end, and this one has none")
+        if self.phases[0].name == "warmup":
+            step = max(step, self.phases[0].length or 0)
+        if not step < self.steps:
+            must = f"needs steps that are left, but the old curve ended at step {self.steps}: use override"
+            raise ConfigError("resume.policy=extend", must)
+        return self._squeezed(step, end)
+
+    def within(self, steps: int) -> Curve:
+        """The same curve, warmup and all, run through in another number of steps.
+
+        Every edge falls on the step that is nearest to its share of the run; a phase may become too short to be seen.
+        A curve without an end stays as it is.
+
+        >>> from lrkit.schedules.shapes import Cosine, Linear
+        >>> short = Curve.build(Cosine(), Horizon(110), warmup=Linear(start=0.0, length=10)).within(11)
+        >>> short.starts, short(1), short(6)
+        ((0, 1), 1.0, 0.5)
+        """
+        return self if self.steps is None else self._squeezed(0, steps)
+
+    def _squeezed(self, step: int, end: int) -> Curve:
+        """What is left at ``step``, run through until ``end``."""
+        assert self.steps is not None
+        share = (end - step) / (self.steps - step)
+        phases = list(self.until(step).phases)
+        for first, phase in zip(self.starts, self.phases, strict=True):
+            length = phase.length or 0
+            begin = max(first, step)
+            if first + length <= step:
+                continue
+            here, there = step + round((begin - step) * share), step + round((first + length - step) * share)
+            if there > here:
+                left = Excerpt(shape=phase.schedule, of=length, first=begin - first, last=length)
+                phases.append(dataclasses.replace(phase, schedule=left, length=there - here))
+        return Curve(tuple(phases))
+
+    def then(self, step: int, falling: Schedule, steps: int) -> Curve:
+        """The same curve up to ``step``, and from there ``falling`` for ``steps`` steps."""
+        arrived = self(step)
+        begun = dataclasses.replace(falling, **({"start": arrived} if hasattr(falling, "start") else {}))
+        return Curve((*self.until(step).phases, Phase("cooldown", begun, steps)))
+
+    def values(self, steps: Sequence[int] | None = None) -> list[float]:
+        """The multipliers at ``steps``, by default at every step of the run."""
+        if steps is None:
+            if self.steps is None:
+                raise ConfigError("horizon.steps", "must be set to list a curve that has no end")
+            steps = range(self.steps)
+        return [self(step) for step in steps]
+
+
+def _length(name: str, part: Schedule | None, horizon: Horizon) -> int:
+    if part is None:
+        return 0
+    if part.length is None:
+        raise ConfigError(f"{name}.length", "must be set")
+    steps = Duration.parse(part.length, f"{name}.length").steps(horizon, f"{name}.length")
+    if horizon.steps is not None and steps >= horizon.steps:
+        raise ConfigError(
+            f"{name}.length", f"must leave steps for the schedule: it is {steps} of {horizon.steps} steps", part.length
+        )
+    return steps
+
+
+def _under(name: str, make: Callable[[], T]) -> T:
+    """What ``make`` returns; its errors speak of keys inside ``name``."""
+    try:
+        return make()
+    except ConfigError as error:
+        raise error.under(name) from None

@@ -1,0 +1,115 @@
+"""Lengths as people write them, and how many optimizer steps they are.
+
+    500         500 optimizer steps
+    "5%", 0.05  a share of the whole run
+    "2ep"       2 epochs
+    "64000sp"   64,000 training samples
+
+One parser and one resolver, for every key that is a length or a place on the curve.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from lrkit.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lrkit.schedules.horizon import Horizon
+
+__all__ = ["Duration", "Length"]
+
+Unit = Literal["steps", "share", "epochs", "samples"]
+Length: TypeAlias = int | float | str
+
+_ACCEPTED = "500 (optimizer steps), 5% or 0.05 (a share of the run), 2ep (epochs) or 64000sp (samples)"
+_TEXT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(%|ep|sp)?\s*")
+_LONGEST = 400  # characters
+_SUFFIX: dict[str, Unit] = {"%": "share", "ep": "epochs", "sp": "samples"}
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length with its unit. ``value`` is exact, so that no boundary depends on float rounding.
+
+    >>> Duration.parse("5%"), Duration.parse(500)
+    (Duration(value=Fraction(1, 20), unit='share'), Duration(value=Fraction(500, 1), unit='steps'))
+    """
+
+    value: Fraction
+    unit: Unit
+
+    @classmethod
+    def parse(cls, written: Any, key: str = "length") -> Duration:
+        """Read a length.
+
+        Raises:
+            ConfigError: naming ``key`` where the text is not a length; also for ``1.0``, which could
+                mean the whole run or one step.
+        """
+        if isinstance(written, Duration):
+            return written
+        if isinstance(written, bool) or not isinstance(written, int | float | str):
+            raise ConfigError(key, f"must be a length: {_ACCEPTED}", written)
+        if isinstance(written, int):
+            if written < 0:
+                raise ConfigError(key, "must not be negative", written)
+            return cls(Fraction(written), "steps")
+        if isinstance(written, float):
+            return cls._share(written, key)
+        match = _TEXT.fullmatch(written) if len(written) <= _LONGEST else None
+        if match is None:
+            raise ConfigError(key, f"must be a length: {_ACCEPTED}", written)
+        number, suffix = match.groups()
+        if suffix is None:
+            return cls.parse(float(number) if "." in number else int(number), key)
+        unit = _SUFFIX[suffix]
+        value = Fraction(number) / 100 if unit == "share" else Fraction(number)
+        if unit == "share" and value > 1:
+            raise ConfigError(key, "must be at most 100% of the run", written)
+        return cls(value, unit)
+
+    @classmethod
+    def _share(cls, written: float, key: str) -> Duration:
+        if written == 1.0:
+            raise ConfigError(key, "must say which is meant: 1 for one step, or 100% for the whole run", written)
+        if not 0.0 < written < 1.0:  # also refuses nan
+            raise ConfigError(
+                key, f"must be a whole number of steps, or a share strictly between 0 and 1; or {_ACCEPTED}", written
+            )
+        # The decimal that was written, not its binary neighbour: 0.1 is one tenth.
+        return cls(Fraction(repr(written)), "share")
+
+    def steps(self, horizon: Horizon, key: str = "length") -> int:
+        """How many optimizer steps this is: rounded to the nearest (halves up), and never 0 unless 0 was written.
+
+        >>> from lrkit.schedules.horizon import Horizon
+        >>> [Duration.parse(d).steps(Horizon(1000, 100, 64)) for d in (30, "5%", "2ep", "6400sp", "0.01%")]
+        [30, 50, 200, 100, 1]
+
+        Raises:
+            ConfigError: where the horizon does not know what the unit needs; it names the key to set.
+        """
+        per_unit: int | Fraction = 1
+        if self.unit == "share":
+            per_unit = horizon.require("steps", key)
+        elif self.unit == "epochs":
+            per_unit = horizon.require("steps_per_epoch", key)
+        elif self.unit == "samples":
+            per_unit = Fraction(1, horizon.require("batch_size", key))
+        exact = self.value * per_unit
+        rounded = (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
+        return max(rounded, 1 if exact > 0 else 0)
+
+    def __str__(self) -> str:
+        if self.unit == "share":
+            return f"{_plain(self.value * 100)}%"
+        return _plain(self.value) + {"steps": "", "epochs": "ep", "samples": "sp"}[self.unit]
+
+
+def _plain(value: Fraction) -> str:
+    return f"{Decimal(value.numerator) / Decimal(value.denominator):f}"

@@ -1,0 +1,161 @@
+"""How long a run is: optimizer steps, steps in an epoch, samples in a step; and where each number came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from lrkit.base.errors import ConfigError
+
+__all__ = ["Horizon", "Loader", "horizon_of", "limited"]
+
+Quantity = Literal["steps", "steps_per_epoch", "batch_size"]
+
+_HOW_TO_KNOW: dict[str, str] = {
+    "steps": "set trainer.max_steps or horizon.steps, or what an epoch is: data.train_samples and data.batch_size",
+    "steps_per_epoch": "set horizon.steps_per_epoch, or data.train_samples",
+    "batch_size": "set data.batch_size or horizon.batch_size",
+}
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """The length of a run. ``None`` stands for what cannot be known.
+
+    Args:
+        steps: optimizer steps in the run.
+        steps_per_epoch: optimizer steps in one epoch.
+        batch_size: samples in one optimizer step: per device x devices x nodes x accumulation.
+        sources: for each of the three, the sentence that says where it came from.
+    """
+
+    steps: int | None
+    steps_per_epoch: int | None = None
+    batch_size: int | None = None
+    sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "steps_per_epoch", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"horizon.{name}", "must be a whole number >= 1, or null", value)
+
+    def require(self, name: Quantity, key: str) -> int:
+        """The number, or an error that says which key needs it and how to supply it."""
+        value: int | None = getattr(self, name)
+        if value is None:
+            what = {
+                "steps": "the total number of optimizer steps",
+                "steps_per_epoch": "the number of optimizer steps in an epoch",
+                "batch_size": "the number of samples in an optimizer step",
+            }[name]
+            raise ConfigError(key, f"needs {what}, which is not known: {_HOW_TO_KNOW[name]}")
+        return value
+
+
+@dataclass(frozen=True)
+class Loader:
+    """What there is to train on, as far as a config can say: everything per process but ``samples``."""
+
+    samples: int | None
+    batch_size: int | None
+    drop_last: bool = False
+
+    def batches(self, world: int) -> int | None:
+        """Batches that each process sees in an epoch, with a distributed sampler that shares the samples out evenly.
+
+        >>> Loader(1000, 64).batches(1), Loader(1000, 64, drop_last=True).batches(1), Loader(1000, 64).batches(2)
+        (16, 15, 8)
+        """
+        if self.samples is None or self.batch_size is None:
+            return None
+        # Both roundings are those of torch: DistributedSampler, then DataLoader.
+        share = self.samples // world if self.drop_last and world > 1 else math.ceil(self.samples / world)
+        return share // self.batch_size if self.drop_last else math.ceil(share / self.batch_size)
+
+
+def horizon_of(
+    loader: Loader,
+    trainer: Mapping[str, Any],
+    *,
+    world: int = 1,
+    batches: int | None = None,
+    overrides: Mapping[str, int | None] | None = None,
+) -> Horizon:
+    """The horizon of a training run, by Lightning's own rules.
+
+    An epoch of ``b`` batches makes ``ceil(b / accumulate_grad_batches)`` optimizer steps: Lightning steps on the
+    last batch of an epoch however few it has gathered.
+
+    Args:
+        loader: samples, batch size per device, drop_last.
+        trainer: ``max_epochs``, ``max_steps``, ``limit_train_batches``, ``overfit_batches``, ``fast_dev_run``,
+            ``accumulate_grad_batches``.
+        world: devices x nodes.
+        batches: batches per epoch and process, where they were counted rather than derived.
+        overrides: the ``horizon`` node; what it sets wins.
+
+    Raises:
+        ConfigError: nothing to train on, or a length of zero.
+    """
+    trainer = _rehearsal(trainer)
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    accumulate = trainer.get("accumulate_grad_batches") or 1
+    values: dict[str, int | None] = {"steps": None, "steps_per_epoch": None, "batch_size": None}
+    sources: dict[str, str] = {}
+
+    if loader.batch_size is not None:
+        values["batch_size"] = loader.batch_size * world * accumulate
+        sources["batch_size"] = f"{loader.batch_size} a device x {world} x accumulate {accumulate}"
+    counted = batches is not None
+    if batches is None:
+        batches = loader.batches(world)
+    if batches is not None:
+        if batches == 0:
+            raise ConfigError(
+                "data.drop_last",
+                f"leaves no batch: {loader.samples} samples do not fill one batch of {loader.batch_size}"
+                f" on each of {world} device(s)",
+                loader.drop_last,
+            )
+        if not counted:
+            batches = limited(batches, trainer.get("limit_train_batches"))
+        values["steps_per_epoch"] = math.ceil(batches / accumulate)
+        sources["steps_per_epoch"] = f"{batches} batches / accumulate {accumulate}"
+    if "steps_per_epoch" in given:
+        values["steps_per_epoch"], sources["steps_per_epoch"] = given["steps_per_epoch"], "horizon.steps_per_epoch"
+    if "batch_size" in given:
+        values["batch_size"], sources["batch_size"] = given["batch_size"], "horizon.batch_size"
+
+    max_epochs, max_steps = trainer.get("max_epochs"), trainer.get("max_steps")
+    per_epoch = values["steps_per_epoch"]
+    if per_epoch is not None and max_epochs is not None and max_epochs > 0:
+        values["steps"], sources["steps"] = per_epoch * max_epochs, f"{max_epochs} epochs x {per_epoch}"
+    if max_steps is not None and max_steps > 0 and (values["steps"] is None or max_steps < values["steps"]):
+        values["steps"], sources["steps"] = max_steps, "trainer.max_steps"
+    if "steps" in given:
+        values["steps"], sources["steps"] = given["steps"], "horizon.steps"
+    return Horizon(**values, sources=MappingProxyType(sources))
+
+
+def _rehearsal(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ``overfit_batches`` and ``fast_dev_run`` make of the other keys."""
+    few, fast = trainer.get("overfit_batches"), trainer.get("fast_dev_run")
+    if few:
+        trainer = {**trainer, "limit_train_batches": few}
+    if fast:
+        trainer = {**trainer, "limit_train_batches": int(fast), "max_steps": int(fast), "max_epochs": 1}
+    return trainer
+
+
+def limited(batches: int, limit: int | float | None) -> int:
+    """``trainer.limit_train_batches``: a whole number of batches, or a share of them (rounded down)."""
+    if limit is None:
+        return batches
+    limited = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    if limited == 0:
+        raise ConfigError("trainer.limit_train_batches", f"leaves none of the {batches} batches to train on", limit)
+    return limited

@@ -1,0 +1,1 @@
+"""`lrkit train`: from a config to a finished run in its folder."""

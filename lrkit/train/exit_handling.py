@@ -1,0 +1,201 @@
+"""How a training ends that does not come to its end: what is kept, and the one line that says how to go on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lrkit.base.command_line import resume_command
+from lrkit.base.error_report import FAILED, HOLD, cause, keep_traceback
+from lrkit.base.errors import ConfigError, RunError
+from lrkit.base.signals import Terminated, name_of
+from lrkit.base.watchdog import training
+from lrkit.callbacks.callbacks import Results
+from lrkit.checkpoint import io
+from lrkit.checkpoint.io import DurableIO
+from lrkit.lightning.classes import SIGTERMException, Trainer
+from lrkit.lightning.module import plan_of, step_of
+from lrkit.lightning.preemption import Preemption
+from lrkit.lightning.rendezvous import Rendezvous
+
+__all__ = ["Ending"]
+
+_WORKER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by signal: \w+|exited unexpectedly)")
+#: What torch says on a CPU, on CUDA, on MPS.
+_NO_MEMORY = re.compile(r"can't allocate memory|CUDA out of memory|MPS backend out of memory|CUDA error: out of memory")
+
+
+class Ending:
+    """Takes down in a run's folder how its training ended, where that was not as planned.
+
+    Args:
+        folder: the run's own.
+        results: writes ``metrics.json``.
+        preemption: knows whether a signal has come, and whether a checkpoint was saved for it.
+    """
+
+    def __init__(self, folder: Path, results: Results, preemption: Preemption) -> None:
+        self.folder, self.results, self.preemption = folder, results, preemption
+
+    @contextmanager
+    def of(self, trainer: Trainer) -> Iterator[None]:
+        """Around a fit.
+
+        Raises:
+            Terminated: SIGTERM or SIGUSR1; ``metrics.json`` says ``preempted``.
+            KeyboardInterrupt: Ctrl-C; it says ``interrupted``.
+            RunError: what nobody's code is to blame for; it says ``failed``, and why.
+            Exception: any other as it was raised, with a note where its traceback is kept; it says ``failed``.
+        """
+        meeting = Rendezvous(trainer, lost=lambda why: self._lost(trainer, why))
+        try:
+            with training(_Watched(self, trainer, meeting)), meeting.told():
+                yield
+        except ConfigError:
+            _end_others(trainer)  # they have found the same, and it is said once
+            raise
+        except Terminated as ended:
+            self._signalled(trainer, ended.signum)
+        except (SystemExit, KeyboardInterrupt) as ended:  # Lightning turns the second into the first
+            if isinstance(ended, SystemExit) and not trainer.interrupted:
+                raise
+            self._signalled(trainer, signal.SIGTERM if isinstance(ended, SIGTERMException) else signal.SIGINT)
+        except Exception as error:
+            if self.preemption.signum is not None:  # it went to processes that this one cannot do without, too
+                self._signalled(trainer, self.preemption.signum)
+            self._failed(trainer, _death_behind(error))
+
+    def _signalled(self, trainer: Trainer, signum: int) -> None:
+        kind = "interrupted" if signum == signal.SIGINT else "preempted"
+        said = f"stopped by {name_of(signum)} at step {_progress(trainer)}; {self._how_to_go_on(trainer)}"
+        self._keep(trainer, kind, said)
+        if signum == signal.SIGINT:
+            raise KeyboardInterrupt(said) from None
+        raise Terminated(signum, said) from None
+
+    def _failed(self, trainer: Trainer, error: Exception) -> None:
+        if died := _WORKER_DIED.search(str(error)):
+            error = RunError(
+                f"a process that loads data has died at step {_progress(trainer)} ({died[0]}): where memory ran out,"
+                f" try fewer of them or data.num_workers=0; {self._how_to_go_on(trainer)}"
+            )
+        if _NO_MEMORY.search(str(error)) or isinstance(error, MemoryError):
+            error = RunError(
+                f"memory ran out at step {_progress(trainer)} ({cause(error)}): try a smaller data.batch_size, with"
+                f" batch.effective for the same steps; {self._how_to_go_on(trainer)}"
+            )
+        why = str(error) if isinstance(error, RunError) else cause(error)
+        self._keep(trainer, "failed", why)
+        if not isinstance(error, RunError) and trainer.is_global_zero:
+            keep_traceback(error, self.folder / "error.log")
+        _end_others(trainer)
+        raise error
+
+    def unanswered(self, trainer: Trainer, signum: int, where: str) -> str:
+        """The same as for a signal that was answered, where the main thread waits for what does not come."""
+        kind = "interrupted" if signum == signal.SIGINT else "preempted"
+        _end_others(trainer)
+        said = f"stopped by {name_of(signum)} {where}; {self._how_to_go_on(trainer)}"
+        self._keep(trainer, kind, said)
+        for logger in trainer.loggers:
+            with suppress(Exception):  # what it has not written is all that there is to lose
+                logger.finalize("failed")
+        return said
+
+    def _lost(self, trainer: Trainer, why: str) -> None:
+        """End this process, whose main thread waits for one that is dead."""
+        time.sleep(HOLD + 0.5)  # it may yet say why
+        _end_others(trainer)
+        self._keep(trainer, "failed", why)
+        sys.stdout.flush()
+        os.write(2, f"lrkit: {why}\n".encode())
+        os._exit(FAILED)
+
+    def _keep(self, trainer: Trainer, status: str, why: str) -> None:
+        with suppress(RunError):  # on a full disk there is more to say than that this file, too, does not fit
+            self.results.save(trainer, status, why)
+
+    def _how_to_go_on(self, trainer: Trainer) -> str:
+        last = self.preemption.last
+        if last is None:
+            return "no checkpoint was asked for"
+        if self.preemption.saved:
+            kept = "checkpoint saved"
+        elif not last.exists():
+            return "there was no checkpoint yet"
+        else:
+            kept = io.last_good(last)
+        return f"{kept}; go on with: {resume_command(self.folder)}"
+
+
+class _Watched:
+    """What the watchdog must know of a training: see ``lrkit.base.watchdog.Training``."""
+
+    least = 30.0  # seconds
+
+    def __init__(self, ending: Ending, trainer: Trainer, meeting: Rendezvous) -> None:
+        self.ending, self.trainer, self.meeting = ending, trainer, meeting
+
+    def begun(self) -> bool:
+        return self.ending.preemption.listens
+
+    def ends(self) -> bool:
+        return self.ending.preemption.ends
+
+    def progress(self) -> object:
+        loop = self.trainer.fit_loop.epoch_loop
+        counts = (loop.batch_progress.total, loop.val_loop.batch_progress.total)
+        return time.monotonic() if _saves() else [(count.ready, count.completed) for count in counts]
+
+    def patience(self) -> float:
+        return max(self.least, 3 * self.ending.preemption.longest)
+
+    def farewell(self, signum: int) -> str:
+        if self.meeting.waits:
+            where = f"while it waited for {self.meeting.missing()}"
+        else:
+            where = f"at step {_progress(self.trainer)}, which did not end"
+        return self.ending.unanswered(self.trainer, signum, where)
+
+
+def _saves() -> bool:
+    """Whether the main thread is writing a checkpoint, which may take long."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and frame.f_code is not DurableIO.save_checkpoint.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _end_others(trainer: Trainer) -> None:
+    """End the processes that Lightning has started for further devices: they would wait for this one."""
+    if trainer.is_global_zero and trainer.strategy.launcher is not None:
+        trainer.strategy.launcher.kill(signal.SIGKILL)
+
+
+def _death_behind(error: Exception) -> Exception:
+    """The death of a process that loads data, where that is why a connection broke; else the error itself.
+
+    torch raises it when it hears of it, which may be a moment later, and then wherever this process is.
+    """
+    if isinstance(error, ConnectionError | EOFError):
+        try:
+            time.sleep(0.5)
+        except RuntimeError as death:
+            return death
+    return error
+
+
+def _progress(trainer: Trainer) -> str:
+    """The step, and of how many, where the plan was made and has an end."""
+    try:
+        steps = plan_of(trainer).horizon.steps
+    except ConfigError:
+        steps = None
+    return str(step_of(trainer)) + ("" if steps is None else f" of {steps}")

@@ -1,0 +1,99 @@
+"""The race: which rates are trained, for how long, and what comes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lrkit.lr_finder.successive_halving import BUDGET, CAUTION, Heat, Verdict, lengths, race
+
+Train = Callable[[float, int], float]
+
+
+def bowl(best: float, cliff: float = math.inf) -> Train:
+    """A loss that is lowest at ``best``, and a cliff from which on everything diverges."""
+    return lambda lr, steps: math.inf if lr >= cliff else math.log2(lr / best) ** 2
+
+
+def raced(train: Train, around: float, steps: int | None = 1600) -> tuple[Verdict, list[tuple[float, int]]]:
+    """The verdict, and every training."""
+    trained: list[tuple[float, int]] = []
+
+    def watched(lr: float, length: int) -> float:
+        trained.append((lr, length))
+        return train(lr, length)
+
+    return race(watched, around, steps), trained
+
+
+def test_two_heats_around_the_minimum() -> None:
+    verdict, trained = raced(bowl(0.01), 0.01)
+    assert [lr / 0.01 for lr, steps in trained if steps == 100] == [0.25, 0.5, 1, 2, 4, 8]
+    assert [lr / 0.01 for lr, steps in trained if steps == 400] == [0.5, 1, 2]
+    assert verdict.lr == pytest.approx(0.01 * CAUTION)
+
+
+@pytest.mark.parametrize("best", [0.0003, 0.002, 0.01, 0.05, 0.3])
+def test_it_goes_on_beyond_an_edge(best: float) -> None:
+    verdict, _ = raced(bowl(best), 0.01)
+    assert verdict.lr == pytest.approx(best, rel=0.5)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.floats(-4, 4), st.floats(0.5, 3.0), st.integers(1, 10**6))
+def test_it_never_answers_beyond_the_cliff_nor_spends_more_than_its_budget(
+    offset: float, away: float, steps: int
+) -> None:
+    best = 0.01 * 2**offset
+    verdict, trained = raced(bowl(best, cliff=best * 2**away), 0.01, steps)
+    long = lengths(steps)[1]
+    assert sum(length for _, length in trained) <= max(BUDGET * long, 6 * lengths(steps)[0] + 3 * long)
+    if verdict.lr is not None:
+        assert verdict.low is not None and verdict.high is not None
+        assert verdict.low <= verdict.lr <= verdict.high
+        assert verdict.lr < best * 2**away  # every rate that diverged is above the answer
+
+
+def test_what_diverges_has_no_answer() -> None:
+    verdict, trained = raced(lambda lr, steps: math.inf, 0.01)
+    assert (verdict.lr, verdict.reason) == (None, "every short training diverged: lower find.end")
+    assert {steps for _, steps in trained} == {100}
+
+
+def test_what_makes_no_difference_has_no_answer() -> None:
+    verdict, _ = raced(lambda lr, steps: 1.0, 0.01)
+    assert (verdict.lr, verdict.reason) == (None, "the short trainings ended all alike")
+
+
+def test_the_drift_from_heat_to_heat_is_continued() -> None:
+    """The best rate falls by a factor of 2 while the length grows by 4: half of that is expected once more."""
+    verdict, _ = raced(lambda lr, steps: math.log2(lr / (0.02 if steps == 100 else 0.01)) ** 2, 0.01)
+    assert verdict.lr == pytest.approx(CAUTION * 0.01 / math.sqrt(2.0), rel=1e-6)
+    grown, _ = raced(lambda lr, steps: math.log2(lr / (0.01 if steps == 100 else 0.02)) ** 2, 0.01)
+    assert grown.lr == pytest.approx(CAUTION * 0.02 * math.sqrt(2.0), rel=1e-6)
+
+
+def test_the_vertex_leans_to_the_better_neighbour_and_away_from_a_cliff() -> None:
+    assert Heat(9, {1.0: 1.0, 2.0: 0.0, 4.0: 1.0}).vertex == 2.0
+    assert Heat(9, {1.0: 0.1, 2.0: 0.0, 4.0: 1.0}).vertex < 2.0
+    assert Heat(9, {1.0: 1.0, 2.0: 0.0, 4.0: math.inf}).vertex == pytest.approx(math.sqrt(2.0))
+    assert Heat(9, {1.0: 0.0, 2.0: 1.0}).vertex == 1.0
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [(1600, (100, 400)), (10, (8, 10)), (100, (8, 25)), (10**6, (500, 2000)), (None, (100, 400)), (1, (1, 1))],
+)
+def test_the_lengths_of_the_heats(steps: int | None, expected: tuple[int, int]) -> None:
+    assert lengths(steps) == expected
+
+
+def test_under_a_tenth_of_a_grid_of_twenty() -> None:
+    """With three range tests of a sixth of the run, of which a fifth is cut off by divergence."""
+    for steps in (400, 1000, 5000):
+        _, trained = raced(bowl(0.03), 0.01, steps)
+        assert sum(length for _, length in trained) + 3 * min(100, steps / 6) * 0.8 < 2 * steps

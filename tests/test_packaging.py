@@ -40,7 +40,9 @@ def test_the_wheel_holds_every_config_and_nothing_that_is_not_ours(wheel: Path) 
     configs = {f"lrkit/{name}" for name in files("conf", ".yaml", ".py")}
     assert len(configs) > 40
     expected = (
-        configs | files("lrkit", ".py", ".gz", ".txt", ".typed", ".html") | {"lrkit/py.typed", "lrkit/digits.csv.gz"}
+        configs
+        | files("lrkit", ".py", ".gz", ".txt", ".typed", ".html")
+        | {"lrkit/py.typed", "lrkit/data/digits.csv.gz"}
     )
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -50,7 +52,7 @@ def test_the_wheel_holds_every_config_and_nothing_that_is_not_ours(wheel: Path) 
 def test_the_wheel_brings_the_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (entry,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
-        assert "lrkit = lrkit.cli:entry" in archive.read(entry).decode()
+        assert "lrkit = lrkit.cli.main:entry" in archive.read(entry).decode()
 
 
 def test_malicious_uploads_are_excluded() -> None:
@@ -63,7 +65,7 @@ def test_every_dependency_has_a_lower_bound_and_an_extra_that_the_code_names_exi
     for requirement in [*PROJECT["project"]["dependencies"], *(each for extra in extras.values() for each in extra)]:
         assert ">=" in requirement or requirement.startswith("lrkit["), requirement
     named = {
-        extra for path in (ROOT / "lrkit").glob("*.py") for extra in re.findall(r"lrkit\[(\w+)\]", path.read_text())
+        extra for path in (ROOT / "lrkit").rglob("*.py") for extra in re.findall(r"lrkit\[(\w+)\]", path.read_text())
     }
     assert named and named <= set(extras)
 

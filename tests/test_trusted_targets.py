@@ -202,7 +202,7 @@ def test_a_foreign_class_behind_an_alias_is_seen_through(monkeypatch: pytest.Mon
     monkeypatch.setattr(models, "alias", Theirs, raising=False)
     assert "is an alias of test_trusted_targets.Theirs, which must not be named" in outside("lrkit.models.alias")
     monkeypatch.setattr(models, "alias", Opt, raising=False)
-    with pytest.raises(ConfigError, match=r"is an alias of test_trusted\.Opt"):
+    with pytest.raises(ConfigError, match=r"is an alias of test_trusted_targets\.Opt"):
         factory.resolve("lrkit.models.alias")
 
 

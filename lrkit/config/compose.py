@@ -16,6 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lrkit.base import launcher
 from lrkit.base.errors import ConfigError
+from lrkit.base.moved_classes import with_current_paths
 from lrkit.config import (
     node_options,
     optimizer_options,
@@ -128,7 +129,8 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise ConfigError(key, "must be set") from None
         raise ConfigError(key, "cannot be resolved: " + str(error).splitlines()[0].rstrip(".")) from None
     assert isinstance(config, dict)
-    checked = with_trust(as_typed({str(key): value for key, value in config.items()}, parsed), parsed, trust)
+    named = with_current_paths({str(key): value for key, value in config.items()})
+    checked = with_trust(as_typed(named, parsed), parsed, trust)
     _check_keys(checked)
     if base is not None:
         checked = saved_config.with_found(checked, base)

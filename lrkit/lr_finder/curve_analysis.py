@@ -18,9 +18,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from statistics import median
 from typing import NamedTuple
+
+from lrkit.runs.loss_noise import noise
 
 __all__ = ["Reading", "Sweep", "diverged", "read", "smooth"]
 
@@ -101,15 +101,6 @@ def _line(logs: Sequence[float], losses: Sequence[float], at: float) -> _Point:
     value = sum(c * y for c, y in zip(counts, losses, strict=True))
     slope = sum(t * y for t, y in zip(tilts, losses, strict=True))
     return _Point(value, slope, math.sqrt(sum(c * c for c in counts)))
-
-
-def noise(losses: Sequence[float]) -> float:
-    """The standard deviation of a single loss around the curve, from the differences of neighbours.
-
-    The median of their size, so that a cliff does not count: ``1.4826 * median |d| / sqrt(2)``.
-    """
-    steps = [abs(b - a) for a, b in pairwise(losses)]
-    return 1.4826 * median(steps) / math.sqrt(2.0) if steps else 0.0
 
 
 def diverged(losses: Sequence[float]) -> bool:

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean, median
 
-from lrkit.lr_finder.curve_analysis import noise
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
 from lrkit.runs.event_reader import Series
+from lrkit.runs.loss_noise import noise
 from lrkit.schedules.shapes import Step
 
 __all__ = ["DECAYED_EARLY", "KINDS", "OVERFITTING", "TOO_HIGH", "TOO_LOW", "Curves", "Finding", "diagnose"]

@@ -25,6 +25,7 @@ from lrkit.base.errors import ConfigError, RunError, SearchError
 from lrkit.base.files import appending
 from lrkit.base.launcher import global_rank
 from lrkit.base.metric_names import higher_is_better, validation_loss
+from lrkit.base.moved_classes import with_current_paths
 from lrkit.base.process_pool import as_lrkit
 from lrkit.config.compose import as_typed, with_trust, with_world
 from lrkit.config.instantiate import use_lightning
@@ -116,7 +117,8 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     # As Hydra took them: an engine may give a key a second time, and the last one counts.
     words = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
-    return with_world(with_trust(as_typed({str(key): value for key, value in plain.items()}, words), words), words)
+    named = with_current_paths({str(key): value for key, value in plain.items()})
+    return with_world(with_trust(as_typed(named, words), words), words)
 
 
 def _folder() -> Path:

@@ -1,0 +1,30 @@
+"""Classes of lrkit that had another path in earlier versions: configs, plans and checkpoints still name them so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["with_current_paths"]
+
+_MOVED = {
+    "lrkit.adabound.AdaBound": "lrkit.optim.adabound.AdaBound",
+    "lrkit.guard.Guard": "lrkit.planning.guard.Guard",
+    "lrkit.lamb.Lamb": "lrkit.optim.lamb.Lamb",
+    "lrkit.muon.Muon": "lrkit.optim.muon.Muon",
+    "lrkit.noise.NoiseScale": "lrkit.callbacks.noise_scale.NoiseScale",
+    "lrkit.plateau.Plateau": "lrkit.planning.plateau.Plateau",
+}
+
+
+def with_current_paths(node: Any) -> Any:
+    """A copy of a config or a plan, in which each class of lrkit has the path that it has today.
+
+    >>> with_current_paths({"optimizer": {"_target_": "lrkit.muon.Muon", "lr": 0.02}})
+    {'optimizer': {'_target_': 'lrkit.optim.muon.Muon', 'lr': 0.02}}
+    """
+    if isinstance(node, Mapping):
+        return {name: with_current_paths(inner) for name, inner in node.items()}
+    if isinstance(node, list):
+        return [with_current_paths(inner) for inner in node]
+    return _MOVED.get(node, node) if isinstance(node, str) else node

@@ -33,7 +33,7 @@ import torch
 from loop import train
 
 from lrkit.assembly import data_of
-from lrkit.callbacks.loss_recorder import Trace
+from lrkit.callbacks.loss_recorder import LossRecorder
 from lrkit.config import compose as configs
 from lrkit.runs.diagnosis import DECAYED_EARLY, OVERFITTING, TOO_HIGH, TOO_LOW, Curves, Finding, diagnose
 from lrkit.runs.event_reader import Series
@@ -86,7 +86,7 @@ WORSE = 1.1  #: than the best, or than its own lowest: a loss that counts as wor
 
 def curves(losses: list[float], rates: list[float], validated: list[tuple[int, float]]) -> Curves:
     """What a run records of itself."""
-    trace = Trace()
+    trace = LossRecorder()
     for step, (loss, rate) in enumerate(zip(losses, rates, strict=True), start=1):
         trace.add(torch.tensor(loss), lambda rate=rate: rate, step)
     trace.validated = Series([step for step, _ in validated], [loss for _, loss in validated])

@@ -56,7 +56,7 @@ def measure(cell: Cell) -> dict[str, Any]:
 
     from lrkit.assembly import data_of
     from lrkit.config import compose as configs
-    from lrkit.lr_finder.find import find
+    from lrkit.lr_finder.find import find_lr
 
     task, optimizer, seed = cell
 
@@ -75,7 +75,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     grid = [outcome(lr) for lr in GRID]
     suggested: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        found = find(config(0.1), Path(folder), quiet=True)
+        found = find_lr(config(0.1), Path(folder), quiet=True)
     suggested["lrkit find"] = {"lr": found.lr, "steps": found.steps, "why": found.reason}
     alone = found.reading.lr if found.reading else None
     tested = sum(len(sweep.losses) for sweep in found.sweeps)

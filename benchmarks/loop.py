@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from lrkit.config import compose as configs
 from lrkit.lightning.module import rates_of
 from lrkit.optim import factory
-from lrkit.optim.param_groups import split
+from lrkit.optim.param_groups import split_parameters
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.plan import Plan
 
@@ -56,11 +56,11 @@ def train(
     node = dict(config["model"])
     node = {k: getattr(data, k) if v == "auto" else v for k, v in node.items()}
     model = configs.build(node, "model")
-    groups = split(model, config["param_groups"])
+    groups = split_parameters(model, config["param_groups"])
     plan = (plan or configs.plan(config)).with_groups(rates_of(groups))
     options = {k: v for k, v in config["optimizer"].items() if k not in ("_target_", "lr")}
     target = config["optimizer"]["_target_"]
-    optimizer = factory.build(target, options, [group.options(plan.base(group.lr_scale)) for group in groups])
+    optimizer = factory.build_optimizer(target, options, [group.options(plan.base(group.lr_scale)) for group in groups])
     scheduler = PlanScheduler(optimizer, plan)
     loader = data.train_dataloader()
     loader.seed = config["data"]["seed"]

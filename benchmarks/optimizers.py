@@ -19,7 +19,7 @@ from torch import nn
 
 from lrkit.assembly import optimizer_of
 from lrkit.config.compose import compose
-from lrkit.optim.factory import build
+from lrkit.optim.factory import build_optimizer
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 MODELS = {"10M parameters": [(1024, 1024)] * 10, "1000 small tensors": [(10, 100)] * 1000}
@@ -41,7 +41,7 @@ def step_of(make: Callable[[list[Any]], torch.optim.Optimizer], shapes: list[tup
 
 def preset(name: str, parameters: list[Any]) -> torch.optim.Optimizer:
     target, options = optimizer_of(compose([f"optimizer={name}"]))
-    return build(target, options, [{"params": parameters, "lr": 1e-4, "name": "default"}])
+    return build_optimizer(target, options, [{"params": parameters, "lr": 1e-4, "name": "default"}])
 
 
 def rows(rounds: int = 5, every: bool = False) -> list[Row]:

@@ -25,10 +25,10 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
 from lrkit.config import compose as configs
-from lrkit.data.tensor_loader import Batches
+from lrkit.data.tensor_loader import TensorLoader
 from lrkit.lightning.module import Supervised
 from lrkit.optim import factory
-from lrkit.optim.param_groups import split
+from lrkit.optim.param_groups import split_parameters
 
 # The packages of the other two are imported where they are used: fastai takes seconds, and patches torch.Tensor.
 
@@ -134,8 +134,10 @@ class _Run:
         """The configured optimizer. Its rate matters little: each peer sets its own before the first step."""
         node = self.config["optimizer"]
         options = {k: v for k, v in node.items() if k not in ("_target_", "lr")}
-        groups = split(self.model, self.config["param_groups"])
-        optimizer = factory.build(node["_target_"], options, [group.options(lr * group.lr_scale) for group in groups])
+        groups = split_parameters(self.model, self.config["param_groups"])
+        optimizer = factory.build_optimizer(
+            node["_target_"], options, [group.options(lr * group.lr_scale) for group in groups]
+        )
         factory.switch_mode(optimizer, training=True)  # schedule-free ones refuse to step before
         optimizer.register_step_post_hook(self._count)
         return optimizer
@@ -151,7 +153,7 @@ class _Run:
 class _Epochs(IterableDataset[Any]):
     """Batches in the next epoch's order each time."""
 
-    def __init__(self, batches: Batches[Any]) -> None:
+    def __init__(self, batches: TensorLoader[Any]) -> None:
         self.batches = batches
         self.epoch = 0
 

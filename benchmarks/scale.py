@@ -89,11 +89,11 @@ def of_a_checkpoint() -> Row:
     import training
 
     from lrkit.config.compose import compose
-    from lrkit.train.run import run
+    from lrkit.train.run import run_training
 
     with tempfile.TemporaryDirectory() as folder:
         config = compose(["trainer.max_epochs=1", "trainer.limit_train_batches=100", "model.hidden=[512,512]"])
-        run(config, Path(folder), quiet=True)
+        run_training(config, Path(folder), quiet=True)
         saved = torch.load(Path(folder, "checkpoints", "last.ckpt"), weights_only=True)
         whole = Path(folder, "checkpoints", "last.ckpt").stat().st_size
     assert training.SAMPLES

@@ -20,7 +20,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, OneCycleLR, SequentialLR
 
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.plan import GroupRate, resolve
+from lrkit.planning.plan import GroupRate, resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Cosine, Linear
 
@@ -52,7 +52,7 @@ def one_cycle(groups: int) -> Callable[[], Any]:
 def scheduler(groups: int, apart: bool) -> PlanScheduler:
     rates = [GroupRate(f"g{i}", 0.9**i if apart else 1.0) for i in range(groups)]
     warmup = Linear(start=0.1, length=WARMUP)
-    plan = resolve(lr=0.1, schedule=Cosine(), warmup=warmup, horizon=Horizon(STEPS), groups=rates)
+    plan = resolve_plan(lr=0.1, schedule=Cosine(), warmup=warmup, horizon=Horizon(STEPS), groups=rates)
     return PlanScheduler(optimizer(groups), plan)
 
 

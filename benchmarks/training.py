@@ -115,7 +115,7 @@ def lightning(steps: int, logs: bool) -> float:
 
 def lrkit(steps: int, *words: str) -> float:
     from lrkit.config.compose import compose
-    from lrkit.train.run import run
+    from lrkit.train.run import run_training
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "data.npz")
@@ -127,7 +127,7 @@ def lrkit(steps: int, *words: str) -> float:
             "trainer.max_epochs=-1", "model=custom", "model._target_=training.Net", "optimizer=adamw",
             "trainer.limit_val_batches=0", "trainer.accelerator=cpu", "+callbacks.clock._target_=training.Clock",
         ])  # fmt: skip
-        run(config, Path(folder), quiet=True)
+        run_training(config, Path(folder), quiet=True)
     import training  # the Clock that lrkit was given is that of the module, not of this script
 
     return float(training.Clock.taken)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lrkit.compare.statistics import Interval, differ
+from lrkit.compare.statistics import Interval, means_differ
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def verdict(better: Mapping[object, float], worse: Mapping[object, float]) -> st
     >>> verdict({1: 3.0, 2: 3.1}, {1: 1.0, 2: 1.1}), verdict({1: 1.0, 2: 3.1}, {1: 1.3, 2: 1.1})
     ('reproduced', 'not separable')
     """
-    if not differ(better, worse):
+    if not means_differ(better, worse):
         return NOT_SEPARABLE
     return REPRODUCED if sum(better.values()) / len(better) > sum(worse.values()) / len(worse) else NOT_REPRODUCED
 

@@ -9,7 +9,7 @@ from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, WORDS, Cla
 from evidence.decay import at_best_rate
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame, logarithmic
-from lrkit.compare.statistics import Interval, differ
+from lrkit.compare.statistics import Interval, means_differ
 
 SHORT, LONG = 9, 25
 #: Points that the short training may be below the long one and still be called as good.
@@ -70,7 +70,7 @@ def as_good(short: Values, long: Values) -> str:
     gained = more(short, long)
     if gained.half is not None and gained.mean - gained.half > -MARGIN:
         return REPRODUCED
-    return NOT_REPRODUCED if gained.mean < -MARGIN and differ(short, long) else NOT_SEPARABLE
+    return NOT_REPRODUCED if gained.mean < -MARGIN and means_differ(short, long) else NOT_SEPARABLE
 
 
 def _drawn(order: list[Any], values: dict[Any, Values], at: dict[Any, dict[float, Runs]]) -> Any:

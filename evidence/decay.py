@@ -7,7 +7,7 @@ from statistics import fmean
 from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, edge, more, verdict
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame, logarithmic
-from lrkit.compare.statistics import Interval, differ
+from lrkit.compare.statistics import Interval, means_differ
 from lrkit.runs.run_reader import Run
 
 __all__ = ["CLAIM", "at_best_rate", "at_rates"]
@@ -38,14 +38,14 @@ def measure(lab: Lab) -> Finding:
     table = [["schedule", "its best rate", "test accuracy, %", "more than fixed", "against the best"]]
     for schedule in order:
         at_edge = edge(best[schedule], families[schedule])
-        lower = differ(values[order[0]], values[schedule])
+        lower = means_differ(values[order[0]], values[schedule])
         same = "best" if schedule == order[0] else "lower" if lower else "not separable"
         gain = "" if schedule == "constant" else str(more(values[schedule], values["constant"]))
         reached = str(Interval.of([*values[schedule].values()]))
         table.append([schedule, f"{best[schedule]:g}{at_edge}", reached, gain, same])
     said = {schedule: verdict(values[schedule], values["constant"]) for schedule in order if schedule != "constant"}
     won = [schedule for schedule, word in said.items() if word == REPRODUCED]
-    alike = [schedule for schedule in order[1:] if not differ(values[order[0]], values[schedule])]
+    alike = [schedule for schedule in order[1:] if not means_differ(values[order[0]], values[schedule])]
     rest = [schedule for schedule in said if schedule not in won]
     words = f"Better than the fixed rate, each at its own best rate: {', '.join(won) or 'none'}."
     words += f" Not: {', '.join(f'{schedule} ({said[schedule]})' for schedule in rest)}." if rest else ""

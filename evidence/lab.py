@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.cli.main import main
-from lrkit.runs.run_reader import Run, find, load
+from lrkit.runs.run_reader import Run, find_runs, load_run
 
 __all__ = ["Lab", "accuracy", "by", "loss", "over_seeds"]
 
@@ -43,7 +43,7 @@ class Lab:
         code = main(command[1:])  # in this process, so that torch is loaded once for the jobs of all sweeps
         if code not in (0, 3):  # 3: some diverged, which is an answer too
             raise SystemExit(f"the sweep {name} ended with {code}: see {folder}")
-        return [load(path, run) for path, run in find([folder]).items()]
+        return [load_run(path, run) for path, run in find_runs([folder]).items()]
 
 
 def replaced(words: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lrkit.compare.colours import COLOURS
-from lrkit.compare.figures import dress
+from lrkit.compare.figures import style_axes
 
 __all__ = ["COLOURS", "frame", "logarithmic"]
 
@@ -18,7 +18,7 @@ def frame(*panels: tuple[str, str], width: float = 0.0, height: float = 3.4) -> 
     figure = Figure(figsize=(width or 4.6 * len(panels) + 0.6, height), dpi=110, layout="constrained")
     axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
     for ax, (title, below) in zip(axes, panels, strict=True):
-        dress(ax, title, below)
+        style_axes(ax, title, below)
     return figure, axes
 
 

@@ -13,7 +13,7 @@ from evidence.decay import at_best_rate, at_rates
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame, logarithmic
 from lrkit.compare.statistics import Interval
-from lrkit.lr_finder.curve_analysis import smooth
+from lrkit.lr_finder.curve_analysis import smooth_losses
 from lrkit.runs.run_reader import Run
 
 #: Points of accuracy that the suggestion may lose, and the factor by which the range test may misplace the cliff.
@@ -111,7 +111,7 @@ def _drawn(tests: list[dict[str, Any]], at: dict[float, Runs], searched: dict[An
     for test in tests:
         for curve in test["curves"]:
             rates, losses = zip(*curve, strict=True)
-            left.plot(rates, smooth(rates, losses), lw=1.2, alpha=0.7, color=COLOURS[0])
+            left.plot(rates, smooth_losses(rates, losses), lw=1.2, alpha=0.7, color=COLOURS[0])
         left.plot(test["diverged"], [TOP - 0.03] * len(test["diverged"]), ls="", marker="x", color=COLOURS[0])
     left.set_ylim(2.1, TOP)
     left.set_xlim(1e-3, 5)

@@ -22,7 +22,7 @@ from lrkit.planning.batch_scaling import batch_scale
 from lrkit.planning.group_rules import group_rates
 from lrkit.planning.guard import Guard
 from lrkit.planning.optimizer_traits import momentum_of
-from lrkit.planning.plan import GroupRate, Plan, resolve
+from lrkit.planning.plan import GroupRate, Plan, resolve_plan
 from lrkit.planning.plateau import Plateau
 from lrkit.schedules import shapes
 from lrkit.schedules.curve import Curve
@@ -120,13 +120,13 @@ def plan(
     """
     if optimizers:  # each by this function, with what it says in place of what was given here
         given = {name: value for name, value in locals().items() if name != "optimizers"}
-        return _on_tracks(tracks.parse(optimizers, _TRACK), given)
+        return _on_tracks(tracks.parse_tracks(optimizers, _TRACK), given)
     target, options = _path(optimizer), dict(options or {})
     groups = group_rates(param_groups)
     optimizer_options.check({**options, "_target_": target})
     layer_decay = param_groups.get("layer_decay") if isinstance(param_groups, Mapping) else None
     optimizer_options.check_groups(target, groups, layer_decay)
-    return resolve(
+    return resolve_plan(
         lr=lr,
         schedule=_named(schedule, "schedule"),
         horizon=Horizon(steps, steps_per_epoch, batch_size),
@@ -199,17 +199,17 @@ def configure(
     Warns:
         UserWarning: at the end, that fewer steps were taken than planned, or none that trained anything.
     """
-    lightning_package.use({"module": type(module)})
-    from lrkit.callbacks.callbacks import EvenWindows, PlateauWatch, RateLog
-    from lrkit.callbacks.divergence_guard import DivergenceWatch
-    from lrkit.callbacks.group_names import GroupNames
+    lightning_package.use_package({"module": type(module)})
+    from lrkit.callbacks.callbacks import AccumulationFix, LearningRateLogger, PlateauFeedback
+    from lrkit.callbacks.divergence_guard import DivergenceGuard
+    from lrkit.callbacks.group_names import GroupNaming
     from lrkit.lightning.classes import rank_zero_info
     from lrkit.lightning.evaluation_weights import EvaluationMode
-    from lrkit.lightning.module import TrackWiring, Wiring
+    from lrkit.lightning.module import OptimizerSetup, TrackSetup
     from lrkit.lightning.module import configure as wire
-    from lrkit.lightning.step_axis import StepAxis
-    from lrkit.lightning.step_count import StepCount
-    from lrkit.lightning.track_steps import TrackSteps
+    from lrkit.lightning.step_axis import StepAxisCallback
+    from lrkit.lightning.step_count import StepCountCheck
+    from lrkit.lightning.track_steps import TrackStepCheck
 
     target, given = _path(optimizer), dict(options or {})
 
@@ -228,17 +228,24 @@ def configure(
 
     run: dict[str, Any] = {"lr": lr, "optimizer": target, "options": given, "param_groups": param_groups}
     several = []
-    for track in tracks.parse(optimizers or {}, _TRACK):
+    for track in tracks.parse_tracks(optimizers or {}, _TRACK):
         its = _arguments(track, run)
-        several.append(TrackWiring(track, _path(its["optimizer"]), its["options"] or {}, _rules(its["param_groups"])))
-    wire(module, Wiring(planner, planned, target, given, _rules(param_groups), tracks=several))
-    own = [StepCount(), StepAxis(), GroupNames(), RateLog(), EvaluationMode(), EvenWindows()]
+        several.append(TrackSetup(track, _path(its["optimizer"]), its["options"] or {}, _rules(its["param_groups"])))
+    wire(module, OptimizerSetup(planner, planned, target, given, _rules(param_groups), tracks=several))
+    own = [
+        StepCountCheck(),
+        StepAxisCallback(),
+        GroupNaming(),
+        LearningRateLogger(),
+        EvaluationMode(),
+        AccumulationFix(),
+    ]
     if parts.get("plateau") is not None:
-        own.append(PlateauWatch(parts["plateau"].monitor))
+        own.append(PlateauFeedback(parts["plateau"].monitor))
     if optimizers:
-        own.append(TrackSteps())
+        own.append(TrackStepCheck())
     if parts.get("guard") is not None:
-        own.append(DivergenceWatch())
+        own.append(DivergenceGuard())
     theirs = module.configure_callbacks
 
     def configure_callbacks() -> list[Any]:
@@ -258,8 +265,8 @@ def _horizon(trainer: Trainer, batch_size: int | None, said: int | None) -> dict
 
     ``said``: the steps, where the module takes them itself; an epoch has its share of them, where that is a whole one.
     """
-    from lrkit.lightning.replicas import replicas
-    from lrkit.lightning.step_count import steps_itself
+    from lrkit.lightning.replicas import count_replicas
+    from lrkit.lightning.step_count import uses_manual_optimization
 
     steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     accumulate, size = trainer.accumulate_grad_batches, batch_size
@@ -268,14 +275,14 @@ def _horizon(trainer: Trainer, batch_size: int | None, said: int | None) -> dict
     known = None if steps in (float("inf"), -1) else int(steps)
     per_epoch = None if batches == float("inf") else -(-int(batches) // accumulate)
     if said is not None and said != known:
-        if known is not None and not steps_itself(trainer.lightning_module):
+        if known is not None and not uses_manual_optimization(trainer.lightning_module):
             raise ConfigError("steps", f"must be what the run will take, {known} optimizer steps", said)
         each, left = divmod(said, trainer.max_epochs or -1)
         known, per_epoch = said, each if each > 0 and not left else None
     return {
         "steps": known,
         "steps_per_epoch": per_epoch,
-        "batch_size": None if size is None else size * replicas(trainer) * accumulate,
+        "batch_size": None if size is None else size * count_replicas(trainer) * accumulate,
     }
 
 

@@ -13,12 +13,12 @@ from typing import Any
 from torch import nn
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.launcher import launched
+from lrkit.base.launcher import detect_launch
 from lrkit.config import compose as configs
 from lrkit.config import instantiate, trusted_targets
-from lrkit.config.callback_conflicts import conflict
+from lrkit.config.callback_conflicts import conflict_of
 from lrkit.data.datasets import InMemoryData, ModuleLoaders
-from lrkit.lightning.callback_list import Unprofiled
+from lrkit.lightning.callback_list import NoProfiler
 from lrkit.lightning.classes import (
     PACKAGE,
     Callback,
@@ -33,9 +33,9 @@ from lrkit.lightning.classes import (
     Trainer,
     is_overridden,
 )
-from lrkit.lightning.module import TrackWiring
-from lrkit.lightning.replicas import replicas
-from lrkit.lightning.step_count import steps_itself
+from lrkit.lightning.module import TrackSetup
+from lrkit.lightning.replicas import count_replicas
+from lrkit.lightning.step_count import uses_manual_optimization
 from lrkit.lightning.supervised import Supervised
 from lrkit.optim import factory
 from lrkit.planning import tracks
@@ -60,7 +60,7 @@ __all__ = [
 def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | None, notes: list[str]) -> Plan:
     """The plan by what the trainer found, which must be what was declared, and what the trainer will do."""
     said = [name for name in ("steps", "steps_per_epoch") if config["horizon"].get(name) is not None]
-    if said and not config[tracks.KEY] and steps_itself(trainer.lightning_module):
+    if said and not config[tracks.KEY] and uses_manual_optimization(trainer.lightning_module):
         return _said_plan(config, trainer, notes)
     plan = counted_plan(config, trainer, notes)
     steps = trainer.estimated_stepping_batches
@@ -114,7 +114,7 @@ def counted_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[st
     if counted == 0:
         raise ConfigError("data", "has no batch to train on: it is empty, or drop_last leaves nothing of it")
     known = {**config, "data": {**config["data"], "batch_size": _batch_size(config, trainer)}}
-    return configs.plan(known, world=replicas(trainer), batches=counted, notes=notes)
+    return configs.plan(known, world=count_replicas(trainer), batches=counted, notes=notes)
 
 
 def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
@@ -130,7 +130,7 @@ def data_of(config: Mapping[str, Any]) -> LightningDataModule:
     """The data module; what only lrkit needs to know of a foreign one is not passed on to it."""
     node = config["data"]
     trust = config.get("trust", ())
-    made = trusted_targets.resolve(node.get("_target_"), "data._target_", trust)
+    made = trusted_targets.resolve_class(node.get("_target_"), "data._target_", trust)
     for_lrkit = {"batch_size", "train_samples", "drop_last", "targets", "class_axis"} - _accepted(made)
     unset = {name for name in ("batch_size", "train_samples", "targets", "class_axis") if node.get(name) is None}
     data = configs.build({k: v for k, v in node.items() if k not in for_lrkit | unset}, "data", trust)
@@ -141,7 +141,7 @@ def data_of(config: Mapping[str, Any]) -> LightningDataModule:
 def module_of(config: Mapping[str, Any], data: LightningDataModule) -> LightningModule:
     """The user's LightningModule as it is, or lrkit's own around their network."""
     node = dict(config["model"])
-    made = trusted_targets.resolve(node.get(trusted_targets.TARGET), "model._target_", config.get("trust", ()))
+    made = trusted_targets.resolve_class(node.get(trusted_targets.TARGET), "model._target_", config.get("trust", ()))
     theirs = not str(made.__module__).startswith("lrkit.")
     alien = "is for lrkit's own networks: with one of yours say model=custom too"
     for name in ("inputs", "outputs"):
@@ -231,7 +231,7 @@ def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
     callbacks: list[Callback] = []
     for name, node in config["callbacks"].items():
         callback = configs.build(node, f"callbacks.{name}", config.get("trust", ()))
-        if (why := conflict(type(callback))) is not None:
+        if (why := conflict_of(type(callback))) is not None:
             raise ConfigError(f"callbacks.{name}", why, type(callback).__name__)
         assert isinstance(callback, Callback)
         callbacks.append(callback)
@@ -244,15 +244,15 @@ def optimizer_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return str(node["_target_"]), {name: value for name, value in node.items() if name not in ("_target_", "lr")}
 
 
-def tracks_of(config: Mapping[str, Any]) -> list[TrackWiring]:
+def tracks_of(config: Mapping[str, Any]) -> list[TrackSetup]:
     """What each of several optimizers needs; empty for a run with one."""
     wirings = []
-    for track in tracks.parse(config[tracks.KEY]):
+    for track in tracks.parse_tracks(config[tracks.KEY]):
         own = track.config(config)
         target, options = optimizer_of(own)
         with track.naming():
-            factory.check(target, options)
-        wirings.append(TrackWiring(track, target, options, own["param_groups"]))
+            factory.check_optimizer(target, options)
+        wirings.append(TrackSetup(track, target, options, own["param_groups"]))
     return wirings
 
 
@@ -286,7 +286,7 @@ def trainer_of(options: Mapping[str, Any], trust: Sequence[str] = (), **own: Any
     objects = {name: built[f"trainer.{name}"] for name in ("strategy", "profiler") if f"trainer.{name}" in built}
     if not any(isinstance(each, ClusterEnvironment) for each in plugins):
         plugins += _environment(objects.get("strategy"))
-    unprofiled = {"profiler": Unprofiled()} if options.get("profiler") is None else {}
+    unprofiled = {"profiler": NoProfiler()} if options.get("profiler") is None else {}
     try:
         trainer = Trainer(**{**options, **objects, **unprofiled, **own, "plugins": plugins or None})
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
@@ -302,7 +302,7 @@ def _environment(strategy: Strategy | None) -> list[ClusterEnvironment]:
     """Who has started the processes, where Lightning would not see it, or would take an allocation for a launch."""
     if getattr(strategy, "cluster_environment", None) is not None:
         return []
-    launch = launched()
+    launch = detect_launch()
     if launch is not None and launch.by == "Kubeflow":
         return [KubeflowEnvironment()]
     if launch is not None and launch.by == "mpirun":

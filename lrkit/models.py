@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.option_rules import is_number, listed, whole
-from lrkit.data.tensor_loader import whole_number
+from lrkit.data.tensor_loader import check_whole_number
 
 __all__ = ["CharTransformer", "Cnn1d", "Cnn2d", "Linear", "Mlp"]
 
@@ -33,7 +33,7 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: Shape, outputs: int) -> None:
         super().__init__()
-        self.layer = nn.Linear(_size(inputs), whole_number("model.outputs", outputs))
+        self.layer = nn.Linear(_size(inputs), check_whole_number("model.outputs", outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, *inputs)`` to ``(n, outputs)``."""
@@ -58,7 +58,7 @@ class Mlp(nn.Module):
         for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU(), nn.Dropout(_share(dropout))]
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1], whole_number("model.outputs", outputs))
+        self.head = nn.Linear(widths[-1], check_whole_number("model.outputs", outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, *inputs)`` to ``(n, outputs)``."""
@@ -79,7 +79,7 @@ class Cnn1d(nn.Module):
 
     def __init__(self, inputs: Shape, outputs: int, channels: int = 25) -> None:
         super().__init__()
-        channels = whole_number("model.channels", channels)
+        channels = check_whole_number("model.channels", channels)
         length = _size(inputs)
         if length < 3:
             raise ConfigError("model.inputs", "must be a signal of at least 3 points", inputs)
@@ -90,7 +90,7 @@ class Cnn1d(nn.Module):
         )  # fmt: skip
         for kernel in (5, 3, 3):
             length = (length + 2 - kernel) // 2 + 1
-        self.head = nn.Linear(channels * length, whole_number("model.outputs", outputs))
+        self.head = nn.Linear(channels * length, check_whole_number("model.outputs", outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, *inputs)``, read as one signal, to ``(n, outputs)``."""
@@ -126,7 +126,7 @@ class Cnn2d(nn.Module):
             layers += [nn.Conv2d(fan_in, fan_out, 3, padding=1, bias=False), nn.BatchNorm2d(fan_out)]
             layers += [nn.ReLU(), nn.MaxPool2d(2)]
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(channels[-1], whole_number("model.outputs", outputs))
+        self.head = nn.Linear(channels[-1], check_whole_number("model.outputs", outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, *inputs)`` to ``(n, outputs)``."""
@@ -168,14 +168,14 @@ class CharTransformer(nn.Module):
         super().__init__()
         if norm not in ("pre", "post"):
             raise ConfigError("model.norm", "must be pre or post", norm)
-        width, heads = whole_number("model.width", width), whole_number("model.heads", heads)
+        width, heads = check_whole_number("model.width", width), check_whole_number("model.heads", heads)
         if width % heads:
             raise ConfigError("model.width", f"must be a multiple of model.heads ({heads})", width)
         dropout = _share(dropout)
-        self.characters = nn.Embedding(whole_number("model.outputs", outputs), width)
-        self.positions = nn.Embedding(whole_number("model.inputs", inputs), width)
+        self.characters = nn.Embedding(check_whole_number("model.outputs", outputs), width)
+        self.positions = nn.Embedding(check_whole_number("model.inputs", inputs), width)
         self.blocks = nn.Sequential(
-            *(_Block(width, heads, norm, dropout) for _ in range(whole_number("model.layers", layers)))
+            *(_Block(width, heads, norm, dropout) for _ in range(check_whole_number("model.layers", layers)))
         )
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()  # post: the last block ended in one
         self.head = nn.Linear(width, outputs)
@@ -225,7 +225,7 @@ class _Attention(nn.Module):
 def _size(inputs: Shape) -> int:
     """How many numbers one sample has."""
     axes = inputs if isinstance(inputs, Sequence) else [inputs]
-    return math.prod(whole_number("model.inputs", axis) for axis in axes)
+    return math.prod(check_whole_number("model.inputs", axis) for axis in axes)
 
 
 def _widths(key: str, widths: Any) -> list[int]:

@@ -41,19 +41,19 @@ def without_callbacks(folder: Path, *but: str) -> list[str]:
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., Any]:
-    """Train with overrides, quietly, in a folder of its own; the result is a ``lrkit.train.run.Run``."""
+    """Train with overrides, quietly, in a folder of its own; the result is a ``lrkit.train.run.FinishedRun``."""
     count = 0
 
     def run_it(*overrides: str, short: bool = True) -> Any:
         nonlocal count
-        from lrkit.train.run import run
+        from lrkit.train.run import run_training
 
         folder = tmp_path / f"run{count}"
         folder.mkdir()
         count += 1
         keys = {o.partition("=")[0] for o in overrides}
         defaults = [o for o in SHORT if o.partition("=")[0] not in keys] if short else []
-        return run(compose([*defaults, *overrides]), folder, quiet=True)
+        return run_training(compose([*defaults, *overrides]), folder, quiet=True)
 
     return run_it
 

@@ -14,9 +14,9 @@ import pytest
 from recorded_runs import write_run
 
 from lrkit.compare import html_page, report, tables
-from lrkit.compare.best_lr import Choice, Tuned, tune
-from lrkit.compare.colours import GREY, colours, family_colours
-from lrkit.compare.plot_data import panels
+from lrkit.compare.best_lr import BestRate, RankedFamilies, choose_best_rates
+from lrkit.compare.colours import GREY, family_colours, setting_colours
+from lrkit.compare.plot_data import build_panels
 from lrkit.compare.ranking import Comparison, compare
 
 #: What a run of one seed reaches: its validation loss, and its test loss; no test loss where there is None.
@@ -43,17 +43,17 @@ def same(loss: float, test: float | None = None) -> list[Reached]:
     return [(loss + d, None if test is None else test + d) for d in (-0.01, 0.0, 0.01)]
 
 
-def tuned(comparison: Comparison) -> Tuned:
-    found = tune(comparison)
+def tuned(comparison: Comparison) -> RankedFamilies:
+    found = choose_best_rates(comparison)
     assert found is not None
     return found
 
 
-def short(found: Tuned) -> list[tuple[str, str, str]]:
+def short(found: RankedFamilies) -> list[tuple[str, str, str]]:
     return [(choice.name, choice.marked_rate, choice.mark) for choice in found.choices]
 
 
-def means(choices: Sequence[Choice]) -> list[float]:
+def means(choices: Sequence[BestRate]) -> list[float]:
     return [round(choice.judged.mean, 6) for choice in choices if choice.judged is not None]
 
 
@@ -112,7 +112,7 @@ def test_a_rate_of_which_a_run_diverged_is_chosen_only_where_there_is_no_other(t
     found = tuned(comparison)
     assert short(found) == [("cosine", "0.1 (edge)", "best"), ("step", "0.1 (edge)", ""), ("linear", "none ended", "")]
     assert means(found.choices) == [0.3, 0.2]  # step is behind, for its mean is that of the others
-    rows = tables.tuned_sheet(found).rows
+    rows = tables.families_sheet(found).rows
     assert [row[-1] for row in rows] == ["3", "2 of 3", "0 of 3"]
     assert rows[2][2:-1] == ["linear", "none ended", "", "", ""]
 
@@ -123,8 +123,8 @@ def test_where_no_run_ended_nothing_is_best(tmp_path: Path) -> None:
     found = tuned(comparison)
     assert {choice.mark for choice in found.choices} == {""}
     assert found.notes == []
-    assert tables.answer(comparison) == "No run came to its end, so nothing is best."
-    report.write(comparison, tmp_path)
+    assert tables.describe_answer(comparison) == "No run came to its end, so nothing is best."
+    report.write_report(comparison, tmp_path)
 
 
 # --- what cannot be told apart --------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_what_is_not_separable_is_marked_and_said_by_the_test_results(tmp_path: 
     assert found.notes == [
         "= not separable from the best at 95 % (paired by seed where the seeds are the same, else Welch)"
     ]
-    assert tables.answer(comparison) == (
+    assert tables.describe_answer(comparison) == (
         "Best: cosine at optimizer.lr=0.1 (test/loss 0.230 ± 0.066). Not separable from it: step."
     )
     by_validation = {setting.name: setting.mark for setting in comparison.settings}
@@ -174,7 +174,7 @@ def test_a_rate_at_the_edge_is_marked_in_its_row(tmp_path: Path) -> None:
     assert [(choice.marked_rate, choice.edge) for choice in found.choices] == [
         ("0.4", ""), ("0.1 (edge)", "lowest"), ("1.6 (edge)", "highest"), ("0.4 (only one)", "only"),
     ]  # fmt: skip
-    assert [note for note in tables.notes(comparison) if "tried" in note] == [
+    assert [note for note in tables.list_notes(comparison) if "tried" in note] == [
         "step: the best optimizer.lr, 0.1, is the lowest that was tried",
         "linear: the best optimizer.lr, 1.6, is the highest that was tried",
     ]
@@ -195,8 +195,8 @@ def test_without_test_results_it_is_by_validation_and_says_so(tmp_path: Path) ->
     assert not found.tested and (found.judged_by, found.beside) == ("best val/loss", None)
     assert means(found.choices) == [0.2, 0.3]
     assert found.notes == [f"{OPTIMISTIC}: train with test=true"]
-    assert tables.tuned_sheet(found).names == ["#", "", "schedule", "rate", "best val/loss", "runs"]
-    assert tables.answer(comparison).startswith("Best: cosine at optimizer.lr=0.4 (best val/loss 0.200 ±")
+    assert tables.families_sheet(found).names == ["#", "", "schedule", "rate", "best val/loss", "runs"]
+    assert tables.describe_answer(comparison).startswith("Best: cosine at optimizer.lr=0.4 (best val/loss 0.200 ±")
 
 
 def test_a_test_result_that_is_missing_makes_none_count(tmp_path: Path) -> None:
@@ -244,15 +244,17 @@ def test_a_run_whose_test_is_not_finite_has_diverged(tmp_path: Path) -> None:
 
 def test_one_family_or_no_swept_rate_makes_no_table(tmp_path: Path) -> None:
     alone = compare([sweep(tmp_path / "alone", cosine=CROSSED["cosine"])])
-    assert tune(alone) is None and alone.rates()
+    assert choose_best_rates(alone) is None and alone.rates()
     shared = compare([sweep(tmp_path / "shared", cosine={0.1: same(0.2)}, step={0.1: same(0.3)})])
-    assert tune(shared) is None
+    assert choose_best_rates(shared) is None
     own = compare([sweep(tmp_path / "own", cosine={0.1: same(0.2)}, step={0.4: same(0.3)})])
-    assert tune(own) is None  # each has one rate, so none was swept
+    assert choose_best_rates(own) is None  # each has one rate, so none was swept
     for comparison in (alone, shared, own):
-        assert "own best" not in tables.text(comparison) + tables.markdown(comparison) + html_page.html(comparison, [])
-    assert tables.answer(alone).startswith("Best: lr=0.4 (best val/loss")
-    files, _ = report.write(alone, tmp_path / "alone")
+        assert "own best" not in tables.tables_as_text(comparison) + tables.tables_as_markdown(
+            comparison
+        ) + html_page.render_page(comparison, [])
+    assert tables.describe_answer(alone).startswith("Best: lr=0.4 (best val/loss")
+    files, _ = report.write_report(alone, tmp_path / "alone")
     assert "tuned.csv" not in {file.name for file in files}
 
 
@@ -270,10 +272,10 @@ def test_families_of_which_the_short_name_is_the_same_stay_apart(tmp_path: Path)
 def test_it_is_shown_on_the_terminal_in_the_files_and_on_the_page(tmp_path: Path) -> None:
     comparison = compare([sweep(tmp_path, **CROSSED)])
     heading = "Each at its own best optimizer.lr, chosen by the best val/loss, judged by test/loss (lower is better)"
-    files, _ = report.write(comparison, tmp_path)
+    files, _ = report.write_report(comparison, tmp_path)
     assert {"tuned.csv", "sensitivity.png"} < {file.name for file in files}
 
-    lines = tables.text(comparison).splitlines()
+    lines = tables.tables_as_text(comparison).splitlines()
     assert lines[0] == f"{heading}:"
     assert [re.split(r"\s{2,}", line) for line in lines[1:4]] == [
         ["#", "schedule", "rate", "test/loss", "test/accuracy", "best val/loss", "runs"],
@@ -308,18 +310,20 @@ def test_what_came_from_a_folder_is_no_markup(tmp_path: Path) -> None:
         for lr in (0.1, 0.4):
             write_run(tmp_path / f"{len(name)}-{lr}", lr=lr, config={"name": name})
     comparison = compare([tmp_path])
-    html = html_page.html(comparison, panels(comparison))
+    html = html_page.render_page(comparison, build_panels(comparison))
     assert "<img" not in html and "data-family=" in html
 
 
 def test_a_colour_means_a_family_and_what_was_not_chosen_is_grey(tmp_path: Path) -> None:
     few = compare([sweep(tmp_path / "few", **CROSSED)])
-    assert GREY not in colours(few) and len(set(colours(few))) == 6
-    assert family_colours(few) == {"cosine": colours(few)[0], "step": colours(few)[1]}
+    assert GREY not in setting_colours(few) and len(set(setting_colours(few))) == 6
+    assert family_colours(few) == {"cosine": setting_colours(few)[0], "step": setting_colours(few)[1]}
     rates = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
     cosine, step = ({lr: same(0.1 * i + more) for i, lr in enumerate(rates)} for more in (0.1, 5.0))
     many = compare([sweep(tmp_path / "many", cosine=cosine, step=step)])
-    coloured = {setting.name for setting, shade in zip(many.settings, colours(many), strict=True) if shade != GREY}
+    coloured = {
+        setting.name for setting, shade in zip(many.settings, setting_colours(many), strict=True) if shade != GREY
+    }
     assert coloured == {"cosine lr=0.1", "step lr=0.1"}  # and not the first ten, of which nine are no answer
 
 
@@ -328,7 +332,7 @@ def test_a_terminal_shows_the_best_of_many_settings(settings: int, shown: int, t
     for i in range(settings):
         write_run(tmp_path / str(i), lr=0.01 * (i + 1), loss=0.1 + i / 100)
     comparison = compare([tmp_path])
-    text = tables.text(comparison)
+    text = tables.tables_as_text(comparison)
     assert sum(line.endswith("done") for line in text.splitlines()) == shown
     assert ("4 more in results.md" in text) == (settings > shown)
-    assert tables.markdown(comparison).count("| done |") == settings
+    assert tables.tables_as_markdown(comparison).count("| done |") == settings

@@ -11,7 +11,7 @@ from foreign import Data, Net
 from torch import nn
 
 import lrkit
-from lrkit.lightning.callback_list import AsOne, Unprofiled
+from lrkit.lightning.callback_list import CallbackList, NoProfiler
 from lrkit.lightning.classes import Callback, Trainer
 from lrkit.lightning.supervised import Supervised
 
@@ -42,7 +42,7 @@ def fit(tmp_path: Path, *callbacks: Callback, **options: Any) -> Trainer:
 def test_each_part_hears_what_it_would_hear_alone(tmp_path: Path) -> None:
     alone, part = recorder("A"), recorder("A")
     fit(tmp_path / "alone", alone)
-    fit(tmp_path / "together", AsOne([part, Callback()]))
+    fit(tmp_path / "together", CallbackList([part, Callback()]))
     assert part.calls == alone.calls and len(alone.calls) > 40  # type: ignore[attr-defined]
 
 
@@ -50,7 +50,7 @@ def test_parts_are_called_in_order_and_only_where_they_listen() -> None:
     said: list[str] = []
     first, second = recorder("A", {"on_train_start", "on_train_end"}), recorder("B", {"on_train_start"})
     first.calls = second.calls = said  # type: ignore[attr-defined]
-    together = AsOne([first, second])
+    together = CallbackList([first, second])
     together.on_train_start(None, None)  # type: ignore[arg-type]
     together.on_train_end(None, None)  # type: ignore[arg-type]
     together.on_fit_start(None, None)  # type: ignore[arg-type]
@@ -68,15 +68,15 @@ def test_states_find_their_parts_again() -> None:
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:
             self.value = state_dict["value"]
 
-    saved = AsOne([Callback(), Keeps(7)]).state_dict()
+    saved = CallbackList([Callback(), Keeps(7)]).state_dict()
     assert list(saved) == [Keeps(0).state_key]
     fresh = Keeps(0)
-    AsOne([fresh, Callback()]).load_state_dict(saved)
+    CallbackList([fresh, Callback()]).load_state_dict(saved)
     assert fresh.value == 7
 
 
 def test_no_profiler_is_no_profiler(tmp_path: Path) -> None:
-    trainer = fit(tmp_path, profiler=Unprofiled())
+    trainer = fit(tmp_path, profiler=NoProfiler())
     assert trainer.profiler.summary() == ""
     with trainer.profiler.profile("anything"), trainer.profiler.profile("within it"):
         pass

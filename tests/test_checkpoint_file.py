@@ -17,9 +17,9 @@ import torch
 
 from lrkit.base.archives import listed
 from lrkit.checkpoint import file as checkpoint_file
-from lrkit.checkpoint.config import config_in
-from lrkit.checkpoint.file import Unreadable, damage, load, oversized
-from lrkit.checkpoint.io import DurableIO, read
+from lrkit.checkpoint.config import read_config
+from lrkit.checkpoint.file import Unreadable, find_damage, load, oversized
+from lrkit.checkpoint.io import DurableIO, read_checkpoint
 
 
 @pytest.fixture
@@ -130,12 +130,12 @@ def test_what_is_not_as_torch_writes_it_is_not_read(
     change: Callable[[Path], None], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint_file, "PICKLE", 10**6)
-    assert damage(file) == "" and read(file)[0]["global_step"] == 7
+    assert find_damage(file) == "" and read_checkpoint(file)[0]["global_step"] == 7
     change(file)
     before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    assert WRONG[change] in damage(file)
-    assert read(file) == (None, damage(file))
-    assert config_in(str(file)) is None
+    assert WRONG[change] in find_damage(file)
+    assert read_checkpoint(file) == (None, find_damage(file))
+    assert read_config(str(file)) is None
     with pytest.raises((Unreadable, OSError, zipfile.BadZipFile)):
         DurableIO(file).load_checkpoint(file)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 15_000  # KiB
@@ -176,7 +176,7 @@ def test_what_stands_for_more_than_it_is(content: Any, wrong: str, tmp_path: Pat
     file = tmp_path / "a.ckpt"
     torch.save(content, file)
     assert file.stat().st_size < 50_000
-    assert wrong in read(file)[1]
+    assert wrong in read_checkpoint(file)[1]
     with pytest.raises(Unreadable, match=r"^a\.ckpt: "):
         load(file)
 
@@ -190,7 +190,7 @@ def test_what_is_honest_is_read(tmp_path: Path) -> None:
     }  # fmt: skip
     file = tmp_path / "a.ckpt"
     torch.save(content, file)
-    found, wrong = read(file)
+    found, wrong = read_checkpoint(file)
     assert wrong == "" and torch.equal(found["tied"][0], weights) and found["shared"] == shared(10)
     assert found["tied"][0] is not None and oversized(content) == ""
 

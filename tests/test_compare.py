@@ -20,11 +20,11 @@ from recorded_runs import write_events, write_run
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better
 from lrkit.cli.main import main
-from lrkit.compare.plot_data import band, panels
+from lrkit.compare.plot_data import build_band, build_panels
 from lrkit.compare.ranking import Comparison, compare
-from lrkit.compare.statistics import Interval, differ, t_quantile
+from lrkit.compare.statistics import Interval, means_differ, t_quantile
 from lrkit.runs.event_reader import Series
-from lrkit.runs.run_reader import find, load
+from lrkit.runs.run_reader import find_runs, load_run
 
 Said = Callable[..., str]
 
@@ -105,14 +105,14 @@ CASES = [
 
 @pytest.mark.parametrize(("other", "paired", "welch"), CASES)
 def test_paired_where_the_seeds_are_the_same_else_welch(other: list[float], paired: bool, welch: bool) -> None:
-    assert differ(dict(enumerate(A)), dict(enumerate(other))) is paired
-    assert differ(dict(enumerate(A)), dict(enumerate(other, 10))) is welch
+    assert means_differ(dict(enumerate(A)), dict(enumerate(other))) is paired
+    assert means_differ(dict(enumerate(A)), dict(enumerate(other, 10))) is welch
 
 
 def test_a_difference_needs_two_runs_and_needs_no_spread() -> None:
-    assert differ({1: 0.1}, {1: 0.2, 2: 0.3}) is None
-    assert differ({1: 0.1, 2: 0.2}, {1: 0.2, 2: 0.3}) is True
-    assert differ({1: 0.1, 2: 0.2}, {1: 0.1, 2: 0.2}) is False
+    assert means_differ({1: 0.1}, {1: 0.2, 2: 0.3}) is None
+    assert means_differ({1: 0.1, 2: 0.2}, {1: 0.2, 2: 0.3}) is True
+    assert means_differ({1: 0.1, 2: 0.2}, {1: 0.1, 2: 0.2}) is False
 
 
 def test_the_direction_follows_from_the_name() -> None:
@@ -250,7 +250,7 @@ def test_foreign_folders_by_their_hyper_parameters(tmp_path: Path) -> None:
     assert (comparison.metric, comparison.columns, names(comparison)) == ("val_loss", ["lr"], ["lr=0.1", "lr=0.2"])
     assert [s.status for s in comparison.settings] == ["unknown"] * 2
     assert comparison.settings[0].best == Interval(pytest.approx(0.115), pytest.approx(12.706204736 * 0.005), 2)
-    assert [panel.title for panel in panels(comparison)] == ["learning rate", "training loss", "validation loss"]
+    assert [panel.title for panel in build_panels(comparison)] == ["learning rate", "training loss", "validation loss"]
 
 
 def test_foreign_folders_by_their_names_where_there_is_nothing_else(tmp_path: Path) -> None:
@@ -275,22 +275,22 @@ def test_keras_splits_a_run_into_two_folders(tmp_path: Path) -> None:
         write_events(tmp_path / name / "validation", {"epoch_loss": {0: loss}}, tensors=True)
     comparison = compare([tmp_path])
     assert (comparison.metric, names(comparison)) == ("val/epoch_loss", ["b", "a"])
-    assert [panel.title for panel in panels(comparison)] == ["learning rate", "training loss", "validation loss"]
+    assert [panel.title for panel in build_panels(comparison)] == ["learning rate", "training loss", "validation loss"]
 
 
 def test_what_torch_add_hparams_writes_belongs_to_the_run_above(tmp_path: Path) -> None:
     write_events(tmp_path / "run", {"val_loss": {0: 0.3}})
     write_events(tmp_path / "run" / "1700000000.123", {"hparam/loss": {0: 0.3}}, hparams={"lr": 0.1})
     write_events(tmp_path / "run" / "inner", {"val_loss": {0: 0.4}})
-    assert sorted(find([tmp_path]).values()) == ["run", "run/inner"]
-    assert load(tmp_path / "run", "run").facts == {"lr": 0.1}
+    assert sorted(find_runs([tmp_path]).values()) == ["run", "run/inner"]
+    assert load_run(tmp_path / "run", "run").facts == {"lr": 0.1}
 
 
 def test_what_lies_inside_of_a_run_belongs_to_it(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "s" / "a")
     write_events(folder / "tensorboard" / "version_0", {"val/loss": {0: 1.0}})
-    assert find([tmp_path]) == {folder: "s/a"}
-    assert list(load(folder, "a").series) == ["val/loss"]
+    assert find_runs([tmp_path]) == {folder: "s/a"}
+    assert list(load_run(folder, "a").series) == ["val/loss"]
 
 
 def test_a_foreign_hydra_run_is_read_as_plain_data(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_foreign_hydra_run_is_read_as_plain_data(tmp_path: Path) -> None:
     write_events(tmp_path / "run" / "tensorboard" / "version_0", {"val/loss": {3: 0.25}})
     text = "seed: 4\nmodel:\n  lr: 1e-3\n  width: ${size}\nsize: 64\nhome: ${oc.env:HOME}\ndata:\n  seed: ${seed}\n"
     (hydra / "config.yaml").write_text(text)
-    run = load(tmp_path / "run", "run")
+    run = load_run(tmp_path / "run", "run")
     assert run.seed == 4
     assert run.facts == {"model.lr": 0.001, "model.width": 64, "size": 64, "home": "${oc.env:HOME}"}
     assert (run.status, run.steps) == ("unknown", 3)
@@ -345,32 +345,32 @@ def test_a_half_written_run_is_compared_by_what_there_is(tmp_path: Path) -> None
 
 def test_the_wall_time_of_a_resumed_run_is_that_of_all_its_parts(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", curves={"val/loss": {0: 1.0, 40: 0.5}})
-    assert load(folder, "a").seconds == 12.5
+    assert load_run(folder, "a").seconds == 12.5
     write_events(folder, {"val/loss": {40: 0.5, 60: 0.4}}, "2")
-    assert load(folder, "a").seconds == 40 + 20
+    assert load_run(folder, "a").seconds == 40 + 20
 
 
 # --- curves ---------------------------------------------------------------------------------------
 
 
 def test_a_band_is_the_mean_and_the_range_over_seeds() -> None:
-    made = band([Series([0, 10, 20], [1.0, 2.0, 3.0]), Series([0, 20], [3.0, 5.0])])
+    made = build_band([Series([0, 10, 20], [1.0, 2.0, 3.0]), Series([0, 20], [3.0, 5.0])])
     assert (made.steps, made.mean, made.low, made.high) == (
         [0, 10, 20], [2.0, 3.0, 4.0], [1.0, 2.0, 3.0], [3.0, 4.0, 5.0],
     )  # fmt: skip
 
 
 def test_a_band_ends_where_a_run_diverges_and_has_no_values_beyond_its_curves() -> None:
-    made = band([Series([0, 1, 2], [1.0, math.nan, math.inf]), Series([0, 1], [3.0, 4.0])])
+    made = build_band([Series([0, 1, 2], [1.0, math.nan, math.inf]), Series([0, 1], [3.0, 4.0])])
     assert (made.steps, made.mean) == ([0, 1], [2.0, 4.0])
-    assert band([Series([0], [math.nan])]).steps == []
+    assert build_band([Series([0], [math.nan])]).steps == []
 
 
 def test_long_curves_become_means_and_rates_stay_exact() -> None:
     steps = list(range(1001))
-    losses = band([Series(steps, [float(step % 10) for step in steps])], 100)
+    losses = build_band([Series(steps, [float(step % 10) for step in steps])], 100)
     assert len(losses.steps) == 100 and losses.mean[:-1] == [4.5] * 99
-    rates = band([Series(steps, [0.1 if step < 500 else 0.01 for step in steps])], 100, exact=True)
+    rates = build_band([Series(steps, [0.1 if step < 500 else 0.01 for step in steps])], 100, exact=True)
     assert rates.steps == steps[::10] and set(rates.mean) == {0.1, 0.01}
 
 
@@ -537,4 +537,4 @@ def test_findings_that_are_none_are_left_out(tmp_path: Path, findings: Any) -> N
     folder = write_run(tmp_path / "run")
     metrics = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").write_text(json.dumps({**metrics, "findings": findings}))
-    assert load(folder, "run").findings == {}
+    assert load_run(folder, "run").findings == {}

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import CONF_DIR, accumulation, check, compose, plan, world_of
-from lrkit.config.overrides import defaults
+from lrkit.config.overrides import default_choices
 from lrkit.lightning.classes import Trainer
 from lrkit.schedules.shapes import Schedule
 
@@ -49,8 +49,8 @@ def test_every_file_begins_with_what_it_is(path: Path) -> None:
 
 def test_every_folder_of_options_can_be_chosen_from() -> None:
     on_demand = {"experiment", "sweep", "launcher"}
-    assert {group for group, _ in OPTIONS} - on_demand == set(defaults())
-    for group, option in defaults().items():
+    assert {group for group, _ in OPTIONS} - on_demand == set(default_choices())
+    for group, option in default_choices().items():
         assert (group, option) in OPTIONS
 
 
@@ -98,7 +98,7 @@ def test_the_trainer_file_is_lightnings_trainer() -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda part: part)
 def test_every_option_composes(group: str, option: str) -> None:
-    added = "+" if group not in defaults() else ""
+    added = "+" if group not in default_choices() else ""
     chosen = [f"{added}{group}={option}"]
     if option == "custom":  # its class is the user's
         chosen.append(f"{group}._target_=my.Own")
@@ -108,7 +108,7 @@ def test_every_option_composes(group: str, option: str) -> None:
         if group == "launcher" and "needs the package" in str(error):
             pytest.skip(str(error))
         raise
-    assert set(defaults()) <= set(config)
+    assert set(default_choices()) <= set(config)
     if group in PLANNED:
         resolved = plan(config)
         assert resolved.horizon.steps == 570

@@ -24,7 +24,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from lrkit.checkpoint.content import DEPTH, KEY, Content, plain, readable, restored
+from lrkit.checkpoint.content import DEPTH, KEY, Content, find_unreadable, from_plain_data, to_plain_data
 
 HERE = {__name__.partition(".")[0]}
 
@@ -63,7 +63,7 @@ class Holder:
 
 def written(value: Any, **more: Any) -> tuple[Content, Any]:
     """What becomes of a value, and how the file has it."""
-    content = plain({"x": value}, **more)
+    content = to_plain_data({"x": value}, **more)
     stream = io.BytesIO()
     torch.save(content.checkpoint, stream)
     stream.seek(0)
@@ -71,7 +71,7 @@ def written(value: Any, **more: Any) -> tuple[Content, Any]:
 
 
 def again(value: Any, packages: set[str] | None = None) -> Any:
-    return restored(written(value)[1], HERE if packages is None else packages)["x"]
+    return from_plain_data(written(value)[1], HERE if packages is None else packages)["x"]
 
 
 def alike(one: Any, other: Any) -> bool:
@@ -140,7 +140,9 @@ def test_an_array_of_lists_is_one_again() -> None:
 
 @pytest.mark.parametrize("value", TYPED, ids=lambda value: f"{type(value).__module__}.{type(value).__name__}")
 def test_what_is_of_a_type_is_of_it_again(value: Any) -> None:
-    assert alike(again(value), value) and not any(not each.again for each in plain({"x": value}, packages=HERE).apart)
+    assert alike(again(value), value) and not any(
+        not each.again for each in to_plain_data({"x": value}, packages=HERE).apart
+    )
 
 
 @pytest.mark.parametrize("value", [
@@ -161,11 +163,11 @@ def test_an_interpolation_that_cannot_be_resolved_stays_text(monkeypatch: pytest
 
 @pytest.mark.parametrize("value", [Mode.FAST, State(1, torch.ones(2)), Pair(1, pathlib.Path("d"))], ids=repr)
 def test_classes_of_others_are_found_but_never_imported(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    named = {each.name for each in plain({"x": value}).apart}
+    named = {each.name for each in to_plain_data({"x": value}).apart}
     assert named == {"x"} and type(again(value, set())) in (str, dict, tuple)
     _, read = written(value)
     monkeypatch.delitem(sys.modules, __name__)
-    assert type(restored(read, HERE)["x"]) in (str, dict, tuple) and __name__ not in sys.modules
+    assert type(from_plain_data(read, HERE)["x"]) in (str, dict, tuple) and __name__ not in sys.modules
 
 
 @pytest.mark.parametrize(("value", "says"), [
@@ -181,7 +183,7 @@ def test_what_is_neither_is_text_and_told(value: Any, says: str) -> None:
     made = read["x"]["deep"][0]
     assert says in str(made) and len(str(made)) < 700 and type(made) in (str, dict)
     assert [each.name for each in content.apart] == ["x.deep.0"] and not content.apart[0].again
-    assert alike(restored(read, HERE)["x"]["deep"][0], made)
+    assert alike(from_plain_data(read, HERE)["x"]["deep"][0], made)
 
 
 def test_tensors_in_objects_are_kept() -> None:
@@ -201,7 +203,9 @@ def test_weights_that_are_in_the_file_take_no_place_twice() -> None:
     sizes = []
     for value in (None, net):
         stream = io.BytesIO()
-        torch.save(plain({"state_dict": net.state_dict(), "hyper_parameters": {"net": value}}).checkpoint, stream)
+        torch.save(
+            to_plain_data({"state_dict": net.state_dict(), "hyper_parameters": {"net": value}}).checkpoint, stream
+        )
         sizes.append(stream.tell())
     assert sizes[1] < sizes[0] + 5_000
 
@@ -267,7 +271,7 @@ def test_nothing_live_is_changed() -> None:
     config = OmegaConf.create({"a": 1})
     given = {"list": [pathlib.Path("a")], "dict": {"b": {np.int64(1): config}}, "tuple": (Mode.FAST, [nn.ReLU])}
     before = str(given)
-    plain(given)
+    to_plain_data(given)
     assert str(given) == before
 
 
@@ -282,21 +286,21 @@ def test_nothing_live_is_changed() -> None:
     {"types": [[["x"], "config", None]], "left_out": []}, {"types": [[["x"], "keys", [1]]], "left_out": []},
 ], ids=str)  # fmt: skip
 def test_a_file_that_says_nonsense_is_read_without_it(notes: Any) -> None:
-    assert restored({"x": "touch me", KEY: notes}, {"os", "subprocess", "x"})["x"] == "touch me"
+    assert from_plain_data({"x": "touch me", KEY: notes}, {"os", "subprocess", "x"})["x"] == "touch me"
 
 
 def test_arguments_that_must_be_given_are_left_out_where_text_would_stand() -> None:
     given = {"hyper_parameters": {"net": nn.ReLU(), "mode": Mode.FAST, "width": np.int64(3)}}
     places = [("hyper_parameters", name) for name in ("net", "mode", "width", "none")]
-    made = plain(given, places).checkpoint
+    made = to_plain_data(given, places).checkpoint
     assert made["hyper_parameters"] == {"width": 3}
-    back = restored(made, HERE)["hyper_parameters"]
+    back = from_plain_data(made, HERE)["hyper_parameters"]
     assert back["mode"] is Mode.FAST and "ReLU" in back["net"] and type(back["width"]) is np.int64
 
 
 def test_the_reader_says_what_it_refuses() -> None:
     from torch.testing._internal.two_tensor import TwoTensor
 
-    assert readable({"a": {"b": [1, torch.ones(2)]}}) == ""
+    assert find_unreadable({"a": {"b": [1, torch.ones(2)]}}) == ""
     two = TwoTensor(torch.ones(2), torch.ones(2))
-    assert readable(plain({"a": {"b": [1, two]}}).checkpoint) == "a.b.1"
+    assert find_unreadable(to_plain_data({"a": {"b": [1, two]}}).checkpoint) == "a.b.1"

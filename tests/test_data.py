@@ -20,11 +20,11 @@ from torch import Tensor
 from lrkit.base.errors import ConfigError
 from lrkit.config.instantiate import build
 from lrkit.data.datasets import Arrays, Digits, HuggingFace, Idx, InMemoryData, Mnist1d, Splits, Text, Torchvision
-from lrkit.data.tensor_loader import Batches
+from lrkit.data.tensor_loader import TensorLoader
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian: apt-get install dataset-fashion-mnist
 
-Loader = Batches[tuple[Tensor, Tensor]]
+Loader = TensorLoader[tuple[Tensor, Tensor]]
 Data = TypeVar("Data", bound=InMemoryData)
 
 

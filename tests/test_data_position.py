@@ -16,7 +16,7 @@ from test_resume import EVERY, Interrupted, Stop, weights
 
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
-from lrkit.train.run import run
+from lrkit.train.run import run_training
 
 BASE = (
     "logger=none", "trainer.max_epochs=3", "model=custom", "model._target_=loaders.Dropping", "data=custom",
@@ -45,13 +45,13 @@ def interrupted(tmp_path: Path, at: int, *more: str, base: Sequence[str] = BASE)
     whole, part = tmp_path / "whole", tmp_path / "part"
     for folder in (whole, part):
         folder.mkdir()
-    run(compose([*base, *more]), whole, quiet=True)
+    run_training(compose([*base, *more]), whole, quiet=True)
     Stop.at = at
     with pytest.raises(Interrupted):
-        run(compose([*base, *more]), part, quiet=True)
+        run_training(compose([*base, *more]), part, quiet=True)
     Stop.at = None
     torch.rand(7)  # the process goes on, and its random numbers with it
-    run(compose([*base, *more, f"resume.path={part}"]), part, quiet=True)
+    run_training(compose([*base, *more, f"resume.path={part}"]), part, quiet=True)
     return whole, part
 
 
@@ -165,8 +165,10 @@ def test_stopped_in_good_order_within_an_epoch(tmp_path: Path) -> None:
     halted = [*of("generator"), "+callbacks.halt={_target_: test_resume_more.Halt, at: 11}"]
     for name, words in (("whole", of("generator")), ("part", halted)):
         (tmp_path / name).mkdir()
-        run(compose([*BASE, *words]), tmp_path / name, quiet=True)
-    run(compose([*BASE, *of("generator"), "~callbacks.halt", f"resume.path={tmp_path}/part"]), tmp_path / "part")
+        run_training(compose([*BASE, *words]), tmp_path / name, quiet=True)
+    run_training(
+        compose([*BASE, *of("generator"), "~callbacks.halt", f"resume.path={tmp_path}/part"]), tmp_path / "part"
+    )
     assert same(tmp_path / "whole", tmp_path / "part")
 
 
@@ -186,7 +188,7 @@ def test_what_is_not_as_if_it_had_never_stopped_is_said(kind: str, workers: int,
 
 def test_a_loader_without_a_position_is_named_before_the_first_step(tmp_path: Path, capsys: Any) -> None:
     words = [word for word in BASE if not word.startswith("trainer.max_epochs")]
-    run(compose([*words, *of("stream"), "trainer.max_epochs=1"]), tmp_path)
+    run_training(compose([*words, *of("stream"), "trainer.max_epochs=1"]), tmp_path)
     said = capsys.readouterr().out
     note = "note: DataLoader over Stream has no state_dict: should this run be stopped within an epoch"
     assert note in said and said.index(note) < said.index("epoch 1/1")
@@ -196,7 +198,7 @@ def test_other_batches_are_refused_within_an_epoch(tmp_path: Path) -> None:
     """Another batch size: a number of batches says nothing of where the data were."""
     Stop.at = 12
     with pytest.raises(Interrupted):
-        run(compose([*BASE, *of("shuffled"), saves(11)]), tmp_path, quiet=True)
+        run_training(compose([*BASE, *of("shuffled"), saves(11)]), tmp_path, quiet=True)
     Stop.at = None
     more = [
         "~callbacks.save",
@@ -209,7 +211,7 @@ def test_other_batches_are_refused_within_an_epoch(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"^data must have the batches of the checkpoint.* 8 of 8 samples on 1 device"
     ):
-        run(compose([*base, *of("shuffled"), *more]), tmp_path, quiet=True)
+        run_training(compose([*base, *of("shuffled"), *more]), tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize("where", ["the end of an epoch", "within an epoch"])

@@ -228,9 +228,9 @@ HOT = ["optimizer.lr=3", "schedule=constant", "trainer.max_epochs=3", "logger=no
 def test_a_run_says_it_at_its_end(
     train: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lrkit.train.run import run
+    from lrkit.train.run import run_training
 
-    run(compose(HOT), tmp_path)
+    run_training(compose(HOT), tmp_path)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("look: ")]
     (finding,) = json.loads((tmp_path / "metrics.json").read_text())["findings"]
     assert said == [f"look: {Finding(**finding)}"]
@@ -239,10 +239,10 @@ def test_a_run_says_it_at_its_end(
 
 
 def test_a_run_that_is_gone_on_with_remembers_its_curves(train: Callable[..., Any], tmp_path: Path) -> None:
-    from lrkit.train.run import run
+    from lrkit.train.run import run_training
 
     first = train(*HOT[:2], "trainer.max_epochs=2", "logger=none", short=False)
-    run(compose([*HOT, f"resume.path={first.folder}", "resume.policy=extend"]), tmp_path, quiet=True)
+    run_training(compose([*HOT, f"resume.path={first.folder}", "resume.policy=extend"]), tmp_path, quiet=True)
     (finding,) = json.loads((tmp_path / "metrics.json").read_text())["findings"]
     assert finding["kind"] == TOO_HIGH and "after 114 steps" in finding["evidence"]
 

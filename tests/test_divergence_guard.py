@@ -24,12 +24,12 @@ import lrkit
 from lrkit.assembly import optimizer_of
 from lrkit.base.errors import Diverged
 from lrkit.callbacks import divergence_guard as watch
-from lrkit.callbacks.divergence_guard import FEW, gradient_norm, known_norm
+from lrkit.callbacks.divergence_guard import FEW, gradient_norm, gradient_norm_value
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import PACKAGE, Trainer
-from lrkit.optim.factory import build
+from lrkit.optim.factory import build_optimizer
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.plan import resolve
+from lrkit.planning.plan import resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Cosine
 
@@ -132,7 +132,7 @@ def test_reduce_goes_back_and_on_at_half_the_rate(train: Any, recorded: Any, tmp
 
 def test_reduce_puts_back_weights_and_optimizer(train: Any, tmp_path: Path) -> None:
     seen: list[bool] = []
-    original = watch.DivergenceWatch._go_back
+    original = watch.DivergenceGuard._go_back
 
     def go_back(self: Any, trainer: Any, module: Any) -> None:
         remembered = [value.clone() for value in self.good[0][0].values()]
@@ -145,7 +145,7 @@ def test_reduce_puts_back_weights_and_optimizer(train: Any, tmp_path: Path) -> N
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch.DivergenceWatch, "_go_back", go_back)
+        patch.setattr(watch.DivergenceGuard, "_go_back", go_back)
         train(*LONGER, "guard=reduce", "guard.every=5", ill([23]))
     assert seen == [True]
 
@@ -184,8 +184,8 @@ def test_a_step_left_out_leaves_every_optimizer_as_it_was(name: str) -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3))
     lr = 1.0 if name == "prodigy" else 0.01
-    optimizer = build(target, options, [{"params": list(net.parameters()), "lr": lr, "name": "default"}])
-    scheduler = PlanScheduler(optimizer, resolve(lr=lr, schedule=Cosine(), horizon=Horizon(10), optimizer=target))
+    optimizer = build_optimizer(target, options, [{"params": list(net.parameters()), "lr": lr, "name": "default"}])
+    scheduler = PlanScheduler(optimizer, resolve_plan(lr=lr, schedule=Cosine(), horizon=Horizon(10), optimizer=target))
     if hasattr(optimizer, "train"):
         optimizer.train()
 
@@ -271,8 +271,8 @@ class Fit:
         return ""
 
     @property
-    def watch(self) -> watch.DivergenceWatch:
-        return next(c for c in self.trainer.callbacks if isinstance(c, watch.DivergenceWatch))  # type: ignore[attr-defined]
+    def watch(self) -> watch.DivergenceGuard:
+        return next(c for c in self.trainer.callbacks if isinstance(c, watch.DivergenceGuard))  # type: ignore[attr-defined]
 
 
 def plain(guard: Any, **options: Any) -> Fit:
@@ -293,13 +293,13 @@ def test_it_works_in_a_plain_trainer() -> None:
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    started = watch.DivergenceWatch.on_train_start
+    started = watch.DivergenceGuard.on_train_start
 
     def on_train_start(self: Any, trainer: Any, module: Any) -> None:
         started(self, trainer, module)
         self.waits = self.guard.policy != "stop"
 
-    monkeypatch.setattr(watch.DivergenceWatch, "on_train_start", on_train_start)
+    monkeypatch.setattr(watch.DivergenceGuard, "on_train_start", on_train_start)
     monkeypatch.setattr(watch, "_sent", lambda values: (values.clone(), SimpleNamespace(synchronize=lambda: None)))
     yield
 
@@ -392,7 +392,7 @@ def test_the_norm_is_that_of_all_gradients(count: int, bad: float | None, dtype:
         parameters[0].grad[2] = bad  # type: ignore[index]
     all_of_them = torch.cat([p.grad for p in parameters[:count]]).double()  # type: ignore[misc]
     sgd = torch.optim.SGD(parameters)
-    for norm in (known_norm(sgd), gradient_norm(sgd).item()):
+    for norm in (gradient_norm_value(sgd), gradient_norm(sgd).item()):
         assert norm == pytest.approx(all_of_them.norm().item(), rel=1e-5, nan_ok=True)
 
 
@@ -401,4 +401,4 @@ def test_a_norm_may_be_nothing_or_too_large_to_be_squared(count: int) -> None:
     parameters = [torch.nn.Parameter(torch.zeros(5, dtype=torch.float64)) for _ in range(3)]
     for parameter in parameters[:count]:
         parameter.grad = torch.full((5,), 1e200, dtype=torch.float64)
-    assert known_norm(torch.optim.SGD(parameters)) == (math.inf if count else 0.0)
+    assert gradient_norm_value(torch.optim.SGD(parameters)) == (math.inf if count else 0.0)

@@ -27,8 +27,8 @@ from omegaconf import open_dict
 from lrkit.base.errors import ConfigError
 from lrkit.cli import main as cli
 from lrkit.cli.main import main
-from lrkit.config.compose import CONF_DIR, check_sweep, swept_by
-from lrkit.config.overrides import _PLUGINS, initialised
+from lrkit.config.compose import CONF_DIR, check_sweep, sweep_of_files
+from lrkit.config.overrides import _PLUGINS, hydra_initialised
 from lrkit.sweep import hydra_job as job
 
 HERE = Path(__file__).parent
@@ -95,7 +95,7 @@ COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    l
 def test_the_commands_of_the_page_are_accepted(command: str) -> None:
     overrides = shlex.split(command)[2:]
     try:
-        words, searches = swept_by(overrides)
+        words, searches = sweep_of_files(overrides)
     except ConfigError as error:
         if "needs the package" in str(error):
             pytest.skip(str(error))
@@ -110,7 +110,7 @@ def test_the_commands_of_the_page_are_accepted(command: str) -> None:
 def scored(folder: Path, *overrides: str, home: Path | None = None) -> float:
     """What an engine would get, that had a job run in a folder; ``home``: where the command was given."""
     folder.mkdir(exist_ok=True)
-    with initialised():
+    with hydra_initialised():
         config = hydra.compose("train", overrides=[*SHORT, *overrides], return_hydra_config=True)
     with open_dict(config):
         config.hydra.runtime.output_dir = str(folder)
@@ -122,7 +122,7 @@ def scored(folder: Path, *overrides: str, home: Path | None = None) -> float:
     try:
         with open_dict(config):
             own = {key: value for key, value in config.items() if key != "hydra"}
-        return job.score(type(config)(own))
+        return job.score_job(type(config)(own))
     finally:
         HydraConfig.instance().cfg = before
 
@@ -186,7 +186,7 @@ def test_a_job_finds_what_lies_where_the_command_was_given(tmp_path: Path, monke
     home = tmp_path / "home"
     home.mkdir()
     (home / "homely.py").write_text(
-        "from pathlib import Path\nfrom lrkit.lightning import Callback\n\n\nclass Here(Callback):\n"
+        "from pathlib import Path\nfrom lrkit.lightning.classes import Callback\n\n\nclass Here(Callback):\n"
         "    def on_train_start(self, *_):\n        Path('here.txt').touch()\n"
     )
     monkeypatch.delitem(sys.modules, "homely", raising=False)
@@ -200,7 +200,7 @@ def test_further_tasks_of_a_job_train_along_and_write_nothing(tmp_path: Path, mo
     def run(config: dict[str, Any], folder: Path, *, quiet: bool) -> None:
         calls.append((config["seed"], folder, quiet))
 
-    monkeypatch.setattr("lrkit.train.run", run)
+    monkeypatch.setattr("lrkit.train.run.run_training", run)
     monkeypatch.setenv("SLURM_PROCID", "1")
     assert math.isnan(scored(tmp_path / "job", "seed=7"))
     ((seed, folder, quiet),) = calls
@@ -238,12 +238,12 @@ def test_ranges_are_fine_for_a_search_and_only_there() -> None:
 
 def test_a_search_with_optuna_is_checked_as_one(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="hydra-optuna-sweeper is not installed")
-    words, searches = swept_by(["+launcher=optuna"])
+    words, searches = sweep_of_files(["+launcher=optuna"])
     assert searches and words == ["+launcher=optuna", "optimizer.lr=tag(log, interval(1e-4, 1.0))"]
-    assert swept_by(["+launcher=optuna", "optimizer.lr=1,2"]).words == ["+launcher=optuna", "optimizer.lr=1,2"]
+    assert sweep_of_files(["+launcher=optuna", "optimizer.lr=1,2"]).words == ["+launcher=optuna", "optimizer.lr=1,2"]
     assert main(["train", "+launcher=optuna", "optimizer.lr=interval(0,1)"]) == 2
     assert capsys.readouterr().err.startswith("lrkit: optimizer.lr must be > 0")
-    with initialised():
+    with hydra_initialised():
         config = hydra.compose("train", ["+launcher=optuna", "monitor=val/accuracy"], return_hydra_config=True)
     assert config.hydra.sweeper.direction == "maximize"
 

@@ -43,29 +43,33 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     ],
 )  # fmt: skip
 def test_one_line(error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert error_report.tell(error) == code
+    assert error_report.report_failure(error) == code
     assert capsys.readouterr().err == f"lrkit: {line}\n"
 
 
 def test_it_names_the_line_of_the_users_own_code() -> None:
-    assert error_report.cause(raised(KeyError("a"))).startswith("KeyError: 'a' (test_error_report.py, line ")
+    assert error_report.describe_cause(raised(KeyError("a"))).startswith("KeyError: 'a' (test_error_report.py, line ")
 
 
 def test_a_note_says_where_the_traceback_is_and_stands_in_for_the_hint() -> None:
     error = ValueError("a")
     error.add_note("the traceback is in error.log")
-    assert error_report.sentence(error) == "ValueError: a; the traceback is in error.log"
+    assert error_report.describe_error(error) == "ValueError: a; the traceback is in error.log"
 
 
 def test_processes_that_are_started_know_that_tracebacks_are_wanted() -> None:
-    assert not error_report.wanted()
-    with error_report.tracebacks(True):
+    assert not error_report.wants_traceback()
+    with error_report.tracebacks_as_asked(True):
         done = subprocess.run(
-            [sys.executable, "-c", "from lrkit.base import error_report as failures; print(failures.wanted())"],
+            [
+                sys.executable,
+                "-c",
+                "from lrkit.base import error_report as failures; print(failures.wants_traceback())",
+            ],
             capture_output=True,
             text=True,
         )
-    assert done.stdout == "True\n" and not error_report.wanted()
+    assert done.stdout == "True\n" and not error_report.wants_traceback()
 
 
 def test_whatever_a_command_raises_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrkit
-from lrkit.checkpoint.io import read
+from lrkit.checkpoint.io import read_checkpoint
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.evaluation_weights import TRAINING_WEIGHTS
-from lrkit.optim.factory import evaluated, evaluating, switch_mode
-from lrkit.train.run import run
+from lrkit.optim.factory import evaluating, evaluation_copy, switch_mode
+from lrkit.train.run import run_training
 
 FREE = ("schedulefree.SGDScheduleFree", "schedulefree.AdamWScheduleFree", "schedulefree.RAdamScheduleFree",
         "pytorch_optimizer.ScheduleFreeSGD", "pytorch_optimizer.ScheduleFreeAdamW",
@@ -34,11 +34,11 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def trained(target: str, steps: int = 12) -> tuple[nn.Module, torch.optim.Optimizer]:
     """A network whose weights are far from those of evaluation: the way there and back rounds nearly all of them."""
-    from lrkit.optim.factory import build
+    from lrkit.optim.factory import build_optimizer
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(7, 13), nn.Linear(13, 3))
-    optimizer = build(target, {}, [{"params": list(model.parameters()), "name": "all", "lr": 0.05}])
+    optimizer = build_optimizer(target, {}, [{"params": list(model.parameters()), "name": "all", "lr": 0.05}])
     switch_mode(optimizer, training=True)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -72,7 +72,7 @@ def test_a_twin_is_evaluated_and_nothing_is_touched(target: str) -> None:
         copy.deepcopy(optimizer.state_dict()),
         [p._version for p in model.parameters()],
     )
-    twin = evaluated(optimizer)
+    twin = evaluation_copy(optimizer)
     copies = [p for group in twin.param_groups for p in group["params"]]
     assert equal(bits(model), before) and versions == [p._version for p in model.parameters()]
     assert str(optimizer.state_dict()) == str(state) and not twin.param_groups[0]["train_mode"]
@@ -163,13 +163,13 @@ class TestOfPlainLightning:
     def test_the_file_holds_what_was_evaluated_and_what_trains(self, tmp_path: Path) -> None:
         look = Look()
         fit(tmp_path, look, self.every(tmp_path / "kept"), ModelCheckpoint(tmp_path / "use", save_weights_only=True))
-        content, wrong = read(tmp_path / "kept" / "step=8.ckpt")
+        content, wrong = read_checkpoint(tmp_path / "kept" / "step=8.ckpt")
         assert not wrong
         assert equal(content[TRAINING_WEIGHTS], look.steps[8])
         assert content["state_dict"]._metadata["layer.1"] == {"version": 2}
         (alone,) = (tmp_path / "use").iterdir()
-        last = read(tmp_path / "kept" / "step=12.ckpt")[0]
-        for saved in (last, read(alone)[0]):
+        last = read_checkpoint(tmp_path / "kept" / "step=12.ckpt")[0]
+        for saved in (last, read_checkpoint(alone)[0]):
             assert equal(dict(saved["state_dict"]), look.evaluated)
         assert not equal({k: last["state_dict"][k] for k in last[TRAINING_WEIGHTS]}, last[TRAINING_WEIGHTS])
 
@@ -178,14 +178,14 @@ class TestOfPlainLightning:
         trainer, module = fit(tmp_path, look)
         file = tmp_path / "by_hand.ckpt"
         trainer.save_checkpoint(file)
-        assert equal(dict(read(file)[0]["state_dict"]), look.evaluated)
+        assert equal(dict(read_checkpoint(file)[0]["state_dict"]), look.evaluated)
         fit(tmp_path, longer, epochs=4, ckpt_path=str(file))
         whole = Look()
         fit(tmp_path, whole, epochs=4)
         assert all(equal(one, other) for one, other in zip(whole.steps[12:], longer.steps, strict=True))
         module.load_state_dict(Net().state_dict())  # somebody gives it other weights: what trained is no longer so
         trainer.save_checkpoint(file)
-        assert not read(file)[0][TRAINING_WEIGHTS]
+        assert not read_checkpoint(file)[0][TRAINING_WEIGHTS]
 
 
 class Renamed(Net):
@@ -202,7 +202,7 @@ class Renamed(Net):
 def test_weights_under_other_names_are_those_for_use_too(tmp_path: Path) -> None:
     look, again = Look(), Look()
     fit(tmp_path, look, kept := ModelCheckpoint(tmp_path, save_last=True), of=Renamed)
-    content = read(Path(kept.last_model_path))[0]
+    content = read_checkpoint(Path(kept.last_model_path))[0]
     assert {*content["state_dict"]} == {name.removeprefix("layer.") for name in Net().state_dict()}
     assert equal(content["state_dict"], look.evaluated)
     fit(tmp_path, again, ModelCheckpoint(tmp_path / "again"), of=Renamed, epochs=4, ckpt_path=kept.last_model_path)
@@ -217,11 +217,11 @@ WORDS = ("logger=none", "trainer.max_epochs=3", "trainer.limit_train_batches=6",
 def train(folder: Path, *more: str) -> None:
     folder.mkdir(exist_ok=True)
     given = {word.partition("=")[0] for word in more}
-    run(compose([*(word for word in WORDS if word.partition("=")[0] not in given), *more]), folder, quiet=True)
+    run_training(compose([*(word for word in WORDS if word.partition("=")[0] not in given), *more]), folder, quiet=True)
 
 
 def last(folder: Path) -> dict[str, Any]:
-    content, wrong = read(folder / "checkpoints" / "last.ckpt")
+    content, wrong = read_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert not wrong
     return content
 

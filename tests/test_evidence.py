@@ -19,9 +19,9 @@ from evidence.claim import Claim, Finding, markdown, verdict
 from evidence.decay import at_best_rate, at_rates
 from evidence.lab import Lab, accuracy, by, loss
 from lrkit.config import compose
-from lrkit.config.overrides import expand
+from lrkit.config.overrides import expand_jobs
 from lrkit.runs.run_reader import Run
-from lrkit.sweep.sweep import preset
+from lrkit.sweep.sweep import apply_preset
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -97,7 +97,7 @@ def test_every_experiment_is_a_line_to_run(name: str) -> None:
         if any(word.startswith("resume.") for word in words):  # needs the run that it goes on from
             continue
         words = [word for word in words if word != "-m"]
-        composed = compose.compose(expand(preset(words, None), None)[0])
+        composed = compose.compose(expand_jobs(apply_preset(words, None), None)[0])
         if composed["optimizer"]["lr"] != "auto":
             compose.plan(composed)
 

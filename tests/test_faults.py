@@ -52,7 +52,7 @@ def big(epochs: int) -> list[str]:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    content, wrong = io.read(folder / "checkpoints" / "last.ckpt")
+    content, wrong = io.read_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert not wrong
     return dict(content)
 
@@ -92,9 +92,9 @@ def killed(
         process.kill()
         process.join()
         done += 1
-        broken = [f.name for f in checkpoints.glob("*.ckpt") if io.damage(f)]
+        broken = [f.name for f in checkpoints.glob("*.ckpt") if io.find_damage(f)]
         torn += bool(broken)
-        survived += not io.damage(checkpoints / "last.ckpt")
+        survived += not io.find_damage(checkpoints / "last.ckpt")
         if not plain:
             resume = [f"resume.path={folder}"]
     return folder, done, survived, torn
@@ -190,7 +190,7 @@ def test_signals_at_any_moment(name: str, tmp_path: Path, row: Row) -> None:
         process = faulty.start([*words_, *more], tmp_path)
         faulty.until(lambda: "epoch" in (tmp_path / "out.txt").read_text(), process)
         time.sleep(chance.uniform(0.0, 0.3))
-        before = io.read(folder / "checkpoints" / "last.ckpt")[0]
+        before = io.read_checkpoint(folder / "checkpoints" / "last.ckpt")[0]
         os.kill(process.pid, signum)
         process.join()
         assert process.exitcode == 128 + signum, faulty.said(tmp_path)
@@ -270,7 +270,7 @@ def test_a_full_disk_under_checkpoints(tmp_path: Path, row: Row) -> None:
     assert told.count("\n") == 1 and "No space left on device" in told and "Traceback" not in told
     assert told.startswith("lrkit: checkpoint ") and "; the last good one is " in told
     checkpoints = left / "run" / "checkpoints"
-    assert all(io.damage(file) == "" for file in checkpoints.iterdir()) and not [*checkpoints.glob("*.new")]
+    assert all(io.find_damage(file) == "" for file in checkpoints.iterdir()) and not [*checkpoints.glob("*.new")]
     kept = metrics(left / "run")
     assert kept["status"] == "failed" and "No space left" in kept["why"]
     row("disk full at a checkpoint", 1, 1, 0, "exit code 1; `lrkit: checkpoint .../last.ckpt cannot be written (No"
@@ -330,12 +330,12 @@ def test_torn_checkpoints(row: Row) -> None:
     folder, seen = only(), 0
     keep = folder.parent / "keep"
     folder.rename(keep)
-    from lrkit.checkpoint.resume import load
+    from lrkit.checkpoint.resume import load_saved_run
 
     for harm in DAMAGES.values():
         shutil.copytree(keep, folder)
         harm(folder / "checkpoints" / "last.ckpt")
-        seen += load(str(folder)).path.name == "previous.ckpt"
+        seen += load_saved_run(str(folder)).path.name == "previous.ckpt"
         shutil.rmtree(folder)
     assert seen == len(DAMAGES)
     row(f"`last.ckpt` damaged: {', '.join(DAMAGES)}", seen, seen, 0, "`lrkit: damaged checkpoint skipped: last.ckpt:"

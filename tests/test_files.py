@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lrkit.base.errors import RunError
-from lrkit.base.files import appending, read_json, write_figure, write_file, write_json
+from lrkit.base.files import open_to_append, read_json, write_figure, write_file, write_json
 from lrkit.cli.main import main
 
 LRKIT = Path(__file__).parents[1] / "lrkit"
@@ -50,10 +50,10 @@ def test_a_file_is_not_appended_to_through_a_link(precious: Path, tmp_path: Path
     log = tmp_path / "job.log"
     log.symlink_to(precious)
     with pytest.raises(RunError, match=r"job\.log cannot be written \("):
-        appending(log)
+        open_to_append(log)
     log.unlink()
     for word in ("one\n", "two\n"):
-        with appending(log) as stream:
+        with open_to_append(log) as stream:
             stream.write(word)
     assert (log.read_text(), precious.read_text()) == ("one\ntwo\n", "mine")
 

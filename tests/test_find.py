@@ -15,12 +15,12 @@ import torch
 from conftest import Recorded
 
 from lrkit.base.errors import ConfigError, SearchError
-from lrkit.checkpoint.resume import load
+from lrkit.checkpoint.resume import load_saved_run
 from lrkit.cli import main
 from lrkit.config.compose import check, compose
-from lrkit.lr_finder.find import find
-from lrkit.lr_finder.result import Found
-from lrkit.train.run import run
+from lrkit.lr_finder.find import find_lr
+from lrkit.lr_finder.result import FinderResult
+from lrkit.train.run import run_training
 
 #: A search of a few seconds.
 BRIEF = ["find.start=1e-5", "find.steps=60", "find.repeats=1", "trainer.max_epochs=4", "logger=none"]
@@ -32,15 +32,15 @@ def brief(*overrides: str) -> list[str]:
     return [*(each for each in BRIEF if each.partition("=")[0] not in said), *overrides]
 
 
-def found(tmp_path: Path, *overrides: str, name: str = "find") -> Found:
+def found(tmp_path: Path, *overrides: str, name: str = "find") -> FinderResult:
     folder = tmp_path / name
     folder.mkdir()
-    return find(compose(brief(*overrides)), folder, quiet=True)
+    return find_lr(compose(brief(*overrides)), folder, quiet=True)
 
 
 def last(folder: Path) -> dict[str, Any]:
     """The last state of a run: weights, buffers, optimizer, schedule, random numbers, place in the data."""
-    content = load(str(folder)).content
+    content = load_saved_run(str(folder)).content
     return {
         "weights": content["state_dict"], "optimizer": content["optimizer_states"], "rate": content["lr_schedulers"],
         "rng": content["lrkit"]["rng"], "data": content["lrkit"]["data"], "loops": content["loops"],
@@ -227,7 +227,7 @@ def test_auto_is_in_the_plan_and_a_resume_does_not_search_again(tmp_path: Path) 
     ]
     first = tmp_path / "first"
     first.mkdir()
-    done = run(compose(overrides), first, quiet=True)
+    done = run_training(compose(overrides), first, quiet=True)
     answer = json.loads((first / "find" / "find.json").read_text())
     plan = json.loads((first / "plan.json").read_text())
     assert plan["base_lr"] == answer["lr"] and plan["found"] == [answer["low"], answer["high"]]
@@ -238,7 +238,7 @@ def test_auto_is_in_the_plan_and_a_resume_does_not_search_again(tmp_path: Path) 
     longer = [o for o in overrides if "max_epochs" not in o] + ["trainer.max_epochs=6", f"resume.path={first}"]
     second = tmp_path / "second"
     second.mkdir()
-    more = run(compose([*longer, "resume.policy=override"]), second, quiet=True)
+    more = run_training(compose([*longer, "resume.policy=override"]), second, quiet=True)
     assert not (second / "find").exists()
     assert (more.plan.base_lr, more.plan.found) == (done.plan.base_lr, done.plan.found)
 
@@ -246,7 +246,7 @@ def test_auto_is_in_the_plan_and_a_resume_does_not_search_again(tmp_path: Path) 
 def test_auto_without_an_answer_trains_nothing(tmp_path: Path) -> None:
     config = compose(brief("optimizer.lr=auto", "find.start=1e-8", "find.end=1e-6"))
     with pytest.raises(SearchError, match=r"optimizer\.lr=auto found no suggestion: no rate"):
-        run(config, tmp_path, quiet=True)
+        run_training(config, tmp_path, quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == ["find"]
 
 
@@ -281,10 +281,10 @@ def test_a_run_after_a_search_is_the_run_without_it(task: str, tmp_path: Path) -
         folder.mkdir()
     alone, searched, after = folders
     config = compose([*overrides, "optimizer.lr=0.01", "trainer.limit_train_batches=6"])
-    run(config, alone, quiet=True)
+    run_training(config, alone, quiet=True)
     before = [torch.get_rng_state(), np.random.get_state(legacy=True)[1].copy()]
-    find(compose(overrides), searched, quiet=True)
-    run(config, after, quiet=True)
+    find_lr(compose(overrides), searched, quiet=True)
+    run_training(config, after, quiet=True)
     assert same(last(alone), last(after))
     assert sorted(p.name for p in alone.iterdir()) == sorted(p.name for p in after.iterdir())
     # And a search leaves what a run leaves: the generators are where a run has put them, which is reproducible.

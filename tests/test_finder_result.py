@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lrkit.lr_finder.curve_analysis import Sweep, read
-from lrkit.lr_finder.result import Found
-from lrkit.lr_finder.successive_halving import Heat
+from lrkit.lr_finder.curve_analysis import RangeTestRun, read_curves
+from lrkit.lr_finder.result import FinderResult
+from lrkit.lr_finder.successive_halving import Round
 
 RATES = [1e-7 * 1e8 ** (i / 100) for i in range(100)]
 CURVE = [2.3 - 1.5 / (1 + (0.01 / rate) ** 2) + (rate / 0.5) ** 3 for rate in RATES]
-SWEEPS = [Sweep(RATES, CURVE, "it diverged"), Sweep(RATES[:90], CURVE[:90], "it diverged")]
-HEATS = (Heat(50, {0.01: 1.0, 0.02: 0.5, 0.04: math.inf}), Heat(200, {0.01: 0.3, 0.02: 0.2}))
-FOUND = Found(0.021, 0.012, 0.03, "", True, 600, 4.2, SWEEPS, read(SWEEPS), HEATS)
+SWEEPS = [RangeTestRun(RATES, CURVE, "it diverged"), RangeTestRun(RATES[:90], CURVE[:90], "it diverged")]
+HEATS = (Round(50, {0.01: 1.0, 0.02: 0.5, 0.04: math.inf}), Round(200, {0.01: 0.3, 0.02: 0.2}))
+FOUND = FinderResult(0.021, 0.012, 0.03, "", True, 600, 4.2, SWEEPS, read_curves(SWEEPS), HEATS)
 
 
 def test_the_sentence() -> None:
     assert FOUND.sentence() == "lr 0.021 (0.012-0.03), confirmed by 5 short trainings"
-    assert Found(0.021, 0.01, 0.04).sentence() == "lr 0.021 (0.01-0.04), not confirmed by training"
-    assert Found(None, reason="the loss is flat").sentence() == "no suggestion: the loss is flat"
-    assert Found(1.0, reason="Prodigy finds it itself").sentence() == "lr 1: Prodigy finds it itself"
+    assert FinderResult(0.021, 0.01, 0.04).sentence() == "lr 0.021 (0.01-0.04), not confirmed by training"
+    assert FinderResult(None, reason="the loss is flat").sentence() == "no suggestion: the loss is flat"
+    assert FinderResult(1.0, reason="Prodigy finds it itself").sentence() == "lr 1: Prodigy finds it itself"
 
 
 def test_the_files(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_the_files(tmp_path: Path) -> None:
     assert (plain["lr"], plain["flag"], plain["config"]) == (0.021, "optimizer.lr=0.021", {"seed": 3})
     assert plain["heats"][0] == {"steps": 50, "scores": {"0.01": 1.0, "0.02": 0.5, "0.04": None}}
     assert plain["sweeps"] == [{"ended": "it diverged", "steps": 100}, {"ended": "it diverged", "steps": 90}]
-    assert Found.from_json(plain) == Found(0.021, 0.012, 0.03, "", True, 600, 4.2)
+    assert FinderResult.from_json(plain) == FinderResult(0.021, 0.012, 0.03, "", True, 600, 4.2)
     rows = list(csv.DictReader((tmp_path / "find.csv").read_text().splitlines()))
     assert len(rows) == 190
     assert [(float(r["lr"]), float(r["loss"])) for r in rows if r["repeat"] == "0"] == list(
@@ -47,9 +47,9 @@ def test_the_files(tmp_path: Path) -> None:
 
 
 def test_no_suggestion_leaves_its_files_too(tmp_path: Path) -> None:
-    sweeps = [Sweep(RATES, [2.3] * 100, "it came to its end")]
-    reading = read(sweeps)
-    found = Found(None, reason=reading.reason, sweeps=sweeps, reading=reading)
+    sweeps = [RangeTestRun(RATES, [2.3] * 100, "it came to its end")]
+    reading = read_curves(sweeps)
+    found = FinderResult(None, reason=reading.reason, sweeps=sweeps, reading=reading)
     assert found.save(tmp_path, {}) == []
     assert json.loads((tmp_path / "find.json").read_text())["reason"].startswith("the loss is flat")
     assert (tmp_path / "find.png").stat().st_size > 1000

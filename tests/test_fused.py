@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from lrkit import api
 from lrkit.base.errors import ConfigError
 from lrkit.lightning.classes import LightningModule
-from lrkit.optim.factory import build, switch_mode
+from lrkit.optim.factory import build_optimizer, switch_mode
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.plan import resolve
+from lrkit.planning.plan import resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Constant
 
@@ -30,7 +30,7 @@ STEPS = 6
 def made(name: str, parameters: list[nn.Parameter], **changes: Any) -> torch.optim.Optimizer:
     node: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     target, lr = node.pop("_target_"), node.pop("lr")
-    optimizer = build(target, node | changes, [{"params": parameters, "name": "default", "lr": lr}])
+    optimizer = build_optimizer(target, node | changes, [{"params": parameters, "name": "default", "lr": lr}])
     switch_mode(optimizer, training=True)
     return optimizer
 
@@ -172,7 +172,7 @@ def test_gradients_may_be_sparse_and_scaled(name: str) -> None:
         table, head = parameters(2)
         optimizer = made(name, [table, head], **({"fused": False, "foreach": False} if plain else {}))
         scaler = torch.amp.GradScaler("cpu")
-        scheduler = PlanScheduler(optimizer, resolve(lr=0.1, schedule=Constant(), horizon=Horizon(3)))
+        scheduler = PlanScheduler(optimizer, resolve_plan(lr=0.1, schedule=Constant(), horizon=Horizon(3)))
         for value in (1.0, torch.inf, 2.0):
             scaled(optimizer, scaler, {table: row(value), head: torch.ones_like(head)})
             assert head.grad is not None

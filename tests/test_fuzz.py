@@ -34,8 +34,8 @@ from lrkit.lr_finder import find
 from lrkit.sweep import hydra_job, sweep
 
 LIMIT = 10.0  # seconds for an example
-KEYS = sorted(overrides.leaves(config.compose(["warmup=linear", "cooldown=linear", "plateau=reduce"])))
-GROUPS = sorted(overrides.defaults())
+KEYS = sorted(overrides.leaf_paths(config.compose(["warmup=linear", "cooldown=linear", "plateau=reduce"])))
+GROUPS = sorted(overrides.default_choices())
 OPTIONS = {group: sorted(path.stem for path in (config.CONF_DIR / group).glob("*.yaml")) for group in GROUPS}
 OWN = "own"  # the folder of the user's own configs
 
@@ -268,9 +268,9 @@ def _names_something(line: str, argv: list[str], files: Mapping[str, bytes]) -> 
 @pytest.fixture(scope="module", autouse=True)
 def jobs_do_nothing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hydra_job, "train", lambda config: SimpleNamespace(status="done"))
-        patch.setattr(hydra_job, "score", lambda config: 0.0)
-        patch.setattr(find, "find", lambda *_, **__: SimpleNamespace(lr=0.1, flag="", steps=1, seconds=1.0,
+        patch.setattr(hydra_job, "train_job", lambda config: SimpleNamespace(status="done"))
+        patch.setattr(hydra_job, "score_job", lambda config: 0.0)
+        patch.setattr(find, "find_lr", lambda *_, **__: SimpleNamespace(lr=0.1, flag="", steps=1, seconds=1.0,
                                                                      sentence=lambda: "found"))  # fmt: skip
         patch.setattr(sweep.Sweep, "run", lambda *_: {"done": 1})
         patch.setattr(cli, "_closing", lambda *_: 0)

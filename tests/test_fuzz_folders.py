@@ -22,7 +22,7 @@ import pytest
 from crafted import craft
 
 from lrkit.base.errors import ConfigError
-from lrkit.checkpoint.resume import load
+from lrkit.checkpoint.resume import load_saved_run
 from lrkit.cli.main import main
 
 #: Seconds of computing, and on the clock of a machine that may be busy.
@@ -145,7 +145,7 @@ def test_a_checkpoint_is_taken_or_refused(seed: int, honest: Path, tmp_path: Pat
     what = craft(random.Random(seed), run, tmp_path, checkpoint=True)
     try:
         with _watched():
-            load(str(run))
+            load_saved_run(str(run))
     except ConfigError as error:
         assert str(error).startswith("resume.path "), f"{what}: {error}"
 

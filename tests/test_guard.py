@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 import lrkit
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose, plan
-from lrkit.planning.guard import Guard, Levels, Reduction
+from lrkit.planning.guard import Guard, LossStatistics, Reduction
 
 
-def levels(losses: list[float], window: int = 100) -> Levels:
-    made = Levels(window)
+def levels(losses: list[float], window: int = 100) -> LossStatistics:
+    made = LossStatistics(window)
     for loss in losses:
         made.add(loss)
     return made
@@ -43,7 +43,7 @@ def test_one_spike_does_not_hide_the_next() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_ordinary_noise_is_no_spike(seed: int) -> None:
     rng = random.Random(seed)
-    made = Levels()
+    made = LossStatistics()
     for step in range(5000):  # a falling loss, with noise of a fifth of it, which is a lot
         loss = (2.3 * math.exp(-step / 1000) + 0.1) * (1 + 0.2 * rng.gauss(0, 1))
         assert loss <= made.limit(10.0)
@@ -58,7 +58,7 @@ def test_negative_losses_and_a_beginning_at_zero() -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=150))
 def test_levels_go_on_as_if_never_interrupted(losses: list[float]) -> None:
-    first, second = levels(losses[: len(losses) // 2], 30), Levels(30)
+    first, second = levels(losses[: len(losses) // 2], 30), LossStatistics(30)
     second.load_state_dict(first.state_dict())
     for loss in losses[len(losses) // 2 :]:
         first.add(loss)

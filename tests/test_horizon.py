@@ -9,10 +9,10 @@ import pytest
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lrkit.base.errors import ConfigError
-from lrkit.schedules.horizon import Horizon, Loader, horizon_of
+from lrkit.schedules.horizon import Horizon, LoaderSize, horizon_of
 
-DATA = Loader(samples=1000, batch_size=64)  # 16 batches, the last of 40 samples
-CUT = Loader(samples=1000, batch_size=64, drop_last=True)  # 15 batches
+DATA = LoaderSize(samples=1000, batch_size=64)  # 16 batches, the last of 40 samples
+CUT = LoaderSize(samples=1000, batch_size=64, drop_last=True)  # 15 batches
 
 TABLE = [
     # loader              trainer                                           world  steps  an epoch  batch
@@ -40,9 +40,9 @@ TABLE = [
     (DATA,                {"max_steps": 20},                                1,     20,    16,       64),
     (DATA,                {"max_epochs": -1},                               1,     None,  16,       64),
     (DATA,                {},                                               1,     None,  16,       64),
-    (Loader(None, 64),    {"max_epochs": 3},                                2,     None,  None,     128),
-    (Loader(None, 64),    {"max_epochs": 3, "max_steps": 20},               1,     20,    None,     64),
-    (Loader(1000, None),  {"max_epochs": 3},                                1,     None,  None,     None),
+    (LoaderSize(None, 64),    {"max_epochs": 3},                                2,     None,  None,     128),
+    (LoaderSize(None, 64),    {"max_epochs": 3, "max_steps": 20},               1,     20,    None,     64),
+    (LoaderSize(1000, None),  {"max_epochs": 3},                                1,     None,  None,     None),
 ]  # fmt: skip
 
 OVERRIDDEN = [
@@ -70,10 +70,10 @@ REFUSED = [
         "horizon.batch_size must be a whole number >= 1, or null. Received: '64'"),
     (lambda: horizon_of(DATA, {}, overrides={"steps": 0}),
         "horizon.steps must be a whole number >= 1, or null. Received: 0"),
-    (lambda: horizon_of(Loader(50, 64, True), {}),
+    (lambda: horizon_of(LoaderSize(50, 64, True), {}),
         "data.drop_last leaves no batch: 50 samples do not fill one batch of 64 on each of 1 device(s). Received: "
         "True"),
-    (lambda: horizon_of(Loader(100, 64, True), {}, world=2),
+    (lambda: horizon_of(LoaderSize(100, 64, True), {}, world=2),
         "data.drop_last leaves no batch: 100 samples do not fill one batch of 64 on each of 2 device(s). Received: "
         "True"),
     (lambda: horizon_of(DATA, {"limit_train_batches": 0.05}),
@@ -84,7 +84,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("loader", "trainer", "world", "steps", "per_epoch", "batch"), TABLE)
-def test_the_length_of_a_run(loader: Loader, trainer: Any, world: int, steps: Any, per_epoch: Any, batch: Any) -> None:
+def test_the_length_of_a_run(
+    loader: LoaderSize, trainer: Any, world: int, steps: Any, per_epoch: Any, batch: Any
+) -> None:
     assert horizon_of(loader, trainer, world=world) == Horizon(steps, per_epoch, batch)
 
 
@@ -103,19 +105,19 @@ def test_each_number_says_where_it_came_from() -> None:
         "batch_size": "64 a device x 2 x accumulate 2",
     }
     assert horizon_of(DATA, {"max_steps": 9}).sources["steps"] == "trainer.max_steps"
-    assert not horizon_of(Loader(None, None), {}).sources
+    assert not horizon_of(LoaderSize(None, None), {}).sources
 
 
 def test_batches_that_were_counted_are_not_limited_again() -> None:
     trainer = {"max_epochs": 3, "limit_train_batches": 0.5, "accumulate_grad_batches": 2}
-    assert horizon_of(Loader(None, 64), trainer, batches=7) == Horizon(12, 4, 128)
+    assert horizon_of(LoaderSize(None, 64), trainer, batches=7) == Horizon(12, 4, 128)
 
 
 @pytest.mark.parametrize("route", [(64, 1, 16), (64, 16, 1), (32, 4, 8), (1024, 1, 1), (1, 32, 32)], ids=str)
 def test_one_effective_batch_by_any_route(route: tuple[int, int, int]) -> None:
     size, world, accumulate = route
     trainer = {"max_epochs": 3, "accumulate_grad_batches": accumulate}
-    assert horizon_of(Loader(10240, size), trainer, world=world) == Horizon(30, 10, 1024)
+    assert horizon_of(LoaderSize(10240, size), trainer, world=world) == Horizon(30, 10, 1024)
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
@@ -126,7 +128,7 @@ def test_batches_are_counted_as_torch_does(drop_last: bool) -> None:
             continue  # torch's sampler refuses
         sampler = DistributedSampler(data, world, rank=0, drop_last=drop_last) if world > 1 else None
         loader = DataLoader(data, size, sampler=sampler, drop_last=drop_last)
-        assert Loader(samples, size, drop_last).batches(world) == len(loader)
+        assert LoaderSize(samples, size, drop_last).batches(world) == len(loader)
 
 
 @pytest.mark.parametrize(("wrong", "sentence"), REFUSED)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.launcher import global_rank, in_srun, launched, local_rank
+from lrkit.base.launcher import detect_launch, global_rank, in_srun, local_rank
 from lrkit.cli import main
 from lrkit.config.compose import compose, plan
 
@@ -57,7 +57,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_who_has_started_how_many(
     variables: dict[str, str], by: str, world: int, rank: int, devices: int | None, nodes: int | None
 ) -> None:
-    launch = launched(variables)
+    launch = detect_launch(variables)
     assert launch is not None
     assert (launch.by, launch.world, launch.rank, launch.devices, launch.nodes) == (by, world, rank, devices, nodes)
 
@@ -79,7 +79,7 @@ def test_who_has_started_how_many(
     ],
 )
 def test_nobody_has_started_it(variables: dict[str, str]) -> None:
-    assert launched(variables) is None
+    assert detect_launch(variables) is None
 
 
 def test_a_shell_of_srun_is_no_task() -> None:

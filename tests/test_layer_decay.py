@@ -35,9 +35,9 @@ from torch import nn
 
 import lrkit
 from lrkit.base.errors import ConfigError
-from lrkit.optim.blocks import Untold
-from lrkit.optim.layer_decay import layers_of
-from lrkit.optim.param_groups import remarks, split
+from lrkit.optim.blocks import UnclearLayers
+from lrkit.optim.layer_decay import find_layers
+from lrkit.optim.param_groups import group_remarks, split_parameters
 from lrkit.planning.plan import Plan
 
 
@@ -135,13 +135,13 @@ def expected(name: str, levels: dict[str, int]) -> int:
 @pytest.mark.parametrize(("make", "levels"), LEVELS)
 def test_levels(make: Callable[[], nn.Module], levels: dict[str, int]) -> None:
     module = make()
-    found = layers_of(module)
+    found = find_layers(module)
     assert found.of == {name: expected(name, levels) for name, _ in module.named_parameters()}
     assert found.top == max(levels.values())
 
 
 def test_the_bottom_of_torchvisions_vit_has_the_rate_of_beit() -> None:
-    groups = {group.name: group for group in split(torchvision_vit(), {"layer_decay": 0.75})}
+    groups = {group.name: group for group in split_parameters(torchvision_vit(), {"layer_decay": 0.75})}
     assert len(groups) == 14
     assert groups["layer_00"].lr_scale == 0.75**13 == pytest.approx(0.0238, abs=1e-4)
     assert groups["layer_00"].names == ("class_token", "conv_proj.weight", "conv_proj.bias", "encoder.pos_embedding")
@@ -167,14 +167,14 @@ def test_the_bottom_of_torchvisions_vit_has_the_rate_of_beit() -> None:
     ],
 )  # fmt: skip
 def test_the_levels_in_a_sentence(make: Callable[[], nn.Module], line: str) -> None:
-    assert layers_of(make()).line == line
+    assert find_layers(make()).line == line
 
 
 # --- what is frozen --------------------------------------------------------------------------------------------------
 
 
 def rates(module: nn.Module) -> dict[str, float]:
-    return {name: group.lr_scale for group in split(module, {"layer_decay": 0.5}) for name in group.names}
+    return {name: group.lr_scale for group in split_parameters(module, {"layer_decay": 0.5}) for name in group.names}
 
 
 @pytest.mark.parametrize("name", ["teacher", "decoder", "ema_2"])
@@ -216,15 +216,15 @@ def test_an_optimizer_counts_the_layers_that_it_has() -> None:
     """Of several optimizers: a generator beside its critic, and one for the matrices alone."""
     module = net(generator=timm_vit(), critic=swin())
     names = [name for name, _ in module.named_parameters() if name.startswith("generator.")]
-    groups = split(module, {"layer_decay": 0.5}, names)
-    alone = split(module.generator, {"layer_decay": 0.5})  # type: ignore[arg-type]
+    groups = split_parameters(module, {"layer_decay": 0.5}, names)
+    alone = split_parameters(module.generator, {"layer_decay": 0.5})  # type: ignore[arg-type]
     assert [(group.name, group.lr_scale) for group in groups] == [(group.name, group.lr_scale) for group in alone]
-    assert remarks(module, {"layer_decay": 0.5}, names) == [
+    assert group_remarks(module, {"layer_decay": 0.5}, names) == [
         "5 layers: generator.blocks.0-2 are 1-3; below: generator.cls_token, generator.reg_token, generator.pos_embed, "
         "generator.patch_embed (5 parameters); above: generator.norm, generator.head (4)"
     ]
     matrices = [name for name, p in timm_vit().named_parameters() if p.ndim == 2 and name.startswith("blocks")]
-    by_name = {group.name: group.lr_scale for group in split(timm_vit(), {"layer_decay": 0.5}, matrices)}
+    by_name = {group.name: group.lr_scale for group in split_parameters(timm_vit(), {"layer_decay": 0.5}, matrices)}
     assert by_name == {"layer_0": 0.25, "layer_1": 0.5, "layer_2": 1.0}
 
 
@@ -247,8 +247,8 @@ def test_an_optimizer_counts_the_layers_that_it_has() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_is_refused(make: Callable[[], nn.Module], message: str) -> None:
-    with pytest.raises(Untold, match=f"^{message}"):
-        layers_of(make())
+    with pytest.raises(UnclearLayers, match=f"^{message}"):
+        find_layers(make())
 
 
 # --- transformers ----------------------------------------------------------------------------------------------------
@@ -258,20 +258,20 @@ def test_bert_clip_and_t5_of_transformers() -> None:
     import transformers as hf
 
     tiny = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2}
-    bert = layers_of(hf.BertForSequenceClassification(hf.BertConfig(vocab_size=9, **tiny)))
+    bert = find_layers(hf.BertForSequenceClassification(hf.BertConfig(vocab_size=9, **tiny)))
     assert (bert.of["bert.embeddings.word_embeddings.weight"], bert.of["classifier.weight"]) == (0, 4)
     assert bert.line.startswith("5 layers: bert.encoder.layer.0-2 are 1-3; below: bert.embeddings (5 parameters)")
 
     vision = {**tiny, "num_hidden_layers": 2, "image_size": 8, "patch_size": 4}
     text = {**tiny, "vocab_size": 9, "eos_token_id": 1, "bos_token_id": 0}
-    clip = layers_of(hf.CLIPModel(hf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)))
+    clip = find_layers(hf.CLIPModel(hf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)))
     assert (clip.top, clip.of["logit_scale"], clip.of["visual_projection.weight"]) == (4, 4, 4)
     assert "text_model.encoder.layers.0-2 are 1-3, beside vision_model.encoder.layers.0-1 are 2-3" in clip.line
     embeddings = ("text_model.embeddings.token_embedding", "vision_model.embeddings.patch_embedding")
     assert [clip.of[f"{name}.weight"] for name in embeddings] == [0, 1]
 
     sizes = {"vocab_size": 9, "d_model": 8, "d_ff": 8, "d_kv": 4, "num_layers": 2, "num_heads": 2}
-    t5 = layers_of(hf.T5ForConditionalGeneration(hf.T5Config(**sizes)))
+    t5 = find_layers(hf.T5ForConditionalGeneration(hf.T5Config(**sizes)))
     assert t5.line.startswith("6 layers: encoder.block.0-1, decoder.block.0-1 are 1-4; below: shared (1 parameter)")
     assert t5.of["decoder.block.0.layer.1.EncDecAttention.q.weight"] == 3
 
@@ -279,9 +279,9 @@ def test_bert_clip_and_t5_of_transformers() -> None:
 def test_a_stem_is_no_row() -> None:
     """wav2vec 2.0: seven plain convolutions before the transformer."""
     stem = nn.ModuleList([net(conv=nn.Conv1d(W, W, 3), norm=nn.LayerNorm(W)) for _ in range(3)])
-    found = layers_of(net(feature_extractor=net(conv_layers=stem), encoder=nn.ModuleList([Block(), Block()])))
+    found = find_layers(net(feature_extractor=net(conv_layers=stem), encoder=nn.ModuleList([Block(), Block()])))
     assert {found.of[name] for name in found.of if "conv_layers" in name} == {0} and found.top == 2
-    assert layers_of(net(stem=conv_norm(), encoder=nn.ModuleList([Block(), Block()]))).top == 2
+    assert find_layers(net(stem=conv_norm(), encoder=nn.ModuleList([Block(), Block()]))).top == 2
 
 
 # --- before training -------------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ def test_the_levels_are_printed_before_training_and_kept(
     assert run.plan.notes == (line,)
     saved = Plan.from_json(json.loads((run.folder / "plan.json").read_text()))
     assert saved.notes == (line,) and saved.groups == run.plan.groups
-    render.announce(saved)
+    render.print_plan(saved)
     assert line in capsys.readouterr().out.splitlines()
 
 
@@ -322,8 +322,8 @@ def test_show_says_where_the_levels_are_to_be_seen() -> None:
 
     said = "layer_*: layers are counted when there is a model; lrkit train prints them before training"
     shapes = {"lr": 0.1, "steps": 10}
-    assert said in render.text(lrkit.plan(param_groups={"layer_decay": 0.75}, **shapes)).splitlines()
-    assert said not in render.text(lrkit.plan(param_groups={"no_decay": True}, **shapes)).splitlines()
+    assert said in render.render_text(lrkit.plan(param_groups={"layer_decay": 0.75}, **shapes)).splitlines()
+    assert said not in render.render_text(lrkit.plan(param_groups={"no_decay": True}, **shapes)).splitlines()
 
 
 def test_what_cannot_be_told_is_refused_before_data_is_read(train: Callable[..., Any]) -> None:

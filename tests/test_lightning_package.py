@@ -15,7 +15,7 @@ from one_process import commands
 
 from lrkit.base import lightning_package
 from lrkit.base.errors import ConfigError
-from lrkit.base.lightning_package import chosen, of_the_chosen, package_of, use
+from lrkit.base.lightning_package import chosen_package, in_chosen_package, package_of, use_package
 from lrkit.config.compose import compose
 from lrkit.planning.plan import Plan
 
@@ -44,23 +44,23 @@ class TestChoice:
         assert found == ["pytorch_lightning", "lightning.pytorch", "lightning.pytorch", None, None]
 
     def test_the_users_classes_decide(self, undecided: None) -> None:
-        assert use({"model": dict, "data": Theirs}) == chosen() == "lightning.pytorch"
-        assert use({}) == "lightning.pytorch"
+        assert use_package({"model": dict, "data": Theirs}) == chosen_package() == "lightning.pytorch"
+        assert use_package({}) == "lightning.pytorch"
 
     def test_without_any_it_is_pytorch_lightning(self, undecided: None) -> None:
-        assert chosen() == use({"model": dict}) == "pytorch_lightning"
+        assert chosen_package() == use_package({"model": dict}) == "pytorch_lightning"
 
     def test_the_environment_decides_where_no_class_does(
         self, undecided: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(lightning_package.VARIABLE, "lightning")
-        assert chosen() == "lightning.pytorch"
-        assert use({"model": Ours}) == "pytorch_lightning"
+        assert chosen_package() == "lightning.pytorch"
+        assert use_package({"model": Ours}) == "pytorch_lightning"
 
     def test_what_it_names_must_be_one(self, undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(lightning_package.VARIABLE, "torch_lightning")
         with pytest.raises(ConfigError, match=r"^LRKIT_LIGHTNING is not a Lightning package\. .*pytorch_lightning"):
-            chosen()
+            chosen_package()
 
     def test_both_at_once_are_refused_by_their_names(self, undecided: None) -> None:
         with pytest.raises(
@@ -68,18 +68,18 @@ class TestChoice:
             match=r"^callbacks\.x\._target_ must be of lightning\.pytorch, as model\._target_ is "
             r"\(test_lightning_package\.Theirs\): .*Received: 'test_lightning_package\.Ours, of pytorch_lightning'",
         ):
-            use({"model._target_": Theirs, "callbacks.x._target_": Ours})
+            use_package({"model._target_": Theirs, "callbacks.x._target_": Ours})
 
     def test_a_process_keeps_to_one(self, undecided: None) -> None:
-        use({"model": Ours})
+        use_package({"model": Ours})
         with pytest.raises(ConfigError, match=r"^model must be of pytorch_lightning, which this process uses already"):
-            use({"model": Theirs})
+            use_package({"model": Theirs})
 
     def test_what_is_lightnings_own_is_read_as_the_chosen_ones(self, undecided: None) -> None:
         spelt = ("pytorch_lightning.callbacks.Timer", "lightning.pytorch.callbacks.Timer", "lightning_x.Timer")
-        assert [of_the_chosen(path) for path in spelt] == ["pytorch_lightning.callbacks.Timer"] * 2 + [spelt[2]]
-        use({"model": Theirs})
-        assert [of_the_chosen(path) for path in spelt] == ["lightning.pytorch.callbacks.Timer"] * 2 + [spelt[2]]
+        assert [in_chosen_package(path) for path in spelt] == ["pytorch_lightning.callbacks.Timer"] * 2 + [spelt[2]]
+        use_package({"model": Theirs})
+        assert [in_chosen_package(path) for path in spelt] == ["lightning.pytorch.callbacks.Timer"] * 2 + [spelt[2]]
 
     def test_the_two_packages_may_be_named_alike(self) -> None:
         for package in lightning_package.LIGHTNING:

@@ -16,7 +16,7 @@ from conftest import SHORT
 from lrkit.base.errors import ConfigError
 from lrkit.base.links import check_links, links_out
 from lrkit.checkpoint import io as storage
-from lrkit.checkpoint.io import DurableIO, Kept, read
+from lrkit.checkpoint.io import DurableIO, FixedNameCheckpoint, read_checkpoint
 from lrkit.cli.main import main
 
 
@@ -49,7 +49,7 @@ def test_a_checkpoint_takes_the_place_of_a_link(name: str, precious: Path, tmp_p
     for step in (1, 2):
         io.save_checkpoint({"global_step": step}, folder / "last.ckpt")
     assert precious.read_text() == "mine"
-    assert [read(folder / each)[0]["global_step"] for each in ("last.ckpt", "previous.ckpt")] == [2, 1]
+    assert [read_checkpoint(folder / each)[0]["global_step"] for each in ("last.ckpt", "previous.ckpt")] == [2, 1]
     assert (folder / name).is_symlink() == name.endswith(".new")  # nothing of lrkit's is called so
     assert {each.name for each in folder.iterdir()} == {"last.ckpt", "previous.ckpt", name}
 
@@ -131,7 +131,7 @@ def test_links_that_stay_inside_and_folders_of_the_users_that_are_links_are_let_
     with chdir(tmp_path):
         assert main(["train", "resume.path=mine"]) == 0  # the run's folder is a link
         assert main(["train", *SHORT, "model.hidden=[2]"]) == 0  # so is the folder of all results
-    assert read(scratch / "run" / "checkpoints" / "last.ckpt")[0]["global_step"] == 12
+    assert read_checkpoint(scratch / "run" / "checkpoints" / "last.ckpt")[0]["global_step"] == 12
     assert len([*(scratch / "runs").iterdir()]) == 1
 
 
@@ -148,7 +148,7 @@ def test_what_a_checkpoint_names_as_its_forerunner_is_not_removed(
 ) -> None:
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
-    kept: Any = Kept(dirpath=folder, filename="best", monitor="val/loss", enable_version_counter=False)
+    kept: Any = FixedNameCheckpoint(dirpath=folder, filename="best", monitor="val/loss", enable_version_counter=False)
     named, score = path(precious.parent), torch.tensor(1.0)
     kept.load_state_dict({
         "dirpath": str(folder), "best_model_path": named, "kth_best_model_path": named, "last_model_path": named,

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrkit.callbacks.loss_recorder import Trace
+from lrkit.callbacks.loss_recorder import LossRecorder
 from lrkit.runs.event_reader import Series
 
 
-def recorded(losses: list[float], trace: Trace | None = None, first: int = 1) -> Trace:
-    trace = trace or Trace()
+def recorded(losses: list[float], trace: LossRecorder | None = None, first: int = 1) -> LossRecorder:
+    trace = trace or LossRecorder()
     for step, loss in enumerate(losses, start=first):
         trace.add(torch.tensor(loss), lambda: 0.5, step)
     return trace
@@ -27,7 +27,7 @@ def test_windows_are_of_one_length_and_hold_the_mean(batches: int) -> None:
     trace = recorded([float(i) for i in range(batches)])
     curves = trace.curves()
     n, size = len(curves.train.steps), trace.size
-    assert n < Trace.most and (size == 1 or n >= Trace.most // 2)
+    assert n < LossRecorder.most and (size == 1 or n >= LossRecorder.most // 2)
     assert curves.train.steps == [size * (i + 1) for i in range(n)]
     assert curves.train.values == pytest.approx([size * i + (size - 1) / 2 for i in range(n)])
     assert batches - size < n * size <= batches
@@ -47,7 +47,7 @@ def test_one_bad_batch_is_not_the_end() -> None:
 
 def test_it_goes_on_where_it_was() -> None:
     losses = [1.0 / (1 + i) for i in range(1001)]
-    whole, first, then = recorded(losses), recorded(losses[:613]), Trace()
+    whole, first, then = recorded(losses), recorded(losses[:613]), LossRecorder()
     first.validated = Series([600], [0.5])
     then.load_state_dict(first.state_dict())
     recorded(losses[613:], then, first=614)
@@ -60,9 +60,9 @@ def test_it_goes_on_where_it_was() -> None:
 def test_a_run_records_its_losses_rates_and_validations(
     accumulate: int, train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept: list[Trace] = []
-    made = Trace.__init__
-    monkeypatch.setattr(Trace, "__init__", lambda self: (made(self), kept.append(self))[0])  # type: ignore[func-returns-value]
+    kept: list[LossRecorder] = []
+    made = LossRecorder.__init__
+    monkeypatch.setattr(LossRecorder, "__init__", lambda self: (made(self), kept.append(self))[0])  # type: ignore[func-returns-value]
     run = train(
         "schedule=cosine", "trainer.max_epochs=2", f"trainer.accumulate_grad_batches={accumulate}",
         "trainer.log_every_n_steps=1",

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrkit import models
+from lrkit import data, models
 from lrkit.base.errors import ConfigError
 from lrkit.data import datasets
 from lrkit.models import CharTransformer, Cnn1d, Cnn2d, Linear, Mlp
@@ -191,9 +191,9 @@ def snake(name: str) -> str:
     return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name).lstrip("_")
 
 
-@pytest.mark.parametrize(("group", "module"), [("data", datasets), ("model", models)])
+@pytest.mark.parametrize(("group", "module"), [("data", data), ("model", models)])
 def test_each_class_has_an_option_of_its_name(group: str, module: Any) -> None:
-    names = {name for name in module.__all__ if name not in ("InMemoryData", "Splits")}
+    names = {name for name in module.__all__ if name not in ("InMemoryData", "ModuleLoaders", "Splits")}
     options = {path.stem for path in (CONF / group).glob("*.yaml")} - {"custom", "module"}  # what is the user's
     assert {option.replace("_", "") for option in options} == {name.lower() for name in names}
     assert options == {snake(name) if name != "HuggingFace" else "huggingface" for name in names}
@@ -209,7 +209,7 @@ def test_each_option_says_what_it_is_and_names_every_argument(path: Path) -> Non
     if path.stem == "module":  # no more than what the plan needs to know
         assert set(config) == {"_target_", "batch_size", "train_samples"}
         return
-    made = {f"{m.__name__}.{name}": getattr(m, name) for m in (datasets, models) for name in m.__all__}
+    made = {f"{m.__name__}.{name}": getattr(m, name) for m in (data, models) for name in m.__all__}
     parameters = inspect.signature(made[config._target_]).parameters
     assert set(config) - {"_target_"} == set(parameters)
     raw: Any = OmegaConf.to_container(config, resolve=False)

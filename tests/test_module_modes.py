@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric
 from lrkit.checkpoint.module_modes import KEY
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import PACKAGE, Callback
-from lrkit.train.run import run
+from lrkit.train.run import run_training
 
 
 class Net(foreign.Net):
@@ -100,7 +100,7 @@ def test_a_run_that_goes_on_has_the_weights_of_one_that_was_not_stopped(
 
 
 def test_a_checkpoint_of_a_validation_has_the_modes_of_the_training(tmp_path: Path) -> None:
-    run(compose([*BASE, *MODELS["module"], "trainer.val_check_interval=3"]), tmp_path, quiet=True)
+    run_training(compose([*BASE, *MODELS["module"], "trainer.val_check_interval=3"]), tmp_path, quiet=True)
     content = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert content["epoch"] == 1 and content[KEY] == {
         "eval": ["backbone", "backbone.0", "backbone.1", "backbone.2"],

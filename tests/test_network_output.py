@@ -17,10 +17,10 @@ from lrkit.assembly import data_of
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import PACKAGE, LightningDataModule, LightningModule
-from lrkit.lightning.network_output import NetworkOutput, class_axes, tensor_of
+from lrkit.lightning.network_output import NetworkOutput, possible_class_axes, tensor_of
 from lrkit.lightning.supervised import Supervised
 from lrkit.lr_finder import short_run
-from lrkit.train.run import run
+from lrkit.train.run import run_training
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 HERE = f"model=custom model._target_={__name__}"
@@ -92,7 +92,7 @@ def loss_of(out: Any, y: Tensor, loss: str | None = None, **how: Any) -> Tensor:
 def test_shapes_tell_where_the_classes_are(out: tuple[int, ...], y: tuple[int, ...], axis: int) -> None:
     logits = torch.randn(out, generator=torch.Generator().manual_seed(0))
     targets = torch.randint(0, 5, y, generator=torch.Generator().manual_seed(1))
-    assert class_axes(out, y) == [axis]
+    assert possible_class_axes(out, y) == [axis]
     in_second = logits if axis == 1 else logits.movedim(-1, 1)
     plain = targets.view(in_second.shape[:1] + in_second.shape[2:])
     assert torch.allclose(loss_of(logits, targets), F.cross_entropy(in_second, plain))
@@ -342,7 +342,7 @@ def test_which_loader_is_monitored_is_said_and_so_is_none(capsys: pytest.Capture
         overrides = [*f"{HERE}.{model} data=module logger=none trainer.max_epochs=1".split(), *more]
         folder = tmp_path / f"{model}{len(more)}"
         folder.mkdir()
-        run(compose(overrides), folder)
+        run_training(compose(overrides), folder)
         return capsys.readouterr().out
 
     both = "note: monitor=val_loss/dataloader_idx_0, of the first of 2 validation loaders"
@@ -446,7 +446,7 @@ def test_loaders_of_its_own_are_not_passed_over_without_a_word(train: Callable[.
 
 def test_a_search_takes_the_modules_loaders(tmp_path: Path) -> None:
     config = compose([*f"{HERE}.Quiet data=module trainer.max_epochs=20 logger=none".split(), *BAR])
-    found = short_run.run(config, data_of(config), lambda plan: (plan.within(3, 0.01), 3), score=True)
+    found = short_run.run_short(config, data_of(config), lambda plan: (plan.within(3, 0.01), 3), score=True)
     assert len(found.losses) == 3 and found.score < 10
 
 
@@ -454,6 +454,6 @@ BAR = [f"+callbacks.bar._target_={PACKAGE}.callbacks.TQDMProgressBar"]
 
 
 def test_the_users_bar_takes_the_place_of_ours(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    run(compose([*f"{HERE}.Quiet data=module logger=none trainer.max_epochs=1".split(), *BAR]), tmp_path)
+    run_training(compose([*f"{HERE}.Quiet data=module logger=none trainer.max_epochs=1".split(), *BAR]), tmp_path)
     out, err = capsys.readouterr()
     assert "epoch 1/1" not in out and "Epoch 0" in out + err

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from lrkit.assembly import data_of
 from lrkit.base.errors import ConfigError
-from lrkit.callbacks.noise_scale import TAG, NoiseScale, estimate
+from lrkit.callbacks.noise_scale import TAG, NoiseScale, estimate_noise_scale
 from lrkit.compare.ranking import compare
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import PACKAGE, Callback
 from lrkit.lightning.supervised import Supervised
 from lrkit.lr_finder import short_run
-from lrkit.runs.run_reader import load
-from lrkit.train.run import run
+from lrkit.runs.run_reader import load_run
+from lrkit.train.run import run_training
 
 Precision: Any = import_module(f"{PACKAGE}.plugins.precision").Precision
 
@@ -132,7 +132,7 @@ def test_both_estimates_have_the_right_mean() -> None:
     big = drawn.mean(1).square().sum(1).mean()
     for b in (1, 6, 24):
         small = drawn.reshape(-1, b, 3).mean(1).square().sum(1).mean()
-        square, noise = estimate(float(small), float(big), b, 48)
+        square, noise = estimate_noise_scale(float(small), float(big), b, 48)
         assert noise == pytest.approx(float(spread.square().sum()), rel=0.03)
         assert square == pytest.approx(float(mean.square().sum()), rel=0.03)
 
@@ -224,7 +224,7 @@ def test_tensorboard_and_the_end_of_a_run_have_it(tmp_path: Path, capsys: pytest
     short = ["trainer.max_epochs=2", "trainer.limit_val_batches=1"]
     for folder, more in zip(folders, (["callbacks=noise_scale", "callbacks.noise_scale.every=50%"], []), strict=True):
         folder.mkdir()
-        run(compose([*short, *more]), folder)
+        run_training(compose([*short, *more]), folder)
     read = EventAccumulator(str(folders[0])).Reload()
     assert [event.step for event in read.Scalars(TAG)] == [38]
     written = json.loads((folders[0] / "metrics.json").read_text())["final"][TAG]
@@ -232,7 +232,7 @@ def test_tensorboard_and_the_end_of_a_run_have_it(tmp_path: Path, capsys: pytest
     (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("noise scale")]
     size = f"{float(f'{written:.2g}'):.0f}"  # of one look it is both
     assert said.startswith(f"noise scale {size} over the run, {size} at its end (batch 32): batches well below it may")
-    assert load(folders[0], "with").final[TAG] == written
+    assert load_run(folders[0], "with").final[TAG] == written
     assert compare(folders).metric == "val/loss"
     assert compare(folders, TAG).metric == TAG
 
@@ -271,7 +271,7 @@ def test_the_trials_of_a_search_do_without() -> None:
     config = compose(list(OFTEN))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NoiseScale, "on_train_start", None)
-        short_run.run(config, data_of(config), lambda plan: (plan, 2))
+        short_run.run_short(config, data_of(config), lambda plan: (plan, 2))
 
 
 # --- refusals -------------------------------------------------------------------------------------

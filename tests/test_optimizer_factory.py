@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from lrkit.base.errors import ConfigError
-from lrkit.optim.factory import build, evaluating, resolve, switch_mode
+from lrkit.optim.factory import build_optimizer, evaluating, resolve_optimizer, switch_mode
 from lrkit.optim.muon import Muon, orthogonalize
-from lrkit.optim.param_groups import split
-from lrkit.planning.optimizer_traits import family
+from lrkit.optim.param_groups import split_parameters
+from lrkit.planning.optimizer_traits import traits_of
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 ALL = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -36,7 +36,9 @@ def node(name: str) -> tuple[str, float, dict[str, Any]]:
 
 def optimizer_of(model: nn.Module, name: str, rules: Any = None, **changes: Any) -> torch.optim.Optimizer:
     target, lr, options = node(name)
-    optimizer = build(target, options | changes, [group.options(lr * group.lr_scale) for group in split(model, rules)])
+    optimizer = build_optimizer(
+        target, options | changes, [group.options(lr * group.lr_scale) for group in split_parameters(model, rules)]
+    )
     switch_mode(optimizer, training=True)
     return optimizer
 
@@ -92,7 +94,7 @@ class TestEveryOption:
     def test_moves_nothing_at_rate_zero(self, name: str) -> None:
         model = mlp()
         optimizer = optimizer_of(model, name)
-        known = family(node(name)[0])
+        known = traits_of(node(name)[0])
         assert known is not None
         if not known.schedule_free:  # whose average goes on moving towards where the weights are
             train(model, optimizer, 2)
@@ -107,7 +109,7 @@ class TestEveryOption:
         model = mlp()
         optimizer = optimizer_of(model, name, HEAD)
         assert [group["name"] for group in optimizer.param_groups] == ["head", "default"]
-        known = family(node(name)[0])
+        known = traits_of(node(name)[0])
         assert known is not None
         before = weights(model)
         optimizer.param_groups[1]["lr"] = 0.0
@@ -149,10 +151,10 @@ class TestEveryOption:
 
 
 def test_groups_keep_their_own_decay_and_the_callers_stay_untouched() -> None:
-    groups = [group.options(0.1) for group in split(mlp(), {"no_decay": True})]
+    groups = [group.options(0.1) for group in split_parameters(mlp(), {"no_decay": True})]
     groups[0]["weight_decay"] = None
     before = [dict(group) for group in groups]
-    optimizer = build("torch.optim.AdamW", {"weight_decay": 0.3}, groups)
+    optimizer = build_optimizer("torch.optim.AdamW", {"weight_decay": 0.3}, groups)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
     assert [set(group) for group in groups] == [set(group) for group in before]
 
@@ -168,7 +170,9 @@ def test_the_option_says_how_weights_decay_and_it_is_so(name: str) -> None:
     # that is the same.
     parameter = nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     target, lr, options = node(name)
-    optimizer = build(target, options | {"weight_decay": 0.1}, [{"params": [parameter], "name": "all", "lr": lr}])
+    optimizer = build_optimizer(
+        target, options | {"weight_decay": 0.1}, [{"params": [parameter], "name": "all", "lr": lr}]
+    )
     switch_mode(optimizer, training=True)
     before, parameter.grad = parameter.detach().clone(), torch.zeros(2, 2)
     optimizer.step()
@@ -193,7 +197,7 @@ def test_lrkits_own_optimizers_take_complex_numbers_as_pairs_of_real_ones(name: 
     pairs = nn.Parameter(torch.randn(3, 2, 2, generator=generator))
     numbers = nn.Parameter(torch.view_as_complex(pairs.detach().clone()))
     target, lr, options = node(name)
-    made = [build(target, options, [{"params": [p], "name": "all", "lr": lr}]) for p in (pairs, numbers)]
+    made = [build_optimizer(target, options, [{"params": [p], "name": "all", "lr": lr}]) for p in (pairs, numbers)]
     for _ in range(3):
         pairs.grad = torch.randn(3, 2, 2, generator=generator)
         numbers.grad = torch.view_as_complex(pairs.grad.clone())
@@ -226,14 +230,14 @@ def test_lrkits_own_optimizers_take_complex_numbers_as_pairs_of_real_ones(name: 
 )
 def test_what_is_no_optimizer_is_refused(target: Any, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve(target)
+        resolve_optimizer(target)
     assert str(caught.value).startswith(message)
 
 
 def test_nothing_of_pythons_own_library_is_imported() -> None:
     assert "antigravity" not in sys.modules
     with pytest.raises(ConfigError):
-        resolve("antigravity.Adam")
+        resolve_optimizer("antigravity.Adam")
     assert "antigravity" not in sys.modules
 
 
@@ -244,7 +248,7 @@ def test_a_missing_package_is_named_with_what_installs_it(target: str, monkeypat
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "path_importer_cache", {})
     with pytest.raises(ConfigError) as caught:
-        resolve(target)
+        resolve_optimizer(target)
     name = {"pytorch_optimizer": "ranger", "schedulefree": "schedule_free_sgd"}[package]
     assert str(caught.value) == f"optimizer={name} needs the package {package}: pip install 'lrkit[optim]'."
 
@@ -296,15 +300,15 @@ def test_a_rate_of_its_own_for_a_group_that_cannot_have_one_is_refused() -> None
 
 
 def test_a_rate_that_would_be_without_effect_after_a_while_is_refused() -> None:
-    groups = [group.options(0.1 * group.lr_scale) for group in split(mlp(), [HEAD[0] | {"lr_scale": 10}])]
+    groups = [group.options(0.1 * group.lr_scale) for group in split_parameters(mlp(), [HEAD[0] | {"lr_scale": 10}])]
     with pytest.raises(ConfigError, match="param_groups must give every group the same lr_scale: AdaBound has one"):
-        build("pytorch_optimizer.AdaBound", {}, groups)
+        build_optimizer("pytorch_optimizer.AdaBound", {}, groups)
 
 
 def test_a_weight_decay_that_the_optimizer_lacks_is_refused() -> None:
-    groups = [group.options(0.1) for group in split(mlp(), [HEAD[0] | {"weight_decay": 0.1}])]
+    groups = [group.options(0.1) for group in split_parameters(mlp(), [HEAD[0] | {"weight_decay": 0.1}])]
     with pytest.raises(ConfigError, match="param_groups must set no weight_decay"):
-        build("torch.optim.Rprop", {}, groups)
+        build_optimizer("torch.optim.Rprop", {}, groups)
 
 
 # --- implementation ----------------------------------------------------------------------------------------------
@@ -333,10 +337,10 @@ def test_what_the_options_say_holds(asked: dict[str, bool]) -> None:
 
 
 def test_a_reason_against_fused_holds() -> None:
-    groups = [group.options(0.1) for group in split(mlp())]
-    assert implementation(build("torch.optim.AdamW", {}, groups, unfused="16-mixed"))[0] is None
+    groups = [group.options(0.1) for group in split_parameters(mlp())]
+    assert implementation(build_optimizer("torch.optim.AdamW", {}, groups, unfused="16-mixed"))[0] is None
     with pytest.raises(ConfigError, match=r"optimizer\.fused must not be true: 16-mixed"):
-        build("torch.optim.AdamW", {"fused": True}, groups, unfused="16-mixed")
+        build_optimizer("torch.optim.AdamW", {"fused": True}, groups, unfused="16-mixed")
 
 
 @pytest.mark.parametrize("where", [{"device": "meta"}, {"dtype": torch.complex64}], ids=["device", "dtype"])
@@ -351,8 +355,8 @@ def test_not_fused_where_the_step_would_fail(where: dict[str, Any]) -> None:
 
 def test_sparse_gradients_train_without_fused() -> None:
     embedding = nn.Embedding(5, 2, sparse=True)
-    groups = [group.options(0.1) for group in split(embedding)]
-    optimizer = build("torch.optim.SGD", {}, groups, unfused="sparse gradients")
+    groups = [group.options(0.1) for group in split_parameters(embedding)]
+    optimizer = build_optimizer("torch.optim.SGD", {}, groups, unfused="sparse gradients")
     before = embedding.weight.detach().clone()
     embedding(torch.tensor([1])).sum().backward()
     optimizer.step()

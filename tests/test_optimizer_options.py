@@ -33,7 +33,7 @@ def test_every_shipped_optimizer_is_recorded_and_no_other() -> None:
 
 @pytest.mark.parametrize("target", SIGNATURES)
 def test_what_is_recorded_is_what_the_class_has(target: str) -> None:
-    assert SIGNATURES[target] == factory._defaults(factory.resolve(target))
+    assert SIGNATURES[target] == factory._defaults(factory.resolve_optimizer(target))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -46,7 +46,7 @@ def _makes(target: str, options: Mapping[str, Any]) -> bool:
     weight = torch.nn.Parameter(torch.ones(2, 2))
     given = check_options(target, options, SIGNATURES[target])
     try:
-        optimizer = factory.resolve(target)([{"params": [weight], "name": "default"}], lr=0.1, **given)
+        optimizer = factory.resolve_optimizer(target)([{"params": [weight], "name": "default"}], lr=0.1, **given)
         if factory.has_modes(optimizer):
             optimizer.train()  # type: ignore[attr-defined]
         weight.grad = torch.ones_like(weight)
@@ -72,7 +72,7 @@ def test_what_the_class_refuses_is_refused(target: str) -> None:
         except ConfigError as error:
             assert error.key == f"optimizer.{name}"
             with pytest.raises(ConfigError) as trained:
-                factory.check(target, {name: value})
+                factory.check_optimizer(target, {name: value})
             assert str(trained.value) == str(error)
             continue
         allowed += 1

@@ -17,10 +17,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lrkit.optim.factory import build, switch_mode
+from lrkit.optim.factory import build_optimizer, switch_mode
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.optimizer_traits import family
-from lrkit.planning.plan import GroupRate, resolve
+from lrkit.planning.optimizer_traits import traits_of
+from lrkit.planning.plan import GroupRate, resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Cosine, Linear
 
@@ -288,12 +288,12 @@ def trained(name: str, weight_decay: float, scales: tuple[float, ...] = (1.0,), 
     parameters = [[nn.Parameter(x) for x in start()] for _ in scales]
     given: Any = OmegaConf.to_container(node)
     lr = given.pop("lr")
-    plan = resolve(lr=lr, schedule=Cosine(), warmup=Linear(start=0.1, length=10), horizon=Horizon(steps))
+    plan = resolve_plan(lr=lr, schedule=Cosine(), warmup=Linear(start=0.1, length=10), horizon=Horizon(steps))
     groups = [
         {"params": params, "name": f"g{i}", "lr": plan.base(scale)}
         for i, (params, scale) in enumerate(zip(parameters, scales, strict=True))
     ]
-    optimizer = build(target, {k: v for k, v in given.items() if k != "_target_"}, groups)
+    optimizer = build_optimizer(target, {k: v for k, v in given.items() if k != "_target_"}, groups)
     plan = plan.with_groups([GroupRate(f"g{i}", scale) for i, scale in enumerate(scales)])
     scheduler = PlanScheduler(optimizer, plan)
     switch_mode(optimizer, training=True)
@@ -351,7 +351,7 @@ def test_prodigy_is_what_the_paper_says(weight_decay: float) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
 def test_the_factor_of_a_group_is_a_factor_of_its_first_step(name: str) -> None:
-    known = family(options_of(name, 0.0)[0])
+    known = traits_of(options_of(name, 0.0)[0])
     assert known is not None
     if known.one_rate:
         return

@@ -11,8 +11,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from lrkit.optim.factory import resolve
-from lrkit.planning.optimizer_traits import FAMILIES, family, option, remarks
+from lrkit.optim.factory import resolve_optimizer
+from lrkit.planning.optimizer_traits import FAMILIES, lr_warnings, option_name, traits_of
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 
@@ -43,10 +43,10 @@ OPTIMIZERS = {
 def test_the_row_is_what_the_option_says(name: str) -> None:
     target, kind, momentum, lr = OPTIMIZERS[name]
     node = OmegaConf.load(CONF / f"{name}.yaml")
-    known = family(target)
+    known = traits_of(target)
     assert known is not None
     assert (node._target_, known.kind, known.momentum, node.lr) == (target, kind, momentum, lr)
-    assert option(target) == (name if name != "momentum" else "sgd")
+    assert option_name(target) == (name if name != "momentum" else "sgd")
     assert (CONF / f"{name}.yaml").read_text().startswith("# ")
 
 
@@ -58,7 +58,7 @@ def test_every_option_has_a_row() -> None:
 def test_every_family_is_a_class_with_that_momentum(target: str) -> None:
     if target == "torch.optim.Muon" and not hasattr(torch.optim, "Muon"):
         pytest.skip("new in torch 2.9")
-    arguments = inspect.signature(resolve(target)).parameters
+    arguments = inspect.signature(resolve_optimizer(target)).parameters
     known = FAMILIES[target]
     assert known.momentum is None or known.momentum in arguments
     assert known.schedule_free == ("ScheduleFree" in target)
@@ -75,7 +75,7 @@ def test_the_optimizers_of_torch_are_covered() -> None:
 
 @pytest.mark.parametrize("name", ["adamw", "AdamW", "torch.optim.adamw", "my.AdamW", "pytorch_optimizer.AdamG"])
 def test_a_name_that_only_looks_like_one_is_unknown(name: str) -> None:
-    assert family(name) is None
+    assert traits_of(name) is None
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_name_that_only_looks_like_one_is_unknown(name: str) -> None:
     ],
 )
 def test_pairs_that_make_no_sense_are_remarked_on(target: str, lr: float, decays: bool, expected: list[str]) -> None:
-    found = remarks(target, lr, decays)
+    found = lr_warnings(target, lr, decays)
     assert len(found) == bool(expected)
     assert all(part in found[0] for part in expected)
 

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from lrkit.base.errors import ConfigError
 from lrkit.config.overrides import (
     MAX_JOBS,
-    defaults,
-    expand,
-    initialised,
-    leaves,
-    meant,
-    nearest,
-    parse,
-    swept,
-    unknown,
+    default_choices,
+    expand_jobs,
+    expand_override,
+    hydra_initialised,
+    leaf_paths,
+    nearest_key,
+    parse_overrides,
+    suggest_name,
+    unknown_key,
 )
 
 KEYS = ["optimizer.lr", "optimizer.momentum", "schedule.end", "schedule.start", "horizon.steps", "seed", "warmup"]
@@ -31,7 +31,7 @@ KEYS = ["optimizer.lr", "optimizer.momentum", "schedule.end", "schedule.start", 
 
 def test_parse_keeps_the_order_and_the_words() -> None:
     words = ["schedule=step", "optimizer.lr=0.1", "+callbacks.a.b=1", "~data.seed", "++seed=3"]
-    parsed = parse(words)
+    parsed = parse_overrides(words)
     assert [override.input_line for override in parsed] == words
     assert [override.key_or_group for override in parsed] == [
         "schedule", "optimizer.lr", "callbacks.a.b", "data.seed", "seed"
@@ -44,11 +44,11 @@ def test_parse_keeps_the_order_and_the_words() -> None:
      ("'a b'", "a b"), ("inf", float("inf")), ("val/loss", "val/loss"), ("{a:1}", {"a": 1})],
 )  # fmt: skip
 def test_parse_reads_values(written: str, value: object) -> None:
-    assert parse([f"key={written}"])[0].value() == value
+    assert parse_overrides([f"key={written}"])[0].value() == value
 
 
 def test_the_same_option_may_be_mounted_twice() -> None:
-    assert len(parse(["schedule=step", "schedule@coschedule.momentum=cosine"])) == 2
+    assert len(parse_overrides(["schedule=step", "schedule@coschedule.momentum=cosine"])) == 2
 
 
 @given(st.lists(st.text(max_size=30), max_size=3))
@@ -66,7 +66,7 @@ def test_the_same_option_may_be_mounted_twice() -> None:
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_parsed_or_refused(words: list[str]) -> None:
     try:
-        jobs = expand(words)
+        jobs = expand_jobs(words)
     except ConfigError as error:
         assert "\n" not in str(error)
     else:
@@ -81,7 +81,7 @@ def test_any_text_is_parsed_or_refused(words: list[str]) -> None:
 @settings(max_examples=300, deadline=None)
 def test_any_value_of_a_key_is_parsed_or_refused(key: str, value: str) -> None:
     try:
-        expand([f"{key}={value}"])
+        expand_jobs([f"{key}={value}"])
     except ConfigError as error:
         assert "\n" not in str(error)
 
@@ -90,24 +90,24 @@ def test_any_value_of_a_key_is_parsed_or_refused(key: str, value: str) -> None:
 
 
 def test_nothing_swept_is_one_job() -> None:
-    assert expand([]) == [[]]
-    assert expand(["seed=1"]) == [["seed=1"]]
+    assert expand_jobs([]) == [[]]
+    assert expand_jobs(["seed=1"]) == [["seed=1"]]
 
 
 def test_the_last_key_moves_fastest_and_what_is_not_swept_stays() -> None:
-    assert expand(["schedule=step,cosine", "seed=7", "optimizer.lr=range(1,4)"]) == [
+    assert expand_jobs(["schedule=step,cosine", "seed=7", "optimizer.lr=range(1,4)"]) == [
         [f"schedule={schedule}", "seed=7", f"optimizer.lr={lr}"] for schedule in ("step", "cosine") for lr in (1, 2, 3)
     ]
 
 
 def test_values_keep_their_meaning_and_their_units() -> None:
-    assert expand(["optimizer.lr=1e-3,0.10", "warmup.length=5%,2ep", "model.hidden=[8],[8,8]"])[0] == [
+    assert expand_jobs(["optimizer.lr=1e-3,0.10", "warmup.length=5%,2ep", "model.hidden=[8],[8,8]"])[0] == [
         "optimizer.lr=0.001", "warmup.length=5%", "model.hidden=[8]"
     ]  # fmt: skip
 
 
 def test_a_glob_stands_for_the_options_of_a_group() -> None:
-    jobs = expand(["schedule=glob(c*)"])
+    jobs = expand_jobs(["schedule=glob(c*)"])
     assert jobs == [["schedule=constant"], ["schedule=cosine"], ["schedule=cyclic"]]
 
 
@@ -115,7 +115,7 @@ def test_a_glob_stands_for_the_options_of_a_group() -> None:
     ("overrides", "jobs"), [(["seed=range(0,1000)"], 1000), (["a=range(0,10)", "b=range(0,100)"], 1000)]
 )
 def test_a_thousand_jobs_are_accepted(overrides: list[str], jobs: int) -> None:
-    assert len(expand(overrides)) == jobs == MAX_JOBS
+    assert len(expand_jobs(overrides)) == jobs == MAX_JOBS
 
 
 @pytest.mark.parametrize(
@@ -131,18 +131,18 @@ def test_a_thousand_jobs_are_accepted(overrides: list[str], jobs: int) -> None:
 def test_more_than_a_thousand_jobs_are_refused_at_once(overrides: list[str]) -> None:
     begun = time.perf_counter()
     with pytest.raises(ConfigError, match=f"-m must make at most {MAX_JOBS} jobs"):
-        expand(overrides)
+        expand_jobs(overrides)
     assert time.perf_counter() - begun < 2.0
 
 
 def test_what_cannot_be_listed_cannot_be_swept() -> None:
     for sweep in ("interval(0,1)", "glob(x*)"):
         with pytest.raises(ConfigError, match=r"^schedule must sweep over"):
-            expand([f"schedule={sweep}"])
+            expand_jobs([f"schedule={sweep}"])
 
 
 def test_swept_lists_one_override() -> None:
-    assert swept(parse(["seed=1,2"])[0]) == ["seed=1", "seed=2"]
+    assert expand_override(parse_overrides(["seed=1,2"])[0]) == ["seed=1", "seed=2"]
 
 
 # --- what was meant -------------------------------------------------------------------------------
@@ -163,27 +163,27 @@ def test_swept_lists_one_override() -> None:
     ],
 )
 def test_nearest(key: str, hint: str) -> None:
-    assert nearest(key, KEYS) == hint
+    assert nearest_key(key, KEYS) == hint
 
 
 def test_an_empty_group_says_what_else_there_is() -> None:
-    assert str(unknown("warmup.length", KEYS)) == (
+    assert str(unknown_key("warmup.length", KEYS)) == (
         "warmup.length is not a key of warmup=none; other options of warmup: constant, cosine, exponential, linear."
     )
 
 
 def test_another_librarys_name_counts_only_where_ours_is_accepted() -> None:
-    assert meant("T_max", ["length"]) == "Did you mean 'length'? Accepted: length"
-    assert meant("T_max", ["gamma"]) == "Accepted: gamma"
+    assert suggest_name("T_max", ["length"]) == "Did you mean 'length'? Accepted: length"
+    assert suggest_name("T_max", ["gamma"]) == "Accepted: gamma"
 
 
 def test_leaves_are_the_dotted_paths() -> None:
-    assert list(leaves({"a": {"b": 1, "c": {}}, "d": [1, {"e": 2}]})) == ["a.b", "a.c", "d"]
+    assert list(leaf_paths({"a": {"b": 1, "c": {}}, "d": [1, {"e": 2}]})) == ["a.b", "a.c", "d"]
 
 
 def test_defaults_are_the_first_lines_of_the_table_of_contents() -> None:
-    assert list(defaults().items())[:3] == [("data", "digits"), ("model", "mlp"), ("optimizer", "momentum")]
-    assert not any("@" in group or " " in group for group in defaults())
+    assert list(default_choices().items())[:3] == [("data", "digits"), ("model", "mlp"), ("optimizer", "momentum")]
+    assert not any("@" in group or " " in group for group in default_choices())
 
 
 # --- Hydra's global state -------------------------------------------------------------------------
@@ -191,10 +191,10 @@ def test_defaults_are_the_first_lines_of_the_table_of_contents() -> None:
 
 def test_hydra_is_left_as_it_was_found() -> None:
     before = GlobalHydra.instance().hydra
-    with initialised():
+    with hydra_initialised():
         inner = GlobalHydra.instance().hydra
         assert inner is not None and inner is not before
-        with pytest.raises(KeyError), initialised():
+        with pytest.raises(KeyError), hydra_initialised():
             raise KeyError
         assert GlobalHydra.instance().hydra is inner
     assert GlobalHydra.instance().hydra is before

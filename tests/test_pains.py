@@ -50,7 +50,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.cli import main
 from lrkit.lightning.classes import PACKAGE, LightningModule, MisconfigurationException, Trainer
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.plan import resolve
+from lrkit.planning.plan import resolve_plan
 from lrkit.planning.plateau import Plateau, PlateauState
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.horizon import Horizon
@@ -129,7 +129,7 @@ def loop(optimizer: Optimizer, scheduler: Any, steps: int, advance: int = 1) -> 
 
 
 def planned(optimizer: Optimizer, schedule: Any, steps: int, **parts: Any) -> PlanScheduler:
-    return PlanScheduler(optimizer, resolve(lr=0.1, schedule=schedule, horizon=Horizon(steps), **parts))
+    return PlanScheduler(optimizer, resolve_plan(lr=0.1, schedule=schedule, horizon=Horizon(steps), **parts))
 
 
 def rates_of(recorded: Recorded) -> list[float]:

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from lrkit.base.errors import ConfigError
-from lrkit.optim.param_groups import Group, remarks, split
-from lrkit.planning.group_rules import Rule, group_rates, parse
+from lrkit.optim.param_groups import ParamGroup, group_remarks, split_parameters
+from lrkit.planning.group_rules import Rule, group_rates, parse_rules
 
 CONF = Path(__file__).parents[1] / "conf" / "param_groups"
 
@@ -37,7 +37,7 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
     return {str(key): value for key, value in node.items()} | changes
 
 
-def by_name(groups: list[Group]) -> dict[str, Group]:
+def by_name(groups: list[ParamGroup]) -> dict[str, ParamGroup]:
     return {group.name: group for group in groups}
 
 
@@ -46,22 +46,22 @@ HEAD = {"name": "head", "pattern": r"^head\.", "lr_scale": 10}
 
 def test_default_is_one_group_of_everything() -> None:
     model = Vit()
-    (group,) = split(model, preset("default"))
+    (group,) = split_parameters(model, preset("default"))
     assert (group.name, group.lr_scale, group.weight_decay) == ("default", 1.0, None)
     assert group.names == tuple(name for name, _ in model.named_parameters())
     assert all(a is b for a, b in zip(group.params, model.parameters(), strict=True))
-    assert [g.names for g in split(model)] == [group.names]
+    assert [g.names for g in split_parameters(model)] == [group.names]
 
 
 def test_no_decay_spares_biases_and_norms() -> None:
-    groups = by_name(split(Vit(depth=1), preset("no_decay")))
+    groups = by_name(split_parameters(Vit(depth=1), preset("no_decay")))
     assert {name: group.weight_decay for name, group in groups.items()} == {"default": None, "no_decay": 0.0}
     assert groups["default"].names == ("embed.weight", "blocks.0.mlp.weight", "head.weight")
     assert "norm.weight" in groups["no_decay"].names and "head.bias" in groups["no_decay"].names
 
 
 def test_layerwise_decays_from_the_top() -> None:
-    groups = split(Vit(), preset("layerwise"))
+    groups = split_parameters(Vit(), preset("layerwise"))
     assert [(group.name, group.lr_scale) for group in groups] == [
         ("layer_0", 0.75**4),  # embed
         ("layer_1", 0.75**3),
@@ -73,14 +73,14 @@ def test_layerwise_decays_from_the_top() -> None:
 
 
 def test_layerwise_goes_with_no_decay() -> None:
-    groups = by_name(split(Vit(), preset("layerwise", no_decay=True)))
+    groups = by_name(split_parameters(Vit(), preset("layerwise", no_decay=True)))
     assert groups["layer_1_no_decay"].names == ("blocks.0.norm.weight", "blocks.0.norm.bias", "blocks.0.mlp.bias")
     assert groups["layer_1_no_decay"].lr_scale == groups["layer_1"].lr_scale == 0.75**3
     assert (groups["layer_1_no_decay"].weight_decay, groups["layer_1"].weight_decay) == (0.0, None)
 
 
 def test_layers_of_ten_or_more_sort_by_name() -> None:
-    names = [group.name for group in split(Vit(depth=12), preset("layerwise"))]
+    names = [group.name for group in split_parameters(Vit(depth=12), preset("layerwise"))]
     assert names == sorted(names) and names[0] == "layer_00" and names[-1] == "layer_13"
 
 
@@ -88,12 +88,12 @@ def test_frozen_layers_count_for_the_depth() -> None:
     model = Vit()
     model.embed.requires_grad_(False)
     model.blocks[0].requires_grad_(False)
-    assert by_name(split(model, preset("layerwise")))["layer_2"].lr_scale == 0.75**2
+    assert by_name(split_parameters(model, preset("layerwise")))["layer_2"].lr_scale == 0.75**2
 
 
 @pytest.mark.parametrize("name", ["default", "no_decay", "layerwise"])
 def test_rules_come_first_in_every_preset(name: str) -> None:
-    groups = split(Vit(), preset(name, rules=[HEAD | {"weight_decay": 0.1}]))
+    groups = split_parameters(Vit(), preset(name, rules=[HEAD | {"weight_decay": 0.1}]))
     assert groups[0].name == "head"
     assert (groups[0].lr_scale, groups[0].weight_decay) == (10.0, 0.1)
     assert groups[0].names == ("head.weight", "head.bias")
@@ -101,7 +101,7 @@ def test_rules_come_first_in_every_preset(name: str) -> None:
 
 
 def test_a_rule_for_the_rate_leaves_no_decay_as_it_is() -> None:
-    groups = by_name(split(Vit(), preset("no_decay", rules=[HEAD])))
+    groups = by_name(split_parameters(Vit(), preset("no_decay", rules=[HEAD])))
     assert groups["head"].names == ("head.weight",) and groups["head_no_decay"].names == ("head.bias",)
     assert (groups["head"].lr_scale, groups["head_no_decay"].lr_scale) == (10.0, 10.0)
     assert (groups["head"].weight_decay, groups["head_no_decay"].weight_decay) == (None, 0.0)
@@ -111,7 +111,7 @@ def test_a_rule_for_the_rate_leaves_no_decay_as_it_is() -> None:
 def test_a_rule_for_the_weight_decay_leaves_the_layers_rate_as_it_is() -> None:
     """The recipe of BEiT and MAE: position embeddings without decay, at the rate of the bottom layer."""
     rules = [{"name": "pos_embed", "pattern": "^embed.weight", "weight_decay": 0.0}]
-    groups = split(Vit(), preset("layerwise", rules=rules))
+    groups = split_parameters(Vit(), preset("layerwise", rules=rules))
     assert [(group.name, group.lr_scale, group.weight_decay) for group in groups[:2]] == [
         ("pos_embed", 0.75**4, 0.0),
         ("layer_0", 0.75**4, None),
@@ -120,7 +120,9 @@ def test_a_rule_for_the_weight_decay_leaves_the_layers_rate_as_it_is() -> None:
 
 
 def test_a_rule_that_spans_layers_has_a_group_for_each() -> None:
-    groups = split(Vit(), preset("layerwise", rules=[{"name": "mlp", "pattern": r"mlp\.weight", "weight_decay": 0.2}]))
+    groups = split_parameters(
+        Vit(), preset("layerwise", rules=[{"name": "mlp", "pattern": r"mlp\.weight", "weight_decay": 0.2}])
+    )
     assert [(group.name, group.lr_scale, group.weight_decay) for group in groups[:3]] == [
         ("mlp_layer_1", 0.75**3, 0.2),
         ("mlp_layer_2", 0.75**2, 0.2),
@@ -134,14 +136,16 @@ def test_a_rule_that_spans_layers_has_a_group_for_each() -> None:
 
 
 def test_a_rules_own_scale_replaces_the_layers() -> None:
-    groups = by_name(split(Vit(), preset("layerwise", rules=[{"name": "low", "pattern": "^embed", "lr_scale": 0.5}])))
+    groups = by_name(
+        split_parameters(Vit(), preset("layerwise", rules=[{"name": "low", "pattern": "^embed", "lr_scale": 0.5}]))
+    )
     assert groups["low"].lr_scale == 0.5 and "layer_0" not in groups
 
 
 @pytest.mark.parametrize("name", ["default", "no_decay"])
 def test_rates_are_known_without_a_model(name: str) -> None:
     node = preset(name, rules=[HEAD | {"weight_decay": 0.1}])
-    model = split(Vit(), node)
+    model = split_parameters(Vit(), node)
     assert group_rates(node) == [(group.name, group.lr_scale, group.weight_decay) for group in model]
 
 
@@ -153,26 +157,26 @@ def test_layers_are_one_entry_without_a_model() -> None:
 
 
 def test_pattern_and_max_ndim_both_have_to_hold() -> None:
-    groups = by_name(split(Vit(depth=1), [{"name": "x", "pattern": "blocks", "max_ndim": 1}]))
+    groups = by_name(split_parameters(Vit(depth=1), [{"name": "x", "pattern": "blocks", "max_ndim": 1}]))
     assert groups["x"].names == ("blocks.0.norm.weight", "blocks.0.norm.bias", "blocks.0.mlp.bias")
 
 
 def test_tied_parameters_count_once() -> None:
     model = Vit(depth=1)
     model.head.weight = model.embed.weight
-    groups = by_name(split(model, [{"name": "embed", "pattern": "^embed"}]))
+    groups = by_name(split_parameters(model, [{"name": "embed", "pattern": "^embed"}]))
     assert groups["embed"].names == ("embed.weight", "embed.bias")
     assert "head.weight" not in groups["default"].names
 
 
 def test_options_are_what_torch_wants() -> None:
-    head, rest = split(Vit(), [HEAD | {"weight_decay": 0}])
+    head, rest = split_parameters(Vit(), [HEAD | {"weight_decay": 0}])
     assert head.options(0.5) == {"params": list(head.params), "name": "head", "lr": 0.5, "weight_decay": 0.0}
     assert "weight_decay" not in rest.options(0.5)
 
 
 def test_a_rate_of_zero_is_accepted() -> None:
-    assert split(Vit(), [HEAD | {"lr_scale": 0}])[0].lr_scale == 0.0
+    assert split_parameters(Vit(), [HEAD | {"lr_scale": 0}])[0].lr_scale == 0.0
 
 
 # --- what the model asks for -------------------------------------------------------------------------------------
@@ -192,17 +196,19 @@ class Tokens(Vit):
 
 
 def test_no_decay_spares_what_the_model_asks_for() -> None:
-    groups = by_name(split(Tokens(), preset("no_decay")))
+    groups = by_name(split_parameters(Tokens(), preset("no_decay")))
     assert groups["no_decay"].names[:2] == ("cls_token", "pos_embed")
     assert groups["default"].names[0] == "mask_token"
-    assert remarks(Tokens(), preset("no_decay")) == ["without weight decay, as the model asks: cls_token, pos_embed"]
-    assert remarks(Tokens(), preset("default")) == []
+    assert group_remarks(Tokens(), preset("no_decay")) == [
+        "without weight decay, as the model asks: cls_token, pos_embed"
+    ]
+    assert group_remarks(Tokens(), preset("default")) == []
 
 
 def test_a_part_of_the_model_asks_by_names_of_its_own() -> None:
     model = nn.ModuleDict({"net": Tokens(), "beside": nn.Linear(4, 4)})
     model["beside"].register_parameter("pos_embed", nn.Parameter(torch.zeros(1, 5, 4)))
-    groups = by_name(split(model, preset("layerwise", no_decay=True)))
+    groups = by_name(split_parameters(model, preset("layerwise", no_decay=True)))
     assert groups["layer_0_no_decay"].names == ("net.cls_token", "net.pos_embed", "net.embed.bias")
     assert groups["layer_0"].names == ("net.mask_token", "net.embed.weight")
     assert "beside.pos_embed" in groups["layer_3"].names
@@ -213,11 +219,16 @@ def test_a_model_asks_by_keywords_and_by_marks() -> None:
     model = Vit(depth=2)
     model.no_weight_decay_keywords = lambda: {"blocks.1.m"}  # type: ignore[assignment]
     model.head.weight._no_weight_decay = True  # type: ignore[attr-defined]
-    assert by_name(split(model, preset("no_decay")))["default"].names == ("embed.weight", "blocks.0.mlp.weight")
+    assert by_name(split_parameters(model, preset("no_decay")))["default"].names == (
+        "embed.weight",
+        "blocks.0.mlp.weight",
+    )
 
 
 def test_a_rule_comes_before_what_the_model_asks_for() -> None:
-    groups = by_name(split(Tokens(), preset("no_decay", rules=[{"name": "p", "pattern": "pos", "weight_decay": 0.3}])))
+    groups = by_name(
+        split_parameters(Tokens(), preset("no_decay", rules=[{"name": "p", "pattern": "pos", "weight_decay": 0.3}]))
+    )
     assert groups["p"].weight_decay == 0.3 and groups["p"].names == ("pos_embed",)
 
 
@@ -259,7 +270,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(
         for name, parameter in trainable.items()
     }
     try:
-        groups = split(model, node)
+        groups = split_parameters(model, node)
     except ConfigError as error:
         # The only reasons that these inputs leave.
         if not trainable:
@@ -318,7 +329,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(
 )
 def test_a_wrong_rule_is_named(node: Any, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(node)
+        parse_rules(node)
     assert str(caught.value).startswith(message)
 
 
@@ -339,7 +350,7 @@ def test_a_rule_that_takes_nothing_is_refused(rules: Any, message: str) -> None:
     model = Vit()
     model.embed.requires_grad_(False)
     with pytest.raises(ConfigError) as caught:
-        split(model, rules)
+        split_parameters(model, rules)
     assert str(caught.value).startswith(message)
 
 
@@ -347,7 +358,7 @@ def test_the_other_name_of_a_tied_weight_says_so() -> None:
     model = Vit(depth=1)
     model.head.weight = model.embed.weight
     with pytest.raises(ConfigError) as caught:
-        split(model, [{"name": "x", "pattern": r"^head\.weight"}])
+        split_parameters(model, [{"name": "x", "pattern": r"^head\.weight"}])
     assert str(caught.value) == (
         "param_groups.rules[0].pattern must take a parameter: head.weight is tied to embed.weight, "
         r"and tied weights count once, under their first name. Received: '^head\\.weight'"
@@ -356,7 +367,7 @@ def test_the_other_name_of_a_tied_weight_says_so() -> None:
 
 def test_layers_need_blocks() -> None:
     with pytest.raises(ConfigError) as caught:
-        split(nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)}), preset("layerwise"))
+        split_parameters(nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)}), preset("layerwise"))
     assert str(caught.value) == (
         "param_groups.layer_decay must be null, with rates by param_groups.rules: layers are counted by blocks, "
         "modules of one class in an nn.ModuleList, in an nn.Sequential or with numbers in their names, "
@@ -366,11 +377,11 @@ def test_layers_need_blocks() -> None:
 
 def test_a_model_without_anything_to_train_is_refused() -> None:
     with pytest.raises(ConfigError, match="model has no trainable parameters: it has no parameters"):
-        split(nn.ReLU())
+        split_parameters(nn.ReLU())
     with pytest.raises(ConfigError, match="model has no trainable parameters: every one of them is frozen"):
-        split(Vit().requires_grad_(False))
+        split_parameters(Vit().requires_grad_(False))
 
 
 def test_a_lazy_model_is_to_be_run_first() -> None:
     with pytest.raises(ConfigError, match=r"model must be run on one batch first: 0\.weight, 0\.bias has no shape yet"):
-        split(nn.Sequential(nn.LazyLinear(3)))
+        split_parameters(nn.Sequential(nn.LazyLinear(3)))

@@ -32,7 +32,7 @@ from torch.optim.lr_scheduler import (
 from transformers import optimization as hf
 
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.plan import GroupRate, Plan, resolve
+from lrkit.planning.plan import GroupRate, Plan, resolve_plan
 from lrkit.planning.plateau import Plateau
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import (
@@ -85,7 +85,7 @@ def used(optimizer: Optimizer, advance: Callable[[int], Any], steps: int, key: s
 
 
 def plan_of(run: int | None, schedule: Schedule, **parts: Any) -> Plan:
-    return resolve(lr=LR, horizon=Horizon(run), groups=GROUPS, schedule=schedule, **parts)
+    return resolve_plan(lr=LR, horizon=Horizon(run), groups=GROUPS, schedule=schedule, **parts)
 
 
 def theirs(make: Make, steps: int, cls: type[Optimizer] = SGD) -> Used:

@@ -14,7 +14,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.config.compose import plan as planned
 from lrkit.planning.batch_scaling import BatchScale, batch_scale
-from lrkit.planning.plan import GroupRate, Plan, resolve
+from lrkit.planning.plan import GroupRate, Plan, resolve_plan
 from lrkit.planning.plateau import Plateau
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import (
@@ -37,7 +37,7 @@ UP, DOWN = Linear(start=0.1, length=10), Sqrt(length=20)
 
 
 def plan_of(schedule: Schedule | None = None, run: int | None = 100, **parts: Any) -> Plan:
-    return resolve(**{"lr": 0.1, "schedule": schedule or Cosine(), "horizon": Horizon(run), **parts})
+    return resolve_plan(**{"lr": 0.1, "schedule": schedule or Cosine(), "horizon": Horizon(run), **parts})
 
 
 # One product.

@@ -21,7 +21,7 @@ from torch.distributed import TCPStore
 
 from lrkit.base.signals import Terminated
 from lrkit.cli.main import main
-from lrkit.lightning.preemption import Together
+from lrkit.lightning.preemption import SeveralProcesses
 
 HERE = Path(__file__).parent
 BASE = {"trainer.max_epochs": "4", "trainer.limit_train_batches": "6", "trainer.limit_val_batches": "1",
@@ -136,7 +136,7 @@ def test_signals_are_given_back(train: Callable[..., Any]) -> None:
 
 
 def test_find_ends_with_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrkit.lr_finder.find.find", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("lrkit.lr_finder.find.find_lr", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert main(["find"]) == 143
     assert capsys.readouterr().err == "lrkit: stopped by SIGTERM\n"
 
@@ -159,7 +159,7 @@ class TestTogether:
 
         def process(rank: int) -> None:
             store = TCPStore("localhost", master.port, is_master=False, wait_for_workers=False)
-            together = Together(store, rank, world, wait=10.0)
+            together = SeveralProcesses(store, rank, world, wait=10.0)
             for segment in range(segments):
                 if rank == world - 1:
                     threading.Event().wait(0.02)  # one is slower than the others
@@ -193,7 +193,7 @@ class TestTogether:
     def test_whom_nobody_answers_does_not_wait_for_ever(self) -> None:
         store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
         store.set_timeout(timedelta(seconds=1))
-        together = Together(store, 0, 2, wait=0.1)
+        together = SeveralProcesses(store, 0, 2, wait=0.1)
         together.signum = signal.SIGTERM
         together.thread.join()
         with pytest.raises(RuntimeError):

@@ -16,8 +16,8 @@ import pytest
 import torch
 from test_launcher import SLURM_HERE
 
-from lrkit.base.lightning_package import chosen
-from lrkit.checkpoint.io import read
+from lrkit.base.lightning_package import chosen_package
+from lrkit.checkpoint.io import read_checkpoint
 
 HERE = Path(__file__).parent
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -54,7 +54,7 @@ def the_run(cwd: Path, kind: str = "runs") -> Path:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    content, wrong = read(folder / "checkpoints" / "last.ckpt")
+    content, wrong = read_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert not wrong
     found: dict[str, torch.Tensor] = content["state_dict"]
     return found
@@ -144,7 +144,7 @@ def test_an_allocation_without_srun_is_no_launch(tmp_path: Path) -> None:
     ids=["strategy", "plugins", "a plugin", "profiler"],
 )
 def test_objects_in_the_trainer(options: Sequence[str], devices: int, tmp_path: Path) -> None:
-    words = [option.format(chosen()) for option in options]
+    words = [option.format(chosen_package()) for option in options]
     code, out, err = done(tmp_path, "-m", "lrkit", "train", *ALONE, f"trainer.devices={devices}", *words)
     assert code == 0, err
     assert f"(32 a device x {devices} x accumulate 1)" in out
@@ -156,7 +156,7 @@ def test_model_parallel_counts_its_replicas(size: int, samples: int, steps: int,
     """Two processes that share one model see the same batches."""
     code, _, err = done(
         tmp_path, str(HERE / "ddp_run.py"), str(tmp_path), "train", *ALONE, *OWN[1:], "model._target_=sharded.Net",
-        "trainer.devices=2", f"+trainer.strategy._target_={chosen()}.strategies.ModelParallelStrategy",
+        "trainer.devices=2", f"+trainer.strategy._target_={chosen_package()}.strategies.ModelParallelStrategy",
         f"+trainer.strategy.data_parallel_size={size}", f"+trainer.strategy.tensor_parallel_size={2 // size}",
         "batch_scaling=linear", "batch_scaling.base_batch_size=5", "trainer.enable_checkpointing=false",
     )  # fmt: skip

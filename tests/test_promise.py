@@ -16,12 +16,12 @@ from test_resume import EVERY, Interrupted, Stop, ignored
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import CONF_DIR, compose, plan
 from lrkit.planning import render
-from lrkit.train.run import run
+from lrkit.train.run import run_training
 
 
 def listed(overrides: list[str]) -> list[dict[str, float]]:
     """What ``lrkit show format=csv`` lists: a row for each step."""
-    header, *rows = render.csv(plan(compose(overrides))).splitlines()
+    header, *rows = render.render_csv(plan(compose(overrides))).splitlines()
     return [dict(zip(header.split(","), map(float, row.split(",")), strict=True)) for row in rows]
 
 
@@ -91,16 +91,16 @@ def keep_the_promise(overrides: list[str], share: float, recorded: Recorded) -> 
         for name in ("whole", "part", "rest"):
             (folder / name).mkdir()
         recorded.clear()
-        run(compose(config), folder / "whole", quiet=True)
+        run_training(compose(config), folder / "whole", quiet=True)
         assert used(recorded, rows) == rows
         shutil.rmtree(kept)
         recorded.clear()
         Stop.at = 1 + int(share * (len(rows) - 1))
         if Stop.at < len(rows):
             with pytest.raises(Interrupted):
-                run(compose(config), folder / "part", quiet=True)
+                run_training(compose(config), folder / "part", quiet=True)
             checkpoint, Stop.at = kept / f"step={Stop.at}.ckpt", None
-            run(compose([*config, f"resume.path='{checkpoint}'"]), folder / "rest", quiet=True)
+            run_training(compose([*config, f"resume.path='{checkpoint}'"]), folder / "rest", quiet=True)
             assert used(recorded, rows) == rows
     finally:
         Stop.at = None

@@ -15,11 +15,11 @@ from pytorch_lightning.plugins import AsyncCheckpointIO
 from test_resume import Interrupted, Stop
 from unplain import KINDS, Given, Mode, Net
 
-from lrkit.checkpoint.io import read
+from lrkit.checkpoint.io import read_checkpoint
 from lrkit.cli.main import main
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import Trainer
-from lrkit.train.run import run
+from lrkit.train.run import run_training
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers", "ignore:the checkpoint is from the middle", "ignore:Attribute .* instance of"
@@ -57,7 +57,7 @@ def stopped(folder: Path, given: list[str], at: int) -> None:
     folder.mkdir(exist_ok=True)
     Stop.at = at
     with pytest.raises(Interrupted):
-        run(compose([*given, "+callbacks.stop={_target_: test_resume.Stop}"]), folder)
+        run_training(compose([*given, "+callbacks.stop={_target_: test_resume.Stop}"]), folder)
     Stop.at = None
 
 
@@ -72,7 +72,7 @@ def test_every_kind_is_gone_on_with_and_is_what_it_was(tmp_path: Path, capsys: p
     assert "datamodule_hyper_parameters.transform" in line
     (entry,) = [e for e in json.loads((folder / "events.json").read_text()) if e["event"] == "checkpoint"]
     assert entry["step"] == 0 and f"lrkit: {entry['why']}" == line
-    run(compose([*given, "~callbacks.stop", f"resume.path='{folder}'"]), folder, quiet=True)
+    run_training(compose([*given, "~callbacks.stop", f"resume.path='{folder}'"]), folder, quiet=True)
     assert json.loads((folder / "metrics.json").read_text())["status"] == "done"
     assert [e["why"] for e in json.loads((folder / "events.json").read_text())].count(entry["why"]) == 1
     for kind in READABLE:
@@ -87,7 +87,7 @@ def test_every_kind_is_gone_on_with_and_is_what_it_was(tmp_path: Path, capsys: p
 def test_what_a_hook_adds_is_told_once_at_the_first_checkpoint(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(compose(words(f"+model.hook={kind}", data="foreign.Data")), tmp_path)
+    run_training(compose(words(f"+model.hook={kind}", data="foreign.Data")), tmp_path)
     said = capsys.readouterr().err
     assert said.count("plain data") == said.count("mine.value (") == (0 if kind == "enum" else 1)
 
@@ -97,14 +97,18 @@ def test_an_object_is_the_one_that_the_program_has(tmp_path: Path, capsys: pytes
     given = words("+callbacks.counts={_target_: unplain.Counts}", model="unplain.Wants", data="unplain.Scaled")
     stopped(tmp_path / "run", given, 12)
     assert "goes on gets special.made as that text" in capsys.readouterr().err
-    run(compose([*given, "~callbacks.stop", f"resume.path='{tmp_path / 'run'}'"]), tmp_path / "run", quiet=True)
+    run_training(
+        compose([*given, "~callbacks.stop", f"resume.path='{tmp_path / 'run'}'"]), tmp_path / "run", quiet=True
+    )
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["status"] == "done"
     back = Net.back
     assert back["scaler"] is back["own"] and back["copied"] == 7
     # What is read first stays for the module's hook alone, so it is asked for by itself.
     given = words(model="unplain.Wants", data="foreign.Data")
     stopped(tmp_path / "two", given, 12)
-    run(compose([*given, "~callbacks.stop", f"resume.path='{tmp_path / 'two'}'"]), tmp_path / "two", quiet=True)
+    run_training(
+        compose([*given, "~callbacks.stop", f"resume.path='{tmp_path / 'two'}'"]), tmp_path / "two", quiet=True
+    )
     back = Net.back
     module = back["module"]
     assert back["hyper_parameters"]["criterion"] is back["special"]["criterion"] is module.criterion
@@ -134,13 +138,13 @@ def test_one_checkpoint_by_whoever_writes_it(tmp_path: Path) -> None:
     mine = "+callbacks.mine={_target_: pytorch_lightning.callbacks.ModelCheckpoint, dirpath: own, filename: mine}"
     hand = "+callbacks.hand={_target_: test_readable_checkpoints.ByHand}"
     given = words(kinds("partial", "array"), "+model.hook=path", mine, hand, "trainer.enable_checkpointing=true")
-    run(compose(given), tmp_path / "run", quiet=True)
+    run_training(compose(given), tmp_path / "run", quiet=True)
     for file in (Path("own/mine.ckpt"), Path("by_hand.ckpt"), tmp_path / "run" / "checkpoints" / "best.ckpt"):
         content = torch.load(file, weights_only=True)
         assert content["hyper_parameters"]["my_partial"].startswith("<not plain data: functools.partial: functools")
         assert torch.equal(content["hyper_parameters"]["my_array"], torch.arange(3.0, dtype=torch.float64))
         assert content["mine"]["value"] == "a/b"
-        assert isinstance(read(file)[0]["mine"]["value"], Path)
+        assert isinstance(read_checkpoint(file)[0]["mine"]["value"], Path)
 
 
 class ByHand(Stop):
@@ -153,9 +157,9 @@ def test_without_checkpoints_of_its_own_and_with_a_plugin(tmp_path: Path, monkey
     plugin = AsyncCheckpointIO()
     monkeypatch.setattr(Trainer, "__init__", lambda self, **given: before(self, **{**given, "plugins": [plugin]}))
     given = words(kinds("partial"), "+callbacks.hand={_target_: test_readable_checkpoints.ByHand}")
-    run(compose([*given, "trainer.enable_checkpointing=false"]), tmp_path, quiet=True)
+    run_training(compose([*given, "trainer.enable_checkpointing=false"]), tmp_path, quiet=True)
     plugin.teardown()
-    assert not read(Path("by_hand.ckpt"))[1]
+    assert not read_checkpoint(Path("by_hand.ckpt"))[1]
 
 
 def test_what_the_reader_refuses_ends_the_run_before_it_trains(capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,7 +179,7 @@ def test_what_the_reader_refuses_ends_the_run_before_it_trains(capsys: pytest.Ca
 @pytest.mark.parametrize("width", [3, 8])
 def test_lightning_loads_what_it_can_and_says_what_it_must_be_given(width: int, tmp_path: Path) -> None:
     """load_from_checkpoint knows nothing of lrkit: plain values are in their places, what is not is asked for."""
-    run(compose(words(f"+model.width={width}", model="unplain.given")), tmp_path, quiet=True)
+    run_training(compose(words(f"+model.width={width}", model="unplain.given")), tmp_path, quiet=True)
     file = tmp_path / "checkpoints" / "best.ckpt"
     with pytest.raises(TypeError, match=r"missing 2 required positional arguments: 'net' and 'mode'"):
         Given.load_from_checkpoint(file)
@@ -185,7 +189,7 @@ def test_lightning_loads_what_it_can_and_says_what_it_must_be_given(width: int, 
 
 
 def test_plain_hyper_parameters_load_as_ever(tmp_path: Path) -> None:
-    run(compose(words("+model.width=5", model="foreign.Net")), tmp_path, quiet=True)
+    run_training(compose(words("+model.width=5", model="foreign.Net")), tmp_path, quiet=True)
     import foreign
 
     made = foreign.Net.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lrkit.config.compose import CONF_DIR, check, compose
-from lrkit.config.overrides import expand
+from lrkit.config.overrides import expand_jobs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -26,7 +26,7 @@ def test_each_command_is_accepted(command: str) -> None:
     if "schedule=cosin" in words or "model=custom" in words:
         return  # an error that is shown, and a class of the reader's own
     overrides = [word for word in words if not word.startswith("-")]
-    for job in expand(overrides) if "-m" in words else [overrides]:
+    for job in expand_jobs(overrides) if "-m" in words else [overrides]:
         check(compose(job))
 
 

@@ -14,7 +14,7 @@ from conftest import Recorded
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import Callback
-from lrkit.train.run import run
+from lrkit.train.run import run_training
 
 BASE = ("logger=none", "trainer.max_epochs=4", "trainer.limit_train_batches=6", "trainer.limit_val_batches=1",
         "model.hidden=[8]", "model.dropout=0.3")  # fmt: skip
@@ -59,16 +59,16 @@ def full_and_resumed(tmp_path: Path, recorded: Recorded, at: int, *overrides: st
     whole, part, rest = (tmp_path / name for name in ("whole", "part", "rest"))
     for folder in (whole, part, rest):
         folder.mkdir()
-    one = run(compose(config), whole, quiet=True)
+    one = run_training(compose(config), whole, quiet=True)
     rates = [*recorded]
     recorded.clear()
     shutil.rmtree(kept)
     Stop.at = at
     with pytest.raises(Interrupted):
-        run(compose(config), part, quiet=True)
+        run_training(compose(config), part, quiet=True)
     Stop.at = None
     checkpoint = kept / f"step={at}.ckpt"
-    two = run(compose([*config, f"resume.path='{checkpoint}'"]), rest, quiet=True)
+    two = run_training(compose([*config, f"resume.path='{checkpoint}'"]), rest, quiet=True)
     assert len(recorded) == len(rates) and recorded == rates
     assert two.final == one.final
     before, after = weights(whole), weights(rest)
@@ -109,7 +109,7 @@ def saved_at(tmp_path: Path, at: int, *overrides: str) -> Path:
     folder.mkdir()
     Stop.at = at
     with pytest.raises(Interrupted):
-        run(compose([*BASE, EVERY[0] % (tmp_path / "kept"), EVERY[1], *overrides]), folder, quiet=True)
+        run_training(compose([*BASE, EVERY[0] % (tmp_path / "kept"), EVERY[1], *overrides]), folder, quiet=True)
     Stop.at = None
     return tmp_path / "kept" / f"step={at}.ckpt"
 
@@ -121,7 +121,7 @@ class TestPolicies:
         folder.mkdir(exist_ok=True)
         keys = {o.partition("=")[0] for o in overrides}
         base = [o for o in BASE if o.partition("=")[0] not in keys]
-        return run(compose([*base, *overrides, f"resume.path='{checkpoint}'"]), folder, quiet=True)
+        return run_training(compose([*base, *overrides, f"resume.path='{checkpoint}'"]), folder, quiet=True)
 
     def test_a_difference_is_shown_and_the_policies_are_named(self, tmp_path: Path, recorded: Recorded) -> None:
         checkpoint = saved_at(tmp_path, 12)
@@ -135,7 +135,7 @@ class TestPolicies:
         checkpoint = saved_at(tmp_path, 12)
         recorded.clear()
         result = self.go_on(tmp_path, checkpoint, "optimizer.lr=0.05", "schedule=step", "resume.policy=restore")
-        cosine = run(compose(BASE), self.fresh(tmp_path), quiet=True).plan
+        cosine = run_training(compose(BASE), self.fresh(tmp_path), quiet=True).plan
         assert [s["default"][0] for s in recorded[:12]] == [cosine.lr(cosine.groups[0], t) for t in range(12, 24)]
         assert result.plan.base_lr == 0.1
 
@@ -195,7 +195,7 @@ class TestPolicies:
         assert [s["default"][0] for s in recorded] == [result.plan.lr(result.plan.groups[0], t) for t in range(6, 12)]
 
     def test_a_finished_run_is_not_resumed(self, tmp_path: Path) -> None:
-        done = run(compose(BASE), self.fresh(tmp_path), quiet=True)
+        done = run_training(compose(BASE), self.fresh(tmp_path), quiet=True)
         with pytest.raises(ConfigError, match=r"^resume\.path holds a run that is done: step 24 of 24"):
             self.go_on(tmp_path, done.folder)
 

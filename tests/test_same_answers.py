@@ -22,7 +22,7 @@ from lrkit.cli.main import main
 from lrkit.config import compose as configs
 from lrkit.config import node_options, trainer_options
 from lrkit.config.instantiate import arguments
-from lrkit.config.overrides import defaults, leaves
+from lrkit.config.overrides import default_choices, leaf_paths
 from lrkit.config.trusted_targets import TARGET
 from lrkit.data import datasets
 from lrkit.data.datasets import InMemoryData
@@ -38,7 +38,7 @@ KNOWN_LATER = ("trust", "horizon.", "logger.", "callbacks.", "trainer.devices", 
 
 
 #: Groups without a key in some option: what stands there is looked at when it is composed.
-EMPTY = (*defaults(), "coschedule", "optimizers")
+EMPTY = (*default_choices(), "coschedule", "optimizers")
 
 
 class Reached(Exception):
@@ -59,7 +59,7 @@ def base(group: str, option: str) -> dict[str, Any]:
 
 
 def choices() -> Iterator[tuple[str, str]]:
-    for group in sorted(defaults()):
+    for group in sorted(default_choices()):
         for path in sorted((configs.CONF_DIR / group).glob("*.yaml")):
             if path.stem not in ("custom", "module") and group not in ("logger", "callbacks", "hydra/job_logging"):
                 yield group, path.stem
@@ -87,10 +87,10 @@ def shown(config: dict[str, Any]) -> str:
 
 
 def trained(config: dict[str, Any], folder: Path) -> str:
-    from lrkit.train.run import run
+    from lrkit.train.run import run_training
 
     try:
-        run(config, folder, quiet=True)
+        run_training(config, folder, quiet=True)
     except ConfigError as error:
         return str(error)
     except Reached:
@@ -120,7 +120,7 @@ def cases() -> list[tuple[str, str, str, Any]]:
     for group, option in choices():
         base_of[group, option] = base(group, option)
         target = base_of[group, option][group].get(TARGET, "")
-        for key in leaves({group: base_of[group, option][group]}):
+        for key in leaf_paths({group: base_of[group, option][group]}):
             if (
                 (target, key) not in seen
                 and key not in EMPTY
@@ -129,7 +129,7 @@ def cases() -> list[tuple[str, str, str, Any]]:
             ):
                 seen.add((target, key))
                 found += [(group, option, key, value) for value in WRONG]
-    own = [key for key in leaves(base_of["schedule", "cosine"]) if key.partition(".")[0] not in EMPTY]
+    own = [key for key in leaf_paths(base_of["schedule", "cosine"]) if key.partition(".")[0] not in EMPTY]
     found += [("schedule", "cosine", key, value) for key in own for value in WRONG if not key.startswith(KNOWN_LATER)]
     return found
 
@@ -174,7 +174,7 @@ def test_the_options_of_own_classes_are_those_of_the_constructors() -> None:
         with pytest.raises(ConfigError) as built:
             arguments(cls, {"nope": 1}, "data")
         with pytest.raises(ConfigError) as checked:
-            node_options.check("data", {"_target_": path, "nope": 1}, configs.meant)
+            node_options.check("data", {"_target_": path, "nope": 1}, configs.suggest_name)
         assert str(built.value) == str(checked.value)
 
 
@@ -198,7 +198,7 @@ def test_constructors_refuse_in_the_same_words(path: str) -> None:
     cls = getattr(datasets if kind == "data" else models, name)
     good = {**NEEDED[kind], **NEEDED.get(path, {})}
     cls(**good)
-    node_options.check(kind, {"_target_": path, **good}, configs.meant)
+    node_options.check(kind, {"_target_": path, **good}, configs.suggest_name)
     compared = 0
     for option, value in itertools.product(node_options.OPTIONS[path], WRONG):
         if option in ("inputs", "options", "x", "y", "target"):
@@ -209,7 +209,7 @@ def test_constructors_refuse_in_the_same_words(path: str) -> None:
         except ConfigError as error:
             built = str(error)
         try:
-            node_options.check(kind, {"_target_": path, **good, option: value}, configs.meant)
+            node_options.check(kind, {"_target_": path, **good, option: value}, configs.suggest_name)
             checked = ""
         except ConfigError as error:
             checked = str(error)

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lrkit.base.errors import ConfigError
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.batch_scaling import batch_scale
-from lrkit.planning.plan import GroupRate, Plan, resolve
+from lrkit.planning.plan import GroupRate, Plan, resolve_plan
 from lrkit.planning.plateau import Plateau
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import (
@@ -48,7 +48,7 @@ SCHEDULES: list[Schedule] = [
 def plan_of(schedule: Schedule | None = None, groups: Any = (BODY, HEAD), lr: float = 0.1, **parts: Any) -> Plan:
     if isinstance(schedule, OneCycle):
         parts = {"momentum": 0.9, **parts}
-    return resolve(lr=lr, schedule=schedule or Cosine(), horizon=Horizon(RUN), groups=groups, **parts)
+    return resolve_plan(lr=lr, schedule=schedule or Cosine(), horizon=Horizon(RUN), groups=groups, **parts)
 
 
 def optimizer_of(
@@ -437,7 +437,7 @@ def test_a_tensor_that_groups_share_is_taken_apart_and_stays_the_callers() -> No
     mine = torch.tensor(0.1, dtype=torch.float64)
     parameters = [{"params": [nn.Parameter(torch.ones(1))], "name": name} for name in ("a", "b")]
     sgd = SGD(parameters, lr=mine, foreach=False)
-    plan = resolve(lr=0.1, schedule=Constant(), horizon=Horizon(3), groups=[GroupRate("a"), GroupRate("b", 10.0)])
+    plan = resolve_plan(lr=0.1, schedule=Constant(), horizon=Horizon(3), groups=[GroupRate("a"), GroupRate("b", 10.0)])
     train(sgd, PlanScheduler(sgd, plan), 2)
     assert [float(group["lr"]) for group in sgd.param_groups] == [0.1, 1.0] and float(mine) == 0.1
 
@@ -449,7 +449,7 @@ def test_a_compiled_optimizer_is_not_compiled_anew_at_each_change() -> None:
 
     parameter = nn.Parameter(torch.ones(4))
     adam = torch.optim.AdamW([{"params": [parameter], "name": "default"}], lr=torch.tensor(0.1), foreach=False)
-    scheduler = PlanScheduler(adam, resolve(lr=0.1, schedule=Linear(), horizon=Horizon(20)))
+    scheduler = PlanScheduler(adam, resolve_plan(lr=0.1, schedule=Linear(), horizon=Horizon(20)))
     scheduler.write()
     counter = CompileCounter()
     step = torch.compile(adam.step, backend=counter)

@@ -18,7 +18,7 @@ from torch import Tensor
 import lrkit
 from lrkit.base.errors import ConfigError, RunError
 from lrkit.cli.main import main
-from lrkit.config.callback_conflicts import conflict
+from lrkit.config.callback_conflicts import conflict_of
 from lrkit.config.compose import check, compose
 from lrkit.lightning.classes import PACKAGE, Callback, Trainer
 
@@ -249,11 +249,11 @@ class TestConflicts:
 
     def test_by_class_and_by_what_inherits_from_it(self) -> None:
         for name in self.REFUSED:
-            assert conflict(getattr(callbacks, name))
-            assert conflict(type("Mine", (getattr(callbacks, name),), {}))
+            assert conflict_of(getattr(callbacks, name))
+            assert conflict_of(type("Mine", (getattr(callbacks, name),), {}))
         fine = ("EarlyStopping", "LearningRateMonitor", "BackboneFinetuning", "WeightAveraging", "Timer")
-        assert not [name for name in fine if conflict(getattr(callbacks, name))]
-        assert conflict(type("BatchSizeFinder", (), {})) is None  # of nobody we know
+        assert not [name for name in fine if conflict_of(getattr(callbacks, name))]
+        assert conflict_of(type("BatchSizeFinder", (), {})) is None  # of nobody we know
 
     @pytest.mark.parametrize(
         ("name", "arguments", "advice"),

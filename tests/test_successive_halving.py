@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrkit.lr_finder.successive_halving import BUDGET, CAUTION, Heat, Verdict, lengths, race
+from lrkit.lr_finder.successive_halving import BUDGET, CAUTION, Confirmation, Round, confirm_rate, round_lengths
 
 Train = Callable[[float, int], float]
 
@@ -19,7 +19,7 @@ def bowl(best: float, cliff: float = math.inf) -> Train:
     return lambda lr, steps: math.inf if lr >= cliff else math.log2(lr / best) ** 2
 
 
-def raced(train: Train, around: float, steps: int | None = 1600) -> tuple[Verdict, list[tuple[float, int]]]:
+def raced(train: Train, around: float, steps: int | None = 1600) -> tuple[Confirmation, list[tuple[float, int]]]:
     """The verdict, and every training."""
     trained: list[tuple[float, int]] = []
 
@@ -27,7 +27,7 @@ def raced(train: Train, around: float, steps: int | None = 1600) -> tuple[Verdic
         trained.append((lr, length))
         return train(lr, length)
 
-    return race(watched, around, steps), trained
+    return confirm_rate(watched, around, steps), trained
 
 
 def test_two_heats_around_the_minimum() -> None:
@@ -50,8 +50,8 @@ def test_it_never_answers_beyond_the_cliff_nor_spends_more_than_its_budget(
 ) -> None:
     best = 0.01 * 2**offset
     verdict, trained = raced(bowl(best, cliff=best * 2**away), 0.01, steps)
-    long = lengths(steps)[1]
-    assert sum(length for _, length in trained) <= max(BUDGET * long, 6 * lengths(steps)[0] + 3 * long)
+    long = round_lengths(steps)[1]
+    assert sum(length for _, length in trained) <= max(BUDGET * long, 6 * round_lengths(steps)[0] + 3 * long)
     if verdict.lr is not None:
         assert verdict.low is not None and verdict.high is not None
         assert verdict.low <= verdict.lr <= verdict.high
@@ -78,10 +78,10 @@ def test_the_drift_from_heat_to_heat_is_continued() -> None:
 
 
 def test_the_vertex_leans_to_the_better_neighbour_and_away_from_a_cliff() -> None:
-    assert Heat(9, {1.0: 1.0, 2.0: 0.0, 4.0: 1.0}).vertex == 2.0
-    assert Heat(9, {1.0: 0.1, 2.0: 0.0, 4.0: 1.0}).vertex < 2.0
-    assert Heat(9, {1.0: 1.0, 2.0: 0.0, 4.0: math.inf}).vertex == pytest.approx(math.sqrt(2.0))
-    assert Heat(9, {1.0: 0.0, 2.0: 1.0}).vertex == 1.0
+    assert Round(9, {1.0: 1.0, 2.0: 0.0, 4.0: 1.0}).vertex == 2.0
+    assert Round(9, {1.0: 0.1, 2.0: 0.0, 4.0: 1.0}).vertex < 2.0
+    assert Round(9, {1.0: 1.0, 2.0: 0.0, 4.0: math.inf}).vertex == pytest.approx(math.sqrt(2.0))
+    assert Round(9, {1.0: 0.0, 2.0: 1.0}).vertex == 1.0
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_vertex_leans_to_the_better_neighbour_and_away_from_a_cliff() -> Non
     [(1600, (100, 400)), (10, (8, 10)), (100, (8, 25)), (10**6, (500, 2000)), (None, (100, 400)), (1, (1, 1))],
 )
 def test_the_lengths_of_the_heats(steps: int | None, expected: tuple[int, int]) -> None:
-    assert lengths(steps) == expected
+    assert round_lengths(steps) == expected
 
 
 def test_under_a_tenth_of_a_grid_of_twenty() -> None:

@@ -19,10 +19,10 @@ import torch
 
 from lrkit.base import process_pool
 from lrkit.base.errors import ConfigError
-from lrkit.checkpoint.resume import load
+from lrkit.checkpoint.resume import load_saved_run
 from lrkit.config.compose import compose
-from lrkit.sweep.sweep import Sweep, folder_name, identity, preset, unfinished
-from lrkit.train.run import run
+from lrkit.sweep.sweep import Sweep, apply_preset, find_unfinished, folder_name, job_identity
+from lrkit.train.run import run_training
 
 HERE = Path(__file__).parent
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "model.hidden=[8]"]
@@ -110,7 +110,7 @@ def test_a_sweep_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> Non
     assert len(starts) == 12 and sum(starts.values()) <= 13  # one was under way
     assert Counter(statuses(folder).values()) == {"done": 12}
     # Now that it is complete, the same command is a new sweep.
-    assert unfinished(line[5:], tmp_path / "outputs" / "sweeps") is None
+    assert find_unfinished(line[5:], tmp_path / "outputs" / "sweeps") is None
 
 
 def test_a_sweep_that_ends_before_its_first_job_goes_on_in_its_folder(
@@ -122,7 +122,7 @@ def test_a_sweep_that_ends_before_its_first_job_goes_on_in_its_folder(
     monkeypatch.setattr(Sweep, "_for_tensorboard", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         Sweep(words, tmp_path / "mine").run(lambda *_: 0, print)
-    assert unfinished(words, tmp_path) == tmp_path / "mine"
+    assert find_unfinished(words, tmp_path) == tmp_path / "mine"
 
 
 @pytest.mark.parametrize("when", ["a job runs", "torch is loaded"])
@@ -151,7 +151,7 @@ def test_ctrl_c_ends_it_with_130_and_a_word_on_going_on(when: str, tmp_path: Pat
         == f"lrkit: interrupted; the same command goes on in {the_sweep(tmp_path).relative_to(tmp_path)}"
     )
     assert "Traceback" not in out
-    assert unfinished(line[5:], starts) == the_sweep(tmp_path)
+    assert find_unfinished(line[5:], starts) == the_sweep(tmp_path)
 
 
 @pytest.mark.slow
@@ -169,8 +169,8 @@ def test_a_job_is_what_it_would_be_alone(tmp_path: Path) -> None:
     torch.set_num_threads(int(threads.pop()))
     alone = tmp_path / "alone"
     alone.mkdir()
-    run(compose([*SHORT, "optimizer=adamw", "seed=2"]), alone, quiet=True)
-    mine, theirs = (load(str(f)).content["state_dict"] for f in (alone, the_sweep(tmp_path) / "1_seed=2"))
+    run_training(compose([*SHORT, "optimizer=adamw", "seed=2"]), alone, quiet=True)
+    mine, theirs = (load_saved_run(str(f)).content["state_dict"] for f in (alone, the_sweep(tmp_path) / "1_seed=2"))
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
@@ -181,7 +181,7 @@ def test_an_interrupted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     job = sweep.jobs[0]
     words = sweep._prepared(job)
     assert words == [*SHORT, "seed=1", f"hydra.run.dir='{job.folder}'"]
-    run(compose([*SHORT, "seed=1"]), job.folder, quiet=True)
+    run_training(compose([*SHORT, "seed=1"]), job.folder, quiet=True)
     (job.folder / "metrics.json").unlink()  # it was killed after its last checkpoint
     sweep._note(job, "running")
     again = Sweep(overrides, tmp_path)
@@ -193,8 +193,8 @@ def test_an_interrupted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 def test_the_identity_is_that_of_the_resolved_config() -> None:
     plain = compose(["schedule=step"])
-    assert identity(plain) == identity(compose(["schedule=step", "schedule.gamma=0.1"]))  # its default
-    assert identity(plain) != identity(compose(["schedule=step", "schedule.gamma=0.2"]))
+    assert job_identity(plain) == job_identity(compose(["schedule=step", "schedule.gamma=0.1"]))  # its default
+    assert job_identity(plain) != job_identity(compose(["schedule=step", "schedule.gamma=0.2"]))
 
 
 def test_folders_have_short_and_harmless_names() -> None:
@@ -220,7 +220,7 @@ def test_devices_are_pinned_in_turn(
     visible: str, jobs_key: Any, per_job: int, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    share = process_pool.slots(jobs_key, per_job, "auto")
+    share = process_pool.available_slots(jobs_key, per_job, "auto")
     assert share.devices == expected
     assert share.count == (len(expected) or jobs_key)
     assert share.threads >= 1
@@ -228,14 +228,14 @@ def test_devices_are_pinned_in_turn(
 
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_pool, "_cores", lambda: 8)
-    assert process_pool.slots("auto", 1, "cpu") == process_pool.Slots(4, 2)
-    assert process_pool.slots(2, 1, "cpu") == process_pool.Slots(2, 4)
-    assert process_pool.slots("auto", 4, "cpu") == process_pool.Slots(2, 4)
-    assert process_pool.slots(16, 1, "cpu") == process_pool.Slots(16, 1)
+    assert process_pool.available_slots("auto", 1, "cpu") == process_pool.Slots(4, 2)
+    assert process_pool.available_slots(2, 1, "cpu") == process_pool.Slots(2, 4)
+    assert process_pool.available_slots("auto", 4, "cpu") == process_pool.Slots(2, 4)
+    assert process_pool.available_slots(16, 1, "cpu") == process_pool.Slots(16, 1)
 
 
 def test_a_preset_sweeps_what_the_command_line_leaves_to_it() -> None:
-    both = preset(["+sweep=schedules", "seed=7"], None)
+    both = apply_preset(["+sweep=schedules", "seed=7"], None)
     keys = [override.partition("=")[0] for override in both]
     assert keys.count("seed") == 1 and "schedule" in keys and "optimizer.lr" in keys
 

@@ -22,10 +22,10 @@ from test_find import same
 
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import io
-from lrkit.checkpoint.resume import load
+from lrkit.checkpoint.resume import load_saved_run
 from lrkit.compare.ranking import compare
 from lrkit.config.compose import check, compose
-from lrkit.sweep.sweep import Sweep, unfinished
+from lrkit.sweep.sweep import Sweep, find_unfinished
 
 HERE = Path(__file__).parent
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "trainer.limit_val_batches=1", "model.hidden=[8]",
@@ -124,11 +124,14 @@ def test_the_clock_goes_backwards_in_a_run(tmp_path: Path, clock: Any, row: Row)
     for file in (tmp_path / "run" / "checkpoints").iterdir():
         if file.name != "last.ckpt":
             os.utime(file, (in_future, in_future))
-    assert load(str(tmp_path / "run")).path.name == "last.ckpt" and load(str(tmp_path / "run")).step == reached
+    assert (
+        load_saved_run(str(tmp_path / "run")).path.name == "last.ckpt"
+        and load_saved_run(str(tmp_path / "run")).step == reached
+    )
     code, said = done(tmp_path, *slow, "resume.path=run", **env)
     assert code == 0, said
     assert 0 < metrics(tmp_path / "run")["seconds"] < 200
-    whole, run = (io.read(tmp_path / name / "checkpoints" / "last.ckpt")[0] for name in ("whole", "run"))
+    whole, run = (io.read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")[0] for name in ("whole", "run"))
     assert all(same(whole[part], run[part]) for part in ("state_dict", "optimizer_states", "global_step"))
     assert metrics(tmp_path / "whole")["final"] == metrics(tmp_path / "run")["final"]
     # The curves that are compared, too, though the file of the second half has the older name.
@@ -173,15 +176,15 @@ def test_the_newest_sweep_is_not_that_with_the_latest_name(tmp_path: Path) -> No
         sweep = Sweep(words, tmp_path / name)
         for job in sweep.jobs:
             sweep._note(job, "done")
-    assert unfinished(words, tmp_path) is None
+    assert find_unfinished(words, tmp_path) is None
     (tmp_path / "2026-01-02" / "sweep.json").write_text(
         (tmp_path / "2026-01-02" / "sweep.json").read_text().replace("done", "running")
     )
-    assert unfinished(words, tmp_path) is None  # the newer one is complete
+    assert find_unfinished(words, tmp_path) is None  # the newer one is complete
     (tmp_path / "2026-01-01" / "sweep.json").write_text(
         (tmp_path / "2026-01-01" / "sweep.json").read_text().replace("done", "running")
     )
-    assert unfinished(words, tmp_path) == tmp_path / "2026-01-01"
+    assert find_unfinished(words, tmp_path) == tmp_path / "2026-01-01"
 
 
 def waits_for(holds: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 90) -> None:
@@ -328,7 +331,7 @@ def test_kill_9_of_a_sweep_after_jobs_have_ended(tmp_path: Path, row: Row) -> No
     starts = Counter(line.split()[0] for line in (sweep / "starts.txt").read_text().splitlines())
     assert len(starts) == 40 and sum(starts.values()) <= 40 + 2 * kills  # two were under way at each
     assert len((sweep / "results.csv").read_text().splitlines()) == 41
-    assert all(not io.damage(file) for file in sweep.glob("*/checkpoints/*.ckpt"))
+    assert all(not io.find_damage(file) for file in sweep.glob("*/checkpoints/*.ckpt"))
     row(
         "`kill -9` of a sweep of 40 jobs, each after at least one job has ended",
         kills,

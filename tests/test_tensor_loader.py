@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 
 from lrkit.base.errors import ConfigError
-from lrkit.data.tensor_loader import Batches, generator, whole_number
+from lrkit.data.tensor_loader import TensorLoader, check_whole_number, seeded_generator
 from lrkit.lightning.classes import Callback, LightningDataModule, LightningModule, Trainer
 
 # Lightning 2.6 with torch 2.13: not ours to mend.
@@ -25,11 +25,11 @@ sizes = st.integers(1, 60)
 worlds = st.integers(1, 5)
 
 
-def batches(samples: int = 10, batch_size: int = 4, *, shuffle: bool = True, **kwargs: Any) -> Batches[Tensor]:
-    return Batches(lambda indices: indices, samples, batch_size, shuffle=shuffle, **kwargs)
+def batches(samples: int = 10, batch_size: int = 4, *, shuffle: bool = True, **kwargs: Any) -> TensorLoader[Tensor]:
+    return TensorLoader(lambda indices: indices, samples, batch_size, shuffle=shuffle, **kwargs)
 
 
-def seen(loader: Batches[Tensor]) -> list[int]:
+def seen(loader: TensorLoader[Tensor]) -> list[int]:
     return list(chain.from_iterable(batch.tolist() for batch in loader))
 
 
@@ -143,7 +143,7 @@ def test_a_population_gives_each_epoch_other_samples() -> None:
 
 
 def test_the_generator_knows_its_whole_path() -> None:
-    states = {generator(*path).initial_seed() for path in [(0,), (1,), (0, 1), (1, 0), (0, 0, 1), (11,), (1, 1)]}
+    states = {seeded_generator(*path).initial_seed() for path in [(0,), (1,), (0, 1), (1, 0), (0, 0, 1), (11,), (1, 1)]}
     assert len(states) == 7
 
 
@@ -162,7 +162,7 @@ def test_an_empty_training_set_is_refused() -> None:
 
 
 def test_a_whole_number_may_be_zero_where_that_is_allowed() -> None:
-    assert whole_number("data.seed", 0, least=0) == 0
+    assert check_whole_number("data.seed", 0, least=0) == 0
 
 
 def test_drop_last_may_not_drop_the_only_batch() -> None:
@@ -239,12 +239,12 @@ def test_the_middle_of_an_epoch_cannot_be_found_in_other_batches(changed: dict[s
 class Data(LightningDataModule):
     """Three epochs' worth of small batches; validation in between must not disturb the place."""
 
-    def train_dataloader(self) -> Batches[Tensor]:
+    def train_dataloader(self) -> TensorLoader[Tensor]:
         assert self.trainer is not None
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
         return batches(11, 3, seed=5, progress=lambda: progress.processed)  # type: ignore[attr-defined]
 
-    def val_dataloader(self) -> Batches[Tensor]:
+    def val_dataloader(self) -> TensorLoader[Tensor]:
         return batches(5, 2, shuffle=False)
 
 

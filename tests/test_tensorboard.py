@@ -17,15 +17,15 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from lrkit.base import tensorboard
 from lrkit.base.errors import ConfigError
-from lrkit.base.tensorboard import command
+from lrkit.base.tensorboard import tensorboard_command
 from lrkit.cli.main import main
 
 
 def test_it_is_for_this_machine_alone_and_reads_all_files_of_a_run(tmp_path: Path) -> None:
     write_events(tmp_path / "a" / "b", {"loss": {0: 1.0}})
     expected = ["--logdir", str(tmp_path), "--host", "127.0.0.1", "--port", "6006", "--reload_multifile", "true"]
-    assert command([str(tmp_path)]) == [sys.executable, "-P", "-m", "tensorboard.main", *expected]
-    assert command([str(tmp_path), "port=0"])[9] == "0"
+    assert tensorboard_command([str(tmp_path)]) == [sys.executable, "-P", "-m", "tensorboard.main", *expected]
+    assert tensorboard_command([str(tmp_path), "port=0"])[9] == "0"
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_what_it_refuses(argv: list[str], message: str, tmp_path: Path, capsys: 
     (tmp_path / "empty").mkdir()
     words = [word.format(logs=tmp_path / "logs", empty=tmp_path / "empty") for word in argv]
     with pytest.raises(ConfigError, match=re.escape(message)):
-        command(words)
+        tensorboard_command(words)
     assert main(["board", *words]) == 2
     assert capsys.readouterr().err.startswith("lrkit: ")
 
@@ -55,7 +55,7 @@ def test_what_it_refuses(argv: list[str], message: str, tmp_path: Path, capsys: 
 @pytest.mark.slow
 def test_tensorboard_takes_these_arguments(tmp_path: Path) -> None:
     write_events(tmp_path, {"loss": {0: 1.0}})
-    with subprocess.Popen(command([str(tmp_path), "port=0"]), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(tensorboard_command([str(tmp_path), "port=0"]), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = next((line for line in process.stderr if "127.0.0.1" in line), "")
         process.terminate()
@@ -75,7 +75,10 @@ def test_a_browser_shows_the_runs_of_a_sweep_and_their_rates(tmp_path: Path) -> 
     sweep = [sys.executable, "-m", "lrkit", "train", "-m", "schedule=step,cosine", "trainer.max_epochs=1"]
     subprocess.run(sweep, cwd=tmp_path, check=True, capture_output=True, timeout=200)
     with subprocess.Popen(
-        command([str(tmp_path / "outputs"), "port=0"]), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        tensorboard_command([str(tmp_path / "outputs"), "port=0"]),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     ) as process:
         assert process.stderr is not None and CHROMIUM is not None
         said = next((line for line in process.stderr if "127.0.0.1" in line), "")
@@ -91,7 +94,7 @@ def test_a_browser_shows_the_runs_of_a_sweep_and_their_rates(tmp_path: Path) -> 
 
 
 def test_the_layout_puts_the_rates_and_losses_of_all_runs_together(tmp_path: Path) -> None:
-    tensorboard.write(tmp_path, tensorboard.layout())
+    tensorboard.write_summaries(tmp_path, tensorboard.layout_summary())
     events = EventAccumulator(str(tmp_path)).Reload()
     (event,) = events.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
@@ -103,7 +106,7 @@ def test_the_layout_puts_the_rates_and_losses_of_all_runs_together(tmp_path: Pat
 
 
 def test_the_hparams_of_a_sweep_are_those_that_were_swept(tmp_path: Path) -> None:
-    tensorboard.write(tmp_path, tensorboard.hparams(["schedule", "seed"], ["result/best val/loss"]))
+    tensorboard.write_summaries(tmp_path, tensorboard.hparams_summary(["schedule", "seed"], ["result/best val/loss"]))
     metadata = EventAccumulator(str(tmp_path)).Reload().SummaryMetadata("_hparams_/experiment")
     experiment = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content).experiment
     assert [info.name for info in experiment.hparam_infos] == ["schedule", "seed"]

@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import lrkit
 from lrkit.base.errors import ConfigError, RunError
-from lrkit.checkpoint.resume import differences
+from lrkit.checkpoint.resume import plan_differences
 from lrkit.cli.main import main
 from lrkit.config import compose as config
 from lrkit.config.compose import compose
@@ -26,7 +26,7 @@ from lrkit.lightning.classes import Callback, Trainer
 from lrkit.optim import own_optimizers
 from lrkit.planning import render
 from lrkit.planning.plan import Plan
-from lrkit.planning.tracks import Track, assign, horizon_of, parse, step_at
+from lrkit.planning.tracks import Track, assign_parameters, horizon_of, parse_tracks, step_at
 from lrkit.runs import event_reader
 from lrkit.schedules.horizon import Horizon
 
@@ -93,7 +93,7 @@ class TestPlan:
         run = compose(["optimizer=adam", "optimizer.lr=0.5", "schedule=step", "warmup=linear", "seed=7",
                        "optimizers={a: {optimizer: {eps: 1e-5}, warmup: {}}}", "optimizers.b.schedule.gamma=0.3",
                        "optimizer@optimizers.b.optimizer=sgd", "optimizers.b.optimizer.lr=2"])  # fmt: skip
-        a, b = (track.config(run) for track in parse(run["optimizers"]))
+        a, b = (track.config(run) for track in parse_tracks(run["optimizers"]))
         assert a["optimizer"] == {**run["optimizer"], "eps": 1e-5} and a["warmup"] == {}
         assert a["schedule"] == run["schedule"] and b["schedule"] == {**run["schedule"], "gamma": 0.3}
         assert b["optimizer"]["_target_"] == "torch.optim.SGD" and b["optimizer"]["lr"] == 2
@@ -113,19 +113,21 @@ class TestPlan:
 
     def test_a_schedule_beside_the_rate_is_every_tracks(self) -> None:
         plan = config.plan(compose([BOTH, DECLARED, "optimizer=adamw", "schedule@coschedule.weight_decay=linear"]))
-        header = render.csv(plan).splitlines()[0].split(",")
+        header = render.render_csv(plan).splitlines()[0].split(",")
         assert "weight_decay/generator/default" in header and "weight_decay/discriminator/default" in header
 
     def test_a_page_has_each_track(self) -> None:
-        said = render.text(config.plan(compose([EVERY, DECLARED, "data.batch_size=5", "optimizer=adam"])), curve=False)
+        said = render.render_text(
+            config.plan(compose([EVERY, DECLARED, "data.batch_size=5", "optimizer=adam"])), curve=False
+        )
         assert "generator: lr 0.001   Adam\nlr[generator, group, t] = 0.001 x curve(t) (schedule)\n" in said
         assert "discriminator: lr 0.0004   Adam\n" in said
         assert re.search(r"45 steps \(every 5 of 180 batches\); 3 steps an epoch \(every 5 of 12 batches\)", said)
 
     def test_a_picture_has_a_curve_for_each(self, tmp_path: Path) -> None:
         plan = config.plan(compose([EVERY, DECLARED]))
-        assert render.picture({"lr": plan}, tmp_path / "a.svg").read_text().count("<path") > 0
-        assert "lr generator" in render.picture({"lr": plan}, tmp_path / "b.svg").read_text()
+        assert render.draw_picture({"lr": plan}, tmp_path / "a.svg").read_text().count("<path") > 0
+        assert "lr generator" in render.draw_picture({"lr": plan}, tmp_path / "b.svg").read_text()
 
 
 class TestAssign:
@@ -134,8 +136,8 @@ class TestAssign:
     }  # fmt: skip
 
     def test_by_attribute_and_by_pattern(self) -> None:
-        tracks = parse({"actor": {"parameters": "^(actor|trunk)[.]"}, "critic": {}, "scale": {}})
-        assert assign(self.NAMES, tracks) == {
+        tracks = parse_tracks({"actor": {"parameters": "^(actor|trunk)[.]"}, "critic": {}, "scale": {}})
+        assert assign_parameters(self.NAMES, tracks) == {
             "actor": ["trunk.weight", "actor.weight"], "critic": ["critic.weight"], "scale": ["scale"]
         }  # fmt: skip
 
@@ -153,7 +155,7 @@ class TestAssign:
     )  # fmt: skip
     def test_a_parameter_in_none_or_in_two_is_named(self, node: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigError, match=message):
-            assign(self.NAMES, parse(node))
+            assign_parameters(self.NAMES, parse_tracks(node))
 
 
 @pytest.mark.parametrize(
@@ -201,10 +203,10 @@ def test_what_cannot_be_meant(words: list[str], message: str) -> None:
 
 
 def test_find_is_for_one_rate(tmp_path: Path) -> None:
-    from lrkit.lr_finder.find import find
+    from lrkit.lr_finder.find import find_lr
 
     with pytest.raises(ConfigError, match=r"^optimizers and lrkit find cannot be used together"):
-        find(compose(gan("GAN", BOTH)), tmp_path, quiet=True)
+        find_lr(compose(gan("GAN", BOTH)), tmp_path, quiet=True)
 
 
 class TestTrain:
@@ -218,7 +220,7 @@ class TestTrain:
                     "optimizers.discriminator.optimizer.lr=4e-4")  # fmt: skip
         run = train(*words, DECLARED)
         assert stepped() == [planned(run.plan, "generator"), planned(run.plan, "discriminator")]
-        rows = list(csv.DictReader(io.StringIO(render.csv(config.plan(compose([*words, DECLARED]))))))
+        rows = list(csv.DictReader(io.StringIO(render.render_csv(config.plan(compose([*words, DECLARED]))))))
         assert [[float(row[f"lr/{name}/default"]) for row in rows] for name in run.plan.tracks] == stepped()
         assert [len(each) for each in stepped()] == [24, 24] and run.status == "done"
         assert (run.plan.tracks["generator"].optimizer, run.plan.tracks["discriminator"].optimizer) == (
@@ -235,12 +237,12 @@ class TestTrain:
         assert (len(generator), len(critic), run.status) == (6, 24, "done")
         metrics = json.loads((run.folder / "metrics.json").read_text())
         assert (metrics["steps"], metrics["tracks"]) == (24, {"generator": 6, "discriminator": 24})
-        series = event_reader.read(event_reader.event_files(run.folder)).series
+        series = event_reader.read_events(event_reader.event_files(run.folder)).series
         assert series["lr/generator/default"].steps == [0, 5, 10, 12, 17, 22]
         assert series["lr/generator/default"].values == pytest.approx(generator, rel=1e-6)
         assert series["lr/discriminator/default"].steps == [*range(24)] == series["critic"].steps
         assert "lr/default" not in series
-        rows = list(csv.DictReader(io.StringIO(render.csv(config.plan(compose([*words, DECLARED]))))))
+        rows = list(csv.DictReader(io.StringIO(render.render_csv(config.plan(compose([*words, DECLARED]))))))
         column = {i: row["lr/generator/default"] for i, row in enumerate(rows) if row["lr/generator/default"]}
         assert [*column] == [0, 5, 10, 12, 17, 22] and [*map(float, column.values())] == generator
 
@@ -382,7 +384,7 @@ def test_asking_leaves_no_trace() -> None:
     module = gans.Split()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     attributes, drawn = {*vars(module)}, torch.get_rng_state()
-    own = own_optimizers.of(module)
+    own = own_optimizers.own_optimizers_of(module)
     assert own is not None and [cls for cls, _ in own.optimizers] == ["Adam", "Adam"]
     assert {name: value.tolist() for name, value in module.state_dict().items()} == {
         name: value.tolist() for name, value in before.items()
@@ -439,7 +441,7 @@ class TestResume:
                     r"discriminator: optimizer options: eps +1e-08 +1e-07"):  # fmt: skip
             assert re.search(row, table), table
         one, several = (config.plan(compose([DECLARED, *more])).to_json() for more in ([], [BOTH]))
-        assert differences(several, one) == [("optimizers", "generator, discriminator", "one")]
+        assert plan_differences(several, one) == [("optimizers", "generator, discriminator", "one")]
         # The new plan at the same place.
         lower = self.WORDS[-1].replace("4e-4", "2e-4")
         override = ["resume.policy=override", "~callbacks.signal"]

@@ -17,7 +17,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.compose import CONF_DIR, build, compose
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.batch_scaling import batch_scale
-from lrkit.planning.plan import resolve
+from lrkit.planning.plan import resolve_plan
 from lrkit.schedules.horizon import Horizon
 
 
@@ -76,7 +76,7 @@ def test_the_whole_product_resolves_and_steps() -> None:
     ):
         for node, rule in product(optimizers.values(), rules.values()):
             scale = batch_scale(rule["rule"], rule["base_batch_size"], horizon.batch_size, node["_target_"])
-            plan = resolve(
+            plan = resolve_plan(
                 lr=node["lr"], optimizer=node["_target_"], momentum=0.9, horizon=horizon, schedule=shape,
                 warmup=warmup, cooldown=cooldown, scale=scale,
                 plateau=shapes["plateau"]["reduce"] if schedule == "plateau" else None,

@@ -9,8 +9,8 @@ import pytest
 
 from lrkit import assembly
 from lrkit.base.errors import ConfigError
-from lrkit.base.event_log import Journal
-from lrkit.base.lightning_package import chosen
+from lrkit.base.event_log import EventLog
+from lrkit.base.lightning_package import chosen_package
 from lrkit.cli.main import main
 from lrkit.config.compose import check, compose, plan, replicas_of
 from lrkit.lightning import failsafe_loggers
@@ -21,7 +21,7 @@ CPU = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointin
 
 
 def node(path: str, **options: Any) -> dict[str, Any]:
-    return {"_target_": f"{chosen()}.{path}", **options}
+    return {"_target_": f"{chosen_package()}.{path}", **options}
 
 
 def test_they_are_built_with_their_options() -> None:
@@ -68,7 +68,7 @@ def test_what_they_are_not_is_refused_in_one_line(
     words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    package = chosen()
+    package = chosen_package()
     words = words.replace("{{", "{").replace("}}", "}").replace("{}", package)
     argv = [words] if "[" in words else words.split()
     assert main(["train", *argv]) == 2
@@ -98,7 +98,7 @@ def test_a_file_may_name_lightnings_own_and_no_others(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     file = tmp_path / "experiment" / "mine.yaml"
     head = "# @package _global_\ntrainer:\n  strategy:\n    _target_: "
-    file.write_text(f"{head}{chosen()}.strategies.DDPStrategy\n")
+    file.write_text(f"{head}{chosen_package()}.strategies.DDPStrategy\n")
     check(compose(["+experiment=mine"], str(tmp_path)))
     file.write_text(f"{head}mine.Strategy\n")
     with pytest.raises(ConfigError, match="if it is yours, say --trust mine"):
@@ -111,7 +111,7 @@ def test_the_logger_of_another_process_takes_everything(tmp_path: Path, monkeypa
     logger = TensorBoardLogger(tmp_path)
     trainer = Trainer(**{**CPU, "logger": logger})  # type: ignore[arg-type]
     monkeypatch.setattr("lightning_utilities.core.rank_zero.rank_zero_only.rank", 1)
-    failsafe_loggers.guard(trainer, ["tensorboard"], Journal(None))
+    failsafe_loggers.guard_loggers(trainer, ["tensorboard"], EventLog(None))
     logger.experiment.file_writer.add_summary("anything", 0)
     logger.experiment.add_scalar("lr", 0.1, 0)
     assert [*tmp_path.iterdir()] == []

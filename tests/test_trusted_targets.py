@@ -30,7 +30,7 @@ from torch import nn
 
 from lrkit import models
 from lrkit.base.errors import ConfigError
-from lrkit.base.tensorboard import command
+from lrkit.base.tensorboard import tensorboard_command
 from lrkit.cli import main
 from lrkit.compare.ranking import compare
 from lrkit.config import trusted_targets
@@ -80,7 +80,7 @@ PLACES = {
     "logger.x": "logger: {{x: {{_target_: {0}}}}}",
     "coschedule.momentum": "coschedule: {{momentum: {{_target_: {0}}}}}",
     "model._args_[0]": "model: {{_target_: torch.nn.Sequential, _args_: [{{_target_: {0}}}]}}",
-    "callbacks.x.a.b": "callbacks: {{x: {{_target_: lrkit.callbacks.callbacks.RateLog, a: {{b: {{_target_: {0}}}}}}}}}",
+    "callbacks.x.a.b": "callbacks: {{x: {{_target_: lrkit.callbacks.callbacks.LearningRateLogger, a: {{b: {{_target_: {0}}}}}}}}}",
     "data.options": "data: {{options: {{_target_: {0}, _partial_: true}}}}",
     "trainer.strategy": "trainer: {{strategy: {{_target_: {0}}}}}",
 }
@@ -106,7 +106,7 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def outside(target: str, key: str = "model._target_") -> str:
     with pytest.raises(ConfigError) as caught:
-        trusted_targets.resolve(target, key)
+        trusted_targets.resolve_class(target, key)
     return str(caught.value)
 
 
@@ -118,7 +118,7 @@ def test_a_name_outside_of_the_list_is_refused_before_its_module_is_imported(tar
     before = set(sys.modules)
     message = outside(target)
     if (
-        not trusted_targets.covered(target, trusted_targets.NAMES) and "." in target
+        not trusted_targets.is_covered(target, trusted_targets.NAMES) and "." in target
     ):  # else it is refused by what it leads to
         assert message.startswith(f"model._target_ names {target}, which is outside of what config files may name")
         assert set(sys.modules) == before
@@ -187,7 +187,7 @@ def test_an_alias_inside_of_the_list_is_seen_through(name: str, monkeypatch: pyt
     for key in ("model", "model.part", "optimizer", "callbacks.a", "schedule", "logger.a", "data", "plateau"):
         assert " must be " in outside("lrkit.models.alias", f"{key}._target_")
     with pytest.raises(ConfigError, match=r"must be a subclass of torch\.optim\.Optimizer"):
-        factory.resolve("lrkit.models.alias")
+        factory.resolve_optimizer("lrkit.models.alias")
 
 
 class Theirs(nn.Module):
@@ -203,16 +203,16 @@ def test_a_foreign_class_behind_an_alias_is_seen_through(monkeypatch: pytest.Mon
     assert "is an alias of test_trusted_targets.Theirs, which must not be named" in outside("lrkit.models.alias")
     monkeypatch.setattr(models, "alias", Opt, raising=False)
     with pytest.raises(ConfigError, match=r"is an alias of test_trusted_targets\.Opt"):
-        factory.resolve("lrkit.models.alias")
+        factory.resolve_optimizer("lrkit.models.alias")
 
 
 @pytest.mark.parametrize("path", sorted(CONF_DIR.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF_DIR)))
 def test_all_that_our_own_files_name_is_accepted(path: Path) -> None:
     raw = OmegaConf.to_container(OmegaConf.load(path))
     group = "" if path.read_text().startswith("# @package _global_") else path.parent.name
-    for key, target in trusted_targets.targets(raw, group):
+    for key, target in trusted_targets.find_targets(raw, group):
         if target != "???":
-            trusted_targets.resolve(target, key)
+            trusted_targets.resolve_class(target, key)
 
 
 def test_only_the_command_line_can_name_what_a_key_does_not_take() -> None:
@@ -220,7 +220,7 @@ def test_only_the_command_line_can_name_what_a_key_does_not_take() -> None:
         with pytest.raises(ConfigError, match=rf"^{key}\._target_ must be .* subclass of {kind}"):
             config = compose([f"{key}._target_=os.system"])
             plan(config)
-            factory.resolve(config["optimizer"]["_target_"])
+            factory.resolve_optimizer(config["optimizer"]["_target_"])
 
 
 # --- the user's own -------------------------------------------------------------------------------
@@ -266,9 +266,9 @@ def test_a_function_of_the_users_that_says_it_returns_a_network_makes_one() -> N
     assert isinstance(build(config["model"], "model", config["trust"]), nn.Linear)
     for name, trust in ((f"{HERE}.says_nothing", [HERE]), ("torch.hub.load", ["torch.hub"]), ("torch.load", ["torch"])):
         with pytest.raises(ConfigError, match="or a function of yours that says it returns one"):
-            trusted_targets.resolve(name, "model._target_", trust)
+            trusted_targets.resolve_class(name, "model._target_", trust)
     with pytest.raises(ConfigError, match=r"must be a subclass of torch\.optim\.Optimizer"):
-        trusted_targets.resolve(f"{HERE}.says_so", "optimizer._target_", [HERE])
+        trusted_targets.resolve_class(f"{HERE}.says_so", "optimizer._target_", [HERE])
 
 
 @pytest.fixture
@@ -371,11 +371,11 @@ def test_a_checkpoint_is_a_file_of_this_machine(place: str, trap: Path, capsys: 
 @pytest.fixture(scope="module")
 def trained() -> Iterator[dict[str, Any]]:
     """A checkpoint of two steps."""
-    from lrkit.train.run import run
+    from lrkit.train.run import run_training
 
     with tempfile.TemporaryDirectory() as folder:
         words = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "logger=none"]
-        run(compose(words), Path(folder), quiet=True)
+        run_training(compose(words), Path(folder), quiet=True)
         yield torch.load(Path(folder) / "checkpoints" / "last.ckpt", weights_only=True)
 
 
@@ -428,19 +428,19 @@ def test_a_folder_of_runs_is_only_read(trap: Path, capsys: pytest.CaptureFixture
     comparison = compare([trap])
     assert comparison.settings[0].runs[0].facts["model.x"] == "${oc.env:HOME}"  # and not what it stands for
     assert "trust" not in str(comparison.settings[0].runs[0].facts)
-    assert command([str(trap)])[1:3] == ["-P", "-m"]
+    assert tensorboard_command([str(trap)])[1:3] == ["-P", "-m"]
 
 
 @pytest.mark.parametrize("jobs", [[], 5, {"a": 1}, {"a": {"status": "done"}}, None])
 def test_a_strangers_sweep_is_no_command(jobs: Any, trap: Path) -> None:
-    from lrkit.sweep.sweep import Sweep, unfinished
+    from lrkit.sweep.sweep import Sweep, find_unfinished
 
     folder = trap / "outputs" / "sweeps" / "2026"
     folder.mkdir(parents=True)
     words = ["seed=1,2"]
     content = {"overrides": words, "config_dir": str(trap / "own"), "jobs": jobs}
     (folder / "sweep.json").write_text(json.dumps(content))
-    assert unfinished(words, folder.parent) == folder
+    assert find_unfinished(words, folder.parent) == folder
     sweep = Sweep(words, folder)
     assert sweep.config_dir is None and all(not sweep._finished(job) for job in sweep.jobs)
 

@@ -41,7 +41,7 @@ class Training:
 
 print("ready", flush=True)
 """
-ENTER = "with watchdog.watching(), signals.raising(signal.SIGTERM, signal.SIGINT):\n"
+ENTER = "with watchdog.run_watchdog(), signals.raise_on_signals(signal.SIGTERM, signal.SIGINT):\n"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="waits by a mutex")
 
@@ -83,30 +83,30 @@ def test_whoever_has_answered_may_take_his_time() -> None:
 
 
 def test_a_training_has_as_long_as_it_makes_steps() -> None:
-    returned, seconds, _, err = ended("with watchdog.training(Training(0.8)): hang()", (0, signal.SIGTERM))
+    returned, seconds, _, err = ended("with watchdog.watch_training(Training(0.8)): hang()", (0, signal.SIGTERM))
     assert (returned, err) == (143, "lrkit: goodbye after 15\n") and 0.8 < seconds < 8
 
 
 def test_a_training_that_is_being_ended_is_let_be() -> None:
-    body = "t = Training(0)\nt.over = True\nwith watchdog.training(t): save(0.8)"
+    body = "t = Training(0)\nt.over = True\nwith watchdog.watch_training(t): save(0.8)"
     returned, _, out, _ = ended(body, (0, signal.SIGTERM))
     assert (returned, out) == (143, "saved\n")  # Python calls the handler in the end
 
 
 def test_a_second_signal_does_not_wait_for_a_step() -> None:
-    body = "with watchdog.training(Training(30)): hang()"
+    body = "with watchdog.watch_training(Training(30)): hang()"
     returned, seconds, _, _ = ended(body, (0, signal.SIGTERM), (0.5, signal.SIGTERM))
     assert returned == 143 and 0.7 < seconds < 8
 
 
 def test_the_same_signal_told_twice_is_one() -> None:
-    body = "with watchdog.training(Training(2)): save(0.8)"
+    body = "with watchdog.watch_training(Training(2)): save(0.8)"
     assert ended(body, (0, signal.SIGTERM), (0.05, signal.SIGTERM))[2] == "saved\n"
 
 
 def test_a_farewell_that_hangs_too_is_cut_short() -> None:
     body = "watchdog._FAREWELL = 0.3\nTraining.farewell = lambda self, signum: hang()\n"
-    body += "with watchdog.training(Training(0)): hang()"
+    body += "with watchdog.watch_training(Training(0)): hang()"
     returned, seconds, _, err = ended(body, (0, signal.SIGTERM))
     assert (returned, err) == (143, "lrkit: stopped by SIGTERM\n") and seconds < 8
 
@@ -145,8 +145,8 @@ def test_everything_is_given_back() -> None:
     from lrkit.base import signals, watchdog
 
     before = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
-    with watchdog.watching(), signals.raising(signal.SIGTERM, signal.SIGINT):
-        with watchdog.watching():  # one is enough
+    with watchdog.run_watchdog(), signals.raise_on_signals(signal.SIGTERM, signal.SIGINT):
+        with watchdog.run_watchdog():  # one is enough
             pass
         assert signal.getsignal(signal.SIGINT) is not before[1]
     assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == before

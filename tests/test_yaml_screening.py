@@ -18,8 +18,8 @@ from lrkit.base.errors import ConfigError
 from lrkit.cli import main
 from lrkit.config import compose as configs
 from lrkit.config.compose import CONF_DIR, compose
-from lrkit.config.overrides import initialised
-from lrkit.config.yaml_screening import DEEPEST, LARGEST, MOST, WIDEST, expansion, plain, screen
+from lrkit.config.overrides import hydra_initialised
+from lrkit.config.yaml_screening import DEEPEST, LARGEST, MOST, WIDEST, count_expanded, load_plain, screen_text
 
 Write = Callable[..., Path]
 
@@ -118,7 +118,7 @@ def test_no_file_stands_in_for_one_of_hydras(write: Write) -> None:
     """Hydra finds its own first; one of a new name is found, but not taken, if the user asks for it too."""
     for name in ("hydra/job_logging/none", "hydra/hydra_logging/none", "hydra/job_logging/evil"):
         file = write("handlers: {x: {class: logging.FileHandler, filename: owned}}", f"{name}.yaml")
-    with initialised(str(file.parents[2])):
+    with hydra_initialised(str(file.parents[2])):
         composed = hydra.compose("train", return_hydra_config=True)
     assert "handlers" not in composed.hydra.job_logging and composed.hydra.job_logging.root is None
     assert refusal(file, "hydra/job_logging=evil").startswith("would configure Hydra, which a file must not")
@@ -201,7 +201,7 @@ def test_a_description_of_a_run_is_let_through(write: Write) -> None:
     own = str(file.parents[1])
     config = compose(["+experiment=x"], own)
     assert config["data"]["batch_size"] == 3 and config["schedule"]["end"] == 0.25
-    assert configs.swept_by(["+experiment=x"], own).words[1:] == ["optimizer.lr=0.1,0.2", "schedule=mine,cosine"]
+    assert configs.sweep_of_files(["+experiment=x"], own).words[1:] == ["optimizer.lr=0.1,0.2", "schedule=mine,cosine"]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_description_of_a_run_is_let_through(write: Write) -> None:
 def test_what_a_file_sweeps_is_not_the_users_word(params: str, write: Write) -> None:
     own = str(write(f"# @package _global_\nhydra: {{sweeper: {{params: {params}}}}}").parents[1])
     with pytest.raises(ConfigError):
-        configs.swept_by(["+experiment=x"], own)
+        configs.sweep_of_files(["+experiment=x"], own)
 
 
 @pytest.mark.parametrize("flags", [["--cfg", "hydra"], ["--cfg", "job"], ["--info", "config"], ["--help"], ["-m"], []])
@@ -230,9 +230,9 @@ def test_the_command_refuses_before_hydra_acts(
 
 @pytest.mark.parametrize("path", sorted(CONF_DIR.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF_DIR)))
 def test_our_own_files_are_small_and_plain(path: Path) -> None:
-    assert plain(path) == OmegaConf.to_container(OmegaConf.load(path))
+    assert load_plain(path) == OmegaConf.to_container(OmegaConf.load(path))
     if path.parent.name not in ("launcher", "conf"):  # those are told to Hydra
-        screen(path)
+        screen_text(path)
 
 
 NODES = st.recursive(
@@ -244,12 +244,12 @@ NODES = st.recursive(
 
 @given(config=st.dictionaries(st.sampled_from("abc"), NODES, max_size=3))
 def test_without_interpolations_there_is_nothing_to_count(config: dict[str, object]) -> None:
-    assert expansion(config) == 0
+    assert count_expanded(config) == 0
 
 
 @given(depth=st.integers(1, 12), wide=st.integers(1, 3))
 def test_the_count_grows_as_what_is_resolved(depth: int, wide: int) -> None:
     config = {"x0": "a", **{f"x{i}": f"${{x{i - 1}}}" * wide for i in range(1, depth + 1)}}
     at_least = sum(wide**i for i in range(1, depth + 1))
-    assert expansion(config) >= min(at_least, WIDEST)
-    assert expansion(config) <= depth * wide * (WIDEST + 2)
+    assert count_expanded(config) >= min(at_least, WIDEST)
+    assert count_expanded(config) <= depth * wide * (WIDEST + 2)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["given", "resume_command"]
+__all__ = ["command_line_of", "resume_command"]
 
 _given: list[str] = []
 
@@ -18,7 +18,7 @@ _MANY, _TAKES_VALUE = ("-m", "--multirun"), ("--config-dir", "-cd", "--trust")
 
 
 @contextmanager
-def given(words: Sequence[str]) -> Iterator[None]:
+def command_line_of(words: Sequence[str]) -> Iterator[None]:
     """Within it, ``words`` are what was typed behind ``lrkit``."""
     global _given
     before, _given = _given, list(words)
@@ -31,7 +31,7 @@ def given(words: Sequence[str]) -> Iterator[None]:
 def resume_command(folder: Path) -> str:
     """What to type to go on with the run in ``folder``: the whole command with all of its flags, and where it was.
 
-    >>> with given(["train", "--config-dir", "my configs", "warmup=linear", "resume.path=old"]):
+    >>> with command_line_of(["train", "--config-dir", "my configs", "warmup=linear", "resume.path=old"]):
     ...     resume_command(Path("outputs/runs/a"))
     "lrkit train --config-dir 'my configs' warmup=linear resume.path=outputs/runs/a"
     """

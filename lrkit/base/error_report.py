@@ -13,15 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lrkit.base.errors import ConfigError, RunError, SearchError
-from lrkit.base.escaping import one_line
+from lrkit.base.escaping import escape_terminal
 from lrkit.base.files import write_file
 from lrkit.base.launcher import global_rank, local_rank
 from lrkit.base.lightning_package import LIGHTNING
 from lrkit.base.signals import Terminated
 
 __all__ = [
-    "BAD_INPUT", "FAILED", "INTERRUPTED", "cause", "keep_traceback", "sentence", "tell", "tracebacks",
-    "wanted",
+    "BAD_INPUT",
+    "FAILED",
+    "INTERRUPTED",
+    "describe_cause",
+    "describe_error",
+    "report_failure",
+    "tracebacks_as_asked",
+    "wants_traceback",
+    "write_traceback",
 ]  # fmt: skip
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -39,7 +46,7 @@ _LIBRARIES = tuple(
 
 
 @contextmanager
-def tracebacks(asked: bool) -> Iterator[None]:
+def tracebacks_as_asked(asked: bool) -> Iterator[None]:
     """Within it, in this process and in those that it starts, tracebacks are shown if they were asked for."""
     before = os.environ.get(_VARIABLE)
     if asked:
@@ -51,12 +58,12 @@ def tracebacks(asked: bool) -> Iterator[None]:
             del os.environ[_VARIABLE]
 
 
-def wanted() -> bool:
+def wants_traceback() -> bool:
     """Whether a traceback is to be shown."""
     return os.environ.get(_VARIABLE) == "1"
 
 
-def tell(error: BaseException, about: str = "") -> int:
+def report_failure(error: BaseException, about: str = "") -> int:
     """Say on the error stream what went wrong, and in what; the exit code that it means.
 
     Of several processes the first one says it. Another one speaks where it alone has failed.
@@ -71,9 +78,9 @@ def tell(error: BaseException, about: str = "") -> int:
         return _code(error)
     if details := getattr(error, "details", ""):
         print(details, file=sys.stderr)
-    if wanted() and not asked:
+    if wants_traceback() and not asked:
         traceback.print_exception(error)
-    print(f"lrkit: {about}{sentence(error)}", file=sys.stderr)
+    print(f"lrkit: {about}{describe_error(error)}", file=sys.stderr)
     return _code(error)
 
 
@@ -86,32 +93,32 @@ def _code(error: BaseException) -> int:
     return BAD_INPUT if isinstance(error, ConfigError) else FAILED
 
 
-def sentence(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """One line about an error: what it says where it is one of ours, else also what it is, and where it came from.
 
-    >>> sentence(ConfigError("seed", "must be a whole number", "a"))
+    >>> describe_error(ConfigError("seed", "must be a whole number", "a"))
     "seed must be a whole number. Received: 'a'"
-    >>> sentence(KeyError("weight"))
+    >>> describe_error(KeyError("weight"))
     "KeyError: 'weight'; --traceback shows where"
     """
     if isinstance(error, KeyboardInterrupt):
-        return one_line(str(error)) or "interrupted"
+        return escape_terminal(str(error)) or "interrupted"
     if isinstance(error, ConfigError | SearchError | RunError | Terminated):
-        return one_line(str(error))
-    notes = [one_line(note) for note in getattr(error, "__notes__", ())]
-    hint = [] if wanted() or notes else ["--traceback shows where"]
-    return "; ".join([cause(error), *notes, *hint])
+        return escape_terminal(str(error))
+    notes = [escape_terminal(note) for note in getattr(error, "__notes__", ())]
+    hint = [] if wants_traceback() or notes else ["--traceback shows where"]
+    return "; ".join([describe_cause(error), *notes, *hint])
 
 
-def cause(error: BaseException) -> str:
+def describe_cause(error: BaseException) -> str:
     """What an error is, what it says, and the line that it came from."""
-    said = one_line(_message(error)).rstrip(".")
+    said = escape_terminal(_message(error)).rstrip(".")
     if len(said) > _LONGEST:
         said = f"{said[:_LONGEST]}..."
     return f"{type(error).__name__}: {said}".removesuffix(": ") + _place(error)
 
 
-def keep_traceback(error: BaseException, file: Path) -> Path | None:
+def write_traceback(error: BaseException, file: Path) -> Path | None:
     """Write the traceback in full to ``file``, which the error names from then on; None where it cannot be written."""
     try:
         write_file(file, "".join(traceback.format_exception(error)))
@@ -137,7 +144,7 @@ def _place(error: BaseException) -> str:
     if not frames:
         return ""
     frame = (own or frames)[-1]
-    return f" ({one_line(Path(frame.filename).name)}, line {frame.lineno}, in {frame.name})"
+    return f" ({escape_terminal(Path(frame.filename).name)}, line {frame.lineno}, in {frame.name})"
 
 
 def _of_a_library(file: str) -> bool:

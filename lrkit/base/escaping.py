@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["csv_cell", "markdown", "one_line"]
+__all__ = ["escape_csv", "escape_markdown", "escape_terminal"]
 
 
-def one_line(text: str, longest: int | None = None) -> str:
+def escape_terminal(text: str, longest: int | None = None) -> str:
     r"""For a terminal: without line breaks, and with what cannot be printed written out.
 
     Args:
         longest: characters after which it is cut.
 
-    >>> one_line("a\n  b"), one_line("a\x1b[0m")
+    >>> escape_terminal("a\n  b"), escape_terminal("a\x1b[0m")
     ('a b', 'a\\x1b[0m')
     """
     if longest is not None and len(text) > longest:
@@ -23,10 +23,10 @@ def one_line(text: str, longest: int | None = None) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def csv_cell(value: Any) -> Any:
+def escape_csv(value: Any) -> Any:
     """For a table that a spreadsheet may open: text that it would take for a formula is marked as text.
 
-    >>> csv_cell("=1+1"), csv_cell("-0.5"), csv_cell("@cmd"), csv_cell(-0.5)
+    >>> escape_csv("=1+1"), escape_csv("-0.5"), escape_csv("@cmd"), escape_csv(-0.5)
     ("'=1+1", '-0.5', "'@cmd", -0.5)
     """
     if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
@@ -38,12 +38,12 @@ def csv_cell(value: Any) -> Any:
     return value
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     r"""For Markdown: no markup of its own, no HTML, no link, no further cell of a table.
 
-    >>> markdown("<b>[x](http://y)|*z*")
+    >>> escape_markdown("<b>[x](http://y)|*z*")
     '&lt;b>\\[x\\](http://y)\\|\\*z\\*'
-    >>> markdown("optimizer.weight_decay=0.1")
+    >>> escape_markdown("optimizer.weight_decay=0.1")
     'optimizer.weight_decay=0.1'
     """
     return re.sub(r"([\\`*\[\]|])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))

@@ -12,10 +12,10 @@ from typing import Any
 from lrkit.base.errors import RunError
 from lrkit.base.files import read_json, write_json
 
-__all__ = ["Journal"]
+__all__ = ["EventLog"]
 
 
-class Journal:
+class EventLog:
     """The entries of a run; one that is gone on with keeps those that it has.
 
     An entry says at which optimizer step it happened (``step``), what it was (``event``) and why, in a sentence
@@ -25,7 +25,7 @@ class Journal:
     Args:
         folder: the run's own; None keeps the entries in memory alone, as all processes but the first do.
 
-    >>> journal = Journal(None)
+    >>> journal = EventLog(None)
     >>> journal.add(12, "skip", "the loss is nan", loss="nan")
     >>> [(entry["step"], entry["event"], entry["why"]) for entry in journal.entries]
     [(12, 'skip', 'the loss is nan')]

@@ -25,8 +25,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "NEW", "appending", "created", "left_behind", "name_beside", "opened", "parsed", "read_file",
-    "read_json", "write_figure", "write_file", "write_json",
+    "NEW",
+    "create_beside",
+    "left_behind",
+    "name_beside",
+    "open_to_append",
+    "opened",
+    "parsed",
+    "read_file",
+    "read_json",
+    "write_figure",
+    "write_file",
+    "write_json",
 ]  # fmt: skip
 
 #: The end of the name of a file that is being written.
@@ -115,7 +125,7 @@ def write_file(file: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     try:
-        beside, number = created(file)
+        beside, number = create_beside(file)
         try:
             with os.fdopen(number, "wb") as stream:
                 stream.write(data)
@@ -128,7 +138,7 @@ def write_file(file: Path, content: str | bytes) -> None:
         raise RunError(f"{file} cannot be written ({error.strerror or error})") from None
 
 
-def created(file: Path) -> tuple[Path, int]:
+def create_beside(file: Path) -> tuple[Path, int]:
     """A new file beside ``file``, under a name that was free, and the number by which it is open for writing."""
     beside = name_beside(file)
     return beside, os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
@@ -139,7 +149,7 @@ def name_beside(file: Path) -> Path:
     return file.with_name(f".{file.name}.{secrets.token_hex(4)}{NEW}")
 
 
-def appending(file: Path) -> TextIO:
+def open_to_append(file: Path) -> TextIO:
     """``file``, open to be written to at its end, line by line.
 
     Raises:
@@ -156,7 +166,7 @@ def appending(file: Path) -> TextIO:
 
 
 def left_behind(folder: Path, ending: str) -> list[Path]:
-    """The files in a folder that ``created`` made for names with this ending, and that did not take their place."""
+    """The files in a folder that ``create_beside`` made for names with this ending, and that did not take their place."""
     found = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:

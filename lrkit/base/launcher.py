@@ -17,7 +17,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 
-__all__ = ["Launch", "global_rank", "in_srun", "launched", "local_rank", "settled"]
+__all__ = ["Launch", "detect_launch", "global_rank", "in_srun", "local_rank", "with_launched_devices"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Launch:
         return f"{self.world} process{'es' * (self.world != 1)}{places}, by {self.by} ({self.says})"
 
 
-def launched(environ: Mapping[str, str] | None = None) -> Launch | None:
+def detect_launch(environ: Mapping[str, str] | None = None) -> Launch | None:
     """The launch that this process belongs to; None where nobody but the user has started it.
 
-    >>> launched({"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "RANK": "3"}).nodes
+    >>> detect_launch({"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "RANK": "3"}).nodes
     2
-    >>> launched({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "bash"}) is None
+    >>> detect_launch({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "bash"}) is None
     True
     """
     env = os.environ if environ is None else environ
@@ -136,7 +136,7 @@ def in_srun(environ: Mapping[str, str] | None = None) -> bool:
 
 def global_rank() -> int:
     """Which process of a distributed run this is, as whoever started it says; 0 where nobody does."""
-    if (launch := launched()) is not None:
+    if (launch := detect_launch()) is not None:
         return launch.rank
     # Lightning's own launcher, or one by hand: that no two are 0 is what matters before the trainer knows the rest.
     ranks = [_number(os.environ, name) or 0 for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")]
@@ -146,13 +146,13 @@ def global_rank() -> int:
 def local_rank() -> int:
     """Which process of its node this is."""
     names = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "JSM_NAMESPACE_LOCAL_RANK")
-    if (launch := launched()) is not None and launch.by == "Kubeflow":
+    if (launch := detect_launch()) is not None and launch.by == "Kubeflow":
         return 0
     found = (_number(os.environ, name) for name in names)
     return next((rank for rank in found if rank is not None), 0)
 
 
-def settled(trainer: Mapping[str, Any], typed: set[str]) -> dict[str, Any]:
+def with_launched_devices(trainer: Mapping[str, Any], typed: set[str]) -> dict[str, Any]:
     """The node ``trainer`` with the launcher's numbers in place of those that were not typed.
 
     Args:
@@ -161,7 +161,7 @@ def settled(trainer: Mapping[str, Any], typed: set[str]) -> dict[str, Any]:
     Raises:
         ConfigError: what was typed is not what the launcher has started, or Lightning cannot join its processes.
     """
-    launch = launched()
+    launch = detect_launch()
     if launch is None:
         return dict(trainer)
     if launch.by == "mpirun" and importlib.util.find_spec("mpi4py") is None:

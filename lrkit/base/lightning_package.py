@@ -15,7 +15,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 
-__all__ = ["LIGHTNING", "VARIABLE", "chosen", "of_the_chosen", "package_of", "use"]
+__all__ = ["LIGHTNING", "VARIABLE", "chosen_package", "in_chosen_package", "package_of", "use_package"]
 
 LIGHTNING = ("pytorch_lightning", "lightning.pytorch")
 #: The environment variable that decides where nothing of the user's does.
@@ -25,8 +25,8 @@ _SPELLINGS = {"pytorch_lightning": "pytorch_lightning", "lightning": "lightning.
 _used: str | None = None
 
 
-def chosen() -> str:
-    """The package that this process uses, or would: by ``use``, else by ``LRKIT_LIGHTNING``, else what is installed.
+def chosen_package() -> str:
+    """The package that this process uses, or would: by ``use_package``, else by ``LRKIT_LIGHTNING``, else what is installed.
 
     Raises:
         ConfigError: ``LRKIT_LIGHTNING`` names another package.
@@ -41,8 +41,8 @@ def chosen() -> str:
     return _SPELLINGS[spelling]
 
 
-def use(classes: Mapping[str, Any]) -> str:
-    """Decide for the package that these classes need, or for ``chosen()`` where they need none; from now on it stays.
+def use_package(classes: Mapping[str, Any]) -> str:
+    """Decide for the package that these classes need, or for ``chosen_package()`` where they need none; from now on it stays.
 
     Args:
         classes: what the user has given, by its key.
@@ -52,7 +52,7 @@ def use(classes: Mapping[str, Any]) -> str:
     """
     global _used
     needs = {key: package for key, cls in classes.items() if (package := package_of(cls)) is not None}
-    first, package = next(iter(needs.items()), ("", chosen()))
+    first, package = next(iter(needs.items()), ("", chosen_package()))
     for key, other in needs.items():
         if other != package:
             must = f"must be of {package}, as {first} is ({_name(classes[first])}): the two packages do not mix"
@@ -80,15 +80,15 @@ def package_of(cls: Any) -> str | None:
     return None
 
 
-def of_the_chosen(target: str) -> str:
+def in_chosen_package(target: str) -> str:
     """The dotted path of a class of Lightning's own, in the package that is used, whichever it is written with.
 
-    >>> of_the_chosen("torch.nn.Linear")
+    >>> in_chosen_package("torch.nn.Linear")
     'torch.nn.Linear'
     """
     for package in LIGHTNING:
         if target.startswith(f"{package}."):
-            return chosen() + target.removeprefix(package)
+            return chosen_package() + target.removeprefix(package)
     return target
 
 

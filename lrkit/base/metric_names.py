@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["FIRST_LOADER", "higher_is_better", "validation_loss", "without_loader"]
+__all__ = ["FIRST_LOADER", "higher_is_better", "validation_loss_name", "without_loader_index"]
 
 
 #: What Lightning adds to the name of a metric that several loaders have.
@@ -15,22 +15,22 @@ _USUAL = ("val/loss", "val_loss")
 _OF_A_LOADER = re.compile(r"/dataloader_idx_\d+$")
 
 
-def validation_loss(logged: Iterable[str]) -> str | None:
+def validation_loss_name(logged: Iterable[str]) -> str | None:
     """The metric that is the validation loss, by its name; None where there is none. Of several loaders, the first's.
 
-    >>> validation_loss(["train/loss", "val_accuracy", "val_loss", "val_aux_loss"])
+    >>> validation_loss_name(["train/loss", "val_accuracy", "val_loss", "val_aux_loss"])
     'val_loss'
-    >>> validation_loss(["val_loss/dataloader_idx_1", "val_loss/dataloader_idx_0"])
+    >>> validation_loss_name(["val_loss/dataloader_idx_1", "val_loss/dataloader_idx_0"])
     'val_loss/dataloader_idx_0'
     """
     losses = [name for name in logged if name.startswith("val") and "loss" in name]
-    return min(losses, key=lambda name: (_rank(without_loader(name)), name), default=None)
+    return min(losses, key=lambda name: (_rank(without_loader_index(name)), name), default=None)
 
 
-def without_loader(name: str) -> str:
+def without_loader_index(name: str) -> str:
     """The name of a metric without the number of the loader that it is of.
 
-    >>> without_loader("val_loss/dataloader_idx_1"), without_loader("val_loss")
+    >>> without_loader_index("val_loss/dataloader_idx_1"), without_loader_index("val_loss")
     ('val_loss', 'val_loss')
     """
     return _OF_A_LOADER.sub("", name)

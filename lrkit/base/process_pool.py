@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.files import appending, read_file
-from lrkit.base.lightning_package import chosen
+from lrkit.base.files import open_to_append, read_file
+from lrkit.base.lightning_package import chosen_package
 from lrkit.base.safe_path import let_go, safe_path
-from lrkit.base.signals import ASKING, Terminated, handled
+from lrkit.base.signals import ASKING, Terminated, handle_signals
 
-__all__ = ["Outcome", "Slots", "as_lrkit", "handed", "handing", "run_all", "slots"]
+__all__ = ["Outcome", "Slots", "as_lrkit", "available_slots", "pass_config", "receive_config", "run_jobs"]
 
 #: Where a process that lrkit starts finds what the config that it is handed must be: a hash of the file.
 _HANDED = "LRKIT_HANDED"
@@ -81,7 +81,7 @@ class Outcome:
     timed_out: bool = False
 
 
-def slots(jobs: int | str, per_job: int, accelerator: str) -> Slots:
+def available_slots(jobs: int | str, per_job: int, accelerator: str) -> Slots:
     """Share out the machine.
 
     Args:
@@ -89,7 +89,7 @@ def slots(jobs: int | str, per_job: int, accelerator: str) -> Slots:
         per_job: devices of a job.
         accelerator: as the trainer is told.
 
-    >>> slots(2, 1, "cpu").count
+    >>> available_slots(2, 1, "cpu").count
     2
     """
     cores = _cores()
@@ -117,7 +117,7 @@ def _gpus() -> list[str]:
     return [str(i) for i, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
 
 
-def run_all(
+def run_jobs(
     work: Callable[..., int],
     logs: Sequence[Path],
     share: Slots,
@@ -142,9 +142,9 @@ def run_all(
     context: Any = multiprocessing.get_context(kind)
     if kind == "forkserver":
         # Not what of lrkit is made of Lightning's classes: which Lightning that is, a job's own module says.
-        context.set_forkserver_preload([chosen(), *_PRELOADED])
+        context.set_forkserver_preload([chosen_package(), *_PRELOADED])
         # A signal to all of us must leave the server to tell how jobs ended, also while it still loads.
-        with safe_path(), handled(signal.SIG_IGN, signal.SIGTERM, signal.SIGINT):
+        with safe_path(), handle_signals(signal.SIG_IGN, signal.SIGTERM, signal.SIGINT):
             forkserver.ensure_running()
     waiting, free = list(range(len(logs))), list(range(share.count))
     running: dict[Any, _Running] = {}
@@ -166,7 +166,7 @@ def run_all(
             for each in running.values():
                 each.hasten()
     except (KeyboardInterrupt, Terminated) as asked:
-        with handled(signal.SIG_IGN, *ASKING):  # it is being done
+        with handle_signals(signal.SIG_IGN, *ASKING):  # it is being done
             for each in running.values():
                 if isinstance(asked, Terminated):  # of Ctrl-C a terminal has told them
                     each.process.terminate()
@@ -214,7 +214,7 @@ def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C
     threading.Thread(target=_follow_parent, daemon=True).start()
     let_go()
-    with appending(Path(log)) as output:
+    with open_to_append(Path(log)) as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     if device is not None:
@@ -242,7 +242,7 @@ def as_lrkit() -> Iterator[None]:
 
 
 @contextmanager
-def handing(config: Mapping[str, Any]) -> Iterator[str]:
+def pass_config(config: Mapping[str, Any]) -> Iterator[str]:
     """A file of the config for processes that are started within; they, and nobody else, will take it."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         text = json.dumps(config, default=str)
@@ -255,7 +255,7 @@ def handing(config: Mapping[str, Any]) -> Iterator[str]:
             os.environ.pop(_HANDED, None)
 
 
-def handed(file: Path) -> dict[str, Any]:
+def receive_config(file: Path) -> dict[str, Any]:
     """The config in a file, if it is the one that the lrkit which started this process has written there.
 
     It may name classes of the user's own, so a file of anybody else's is not taken.

@@ -14,7 +14,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 
-__all__ = ["FILE", "locked"]
+__all__ = ["FILE", "hold_lock"]
 
 FILE = ".lock"
 
@@ -23,7 +23,7 @@ _held: dict[Path, int] = {}
 
 
 @contextmanager
-def locked(folder: Path, key: str) -> Iterator[None]:
+def hold_lock(folder: Path, key: str) -> Iterator[None]:
     """Within it, this process alone writes into ``folder``. It may say so again for the same folder.
 
     Args:

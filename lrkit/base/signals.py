@@ -9,7 +9,17 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["ASKING", "Terminated", "answer", "answers", "handled", "name_of", "put_off", "raising", "watched"]
+__all__ = [
+    "ASKING",
+    "Terminated",
+    "count_answers",
+    "handle_signals",
+    "note_answer",
+    "put_off",
+    "raise_on_signals",
+    "signal_name",
+    "watched",
+]
 
 #: The signals that ask for an end; SIGUSR1 is not known everywhere.
 ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -32,29 +42,29 @@ class Terminated(SystemExit):
 
     def __init__(self, signum: int, said: str = "") -> None:
         super().__init__(128 + signum)
-        self.signum, self.said = signum, said or f"stopped by {name_of(signum)}"
+        self.signum, self.said = signum, said or f"stopped by {signal_name(signum)}"
 
     def __str__(self) -> str:
         return self.said
 
 
-def name_of(signum: int) -> str:
+def signal_name(signum: int) -> str:
     """The name of a signal, as people know it.
 
-    >>> name_of(signal.SIGTERM), name_of(signal.SIGINT)
+    >>> signal_name(signal.SIGTERM), signal_name(signal.SIGINT)
     ('SIGTERM', 'Ctrl-C')
     """
     return "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
 
 
-def answer() -> None:
+def note_answer() -> None:
     """To be called by each handler: the main thread does answer."""
     global _answers, _put_off
     _answers += 1
     _put_off = False
 
 
-def answers() -> int:
+def count_answers() -> int:
     """How often a handler has been called in this process."""
     return _answers
 
@@ -72,7 +82,7 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 @contextmanager
-def handled(handler: Handler | signal.Handlers, *signums: int) -> Iterator[None]:
+def handle_signals(handler: Handler | signal.Handlers, *signums: int) -> Iterator[None]:
     """Within it ``handler`` is what these signals do; afterwards all is as before.
 
     Python lets only the main thread say what signals do; in another one this does nothing.
@@ -89,7 +99,7 @@ def handled(handler: Handler | signal.Handlers, *signums: int) -> Iterator[None]
 
 
 @contextmanager
-def raising(*signums: int) -> Iterator[None]:
+def raise_on_signals(*signums: int) -> Iterator[None]:
     """Within it these signals raise ``Terminated``, and SIGINT ``KeyboardInterrupt``; but one that somebody else takes
     care of, or ignores, is let be."""
 
@@ -98,11 +108,11 @@ def raising(*signums: int) -> Iterator[None]:
         if watched and _imports(frame):
             _put_off = True
             return
-        answer()
+        note_answer()
         if signum == signal.SIGINT:
             raise KeyboardInterrupt
         raise Terminated(signum)
 
     nobodys = (signal.SIG_DFL, signal.default_int_handler)
-    with handled(end, *(signum for signum in signums if signal.getsignal(signum) in nobodys)):
+    with handle_signals(end, *(signum for signum in signums if signal.getsignal(signum) in nobodys)):
         yield

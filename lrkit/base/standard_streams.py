@@ -10,10 +10,10 @@ from typing import TextIO
 
 from lrkit.base.error_report import FAILED, INTERRUPTED
 
-__all__ = ["guarded"]
+__all__ = ["guard_streams"]
 
 
-def guarded(run: Callable[[], int]) -> int:
+def guard_streams(run: Callable[[], int]) -> int:
     """What ``run`` returns, an exit code; and nothing is left in a buffer that could fail when Python ends."""
     _open()
     try:

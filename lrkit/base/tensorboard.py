@@ -12,10 +12,17 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 
-__all__ = ["command", "hparams", "image", "layout", "start", "write"]
+__all__ = [
+    "hparams_summary",
+    "image_summary",
+    "layout_summary",
+    "start_tensorboard",
+    "tensorboard_command",
+    "write_summaries",
+]
 
 
-def command(argv: Sequence[str]) -> list[str]:
+def tensorboard_command(argv: Sequence[str]) -> list[str]:
     """TensorBoard's command line for ``PATH [port=6006]``: for this machine alone, all files of a resumed run read.
 
     Raises:
@@ -44,12 +51,12 @@ def command(argv: Sequence[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "tensorboard.main", *options]
 
 
-def start(argv: Sequence[str]) -> int:
+def start_tensorboard(argv: Sequence[str]) -> int:
     """Start TensorBoard, and wait until it ends."""
-    return subprocess.call(command(argv))
+    return subprocess.call(tensorboard_command(argv))
 
 
-def image(tag: str, png: bytes) -> Any:
+def image_summary(tag: str, png: bytes) -> Any:
     """A picture as a summary; its bytes stay as they are."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -58,7 +65,7 @@ def image(tag: str, png: bytes) -> Any:
     return Summary(value=[Summary.Value(tag=tag, image=encoded)])
 
 
-def layout() -> Any:
+def layout_summary() -> Any:
     """The page "Custom scalars" as a summary: the rates of all runs in one chart, their losses in the next."""
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -81,7 +88,7 @@ def layout() -> Any:
     return Summary(value=[Summary.Value(tag="custom_scalars__config__", tensor=text, metadata=metadata)])
 
 
-def hparams(keys: Sequence[str], metrics: Sequence[str]) -> Any:
+def hparams_summary(keys: Sequence[str], metrics: Sequence[str]) -> Any:
     """What the page "HParams" shows of a sweep, as a summary: the keys that were swept, the metrics in this order."""
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
     from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
@@ -100,7 +107,7 @@ def hparams(keys: Sequence[str], metrics: Sequence[str]) -> Any:
 OURS = ".lrkit"
 
 
-def write(folder: Path, *summaries: Any) -> None:
+def write_summaries(folder: Path, *summaries: Any) -> None:
     """Write summaries into an event file of their own, whose name says that lrkit wrote it."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.event_file_writer import EventFileWriter

@@ -26,9 +26,9 @@ from typing import Protocol
 
 from lrkit.base import signals
 from lrkit.base.launcher import global_rank
-from lrkit.base.signals import name_of
+from lrkit.base.signals import signal_name
 
-__all__ = ["AGAIN", "GRACE", "Training", "training", "watching"]
+__all__ = ["AGAIN", "GRACE", "Training", "run_watchdog", "watch_training"]
 
 GRACE = 3.0  #: seconds for an answer
 AGAIN = 5.0  #: a signal that comes so many seconds after the first is a second one; before, it is the same, told twice
@@ -74,7 +74,7 @@ class _Watchdog:
         self.reads, self.writes = socket.socketpair()  # Windows knows nothing else that may be a wakeup descriptor
         self.reads.setblocking(False)
         self.writes.setblocking(False)
-        self.answers = signals.answers()
+        self.answers = signals.count_answers()
         self.asked: _Asked | None = None
         self.echoes = 0  # signals that we have sent to ourselves, and not read yet
         self.thread = threading.Thread(target=self._watch, daemon=True, name="lrkit watchdog")
@@ -104,7 +104,7 @@ class _Watchdog:
             if self.asked is not None and signals.put_off():  # the import that it waits for may be over
                 self.echoes += 1
                 os.kill(os.getpid(), self.asked.signum)
-            self.answers = signals.answers()
+            self.answers = signals.count_answers()
 
     def _take(self, signum: int) -> None:
         now, training = time.monotonic(), self.training
@@ -118,7 +118,7 @@ class _Watchdog:
         """Whether nothing has come of it; what somebody takes care of is let be, until a second signal comes."""
         now, training = time.monotonic(), self.training
         if asked.urgent:
-            if signals.answers() > asked.answers:
+            if signals.count_answers() > asked.answers:
                 asked.since = now + 1e9
             return now - asked.since > GRACE
         if training is None or training.ends():
@@ -129,7 +129,7 @@ class _Watchdog:
         return now - asked.since > training.patience()
 
     def _end(self, signum: int) -> None:
-        said = [f"stopped by {name_of(signum)}"]
+        said = [f"stopped by {signal_name(signum)}"]
 
         def keep() -> None:
             if self.training is not None:
@@ -149,7 +149,7 @@ _watchdog: _Watchdog | None = None
 
 
 @contextmanager
-def watching() -> Iterator[None]:
+def run_watchdog() -> Iterator[None]:
     """Within it, a main thread that does not answer SIGTERM or Ctrl-C is not waited for. Elsewhere it does nothing."""
     global _watchdog
     if threading.current_thread() is not threading.main_thread() or _watchdog is not None:
@@ -183,7 +183,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def training(under_way: Training) -> Iterator[None]:
+def watch_training(under_way: Training) -> Iterator[None]:
     """Within it, this training is what a signal would end."""
     watchdog = _watchdog
     if watchdog is None:

@@ -17,20 +17,27 @@ from torch.utils.tensorboard import summary as summaries
 from lrkit.base import tensorboard
 from lrkit.base.errors import ConfigError, Diverged, did_you_mean
 from lrkit.base.files import write_json
-from lrkit.base.metric_names import FIRST_LOADER, validation_loss, without_loader
+from lrkit.base.metric_names import FIRST_LOADER, validation_loss_name, without_loader_index
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
-from lrkit.lightning.logged_names import names_logged
+from lrkit.lightning.logged_names import logged_names
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, schedulers_of, step_of
 from lrkit.planning import render
 from lrkit.planning.plan import Plan
-from lrkit.planning.tracks import on_track
+from lrkit.planning.tracks import track_tag
 from lrkit.runs.diagnosis import Finding
 from lrkit.runs.run_reader import SWEEP
 
-__all__ = ["EvenWindows", "Monitors", "PlainProgress", "PlateauWatch", "RateLog", "Results"]
+__all__ = [
+    "AccumulationFix",
+    "LearningRateLogger",
+    "LineProgress",
+    "MetricNameCheck",
+    "PlateauFeedback",
+    "ResultsWriter",
+]
 
 
-class RateLog(Callback):
+class LearningRateLogger(Callback):
     """Logs ``lr/<group>``, and ``momentum/<group>`` and ``gain`` where they move; x is the optimizer step.
 
     At a cadence of its own, whatever the cadence of the losses: always the first step, every edge of the curve, the
@@ -41,7 +48,7 @@ class RateLog(Callback):
     points = 400
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.cadences = {each.track: _Cadence(each.plan, self.points) for each in schedulers_of(trainer)}
+        self.cadences = {each.track: _LoggingInterval(each.plan, self.points) for each in schedulers_of(trainer)}
         per_epoch = plan_of(trainer).horizon.steps_per_epoch
         if per_epoch is not None:  # at least one training loss an epoch
             every = min(trainer.log_every_n_steps, per_epoch)  # type: ignore[attr-defined]
@@ -59,12 +66,12 @@ class RateLog(Callback):
         if scheduler.plan.plateau is not None or gain != 1.0:
             values["gain"] = gain
         if scheduler.track:
-            values = {on_track(tag, scheduler.track): value for tag, value in values.items()}
+            values = {track_tag(tag, scheduler.track): value for tag, value in values.items()}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=batch_of(trainer) if scheduler.track else t)
 
 
-class _Cadence:
+class _LoggingInterval:
     """When the rates of one optimizer are logged."""
 
     def __init__(self, plan: Plan, points: int) -> None:
@@ -83,7 +90,7 @@ class _Cadence:
         return changed or t in self.edges or t == self.last or t % self.every == 0
 
 
-class EvenWindows(Callback):
+class AccumulationFix(Callback):
     """Gives the last window of accumulation its full weight, however few batches it has.
 
     Lightning divides every loss by ``accumulate_grad_batches``, also where the epoch ends before the window is full:
@@ -101,7 +108,7 @@ class EvenWindows(Callback):
             grad.mul_(trainer.accumulate_grad_batches / gathered)
 
 
-class PlateauWatch(Callback):
+class PlateauFeedback(Callback):
     """Shows reduce-on-plateau its metric each time that is new, reduced over all ranks so that all decide alike."""
 
     def __init__(self, monitor: str) -> None:
@@ -109,7 +116,7 @@ class PlateauWatch(Callback):
         self.from_validation = False
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.from_validation = self.monitor in names_logged(trainer)
+        self.from_validation = self.monitor in logged_names(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and (self.from_validation or self.monitor.startswith("val")):
@@ -135,7 +142,7 @@ class PlateauWatch(Callback):
 _SANITY = "sanity_check"
 
 
-class Monitors(Callback):
+class MetricNameCheck(Callback):
     """Checks, right after the sanity validation, that every monitored metric is logged; and finds the validation loss.
 
     After the first validation instead where there is no sanity validation, or the metrics are named by it.
@@ -156,7 +163,7 @@ class Monitors(Callback):
         self.done = False
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not any(_SANITY in name for name in names_logged(trainer)):
+        if not any(_SANITY in name for name in logged_names(trainer)):
             self._check(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -164,7 +171,7 @@ class Monitors(Callback):
             self._check(trainer)
 
     def _check(self, trainer: Trainer) -> None:
-        logged = sorted(name for name in names_logged(trainer) if _SANITY not in name)
+        logged = sorted(name for name in logged_names(trainer) if _SANITY not in name)
         self.done = True
         for key, name in self.wanted.items():
             if key == "monitor" and self.best is not None and (first := f"{name}{FIRST_LOADER}") in logged:
@@ -173,7 +180,7 @@ class Monitors(Callback):
             # A training metric is not logged yet; it is looked for when it is needed.
             if name not in logged and not name.startswith("train"):
                 raise ConfigError(key, f"names a metric that is not logged. {did_you_mean(name, logged)}", name)
-        loss = validation_loss(logged)
+        loss = validation_loss_name(logged)
         there = f"none of {', '.join(logged)} is" if logged else "nothing is logged that is"
         self._settle(trainer, loss, logged, f"{there} a validation loss by its name")
 
@@ -195,12 +202,12 @@ class Monitors(Callback):
 
     def _tell(self, trainer: Trainer, name: str, logged: Sequence[str]) -> None:
         """Say so where it is one of several loaders that is monitored."""
-        others = [other for other in logged if without_loader(other) == without_loader(name)]
+        others = [other for other in logged if without_loader_index(other) == without_loader_index(name)]
         if len(others) > 1 and trainer.is_global_zero:
             self.say(f"note: monitor={name}, of the first of {len(others)} validation loaders")
 
 
-class PlainProgress(Callback):
+class LineProgress(Callback):
     """A line per epoch, at most twenty in a run: progress for pipes and log files."""
 
     lines = 20
@@ -221,7 +228,7 @@ class PlainProgress(Callback):
         print(f"epoch {done}{of}  step {step_of(trainer)}  {'  '.join(rates)}  {said}", flush=True)
 
 
-class Results(Callback):
+class ResultsWriter(Callback):
     """Keeps final and best metrics: ``metrics.json`` in the run's folder, and hyper-parameters for TensorBoard.
 
     Args:
@@ -335,8 +342,8 @@ def _draw_plan(plan: Plan, logger: TensorBoardLogger) -> None:
     if plan.horizon.steps is None or importlib.util.find_spec("matplotlib") is None:
         return
     with TemporaryDirectory() as folder:
-        png = render.picture({"lr": plan}, Path(folder) / "plan.png").read_bytes()
-    logger.experiment.file_writer.add_summary(tensorboard.image("plan", png), 0)
+        png = render.draw_picture({"lr": plan}, Path(folder) / "plan.png").read_bytes()
+    logger.experiment.file_writer.add_summary(tensorboard.image_summary("plan", png), 0)
 
 
 def _log_hparams(

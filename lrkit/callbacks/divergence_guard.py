@@ -22,13 +22,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lrkit.base.errors import Diverged
-from lrkit.base.event_log import Journal
+from lrkit.base.event_log import EventLog
 from lrkit.lightning.classes import Callback, LightningModule, TensorBoardLogger, Trainer
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, scheduler_of, schedulers_of
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.guard import POLICIES, Guard, Levels
+from lrkit.planning.guard import POLICIES, Guard, LossStatistics
 
-__all__ = ["DivergenceWatch", "gradient_norm", "is_sharded", "known_norm", "norm_of"]
+__all__ = ["DivergenceGuard", "gradient_norm", "gradient_norm_value", "is_sharded", "norm_of_tensors"]
 
 #: So often in a row a gradient scaler may meet infinite gradients because its scale is too high: from 2**16 down to 1.
 SCALER_TRIES = 20
@@ -38,7 +38,7 @@ LAG = 8
 FEW = 64
 
 
-class Late(NamedTuple):
+class PendingLoss(NamedTuple):
     """A loss and a gradient norm on their way to the host."""
 
     step: int
@@ -46,7 +46,7 @@ class Late(NamedTuple):
     arrived: torch.cuda.Event
 
 
-class DivergenceWatch(Callback):
+class DivergenceGuard(Callback):
     """Watches a training whose optimizer lrkit has configured.
 
     The plan says what counts as diverging, and what is done then.
@@ -56,16 +56,16 @@ class DivergenceWatch(Callback):
         say: told each action in a line.
     """
 
-    def __init__(self, journal: Journal | None = None, say: Callable[[str], None] = lambda line: None) -> None:
-        self.journal, self.say = journal or Journal(None), say
+    def __init__(self, journal: EventLog | None = None, say: Callable[[str], None] = lambda line: None) -> None:
+        self.journal, self.say = journal or EventLog(None), say
         self.guard, self.watching = Guard(), False
-        self.levels = Levels()
+        self.levels = LossStatistics()
         self.losses: list[float] = []  # of the batches of this optimizer step
         self.in_a_row = self.above = self.skipped = 0
         self.why = ""  # what this process has against the step
         self.norm: tuple[int, Tensor] | None = None
         self.good: deque[tuple[dict[str, Any], dict[str, Any]]] = deque(maxlen=2)
-        self.late: deque[Late] = deque()
+        self.late: deque[PendingLoss] = deque()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         planned = plan_of(trainer).guard
@@ -110,7 +110,7 @@ class DivergenceWatch(Callback):
         if self.good and len(self.good[-1][1]["param_groups"]) != len(optimizer.param_groups):
             self.good.clear()  # a group has joined, and an optimizer takes back no state with fewer
             self._remember(trainer, pl_module)
-        value = known_norm(optimizer)
+        value = gradient_norm_value(optimizer)
         finite = math.isfinite(value)
         if self.sharded and self.together:
             flag = torch.tensor(float(finite), device=trainer.strategy.root_device)
@@ -133,7 +133,7 @@ class DivergenceWatch(Callback):
         (step, norm), self.norm = self.norm, None
         loss = loss.detach() * trainer.accumulate_grad_batches if isinstance(loss, Tensor) else norm
         values = [loss, norm]
-        self.late.append(Late(step, *_sent(torch.stack([value.float().reshape(()) for value in values]))))
+        self.late.append(PendingLoss(step, *_sent(torch.stack([value.float().reshape(()) for value in values]))))
         self._catch_up(trainer, pl_module, LAG)
 
     # Before anything is made of the weights, the last step must have been looked at.
@@ -275,19 +275,19 @@ def is_sharded(trainer: Trainer) -> bool:
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
     """The 2-norm of all gradients, a tensor on their device: not finite where any of them is not."""
-    return norm_of(_gradients(optimizer))
+    return norm_of_tensors(_gradients(optimizer))
 
 
-def known_norm(optimizer: Optimizer) -> float:
+def gradient_norm_value(optimizer: Optimizer) -> float:
     """The same as a number, which is waited for."""
     grads = _gradients(optimizer)
     if len(grads) > FEW or any(grad.device.type != "cpu" for grad in grads):
-        return norm_of(grads).item()
+        return norm_of_tensors(grads).item()
     values = [norm.item() for norm in _norms(grads)]
     return math.sqrt(sum(value * value for value in values))
 
 
-def norm_of(grads: Sequence[Tensor]) -> Tensor:
+def norm_of_tensors(grads: Sequence[Tensor]) -> Tensor:
     """The 2-norm of tensors taken together, in float32 at least."""
     norms = _norms(grads)
     if not norms:

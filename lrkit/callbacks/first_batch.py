@@ -13,14 +13,14 @@ from torch import Tensor
 from lrkit.base import error_report
 from lrkit.base.errors import ConfigError, Diverged, RunError, SearchError
 from lrkit.lightning.classes import Callback, LightningModule, MisconfigurationException, Trainer
-from lrkit.lightning.network_output import described
+from lrkit.lightning.network_output import describe_value
 
-__all__ = ["FirstBatch"]
+__all__ = ["FirstBatchCheck"]
 
 _STEPS = ("training_step", "validation_step")
 
 
-class FirstBatch(Callback):
+class FirstBatchCheck(Callback):
     """Watches until one batch has been trained on: up to then it is the input that is wrong, and no step is lost."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class FirstBatch(Callback):
         if self.done:
             return
         if loss.numel() != 1:
-            raise ConfigError("model", "must return one number as the loss of a batch", described(loss))
+            raise ConfigError("model", "must return one number as the loss of a batch", describe_value(loss))
         if not loss.requires_grad:
             raise ConfigError("model", "must return a loss that depends on its parameters: this one has no gradient")
 
@@ -65,8 +65,10 @@ class FirstBatch(Callback):
             if self.batch is None or not inside:
                 raise
             types = ", ".join(sorted({_name(p.dtype) for p in module.parameters()}))
-            facts = f"the batch is {described(self.batch)}, the parameters are {types}"
-            raise ConfigError("model", f"cannot use the first batch: {error_report.cause(error)}; {facts}") from error
+            facts = f"the batch is {describe_value(self.batch)}, the parameters are {types}"
+            raise ConfigError(
+                "model", f"cannot use the first batch: {error_report.describe_cause(error)}; {facts}"
+            ) from error
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 from lrkit.lightning.classes import Callback, LightningModule, Trainer
 
-__all__ = ["GroupNames", "named"]
+__all__ = ["GroupNaming", "name_for_group"]
 
 
-class GroupNames(Callback):
+class GroupNaming(Callback):
     """Gives a group without a name one, before its first step: by that it is logged, and found again by a resume."""
 
     def __init__(self) -> None:
@@ -29,16 +29,18 @@ class GroupNames(Callback):
             taken = {group.get("name") for group in optimizer.param_groups}
             for i, group in enumerate(optimizer.param_groups):
                 if "name" not in group:
-                    group["name"] = named([names[p] for p in group["params"] if p in names] or [f"group_{i}"], taken)
+                    group["name"] = name_for_group(
+                        [names[p] for p in group["params"] if p in names] or [f"group_{i}"], taken
+                    )
                     taken.add(group["name"])
 
 
-def named(parameters: Sequence[str], taken: Collection[str | None]) -> str:
+def name_for_group(parameters: Sequence[str], taken: Collection[str | None]) -> str:
     """A name for a group: the module that all of its parameters are in, or the first of several.
 
-    >>> named(["backbone.0.weight", "backbone.1.bias"], ["default"]), named(["stem.bias", "body.bias"], [])
+    >>> name_for_group(["backbone.0.weight", "backbone.1.bias"], ["default"]), name_for_group(["stem.bias", "body.bias"], [])
     ('backbone', 'stem')
-    >>> named(["backbone.0.weight", "backbone.0.bias"], ["backbone.0"])
+    >>> name_for_group(["backbone.0.weight", "backbone.0.bias"], ["backbone.0"])
     'backbone.0_2'
     """
     parts = zip(*(name.split(".") for name in parameters), strict=False)

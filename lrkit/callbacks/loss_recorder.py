@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrkit.base.metric_names import validation_loss
+from lrkit.base.metric_names import validation_loss_name
 from lrkit.lightning.classes import Callback, LightningModule, Trainer
 from lrkit.lightning.module import scheduler_of
 from lrkit.runs.diagnosis import Curves
 from lrkit.runs.event_reader import Series
 
-__all__ = ["Trace"]
+__all__ = ["LossRecorder"]
 
 
-class Trace(Callback):
+class LossRecorder(Callback):
     """Records each window's mean training loss and its rate, and every validation loss. Of this process alone."""
 
     most = 400
@@ -53,7 +53,7 @@ class Trace(Callback):
         self.add(loss, lambda: plan.lr(plan.groups[0], max(t - 1, 0), gain), t)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        name = validation_loss(trainer.callback_metrics)
+        name = validation_loss_name(trainer.callback_metrics)
         if not trainer.sanity_checking and name is not None:
             self.validated.join(Series([scheduler_of(trainer).applied], [float(trainer.callback_metrics[name])]))
 

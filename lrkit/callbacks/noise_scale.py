@@ -25,21 +25,21 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lrkit.base.errors import ConfigError
-from lrkit.callbacks.divergence_guard import is_sharded, norm_of
-from lrkit.data.tensor_loader import whole_number
+from lrkit.callbacks.divergence_guard import is_sharded, norm_of_tensors
+from lrkit.data.tensor_loader import check_whole_number
 from lrkit.lightning.classes import Callback, LightningModule, Trainer, isolate_rng
 from lrkit.lightning.module import scheduler_of
-from lrkit.lightning.network_output import described
+from lrkit.lightning.network_output import describe_value
 from lrkit.lightning.supervised import Supervised
 from lrkit.schedules.durations import Duration, Length
 
-__all__ = ["TAG", "NoiseScale", "estimate"]
+__all__ = ["TAG", "NoiseScale", "estimate_noise_scale"]
 
 TAG = "batch/noise_scale"
 _KEY = "callbacks.noise_scale"
 
 
-def estimate(small: float, big: float, b: float, B: float) -> tuple[float, float]:
+def estimate_noise_scale(small: float, big: float, b: float, B: float) -> tuple[float, float]:
     """Unbiased estimates of ``|G|^2`` and of ``tr(Sigma)`` (appendix A.1 of the paper).
 
         |G|^2      = (B big - b small) / (B - b)
@@ -54,7 +54,7 @@ def estimate(small: float, big: float, b: float, B: float) -> tuple[float, float
 
     With ``|G|^2 = 4`` and ``tr(Sigma) = 80``:
 
-    >>> estimate(small=4 + 80 / 8, big=4 + 80 / 64, b=8, B=64)
+    >>> estimate_noise_scale(small=4 + 80 / 8, big=4 + 80 / 64, b=8, B=64)
     (4.0, 80.0)
     """
     return (B * big - b * small) / (B - b), (small - big) / (1.0 / b - 1.0 / B)
@@ -94,7 +94,7 @@ class NoiseScale(Callback):
         self.every = Duration.parse(every, "every")
         if self.every.value == 0:
             raise ConfigError("every", "must be at least one optimizer step", every)
-        self.parts = whole_number("parts", parts, least=2)
+        self.parts = check_whole_number("parts", parts, least=2)
         if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
             raise ConfigError("decay", "must be in [0, 1)", decay)
         self.decay = float(decay)
@@ -191,7 +191,7 @@ class NoiseScale(Callback):
     def _look(self, trainer: Trainer, module: Supervised, batch: Any) -> tuple[float, float] | None:
         """Estimates of ``|G|^2`` and ``tr(Sigma)`` from one batch; None where it is too small, as an epoch's last."""
         if not (isinstance(batch, list | tuple) and len(batch) == 2 and all(isinstance(x, Tensor) for x in batch)):
-            raise ConfigError(_KEY, "needs batches of two tensors, inputs and targets", described(batch))
+            raise ConfigError(_KEY, "needs batches of two tensors, inputs and targets", describe_value(batch))
         x, y = batch
         parts = min(self.parts, len(x) // self.least)
         if parts < 2:
@@ -212,12 +212,12 @@ class NoiseScale(Callback):
                 # Not by backward: .grad, and what listens to it, belongs to the training.
                 found = torch.autograd.grad(loss * scale, weights, allow_unused=True, materialize_grads=True)
                 grads = [_wide(grad) for grad in found]
-                norms.append(norm_of(grads))
+                norms.append(norm_of_tensors(grads))
                 # Not in place: torch may give one tensor as the gradient of several parameters.
                 sums = grads if not sums else [total + grad for total, grad in zip(sums, grads, strict=True)]
         # Squares in float64, on the host: those of float32 may be too small or too large for it.
-        *each, whole = (value / scale for value in torch.stack([*norms, norm_of(sums) / parts]).tolist())
-        return estimate(sum(value * value for value in each) / parts, whole * whole, size, parts * size)
+        *each, whole = (value / scale for value in torch.stack([*norms, norm_of_tensors(sums) / parts]).tolist())
+        return estimate_noise_scale(sum(value * value for value in each) / parts, whole * whole, size, parts * size)
 
 
 def _said(value: float) -> str:

@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from lrkit.lightning.classes import Callback, LightningModule, Trainer
-from lrkit.lightning.logged_names import names_logged
+from lrkit.lightning.logged_names import logged_names
 from lrkit.lightning.module import batch_of
 from lrkit.lightning.supervised import Supervised
 
-__all__ = ["TrainLoss"]
+__all__ = ["TrainLossLogger"]
 
 
-class TrainLoss(Callback):
+class TrainLossLogger(Callback):
     """Logs ``train/loss`` where nothing that is logged in training has ``loss`` in its name.
 
     What is logged is what ``training_step`` returned, of this process, at the last batch of an epoch and at each
@@ -43,7 +43,7 @@ class TrainLoss(Callback):
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             return
         if self.logs is None:
-            self.logs = not any("loss" in name.lower() for name in names_logged(trainer))
+            self.logs = not any("loss" in name.lower() for name in logged_names(trainer))
         if self.logs:
             loss = loss.detach().reshape(())
             if trainer.accumulate_grad_batches != 1:  # by which Lightning has divided it

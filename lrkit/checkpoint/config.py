@@ -8,10 +8,10 @@ from typing import Any
 from lrkit.base.files import parsed
 from lrkit.checkpoint.file import load
 
-__all__ = ["config_in"]
+__all__ = ["read_config"]
 
 
-def config_in(path: str) -> dict[str, Any] | None:
+def read_config(path: str) -> dict[str, Any] | None:
     """The config of the run that wrote the checkpoint ``path``; None where none can be read. Nothing is executed."""
     try:
         content = load(Path(path), mmap=True)

@@ -5,7 +5,7 @@ A module, its data and its callbacks may put anything into a checkpoint, by ``sa
 
     plain        numbers, texts, lists, dicts, tensors, ...: what the reader knows by itself is left as it is
     of a type    paths, numpy's values, dates, DictConfig, ...: plain values in their place, and a note of which type
-                 it was; ``restored`` makes them again, by a constructor named here, never by one that the file names
+                 it was; ``from_plain_data`` makes them again, by a constructor named here, never by one that the file names
     apart        objects, classes, functions: a text in their place, and the tensors in them beside it
 
 Enums, dataclasses and named tuples are of a type too, but their classes are somebody's: they are made again where the
@@ -33,7 +33,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lrkit.checkpoint.value_types import MAKE, OF_A_CLASS, TYPES, class_of, made_of_a_class, name_of
 
-__all__ = ["KEY", "Content", "Path", "is_text_of", "plain", "readable", "restored"]
+__all__ = ["KEY", "Content", "Path", "find_unreadable", "from_plain_data", "is_text_of", "to_plain_data"]
 
 #: Where a checkpoint says what was of a type, and keeps what is apart.
 KEY = "lrkit.content"
@@ -58,13 +58,13 @@ _CONTAINERS = (list, tuple, dict, set, frozenset, OrderedDict)
 Path = tuple[Any, ...]
 
 
-class Apart(NamedTuple):
+class Replaced(NamedTuple):
     """Something that is read back as another type than it was.
 
     Args:
         at: the keys and positions that lead to it.
         what: its type, in words.
-        again: whether ``restored`` makes it again all the same, for its class is at hand.
+        again: whether ``from_plain_data`` makes it again all the same, for its class is at hand.
         text: what stands for it, where that is a text.
     """
 
@@ -89,24 +89,26 @@ class Content:
     """
 
     checkpoint: dict[str, Any]
-    apart: list[Apart]
+    apart: list[Replaced]
 
 
-def plain(checkpoint: Mapping[str, Any], leave_out: Collection[Path] = (), packages: Collection[str] = ()) -> Content:
+def to_plain_data(
+    checkpoint: Mapping[str, Any], leave_out: Collection[Path] = (), packages: Collection[str] = ()
+) -> Content:
     """The same checkpoint as plain data. Nothing in it is changed; what need not be copied is not.
 
     Args:
         checkpoint: what is to be written.
         leave_out: places where a missing value is better than a text: arguments that must be given.
-        packages: whose classes ``restored`` will make again.
+        packages: whose classes ``from_plain_data`` will make again.
 
     >>> import pathlib
-    >>> made = plain({"hyper_parameters": {"width": np.int64(8), "folder": pathlib.Path("a/b"), "act": torch.relu}})
+    >>> made = to_plain_data({"hyper_parameters": {"width": np.int64(8), "folder": pathlib.Path("a/b"), "act": torch.relu}})
     >>> made.checkpoint["hyper_parameters"]["width"], made.checkpoint["hyper_parameters"]["folder"]
     (8, 'a/b')
     >>> [each.name for each in made.apart]
     ['hyper_parameters.act']
-    >>> type(restored(made.checkpoint)["hyper_parameters"]["width"]).__name__
+    >>> type(from_plain_data(made.checkpoint)["hyper_parameters"]["width"]).__name__
     'int64'
     """
     walk = _Walk(frozenset(packages))
@@ -123,10 +125,10 @@ def plain(checkpoint: Mapping[str, Any], leave_out: Collection[Path] = (), packa
     return Content(made, walk.apart)
 
 
-def restored(
+def from_plain_data(
     checkpoint: Any, packages: Collection[str] = (), live: Callable[[Path, Any], tuple[Any] | None] | None = None
 ) -> Any:
-    """A checkpoint as it was before ``plain``, as far as can be; ``checkpoint`` itself is changed.
+    """A checkpoint as it was before ``to_plain_data``, as far as can be; ``checkpoint`` itself is changed.
 
     Args:
         checkpoint: what was read.
@@ -153,7 +155,7 @@ def restored(
     return _restored(checkpoint, tree, frozenset(packages), 0)
 
 
-def readable(checkpoint: Mapping[str, Any]) -> str:
+def find_unreadable(checkpoint: Mapping[str, Any]) -> str:
     """What of a checkpoint the reader refuses, as a name; an empty string where it reads all. Tensors are left out.
 
     A part is written to memory and read back, so that it is the reader who says it.
@@ -185,7 +187,7 @@ class _Walk:
         self.packages = packages
         self.again = 0  # how often something with notes was met again: each time is another way through it
         self.types: list[list[Any]] = []  # [where, which type, what else it takes], the inner before the outer
-        self.apart: list[Apart] = []
+        self.apart: list[Replaced] = []
         self.tensors: list[tuple[Path, dict[str, Tensor]]] = []
         self.inside: set[int] = set()
         self.made: dict[int, tuple[Any, Any]] = {}  # what is there twice stays one; the first keeps an id from reuse
@@ -233,11 +235,11 @@ class _Walk:
                 self.types.append([list(at), name, more])
                 if name in OF_A_CLASS:
                     again = class_of(name_of(kind), self.packages) is kind
-                    self.apart.append(Apart(at, f"{name_of(kind)}, as {type(found).__name__}", again))
+                    self.apart.append(Replaced(at, f"{name_of(kind)}, as {type(found).__name__}", again))
                 return found
         for base in (str, int, float, bytes, dict, list, tuple, set):
             if isinstance(value, base) and not isinstance(value, enum.Enum):
-                self.apart.append(Apart(at, f"{name_of(kind)}, as {base.__name__}"))
+                self.apart.append(Replaced(at, f"{name_of(kind)}, as {base.__name__}"))
                 return self.of(_as(base, value), at)
         return self._text(value, at)
 
@@ -304,12 +306,12 @@ class _Walk:
             return bare if kind is Tensor else nn.Parameter(bare, value.requires_grad)
         if _is_wrapper(value):
             return value  # made of other tensors: the reader knows it, or says that it does not
-        self.apart.append(Apart(at, f"{name_of(kind)}, as Tensor"))
+        self.apart.append(Replaced(at, f"{name_of(kind)}, as Tensor"))
         return value.detach().as_subclass(Tensor)
 
     def _text(self, value: Any, at: Path, *, look: bool = True) -> str:
         text = _text(value)
-        self.apart.append(Apart(at, _described(value), text=text))
+        self.apart.append(Replaced(at, _described(value), text=text))
         self.types.append([list(at), "text", None])
         if look:
             found = dict(_tensors_in(value))
@@ -339,7 +341,7 @@ def _text(value: Any) -> str:
 def is_text_of(text: Any, value: Any) -> bool:
     """Whether a text is one that stands for an object such as this: of the same type, or the same class or function.
 
-    >>> made = plain({"loss": nn.MSELoss()}).checkpoint
+    >>> made = to_plain_data({"loss": nn.MSELoss()}).checkpoint
     >>> is_text_of(made["loss"], nn.MSELoss()), is_text_of(made["loss"], nn.L1Loss())
     (True, False)
     """
@@ -453,7 +455,7 @@ def _restored(value: Any, node: Mapping[Any, Any], packages: frozenset[str], dep
 
 def _with_keys(value: dict[Any, Any], keys: list[Any], notes: list[Any], packages: frozenset[str]) -> dict[Any, Any]:
     notes = [[["keys", *at], *rest] for at, *rest in notes]
-    made = restored({"keys": keys, KEY: {"types": notes, "left_out": []}}, packages)["keys"]
+    made = from_plain_data({"keys": keys, KEY: {"types": notes, "left_out": []}}, packages)["keys"]
     return dict(zip(made, value.values(), strict=True))
 
 

@@ -27,7 +27,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import random_state
 from lrkit.checkpoint.random_state import RandomState
 from lrkit.lightning.classes import Trainer
-from lrkit.lightning.preemption import validates
+from lrkit.lightning.preemption import validation_follows
 
 __all__ = ["DataPosition"]
 
@@ -216,13 +216,13 @@ class DataPosition:
     @staticmethod
     def _on_validation(trainer: Trainer, usual: Callable[[], Any]) -> Any:
         """A validation that is there because the run is stopped leaves no trace in the random numbers."""
-        if trainer.sanity_checking or not trainer.should_stop or trainer.is_last_batch or validates(trainer):
+        if trainer.sanity_checking or not trainer.should_stop or trainer.is_last_batch or validation_follows(trainer):
             return usual()
-        state = random_state.capture()
+        state = random_state.capture_global()
         try:
             return usual()
         finally:
-            random_state.restore(state)
+            random_state.restore_global(state)
 
     @contextmanager
     def _passing_over(self, loader: Any, done: int) -> Iterator[None]:
@@ -250,11 +250,11 @@ class DataPosition:
     @staticmethod
     def _capture(loaders: Any) -> RandomState:
         own = random_state.capture_own(_owners(_single(loaders)))
-        return {"rng": random_state.capture(), "own": own}
+        return {"rng": random_state.capture_global(), "own": own}
 
     @staticmethod
     def _restore(loader: Any, state: Mapping[str, Any]) -> None:
-        random_state.restore(state["rng"])
+        random_state.restore_global(state["rng"])
         random_state.restore_own(_owners(loader), state["own"])
 
 

@@ -19,7 +19,7 @@ from lrkit.base.archives import listed, unsound
 from lrkit.base.errors import RunError
 from lrkit.base.files import opened
 
-__all__ = ["Unreadable", "damage", "load", "oversized"]
+__all__ = ["Unreadable", "find_damage", "load", "oversized"]
 
 PICKLE = 2**26  #: bytes of the pickle, beside a sixteenth of the file
 NODES = 10**7  #: values in containers, each counted as often as it is met
@@ -31,7 +31,7 @@ class Unreadable(RunError):
     """A checkpoint that is not read; the message says why."""
 
 
-def damage(file: Path) -> str:
+def find_damage(file: Path) -> str:
     """What is wrong with a checkpoint as its bytes tell; an empty string where they are as they were written."""
     if file.is_dir():
         return "it is a folder"

@@ -19,16 +19,26 @@ from typing import Any
 import torch
 
 from lrkit.base.errors import RunError
-from lrkit.base.files import created, left_behind, name_beside
-from lrkit.checkpoint.content import readable, restored
-from lrkit.checkpoint.file import Unreadable, damage, load
-from lrkit.config.resume_options import LAST, PREVIOUS, candidates
+from lrkit.base.files import create_beside, left_behind, name_beside
+from lrkit.checkpoint.content import find_unreadable, from_plain_data
+from lrkit.checkpoint.file import Unreadable, find_damage, load
+from lrkit.config.resume_options import LAST, PREVIOUS, checkpoint_candidates
 from lrkit.lightning.classes import Callback, ModelCheckpoint, TorchCheckpointIO, Trainer
 
-__all__ = ["LAST", "PREVIOUS", "DurableIO", "Kept", "candidates", "damage", "install", "read", "sweep_up"]
+__all__ = [
+    "LAST",
+    "PREVIOUS",
+    "DurableIO",
+    "FixedNameCheckpoint",
+    "candidates",
+    "damage",
+    "install_durable_io",
+    "read_checkpoint",
+    "sweep_up",
+]
 
 
-class Kept(ModelCheckpoint):
+class FixedNameCheckpoint(ModelCheckpoint):
     """A checkpoint that is known by the name of its file, whatever metric it turns out to watch.
 
     Lightning asks for this name at each hook of each step, and would put it together from all options each time.
@@ -78,7 +88,7 @@ class DurableIO(TorchCheckpointIO):
         beside: Path | None = None
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            beside, number = created(file)
+            beside, number = create_beside(file)
             _write(checkpoint, number)
             if not self.verified:
                 _verify(checkpoint, beside)
@@ -94,7 +104,7 @@ class DurableIO(TorchCheckpointIO):
             if cause is None:
                 raise  # what is to be saved cannot be saved anywhere
             why = cause.strerror or str(cause)
-            raise RunError(f"checkpoint {file} cannot be written ({why}); {last_good(self.last)}") from None
+            raise RunError(f"checkpoint {file} cannot be written ({why}); {describe_last_good(self.last)}") from None
         self.sound.add(file)
 
     def load_checkpoint(
@@ -119,28 +129,28 @@ class DurableIO(TorchCheckpointIO):
             _remove(file)
 
 
-def install(trainer: Trainer, last: Path) -> None:
+def install_durable_io(trainer: Trainer, last: Path) -> None:
     """Let a trainer save by ``DurableIO``, where it would by Lightning's default: what a user has chosen stays."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = DurableIO(last)
 
 
-def read(file: Path) -> tuple[Any, str]:
+def read_checkpoint(file: Path) -> tuple[Any, str]:
     """The content of a checkpoint, or None and what is wrong with it. Nothing in the file is executed."""
-    if wrong := damage(file):
+    if wrong := find_damage(file):
         return None, wrong
     try:
-        return restored(load(file)), ""
+        return from_plain_data(load(file)), ""
     except Unreadable as error:
         return None, str(error).removeprefix(f"{file.name}: ")
     except Exception as error:
         return None, f"it cannot be read ({type(error).__name__})"
 
 
-def last_good(last: Path) -> str:
+def describe_last_good(last: Path) -> str:
     """Which checkpoint there is to go on from, in words."""
-    for file in candidates(last):
-        content, wrong = read(file)
+    for file in checkpoint_candidates(last):
+        content, wrong = read_checkpoint(file)
         if not wrong:
             step = content.get("lrkit", {}).get("step", content.get("global_step"))
             return f"the last good one is {file}, step {step}"
@@ -178,7 +188,7 @@ def _verify(checkpoint: dict[str, Any], file: Path) -> None:
     except Unreadable as error:
         raise RunError(f"checkpoint {file.stem} could not be read again ({error})") from None
     except pickle.UnpicklingError:
-        what = readable(checkpoint)
+        what = find_unreadable(checkpoint)
         raise RunError(f"checkpoint {file.stem} could not be read again: the reader refuses {what}") from None
 
 

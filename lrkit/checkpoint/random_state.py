@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["RandomState", "capture", "capture_own", "restore", "restore_own"]
+__all__ = ["RandomState", "capture_global", "capture_own", "restore_global", "restore_own"]
 
-#: What ``capture`` returns: plain data and tensors, which a checkpoint can hold.
+#: What ``capture_global`` returns: plain data and tensors, which a checkpoint can hold.
 RandomState = dict[str, Any]
 
 
-def capture() -> RandomState:
+def capture_global() -> RandomState:
     """The states of the global generators: torch's, of each CUDA device too, numpy's and Python's.
 
-    >>> state = capture()
+    >>> state = capture_global()
     >>> first = torch.rand(1), np.random.rand(), random.random()
-    >>> restore(state)
+    >>> restore_global(state)
     >>> first == (torch.rand(1), np.random.rand(), random.random())
     True
     """
@@ -33,8 +33,8 @@ def capture() -> RandomState:
     }
 
 
-def restore(state: Mapping[str, Any]) -> None:
-    """Put back what ``capture`` returned; the generators of CUDA where there are as many devices as there were."""
+def restore_global(state: Mapping[str, Any]) -> None:
+    """Put back what ``capture_global`` returned; the generators of CUDA where there are as many devices as there were."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any
 
 from lrkit.base.errors import ConfigError, Diverged, RunError
-from lrkit.base.event_log import Journal
-from lrkit.checkpoint.content import Apart, Content, Path, plain, readable, restored
+from lrkit.base.event_log import EventLog
+from lrkit.checkpoint.content import Content, Path, Replaced, find_unreadable, from_plain_data, to_plain_data
 from lrkit.checkpoint.live_objects import live_object
 from lrkit.lightning.classes import Callback, LightningModule, Trainer
 from lrkit.lightning.module import step_of
@@ -36,8 +36,8 @@ class ReadableCheckpoints(Callback):
         say: told that in a line.
     """
 
-    def __init__(self, journal: Journal | None = None, say: Callable[[str], None] = lambda line: None) -> None:
-        self.journal, self.say = journal or Journal(None), say
+    def __init__(self, journal: EventLog | None = None, say: Callable[[str], None] = lambda line: None) -> None:
+        self.journal, self.say = journal or EventLog(None), say
         self.told: set[str] = set()
         self.texts: list[str] = []  # what a run that goes on got as text
         self.saved = False
@@ -53,8 +53,8 @@ class ReadableCheckpoints(Callback):
         owners = [(owner.CHECKPOINT_HYPER_PARAMS_KEY, owner.hparams) for owner in _owners(trainer)]
         # As Lightning will save them: those that are no config of OmegaConf's, in a dict.
         given = {key: dict(own) if isinstance(own, dict) else own for key, own in owners if own}
-        content = plain(given, (), _packages(trainer))
-        if wrong := readable(content.checkpoint):
+        content = to_plain_data(given, (), _packages(trainer))
+        if wrong := find_unreadable(content.checkpoint):
             key, _, name = wrong.partition(".")
             ignore = f"save_hyperparameters(ignore=[{name.partition('.')[0]!r}])"
             raise ConfigError(
@@ -66,9 +66,9 @@ class ReadableCheckpoints(Callback):
     def _save(
         self, trainer: Trainer, save: Callable[..., None], checkpoint: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
-        content = plain(checkpoint, _required(trainer), _packages(trainer))
+        content = to_plain_data(checkpoint, _required(trainer), _packages(trainer))
         if not self.saved:
-            if wrong := readable(content.checkpoint):
+            if wrong := find_unreadable(content.checkpoint):
                 raise RunError(f"a checkpoint with {wrong} could not be read again, so the run ends here, at its first")
             self._tell(trainer, content)
             self.saved = True
@@ -81,7 +81,7 @@ class ReadableCheckpoints(Callback):
                 self.texts.append(".".join(map(str, at)))
             return found
 
-        return restored(load(*args, **kwargs), _packages(trainer), live)
+        return from_plain_data(load(*args, **kwargs), _packages(trainer), live)
 
     @contextmanager
     def explaining(self, trainer: Trainer) -> Iterator[None]:
@@ -151,6 +151,6 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_MANY]) + (f" and {len(names) - _MANY} more" if len(names) > _MANY else "")
 
 
-def _listed(apart: list[Apart]) -> str:
+def _listed(apart: list[Replaced]) -> str:
     """The names, and what each was."""
     return _some([f"{each.name} ({each.what})" for each in apart])

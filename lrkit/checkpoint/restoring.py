@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lrkit.base.error_report import cause
+from lrkit.base.error_report import describe_cause
 from lrkit.base.errors import ConfigError, Diverged, RunError, SearchError
 from lrkit.lightning.classes import Trainer
 
@@ -55,4 +55,6 @@ def taking_up(what: str, path: Path) -> Iterator[None]:
     except (Diverged, RunError, SearchError):
         raise
     except Exception as error:
-        raise ConfigError("resume.path", f"holds {what} that cannot be taken up: {cause(error)}", str(path)) from error
+        raise ConfigError(
+            "resume.path", f"holds {what} that cannot be taken up: {describe_cause(error)}", str(path)
+        ) from error

@@ -41,11 +41,11 @@ from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Schedule
 
-__all__ = ["Memory", "Resumption", "Saved", "differences", "load"]
+__all__ = ["CheckpointState", "Resumption", "SavedRun", "load_saved_run", "plan_differences"]
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedRun:
     """A checkpoint that lrkit wrote.
 
     Args:
@@ -75,7 +75,7 @@ class Saved:
         return self.content["lrkit"]["monitor"]  # type: ignore[no-any-return]
 
 
-def load(path: str) -> Saved:
+def load_saved_run(path: str) -> SavedRun:
     """Read a checkpoint, or the last one of a run's folder. Nothing in the file is executed.
 
     Where the last one is damaged, the one before it is read instead, and ``skipped`` says so.
@@ -83,7 +83,7 @@ def load(path: str) -> Saved:
     Raises:
         ConfigError: there is no such file, it is damaged, or lrkit did not write it.
     """
-    key, files = "resume.path", io.candidates(Path(path))
+    key, files = "resume.path", io.checkpoint_candidates(Path(path))
     file, damaged = files[0], []
     if file.is_dir() and not (file.name == io.LAST and len(files) > 1):
         inside = file / "checkpoints" / io.LAST
@@ -91,7 +91,7 @@ def load(path: str) -> Saved:
     if not any(each.exists() for each in files):
         raise ConfigError(key, "must be an existing checkpoint or the folder of a run", path)
     for file in files:
-        content, wrong = io.read(file)
+        content, wrong = io.read_checkpoint(file)
         if not wrong:
             break
         damaged.append(f"{file.name}: {wrong}")
@@ -109,7 +109,7 @@ def load(path: str) -> Saved:
         raise ConfigError(key, f"must be a checkpoint as lrkit writes them, and in {file.name} {said}") from None
     step, tracks = content["lrkit"]["step"], dict(content["lrkit"].get("tracks", {}))
     skipped = f"{damaged[0]}; going on from {file.name}, step {step}" if damaged else ""
-    return Saved(file, plan, step, content, skipped, tracks)
+    return SavedRun(file, plan, step, content, skipped, tracks)
 
 
 #: What makes two plans the same, and where each part is found in their JSON.
@@ -149,7 +149,9 @@ def _phase(phase: Mapping[str, Any]) -> str:
     return f"{phase['name']} {phase['steps']}: {phase['schedule']['name']}({options})"
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, groups: bool = True) -> list[tuple[str, str, str]]:
+def plan_differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, groups: bool = True
+) -> list[tuple[str, str, str]]:
     """What differs between two plans in JSON: name, old, new; empty where they drive a run alike.
 
     Args:
@@ -193,7 +195,7 @@ def _normal(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def refusal(saved: Saved, rows: list[tuple[str, str, str]]) -> ConfigError:
+def plan_refusal(saved: SavedRun, rows: list[tuple[str, str, str]]) -> ConfigError:
     """The error that shows what differs, as a table, and names the policies."""
     names = ", ".join(dict.fromkeys(name for name, _, _ in rows))
     error = ConfigError(
@@ -223,7 +225,7 @@ def model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tu
     return [row for row in rows if row[1] != row[2]]
 
 
-def model_refusal(saved: Saved, rows: Sequence[tuple[str, str, str]]) -> ConfigError:
+def model_refusal(saved: SavedRun, rows: Sequence[tuple[str, str, str]]) -> ConfigError:
     """The error that shows how a model differs from that of a checkpoint."""
     most = 12
     must = f"must have the parameters that {saved.path.name}, step {saved.step}, was saved with; {len(rows)} differ"
@@ -243,7 +245,7 @@ def _is_complete(module: LightningModule) -> bool:
     return module.strict_loading and not lazy and not own
 
 
-class Memory(Callback):
+class CheckpointState(Callback):
     """Puts the plan, the step and the position in the data into every checkpoint, and goes on from them.
 
     Args:
@@ -256,7 +258,7 @@ class Memory(Callback):
     def __init__(
         self,
         position: DataPosition,
-        saved: Saved | None = None,
+        saved: SavedRun | None = None,
         options: Sequence[str] | None = None,
         best: ModelCheckpoint | None = None,
     ) -> None:
@@ -274,7 +276,12 @@ class Memory(Callback):
             with taking_up("optimizers", self.saved.path):
                 check_optimizers(loaded["optimizer_states"], trainer.optimizers)
         if loaded is not None and self.saved is not None and not self.saved.tracks:
-            recount(loaded, self.saved.step, place(self.saved, plan_of(trainer)), trainer.accumulate_grad_batches)
+            recount(
+                loaded,
+                self.saved.step,
+                step_with_as_many_samples(self.saved, plan_of(trainer)),
+                trainer.accumulate_grad_batches,
+            )
         # Before the optimizer's state is restored, which brings back the options of the run that wrote it.
         if self.options is not None:
             names = self.options
@@ -305,7 +312,7 @@ class Memory(Callback):
             group.update(fresh)
         for scheduler in schedulers_of(trainer):
             at = self.saved.tracks[scheduler.track] if scheduler.track else self.saved.step
-            scheduler.applied = place(self.saved, scheduler.plan, at)
+            scheduler.applied = step_with_as_many_samples(self.saved, scheduler.plan, at)
             scheduler.write()
 
 
@@ -315,7 +322,7 @@ _SHAPING = (
 )  # fmt: skip
 
 
-def place(saved: Saved, new: Plan, at: int | None = None) -> int:
+def step_with_as_many_samples(saved: SavedRun, new: Plan, at: int | None = None) -> int:
     """The optimizer step of the new plan at which as many samples have been seen as the checkpoint has.
 
     Whole epochs are whole epochs, whatever their last batches hold, so that the run and the plan end together.
@@ -342,7 +349,7 @@ class Resumption:
         falling: the shape of the cooldown, under that policy.
     """
 
-    saved: Saved | None = None
+    saved: SavedRun | None = None
     policy: str | None = None
     falling: Schedule | None = None
 
@@ -354,10 +361,10 @@ class Resumption:
         if path is None:
             return cls()
         resume_options.check_cooldown(config)
-        return cls(load(str(path)), policy, falling() if policy == "cooldown" else None)
+        return cls(load_saved_run(str(path)), policy, falling() if policy == "cooldown" else None)
 
     @property
-    def goes_on(self) -> Saved | None:
+    def goes_on(self) -> SavedRun | None:
         """The checkpoint whose step, state and data are gone on with; ``restart`` takes the weights alone."""
         return None if self.policy == "restart" else self.saved
 
@@ -400,7 +407,7 @@ class Resumption:
         saved = self.saved
         if saved is None or self.policy == "restart":
             return new
-        old, at = Plan.from_json(saved.plan), place(saved, new)
+        old, at = Plan.from_json(saved.plan), step_with_as_many_samples(saved, new)
         if self.policy == "cooldown":
             assert self.falling is not None
             _check_falls(old, at, self.falling)
@@ -417,11 +424,11 @@ class Resumption:
                 must = f"needs a run as long as the old one, {had}; this one has {has}: use override"
                 raise ConfigError("resume.policy=restore", must)
             return _unfinished(dataclasses.replace(old, config=saved.config), at)
-        rows = differences(saved.plan, new.to_json(), groups=False)
+        rows = plan_differences(saved.plan, new.to_json(), groups=False)
         if self.policy is None and rows and _same_run(saved.config, new.config):
             return _unfinished(old, at)  # it was stretched, or cooled down, once it was under way: no config says so
         if self.policy is None and rows:
-            raise refusal(saved, rows)
+            raise plan_refusal(saved, rows)
         _check_state(old, new, f"resume.policy={self.policy}")
         if self.policy == "extend":
             new = _extended(saved, old, new, rows)
@@ -431,11 +438,11 @@ class Resumption:
         """The last comparison, when the parameter groups are known."""
         if self.saved is None or self.policy is not None:
             return
-        rows = differences(self.saved.plan, plan.to_json())
+        rows = plan_differences(self.saved.plan, plan.to_json())
         if _same_run(self.saved.config, plan.config):  # its curve may have been bent; its groups are the model's
             rows = [row for row in rows if row[0].partition(":")[0] == "groups"]
         if rows:
-            raise refusal(self.saved, rows)
+            raise plan_refusal(self.saved, rows)
 
     def check_model(self, module: LightningModule) -> None:
         """Refuse a module whose parameters are not those of the checkpoint. Before the fit, where they are there yet.
@@ -463,7 +470,7 @@ class Resumption:
                 raise ConfigError("resume.path", f"holds weights that cannot be taken: {why}") from error
             raise model_refusal(self.saved, rows) from error
 
-    def _cooldown_steps(self, saved: Saved) -> int:
+    def _cooldown_steps(self, saved: SavedRun) -> int:
         """Steps of a cooldown from here; a share is a share of what is done."""
         assert self.falling is not None
         old = saved.plan["horizon"]
@@ -518,11 +525,11 @@ def _check_falls(old: Plan, at: int, falling: Schedule) -> None:
         raise ConfigError("cooldown.end", f"must not be above {here:.4g}, where the cooldown begins", end)
 
 
-def _extended(saved: Saved, old: Plan, new: Plan, rows: list[tuple[str, str, str]]) -> Plan:
+def _extended(saved: SavedRun, old: Plan, new: Plan, rows: list[tuple[str, str, str]]) -> Plan:
     """The old shape to a new end: what is left of it stretched, or where nothing is left the shape over all steps."""
     at, key = saved.step, "resume.policy=extend"
     had, has = old.horizon.batch_size, new.horizon.batch_size
-    if (place(saved, new), old.base(), had or has) != (at, new.base(), has or had):
+    if (step_with_as_many_samples(saved, new), old.base(), had or has) != (at, new.base(), has or had):
         raise ConfigError(key, f"changes the length alone, and {_besides_length(old, new, rows)}: use override")
     # By what was asked for: the curve may have been stretched before, and its shape may have options.
     if abs(old.curve(at) - new.curve(at)) > 1e-12:

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from lrkit.base import command_line, error_report, standard_streams, watchdog
 from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.base.launcher import global_rank, launched, local_rank
+from lrkit.base.launcher import detect_launch, global_rank, local_rank
 from lrkit.base.links import check_links
-from lrkit.base.process_pool import handed
-from lrkit.base.run_lock import locked
+from lrkit.base.process_pool import receive_config
+from lrkit.base.run_lock import hold_lock
 from lrkit.base.safe_path import let_go
-from lrkit.base.signals import ASKING, Terminated, raising
-from lrkit.config.trusted_targets import names
+from lrkit.base.signals import ASKING, Terminated, raise_on_signals
+from lrkit.config.trusted_targets import check_trust
 
 if TYPE_CHECKING:
-    from lrkit.lr_finder.result import Found
+    from lrkit.lr_finder.result import FinderResult
 
 __all__ = ["entry", "main"]
 
@@ -67,7 +67,7 @@ _FLAGS = {*_INFORMING, *_SHORT, *_SHORT.values(), "--resolve", "--trust"}
 
 def entry() -> None:
     """What the console script calls."""
-    code = standard_streams.guarded(lambda: main(sys.argv[1:]))
+    code = standard_streams.guard_streams(lambda: main(sys.argv[1:]))
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)  # all is said and done; a second Ctrl-C has nothing left to end
     sys.exit(code)
@@ -76,7 +76,7 @@ def entry() -> None:
 def main(argv: Sequence[str]) -> int:
     """Run one command line; the result is the exit code. An error is told in one line, whatever it is."""
     words = [word for word in argv if word != "--traceback"]
-    with error_report.tracebacks(len(words) < len(argv)), command_line.given(argv):
+    with error_report.tracebacks_as_asked(len(words) < len(argv)), command_line.command_line_of(argv):
         return _told(lambda: _main(words))
 
 
@@ -126,26 +126,26 @@ def _command(command: str, rest: list[str]) -> int:
     if command == "board":
         from lrkit.base import tensorboard
 
-        return tensorboard.start(rest)
+        return tensorboard.start_tensorboard(rest)
     if command == "join":  # a process that a running `lrkit train` started for one more device
         return _join(*_folder_and_file(rest))
     raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")
 
 
 def _told(run: Callable[[], int]) -> int:
-    """What ``run`` returns; an error is told in one line, and becomes an exit code."""
+    """What ``run_training`` returns; an error is told in one line, and becomes an exit code."""
     try:
-        with watchdog.watching(), raising(signal.SIGTERM, signal.SIGINT):
+        with watchdog.run_watchdog(), raise_on_signals(signal.SIGTERM, signal.SIGINT):
             return run()
     except BrokenPipeError:  # nobody would read it
         raise
     except (Exception, KeyboardInterrupt, Terminated) as error:
-        return error_report.tell(error)
+        return error_report.report_failure(error)
 
 
 def _show(argv: list[str]) -> int:
     from lrkit.config import compose as configs
-    from lrkit.config.overrides import expand
+    from lrkit.config.overrides import expand_jobs
     from lrkit.planning import render
 
     flags, overrides, config_dir = _split(argv)
@@ -161,15 +161,15 @@ def _show(argv: list[str]) -> int:
     plans = {}
     if not flags:
         _look_up(overrides)
-    for chosen in expand(overrides, config_dir) if flags else [overrides]:
+    for chosen in expand_jobs(overrides, config_dir) if flags else [overrides]:
         swept = [o for o in chosen if o not in overrides]
         plans[_label(swept) or "lr"] = configs.plan(configs.compose(chosen, config_dir))
     if form == "png":
         folder = Path("outputs") / "show"
-        path = render.picture(plans, _unused(folder, ".png"))
+        path = render.draw_picture(plans, _unused(folder, ".png"))
         print(path)
         return OK
-    writers = {"text": render.text, "csv": render.csv, "json": render.as_json}
+    writers = {"text": render.render_text, "csv": render.render_csv, "json": render.render_json}
     for label, plan in plans.items():
         if len(plans) > 1:
             print(f"# {label}")
@@ -202,24 +202,24 @@ def _find(argv: list[str]) -> int:
     except ConfigError:
         shutil.rmtree(folder)  # nothing was measured
         raise
-    render.answer(folder, found)
+    render.print_finder_result(folder, found)
     return OK if found.lr is not None else FAILED
 
 
 def _search(folder: Path, config: Path, quiet: bool) -> int:
     let_go()
-    _found(handed(config), folder, quiet=quiet or global_rank() > 0)
+    _found(receive_config(config), folder, quiet=quiet or global_rank() > 0)
     return OK
 
 
-def _found(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Found:
+def _found(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> FinderResult:
     """The search, by the user's own Lightning."""
     from lrkit.config.instantiate import use_lightning
 
     use_lightning(config)
-    from lrkit.lr_finder.find import find
+    from lrkit.lr_finder.find import find_lr
 
-    return find(config, folder, quiet=quiet)
+    return find_lr(config, folder, quiet=quiet)
 
 
 def _trained(config: Mapping[str, Any], folder: Path) -> None:
@@ -227,9 +227,9 @@ def _trained(config: Mapping[str, Any], folder: Path) -> None:
     from lrkit.config.instantiate import use_lightning
 
     use_lightning(config)
-    from lrkit.train.run import run
+    from lrkit.train.run import run_training
 
-    run(config, folder, quiet=True)
+    run_training(config, folder, quiet=True)
 
 
 def _train(argv: list[str]) -> int:
@@ -271,7 +271,7 @@ def _train(argv: list[str]) -> int:
         own_folder = [f"hydra.run.dir={made}"]
     folder = given[0].strip("'\"") if continued is None and made is None else str(continued or made)
     with (
-        locked(Path(folder), "hydra.run.dir" if continued is None else "resume.path")
+        hold_lock(Path(folder), "hydra.run.dir" if continued is None else "resume.path")
         if "${" not in folder
         else nullcontext()
     ):
@@ -310,12 +310,15 @@ def _informing(flags: Sequence[str]) -> bool:
 def _inform(flags: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
     """Print what was asked for; run nothing."""
     from lrkit.config import compose as configs
-    from lrkit.config.overrides import parse
-    from lrkit.config.saved_config import path_of
+    from lrkit.config.overrides import parse_overrides
+    from lrkit.config.saved_config import resume_path_in
 
     if config_dir:
-        configs.screen(overrides, config_dir)
-    if any(flag.startswith(("--cfg=job", "-c=job")) for flag in flags) and path_of(parse(overrides)) is not None:
+        configs.screen_files(overrides, config_dir)
+    if (
+        any(flag.startswith(("--cfg=job", "-c=job")) for flag in flags)
+        and resume_path_in(parse_overrides(overrides)) is not None
+    ):
         from omegaconf import OmegaConf
 
         _look_up(overrides)
@@ -370,8 +373,8 @@ def _compare(argv: list[str]) -> int:
         _made(out, "out")
     else:
         out = Path(_new_folder(Path("outputs") / "compare"))
-    files, notes = report.write(comparison, out)
-    print(tables.text(comparison), end="")
+    files, notes = report.write_report(comparison, out)
+    print(tables.tables_as_text(comparison), end="")
     for note in notes:
         print(f"note: {note}")
     print(f"{', '.join(file.name for file in files)} are in {out}")
@@ -381,9 +384,9 @@ def _compare(argv: list[str]) -> int:
 def _sweep(overrides: list[str], config_dir: str | None) -> int:
     """Run the jobs of a sweep on this machine, or those that are missing; at its end, the table."""
     from lrkit.config import compose as configs
-    from lrkit.sweep.sweep import Sweep, preset, unfinished
+    from lrkit.sweep.sweep import Sweep, apply_preset, find_unfinished
 
-    overrides = preset(overrides, config_dir)
+    overrides = apply_preset(overrides, config_dir)
     configs.check_sweep(overrides, config_dir)
     _one_process()
     parent, given = Path("outputs") / "sweeps", [o for o in overrides if o.startswith("hydra.")]
@@ -393,13 +396,13 @@ def _sweep(overrides: list[str], config_dir: str | None) -> int:
             must = "is not for a sweep on this machine; what is: hydra.sweep.dir, a folder in plain words"
             raise ConfigError(override.partition("=")[0], must, override.partition("=")[2])
     overrides = [o for o in overrides if o not in given]
-    folder = named or unfinished(overrides, parent, config_dir) or Path(_new_folder(parent))
+    folder = named or find_unfinished(overrides, parent, config_dir) or Path(_new_folder(parent))
     _made(folder, "hydra.sweep.dir")
     check_links(folder, "hydra.sweep.dir")
     sweep = Sweep(overrides, folder, config_dir)
     how = f"the same command goes on in {folder}"
     try:
-        with locked(folder, "hydra.sweep.dir"), raising(*ASKING):
+        with hold_lock(folder, "hydra.sweep.dir"), raise_on_signals(*ASKING):
             counts = sweep.run(_job, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {how}") from None
@@ -411,11 +414,11 @@ def _sweep(overrides: list[str], config_dir: str | None) -> int:
 def _engine(overrides: list[str], config_dir: str | None) -> int:
     """Hand a sweep to a launcher or a sweeper of Hydra's, which runs the jobs where it does; at its end, the table."""
     from lrkit.config import compose as configs
-    from lrkit.config.overrides import expand, parse
-    from lrkit.sweep.hydra_job import score
-    from lrkit.sweep.sweep import quoted, tally
+    from lrkit.config.overrides import expand_jobs, parse_overrides
+    from lrkit.sweep.hydra_job import score_job
+    from lrkit.sweep.sweep import count_statuses, quote_value
 
-    words, searches = configs.swept_by(overrides, config_dir)
+    words, searches = configs.sweep_of_files(overrides, config_dir)
     configs.check_sweep(words, config_dir, searches)
     for key in ("jobs", "on_error", "timeout"):
         if any(word.startswith(f"{key}=") for word in words):
@@ -424,27 +427,27 @@ def _engine(overrides: list[str], config_dir: str | None) -> int:
     named = _named(overrides)
     if named is not None and "${" in str(named):
         raise ConfigError("hydra.sweep.dir", "must be a folder in plain words", str(named))
-    if named is not None and tally(named):
+    if named is not None and count_statuses(named):
         raise ConfigError("hydra.sweep.dir", "must be a folder without runs: an engine begins anew", str(named))
     _one_process()
     folder = named or Path(_new_folder(Path("outputs") / "sweeps"))
     _made(folder, "hydra.sweep.dir")
     check_links(folder, "hydra.sweep.dir")
-    same = ",".join(o.key_or_group for o in parse(overrides) if not o.is_sweep_override())
+    same = ",".join(o.key_or_group for o in parse_overrides(overrides) if not o.is_sweep_override())
     own = [
-        f"hydra.sweep.dir={quoted(str(folder.resolve()))}",  # a job may begin in another folder than this
+        f"hydra.sweep.dir={quote_value(str(folder.resolve()))}",  # a job may begin in another folder than this
         f"hydra.job.config.override_dirname.exclude_keys=[{same}]",  # a job is named by what differs
     ]
     given = [override for override in overrides if not override.startswith("hydra.sweep.dir=")]
     print(f"the sweep's folder is {folder}", flush=True)
     code = OK
     try:
-        _hydra(["-m", *given, *own], config_dir, score)
+        _hydra(["-m", *given, *own], config_dir, score_job)
     except Exception as error:
         code = FAILED
-        error_report.tell(error, "the engine failed: ")
-    counts = tally(folder)
-    jobs = 1 if searches else len(expand(words, config_dir))
+        error_report.report_failure(error, "the engine failed: ")
+    counts = count_statuses(folder)
+    jobs = 1 if searches else len(expand_jobs(words, config_dir))
     if (lost := jobs - sum(counts.values())) > 0:
         counts["lost"] = lost
     ended = _closing(folder, counts)
@@ -458,7 +461,7 @@ def _named(overrides: Sequence[str]) -> Path | None:
 
 
 def _one_process() -> None:
-    launch = launched()
+    launch = detect_launch()
     if global_rank() > 0 or (launch is not None and launch.world > 1):
         by, there = ("a launcher", "") if launch is None else (launch.by, f": there are {launch}")
         raise ConfigError("-m", f"must not be given to {by}{there}; each job of a sweep starts its own processes")
@@ -481,7 +484,7 @@ def _closing(folder: Path, counts: Mapping[str, int], advice: str = "") -> int:
 def _job(words: list[str], config_dir: str | None) -> int:
     """One job of a sweep, in its own process; everything was checked."""
     own = [] if config_dir is None else ["--config-dir", config_dir]
-    with command_line.given(["train", *own, *words]):
+    with command_line.command_line_of(["train", *own, *words]):
         return _told(lambda: _alone(words, config_dir))
 
 
@@ -497,14 +500,14 @@ def _continued(resume: dict[str, Any]) -> Path | None:
 def _look_up(overrides: Sequence[str]) -> None:
     """Read the config that a run is gone on with where only its checkpoint has it: composing does without torch."""
     from lrkit.config import saved_config
-    from lrkit.config.overrides import parse
+    from lrkit.config.overrides import parse_overrides
 
-    path = saved_config.path_of(parse(overrides))
+    path = saved_config.resume_path_in(parse_overrides(overrides))
     if path is not None and saved_config.run_folder(path) is None and os.path.isfile(path):
-        from lrkit.checkpoint.config import config_in
+        from lrkit.checkpoint.config import read_config
 
-        if (config := config_in(path)) is not None:
-            saved_config.remember(path, config)
+        if (config := read_config(path)) is not None:
+            saved_config.remember_config(path, config)
 
 
 def _alone(argv: list[str], config_dir: str | None, made: Path | None = None) -> int:
@@ -513,20 +516,20 @@ def _alone(argv: list[str], config_dir: str | None, made: Path | None = None) ->
     Args:
         made: the folder that was made for this run alone.
     """
-    from lrkit.config.overrides import parse
-    from lrkit.config.saved_config import path_of
+    from lrkit.config.overrides import parse_overrides
+    from lrkit.config.saved_config import resume_path_in
 
     words = [word for word in argv if not word.startswith("-")]
-    if path_of(parse(words)) is not None:
+    if resume_path_in(parse_overrides(words)) is not None:
         return _go_on(words, config_dir, made)
-    from lrkit.sweep.hydra_job import train
+    from lrkit.sweep.hydra_job import train_job
 
     statuses: list[str] = []
     failed: list[Exception] = []
 
     def job(config: Any) -> None:
         try:
-            statuses.append(train(config).status)
+            statuses.append(train_job(config).status)
         except Exception as error:  # Hydra would print it, and exit
             failed.append(error)
 
@@ -543,10 +546,10 @@ def _go_on(words: Sequence[str], config_dir: str | None, made: Path | None) -> i
     """Train on from a checkpoint. Not by way of Hydra, which knows no config but that of its files."""
     from lrkit.config import compose as configs
     from lrkit.config.instantiate import use_lightning
-    from lrkit.config.overrides import parse
+    from lrkit.config.overrides import parse_overrides
 
     folder: Path | None = None
-    for override in parse(words):
+    for override in parse_overrides(words):
         key = override.key_or_group
         if key == "hydra.run.dir" and "${" not in str(override.value()):
             folder = Path(str(override.value()))
@@ -556,12 +559,12 @@ def _go_on(words: Sequence[str], config_dir: str | None, made: Path | None) -> i
     _look_up(words)
     config = configs.compose([word for word in words if not word.startswith("hydra.")], config_dir)
     use_lightning(config)
-    from lrkit.train.run import run
+    from lrkit.train.run import run_training
 
     assert folder is not None
     _made(folder, "hydra.run.dir")
     try:
-        return DIVERGED if run(config, folder).status == "diverged" else OK
+        return DIVERGED if run_training(config, folder).status == "diverged" else OK
     except ConfigError:
         if made is not None and not (made / "plan.json").exists():
             shutil.rmtree(made)  # nothing was planned, so nothing is in it
@@ -572,13 +575,13 @@ def _hydra(argv: list[str], config_dir: str | None, job: Callable[[Any], Any]) -
     """Hand a checked command line to Hydra."""
     import hydra
 
-    from lrkit.config.overrides import CONF_DIR, VERSION_BASE, adding, own_folder
+    from lrkit.config.overrides import CONF_DIR, VERSION_BASE, searching_folder, with_added_tracks
 
     saved, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [saved[0], *adding(argv)]
+    sys.argv = [saved[0], *with_added_tracks(argv)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra would print what went wrong, and exit
     try:
-        with own_folder(config_dir):
+        with searching_folder(config_dir):
             hydra.main(config_path=str(CONF_DIR), config_name="train", version_base=VERSION_BASE)(job)()
     finally:
         sys.argv = saved
@@ -606,7 +609,7 @@ def _join(folder: Path, config: Path) -> int:
     let_go()
     # The first process says how it ended; a code of our own would make Lightning kill it while it does.
     with contextlib.suppress(KeyboardInterrupt, Terminated):
-        _trained(handed(config), folder)
+        _trained(receive_config(config), folder)
     return OK
 
 
@@ -647,7 +650,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
         else:
             flags.append(word)
     if trust:
-        overrides.append(f"trust=[{','.join(names(trust, '--trust'))}]")
+        overrides.append(f"trust=[{','.join(check_trust(trust, '--trust'))}]")
     return flags, overrides, config_dir
 
 

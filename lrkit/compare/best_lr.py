@@ -13,16 +13,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from lrkit.compare.ranking import Comparison, best_of, final_of, legend, mark, order, over_seeds
+from lrkit.compare.ranking import (
+    Comparison,
+    best_value,
+    final_value,
+    mark_against_best,
+    marks_legend,
+    ranking_key,
+    values_over_seeds,
+)
 from lrkit.compare.run_groups import Setting
 from lrkit.compare.statistics import Interval
 from lrkit.runs.run_reader import Run
 
-__all__ = ["Choice", "Tuned", "tune"]
+__all__ = ["BestRate", "RankedFamilies", "choose_best_rates"]
 
 
 @dataclass
-class Choice:
+class BestRate:
     """A family at its own best rate.
 
     Attributes:
@@ -60,7 +68,7 @@ class Choice:
 
 
 @dataclass
-class Tuned:
+class RankedFamilies:
     """The families, best first.
 
     Attributes:
@@ -74,7 +82,7 @@ class Tuned:
     chosen_by: str
     judged_by: str
     beside: str | None
-    choices: list[Choice]
+    choices: list[BestRate]
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -83,7 +91,7 @@ class Tuned:
         return self.judged_by != self.chosen_by
 
 
-def tune(comparison: Comparison) -> Tuned | None:
+def choose_best_rates(comparison: Comparison) -> RankedFamilies | None:
     """Choose a rate for each family, and rank the families by what they reach there.
 
     The rate is that of the family's setting which the comparison ranks first. Judged is by the test metric of the
@@ -105,21 +113,21 @@ def tune(comparison: Comparison) -> Tuned | None:
     for name, at in families.items():
         setting = at[0][1]
         label = {column: text for column, text in setting.label.items() if column != comparison.rate}
-        choice = Choice(name, label, "", "", setting)
+        choice = BestRate(name, label, "", "", setting)
         if name in chosen:
             choice.rate = setting.label[comparison.rate]
             choice.edge = comparison.edge(name) if name in comparison.rates() else "only"
             choice.chosen = getattr(setting, comparison.by)
-            choice.values = over_seeds(setting, _reached(judge, comparison.by, tested))
-            accuracy = over_seeds(setting, _reached(beside, comparison.by, tested)) if beside else {}
+            choice.values = values_over_seeds(setting, _reached(judge, comparison.by, tested))
+            accuracy = values_over_seeds(setting, _reached(beside, comparison.by, tested)) if beside else {}
             choice.beside = Interval.of(list(accuracy.values())) if accuracy else None
         choices.append(choice)
-    choices.sort(key=lambda choice: order(choice.setting, judge, choice.values))
+    choices.sort(key=lambda choice: ranking_key(choice.setting, judge, choice.values))
     _mark(choices)
     by = "" if tested else f"{comparison.by} "
     chosen_by, shown = f"{comparison.by} {comparison.metric}", None if beside is None else by + beside
-    tuned = Tuned(comparison.rate, chosen_by, by + judge, shown, choices)
-    tuned.notes = legend(choice.mark for choice in choices)
+    tuned = RankedFamilies(comparison.rate, chosen_by, by + judge, shown, choices)
+    tuned.notes = marks_legend(choice.mark for choice in choices)
     tuned.notes += _by_final(comparison) if tested else _untested(test, counted, without)
     return tuned
 
@@ -145,17 +153,17 @@ def _accuracy(runs: Sequence[Run], judge: str, tested: bool) -> str | None:
 def _reached(metric: str, by: str, tested: bool) -> Callable[[Run], float | None]:
     if tested:
         return lambda run: run.test.get(metric)
-    return partial(best_of if by == "best" else final_of, metric=metric)
+    return partial(best_value if by == "best" else final_value, metric=metric)
 
 
-def _mark(choices: Sequence[Choice]) -> None:
+def _mark(choices: Sequence[BestRate]) -> None:
     first = choices[0]
     if not first.values:
         return
     first.mark = "best"
     for choice in choices[1:]:
         if choice.values:
-            choice.mark = mark(first.values, choice.values)
+            choice.mark = mark_against_best(first.values, choice.values)
 
 
 def _untested(test: str | None, counted: Sequence[Run], without: Sequence[Run]) -> list[str]:
@@ -177,7 +185,7 @@ def _by_final(comparison: Comparison) -> list[str]:
     metric, chosen = comparison.metric, comparison.chosen()
 
     def by_final(setting: Setting) -> tuple[Any, ...]:
-        return order(setting, metric, over_seeds(setting, partial(final_of, metric=metric)))
+        return ranking_key(setting, metric, values_over_seeds(setting, partial(final_value, metric=metric)))
 
     finals = {name: min((setting for _, setting in at), key=by_final) for name, at in comparison.families().items()}
     others = [

@@ -6,10 +6,10 @@ family, over the steps and over the rate. Else they go to the settings that are 
 
 from __future__ import annotations
 
-from lrkit.compare.best_lr import tune
+from lrkit.compare.best_lr import choose_best_rates
 from lrkit.compare.ranking import Comparison
 
-__all__ = ["COLOURS", "GREY", "colours", "family_colours"]
+__all__ = ["COLOURS", "GREY", "family_colours", "setting_colours"]
 
 GREY = "#9498a0"
 #: To be told apart on white and on black.
@@ -27,9 +27,9 @@ COLOURS = (
 )
 
 
-def colours(comparison: Comparison) -> list[str]:
+def setting_colours(comparison: Comparison) -> list[str]:
     """The colour of each setting, by its rank from 0."""
-    tuned, ids = tune(comparison), [id(setting) for setting in comparison.settings]
+    tuned, ids = choose_best_rates(comparison), [id(setting) for setting in comparison.settings]
     first = [id(choice.setting) for choice in tuned.choices] if tuned else []
     few = len(ids) <= len(COLOURS) or not first
     palette = COLOURS if few else COLOURS[: len(first)]
@@ -39,5 +39,5 @@ def colours(comparison: Comparison) -> list[str]:
 
 def family_colours(comparison: Comparison) -> dict[str, str]:
     """The colour of each family, which is that of its setting at its own best rate."""
-    by_id = dict(zip(map(id, comparison.settings), colours(comparison), strict=True))
+    by_id = dict(zip(map(id, comparison.settings), setting_colours(comparison), strict=True))
     return {name: by_id[id(at[0][1])] for name, at in comparison.families().items()}

@@ -8,12 +8,12 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import write_figure
-from lrkit.compare.colours import GREY, colours, family_colours
-from lrkit.compare.plot_data import RATE_TITLE, Panel, sensitivity, sensitivity_range, shown_range
+from lrkit.compare.colours import GREY, family_colours, setting_colours
+from lrkit.compare.plot_data import RATE_TITLE, Panel, rate_sensitivity, sensitivity_range, vertical_range
 from lrkit.compare.ranking import Comparison
 from lrkit.compare.run_groups import Setting
 
-__all__ = ["draw", "dress"]
+__all__ = ["draw_figures", "style_axes"]
 
 _DASHES = (0, (4, 1.5))
 _DOTS: dict[str, Any] = {"lw": 1.6, "marker": "o", "ms": 4.5, "capsize": 3, "elinewidth": 1}
@@ -21,7 +21,7 @@ _CROSS: dict[str, Any] = {"ls": "", "marker": "x", "ms": 7, "mew": 1.6}
 _RING: dict[str, Any] = {"ls": "", "marker": "o", "ms": 11, "mew": 1.6, "mfc": "none"}
 
 
-def draw(comparison: Comparison, frames: Sequence[Panel], folder: Path) -> list[Path]:
+def draw_figures(comparison: Comparison, frames: Sequence[Panel], folder: Path) -> list[Path]:
     """Draw what there is to draw into ``folder``; the files.
 
     Raises:
@@ -34,7 +34,7 @@ def draw(comparison: Comparison, frames: Sequence[Panel], folder: Path) -> list[
     drawn = []
     if frames:
         drawn.append(_curves(comparison, frames, folder / "compare.png"))
-    if any(sensitivity(comparison).values()):
+    if any(rate_sensitivity(comparison).values()):
         drawn.append(_sensitivity(comparison, folder / "sensitivity.png"))
     return drawn
 
@@ -50,17 +50,17 @@ def _curves(comparison: Comparison, frames: Sequence[Panel], path: Path) -> Path
     mosaic: list[Any] = [titles for titles in (top * max(1, len(below)), below) if titles]
     size = (max(9.0, 3.6 * len(below) + 2.4), 6.2 if len(mosaic) == 2 else 3.8)
     figure = Figure(figsize=size, dpi=150, layout="constrained")
-    shades = colours(comparison)
+    shades = setting_colours(comparison)
     axes: dict[str, Any] = figure.subplot_mosaic(mosaic, sharex=True, height_ratios=[1, 1.5][-len(mosaic) :])
     for panel in frames:
         ax = axes[panel.title]
-        dress(ax, panel.title, "step")
+        style_axes(ax, panel.title, "step")
         for rank, band in sorted(panel.bands.items(), reverse=True):  # the best is drawn last, and lies on top
             line = _line(shades[rank], comparison.settings[rank])
             ax.plot(band.steps, band.mean, **line, marker="o" if len(band.steps) < 4 else None, ms=3)
             if shades[rank] != GREY and band.low != band.high:
                 ax.fill_between(band.steps, band.low, band.high, color=shades[rank], alpha=0.15, lw=0, zorder=1)
-        _scale(ax, *shown_range(panel), panel.log)
+        _scale(ax, *vertical_range(panel), panel.log)
         ax.margins(x=0.01)
         ax.tick_params(labelbottom=True)
     ranks = sorted({rank for panel in frames for rank in panel.bands})
@@ -90,8 +90,8 @@ def _sensitivity(comparison: Comparison, path: Path) -> Path:
 
     figure = Figure(figsize=(6.8, 4.0), dpi=150, layout="constrained")
     ax = figure.subplots()
-    dress(ax, f"{comparison.by} {comparison.metric} over {comparison.rate}", comparison.rate or "")
-    families, shades, chosen = sensitivity(comparison), family_colours(comparison), comparison.chosen()
+    style_axes(ax, f"{comparison.by} {comparison.metric} over {comparison.rate}", comparison.rate or "")
+    families, shades, chosen = rate_sensitivity(comparison), family_colours(comparison), comparison.chosen()
     handles: list[Any] = []
     for name, points in families.items():
         ended = [(rate, mean) for rate, mean, setting in points if not setting.broken]
@@ -141,7 +141,7 @@ def _plainly(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def dress(ax: Any, title: str, below: str) -> None:
+def style_axes(ax: Any, title: str, below: str) -> None:
     """Axes as all pictures have them: a title, what lies along the bottom, little else."""
     ax.set_title(_plainly(title), loc="left", fontsize=10, fontweight="bold", color="#222")
     ax.set_xlabel(_plainly(below), fontsize=9, color="#555")

@@ -9,27 +9,35 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.metric_names import higher_is_better
-from lrkit.compare.best_lr import tune
-from lrkit.compare.colours import GREY, colours, family_colours
-from lrkit.compare.plot_data import RATE_TITLE, Band, Panel, sensitivity, sensitivity_range, shown_range
+from lrkit.compare.best_lr import choose_best_rates
+from lrkit.compare.colours import GREY, family_colours, setting_colours
+from lrkit.compare.plot_data import RATE_TITLE, Band, Panel, rate_sensitivity, sensitivity_range, vertical_range
 from lrkit.compare.ranking import Comparison
 from lrkit.compare.run_groups import Setting
-from lrkit.compare.tables import Sheet, about, about_tuned, answer, notes, sheet, tuned_sheet
+from lrkit.compare.tables import (
+    Sheet,
+    describe_answer,
+    describe_comparison,
+    describe_families,
+    families_sheet,
+    list_notes,
+    settings_sheet,
+)
 
-__all__ = ["html"]
+__all__ = ["render_page"]
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def html(comparison: Comparison, frames: Sequence[Panel]) -> str:
+def render_page(comparison: Comparison, frames: Sequence[Panel]) -> str:
     """The page as text. What came from a folder is text in it, and never markup or script."""
     parts = {
         "title": escape(f"Comparison by {comparison.by} {comparison.metric}"),
-        "answer": escape(answer(comparison)),
-        "about": escape(about(comparison)),
+        "answer": escape(describe_answer(comparison)),
+        "about": escape(describe_comparison(comparison)),
         "tuned": _tuned(comparison),
         "settings": _settings(comparison),
-        "notes": f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes(comparison))}</ul>",
+        "notes": f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in list_notes(comparison))}</ul>",
         "data": json.dumps(_data(comparison, frames), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
     before, *pieces = _TEMPLATE.read_text(encoding="utf-8").split("{{")
@@ -43,21 +51,21 @@ def html(comparison: Comparison, frames: Sequence[Panel]) -> str:
 def _settings(comparison: Comparison) -> str:
     """A row for each setting, with the colour of its curves."""
     broken = [setting.broken > 0 for setting in comparison.settings]
-    heading = "<h2>All settings</h2>" if tune(comparison) else ""
-    return heading + _table("settings", sheet(comparison), colours(comparison), broken)
+    heading = "<h2>All settings</h2>" if choose_best_rates(comparison) else ""
+    return heading + _table("settings", settings_sheet(comparison), setting_colours(comparison), broken)
 
 
 def _tuned(comparison: Comparison) -> str:
     """A row for each family at its own best rate, with the colour that the family has."""
-    tuned = tune(comparison)
+    tuned = choose_best_rates(comparison)
     if tuned is None:
         return ""
     shades, ranks = family_colours(comparison), {id(setting): i for i, setting in enumerate(comparison.settings)}
     chosen = [(choice.name, choice.setting) for choice in tuned.choices]
     about = [f' data-rank="{ranks[id(setting)]}" data-family="{escape(name)}"' for name, setting in chosen]
     broken = [setting.broken > 0 for _, setting in chosen]
-    table = _table("tuned", tuned_sheet(tuned), [shades[name] for name, _ in chosen], broken, about)
-    return f"<h2>{escape(about_tuned(tuned))}</h2>{table}"
+    table = _table("tuned", families_sheet(tuned), [shades[name] for name, _ in chosen], broken, about)
+    return f"<h2>{escape(describe_families(tuned))}</h2>{table}"
 
 
 def _table(
@@ -77,7 +85,7 @@ def _table(
 
 def _data(comparison: Comparison, frames: Sequence[Panel]) -> dict[str, Any]:
     """What the script draws: frames with their curves, and the legend."""
-    settings, shades = comparison.settings, colours(comparison)
+    settings, shades = comparison.settings, setting_colours(comparison)
     ranks = sorted({rank for panel in frames for rank in panel.bands})
     legend: list[dict[str, Any]] = [
         {"name": settings[rank].name, "colour": shades[rank], "ranks": [rank]} for rank in ranks if shades[rank] != GREY
@@ -86,13 +94,13 @@ def _data(comparison: Comparison, frames: Sequence[Panel]) -> dict[str, Any]:
         legend.append({"name": f"{len(others)} further settings", "colour": GREY, "ranks": others})
     ends = [step for panel in frames for band in panel.bands.values() for step in (band.steps[0], band.steps[-1])]
     drawn = [_frame(panel, comparison, (min(ends), max(ends))) for panel in frames]
-    if any(sensitivity(comparison).values()):
+    if any(rate_sensitivity(comparison).values()):
         drawn.append(_sensitivity(comparison))
     return {"legend": legend, "panels": drawn}
 
 
 def _frame(panel: Panel, comparison: Comparison, steps: tuple[float, float]) -> dict[str, Any]:
-    (low, high), shades = shown_range(panel), colours(comparison)
+    (low, high), shades = vertical_range(panel), setting_colours(comparison)
     return {
         "title": panel.title,
         "wide": panel.title == RATE_TITLE,
@@ -115,7 +123,7 @@ def _sensitivity(comparison: Comparison) -> dict[str, Any]:
     """The metric over the rate; a curve for each of what settings are beside their rate."""
     curves = []
     chosen, shades = comparison.chosen(), family_colours(comparison)
-    for name, points in sensitivity(comparison).items():
+    for name, points in rate_sensitivity(comparison).items():
         low = [mean.mean - (mean.half or 0.0) for _, mean, _ in points]
         high = [mean.mean + (mean.half or 0.0) for _, mean, _ in points]
         curves.append({

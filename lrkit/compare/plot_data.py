@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lrkit.base.metric_names import validation_loss
-from lrkit.compare.colours import GREY, colours
+from lrkit.base.metric_names import validation_loss_name
+from lrkit.compare.colours import GREY, setting_colours
 from lrkit.compare.ranking import Comparison
 from lrkit.compare.run_groups import Setting
 from lrkit.compare.statistics import Interval
@@ -21,11 +21,11 @@ __all__ = [
     "RATE_TITLE",
     "Band",
     "Panel",
-    "band",
-    "panels",
-    "sensitivity",
+    "build_band",
+    "build_panels",
+    "rate_sensitivity",
     "sensitivity_range",
-    "shown_range",
+    "vertical_range",
 ]
 
 RATE_TITLE = "learning rate"
@@ -57,18 +57,18 @@ class Panel:
     log: bool
 
 
-def panels(comparison: Comparison) -> list[Panel]:
+def build_panels(comparison: Comparison) -> list[Panel]:
     """The rate, the training loss, the validation loss, and the metric where it is another one; what there is of it."""
     points = 300 if len(comparison.settings) <= _FEW else 150
     frames: list[tuple[str, Callable[[Run], str | None]]] = [
         (RATE_TITLE, _rate),
         ("training loss", _training_loss),
-        ("validation loss", lambda run: validation_loss(sorted(run.series))),
+        ("validation loss", lambda run: validation_loss_name(sorted(run.series))),
     ]
     metric = comparison.metric
     if not any(tag(run) == metric for _, tag in frames for setting in comparison.settings for run in setting.runs):
         frames.append((metric, lambda run: metric if metric in run.series else None))
-    shown = {rank for rank, colour in enumerate(colours(comparison)) if colour != GREY}
+    shown = {rank for rank, colour in enumerate(setting_colours(comparison)) if colour != GREY}
     made = [_panel(title, tag, comparison.settings, points, shown) for title, tag in frames]
     return [panel for panel in made if panel.bands]
 
@@ -79,7 +79,7 @@ def _panel(
     bands: dict[int, Band] = {}
     for rank, setting in enumerate(settings):
         curves = [run.series[name] for run in setting.runs if (name := tag(run))]
-        made = band(curves, points, exact=title == RATE_TITLE)
+        made = build_band(curves, points, exact=title == RATE_TITLE)
         if made.steps:
             bands[rank] = made
     sound = {rank: made for rank, made in bands.items() if settings[rank].broken == 0} or bands
@@ -96,14 +96,14 @@ def _panel(
     return Panel(title, bands, low, high, log)
 
 
-def shown_range(panel: Panel) -> tuple[float, float]:
+def vertical_range(panel: Panel) -> tuple[float, float]:
     """The range of the vertical axis, with a margin; what diverged leaves the frame at its top."""
     if panel.title == RATE_TITLE:
         return 0.0, panel.high * 1.06 or 1.0
     return _widened(panel.low, panel.high, panel.log)
 
 
-def sensitivity(comparison: Comparison) -> dict[str, list[tuple[float, Interval, Setting]]]:
+def rate_sensitivity(comparison: Comparison) -> dict[str, list[tuple[float, Interval, Setting]]]:
     """What settings are beside their rate -> (rate, the metric there, setting); where there is a value."""
     return {
         family: [(rate, mean, setting) for rate, setting in at if (mean := getattr(setting, comparison.by)) is not None]
@@ -112,8 +112,8 @@ def sensitivity(comparison: Comparison) -> dict[str, list[tuple[float, Interval,
 
 
 def sensitivity_range(comparison: Comparison) -> tuple[float, float, bool]:
-    """The vertical axis for ``sensitivity``: from where to where, and whether by powers of ten."""
-    means = [mean for points in sensitivity(comparison).values() for _, mean, _ in points]
+    """The vertical axis for ``rate_sensitivity``: from where to where, and whether by powers of ten."""
+    means = [mean for points in rate_sensitivity(comparison).values() for _, mean, _ in points]
     low, high = min(mean.mean for mean in means), max(mean.mean for mean in means)
     if _by_powers(low, high):
         return *_widened(low, high, True), True
@@ -133,7 +133,7 @@ def _widened(low: float, high: float, log: bool) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def band(curves: Iterable[Series], points: int = 300, *, exact: bool = False) -> Band:
+def build_band(curves: Iterable[Series], points: int = 300, *, exact: bool = False) -> Band:
     """Bring curves to common steps, and take mean, lowest and highest.
 
     Where there are more steps than ``points``, a curve becomes the means of as many stretches of equal length; if it

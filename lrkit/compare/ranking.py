@@ -16,13 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.base.metric_names import higher_is_better, validation_loss
-from lrkit.compare.run_groups import RATE, Setting, gather, name_of
-from lrkit.compare.statistics import Interval, differ
+from lrkit.base.metric_names import higher_is_better, validation_loss_name
+from lrkit.compare.run_groups import RATE, Setting, gather_settings, short_label
+from lrkit.compare.statistics import Interval, means_differ
 from lrkit.runs.diagnosis import KINDS
-from lrkit.runs.run_reader import FINISHED, Run, find, load
+from lrkit.runs.run_reader import FINISHED, Run, find_runs, load_run
 
-__all__ = ["BY", "Comparison", "best_of", "compare", "final_of", "legend", "mark", "order", "over_seeds"]
+__all__ = [
+    "BY",
+    "Comparison",
+    "best_value",
+    "compare",
+    "final_value",
+    "mark_against_best",
+    "marks_legend",
+    "ranking_key",
+    "values_over_seeds",
+]
 
 BY = ("best", "final")
 _SYMPTOMS = 3  # settings of which a comparison says what ails them
@@ -57,8 +67,8 @@ class Comparison:
             families.setdefault(others, []).append((_rate(setting.label[self.rate]), setting))
         columns = [column for column in self.columns if column != self.rate]
         labels = [dict(zip(columns, others, strict=True)) for others in families]
-        short = Counter(map(name_of, labels))
-        names = [name_of(label) if short[name_of(label)] == 1 else _full_name(label) for label in labels]
+        short = Counter(map(short_label, labels))
+        names = [short_label(label) if short[short_label(label)] == 1 else _full_name(label) for label in labels]
         return dict(zip(names, families.values(), strict=True))
 
     def rates(self) -> dict[str, list[tuple[float, Setting]]]:
@@ -96,23 +106,23 @@ def compare(paths: Sequence[Path | str], metric: str | None = None, by: str = "b
     """
     if by not in BY:
         raise ConfigError("by", f"is not a choice. {did_you_mean(by, BY)}", by)
-    runs = [load(folder, name) for folder, name in find([Path(path) for path in paths]).items()]
+    runs = [load_run(folder, name) for folder, name in find_runs([Path(path) for path in paths]).items()]
     metric = _metric(runs, metric)
     for run in runs:
         if run.status in FINISHED and _diverged(run, metric):
             run.status = "diverged"
     notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
-    columns, settings = gather(runs, notes)
+    columns, settings = gather_settings(runs, notes)
     for setting in settings:
         _measure(setting, metric, by)
-    settings.sort(key=lambda setting: order(setting, metric, setting.values))
+    settings.sort(key=lambda setting: ranking_key(setting, metric, setting.values))
     _mark(settings)
     comparison = Comparison(metric, by, columns, settings, notes)
     notes += _remarks(comparison)
     return comparison
 
 
-def best_of(run: Run, metric: str) -> float | None:
+def best_value(run: Run, metric: str) -> float | None:
     """The best value of a metric in a run."""
     if metric == run.monitor and metric in run.best:
         return run.best[metric]
@@ -122,7 +132,7 @@ def best_of(run: Run, metric: str) -> float | None:
     return run.best.get(metric, run.final.get(metric))
 
 
-def final_of(run: Run, metric: str) -> float | None:
+def final_value(run: Run, metric: str) -> float | None:
     """The last value of a metric in a run."""
     if metric in run.final:
         return run.final[metric]
@@ -141,7 +151,7 @@ def _metric(runs: Sequence[Run], asked: str | None) -> str:
     if asked is not None:
         raise ConfigError("metric", f"names a metric that no run has. {did_you_mean(asked, there)}", asked)
     monitored = Counter(run.monitor for run in runs if run.monitor in names)
-    found = monitored.most_common(1)[0][0] if monitored else validation_loss(there)
+    found = monitored.most_common(1)[0][0] if monitored else validation_loss_name(there)
     found = found or next((name for name in there if "loss" in name.lower()), None)
     if found is None:
         raise ConfigError("metric", f"must be set: no run says what it monitored. {did_you_mean('', there)}")
@@ -149,11 +159,11 @@ def _metric(runs: Sequence[Run], asked: str | None) -> str:
 
 
 def _diverged(run: Run, metric: str) -> bool:
-    ends = [final_of(run, name) for name in (metric, "train/loss", "val/loss")] + [*run.test.values()]
+    ends = [final_value(run, name) for name in (metric, "train/loss", "val/loss")] + [*run.test.values()]
     return any(value is not None and not math.isfinite(value) for value in ends)
 
 
-def over_seeds(setting: Setting, value_of: Callable[[Run], float | None]) -> dict[object, float]:
+def values_over_seeds(setting: Setting, value_of: Callable[[Run], float | None]) -> dict[object, float]:
     """Seed -> value, of the runs that count. One that never had a finite value does not, and shows by its status."""
     values = {run.repeat: value_of(run) for run in setting.counted}
     return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
@@ -161,15 +171,15 @@ def over_seeds(setting: Setting, value_of: Callable[[Run], float | None]) -> dic
 
 def _measure(setting: Setting, metric: str, by: str) -> None:
     """Fill in the means."""
-    for name, value_of in (("best", best_of), ("final", final_of)):
-        values = over_seeds(setting, partial(value_of, metric=metric))
+    for name, value_of in (("best", best_value), ("final", final_value)):
+        values = values_over_seeds(setting, partial(value_of, metric=metric))
         if values:
             setattr(setting, name, Interval.of(list(values.values())))
         if name == by:
             setting.values = values
 
 
-def order(setting: Setting, metric: str, values: Mapping[object, float]) -> tuple[Any, ...]:
+def ranking_key(setting: Setting, metric: str, values: Mapping[object, float]) -> tuple[Any, ...]:
     """What to sort settings by, the best first, if ``values`` are what they are ranked by."""
     lost = 2 if not setting.ended else 1 if setting.broken else 0
     worst = lost == 2 and any(run.status in ("diverged", "failed") for run in setting.runs)
@@ -186,15 +196,15 @@ def _mark(settings: Sequence[Setting]) -> None:
     first.mark = "best"
     for setting in settings[1:]:
         if setting.ended and setting.values:
-            setting.mark = mark(first.values, setting.values)
+            setting.mark = mark_against_best(first.values, setting.values)
 
 
-def mark(best: Mapping[object, float], other: Mapping[object, float]) -> str:
+def mark_against_best(best: Mapping[object, float], other: Mapping[object, float]) -> str:
     """``=`` for what cannot be told apart from the best; ``?`` where there are too few runs to say."""
-    return {True: "", False: "=", None: "?"}[differ(best, other)]
+    return {True: "", False: "=", None: "?"}[means_differ(best, other)]
 
 
-def legend(marks: Iterable[str]) -> list[str]:
+def marks_legend(marks: Iterable[str]) -> list[str]:
     """What the marks mean, those that there are."""
     there = set(marks)
     return [said for sign, said in _MARKS.items() if sign in there]
@@ -203,7 +213,7 @@ def legend(marks: Iterable[str]) -> list[str]:
 def _remarks(comparison: Comparison) -> list[str]:
     """What a reader of the table should know."""
     settings = comparison.settings
-    said = legend(setting.mark for setting in settings)
+    said = marks_legend(setting.mark for setting in settings)
     if len(settings) > 1 and all(len(setting.runs) == 1 for setting in settings):
         said = ["one run a setting: nothing says how much is chance; to know, repeat them: -m seed=1,2,3"]
     if any(setting.broken and setting.ended for setting in settings):

@@ -7,32 +7,32 @@ from pathlib import Path
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import write_file
 from lrkit.compare import figures, html_page, tables
-from lrkit.compare.best_lr import tune
-from lrkit.compare.plot_data import panels
+from lrkit.compare.best_lr import choose_best_rates
+from lrkit.compare.plot_data import build_panels
 from lrkit.compare.ranking import Comparison
 
-__all__ = ["write"]
+__all__ = ["write_report"]
 
 
-def write(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
+def write_report(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
     """Write the tables, the page ``compare.html`` and the pictures.
 
     Returns:
         The files, and a sentence about each thing that could not be drawn.
     """
-    frames = panels(comparison)
+    frames = build_panels(comparison)
     texts = {
-        "results.csv": tables.as_csv(comparison),
-        "results.md": tables.markdown(comparison),
-        "compare.html": html_page.html(comparison, frames),
+        "results.csv": tables.settings_as_csv(comparison),
+        "results.md": tables.tables_as_markdown(comparison),
+        "compare.html": html_page.render_page(comparison, frames),
     }
-    if (tuned := tune(comparison)) is not None:
-        texts["tuned.csv"] = tables.tuned_as_csv(tuned)
+    if (tuned := choose_best_rates(comparison)) is not None:
+        texts["tuned.csv"] = tables.families_as_csv(tuned)
     for name, content in texts.items():
         write_file(folder / name, content)
     files, notes = [folder / name for name in texts], []
     try:
-        files += figures.draw(comparison, frames, folder)
+        files += figures.draw_figures(comparison, frames, folder)
     except ConfigError as error:  # there is everything but the pictures
         notes.append(str(error))
     return files, notes

@@ -11,7 +11,7 @@ from typing import Any
 from lrkit.compare.statistics import Interval
 from lrkit.runs.run_reader import FINISHED, Run
 
-__all__ = ["RATE", "Setting", "gather", "name_of"]
+__all__ = ["RATE", "Setting", "gather_settings", "short_label"]
 
 #: A learning rate, by whatever name: shown also where the choice of the optimizer explains it, and may be an axis.
 RATE = re.compile(r"(^|[._/])(lr|learning_rate|base_lr|max_lr)$")
@@ -38,7 +38,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        return name_of(self.label) or self.runs[0].name
+        return short_label(self.label) or self.runs[0].name
 
     @property
     def counted(self) -> list[Run]:
@@ -70,10 +70,10 @@ class Setting:
         return sum(known) / len(known) if known else None
 
 
-def name_of(label: Mapping[str, str]) -> str:
+def short_label(label: Mapping[str, str]) -> str:
     """A label in short: an option says by itself what it is of, a number needs its key.
 
-    >>> name_of({"schedule": "cosine", "warmup.length": "", "optimizer.lr": "0.1"})
+    >>> short_label({"schedule": "cosine", "warmup.length": "", "optimizer.lr": "0.1"})
     'cosine lr=0.1'
     """
     words = []
@@ -83,7 +83,7 @@ def name_of(label: Mapping[str, str]) -> str:
     return " ".join(words)
 
 
-def gather(runs: Sequence[Run], notes: list[str]) -> tuple[list[str], list[Setting]]:
+def gather_settings(runs: Sequence[Run], notes: list[str]) -> tuple[list[str], list[Setting]]:
     """The columns, and the settings in the order of their first runs; what was left out goes into ``notes``."""
     by_source = {source: [run for run in runs if run.source == source] for source in ("config", "hparams", "name")}
     differing = {source: _differing(some) for source, some in by_source.items()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from statistics import fmean, stdev
 
-__all__ = ["LEVEL", "Interval", "differ", "t_quantile"]
+__all__ = ["LEVEL", "Interval", "means_differ", "t_quantile"]
 
 LEVEL = 0.95
 
@@ -51,7 +51,7 @@ class Interval:
         return f"{self.mean:.{places}f} ± {self.half:.{places}f}"
 
 
-def differ(a: Mapping[object, float], b: Mapping[object, float]) -> bool | None:
+def means_differ(a: Mapping[object, float], b: Mapping[object, float]) -> bool | None:
     """Whether the means of two settings differ, at 95 %, two-sided; None where there are too few runs to say.
 
     ``a`` and ``b`` are seed -> value. With the same seeds in both, the differences seed by seed are tested against 0
@@ -59,9 +59,9 @@ def differ(a: Mapping[object, float], b: Mapping[object, float]) -> bool | None:
     allows for unequal spreads (B. L. Welch, Biometrika 34, 1947). Nothing is corrected for looking at many settings:
     of twenty that are all alike, about one will seem to differ.
 
-    >>> differ({1: 1.0, 2: 2.0, 3: 3.0}, {1: 1.1, 2: 2.1, 3: 3.12})
+    >>> means_differ({1: 1.0, 2: 2.0, 3: 3.0}, {1: 1.1, 2: 2.1, 3: 3.12})
     True
-    >>> differ({1: 1.0, 2: 2.0, 3: 3.0}, {4: 1.1, 5: 2.1, 6: 3.12})
+    >>> means_differ({1: 1.0, 2: 2.0, 3: 3.0}, {4: 1.1, 5: 2.1, 6: 3.12})
     False
     """
     if len(a) < 2 or len(b) < 2:

@@ -8,13 +8,25 @@ from dataclasses import dataclass
 
 from lrkit.base import escaping
 from lrkit.base.metric_names import higher_is_better
-from lrkit.compare.best_lr import Tuned, tune
-from lrkit.compare.ranking import Comparison, best_of, final_of
+from lrkit.compare.best_lr import RankedFamilies, choose_best_rates
+from lrkit.compare.ranking import Comparison, best_value, final_value
 from lrkit.compare.run_groups import Setting
 from lrkit.compare.statistics import Interval
 
-__all__ = ["Sheet", "about", "about_tuned", "answer", "as_csv", "duration", "markdown", "notes", "sheet", "text",
-           "tuned_as_csv", "tuned_sheet"]  # fmt: skip
+__all__ = [
+    "Sheet",
+    "describe_answer",
+    "describe_comparison",
+    "describe_families",
+    "families_as_csv",
+    "families_sheet",
+    "format_duration",
+    "list_notes",
+    "settings_as_csv",
+    "settings_sheet",
+    "tables_as_markdown",
+    "tables_as_text",
+]  # fmt: skip
 
 
 _NAMED, _NOTES = 5, 12  # settings that fit into a sentence, and sentences that fit below a table
@@ -36,7 +48,7 @@ class Sheet:
     rows: list[list[str]]
 
 
-def sheet(comparison: Comparison) -> Sheet:
+def settings_sheet(comparison: Comparison) -> Sheet:
     """A row for each setting; what is ranked by comes first."""
     first = ("best", "final") if comparison.by == "best" else ("final", "best")
     names = ["#", "", *comparison.columns, *(f"{name} {comparison.metric}" for name in first)]
@@ -47,7 +59,7 @@ def sheet(comparison: Comparison) -> Sheet:
     return Sheet([*names, "runs", "steps", "time", "status"], {"", "status", *comparison.columns}, rows)
 
 
-def tuned_sheet(tuned: Tuned) -> Sheet:
+def families_sheet(tuned: RankedFamilies) -> Sheet:
     """A row for each family at its own best rate; what is ranked by comes first, what the rate was chosen by last."""
     columns = list(tuned.choices[0].label)
     shown = {tuned.judged_by: "judged", tuned.beside: "beside", tuned.chosen_by: "chosen"}
@@ -59,7 +71,7 @@ def tuned_sheet(tuned: Tuned) -> Sheet:
     return Sheet(["#", "", *columns, "rate", *values, "runs"], {"", *columns, "rate"}, rows)
 
 
-def text(comparison: Comparison) -> str:
+def tables_as_text(comparison: Comparison) -> str:
     """For a terminal: families at their best rates where there are such, the settings, the answer, and remarks."""
     from rich.console import Console
     from rich.table import Table
@@ -75,10 +87,10 @@ def text(comparison: Comparison) -> str:
             table.add_row(*(Text(cell) for cell in row))
         console.print(table)
 
-    settings, tuned = sheet(comparison), tune(comparison)
+    settings, tuned = settings_sheet(comparison), choose_best_rates(comparison)
     if tuned is not None:
-        console.print(Text(f"{about_tuned(tuned)}:"))
-        show(tuned_sheet(tuned), len(tuned.choices))
+        console.print(Text(f"{describe_families(tuned)}:"))
+        show(families_sheet(tuned), len(tuned.choices))
         console.print()
         console.print(Text(f"All settings, by the {comparison.by} {comparison.metric}:"))
     rows = len(settings.rows) if len(settings.rows) <= _MANY else _BEST
@@ -86,8 +98,8 @@ def text(comparison: Comparison) -> str:
     if (more := len(settings.rows) - rows) > 0:
         console.print(Text(f"{more} more in results.md"))
     console.print()
-    console.print(Text(answer(comparison)))
-    said = notes(comparison)
+    console.print(Text(describe_answer(comparison)))
+    said = list_notes(comparison)
     for note in said[:_NOTES]:
         console.print(Text(f"note: {note}"))
     if (more := len(said) - _NOTES) > 0:
@@ -96,24 +108,28 @@ def text(comparison: Comparison) -> str:
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
 
-def markdown(comparison: Comparison) -> str:
+def tables_as_markdown(comparison: Comparison) -> str:
     """The same tables for a README or an issue, as GitHub's Markdown."""
-    tuned = tune(comparison)
-    parts = [escaping.markdown(answer(comparison))]
+    tuned = choose_best_rates(comparison)
+    parts = [escaping.escape_markdown(describe_answer(comparison))]
     if tuned is not None:
-        parts += [escaping.markdown(f"{about_tuned(tuned)}:"), _markdown(tuned_sheet(tuned)), "All settings:"]
-    said = (about(comparison), *notes(comparison))
-    parts += [_markdown(sheet(comparison)), "\n".join(f"- {escaping.markdown(line)}" for line in said)]
+        parts += [
+            escaping.escape_markdown(f"{describe_families(tuned)}:"),
+            _markdown(families_sheet(tuned)),
+            "All settings:",
+        ]
+    said = (describe_comparison(comparison), *list_notes(comparison))
+    parts += [_markdown(settings_sheet(comparison)), "\n".join(f"- {escaping.escape_markdown(line)}" for line in said)]
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown(shown: Sheet) -> str:
-    rows = [[escaping.markdown(cell) for cell in row] for row in (shown.names, *shown.rows)]
+    rows = [[escaping.escape_markdown(cell) for cell in row] for row in (shown.names, *shown.rows)]
     rows.insert(1, [":--" if name in shown.left else "--:" for name in shown.names])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
-def as_csv(comparison: Comparison) -> str:
+def settings_as_csv(comparison: Comparison) -> str:
     """A row for each run, also of those that failed, in the order of the ranking; means and intervals are over seeds.
 
     Numbers are written so that reading them gives the same bits; an empty cell is a value that there is not.
@@ -124,37 +140,37 @@ def as_csv(comparison: Comparison) -> str:
     tests = sorted({name for setting in comparison.settings for run in setting.runs for name in run.test})
     ends = ["steps", "seconds", "status", "checkpoint", "run"]
     names = ["rank", "mark", *comparison.columns, "seed", "metric", *values, *tests, *ends]
-    writer.writerow([escaping.csv_cell(name) for name in names])
+    writer.writerow([escaping.escape_csv(name) for name in names])
     for rank, setting in enumerate(comparison.settings, 1):
         means = [*_numbers(setting.best), *_numbers(setting.final)]
         for run in setting.runs:
-            own = [best_of(run, comparison.metric), final_of(run, comparison.metric)]
+            own = [best_value(run, comparison.metric), final_value(run, comparison.metric)]
             kept = [path for path in (run.folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
                     if path.is_file()]  # fmt: skip
             own += [*means, *(run.test.get(name) for name in tests)]
             cells = [rank, setting.mark, *setting.label.values(), run.seed, comparison.metric, *own]
             cells += [run.steps, run.seconds, run.status, str(kept[0]) if kept else None, run.name]
-            writer.writerow([escaping.csv_cell(cell) for cell in cells])
+            writer.writerow([escaping.escape_csv(cell) for cell in cells])
     return file.getvalue()
 
 
-def tuned_as_csv(tuned: Tuned) -> str:
-    """A row for each family at its own best rate; numbers and empty cells as in ``as_csv``."""
+def families_as_csv(tuned: RankedFamilies) -> str:
+    """A row for each family at its own best rate; numbers and empty cells as in ``settings_as_csv``."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     columns = list(tuned.choices[0].label)
     values = ["judged_by", "mean", "interval", "chosen_by", "chosen_mean", "chosen_interval", "runs", "ended"]
     names = ["rank", "mark", *columns, tuned.rate, "edge", *values]
-    writer.writerow([escaping.csv_cell(name) for name in names])
+    writer.writerow([escaping.escape_csv(name) for name in names])
     for rank, choice in enumerate(tuned.choices, 1):
         cells = [rank, choice.mark, *choice.label.values(), choice.rate, choice.edge]
         means = [tuned.judged_by, *_numbers(choice.judged), tuned.chosen_by, *_numbers(choice.chosen)]
         cells += [*means, len(choice.setting.runs), choice.setting.ended]
-        writer.writerow([escaping.csv_cell(cell) for cell in cells])
+        writer.writerow([escaping.escape_csv(cell) for cell in cells])
     return file.getvalue()
 
 
-def about(comparison: Comparison) -> str:
+def describe_comparison(comparison: Comparison) -> str:
     """One line: what is compared, over how much."""
     settings, runs = len(comparison.settings), sum(len(setting.runs) for setting in comparison.settings)
     seeds = "; ± is the 95 % interval of the mean over seeds" if runs > settings else ""
@@ -164,15 +180,15 @@ def about(comparison: Comparison) -> str:
     )
 
 
-def about_tuned(tuned: Tuned) -> str:
+def describe_families(tuned: RankedFamilies) -> str:
     """One line: what each family is taken at, and what it is judged by."""
     judged = f", judged by {tuned.judged_by}" if tuned.tested else ""
     return f"Each at its own best {tuned.rate}, chosen by the {tuned.chosen_by}{judged} ({_better(tuned.judged_by)})"
 
 
-def answer(comparison: Comparison) -> str:
+def describe_answer(comparison: Comparison) -> str:
     """One sentence: what is best, and what cannot be told apart from it. Of families, where the rate was swept."""
-    if (tuned := tune(comparison)) is not None:
+    if (tuned := choose_best_rates(comparison)) is not None:
         first, metric = tuned.choices[0], tuned.judged_by
         at = f" at {tuned.rate}={first.rate}" if first.rate else ""
         name, value, mark = first.name + at, first.judged, first.mark
@@ -188,16 +204,16 @@ def answer(comparison: Comparison) -> str:
     return f"Best: {name} ({metric} {value}).{inseparable}"
 
 
-def notes(comparison: Comparison) -> list[str]:
+def list_notes(comparison: Comparison) -> list[str]:
     """What a reader of the tables should know, each once."""
-    tuned = tune(comparison)
+    tuned = choose_best_rates(comparison)
     return list(dict.fromkeys([*(tuned.notes if tuned else ()), *comparison.notes]))
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """A time as a person says it.
 
-    >>> duration(5.94), duration(75), duration(7384), duration(None)
+    >>> format_duration(5.94), format_duration(75), format_duration(7384), format_duration(None)
     ('5.9 s', '1 min 15 s', '2 h 03 min', '')
     """
     if seconds is None:
@@ -210,7 +226,12 @@ def duration(seconds: float | None) -> str:
 
 def _ends(setting: Setting) -> list[str]:
     count = str(setting.ended) if not setting.broken else f"{setting.ended} of {len(setting.runs)}"
-    return [count, "" if setting.steps is None else str(setting.steps), duration(setting.seconds), setting.status]
+    return [
+        count,
+        "" if setting.steps is None else str(setting.steps),
+        format_duration(setting.seconds),
+        setting.status,
+    ]
 
 
 def _plural(noun: str, count: int) -> str:

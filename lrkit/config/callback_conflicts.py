@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrkit.base.lightning_package import LIGHTNING, package_of
 
-__all__ = ["conflict", "conflict_at"]
+__all__ = ["conflict_of", "conflict_of_path"]
 
 #: By the name of the class, in either Lightning package: why it is refused, and what to use.
 _CONFLICTS = {
@@ -17,10 +17,10 @@ _CONFLICTS = {
 }
 
 
-def conflict(cls: type) -> str | None:
+def conflict_of(cls: type) -> str | None:
     """Why a callback cannot be used with a plan; None for any other. What inherits from one is one.
 
-    >>> conflict(dict) is None
+    >>> conflict_of(dict) is None
     True
     """
     for base in cls.__mro__:
@@ -29,12 +29,12 @@ def conflict(cls: type) -> str | None:
     return None
 
 
-def conflict_at(target: str) -> str | None:
+def conflict_of_path(target: str) -> str | None:
     """The same of a class that is not imported yet, by its dotted path.
 
-    >>> conflict_at("lightning.pytorch.callbacks.LearningRateFinder").partition(",")[0]
+    >>> conflict_of_path("lightning.pytorch.callbacks.LearningRateFinder").partition(",")[0]
     'sets rates of its own'
-    >>> conflict_at("mine.LearningRateFinder") is None
+    >>> conflict_of_path("mine.LearningRateFinder") is None
     True
     """
     theirs = target.startswith(tuple(f"{package}." for package in LIGHTNING))

@@ -27,28 +27,28 @@ from lrkit.config import (
     trusted_targets,
     yaml_screening,
 )
-from lrkit.config.callback_conflicts import conflict_at
+from lrkit.config.callback_conflicts import conflict_of_path
 from lrkit.config.find_options import AUTO, Search
 from lrkit.config.instantiate import build
 from lrkit.config.overrides import (
     CONF_DIR,
     VERSION_BASE,
-    adding,
     check_group,
-    defaults,
-    ends,
-    expand,
-    explained,
-    initialised,
+    default_choices,
+    expand_jobs,
+    expand_override,
+    explain_hydra_error,
+    extreme_values,
+    hydra_initialised,
     is_group,
-    leaves,
-    meant,
-    nearest,
-    parse,
-    spoken,
-    swept,
-    trusted_by,
-    unknown,
+    leaf_paths,
+    named_classes,
+    nearest_key,
+    parse_overrides,
+    suggest_name,
+    trusted_names,
+    unknown_key,
+    with_added_tracks,
 )  # fmt: skip
 from lrkit.config.trainer_options import check_count
 from lrkit.planning import tracks
@@ -56,10 +56,10 @@ from lrkit.planning.batch_scaling import batch_scale
 from lrkit.planning.group_rules import group_rates
 from lrkit.planning.guard import POLICIES, Guard
 from lrkit.planning.optimizer_traits import finds_rate, momentum_of
-from lrkit.planning.plan import SANE_LR, GroupRate, Plan, resolve
+from lrkit.planning.plan import SANE_LR, GroupRate, Plan, resolve_plan
 from lrkit.planning.plateau import Plateau
 from lrkit.schedules.durations import Duration
-from lrkit.schedules.horizon import Horizon, Loader, horizon_of, limited
+from lrkit.schedules.horizon import Horizon, LoaderSize, horizon_of, limit_batches
 from lrkit.schedules.shapes import Schedule
 
 __all__ = [
@@ -73,7 +73,7 @@ __all__ = [
     "compose",
     "plan",
     "replicas_of",
-    "swept_by",
+    "sweep_of_files",
     "with_world",
     "world_of",
 ]
@@ -98,28 +98,28 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     >>> compose(["schedule=step", "schedule.gamma=0.5"])["schedule"]["gamma"]
     0.5
     """
-    parsed = parse(overrides)
-    path = saved_config.path_of(parsed)
-    base = None if path is None else saved_config.beside(path)
-    with initialised(config_dir):
+    parsed = parse_overrides(overrides)
+    path = saved_config.resume_path_in(parsed)
+    base = None if path is None else saved_config.config_beside(path)
+    with hydra_initialised(config_dir):
         for override in parsed:
             check_group(override)
         try:
             composed = (
-                hydra.compose("train", overrides=adding(overrides))
+                hydra.compose("train", overrides=with_added_tracks(overrides))
                 if base is None
-                else saved_config.rebased(base, parsed)
+                else saved_config.rebase_overrides(base, parsed)
             )
         except ConfigError:  # from one of the user's files
             raise
         except Exception as error:  # Hydra's, OmegaConf's, and whatever a file that is no config provokes
-            raise explained(error, parsed, config_dir) from None
+            raise explain_hydra_error(error, parsed, config_dir) from None
     if not isinstance(composed, DictConfig):
         raise ConfigError("train.yaml", "must be a group of keys")
     for name in sorted(_top() - set(composed)):
         raise ConfigError(name, "cannot be removed")
     raw: Any = OmegaConf.to_container(composed)
-    if (many := yaml_screening.expansion(raw)) > yaml_screening.WIDEST:
+    if (many := yaml_screening.count_expanded(raw)) > yaml_screening.WIDEST:
         raise ConfigError("config", f"must not have interpolations that stand for {many} values or more")
     try:
         config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
@@ -130,10 +130,10 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
         raise ConfigError(key, "cannot be resolved: " + str(error).splitlines()[0].rstrip(".")) from None
     assert isinstance(config, dict)
     named = with_current_paths({str(key): value for key, value in config.items()})
-    checked = with_trust(as_typed(named, parsed), parsed, trust)
+    checked = with_trust(with_typed_track_order(named, parsed), parsed, trust)
     _check_keys(checked)
     if base is not None:
-        checked = saved_config.with_found(checked, base)
+        checked = saved_config.with_found_interval(checked, base)
     try:
         trusted_targets.check(checked)
         trusted_targets.check_addresses(checked, overrides)
@@ -156,10 +156,10 @@ def with_world(config: Config, parsed: Sequence[Override]) -> Config:
     trainer, shipped = config["trainer"], _shipped("trainer/default.yaml")
     typed = {override.key_or_group.removeprefix("trainer.") for override in parsed}
     changed = {name for name in ("devices", "num_nodes") if trainer.get(name) != shipped[name]}  # by a file
-    return {**config, "trainer": launcher.settled(trainer, typed | changed)}
+    return {**config, "trainer": launcher.with_launched_devices(trainer, typed | changed)}
 
 
-def as_typed(config: Config, parsed: Sequence[Override]) -> Config:
+def with_typed_track_order(config: Config, parsed: Sequence[Override]) -> Config:
     """A composed config with the tracks in the order of the command line, which Hydra's merging does not keep."""
     node = config.get(tracks.KEY)
     if not isinstance(node, Mapping):
@@ -178,23 +178,23 @@ def as_typed(config: Config, parsed: Sequence[Override]) -> Config:
 
 def with_trust(config: Config, parsed: Sequence[Override], more: Sequence[str] = ()) -> Config:
     """A composed config with all that its ``_target_``s may name: what the command line says, and no file."""
-    said = trusted_by([override for override in parsed if override.key_or_group == "trust"])
+    said = trusted_names([override for override in parsed if override.key_or_group == "trust"])
     if config["trust"] != said:
         raise ConfigError("trust", "must be said on the command line, by --trust: no file may set it", config["trust"])
-    return {**config, "trust": trusted_by(parsed, more)}
+    return {**config, "trust": trusted_names(parsed, more)}
 
 
-def screen(overrides: Sequence[str], config_dir: str) -> None:
+def screen_files(overrides: Sequence[str], config_dir: str) -> None:
     """Refuse files of ``config_dir`` that must not come before Hydra. What else is wrong Hydra says itself.
 
     Raises:
         ConfigError: naming the file.
     """
-    with initialised(config_dir), suppress(HydraException, OmegaConfBaseException):
-        hydra.compose("train", overrides=adding(overrides), return_hydra_config=True)
+    with hydra_initialised(config_dir), suppress(HydraException, OmegaConfBaseException):
+        hydra.compose("train", overrides=with_added_tracks(overrides), return_hydra_config=True)
 
 
-class Swept(NamedTuple):
+class SweptConfig(NamedTuple):
     """A sweep as it is composed.
 
     Args:
@@ -213,9 +213,9 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None, searche
     """
     _check_chooses_once(overrides, config_dir)
     if not searches:
-        expand(overrides, config_dir)
-    values = ends if searches else swept
-    choices = [values(override, config_dir) for override in parse(overrides)]
+        expand_jobs(overrides, config_dir)
+    values = extreme_values if searches else expand_override
+    choices = [values(override, config_dir) for override in parse_overrides(overrides)]
     first = [choice[0] for choice in choices]
     check(compose(first, config_dir))
     for i, choice in enumerate(choices):
@@ -223,40 +223,40 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None, searche
             check(compose([*first[:i], text, *first[i + 1 :]], config_dir))
 
 
-def swept_by(overrides: Sequence[str], config_dir: str | None = None) -> Swept:
+def sweep_of_files(overrides: Sequence[str], config_dir: str | None = None) -> SweptConfig:
     """What a sweep sweeps: the command line, and ``hydra.sweeper.params`` where the command line says nothing."""
-    first = [ends(override, config_dir)[0] for override in parse(overrides)]
-    parsed = parse(first)
+    first = [extreme_values(override, config_dir)[0] for override in parse_overrides(overrides)]
+    parsed = parse_overrides(first)
     _check_chooses_once(overrides, config_dir)
-    with initialised(config_dir):
+    with hydra_initialised(config_dir):
         for override in parsed:
             check_group(override)
         try:
-            composed = hydra.compose("train", overrides=adding(first), return_hydra_config=True)
+            composed = hydra.compose("train", overrides=with_added_tracks(first), return_hydra_config=True)
         except ConfigError:
             raise
         except Exception as error:
-            raise explained(error, parsed, config_dir) from None
+            raise explain_hydra_error(error, parsed, config_dir) from None
         sweeper = composed.hydra.sweeper
         searches = sweeper.get("_target_") != "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
         params = {str(key): str(values) for key, values in (sweeper.get("params") or {}).items()}
     given = {override.partition("=")[0].lstrip("+~") for override in overrides}
     more = [f"{key}={values}" for key, values in params.items() if key not in given]
-    for override in parse(more):
+    for override in parse_overrides(more):
         _check_file_sweeps(override, config_dir)
-    return Swept([*overrides, *more], searches)
+    return SweptConfig([*overrides, *more], searches)
 
 
 def _check_chooses_once(overrides: Sequence[str], config_dir: str | None) -> None:
     """Refuse to sweep over options that say what is swept, and by whom: that is settled before there is a job."""
-    for override in parse(overrides):
+    for override in parse_overrides(overrides):
         group = override.key_or_group
-        if not override.is_sweep_override() or (config_dir is None and group in defaults()):
+        if not override.is_sweep_override() or (config_dir is None and group in default_choices()):
             continue  # lrkit's own groups have none that do
-        with initialised(config_dir):
+        with hydra_initialised(config_dir):
             if not is_group(group):
                 continue
-        for text in swept(override, config_dir):
+        for text in expand_override(override, config_dir):
             if group in ("sweep", "launcher") or _sets_hydra(text, config_dir):
                 must = "takes one option: it says what is swept, or by whom, which no job can say for itself"
                 raise ConfigError(group, must, str(override.input_line).partition("=")[2])
@@ -269,7 +269,7 @@ def _sets_hydra(choice: str, config_dir: str | None) -> bool:
         composed = hydra.compose("train", overrides=overrides, return_hydra_config=True).hydra
         return OmegaConf.to_container(OmegaConf.masked_copy(composed, ["sweeper", "launcher"]), resolve=False)
 
-    with initialised(config_dir), suppress(HydraException, OmegaConfBaseException):  # which is told elsewhere
+    with hydra_initialised(config_dir), suppress(HydraException, OmegaConfBaseException):  # which is told elsewhere
         return bool(of_hydra([choice]) != of_hydra([]))
     return False
 
@@ -277,7 +277,7 @@ def _sets_hydra(choice: str, config_dir: str | None) -> bool:
 def _check_file_sweeps(override: Override, config_dir: str | None) -> None:
     """What a file sweeps becomes words of the command line; it must not say there what only the user may."""
     key = override.key_or_group.partition(".")[0].partition("/")[0]
-    named = [name for text in ends(override, config_dir) for name in spoken(parse([text]))]
+    named = [name for text in extreme_values(override, config_dir) for name in named_classes(parse_overrides([text]))]
     if key in ("hydra", "trust") or override.package is not None or named:
         must = "must not be swept by hydra.sweeper.params of a file: say it on the command line"
         raise ConfigError(override.key_or_group, must)
@@ -327,11 +327,11 @@ def plan(
     if world is None:
         world, assumed = replicas_of(config["trainer"])
         notes = [*notes, *(["trainer.devices=auto: the plan assumes 1; a number makes it certain"] if assumed else [])]
-    if (launch := launcher.launched()) is not None and launch.world > 1:
+    if (launch := launcher.detect_launch()) is not None and launch.world > 1:
         notes = [*notes, str(launch)]
     if config["trainer"].get("max_time"):
         notes = [*notes, "trainer.max_time may end the run before its schedule has ended"]
-    loader = Loader(data.get("train_samples"), data.get("batch_size"), bool(data.get("drop_last", False)))
+    loader = LoaderSize(data.get("train_samples"), data.get("batch_size"), bool(data.get("drop_last", False)))
     trainer = {**config["trainer"], "accumulate_grad_batches": accumulation(config, world)}
     _check_fills(loader, trainer, world)
     if (
@@ -345,7 +345,7 @@ def plan(
     trainer_options.check_horizon(trainer, config["horizon"].get("steps"))
     if node.get("lr") == AUTO:
         raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
-    several = tracks.parse(config[tracks.KEY])
+    several = tracks.parse_tracks(config[tracks.KEY])
     if not several:
         resolved = _resolved(config, horizon, notes)
         return dataclasses.replace(resolved, config={k: v for k, v in config.items() if k != tracks.KEY})
@@ -371,16 +371,16 @@ def _resolved(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str])
     groups = group_rates(config["param_groups"])
     optimizer_options.check_groups(target, groups, config["param_groups"].get("layer_decay"))
     try:
-        resolved = resolve(
+        resolved = resolve_plan(
             lr=node.get("lr"),
             optimizer=target,
             momentum=momentum_of(target, node),
             weight_decay=_number(node.get("weight_decay")),
             coschedule=_coschedule(config),
             horizon=horizon,
-            schedule=shape(config, "schedule") or _no_schedule(),
-            warmup=shape(config, "warmup"),
-            cooldown=shape(config, "cooldown"),
+            schedule=schedule_of(config, "schedule") or _no_schedule(),
+            warmup=schedule_of(config, "warmup"),
+            cooldown=schedule_of(config, "cooldown"),
             plateau=_part(config, "plateau", Plateau),
             guard=_part(config, "guard", Guard),
             scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
@@ -449,7 +449,7 @@ def accumulation(config: Mapping[str, Any], world: int) -> int:
     return int(effective // (size * world))
 
 
-def shape(config: Mapping[str, Any], name: str) -> Schedule | None:
+def schedule_of(config: Mapping[str, Any], name: str) -> Schedule | None:
     """The schedule of a group, or None where it is empty."""
     shape = _part(config, name, Schedule)
     if name == "schedule" and shape is not None and shape.length is not None and not Duration.parse(shape.length).value:
@@ -467,7 +467,7 @@ def _part(config: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
     if not node:
         return None
     if "_target_" not in node:
-        raise unknown(f"{name}.{next(iter(node))}", [name])
+        raise unknown_key(f"{name}.{next(iter(node))}", [name])
     part = build(node, name, config.get("trust", ()))
     assert isinstance(part, kind)
     return part
@@ -522,8 +522,8 @@ def _check_values(config: Mapping[str, Any]) -> None:
     if not isinstance(config["test"], bool):
         raise ConfigError("test", "must be true or false", config["test"])
     if config[tracks.KEY]:
-        tracks.parse(config[tracks.KEY])
-        tracks.refuse(config)
+        tracks.parse_tracks(config[tracks.KEY])
+        tracks.refuse_combinations(config)
     resume_options.check(config)
     seed, trainer, data = config["seed"], config["trainer"], config["data"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
@@ -536,14 +536,14 @@ def _check_values(config: Mapping[str, Any]) -> None:
         if data.get(name) is not None:
             check_count(f"data.{name}", data[name])
     for name in ("data", "model"):
-        node_options.check(name, config[name], meant)
+        node_options.check(name, config[name], suggest_name)
     for group in ("callbacks", "logger"):
         for name, node in config[group].items():
             if not isinstance(node, Mapping) or "_target_" not in node:
                 raise ConfigError(f"{group}.{name}._target_", "must be set")
     for name, node in config["callbacks"].items():
         target = str(node["_target_"])
-        if (why := conflict_at(target)) is not None:
+        if (why := conflict_of_path(target)) is not None:
             raise ConfigError(f"callbacks.{name}", why, target.rpartition(".")[2])
     trainer_options.check(trainer)
     if trainer.get("limit_val_batches") == 0 and config["monitor"].startswith("val"):
@@ -560,7 +560,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
         raise ConfigError("plateau.monitor", "needs a validation, and trainer.limit_val_batches is 0", monitor)
 
 
-def _check_fills(loader: Loader, trainer: Mapping[str, Any], world: int) -> None:
+def _check_fills(loader: LoaderSize, trainer: Mapping[str, Any], world: int) -> None:
     """Refuse a batch that the data cannot fill: the rate would be scaled for samples that are not there."""
     if loader.samples is None or loader.batch_size is None:
         return
@@ -572,7 +572,7 @@ def _check_fills(loader: Loader, trainer: Mapping[str, Any], world: int) -> None
     if accumulate > batches > 0:
         must = f"must be at most {batches}, the batches of an epoch"
         raise ConfigError("trainer.accumulate_grad_batches", must, accumulate)
-    there = limited(batches, trainer.get("limit_train_batches")) if batches else 0
+    there = limit_batches(batches, trainer.get("limit_train_batches")) if batches else 0
     if isinstance(interval, int) and interval > there > 0 and trainer.get("check_val_every_n_epoch") is not None:
         must = f"must be at most {there}, the batches of an epoch, or trainer.check_val_every_n_epoch null"
         raise ConfigError("trainer.val_check_interval", must, interval)
@@ -590,19 +590,19 @@ def _check_keys(config: Config) -> None:
     }
     for name in config:
         if name not in _top():
-            there = [key for key in leaves(config) if key.partition(".")[0] in _top()]
-            raise ConfigError(name, f"is not a key. {nearest(name, there)}")
-    for name in {*sections, *defaults(), "coschedule", tracks.KEY}:
+            there = [key for key in leaf_paths(config) if key.partition(".")[0] in _top()]
+            raise ConfigError(name, f"is not a key. {nearest_key(name, there)}")
+    for name in {*sections, *default_choices(), "coschedule", tracks.KEY}:
         if not isinstance(config[name], Mapping):
             raise ConfigError(name, "must be a group of keys", config[name])
     for section, known in sections.items():
         for name in config[section]:
             if name not in known:
-                raise ConfigError(f"{section}.{name}", f"is not a key. {meant(str(name), known)}")
+                raise ConfigError(f"{section}.{name}", f"is not a key. {suggest_name(str(name), known)}")
 
 
 def _top() -> set[str]:
-    return {*_shipped("train.yaml"), *defaults()} - {"defaults", "hydra"}
+    return {*_shipped("train.yaml"), *default_choices()} - {"defaults", "hydra"}
 
 
 @cache

@@ -17,7 +17,7 @@ from typing import Any
 from lrkit.base import lightning_package
 from lrkit.base.errors import ConfigError
 from lrkit.config import trusted_targets
-from lrkit.config.overrides import meant
+from lrkit.config.overrides import suggest_name
 from lrkit.config.trusted_targets import TARGET
 
 __all__ = ["arguments", "build", "check", "use_lightning"]
@@ -53,8 +53,8 @@ def check(node: Mapping[str, Any], key: str, trust: Sequence[str] = ()) -> Any:
     """What ``build`` would call, found and allowed; nothing is called, so only what a class itself refuses is left."""
     if not isinstance(node, Mapping):
         raise ConfigError(key, "must be a group of keys", node)
-    for where, target in trusted_targets.targets(node, key):
-        trusted_targets.allow(target, where, trust)
+    for where, target in trusted_targets.find_targets(node, key):
+        trusted_targets.check_name(target, where, trust)
     if TARGET not in node:
         raise ConfigError(f"{key}.{TARGET}", "must be set")
     if node.get("_partial_"):
@@ -81,12 +81,14 @@ def use_lightning(config: Mapping[str, Any]) -> str:
     classes = {}
     for name, node in nodes.items():
         key, target = f"{name}.{TARGET}", node.get(TARGET) if isinstance(node, Mapping) else None
-        if isinstance(target, str) and not trusted_targets.covered(
+        if isinstance(target, str) and not trusted_targets.is_covered(
             target, (*trusted_targets.NAMES, *lightning_package.LIGHTNING)
         ):
             with suppress(ConfigError):
-                classes[key] = trusted_targets.returned(trusted_targets.resolve(target, key, config.get("trust", ())))
-    return lightning_package.use(classes)
+                classes[key] = trusted_targets.return_type(
+                    trusted_targets.resolve_class(target, key, config.get("trust", ()))
+                )
+    return lightning_package.use_package(classes)
 
 
 def arguments(cls: type, node: Mapping[str, Any], key: str) -> frozenset[str]:
@@ -99,7 +101,7 @@ def arguments(cls: type, node: Mapping[str, Any], key: str) -> frozenset[str]:
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name in node:
         if not (name in accepted or anything or name in _DIRECTIVES):
-            raise ConfigError(f"{key}.{name}", f"is not a key. {meant(str(name), accepted)}".rstrip())
+            raise ConfigError(f"{key}.{name}", f"is not a key. {suggest_name(str(name), accepted)}".rstrip())
     return accepted
 
 
@@ -111,7 +113,7 @@ def _checked(node: Any, key: str, trust: Sequence[str]) -> Any:
         return node
     if TARGET not in node:
         return {name: _checked(inner, f"{key}.{name}", trust) for name, inner in node.items()}
-    cls = trusted_targets.resolve(node[TARGET], f"{key}.{TARGET}", trust)
+    cls = trusted_targets.resolve_class(node[TARGET], f"{key}.{TARGET}", trust)
     arguments(cls, node, key)
     for name, default in (("_partial_", False), ("_recursive_", True)):
         if not isinstance(node.get(name, default), bool):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrkit.base.errors import ConfigError
 
-__all__ = ["POLICIES", "SPELLINGS", "is_missing", "policy"]
+__all__ = ["POLICIES", "SPELLINGS", "is_missing", "missing_policy"]
 
 SPELLINGS = frozenset(
     ("", "?", "-", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "null", "none", "nil", "missing")
@@ -22,7 +22,7 @@ def is_missing(cell: str) -> bool:
     return cell.strip().lower() in SPELLINGS
 
 
-def policy(value: str) -> str:
+def missing_policy(value: str) -> str:
     """What to do with samples that miss a value: refuse them, drop them, or keep the words as names of classes."""
     if value not in POLICIES:
         raise ConfigError("data.missing", "must be refuse, drop or keep", value)

@@ -12,7 +12,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.option_rules import is_list, is_number
-from lrkit.planning.optimizer_traits import family
+from lrkit.planning.optimizer_traits import traits_of
 
 __all__ = ["IMPLEMENTATION", "SIGNATURES", "check", "check_groups", "check_options"]
 
@@ -134,7 +134,7 @@ def check_groups(
     Raises:
         ConfigError: naming the key.
     """
-    known, name = family(target), target.rpartition(".")[2]
+    known, name = traits_of(target), target.rpartition(".")[2]
     scales = {group: scale for group, scale, _ in rates}
     if known and known.one_rate:
         if len(set(scales.values())) > 1:

@@ -30,9 +30,24 @@ from lrkit.config import trusted_targets, yaml_screening
 from lrkit.planning import tracks
 
 __all__ = [
-    "CONF_DIR", "adding", "check_group", "defaults", "ends", "expand", "explained", "initialised", "is_group", "leaves",
-    "meant",
-    "nearest", "own_folder", "parse", "spoken", "swept", "trusted_by", "unknown",
+    "CONF_DIR",
+    "check_group",
+    "default_choices",
+    "expand_jobs",
+    "expand_override",
+    "explain_hydra_error",
+    "extreme_values",
+    "hydra_initialised",
+    "is_group",
+    "leaf_paths",
+    "named_classes",
+    "nearest_key",
+    "parse_overrides",
+    "searching_folder",
+    "suggest_name",
+    "trusted_names",
+    "unknown_key",
+    "with_added_tracks",
 ]  # fmt: skip
 
 _HERE = Path(__file__).resolve().parents[1]
@@ -79,9 +94,9 @@ class _OwnFiles(FileConfigSource):
         file = self._within(self._normalize_file_name(config_path))
         if "hydra" in Path(config_path).with_suffix("").parts:  # it would be of the package hydra
             raise ConfigError(str(file), "would configure Hydra, which a file must not: say it on the command line")
-        yaml_screening.screen(file)
+        yaml_screening.screen_text(file)
         loaded = super().load_config(config_path)
-        yaml_screening.package(file, loaded.header.get("package"))
+        yaml_screening.package_of_file(file, loaded.header.get("package"))
         return loaded
 
     def _within(self, config_path: str) -> Path:
@@ -102,7 +117,7 @@ class _OwnFolder(SearchPathPlugin):
 
 
 @contextmanager
-def own_folder(config_dir: str | None) -> Iterator[None]:
+def searching_folder(config_dir: str | None) -> Iterator[None]:
     """Within it, whatever is in ``config_dir`` wins over lrkit's option of the same name."""
     for plugin in (_OwnFolder, _OwnFiles):
         Plugins.instance().register(plugin)
@@ -115,12 +130,12 @@ def own_folder(config_dir: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def initialised(config_dir: str | None = None) -> Iterator[None]:
+def hydra_initialised(config_dir: str | None = None) -> Iterator[None]:
     """Hydra's global state, set up for composing alone, and left as it was found."""
     saved = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with own_folder(config_dir), initialize_config_dir(str(CONF_DIR), version_base=VERSION_BASE):
+        with searching_folder(config_dir), initialize_config_dir(str(CONF_DIR), version_base=VERSION_BASE):
             yield
     finally:
         GlobalHydra.instance().clear()
@@ -128,7 +143,7 @@ def initialised(config_dir: str | None = None) -> Iterator[None]:
 
 
 @cache
-def defaults() -> Mapping[str, str]:
+def default_choices() -> Mapping[str, str]:
     """The groups, and the option of each that a run begins with; but not those mounted elsewhere."""
     written: Any = OmegaConf.load(CONF_DIR / "train.yaml")
     pairs = [pair for entry in written["defaults"] if isinstance(entry, Mapping) for pair in entry.items()]
@@ -136,10 +151,10 @@ def defaults() -> Mapping[str, str]:
     return dict(own)
 
 
-def parse(overrides: Sequence[str]) -> list[Override]:
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     """Parse overrides; each must be ``key=value``, and no key may come twice.
 
-    >>> parse(["optimizer.lr"])  # doctest: +IGNORE_EXCEPTION_DETAIL
+    >>> parse_overrides(["optimizer.lr"])  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
     ConfigError: optimizer.lr has no value: write optimizer.lr=...
     """
@@ -172,36 +187,36 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def spoken(parsed: Iterable[Override]) -> list[str]:
+def named_classes(parsed: Iterable[Override]) -> list[str]:
     """The classes that overrides name themselves: what the user types is the user's word.
 
-    >>> spoken(parse(["model._target_=mycode.Net", "+callbacks.early={_target_: mycode.Early, patience: 3}"]))
+    >>> named_classes(parse_overrides(["model._target_=mycode.Net", "+callbacks.early={_target_: mycode.Early, patience: 3}"]))
     ['mycode.Net', 'mycode.Early']
     """
     named = [
         target
         for override in parsed
         if override.type != OverrideType.DEL
-        for _, target in trusted_targets.targets({override.key_or_group.rpartition(".")[2]: override.value()})
+        for _, target in trusted_targets.find_targets({override.key_or_group.rpartition(".")[2]: override.value()})
     ]
     return [target for target in named if isinstance(target, str)]
 
 
-def trusted_by(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[str]:
-    """What may be named beside lrkit's own: the packages of ``trust=[...]`` and ``more``, and what is ``spoken``."""
+def trusted_names(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[str]:
+    """What may be named beside lrkit's own: the packages of ``trust=[...]`` and ``more``, and what is ``named_classes``."""
     said: list[str] = []
     for override in parsed:
         if override.key_or_group == "trust":
-            said = trusted_targets.names(override.value())
+            said = trusted_targets.check_trust(override.value())
         elif override.key_or_group.partition(".")[0] == "trust":
             raise ConfigError(override.key_or_group, "is not a key: write trust=[mycode]")
-    return list(dict.fromkeys([*said, *trusted_targets.names(more), *spoken(parsed)]))
+    return list(dict.fromkeys([*said, *trusted_targets.check_trust(more), *named_classes(parsed)]))
 
 
-def adding(overrides: Iterable[str]) -> list[str]:
+def with_added_tracks(overrides: Iterable[str]) -> list[str]:
     """Overrides as Hydra wants them: ``optimizers`` is empty to begin with, so whatever is said there is added.
 
-    >>> adding(["optimizers.actor.every=2", "optimizer@optimizers.actor.optimizer=adam", "seed=1"])
+    >>> with_added_tracks(["optimizers.actor.every=2", "optimizer@optimizers.actor.optimizer=adam", "seed=1"])
     ['++optimizers.actor.every=2', '+optimizer@optimizers.actor.optimizer=adam', 'seed=1']
     """
     return [f"{_added(text)}{text}" for text in overrides]
@@ -214,7 +229,7 @@ def _added(text: str) -> str:
     return "+" if f"@{tracks.KEY}." in key and key[0] not in "+~" else ""
 
 
-def swept(override: Override, config_dir: str | None = None) -> list[str]:
+def expand_override(override: Override, config_dir: str | None = None) -> list[str]:
     """The overrides that one override stands for: itself, or one for each value that it sweeps."""
     text = str(override.input_line)
     if not override.is_sweep_override():
@@ -223,7 +238,7 @@ def swept(override: Override, config_dir: str | None = None) -> list[str]:
     sweep: Any = override.value()
     try:
         if isinstance(sweep, Glob):
-            with initialised(config_dir):
+            with hydra_initialised(config_dir):
                 values = sweep.filter(_options(override.key_or_group))
         else:
             if isinstance(sweep, RangeSweep):  # to shuffle it, Hydra would write it all down
@@ -257,11 +272,11 @@ def _literal(text: str) -> Any:
     return "text", text[1:-1] if text[:1] == text[-1:] and text[:1] in ("'", '"') else text
 
 
-def ends(override: Override, config_dir: str | None = None) -> list[str]:
+def extreme_values(override: Override, config_dir: str | None = None) -> list[str]:
     """The overrides to check for a sweeper that searches: the ends of a range, or each of a list of values."""
     sweep: Any = override.value()
     if not isinstance(sweep, IntervalSweep | RangeSweep):
-        return swept(override, config_dir)
+        return expand_override(override, config_dir)
     key, _, written = str(override.input_line).partition("=")
     low, high = sweep.start, sweep.end if isinstance(sweep, IntervalSweep) else sweep.stop
     if low is None or high is None or not low < high:
@@ -271,9 +286,9 @@ def ends(override: Override, config_dir: str | None = None) -> list[str]:
     return [f"{key}={low}", f"{key}={high}"]
 
 
-def expand(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:
+def expand_jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:
     """The jobs of a sweep: every combination of the swept values, the last key moving fastest."""
-    choices = [swept(override, config_dir) for override in parse(overrides)]
+    choices = [expand_override(override, config_dir) for override in parse_overrides(overrides)]
     jobs = 1
     for choice in choices:
         jobs *= len(choice)
@@ -297,7 +312,7 @@ def check_group(override: Override) -> None:
         if value is None:
             raise ConfigError(group, "cannot be null: for none, leave it out")
     if override.type == OverrideType.DEL or value is None:
-        instead = "constant" if group == "schedule" else defaults().get(group, options[0])
+        instead = "constant" if group == "schedule" else default_choices().get(group, options[0])
         what = "removed" if override.type == OverrideType.DEL else "null"
         raise ConfigError(group, f"cannot be {what}: use {group}={instead}")
     if isinstance(value, list):
@@ -305,12 +320,14 @@ def check_group(override: Override) -> None:
         raise ConfigError(group, f"takes one option; to sweep: -m {group}={names}", value)
     if not isinstance(value, str) or value not in options:
         raise ConfigError(group, f"has no option {str(value)!r}. {did_you_mean(str(value), options)}")
-    if override.package is None and (override.type == OverrideType.CHANGE) != (group in defaults()):
-        said = "is chosen already: write {0}, without the +" if group in defaults() else "must be added: write +{0}"
+    if override.package is None and (override.type == OverrideType.CHANGE) != (group in default_choices()):
+        said = (
+            "is chosen already: write {0}, without the +" if group in default_choices() else "must be added: write +{0}"
+        )
         raise ConfigError(group, said.format(f"{group}={value}"))
 
 
-def explained(error: Exception, parsed: Sequence[Override], config_dir: str | None = None) -> ConfigError:
+def explain_hydra_error(error: Exception, parsed: Sequence[Override], config_dir: str | None = None) -> ConfigError:
     """What Hydra refused, said with the key and the nearest keys there are. Needs Hydra to be initialised."""
     if not isinstance(error, HydraException) and (unread := _unreadable(config_dir)) is not None:
         return unread
@@ -320,23 +337,23 @@ def explained(error: Exception, parsed: Sequence[Override], config_dir: str | No
     chosen = [str(o.input_line) for o in parsed if o.key_or_group in groups]
     plain = ConfigError("config", f"cannot be composed: {_brief(error)}")
     try:
-        reference = OmegaConf.to_container(compose("train", overrides=adding(chosen)))
+        reference = OmegaConf.to_container(compose("train", overrides=with_added_tracks(chosen)))
     except Exception:  # it is not the keys, then, but what was chosen
         return plain
-    keys = list(leaves(reference))
+    keys = list(leaf_paths(reference))
     for override in parsed:
         key = override.key_or_group
         if key in groups or override.is_hydra_override():
             continue
         if key.partition(".")[0] == tracks.KEY:  # where nothing is there to begin with
             if key == tracks.KEY and not isinstance(override.value(), dict):
-                return tracks.no_names(override.value())
+                return tracks.no_such_track(override.value())
             continue
         known = key in keys or any(k.startswith(f"{key}.") for k in keys)
         if known and override.type == OverrideType.ADD:
             return ConfigError(key, f"is there already: write {key}=..., without the +")
         if not known and override.type in (OverrideType.CHANGE, OverrideType.DEL):
-            return unknown(key, keys)
+            return unknown_key(key, keys)
     return plain
 
 
@@ -367,39 +384,39 @@ def _without(plugin: str, overrides: Sequence[str]) -> ConfigError:
     return ConfigError(asked, f"needs the package {package}: pip install 'lrkit[{extra}]'")
 
 
-def unknown(key: str, keys: Sequence[str]) -> ConfigError:
+def unknown_key(key: str, keys: Sequence[str]) -> ConfigError:
     """The error for a key that is not among ``keys``, the dotted paths that there are."""
     group = key.partition(".")[0]
-    if group in keys and defaults().get(group) == "none":  # chosen, and empty: such as warmup=none
+    if group in keys and default_choices().get(group) == "none":  # chosen, and empty: such as warmup=none
         others = ", ".join(path.stem for path in sorted((CONF_DIR / group).glob("*.yaml")) if path.stem != "none")
         return ConfigError(key, f"is not a key of {group}=none; other options of {group}: {others}")
-    if group in keys and group in defaults():  # empty until somebody adds to it: such as callbacks
+    if group in keys and group in default_choices():  # empty until somebody adds to it: such as callbacks
         return ConfigError(key, f"is not there; to add it: +{key}=...")
-    return ConfigError(key, f"is not a key. {nearest(key, keys)}")
+    return ConfigError(key, f"is not a key. {nearest_key(key, keys)}")
 
 
-def meant(name: str, choices: Collection[str]) -> str:
+def suggest_name(name: str, choices: Collection[str]) -> str:
     """A hint for an unknown name: the choice that other libraries call so, or the one that looks most like it.
 
-    >>> meant("T_max", ["start", "end", "length"])
+    >>> suggest_name("T_max", ["start", "end", "length"])
     "Did you mean 'length'? Accepted: end, length, start"
     """
     alias = _ALSO_CALLED.get(name, name)
     return did_you_mean(alias if alias in choices else name, choices)
 
 
-def nearest(key: str, keys: Sequence[str]) -> str:
+def nearest_key(key: str, keys: Sequence[str]) -> str:
     """The key that was probably meant: one of its section, one that ends alike, or the most similar of all.
 
-    >>> nearest("optimizer.lrr", ["optimizer.lr", "schedule.gamma"])
+    >>> nearest_key("optimizer.lrr", ["optimizer.lr", "schedule.gamma"])
     "Did you mean 'lr'? Accepted: lr"
-    >>> nearest("lr", ["optimizer.lr", "schedule.gamma"])
+    >>> nearest_key("lr", ["optimizer.lr", "schedule.gamma"])
     "Did you mean 'optimizer.lr'?"
     """
     section, _, name = key.rpartition(".")
     inside = [k.rpartition(".")[2] for k in keys if section and k.rpartition(".")[0] == section]
     if inside:
-        return meant(name, [n for n in inside if not n.startswith("_")])
+        return suggest_name(name, [n for n in inside if not n.startswith("_")])
     alike = [k for called in (name, _ALSO_CALLED.get(name)) for k in keys if k.rpartition(".")[2] == called]
     if alike:
         return f"Did you mean {alike[0]!r}?"
@@ -421,10 +438,10 @@ def _options(group: str) -> list[str]:
     return GlobalHydra.instance().config_loader().get_group_options(group)
 
 
-def leaves(node: Any, prefix: str = "") -> Iterator[str]:
+def leaf_paths(node: Any, prefix: str = "") -> Iterator[str]:
     """The dotted paths of everything that is not a group of keys."""
     if not isinstance(node, Mapping) or not node:
         yield prefix
         return
     for key, value in node.items():
-        yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+        yield from leaf_paths(value, f"{prefix}.{key}" if prefix else str(key))

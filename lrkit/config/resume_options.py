@@ -8,14 +8,14 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 
-__all__ = ["LAST", "POLICIES", "PREVIOUS", "candidates", "check", "check_cooldown"]
+__all__ = ["LAST", "POLICIES", "PREVIOUS", "check", "check_cooldown", "checkpoint_candidates"]
 
 POLICIES = ("restore", "override", "extend", "cooldown", "restart")
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
-def candidates(path: Path) -> list[Path]:
+def checkpoint_candidates(path: Path) -> list[Path]:
     """The checkpoints to try, best first, where ``path`` is named: a run's folder, its last checkpoint, or another."""
     if path.is_dir() and (path / "checkpoints").is_dir():
         path = path / "checkpoints" / LAST
@@ -37,7 +37,7 @@ def check(config: Mapping[str, Any]) -> list[Path]:
             raise ConfigError("resume.path", f"must be set with resume.policy={policy}")
         return []
     try:
-        files = candidates(Path(str(path)))
+        files = checkpoint_candidates(Path(str(path)))
         there = any(file.exists() for file in files)
     except (OSError, ValueError) as error:  # no path at all: too long, or with a null character
         why = getattr(error, "strerror", None) or error

@@ -20,17 +20,24 @@ from omegaconf.errors import OmegaConfBaseException
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import read_json
 from lrkit.base.schema import anything
-from lrkit.config.overrides import is_group, leaves, unknown
+from lrkit.config.overrides import is_group, leaf_paths, unknown_key
 from lrkit.config.trusted_targets import TARGET
 from lrkit.planning.plan_schema import SAVED
 
-__all__ = ["beside", "path_of", "rebased", "remember", "run_folder", "with_found"]
+__all__ = [
+    "config_beside",
+    "rebase_overrides",
+    "remember_config",
+    "resume_path_in",
+    "run_folder",
+    "with_found_interval",
+]
 
 #: Configs that were read out of checkpoints, by the path that was typed: reading those takes torch.
 _READ: dict[str, Mapping[str, Any]] = {}
 
 
-def path_of(parsed: Sequence[Override]) -> str | None:
+def resume_path_in(parsed: Sequence[Override]) -> str | None:
     """The checkpoint, or the folder of a run, that a command line goes on from."""
     for override in parsed:
         if override.key_or_group == "resume.path" and not override.is_sweep_override() and override.value() is not None:
@@ -48,12 +55,12 @@ def run_folder(path: str) -> Path | None:
         raise ConfigError("resume.path", f"must be a path that can be read ({why})", path) from None
 
 
-def remember(path: str, config: Mapping[str, Any]) -> None:
+def remember_config(path: str, config: Mapping[str, Any]) -> None:
     """Keep the config that was read out of a checkpoint which lies in no run's folder."""
     _READ[path] = config
 
 
-def beside(path: str) -> dict[str, Any] | None:
+def config_beside(path: str) -> dict[str, Any] | None:
     """The config that a run was planned by, from its folder; None where it has left none that can be read."""
     folder = run_folder(path)
     plan = None if folder is None else read_json(folder / "plan.json")
@@ -74,7 +81,7 @@ def beside(path: str) -> dict[str, Any] | None:
     return dict(config)
 
 
-def rebased(base: Mapping[str, Any], parsed: Sequence[Override]) -> Any:
+def rebase_overrides(base: Mapping[str, Any], parsed: Sequence[Override]) -> Any:
     """The saved config ``base`` with the overrides applied, still to be resolved. Needs Hydra to be initialised.
 
     Raises:
@@ -108,7 +115,7 @@ def rebased(base: Mapping[str, Any], parsed: Sequence[Override]) -> Any:
     return made
 
 
-def with_found(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+def with_found_interval(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the interval in which the saved run's rate was found, as long as it is that rate."""
     found, rates = base.get("find"), [c["optimizer"].get("lr") for c in (config, base) if "optimizer" in c]
     interval = found.get("interval") if isinstance(found, Mapping) else None
@@ -153,9 +160,9 @@ def _apply(config: Any, override: Override, reference: Mapping[str, Any]) -> Non
             if there:
                 _remove_from(config, key)
             elif _at(reference, key) is None:  # else it was removed in the run's own command, too
-                raise unknown(key, list(leaves(OmegaConf.to_container(config))))
+                raise unknown_key(key, list(leaf_paths(OmegaConf.to_container(config))))
         elif override.type == OverrideType.CHANGE and not there:
-            raise unknown(key, list(leaves(OmegaConf.to_container(config))))
+            raise unknown_key(key, list(leaf_paths(OmegaConf.to_container(config))))
         else:
             OmegaConf.update(config, key, value, merge=True, force_add=True)
     except OmegaConfBaseException as error:

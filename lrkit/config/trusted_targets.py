@@ -18,20 +18,20 @@ from types import ModuleType
 from typing import Any, NamedTuple, get_type_hints
 
 from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.base.lightning_package import LIGHTNING, of_the_chosen
+from lrkit.base.lightning_package import LIGHTNING, in_chosen_package
 
 __all__ = [
     "NAMES",
     "TARGET",
-    "allow",
     "check",
     "check_addresses",
+    "check_name",
     "check_origin",
-    "covered",
-    "imported",
-    "names",
-    "resolve",
-    "targets",
+    "check_trust",
+    "find_targets",
+    "import_module",
+    "is_covered",
+    "resolve_class",
 ]
 
 TARGET = "_target_"
@@ -107,10 +107,10 @@ _DEEPEST = 32
 _ADDRESS = re.compile(r"\s*[A-Za-z][\w+.:-]*://")
 
 
-def names(entries: Any, key: str = "trust") -> list[str]:
+def check_trust(entries: Any, key: str = "trust") -> list[str]:
     """The entries of ``trust``: dotted names, and none of Python's own packages, which are nobody's.
 
-    >>> names(["mycode", "timm.models"])
+    >>> check_trust(["mycode", "timm.models"])
     ['mycode', 'timm.models']
     """
     if not isinstance(entries, list | tuple):
@@ -123,10 +123,10 @@ def names(entries: Any, key: str = "trust") -> list[str]:
     return list(entries)
 
 
-def targets(node: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+def find_targets(node: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Every ``_target_`` at any depth, by its key.
 
-    >>> list(targets({"model": {"parts": [{"_target_": "a.B"}]}}))
+    >>> list(find_targets({"model": {"parts": [{"_target_": "a.B"}]}}))
     [('model.parts[0]._target_', 'a.B')]
     """
     if depth > _DEEPEST:
@@ -136,10 +136,10 @@ def targets(node: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, Any
             below = f"{key}.{name}" if key else str(name)
             if name == TARGET:
                 yield below, inner
-            yield from targets(inner, below, depth + 1)
+            yield from find_targets(inner, below, depth + 1)
     elif isinstance(node, list | tuple):
         for i, inner in enumerate(node):
-            yield from targets(inner, f"{key}[{i}]", depth + 1)
+            yield from find_targets(inner, f"{key}[{i}]", depth + 1)
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -149,8 +149,8 @@ def check(config: Mapping[str, Any]) -> None:
         ConfigError: naming the key, and what there is to say if the class is the user's own.
     """
     trust = config.get("trust", ())
-    for key, target in targets({name: node for name, node in config.items() if name != "trust"}):
-        allow(target, key, trust)
+    for key, target in find_targets({name: node for name, node in config.items() if name != "trust"}):
+        check_name(target, key, trust)
 
 
 def check_addresses(config: Any, typed: Iterable[str], key: str = "") -> None:
@@ -173,13 +173,13 @@ def check_addresses(config: Any, typed: Iterable[str], key: str = "") -> None:
         raise ConfigError(key, must, config)
 
 
-def allow(target: Any, key: str, trust: Iterable[str] = ()) -> None:
+def check_name(target: Any, key: str, trust: Iterable[str] = ()) -> None:
     """Refuse a name that is neither one of ``NAMES`` nor under an entry of ``trust``. Nothing is imported."""
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
         raise ConfigError(key, "must be the dotted path of a class", target)
-    if covered(target, trust):
+    if is_covered(target, trust):
         return
-    if covered(target, NAMES) and not any(part.startswith("_") for part in target.split(".")):
+    if is_covered(target, NAMES) and not any(part.startswith("_") for part in target.split(".")):
         return
     top = _top(target)
     advice = f"; if it is yours, say --trust {top}"
@@ -188,16 +188,16 @@ def allow(target: Any, key: str, trust: Iterable[str] = ()) -> None:
     raise ConfigError(key, f"names {target}, which is outside of what config files may name{advice}", target)
 
 
-def covered(path: str, entries: Iterable[str]) -> bool:
+def is_covered(path: str, entries: Iterable[str]) -> bool:
     """Whether a dotted path is one of ``entries``, or below one.
 
-    >>> covered("torch.nn.Linear", ["torch.nn"]), covered("torch.nnx.Linear", ["torch.nn"])
+    >>> is_covered("torch.nn.Linear", ["torch.nn"]), is_covered("torch.nnx.Linear", ["torch.nn"])
     (True, False)
     """
     return any(path == entry or path.startswith(f"{entry}.") for entry in entries)
 
 
-def resolve(target: Any, key: str, trust: Sequence[str] = ()) -> type:
+def resolve_class(target: Any, key: str, trust: Sequence[str] = ()) -> type:
     """The class at a dotted path, allowed by its name and then by what it is.
 
     Args:
@@ -207,10 +207,10 @@ def resolve(target: Any, key: str, trust: Sequence[str] = ()) -> type:
     Raises:
         ConfigError: there is no such class, or it is not of the kind.
     """
-    allow(target, key, trust)
-    path, _, name = of_the_chosen(str(target)).rpartition(".")
+    check_name(target, key, trust)
+    path, _, name = in_chosen_package(str(target)).rpartition(".")
     try:
-        module = imported(path)
+        module = import_module(path)
     except (ImportError, ValueError) as error:
         raise ConfigError(key, f"cannot be imported ({error})", target) from None
     if not hasattr(module, name):
@@ -224,7 +224,7 @@ def resolve(target: Any, key: str, trust: Sequence[str] = ()) -> type:
     return cls
 
 
-def imported(module: str) -> ModuleType:
+def import_module(module: str) -> ModuleType:
     """Import a module; for one that is no library's, the folder that we are in is looked into too, last of all.
 
     Not before: whatever lies in a folder would otherwise be found by whoever looks for plugins, such as Hydra.
@@ -236,7 +236,7 @@ def imported(module: str) -> ModuleType:
 
 def check_origin(cls: type, target: str, key: str) -> None:
     """What a library's name leads to must be defined in one of them, not merely be imported there."""
-    if covered(target, NAMES) and not covered(cls.__module__, _HOMES):
+    if is_covered(target, NAMES) and not is_covered(cls.__module__, _HOMES):
         raise ConfigError(key, f"is an alias of {cls.__module__}.{cls.__qualname__}, which must not be named", target)
 
 
@@ -247,13 +247,13 @@ def _check_kind(found: Any, target: str, key: str, trust: Sequence[str]) -> None
     if group == "trainer":
         kind = _KINDS.get(re.sub(r"\[\d+\]$", "", place))
     if kind is not None:
-        made = returned(found) if group == "model" and covered(target, trust) else found
+        made = return_type(found) if group == "model" and is_covered(target, trust) else found
         if not (isinstance(made, type) and kind.holds(made)):
             raise ConfigError(key, f"must be {kind.said}{_instead(found) if group == 'data' else ''}", target)
         return
     if not isinstance(found, type):
         raise ConfigError(key, "must be a class", target)
-    theirs = covered(target, trust) and _top(found.__module__) == _top(target)
+    theirs = is_covered(target, trust) and _top(found.__module__) == _top(target)
     if not theirs and not any(each.holds(found) for each in _KINDS.values()):
         raise ConfigError(key, "must be a class that lrkit builds: a module, a callback, a schedule, ...", target)
 
@@ -278,7 +278,7 @@ def _instead(found: Any) -> str:
     )
 
 
-def returned(found: Any) -> Any:
+def return_type(found: Any) -> Any:
     """What a function that builds networks, as libraries have them, says that it returns; a class is its own."""
     if not inspect.isfunction(found):
         return found

@@ -17,7 +17,7 @@ import yaml
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import read_file
 
-__all__ = ["expansion", "package", "plain", "screen"]
+__all__ = ["count_expanded", "load_plain", "package_of_file", "screen_text"]
 
 LARGEST = 2**20  #: bytes of a file
 MOST = 10_000  #: nodes of a file, each alias counted as what it stands for
@@ -32,7 +32,7 @@ _REFERENCE = re.compile(r"\$\{\s*(?:(?:oc\.select|lrkit\.name|lrkit\.direction):
 _HARMLESS = re.compile(r"\$\{\s*now:[\w%:. -]*\}")
 
 
-def screen(file: Path) -> None:
+def screen_text(file: Path) -> None:
     """Refuse a config file that could do more than describe a run.
 
     Raises:
@@ -40,7 +40,7 @@ def screen(file: Path) -> None:
     """
     name = str(file)
     try:
-        content = plain(file)
+        content = load_plain(file)
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -58,7 +58,7 @@ def screen(file: Path) -> None:
             _check_default(name, *(str(part) for part in option))
 
 
-def plain(file: Path) -> Any:
+def load_plain(file: Path) -> Any:
     """What a file of YAML says, as plain data: nothing is made but numbers, texts, lists and mappings.
 
     Raises:
@@ -168,19 +168,19 @@ def _check_default(name: str, group: str, option: str) -> None:
         raise ConfigError(name, "must name groups and options plainly in its defaults", f"{group}: {option}")
 
 
-def package(file: Path, header: str | None) -> None:
+def package_of_file(file: Path, header: str | None) -> None:
     """Refuse a ``# @package`` that leads into the node ``hydra``, or into ``trust``."""
     parts = set((header or "").split("."))
     if parts & {"hydra", "trust"} or "$" in (header or ""):
         raise ConfigError(str(file), "must not be of this package", header)
 
 
-def expansion(config: Mapping[str, Any]) -> int:
+def count_expanded(config: Mapping[str, Any]) -> int:
     """How many values the interpolations of a config stand for, each followed to its end.
 
     OmegaConf resolves each of them anew, so that twenty lines can stand for a million values.
 
-    >>> expansion({"a": 1, "b": "${a}", "c": ["${b}", "${b}"]})
+    >>> count_expanded({"a": 1, "b": "${a}", "c": ["${b}", "${b}"]})
     8
     """
     known: dict[str, int] = {}

@@ -27,7 +27,7 @@ from torch import Tensor
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.memory import check_fits
 from lrkit.base.option_rules import is_number
-from lrkit.config.missing_values import policy
+from lrkit.config.missing_values import missing_policy
 from lrkit.config.named_datasets import check_hugging_face, check_torchvision, without_ghostscript
 from lrkit.data.file_readers import (
     cache_folder,
@@ -40,17 +40,17 @@ from lrkit.data.file_readers import (
     write_cache,
 )
 from lrkit.data.tensor_conversion import (
-    floats,
     images_and_labels,
     kind_of_targets,
     opening_images,
-    pixels_or_floats,
-    stacked,
+    stack_items,
     targets_of,
+    to_floats,
+    to_pixels_or_floats,
 )
-from lrkit.data.tensor_loader import Batches, generator, whole_number
+from lrkit.data.tensor_loader import TensorLoader, check_whole_number, seeded_generator
 from lrkit.lightning.classes import LightningDataModule
-from lrkit.lightning.replicas import replica_of, replicas
+from lrkit.lightning.replicas import count_replicas, replica_index
 
 __all__ = [
     "Arrays",
@@ -116,10 +116,10 @@ class InMemoryData(LightningDataModule, ABC):
         self, batch_size: int, seed: int = 0, drop_last: bool = False, train_samples: int | None = None
     ) -> None:
         super().__init__()
-        self.batch_size = whole_number("data.batch_size", batch_size)
-        self.seed = whole_number("data.seed", seed, least=0)
+        self.batch_size = check_whole_number("data.batch_size", batch_size)
+        self.seed = check_whole_number("data.seed", seed, least=0)
         self.drop_last = _flag("data.drop_last", drop_last)
-        self.train_samples = None if train_samples is None else whole_number("data.train_samples", train_samples)
+        self.train_samples = None if train_samples is None else check_whole_number("data.train_samples", train_samples)
         self._splits: Splits | None = None
 
     @abstractmethod
@@ -158,7 +158,7 @@ class InMemoryData(LightningDataModule, ABC):
         self._splits = splits
         self.train_dataloader()  # a batch size that leaves no batch is an error now, not at the first step
 
-    def train_dataloader(self) -> Batches[Pair]:
+    def train_dataloader(self) -> TensorLoader[Pair]:
         """Batches in a new order each epoch; in the same order where Lightning is to overfit a few."""
         trainer: Any = self.trainer  # Any: Lightning does not declare all that it has
         return self._batches(
@@ -170,11 +170,11 @@ class InMemoryData(LightningDataModule, ABC):
             progress=trainer and (lambda: trainer.fit_loop.epoch_loop.batch_progress.current.processed),
         )
 
-    def val_dataloader(self) -> Batches[Pair]:
+    def val_dataloader(self) -> TensorLoader[Pair]:
         """Each validation sample once, in a fixed order."""
         return self._batches(self._ready().val, shuffle=False)
 
-    def test_dataloader(self) -> Batches[Pair]:
+    def test_dataloader(self) -> TensorLoader[Pair]:
         """Each test sample once, in a fixed order."""
         return self._batches(self._ready().test, shuffle=False)
 
@@ -183,10 +183,10 @@ class InMemoryData(LightningDataModule, ABC):
             raise RuntimeError(f"{type(self).__name__} has read no data yet: call setup() first")
         return self._splits
 
-    def _batches(self, pair: Pair, *, samples: int | None = None, **how: Any) -> Batches[Pair]:
-        rank, world = (replica_of(self.trainer), replicas(self.trainer)) if self.trainer else (0, 1)
+    def _batches(self, pair: Pair, *, samples: int | None = None, **how: Any) -> TensorLoader[Pair]:
+        rank, world = (replica_index(self.trainer), count_replicas(self.trainer)) if self.trainer else (0, 1)
         size = len(pair[0])
-        return Batches(
+        return TensorLoader(
             partial(_fetch, *pair), samples or size, self.batch_size,
             seed=self.seed, rank=rank, world=world, population=size, **how,
         )  # fmt: skip
@@ -239,9 +239,9 @@ class Mnist1d(InMemoryData):
     ) -> None:
         super().__init__(batch_size, seed, drop_last, train_samples)
         self.sizes = (
-            whole_number("data.train_samples", train_samples),
-            whole_number("data.val_samples", val_samples),
-            whole_number("data.test_samples", test_samples),
+            check_whole_number("data.train_samples", train_samples),
+            check_whole_number("data.val_samples", val_samples),
+            check_whole_number("data.test_samples", test_samples),
         )
 
     def load(self) -> Splits:
@@ -292,9 +292,9 @@ class Text(InMemoryData):
     ) -> None:
         super().__init__(batch_size, seed, drop_last, train_samples)
         self.path = None if path is None else _path("data.path", path, "a text file")
-        self.context = whole_number("data.context", context)
-        self.windows = whole_number("data.train_samples", train_samples)
-        self.val_samples = whole_number("data.val_samples", val_samples)
+        self.context = check_whole_number("data.context", context)
+        self.windows = check_whole_number("data.train_samples", train_samples)
+        self.val_samples = check_whole_number("data.val_samples", val_samples)
 
     def load(self) -> Splits:
         text = standard_library() if self.path is None else read_text(self.path)
@@ -357,8 +357,8 @@ class Idx(InMemoryData):
     ) -> None:
         super().__init__(batch_size, seed, drop_last, train_samples)
         self.path = _path("data.path", path, "the folder with the IDX files")
-        self.val_samples = whole_number("data.val_samples", val_samples)
-        self.limit = None if limit is None else whole_number("data.limit", limit)
+        self.val_samples = check_whole_number("data.val_samples", val_samples)
+        self.limit = None if limit is None else check_whole_number("data.limit", limit)
         self.flatten = _flag("data.flatten", flatten)
 
     def load(self) -> Splits:
@@ -440,7 +440,7 @@ class Arrays(InMemoryData):
         if target is not None and self.path.suffix == ".npz":
             must = "must be null with an .npz as data.path, whose array y has the targets: it names a column of a .csv"
             raise ConfigError("data.target", must, target)
-        self.target, self.targets, self.missing = target, kind_of_targets(targets), policy(missing)
+        self.target, self.targets, self.missing = target, kind_of_targets(targets), missing_policy(missing)
         self.standardise = _flag("data.standardise", standardise)
         self.fractions = _fractions(val_fraction, test_fraction)
 
@@ -452,7 +452,7 @@ class Arrays(InMemoryData):
                 table = read_csv(self.path, self.target, self.targets, self.missing)
         except OSError as error:
             raise ConfigError("data.path", f"must be a readable file: {error}", str(self.path)) from error
-        tensors = {name: (floats(x, self.origin), y) for name, (x, y) in table.parts.items()}
+        tensors = {name: (to_floats(x, self.origin), y) for name, (x, y) in table.parts.items()}
         splits = _assemble(tensors, self.origin, *self.fractions, self.targets)
         self.notes = (_taken_for(table.target, table.parts["train"][1], splits.classes),)
         if table.dropped:
@@ -610,9 +610,9 @@ class HuggingFace(InMemoryData):
                 raise ConfigError(key, f"must be a column. {hint}", column)
         rows = table.with_format("numpy")
         with opening_images("data.x"):
-            x = [stacked(rows[name], f"data.x={name}") for name in self.x]
+            x = [stack_items(rows[name], f"data.x={name}") for name in self.x]
         joined = x[0] if len(x) == 1 else np.stack(x, axis=1)
-        return pixels_or_floats(joined, "data.x"), stacked(rows[self.y], "data.y")
+        return to_pixels_or_floats(joined, "data.x"), stack_items(rows[self.y], "data.y")
 
 
 # --- from numbers to tensors ----------------------------------------------------------------------
@@ -642,7 +642,7 @@ def _hold_out(pair: Pair, count: int, key: str) -> tuple[Pair, Pair]:
     size = len(pair[0])
     if count >= size:
         raise ConfigError(key, f"must leave something to train on, of {size} samples", count)
-    order = torch.randperm(size, generator=generator(0))
+    order = torch.randperm(size, generator=seeded_generator(0))
     rest, held = order[count:].sort().values, order[:count].sort().values
     return (pair[0][rest], pair[1][rest]), (pair[0][held], pair[1][held])
 

@@ -15,7 +15,13 @@ from torch import Tensor
 from lrkit.base.errors import ConfigError
 
 __all__ = [
-    "floats", "images_and_labels", "kind_of_targets", "opening_images", "pixels_or_floats", "stacked", "targets_of",
+    "images_and_labels",
+    "kind_of_targets",
+    "opening_images",
+    "stack_items",
+    "targets_of",
+    "to_floats",
+    "to_pixels_or_floats",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -61,7 +67,7 @@ def kind_of_targets(kind: str) -> str:
     return kind
 
 
-def floats(x: Array, key: str) -> Tensor:
+def to_floats(x: Array, key: str) -> Tensor:
     """Numbers of any kind as float32, a feature in each column: shape ``(n, ...)``, never ``(n,)``."""
     if x.dtype.kind not in "iufb" or x.ndim == 0:
         raise ConfigError(key, "must have numbers as inputs", x.dtype)
@@ -70,15 +76,15 @@ def floats(x: Array, key: str) -> Tensor:
     return tensor.unsqueeze(1) if tensor.ndim == 1 else tensor
 
 
-def pixels_or_floats(x: Array, key: str) -> Tensor:
+def to_pixels_or_floats(x: Array, key: str) -> Tensor:
     """Bytes of images stay bytes, with the channels first; anything else becomes floats."""
     if x.dtype != np.uint8 or x.ndim not in (3, 4):
-        return floats(x, key)
+        return to_floats(x, key)
     pixels = torch.from_numpy(x)
     return (pixels.unsqueeze(1) if x.ndim == 3 else pixels.permute(0, 3, 1, 2)).contiguous()
 
 
-def stacked(values: Iterable[Any], key: str) -> Array:
+def stack_items(values: Iterable[Any], key: str) -> Array:
     """Samples of one shape as one array."""
     arrays = [np.asarray(value) for value in values]
     shapes = {each.shape for each in arrays}
@@ -91,7 +97,7 @@ def images_and_labels(dataset: Iterable[tuple[Any, Any]], key: str) -> tuple[Ten
     """All of a dataset that yields ``(image, label)``."""
     with opening_images(key):
         images, labels = zip(*((np.asarray(image), label) for image, label in dataset), strict=True)
-    return pixels_or_floats(stacked(images, key), key), np.asarray(labels)
+    return to_pixels_or_floats(stack_items(images, key), key), np.asarray(labels)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from lrkit.base import option_rules
 from lrkit.base.errors import ConfigError
 from lrkit.base.schema import record, whole
 
-__all__ = ["Batches", "generator", "whole_number"]
+__all__ = ["TensorLoader", "check_whole_number", "seeded_generator"]
 
 Batch = TypeVar("Batch")
 
@@ -22,7 +22,7 @@ _NAMES = ("epoch", "batch", "seed", "samples", "batch_size", "world")
 _STATE = record(dict.fromkeys(_NAMES, whole(0, 2**64)), others=True)
 
 
-class Batches(Generic[Batch]):
+class TensorLoader(Generic[Batch]):
     """An iterable of whole batches: ``fetch(indices)`` makes each one by a single indexing.
 
     It stands in for a ``DataLoader`` whose samples already lie in memory: no workers, no collating of
@@ -79,10 +79,10 @@ class Batches(Generic[Batch]):
         progress: Callable[[], int] | None = None,
     ) -> None:
         self.fetch = fetch
-        self.samples = whole_number("data.train_samples", samples)
-        self.batch_size = whole_number("data.batch_size", batch_size)
-        self.world = whole_number("trainer.devices", world)
-        self.seed = whole_number("data.seed", seed, least=0)
+        self.samples = check_whole_number("data.train_samples", samples)
+        self.batch_size = check_whole_number("data.batch_size", batch_size)
+        self.world = check_whole_number("trainer.devices", world)
+        self.seed = check_whole_number("data.seed", seed, least=0)
         if not 0 <= rank < world:
             raise ConfigError("trainer.devices", f"must be more than the rank, {rank}", world)
         self.population = samples if population is None else population
@@ -119,7 +119,7 @@ class Batches(Generic[Batch]):
         """This epoch's samples of all ranks, in order: an int64 tensor of shape ``(samples,)``."""
         if not self.shuffle:
             return torch.arange(self.samples)
-        order = torch.randperm(self.population, generator=generator(self.seed, self.epoch))
+        order = torch.randperm(self.population, generator=seeded_generator(self.seed, self.epoch))
         return order[: self.samples]
 
     def chunks(self) -> tuple[Tensor, ...]:
@@ -137,7 +137,7 @@ class Batches(Generic[Batch]):
         return chunks if len(chunks) == count else torch.tensor_split(mine, count)
 
     @property
-    def sampler(self) -> Batches[Batch]:
+    def sampler(self) -> TensorLoader[Batch]:
         """Itself: where Lightning looks for ``set_epoch``."""
         return self
 
@@ -178,7 +178,7 @@ class Batches(Generic[Batch]):
         return state["batch"]
 
 
-def generator(seed: int, *path: int) -> torch.Generator:
+def seeded_generator(seed: int, *path: int) -> torch.Generator:
     """A random generator of its own for every ``(seed, *path)``.
 
     Hashed, not added up: with ``seed + epoch`` seed 0 in epoch 1 would be seed 1 in epoch 0.
@@ -187,7 +187,7 @@ def generator(seed: int, *path: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
-def whole_number(key: str, value: Any, *, least: int = 1) -> int:
+def check_whole_number(key: str, value: Any, *, least: int = 1) -> int:
     """``value``, when it is a whole number >= ``least``: not ``True``, not ``8.0``.
 
     Raises:

@@ -13,12 +13,12 @@ from typing import Any
 
 from lrkit.lightning.classes import Callback, PassThroughProfiler
 
-__all__ = ["AsOne", "Unprofiled"]
+__all__ = ["CallbackList", "NoProfiler"]
 
 _HOOKS = [name for name in vars(Callback) if name.startswith("on_") or name in ("setup", "teardown")]
 
 
-class AsOne(Callback):
+class CallbackList(Callback):
     """Several callbacks as one, in their order.
 
     Args:
@@ -30,7 +30,7 @@ class AsOne(Callback):
     ...     def on_train_start(self, trainer, pl_module):
     ...         self.seen += 1
     >>> count = Count()
-    >>> AsOne([count, Callback()]).on_train_start(None, None)
+    >>> CallbackList([count, Callback()]).on_train_start(None, None)
     >>> count.seen
     1
     """
@@ -62,7 +62,7 @@ def _each(hooks: Sequence[Callable[..., None]]) -> Callable[..., None]:
     return call
 
 
-class Unprofiled(PassThroughProfiler):
+class NoProfiler(PassThroughProfiler):
     """No profiler: one context for all, where Lightning makes a generator for each thing that it does not time."""
 
     _nothing: AbstractContextManager[None] = nullcontext()

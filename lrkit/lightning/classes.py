@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lrkit.base.lightning_package import use
+from lrkit.base.lightning_package import use_package
 
-PACKAGE = use({})
+PACKAGE = use_package({})
 
 if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
     from lightning_fabric.plugins import TorchCheckpointIO

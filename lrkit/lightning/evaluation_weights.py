@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lrkit.lightning.classes import Callback, LightningModule, Trainer
-from lrkit.optim.factory import evaluated, has_modes, put_back, switch_mode, training_weights
+from lrkit.optim.factory import evaluation_copy, has_modes, restore_weights, switch_mode, training_weights
 
 __all__ = ["TRAINING_WEIGHTS", "EvaluationMode"]
 
@@ -33,7 +33,7 @@ __all__ = ["TRAINING_WEIGHTS", "EvaluationMode"]
 TRAINING_WEIGHTS = "lrkit.training_weights"
 
 
-class Aside(NamedTuple):
+class TrainingWeights(NamedTuple):
     """A parameter that holds its evaluation weights, and its training weights."""
 
     parameter: Tensor
@@ -50,7 +50,7 @@ class EvaluationMode(Callback):
     """Puts optimizers that keep two sets of weights into the mode that is to be evaluated and saved."""
 
     def __init__(self) -> None:
-        self.aside: list[Aside] = []
+        self.aside: list[TrainingWeights] = []
         self.before: list[bool] = []
         self.saved: Mapping[str, Tensor] = {}
 
@@ -62,7 +62,7 @@ class EvaluationMode(Callback):
         for optimizer in trainer.optimizers:
             switch_mode(optimizer, training=True)
         parameters = dict(pl_module.named_parameters(remove_duplicate=False))
-        put_back([(parameters[name], value) for name, value in self.saved.items() if name in parameters])
+        restore_weights([(parameters[name], value) for name, value in self.saved.items() if name in parameters])
         self.saved, self.aside = {}, []
         strategy = trainer.strategy
         if any(map(has_modes, trainer.optimizers)) and not isinstance(strategy.lightning_module_state_dict, partial):
@@ -78,7 +78,7 @@ class EvaluationMode(Callback):
             if training and has_modes(optimizer):
                 switch_mode(optimizer, training)
                 mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
-                put_back([(each.parameter, each.training) for each in self.aside if id(each.parameter) in mine])
+                restore_weights([(each.parameter, each.training) for each in self.aside if id(each.parameter) in mine])
                 self.aside = [each for each in self.aside if id(each.parameter) not in mine]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,7 +88,7 @@ class EvaluationMode(Callback):
         optimizers = [optimizer for optimizer in trainer.optimizers if has_modes(optimizer)]
         if "optimizer_states" not in checkpoint or not optimizers:
             return
-        twins = {id(optimizer): evaluated(optimizer) for optimizer in optimizers}
+        twins = {id(optimizer): evaluation_copy(optimizer) for optimizer in optimizers}
         checkpoint["optimizer_states"] = [
             twins[id(optimizer)].state_dict() if id(optimizer) in twins else state
             for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True)
@@ -104,7 +104,7 @@ class EvaluationMode(Callback):
         for optimizer in trainer.optimizers:
             weights = training_weights(optimizer)
             before.append(switch_mode(optimizer, training=False))
-            self.aside += [Aside(parameter, value, parameter._version) for parameter, value in weights]
+            self.aside += [TrainingWeights(parameter, value, parameter._version) for parameter, value in weights]
         return before
 
 
@@ -112,7 +112,7 @@ def _state_dict(trainer: Trainer, ask: Callable[[], dict[str, Any]]) -> dict[str
     """The weights as Lightning would save them, but those of evaluation."""
     content = ask()
     optimizers = [optimizer for optimizer in trainer.optimizers if has_modes(optimizer)]
-    shown = {id(p): value for p, value in _pairs(optimizers, map(evaluated, optimizers)) if not _same(p, value)}
+    shown = {id(p): value for p, value in _pairs(optimizers, map(evaluation_copy, optimizers)) if not _same(p, value)}
     parameters = dict(trainer.lightning_module.named_parameters(remove_duplicate=False))
     # A module may save its weights under other names; they are known by their memory then.
     places = {p.data_ptr(): p for p in parameters.values() if id(p) in shown} if shown else {}

@@ -14,12 +14,12 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from lrkit.base.error_report import cause
-from lrkit.base.event_log import Journal
+from lrkit.base.error_report import describe_cause
+from lrkit.base.event_log import EventLog
 from lrkit.lightning.classes import Logger, Trainer
 from lrkit.lightning.module import step_of
 
-__all__ = ["guard", "quiet_writers"]
+__all__ = ["guard_loggers", "quiet_writers"]
 
 #: What Lightning calls of a logger.
 _CALLED = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
@@ -94,7 +94,7 @@ def _raise(error: Exception) -> None:
     raise error
 
 
-def guard(trainer: Trainer, names: Sequence[str], journal: Journal) -> None:
+def guard_loggers(trainer: Trainer, names: Sequence[str], journal: EventLog) -> None:
     """Guard the loggers of a trainer, which are called ``names`` in the config."""
     for name, logger in zip(names, trainer.loggers, strict=True):
         _guard(logger, _Shield(_teller(trainer, name, journal)))
@@ -107,9 +107,9 @@ def _guard(logger: Logger, shield: _Shield) -> None:
     shield.over(logger, [name for name in _CALLED if hasattr(logger, name)])
 
 
-def _teller(trainer: Trainer, name: str, journal: Journal) -> Tell:
+def _teller(trainer: Trainer, name: str, journal: EventLog) -> Tell:
     def tell(error: Exception) -> None:
-        why, step = cause(error), step_of(trainer)
+        why, step = describe_cause(error), step_of(trainer)
         print(
             f"lrkit: logger.{name} has failed at step {step} ({why}); training goes on without it",
             file=sys.stderr,

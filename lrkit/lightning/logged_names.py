@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lrkit.lightning.classes import Trainer
 
-__all__ = ["names_logged"]
+__all__ = ["logged_names"]
 
 
-def names_logged(trainer: Trainer) -> set[str]:
+def logged_names(trainer: Trainer) -> set[str]:
     """The names that the loop which is running has logged, as ``trainer.callback_metrics`` will have them.
 
     ``callback_metrics`` lacks, in the validation before training, what is logged of several loaders; and in an epoch,

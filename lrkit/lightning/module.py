@@ -17,16 +17,26 @@ from lrkit.optim import factory, own_optimizers
 from lrkit.optim import param_groups as grouping
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.plan import GroupRate, Plan
-from lrkit.planning.tracks import KEY, Track, assign, needs_manual
+from lrkit.planning.tracks import KEY, Track, assign_parameters, needs_manual
 
 __all__ = [
-    "TrackWiring", "Wiring", "batch_of", "configure", "groups_of", "plan_of", "rates_of", "scheduler_for",
-    "scheduler_of", "schedulers_of", "step_of", "track_groups",
+    "OptimizerSetup",
+    "TrackSetup",
+    "batch_of",
+    "configure",
+    "groups_of",
+    "plan_of",
+    "rates_of",
+    "scheduler_for",
+    "scheduler_of",
+    "schedulers_of",
+    "step_of",
+    "track_groups",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Wiring:
+class OptimizerSetup:
     """What ``configure_optimizers`` needs: how to plan, which optimizer, which parameter groups.
 
     Args:
@@ -45,12 +55,12 @@ class Wiring:
     options: Mapping[str, Any]
     rules: Mapping[str, Any]
     unfused: str | None = None
-    tracks: Sequence[TrackWiring] = ()
+    tracks: Sequence[TrackSetup] = ()
 
 
 @dataclass(frozen=True)
-class TrackWiring:
-    """What one of several optimizers needs; see ``Wiring``."""
+class TrackSetup:
+    """What one of several optimizers needs; see ``OptimizerSetup``."""
 
     track: Track
     target: str
@@ -58,18 +68,20 @@ class TrackWiring:
     rules: Mapping[str, Any]
 
 
-def configure(module: LightningModule, wiring: Wiring) -> LightningModule:
+def configure(module: LightningModule, wiring: OptimizerSetup) -> LightningModule:
     """Replace the module's ``configure_optimizers`` by one that follows the plan. Nothing else is touched."""
 
     def configure_optimizers(self: LightningModule) -> Any:
         if wiring.tracks:
             return _several(self, wiring)
         groups = groups_of(self, wiring.rules)
-        plan = wiring.planner(self.trainer).with_groups(rates_of(groups), grouping.remarks(_own(self), wiring.rules))
+        plan = wiring.planner(self.trainer).with_groups(
+            rates_of(groups), grouping.group_remarks(_own(self), wiring.rules)
+        )
         if not self.automatic_optimization:
             own_optimizers.refuse_several(self)
         wiring.planned(self.trainer, plan)
-        optimizer = factory.build(
+        optimizer = factory.build_optimizer(
             wiring.target,
             wiring.options,
             [group.options(plan.base(group.lr_scale)) for group in groups],
@@ -83,22 +95,24 @@ def configure(module: LightningModule, wiring: Wiring) -> LightningModule:
     return module
 
 
-def _several(module: LightningModule, wiring: Wiring) -> tuple[list[Optimizer], list[Any]]:
+def _several(module: LightningModule, wiring: OptimizerSetup) -> tuple[list[Optimizer], list[Any]]:
     """Optimizers and schedulers of a module that has a track for each, in the order in which it makes its own."""
     groups = track_groups(module, wiring.tracks)
     names = {name: [n for group in split for n in group.names] for name, split in groups.items()}
     plan = wiring.planner(module.trainer)
-    notes = {each.track.name: grouping.remarks(module, each.rules, names[each.track.name]) for each in wiring.tracks}
+    notes = {
+        each.track.name: grouping.group_remarks(module, each.rules, names[each.track.name]) for each in wiring.tracks
+    }
     plan = plan.with_track_groups({name: rates_of(split) for name, split in groups.items()}, notes)
-    own = own_optimizers.of(module)
-    order = list(names) if own is None else own_optimizers.ordered(own, module, names)
+    own = own_optimizers.own_optimizers_of(module)
+    order = list(names) if own is None else own_optimizers.order_tracks(own, module, names)
     wiring.planned(module.trainer, plan)
     optimizers, schedulers = [], []
     for each in sorted(wiring.tracks, key=lambda each: order.index(each.track.name)):
         own_plan = plan.tracks[each.track.name]
         bases = [group.options(own_plan.base(group.lr_scale)) for group in groups[each.track.name]]
         with each.track.naming():
-            optimizer = factory.build(each.target, each.options, bases, unfused=wiring.unfused)
+            optimizer = factory.build_optimizer(each.target, each.options, bases, unfused=wiring.unfused)
         scheduler = PlanScheduler(optimizer, own_plan, each.track.name, plan)
         scheduler.write()
         optimizers.append(optimizer)
@@ -110,7 +124,7 @@ def _several(module: LightningModule, wiring: Wiring) -> tuple[list[Optimizer], 
     return optimizers, [{"scheduler": scheduler, "interval": "step"} for scheduler in schedulers]
 
 
-def track_groups(module: LightningModule, tracks: Sequence[TrackWiring]) -> dict[str, list[grouping.Group]]:
+def track_groups(module: LightningModule, tracks: Sequence[TrackSetup]) -> dict[str, list[grouping.ParamGroup]]:
     """The parameter groups of each track.
 
     Raises:
@@ -123,17 +137,17 @@ def track_groups(module: LightningModule, tracks: Sequence[TrackWiring]) -> dict
         names.setdefault(parameter, []).append(name)
     trains = {first: parameter.requires_grad for parameter, (first, *_) in names.items()}
     also = {first: more for first, *more in names.values()}
-    members = assign(trains, [each.track for each in tracks], also)
+    members = assign_parameters(trains, [each.track for each in tracks], also)
     groups = {}
     for each in tracks:
         with each.track.naming():
-            groups[each.track.name] = grouping.split(module, each.rules, frozenset(members[each.track.name]))
+            groups[each.track.name] = grouping.split_parameters(module, each.rules, frozenset(members[each.track.name]))
     return groups
 
 
-def groups_of(module: LightningModule, rules: Mapping[str, Any]) -> list[grouping.Group]:
+def groups_of(module: LightningModule, rules: Mapping[str, Any]) -> list[grouping.ParamGroup]:
     """The parameter groups of a module, by rules that name parameters as their owner knows them."""
-    return grouping.split(_own(module), rules)
+    return grouping.split_parameters(_own(module), rules)
 
 
 def _own(module: LightningModule) -> nn.Module:
@@ -141,7 +155,7 @@ def _own(module: LightningModule) -> nn.Module:
     return module.model if isinstance(module, Supervised) else module
 
 
-def rates_of(groups: Sequence[grouping.Group]) -> list[GroupRate]:
+def rates_of(groups: Sequence[grouping.ParamGroup]) -> list[GroupRate]:
     """What the plan needs to know of parameter groups."""
     return [GroupRate(group.name, group.lr_scale, group.weight_decay) for group in groups]
 

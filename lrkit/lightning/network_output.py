@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lrkit.base.errors import ConfigError
 
-__all__ = ["IGNORED", "NetworkOutput", "Reading", "class_axes", "described", "tensor_of"]
+__all__ = ["IGNORED", "NetworkOutput", "OutputReading", "describe_value", "possible_class_axes", "tensor_of"]
 
 #: The target that torch's cross entropy leaves out, by its default.
 IGNORED = -100
@@ -23,7 +23,7 @@ IGNORED = -100
 _NAMES = ("logits", "out")  # transformers' ModelOutput and torchvision's namedtuples; torchvision's segmentation
 
 
-class Reading(NamedTuple):
+class OutputReading(NamedTuple):
     """An output and its targets as the loss takes them; ``axis``, 1 or -1, is the classes."""
 
     out: Tensor
@@ -60,7 +60,7 @@ class NetworkOutput:
         self._plain = False  # nothing is to be changed
         self._looked_at: set[bool] = set()  # whether a batch in evaluation, and one in training
 
-    def read(self, returned: Any, y: Any, training: bool) -> Reading:
+    def read(self, returned: Any, y: Any, training: bool) -> OutputReading:
         """The output and its targets.
 
         Raises:
@@ -68,24 +68,24 @@ class NetworkOutput:
         """
         out = returned if isinstance(returned, Tensor) else tensor_of(returned)
         if not isinstance(y, Tensor):
-            raise ConfigError("data", "must give targets as one tensor to a plain network", described(y))
+            raise ConfigError("data", "must give targets as one tensor to a plain network", describe_value(y))
         if (out.shape, y.shape, y.dtype) != self._seen or training not in self._looked_at:
             self._check(out, y, training)
             self._seen = out.shape, y.shape, y.dtype
             self._looked_at.add(training)
             self._plain = self.loss == "cross_entropy" and out.ndim == 2 and y.ndim == 1 and y.dtype == torch.int64
-        return Reading(out, y, -1) if self._plain else self._read(out, y)
+        return OutputReading(out, y, -1) if self._plain else self._read(out, y)
 
-    def _read(self, out: Tensor, y: Tensor) -> Reading:
+    def _read(self, out: Tensor, y: Tensor) -> OutputReading:
         if self.loss == "mse":
             y = y if y.is_floating_point() else y.to(torch.get_default_dtype())
-            return Reading(out if out.shape == y.shape else out.view_as(y), y, -1)
+            return OutputReading(out if out.shape == y.shape else out.view_as(y), y, -1)
         if y.is_floating_point():
-            return Reading(out, y, self._axis_of(out))
+            return OutputReading(out, y, self._axis_of(out))
         axis = self._axis_of(out)
         if y.ndim == out.ndim and axis == 1 and out.ndim > 2:  # one channel of classes, as masks have
             y = y.squeeze(1)
-        return Reading(out, y.long(), axis)
+        return OutputReading(out, y.long(), axis)
 
     def _axis_of(self, out: Tensor) -> int:
         return -1 if out.ndim == 2 else self.axis or -1
@@ -93,26 +93,26 @@ class NetworkOutput:
     def _check(self, out: Tensor, y: Tensor, training: bool) -> None:
         if not out.is_floating_point() or out.ndim == 0:
             must = "must return floats for each sample: logits of classes, or numbers; not a loss, nor classes chosen"
-            raise ConfigError("model", must, described(out))
+            raise ConfigError("model", must, describe_value(out))
         if y.is_complex():
-            raise ConfigError("data", "must give targets that are real numbers", described(y))
+            raise ConfigError("data", "must give targets that are real numbers", describe_value(y))
         if self.loss == "mse":
             if _shape(out) != _shape(y):
-                must = f"must return as many numbers as there are targets, {described(y)}{self._hint()}"
-                raise ConfigError("model", must, described(out))
+                must = f"must return as many numbers as there are targets, {describe_value(y)}{self._hint()}"
+                raise ConfigError("model", must, describe_value(out))
             return
         if y.is_floating_point():
             self._check_probabilities(out, y, training)
             return
-        fitting = class_axes(tuple(out.shape), tuple(y.shape))
+        fitting = possible_class_axes(tuple(out.shape), tuple(y.shape))
         if self.axis is not None and out.ndim > 2:
             fitting = [axis for axis in fitting if axis == self.axis]
         if len(fitting) == 2 and self.usual is not None:
             fitting = [self.usual]
         if len(fitting) == 2:
             must = (
-                f"must be set to 1 (as torch has it) or -1 (the last): of the output, {described(out)} for targets"
-                f" {described(y)}, both axes may be the classes"
+                f"must be set to 1 (as torch has it) or -1 (the last): of the output, {describe_value(out)} for targets"
+                f" {describe_value(y)}, both axes may be the classes"
             )
             raise ConfigError("data.class_axis", must)
         if not fitting:
@@ -121,7 +121,7 @@ class NetworkOutput:
         count = out.shape[axis]
         if count < 2:
             must = "must return an output for each class, two for two classes: cross entropy over one is always 0"
-            raise ConfigError("model", must, described(out))
+            raise ConfigError("model", must, describe_value(out))
         if out.ndim > 2:
             self.axis = axis
         if training not in self._looked_at:
@@ -143,22 +143,22 @@ class NetworkOutput:
     def _check_probabilities(self, out: Tensor, y: Tensor, training: bool) -> None:
         if not self.declared:
             must = (
-                f"must say what targets of {described(y)} are: numbers (mean squared error), or classes (cross entropy"
+                f"must say what targets of {describe_value(y)} are: numbers (mean squared error), or classes (cross entropy"
                 " with the probability of each)"
             )
             raise ConfigError("data.targets", must)
         if y.shape != out.shape:
             must = (
                 "must give classes as whole numbers (int64), or a probability for each output of the network,"
-                f" {described(out)}; data.targets=numbers makes a regression of it"
+                f" {describe_value(out)}; data.targets=numbers makes a regression of it"
             )
-            raise ConfigError("data", must, described(y))
+            raise ConfigError("data", must, describe_value(y))
         if training not in self._looked_at and not _sum_to_one(y, self._axis_of(out)):
             must = (
                 "must give as targets probabilities that sum to 1 over the classes; several classes at once need a"
                 " LightningModule with a loss of its own"
             )
-            raise ConfigError("data", must, described(y))
+            raise ConfigError("data", must, describe_value(y))
 
     def _refuse_shape(self, out: Tensor, y: Tensor) -> None:
         if y.shape == out.shape:
@@ -166,12 +166,12 @@ class NetworkOutput:
                 f"must give a class for each sample, not a number for each of {out.shape[-1]} outputs: from one-hot"
                 " targets that is y.argmax(1)"
             )
-            raise ConfigError("data", must, described(y))
+            raise ConfigError("data", must, describe_value(y))
         first, *rest = map(str, _shape(y) or y.shape)
         ways = {f"({', '.join([first, *rest, 'classes'])})": -1, f"({', '.join([first, 'classes', *rest])})": 1}
         said = " or ".join(way for way, axis in ways.items() if self.axis in (None, axis) or not rest)
-        must = f"must return logits of shape {said} for targets {described(y)}{self._hint()}"
-        raise ConfigError("model", must, described(out))
+        must = f"must return logits of shape {said} for targets {describe_value(y)}{self._hint()}"
+        raise ConfigError("model", must, describe_value(out))
 
     def _hint(self) -> str:
         if self.takes is None:
@@ -181,12 +181,12 @@ class NetworkOutput:
         )
 
 
-def class_axes(out: tuple[int, ...], y: tuple[int, ...]) -> list[int]:
+def possible_class_axes(out: tuple[int, ...], y: tuple[int, ...]) -> list[int]:
     """Which axes of an output may be the classes, by its shape and that of the targets: 1, -1, both or none.
 
-    >>> class_axes((8, 10), (8,)), class_axes((8, 64, 83), (8, 64)), class_axes((8, 5, 32, 32), (8, 32, 32))
+    >>> possible_class_axes((8, 10), (8,)), possible_class_axes((8, 64, 83), (8, 64)), possible_class_axes((8, 5, 32, 32), (8, 32, 32))
     ([-1], [-1], [1])
-    >>> class_axes((8, 32, 32, 32), (8, 32, 32)), class_axes((8, 10), (9,))
+    >>> possible_class_axes((8, 32, 32, 32), (8, 32, 32)), possible_class_axes((8, 10), (9,))
     ([1, -1], [])
     """
     fitting = []
@@ -221,14 +221,14 @@ def tensor_of(returned: Any) -> Tensor:
             "must return one tensor (or it as logits or out of a dictionary, or alone in a tuple), or be a"
             " LightningModule with a loss of its own"
         )
-        raise ConfigError("model", must, described(returned))
+        raise ConfigError("model", must, describe_value(returned))
     besides = [name for name, part in parts.items() if name != chosen and _to_train(name, part)]
     if besides:
         must = (
             f"must return nothing to train on beside {chosen}, for {' and '.join(besides)} would be left out of the"
             " loss: build it without, or use a LightningModule with a loss of its own"
         )
-        raise ConfigError("model", must, described(returned))
+        raise ConfigError("model", must, describe_value(returned))
     found: Tensor = parts[chosen]
     return found
 
@@ -265,17 +265,17 @@ def _sum_to_one(y: Tensor, axis: int) -> bool:
     return bool((y >= 0).all()) and bool(((y.float().sum(axis) - 1).abs() < 1e-2).all())
 
 
-def described(batch: Any) -> str:
+def describe_value(batch: Any) -> str:
     """What a batch, or an output, is made of: types and shapes.
 
-    >>> described((torch.zeros(32, 8), {"y": torch.zeros(32, dtype=torch.int64)}))
+    >>> describe_value((torch.zeros(32, 8), {"y": torch.zeros(32, dtype=torch.int64)}))
     '[float32 (32, 8), {y: int64 (32)}]'
     """
     if isinstance(batch, Tensor):
         return f"{str(batch.dtype).removeprefix('torch.')} ({', '.join(map(str, batch.shape))})"
     if isinstance(batch, Mapping):
         name = "" if type(batch) is dict else type(batch).__name__
-        return f"{name}{{" + ", ".join(f"{name}: {described(part)}" for name, part in batch.items()) + "}"
+        return f"{name}{{" + ", ".join(f"{name}: {describe_value(part)}" for name, part in batch.items()) + "}"
     if isinstance(batch, list | tuple):
-        return f"[{', '.join(described(part) for part in batch[:4])}{', ...' if len(batch) > 4 else ''}]"
+        return f"[{', '.join(describe_value(part) for part in batch[:4])}{', ...' if len(batch) > 4 else ''}]"
     return type(batch).__name__

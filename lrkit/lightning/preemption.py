@@ -27,14 +27,14 @@ from typing import Any, Protocol
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from lrkit.base.signals import ASKING, Terminated, answer
+from lrkit.base.signals import ASKING, Terminated, note_answer
 from lrkit.base.watchdog import AGAIN
 from lrkit.lightning.classes import Callback, Checkpoint, LightningModule, SLURMEnvironment, Trainer
 
-__all__ = ["Alone", "Preemption", "SavingPreemption", "Together", "validates"]
+__all__ = ["Preemption", "SavingPreemption", "SeveralProcesses", "SingleProcess", "validation_follows"]
 
 
-class Agreement(Protocol):
+class StopAgreement(Protocol):
     """Says at each point whether the run ends there; ``signum`` is the signal, once there is one."""
 
     signum: int | None
@@ -44,7 +44,7 @@ class Agreement(Protocol):
     def close(self) -> None: ...
 
 
-class Alone:
+class SingleProcess:
     """One process: it ends at the next point."""
 
     signum: int | None = None
@@ -56,7 +56,7 @@ class Alone:
         pass
 
 
-class Together:
+class SeveralProcesses:
     """One of several processes, which end at the same point.
 
     Args:
@@ -121,7 +121,7 @@ class Preemption(Callback):
 
     def __init__(self, last: Path | None) -> None:
         self.last = last
-        self.agreement: Agreement = Alone()
+        self.agreement: StopAgreement = SingleProcess()
         self.listens = self.ends = self.saved = False
         self.heard: tuple[int, float] | None = None  # which signal, and when
         self.longest = 0.0  # seconds of a batch
@@ -138,7 +138,7 @@ class Preemption(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen(trainer)
         if trainer.world_size > 1:
-            together = Together(_store(trainer), trainer.global_rank, trainer.world_size)
+            together = SeveralProcesses(_store(trainer), trainer.global_rank, trainer.world_size)
             together.signum, self.agreement = self.agreement.signum, together
 
     def on_train_batch_end(
@@ -147,10 +147,10 @@ class Preemption(Callback):
         now = time.monotonic()
         self.longest = max(self.longest, now - self.before)
         self.before = now
-        if self.signum is None and isinstance(self.agreement, Alone):
+        if self.signum is None and isinstance(self.agreement, SingleProcess):
             return  # at nearly every batch
         full = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if full and not trainer.is_last_batch and not validates(trainer):
+        if full and not trainer.is_last_batch and not validation_follows(trainer):
             self._point(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -180,7 +180,7 @@ class Preemption(Callback):
                 signal.signal(signum, self._heard)  # Lightning puts all back as it was when the training is over
 
     def _heard(self, signum: int, frame: FrameType | None) -> None:
-        answer()
+        note_answer()
         if self.signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
         if self.heard is not None and signum == self.heard[0] and time.monotonic() - self.heard[1] > AGAIN:
@@ -223,7 +223,7 @@ def _store(trainer: Trainer) -> TCPStore:
     return mine or TCPStore(host, port, is_master=False, wait_for_workers=False)
 
 
-def validates(trainer: Trainer) -> bool:
+def validation_follows(trainer: Trainer) -> bool:
     """Whether a validation follows upon this batch, within the epoch: Lightning would not make up for it."""
     every, epochs = trainer.val_check_batch, trainer.check_val_every_n_epoch
     if not trainer.enable_validation or every is None or every == float("inf"):

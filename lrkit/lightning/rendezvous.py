@@ -19,7 +19,7 @@ from torch.distributed import DistNetworkError, DistStoreError
 from torch.distributed.constants import default_pg_timeout
 
 from lrkit.base.errors import RunError
-from lrkit.base.launcher import launched, local_rank
+from lrkit.base.launcher import detect_launch, local_rank
 from lrkit.lightning.classes import LightningEnvironment, Trainer
 
 __all__ = ["Rendezvous"]
@@ -124,7 +124,11 @@ class Rendezvous:
     def _how_to_come(self) -> str:
         """What to type on the other machines, where nobody but the user starts anything there."""
         environment = getattr(self.trainer.strategy, "cluster_environment", None)
-        if self.trainer.num_nodes == 1 or launched() is not None or not isinstance(environment, LightningEnvironment):
+        if (
+            self.trainer.num_nodes == 1
+            or detect_launch() is not None
+            or not isinstance(environment, LightningEnvironment)
+        ):
             return ""
         return (
             "; each machine runs this command with its own NODE_RANK=0, 1, ... and the same MASTER_ADDR and MASTER_PORT"

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from lrkit.lightning.classes import Trainer
 
-__all__ = ["replica_of", "replicas"]
+__all__ = ["count_replicas", "replica_index"]
 
 
-def replicas(trainer: Trainer) -> int:
+def count_replicas(trainer: Trainer) -> int:
     """How many there are. To be asked once the trainer's strategy is set up."""
     return _kwargs(trainer)["num_replicas"]
 
 
-def replica_of(trainer: Trainer) -> int:
+def replica_index(trainer: Trainer) -> int:
     """Which of them this process belongs to."""
     return _kwargs(trainer)["rank"]
 

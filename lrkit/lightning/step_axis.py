@@ -12,10 +12,10 @@ from lrkit.lightning.classes import Callback, LightningModule, Trainer
 from lrkit.lightning.module import schedulers_of
 from lrkit.optim.scheduler import PlanScheduler
 
-__all__ = ["StepAxis"]
+__all__ = ["StepAxisCallback"]
 
 
-class StepAxis(Callback):
+class StepAxisCallback(Callback):
     """Sets the number that Lightning takes for x: the last step of a batch that has one, else the step to come.
 
     Of several optimizers each has steps of its own, and x is the batch, as Lightning has it.

@@ -23,15 +23,15 @@ import torch
 from torch.optim import Optimizer
 
 from lrkit.base.errors import ConfigError, RunError
-from lrkit.config.callback_conflicts import conflict
+from lrkit.config.callback_conflicts import conflict_of
 from lrkit.lightning.classes import Callback, LightningModule, Trainer, is_overridden
 from lrkit.lightning.module import schedulers_of
 from lrkit.optim.scheduler import PlanScheduler
 
-__all__ = ["StepCount", "came_to_its_end", "steps_itself"]
+__all__ = ["StepCountCheck", "came_to_its_end", "uses_manual_optimization"]
 
 
-class StepCount(Callback):
+class StepCountCheck(Callback):
     """Counts the steps of a run with one optimizer; those of several are held by ``lrkit.lightning.track_steps``.
 
     Args:
@@ -53,7 +53,7 @@ class StepCount(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Those of a config were looked at by their keys; here are a trainer's own, and the module's.
         for callback in trainer.callbacks if stage == "fit" else []:  # type: ignore[attr-defined]
-            if (why := conflict(type(callback))) is not None:
+            if (why := conflict_of(type(callback))) is not None:
                 raise ConfigError(type(callback).__name__, why)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -62,7 +62,7 @@ class StepCount(Callback):
             return
         self.run, self.planned = (trainer, scheduler), scheduler.plan.horizon.steps
         self.begun, self.asked, self.whole = scheduler.applied, 0, (0, 0)
-        own, left = steps_itself(pl_module), _windows_left(trainer)
+        own, left = uses_manual_optimization(pl_module), _windows_left(trainer)
         if self.planned is not None and left is not None and not own:
             self.before = max(self.before, self.planned - self.begun - left)
         # Whether it is Lightning's number that was planned, one step a window of accumulation, and nobody's own.
@@ -174,7 +174,7 @@ class StepCount(Callback):
         assert self.run is not None
         trainer, _ = self.run
         say = "horizon.steps={}" if self.command else "lrkit.configure(..., steps={})"
-        if not steps_itself(trainer.lightning_module):
+        if not uses_manual_optimization(trainer.lightning_module):
             if trainer.num_training_batches == math.inf:
                 ends = f"trainer.max_steps={self.planned} ends there" if steps is None else f"say {say.format(steps)}"
                 return f"The data do not say how many there are: {ends}."
@@ -191,7 +191,7 @@ class StepCount(Callback):
             self.handle = None
 
 
-def steps_itself(module: LightningModule) -> bool:
+def uses_manual_optimization(module: LightningModule) -> bool:
     """Whether a module decides when a step is taken, so that Lightning cannot know how many there will be."""
     return not module.automatic_optimization or is_overridden("optimizer_step", module)
 

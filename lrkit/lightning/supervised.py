@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lrkit.base.errors import ConfigError
 from lrkit.lightning.classes import LightningModule
-from lrkit.lightning.network_output import IGNORED, NetworkOutput, Reading, described
+from lrkit.lightning.network_output import IGNORED, NetworkOutput, OutputReading, describe_value
 
 __all__ = ["Supervised"]
 
@@ -87,7 +87,7 @@ class Supervised(LightningModule):
         """Loss and, for classes outside of training, accuracy."""
         if not isinstance(batch, list | tuple) or len(batch) != 2:
             must = "must give batches of two, inputs and targets, to a plain network; or the model a LightningModule"
-            raise ConfigError("data", must, described(batch))
+            raise ConfigError("data", must, describe_value(batch))
         x, y = batch
         read = self.output.read(self(x), y, self.training)
         loss = self._loss(read)
@@ -97,7 +97,7 @@ class Supervised(LightningModule):
         """The loss of what the network returned, the mean over all targets: a scalar."""
         return self._loss(self.output.read(out, y, self.training))
 
-    def _loss(self, read: Reading) -> Tensor:
+    def _loss(self, read: OutputReading) -> Tensor:
         out, y, axis = read
         if self.loss == "mse":
             return F.mse_loss(out, y)

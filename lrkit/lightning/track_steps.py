@@ -22,10 +22,10 @@ from lrkit.lightning.step_count import came_to_its_end
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.tracks import KEY, steps_in
 
-__all__ = ["TrackSteps"]
+__all__ = ["TrackStepCheck"]
 
 
-class TrackSteps(Callback):
+class TrackStepCheck(Callback):
     """Compares, after each batch, the steps taken with those planned. Of a run with one optimizer it does nothing.
 
     Args:

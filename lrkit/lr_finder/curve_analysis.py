@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lrkit.runs.loss_noise import noise
+from lrkit.runs.loss_noise import loss_noise
 
-__all__ = ["Reading", "Sweep", "diverged", "read", "smooth"]
+__all__ = ["CurveReading", "RangeTestRun", "has_diverged", "read_curves", "smooth_losses"]
 
 #: A fall counts if it is this many times the noise of the smoothed curve, and this share of the loss.
 CLEAR, VISIBLE = 5.0, 0.005
@@ -33,7 +33,7 @@ FIRST = 10
 
 
 @dataclass(frozen=True)
-class Sweep:
+class RangeTestRun:
     """One range test: the rates, rising, the loss at each, and why it ended."""
 
     rates: Sequence[float]
@@ -42,7 +42,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Reading:
+class CurveReading:
     """What the curves say.
 
     Args:
@@ -73,7 +73,7 @@ class _Point(NamedTuple):
     error: float
 
 
-def smooth(rates: Sequence[float], losses: Sequence[float]) -> list[float]:
+def smooth_losses(rates: Sequence[float], losses: Sequence[float]) -> list[float]:
     """Smoothed losses: at each rate the line through its neighbours, whose weights halve with the distance.
 
         w[i,j] = 2 ** -(|log10 rate[i] - log10 rate[j]| / HALF)
@@ -103,7 +103,7 @@ def _line(logs: Sequence[float], losses: Sequence[float], at: float) -> _Point:
     return _Point(value, slope, math.sqrt(sum(c * c for c in counts)))
 
 
-def diverged(losses: Sequence[float]) -> bool:
+def has_diverged(losses: Sequence[float]) -> bool:
     """Whether a range test can stop: the loss is as far above its first values as it had fallen below them.
 
     By an exponential moving average with bias correction, so that one bad batch does not end it; and only if that is
@@ -117,11 +117,11 @@ def diverged(losses: Sequence[float]) -> bool:
         corrected = average / (1.0 - kept**i)
         best = min(best, corrected) if i >= FIRST else best
     start = sum(losses[:FIRST]) / FIRST
-    wobble = noise(losses) * math.sqrt((1.0 - kept) / (1.0 + kept))
+    wobble = loss_noise(losses) * math.sqrt((1.0 - kept) / (1.0 + kept))
     return corrected - start > max(start - best, 8.0 * wobble, 0.05 * abs(start))
 
 
-def read(sweeps: Sequence[Sweep]) -> Reading:
+def read_curves(sweeps: Sequence[RangeTestRun]) -> CurveReading:
     """Read the repeats of a range test.
 
     There is no suggestion, and a reason instead, where the curve is flat, never falls, falls by less than its noise,
@@ -129,24 +129,24 @@ def read(sweeps: Sequence[Sweep]) -> Reading:
 
     >>> rates = [10.0 ** (-6 + i / 12) for i in range(72)]
     >>> curve = [2.3 - 1.5 / (1 + (0.01 / rate) ** 3) + (rate / 0.5) ** 4 for rate in rates]
-    >>> 0.002 < read([Sweep(rates, curve)]).lr < 0.05
+    >>> 0.002 < read_curves([RangeTestRun(rates, curve)]).lr < 0.05
     True
-    >>> read([Sweep(rates, [2.3] * 72)]).reason
+    >>> read_curves([RangeTestRun(rates, [2.3] * 72)]).reason
     'the loss is flat, no rate from 1e-06 to 0.825 changes it: try a higher find.end'
     """
     count = min(len(sweep.losses) for sweep in sweeps)
     rates = list(sweeps[0].rates[:count])
     if count == 0 and "not finite" in sweeps[0].ended:
         why = f"{sweeps[0].ended} at the first step, before any rate was used: look at the data, the model and the loss"
-        return Reading(None, reason=why)
+        return CurveReading(None, reason=why)
     if count < 2 * FIRST:
         why = f"the test ended after {count} steps ({sweeps[0].ended or 'too few'}): begin lower, at find.start"
-        return Reading(None, reason=why)
+        return CurveReading(None, reason=why)
     mean = [sum(sweep.losses[i] for sweep in sweeps) / len(sweeps) for i in range(count)]
     points = _smoothed(rates, mean)
     curve, lowest = [point.value for point in points], _lowest(points)
-    if reason := _silent(rates, mean, points, any(diverged(sweep.losses) for sweep in sweeps)):
-        return Reading(None, reason=reason, minimum=rates[lowest], rates=rates, losses=curve)
+    if reason := _silent(rates, mean, points, any(has_diverged(sweep.losses) for sweep in sweeps)):
+        return CurveReading(None, reason=reason, minimum=rates[lowest], rates=rates, losses=curve)
     estimates = _estimates(rates, points)
     apart = [*estimates.values()]
     for sweep in sweeps:
@@ -154,12 +154,12 @@ def read(sweeps: Sequence[Sweep]) -> Reading:
         if not _silent(rates, sweep.losses[:count], own, True):
             apart += _estimates(rates, own).values()
     lr = math.sqrt(estimates["steepest"] * rates[lowest] / 2.0)
-    return Reading(lr, min(lr, *apart), max(lr, *apart), rates[lowest], "", estimates, rates, curve)
+    return CurveReading(lr, min(lr, *apart), max(lr, *apart), rates[lowest], "", estimates, rates, curve)
 
 
 def _silent(rates: Sequence[float], losses: Sequence[float], points: Sequence[_Point], ended: bool) -> str:
     """Why a curve says nothing; an empty string where it does."""
-    lowest, single = _lowest(points), noise(losses)
+    lowest, single = _lowest(points), loss_noise(losses)
     start = sum(losses[:FIRST]) / FIRST
     fall, rise = start - points[lowest].value, max(losses[-FIRST:]) - start
     doubt = single * math.hypot(points[lowest].error, 1 / math.sqrt(FIRST))

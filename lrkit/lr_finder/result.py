@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from lrkit.base import tensorboard
 from lrkit.base.files import write_figure, write_file, write_json
-from lrkit.lr_finder.curve_analysis import Reading, Sweep
-from lrkit.lr_finder.successive_halving import Heat
+from lrkit.lr_finder.curve_analysis import CurveReading, RangeTestRun
+from lrkit.lr_finder.successive_halving import Round
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Found", "rounded"]
+__all__ = ["FinderResult", "round_rate"]
 
 
 @dataclass(frozen=True)
-class Found:
+class FinderResult:
     """The answer of a search: one base rate with an interval, or the reason why there is none.
 
     Args:
@@ -40,15 +40,15 @@ class Found:
     confirmed: bool = False
     steps: int = 0
     seconds: float = 0.0
-    sweeps: Sequence[Sweep] = ()
-    reading: Reading | None = None
-    heats: Sequence[Heat] = field(default_factory=tuple)
+    sweeps: Sequence[RangeTestRun] = ()
+    reading: CurveReading | None = None
+    heats: Sequence[Round] = field(default_factory=tuple)
 
     @property
     def flag(self) -> str:
         """What to type.
 
-        >>> Found(0.032).flag
+        >>> FinderResult(0.032).flag
         'optimizer.lr=0.032'
         """
         return f"optimizer.lr={self.lr:g}"
@@ -74,7 +74,7 @@ class Found:
         except ImportError:
             return ["find.png needs the package matplotlib: pip install 'lrkit[plot]'"]
         write_figure(folder / "find.png", figure)
-        tensorboard.write(folder, tensorboard.image("find", (folder / "find.png").read_bytes()))
+        tensorboard.write_summaries(folder, tensorboard.image_summary("find", (folder / "find.png").read_bytes()))
         return []
 
     def to_json(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class Found:
         return plain
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Found:
+    def from_json(cls, plain: Mapping[str, Any]) -> FinderResult:
         """The answer that ``to_json`` wrote, without what was measured."""
         names = ("lr", "low", "high", "reason", "confirmed", "steps", "seconds")
         return cls(**{name: plain[name] for name in names})
@@ -155,10 +155,10 @@ class Found:
         ax.set_title("race: the real schedule, compressed", fontsize=10)
 
 
-def rounded(rate: float) -> float:
+def round_rate(rate: float) -> float:
     """Two digits: what is typed, and what is meant.
 
-    >>> rounded(0.0318), rounded(2.449e-4)
+    >>> round_rate(0.0318), round_rate(2.449e-4)
     (0.032, 0.00024)
     """
     return float(f"{rate:.2g}")

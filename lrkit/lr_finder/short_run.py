@@ -18,10 +18,10 @@ from torch import Tensor
 
 from lrkit.assembly import callbacks_of, counted_plan, hush_lightning, module_of, optimizer_of, trainer_of, why_unfused
 from lrkit.base.errors import ConfigError
-from lrkit.base.metric_names import higher_is_better, validation_loss
+from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.base.signals import Terminated
-from lrkit.callbacks.callbacks import EvenWindows
-from lrkit.callbacks.first_batch import FirstBatch
+from lrkit.callbacks.callbacks import AccumulationFix
+from lrkit.callbacks.first_batch import FirstBatchCheck
 from lrkit.callbacks.noise_scale import NoiseScale
 from lrkit.config import compose as configs
 from lrkit.data.datasets import loaders_of
@@ -39,10 +39,10 @@ from lrkit.lightning.classes import (
     seed_everything,
 )
 from lrkit.lightning.evaluation_weights import EvaluationMode
-from lrkit.lightning.module import Wiring, configure, scheduler_of
+from lrkit.lightning.module import OptimizerSetup, configure, scheduler_of
 from lrkit.planning.plan import Plan
 
-__all__ = ["Trial", "options_of", "run"]
+__all__ = ["ShortRun", "run_short", "trainer_options"]
 
 #: What decides about the length of the run, or writes: not a trial's business. Other callbacks take part in it.
 _OF_THE_RUN = (Checkpoint, EarlyStopping, Timer, LearningRateMonitor, NoiseScale, ProgressBar)
@@ -59,7 +59,7 @@ _QUIET: Mapping[str, Any] = {
 
 
 @dataclass
-class Trial:
+class ShortRun:
     """What a trial measured.
 
     Args:
@@ -88,7 +88,7 @@ class Trial:
         return [self.plan.base_lr * self.plan.curve(t) for t in self.steps]
 
 
-def run(
+def run_short(
     config: Mapping[str, Any],
     data: LightningDataModule,
     follow: Callable[[Plan], tuple[Plan, int]],
@@ -97,7 +97,7 @@ def run(
     probe: bool = False,
     score: bool = False,
     weights: Mapping[str, Tensor] | None = None,
-) -> Trial:
+) -> ShortRun:
     """Train for some steps.
 
     Args:
@@ -122,18 +122,18 @@ def run(
     def planner(trainer: Trainer) -> Plan:
         full = counted_plan(config, trainer)
         plan, watch.steps = follow(full)
-        watch.trial = Trial(full, plan)
+        watch.trial = ShortRun(full, plan)
         return plan
 
     unfused = why_unfused(config["trainer"])
     untold: Callable[[Trainer, Plan], None] = lambda trainer, plan: None  # noqa: E731
-    configure(module, Wiring(planner, untold, *optimizer_of(config), config["param_groups"], unfused))
+    configure(module, OptimizerSetup(planner, untold, *optimizer_of(config), config["param_groups"], unfused))
     theirs = [callback for callback in callbacks_of(config) if not isinstance(callback, _OF_THE_RUN)]
     with tempfile.TemporaryDirectory() as nowhere:
-        first = FirstBatch()
-        own = {"callbacks": [first, EvaluationMode(), EvenWindows(), *theirs, watch], "default_root_dir": nowhere}
+        first = FirstBatchCheck()
+        own = {"callbacks": [first, EvaluationMode(), AccumulationFix(), *theirs, watch], "default_root_dir": nowhere}
         validating = config["trainer"].get("limit_val_batches") != 0
-        trainer = trainer_of(options_of(config, validating and probe), config.get("trust", ()), **own)
+        trainer = trainer_of(trainer_options(config, validating and probe), config.get("trust", ()), **own)
         if probe and not validating:
             raise ConfigError("find.loss=val", "needs a validation, and trainer.limit_val_batches is 0")
         try:
@@ -162,7 +162,7 @@ class _Watch(Callback):
 
     def __init__(self, stop: Callable[[Sequence[float]], str], probe: bool) -> None:
         self.stop, self.probe = stop, probe
-        self.trial: Trial | None = None
+        self.trial: ShortRun | None = None
         self.steps = 0
         self.window: list[Tensor] = []
         self.applied = self.taken = 0
@@ -195,7 +195,7 @@ class _Watch(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.trial is None or not self.probe or len(self.trial.validated) == len(self.trial.losses):
             return
-        name = validation_loss(trainer.callback_metrics)
+        name = validation_loss_name(trainer.callback_metrics)
         if name is None:
             raise ConfigError("find.loss=val", "needs a validation loss, and none is logged")
         metric = trainer.callback_metrics[name].detach().to(trainer.strategy.root_device)
@@ -212,7 +212,7 @@ class _Watch(Callback):
             trainer.should_stop = True
 
 
-def options_of(config: Mapping[str, Any], probing: bool = False) -> dict[str, Any]:
+def trainer_options(config: Mapping[str, Any], probing: bool = False) -> dict[str, Any]:
     """The trainer of a trial: as configured, but quiet, and without an end of its own."""
     trainer = config["trainer"]
     options = {**trainer, **_QUIET}
@@ -240,7 +240,7 @@ def _loss_of(outputs: Any, trainer: Trainer, module: LightningModule) -> Tensor:
 
 
 def _score(
-    config: Mapping[str, Any], trainer: Trainer, module: LightningModule, data: LightningDataModule, trial: Trial
+    config: Mapping[str, Any], trainer: Trainer, module: LightningModule, data: LightningDataModule, trial: ShortRun
 ) -> float:
     """The monitored metric, so that lower is better."""
     if type(module).validation_step is LightningModule.validation_step:
@@ -253,7 +253,7 @@ def _score(
         return _tail(trial.losses)
     metrics = {name: float(value) for each in found for name, value in each.items()}
     wanted = str(config["monitor"])
-    name = validation_loss(metrics) if wanted == "auto" else wanted
+    name = validation_loss_name(metrics) if wanted == "auto" else wanted
     if name is None:
         return _tail(trial.losses)
     if name not in metrics:
@@ -265,7 +265,7 @@ def _score(
     return mean if math.isfinite(mean) else math.inf
 
 
-def _sound(trial: Trial) -> bool:
+def _sound(trial: ShortRun) -> bool:
     """Whether it came to its end."""
     return trial.ended == _TO_THE_END and all(map(math.isfinite, trial.losses))
 

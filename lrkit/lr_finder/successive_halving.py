@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Heat", "Verdict", "lengths", "race"]
+__all__ = ["Confirmation", "Round", "confirm_rate", "round_lengths"]
 
 #: Shares of the run that the two heats take, and the steps that they never exceed.
 SHARES, LONGEST = (1 / 16, 1 / 4), (500, 2000)
@@ -34,7 +34,7 @@ Train = Callable[[float, int], float]
 
 
 @dataclass(frozen=True)
-class Heat:
+class Round:
     """Trainings of one length.
 
     Args:
@@ -70,7 +70,7 @@ class Heat:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Confirmation:
     """What a race came to.
 
     Args:
@@ -84,13 +84,13 @@ class Verdict:
     low: float | None
     high: float | None
     reason: str
-    heats: tuple[Heat, ...]
+    heats: tuple[Round, ...]
 
 
-def lengths(steps: int | None) -> tuple[int, int]:
+def round_lengths(steps: int | None) -> tuple[int, int]:
     """The steps of a training of each heat, for a run of ``steps``; None where that is not known.
 
-    >>> lengths(800), lengths(100_000), lengths(None)
+    >>> round_lengths(800), round_lengths(100_000), round_lengths(None)
     ((50, 200), (500, 2000), (100, 400))
     """
     if steps is None:
@@ -99,7 +99,7 @@ def lengths(steps: int | None) -> tuple[int, int]:
     return min(steps, max(first, 8)), min(steps, max(second, 16))
 
 
-def race(train: Train, around: float, steps: int | None) -> Verdict:
+def confirm_rate(train: Train, around: float, steps: int | None) -> Confirmation:
     """Train candidates around a rate.
 
     Args:
@@ -107,31 +107,31 @@ def race(train: Train, around: float, steps: int | None) -> Verdict:
         around: where the range test has its minimum.
         steps: optimizer steps of the run.
 
-    >>> round(race(lambda lr, steps: (math.log10(lr) + 2) ** 2, 0.004, 1000).lr, 6)
+    >>> round(confirm_rate(lambda lr, steps: (math.log10(lr) + 2) ** 2, 0.004, 1000).lr, 6)
     0.0085
     """
-    short, long = lengths(steps)
+    short, long = round_lengths(steps)
     left = BUDGET * long
     spent, first = _heat(train, [around * 2.0**k for k in range(-2, 4)], short, left - 4 * long)
     if math.isinf(first.scores[first.best]):
-        return Verdict(None, None, None, "every short training diverged: lower find.end", (first,))
+        return Confirmation(None, None, None, "every short training diverged: lower find.end", (first,))
     top = first.best
     spent, second = _heat(train, [top / 2.0, top, top * 2.0], long, left - spent)
     heats = (first, second)
     best = second.scores[second.best]
     if math.isinf(best):
-        return Verdict(None, None, None, "every longer training diverged", heats)
+        return Confirmation(None, None, None, "every longer training diverged", heats)
     worst = max(score for heat in heats for score in heat.scores.values() if math.isfinite(score))
     if worst == best:
-        return Verdict(None, None, None, "the short trainings ended all alike", heats)
-    return Verdict(*_answer(first, second, steps, best + 0.05 * (worst - best)), "", heats)
+        return Confirmation(None, None, None, "the short trainings ended all alike", heats)
+    return Confirmation(*_answer(first, second, steps, best + 0.05 * (worst - best)), "", heats)
 
 
-def _heat(train: Train, rates: list[float], steps: int, budget: float) -> tuple[int, Heat]:
+def _heat(train: Train, rates: list[float], steps: int, budget: float) -> tuple[int, Round]:
     """Train at ``rates``, and beyond an edge at which the best lies while there are steps left; and what it took."""
     scores = {rate: train(rate, steps) for rate in rates}
     while True:
-        heat, spent = Heat(steps, dict(sorted(scores.items()))), len(scores) * steps
+        heat, spent = Round(steps, dict(sorted(scores.items()))), len(scores) * steps
         lowest, *_, highest = heat.scores
         if heat.best not in (lowest, highest) or spent + steps > budget:
             return spent, heat
@@ -139,7 +139,7 @@ def _heat(train: Train, rates: list[float], steps: int, budget: float) -> tuple[
         scores[beyond] = train(beyond, steps)
 
 
-def _answer(first: Heat, second: Heat, steps: int | None, limit: float) -> tuple[float, float, float]:
+def _answer(first: Round, second: Round, steps: int | None, limit: float) -> tuple[float, float, float]:
     """Rate, low and high, for the whole run."""
     found, drift = second.vertex, 1.0
     if steps is not None and steps > second.steps > first.steps:

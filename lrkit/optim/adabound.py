@@ -8,12 +8,12 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from lrkit.optim.tensorwise import Tensorwise, averages
+from lrkit.optim.tensorwise import TensorwiseOptimizer, update_averages
 
 __all__ = ["AdaBound"]
 
 
-class AdaBound(Tensorwise):
+class AdaBound(TensorwiseOptimizer):
     r"""Adam whose rate of each weight is kept between two bounds, which close in on that of SGD.
 
     For a tensor ``x`` with gradient ``g`` at its step ``t``, rate ``lr`` and weight decay ``wd``::
@@ -64,7 +64,7 @@ class AdaBound(Tensorwise):
         beta1, beta2 = group["betas"]
         final = group["final_lr"] * (group["lr"] / group["final_lr_at"])
         g = gradient.add(x, alpha=group["weight_decay"]) if group["weight_decay"] else gradient
-        m, v = averages(x, g, state, group["betas"])
+        m, v = update_averages(x, g, state, group["betas"])
         t = group["gamma"] * state["step"]
         rate = group["lr"] * (math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"]))
         rates = v.sqrt().add_(group["eps"]).reciprocal_().mul_(rate)

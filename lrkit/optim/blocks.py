@@ -20,7 +20,18 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-__all__ = ["Block", "Part", "Row", "Towers", "Untold", "blocks_of", "depth", "inside", "named", "paths"]
+__all__ = [
+    "Block",
+    "Part",
+    "Row",
+    "Towers",
+    "UnclearLayers",
+    "block_depth",
+    "block_paths",
+    "describe_blocks",
+    "find_blocks",
+    "is_inside",
+]
 
 #: What a module is called by what it does to others, from the bottom up.
 ORDER = {"backbone": 0, "encoder": 1, "encoders": 1, "down": 1, "downs": 1}
@@ -40,7 +51,7 @@ _LISTS = (nn.Sequential, nn.ModuleList)
 _BARE = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-class Untold(ValueError):
+class UnclearLayers(ValueError):
     """The module tree does not say how blocks stand to each other."""
 
 
@@ -69,7 +80,7 @@ Part = Block | Row | Towers
 Child = tuple[str, nn.Module]
 
 
-def blocks_of(module: nn.Module, trained: Collection[str]) -> Part | None:
+def find_blocks(module: nn.Module, trained: Collection[str]) -> Part | None:
     """The blocks of a network that is to be trained; None where there are none.
 
     Args:
@@ -80,7 +91,7 @@ def blocks_of(module: nn.Module, trained: Collection[str]) -> Part | None:
         Untold: there are several rows of blocks, and nothing says how they stand to each other.
 
     >>> mlp = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
-    >>> named(paths(blocks_of(nn.ModuleDict({"body": mlp}), ["body.2.weight"])))
+    >>> describe_blocks(block_paths(find_blocks(nn.ModuleDict({"body": mlp}), ["body.2.weight"])))
     'body.0, 2'
     """
     frozen = None
@@ -92,34 +103,34 @@ def blocks_of(module: nn.Module, trained: Collection[str]) -> Part | None:
     return frozen
 
 
-def paths(part: Part | None) -> list[str]:
+def block_paths(part: Part | None) -> list[str]:
     """The paths of all blocks in a part."""
     if part is None:
         return []
     if isinstance(part, Block):
         return [part.path]
     inner = part.parts if isinstance(part, Row) else [tower for _, tower in part.parts]
-    return [path for each in inner for path in paths(each)]
+    return [path for each in inner for path in block_paths(each)]
 
 
-def depth(part: Part) -> int:
+def block_depth(part: Part) -> int:
     """How many blocks stand one above the other."""
     if isinstance(part, Block):
         return 1
     if isinstance(part, Row):
-        return sum(map(depth, part.parts))
-    return max(depth(tower) for _, tower in part.parts)
+        return sum(map(block_depth, part.parts))
+    return max(block_depth(tower) for _, tower in part.parts)
 
 
-def inside(name: str, path: str) -> bool:
+def is_inside(name: str, path: str) -> bool:
     """Whether a dotted name is that of a module or of something in it."""
     return not path or name == path or name.startswith(f"{path}.")
 
 
-def named(blocks: Sequence[str], most: int = 8) -> str:
+def describe_blocks(blocks: Sequence[str], most: int = 8) -> str:
     """Blocks in few words, with at most so many rows of them.
 
-    >>> named(["blocks.0", "blocks.1", "blocks.2", "layer2.0", "layer2.1", "tail"])
+    >>> describe_blocks(["blocks.0", "blocks.1", "blocks.2", "layer2.0", "layer2.1", "tail"])
     'blocks.0-2, layer2.0-1, tail'
     """
     words: list[str] = []
@@ -187,14 +198,16 @@ class _Search:
         sizes = [self.size(part) for _, part in parts]
         if len(large := [each for each, size in zip(parts, sizes, strict=True) if size >= MINOR * max(sizes)]) == 1:
             return large[0][1]
-        found = " and ".join(named(paths(part), most=2) for _, part in parts)
-        raise Untold(f"{found} are blocks, and nothing says whether they are one above the other or side by side")
+        found = " and ".join(describe_blocks(block_paths(part), most=2) for _, part in parts)
+        raise UnclearLayers(
+            f"{found} are blocks, and nothing says whether they are one above the other or side by side"
+        )
 
     def towers(self, path: str, parts: list[tuple[tuple[str, ...], Part]]) -> Towers | None:
         """Parts side by side, if they are: each reads an input of its own, or is called by what it reads."""
         reads = [self.reads(scope, part) for scope, part in parts]
         told = [not set(_words(scope[0].rpartition(".")[2])).isdisjoint(KINDS_OF_INPUT) for scope, _ in parts]
-        kinds = {type(self.modules[block]).__name__ for _, part in parts for block in paths(part)}
+        kinds = {type(self.modules[block]).__name__ for _, part in parts for block in block_paths(part)}
         if not (all(reads) or all(told) or (len(parts) == 2 and any(told) and len(kinds) == 1)):
             return None
         if reads.count(False) == 1:  # the embeddings that are beside all of them are that one's
@@ -208,11 +221,11 @@ class _Search:
 
     def reads(self, scope: Sequence[str], part: Part) -> bool:
         """Whether a tower has embeddings, or a convolution, below its blocks."""
-        blocks = paths(part)
+        blocks = block_paths(part)
         for root in scope:
             for name, module in self.modules[root].named_modules():
                 path = ".".join(filter(None, (root, name)))
-                if any(inside(path, block) for block in blocks):
+                if any(is_inside(path, block) for block in blocks):
                     break  # from here on, it is above them or among them
                 if isinstance(module, _ConvNd) or (isinstance(module, nn.Embedding) and not _NO_INPUT.search(name)):
                     return True
@@ -220,11 +233,11 @@ class _Search:
 
     def trains(self, part: Part) -> bool:
         """Whether any block of a part has a parameter that is trained."""
-        return any(id(p) in self.trained for path in paths(part) for p in self.modules[path].parameters())
+        return any(id(p) in self.trained for path in block_paths(part) for p in self.modules[path].parameters())
 
     def size(self, part: Part) -> int:
         """The number of parameters in the blocks of a part."""
-        return sum(p.numel() for path in paths(part) for p in self.modules[path].parameters())
+        return sum(p.numel() for path in block_paths(part) for p in self.modules[path].parameters())
 
     def matrices(self, module: nn.Module) -> int:
         """How many matrices or kernels a module has."""
@@ -234,7 +247,7 @@ class _Search:
 
     def beside(self, module: nn.Module, part: Part) -> int:
         """How many matrices a module has beside its blocks."""
-        return self.matrices(module) - sum(self.matrices(self.modules[block]) for block in paths(part))
+        return self.matrices(module) - sum(self.matrices(self.modules[block]) for block in block_paths(part))
 
 
 class _Blocks(_Search):
@@ -245,7 +258,7 @@ class _Blocks(_Search):
         if len(stages) > 1 and (staged or self.in_order(stages, owner)):
             parts = [self.row(_children(path, stage), stage, staged=True) for path, stage in stages]
             found = [part for part in parts if part is not None]
-            if any(self.matrices(self.modules[path]) > 1 for part in found for path in paths(part)):
+            if any(self.matrices(self.modules[path]) > 1 for part in found for path in block_paths(part)):
                 return _row(found)
         kinds = Counter(type(module).__name__ for _, module in children)
         alike = [
@@ -276,11 +289,13 @@ class _Blocks(_Search):
     def stages(self, alike: Sequence[Child]) -> dict[str, Part]:
         """The stages among modules of one kind, with the blocks that they hold."""
         stages = {path: part for path, module in alike if (part := self.stage(path, module)) is not None}
-        kinds = {type(self.modules[block]).__name__ for part in stages.values() for block in paths(part)}
+        kinds = {type(self.modules[block]).__name__ for part in stages.values() for block in block_paths(part)}
         for path, module in alike:  # a stage of one block has no row of its own, but the others say what to look for
             if path not in stages and kinds:
                 held = [name for name, inner in module.named_modules() if type(inner).__name__ in kinds and name]
-                outermost = [name for name in held if not any(inside(name, other) for other in held if other != name)]
+                outermost = [
+                    name for name in held if not any(is_inside(name, other) for other in held if other != name)
+                ]
                 part = _row([Block(f"{path}.{name}") for name in outermost])
                 if part is not None and self.holds(module, part) and not isinstance(module, _LISTS):
                     stages[path] = part
@@ -290,11 +305,11 @@ class _Blocks(_Search):
         """The blocks that a module holds, if it is a stage; else it is a block itself."""
         try:
             part = None if type(module) in _BARE else self.within(path, module)
-        except Untold:
+        except UnclearLayers:
             return None
         if part is None or isinstance(part, Towers) or not self.holds(module, part):
             return None
-        direct = [self.modules[block] for block in paths(part) if block.rpartition(".")[0] == path]
+        direct = [self.modules[block] for block in block_paths(part) if block.rpartition(".")[0] == path]
         if direct and not isinstance(module, _BARE):  # children with numbers in their names may be branches
             return part if self.beside(module, part) == 0 and not any(type(each) in _BARE for each in direct) else None
         return part
@@ -304,7 +319,7 @@ class _Blocks(_Search):
 
         Experts, heads and branches are in rows too, but beside them a block has its attention or its router.
         """
-        return self.beside(module, part) < max(self.matrices(self.modules[block]) for block in paths(part))
+        return self.beside(module, part) < max(self.matrices(self.modules[block]) for block in block_paths(part))
 
     def are_networks(self, alike: Sequence[Child], found: Sequence[Part]) -> bool:
         """Whether modules of one kind are whole networks, with embeddings of their own, and no stages."""
@@ -342,10 +357,10 @@ class _Layers(_Search):
         could as well be compared with each other.
         """
         for (_, lower), (_, upper) in pairwise(parts):
-            last, first = self.modules[paths(lower)[-1]], self.modules[paths(upper)[0]]
+            last, first = self.modules[block_paths(lower)[-1]], self.modules[block_paths(upper)[0]]
             if not (_fit([last, first]) or (_convolves(last) and not _convolves(first))):
                 return None
-            if _shapes(last)[-1][0] == _shapes(self.modules[paths(upper)[-1]])[-1][0]:
+            if _shapes(last)[-1][0] == _shapes(self.modules[block_paths(upper)[-1]])[-1][0]:
                 return None
         return _row([part for _, part in parts])
 

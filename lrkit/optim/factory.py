@@ -16,17 +16,17 @@ from torch.optim import Optimizer
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config import trusted_targets
 from lrkit.config.optimizer_options import IMPLEMENTATION, check_options
-from lrkit.optim.fused import Kind, keep_fused, may_fuse, refusal
-from lrkit.planning.optimizer_traits import FAMILIES, family, option
+from lrkit.optim.fused import ParameterKind, fused_refusal, keep_fused, may_fuse
+from lrkit.planning.optimizer_traits import FAMILIES, option_name, traits_of
 
 __all__ = [
-    "build",
-    "check",
-    "evaluated",
+    "build_optimizer",
+    "check_optimizer",
     "evaluating",
+    "evaluation_copy",
     "has_modes",
-    "put_back",
-    "resolve",
+    "resolve_optimizer",
+    "restore_weights",
     "switch_mode",
     "training_weights",
 ]
@@ -35,7 +35,7 @@ __all__ = [
 EXTRA = ("pytorch_optimizer", "schedulefree")
 
 
-def build(
+def build_optimizer(
     target: str,
     options: Mapping[str, Any],
     groups: list[dict[str, Any]],
@@ -60,7 +60,7 @@ def build(
     Raises:
         ConfigError: for anything the class would refuse, and for arguments it would silently swallow.
     """
-    cls, arguments = check(target, options)
+    cls, arguments = check_optimizer(target, options)
     groups = [{key: value for key, value in group.items() if value is not None} for group in groups]
     _check_groups(target, cls, groups)
     if unfused and arguments.get("fused"):
@@ -78,19 +78,19 @@ def build(
     return optimizer
 
 
-def check(target: str, options: Mapping[str, Any]) -> tuple[type[Optimizer], dict[str, Any]]:
-    """The class and its arguments, checked as ``build`` checks them, which needs no parameters.
+def check_optimizer(target: str, options: Mapping[str, Any]) -> tuple[type[Optimizer], dict[str, Any]]:
+    """The class and its arguments, checked as ``build_optimizer`` checks them, which needs no parameters.
 
     Names must be the class's own, values of the right kind and in the usual range, lists become tuples.
 
     Raises:
         ConfigError: naming the key, such as ``optimizer.betas``.
     """
-    cls = resolve(target)
+    cls = resolve_optimizer(target)
     return cls, check_options(target, options, _defaults(cls))
 
 
-def resolve(target: str) -> type[Optimizer]:
+def resolve_optimizer(target: str) -> type[Optimizer]:
     """The class that ``target`` names. Modules are imported for it, but nothing is called.
 
     Raises:
@@ -103,11 +103,11 @@ def resolve(target: str) -> type[Optimizer]:
     if not package or package in sys.stdlib_module_names:
         raise ConfigError(key, "must be the full path of a subclass of torch.optim.Optimizer", target)
     try:
-        module = trusted_targets.imported(module_name)
+        module = trusted_targets.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name == package and package in EXTRA:
             raise ConfigError(
-                f"optimizer={option(target)}", f"needs the package {package}: pip install 'lrkit[optim]'"
+                f"optimizer={option_name(target)}", f"needs the package {package}: pip install 'lrkit[optim]'"
             ) from None
         missing = error.name or module_name
         kind = "package" if "." not in missing else "module"
@@ -150,7 +150,7 @@ def evaluating(optimizer: Optimizer) -> Iterator[None]:
         yield
     finally:
         switch_mode(optimizer, training=before)
-        put_back(weights)
+        restore_weights(weights)
 
 
 def has_modes(optimizer: Optimizer) -> bool:
@@ -169,13 +169,13 @@ def training_weights(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def put_back(weights: Sequence[tuple[Tensor, Tensor]]) -> None:
+def restore_weights(weights: Sequence[tuple[Tensor, Tensor]]) -> None:
     """Give parameters the values that were copied."""
     for parameter, value in weights:
         parameter.copy_(value)
 
 
-def evaluated(optimizer: Optimizer) -> Optimizer:
+def evaluation_copy(optimizer: Optimizer) -> Optimizer:
     """A twin of the optimizer in evaluation mode, which owns copies of the weights.
 
     The optimizer itself and the weights that train are not touched, so that there is nothing to be put back.
@@ -202,7 +202,7 @@ def _defaults(cls: type[Optimizer]) -> dict[str, Any]:
 
 def _check_groups(target: str, cls: type[Optimizer], groups: Sequence[Mapping[str, Any]]) -> None:
     """Refuse what a class would take without a word and then not do."""
-    known = family(target)
+    known = traits_of(target)
     rates = {group["name"]: group["lr"] for group in groups}
     if known and known.one_rate and len(set(rates.values())) > 1:
         must = f"must give every group the same lr_scale: {cls.__name__} has one rate for them all"
@@ -214,8 +214,12 @@ def _check_groups(target: str, cls: type[Optimizer], groups: Sequence[Mapping[st
 
 def _check_empty(cls: type[Optimizer], arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a parameter without elements where the class would divide by their number, at its first step."""
-    kinds = {Kind(p.device, p.dtype) for group in groups for p in group["params"] if p.numel() == 0}
-    if kinds and refusal(cls, arguments, kinds) is None and (error := refusal(cls, arguments, kinds, elements=0)):
+    kinds = {ParameterKind(p.device, p.dtype) for group in groups for p in group["params"] if p.numel() == 0}
+    if (
+        kinds
+        and fused_refusal(cls, arguments, kinds) is None
+        and (error := fused_refusal(cls, arguments, kinds, elements=0))
+    ):
         raise ConfigError("optimizer", f"cannot train a parameter without elements: {cls.__name__} says {error}")
 
 
@@ -224,15 +228,15 @@ def _implementation(
 ) -> dict[str, bool]:
     """The fastest implementation, as arguments; empty for the class's default."""
     accepted = _defaults(cls)
-    kinds = {Kind(parameter.device, parameter.dtype) for group in groups for parameter in group["params"]}
+    kinds = {ParameterKind(parameter.device, parameter.dtype) for group in groups for parameter in group["params"]}
     asked = [name for name in IMPLEMENTATION if arguments.get(name) is not None]
     if asked:
-        if arguments.get("fused") and not arguments.get("foreach") and refusal(cls, arguments, kinds) is not None:
+        if arguments.get("fused") and not arguments.get("foreach") and fused_refusal(cls, arguments, kinds) is not None:
             where = ", ".join(sorted(map(str, kinds)))
             raise ConfigError("optimizer.fused", f"must not be true: {cls.__name__} cannot do it for {where}")
         return {}
     allowed = allowed and "fused" in accepted and may_fuse(cls, arguments)
-    if allowed and refusal(cls, {**arguments, "fused": True}, kinds) is None:
+    if allowed and fused_refusal(cls, {**arguments, "fused": True}, kinds) is None:
         return {"fused": True}
     if "foreach" in accepted and all(kind.device.type == "cpu" for kind in kinds):
         return {"foreach": False}

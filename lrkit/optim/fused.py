@@ -11,10 +11,10 @@ from torch.optim import SGD, Optimizer
 
 from lrkit.base.errors import ConfigError
 
-__all__ = ["Kind", "keep_fused", "may_fuse", "refusal"]
+__all__ = ["ParameterKind", "fused_refusal", "keep_fused", "may_fuse"]
 
 
-class Kind(NamedTuple):
+class ParameterKind(NamedTuple):
     """What decides whether a parameter can be updated by some implementation.
 
     Args:
@@ -35,8 +35,8 @@ def may_fuse(cls: type[Optimizer], arguments: Mapping[str, Any]) -> bool:
     return not (issubclass(cls, SGD) and arguments.get("momentum") and arguments.get("dampening"))
 
 
-def refusal(
-    cls: type[Optimizer], arguments: Mapping[str, Any], kinds: Collection[Kind], elements: int = 1
+def fused_refusal(
+    cls: type[Optimizer], arguments: Mapping[str, Any], kinds: Collection[ParameterKind], elements: int = 1
 ) -> Exception | None:
     """What a step on parameters of these kinds raises, found out by taking it on one number of each; None if nothing.
 
@@ -90,7 +90,7 @@ class _Keeper:
         #: is settled, and only the number of its parameters is looked at.
         self.without: dict[int, list[bool]] = {}
         self.settled: dict[int, int] = {}
-        self.able = {Kind(p.device, p.dtype) for group in optimizer.param_groups for p in group["params"]}
+        self.able = {ParameterKind(p.device, p.dtype) for group in optimizer.param_groups for p in group["params"]}
         self.put_back: list[Callable[[], Any]] = []
 
     def forget(self, _: Optimizer) -> None:
@@ -133,13 +133,13 @@ class _Keeper:
 
     def make_group_ready(self, optimizer: Optimizer, group: dict[str, Any], given: list[Any]) -> None:
         """Let fused be able to take a step of a group, given the parameters that have a gradient; or let loops."""
-        new = {Kind(p.device, p.dtype, p.grad.layout) for p in given} - self.able
-        if new and refusal(type(optimizer), self.arguments, new) is None:
+        new = {ParameterKind(p.device, p.dtype, p.grad.layout) for p in given} - self.able
+        if new and fused_refusal(type(optimizer), self.arguments, new) is None:
             self.able |= new
         elif new:
             name, what = type(optimizer).__name__, ", ".join(sorted(map(str, new)))
             plain = {**self.arguments, "fused": False, "foreach": False}
-            if (error := refusal(type(optimizer), plain, new)) is not None:
+            if (error := fused_refusal(type(optimizer), plain, new)) is not None:
                 raise ConfigError("optimizer", f"cannot train {what}: {error}".rstrip("."))
             if self.asked:
                 raise ConfigError("optimizer.fused", f"must not be true: {name} cannot do it for {what}; leave it out")

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from lrkit.optim.tensorwise import Tensorwise, averages
+from lrkit.optim.tensorwise import TensorwiseOptimizer, update_averages
 
 __all__ = ["Lamb"]
 
 
-class Lamb(Tensorwise):
+class Lamb(TensorwiseOptimizer):
     r"""Adam whose update of each tensor is as large as the rate times the tensor itself.
 
     For a tensor ``x`` with gradient ``g`` at its step ``t``, rate ``lr`` and weight decay ``wd``::
@@ -48,7 +48,7 @@ class Lamb(Tensorwise):
         self, parameter: Tensor, x: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]
     ) -> None:
         beta1, beta2 = group["betas"]
-        m, v = averages(x, gradient, state, group["betas"])
+        m, v = update_averages(x, gradient, state, group["betas"])
         size = (v / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
         r = (m / (1 - beta1 ** state["step"])).div_(size).add_(x, alpha=group["weight_decay"])
         of_x, of_r = x.norm(), r.norm()

@@ -17,16 +17,28 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lrkit.optim.blocks import NUMBERED, Block, Part, Row, Towers, Untold, blocks_of, depth, inside, named, paths
+from lrkit.optim.blocks import (
+    NUMBERED,
+    Block,
+    Part,
+    Row,
+    Towers,
+    UnclearLayers,
+    block_depth,
+    block_paths,
+    describe_blocks,
+    find_blocks,
+    is_inside,
+)
 
-__all__ = ["Layers", "layers_of"]
+__all__ = ["LayerLevels", "find_layers"]
 
 #: Parameters of a network's own that are used above its blocks: projections, and the temperature of a loss.
 _ABOVE = re.compile(r"(?<!in_)proj|head|logit")
 
 
 @dataclass(frozen=True)
-class Layers:
+class LayerLevels:
     """The levels of a network.
 
     Args:
@@ -40,7 +52,7 @@ class Layers:
     line: str
 
 
-def layers_of(module: nn.Module, among: Collection[str] | None = None) -> Layers:
+def find_layers(module: nn.Module, among: Collection[str] | None = None) -> LayerLevels:
     """The levels of a network's parameters.
 
     Args:
@@ -51,15 +63,15 @@ def layers_of(module: nn.Module, among: Collection[str] | None = None) -> Layers
 
     >>> from torch.nn import Linear
     >>> blocks = nn.ModuleList([nn.Sequential(Linear(2, 2), Linear(2, 2)) for _ in range(3)])
-    >>> print(layers_of(nn.ModuleDict({"embed": Linear(2, 2), "blocks": blocks, "head": Linear(2, 2)})).line)
+    >>> print(find_layers(nn.ModuleDict({"embed": Linear(2, 2), "blocks": blocks, "head": Linear(2, 2)})).line)
     5 layers: blocks.0-2 are 1-3; below: embed (2 parameters); above: head (2)
     """
     parameters = {name: p for name, p in module.named_parameters() if among is None or name in among}
     trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
-    part = blocks_of(module, trained)
+    part = find_blocks(module, trained)
     if part is None:
         children = _some([name for name, _ in module.named_children()]) or "no modules"
-        raise Untold(
+        raise UnclearLayers(
             "layers are counted by blocks, modules of one class in an nn.ModuleList, in an "
             f"nn.Sequential or with numbers in their names, and there are none in {children}"
         )
@@ -68,9 +80,9 @@ def layers_of(module: nn.Module, among: Collection[str] | None = None) -> Layers
     lowest = min(of.values())
     of = {name: level - lowest for name, level in of.items()}
     if len(set(of.values())) < 2:
-        raise Untold(f"{named(paths(part))} is all there is, one layer")
+        raise UnclearLayers(f"{describe_blocks(block_paths(part))} is all there is, one layer")
     top = max((of[name] for name in trained), default=0)
-    return Layers(of, top, places.line(of, lowest))
+    return LayerLevels(of, top, places.line(of, lowest))
 
 
 class _Places:
@@ -78,7 +90,7 @@ class _Places:
 
     def __init__(self, module: nn.Module, part: Part) -> None:
         self.modules = dict(module.named_modules())
-        self.part, self.depth = part, depth(part)
+        self.part, self.depth = part, block_depth(part)
         self.blocks: dict[str, int] = {}  # path -> level, 1 for the lowest
         self.towers: list[tuple[tuple[str, ...], list[str]]] = []  # scope, blocks
         self.put(part, self.depth)
@@ -94,10 +106,10 @@ class _Places:
         elif isinstance(part, Row):
             for each in reversed(part.parts):
                 self.put(each, level)
-                level -= depth(each)
+                level -= block_depth(each)
         else:
             for scope, tower in part.parts:
-                self.towers.append((scope, paths(tower)))
+                self.towers.append((scope, block_paths(tower)))
                 self.put(tower, level)
 
     def level(self, name: str) -> int:
@@ -109,7 +121,7 @@ class _Places:
         owner, _, own = name.rpartition(".")
         if isinstance(self.modules[owner], nn.Embedding):
             return bottom
-        direct = any(inside(path, owner) for path in blocks)  # a parameter of a module that holds blocks
+        direct = any(is_inside(path, owner) for path in blocks)  # a parameter of a module that holds blocks
         if direct and (self.parameters[name].numel() == 1 or _ABOVE.search(own)):
             return top
         if (level := self.beside_a_stage(name, bottom)) is not None:
@@ -134,15 +146,15 @@ class _Places:
 
     def scope(self, name: str) -> tuple[tuple[str, ...], Sequence[str]]:
         """The smallest tower that a parameter is in, and its blocks; the whole network where it is in none."""
-        found = [(path, (scope, blocks)) for scope, blocks in self.towers for path in scope if inside(name, path)]
+        found = [(path, (scope, blocks)) for scope, blocks in self.towers for path in scope if is_inside(name, path)]
         return max(found, key=lambda each: len(each[0]), default=("", (("",), list(self.blocks))))[1]
 
     def unit(self, name: str, blocks: Sequence[str]) -> str:
         """The outermost module around a parameter that holds none of some blocks; the parameter itself else."""
-        return next((path for path in _prefixes(name) if not any(inside(block, path) for block in blocks)), name)
+        return next((path for path in _prefixes(name) if not any(is_inside(block, path) for block in blocks)), name)
 
     def has_matrix(self, unit: str) -> bool:
-        return any(inside(name, unit) and parameter.ndim >= 2 for name, parameter in self.parameters.items())
+        return any(is_inside(name, unit) and parameter.ndim >= 2 for name, parameter in self.parameters.items())
 
     def alignments(self) -> list[tuple[list[str], list[str]]]:
         """Rows beside the blocks' own, with as many members: ConvNeXt's downsampling layers beside its stages.
@@ -169,16 +181,16 @@ class _Places:
         ]
 
     def holds(self, path: str) -> bool:
-        return any(inside(block, path) for block in self.blocks)
+        return any(is_inside(block, path) for block in self.blocks)
 
     def beside_a_stage(self, name: str, bottom: int) -> int | None:
         """The level of a parameter in a row beside the blocks' own: of the stage with the same number."""
         for row, stages in self.aligned:
             for i, (path, stage) in enumerate(zip(row, stages, strict=True)):
-                if not inside(name, path):
+                if not is_inside(name, path):
                     continue
-                levels = [level for block, level in self.blocks.items() if inside(block, stage)]
-                first = min(self.order[other] for other in self.block_of if inside(other, stages[0]))
+                levels = [level for block, level in self.blocks.items() if is_inside(block, stage)]
+                first = min(self.order[other] for other in self.block_of if is_inside(other, stages[0]))
                 if self.order[name] < first:
                     return min(levels) if i else bottom
                 return None if self.has_matrix(path) else max(levels)
@@ -209,11 +221,11 @@ class _Places:
         """Which blocks are at which levels."""
         if isinstance(part, Towers):
             return ", beside ".join(self.said(tower, lowest) for _, tower in part.parts)
-        blocks = paths(part)
+        blocks = block_paths(part)
         levels = [self.blocks[block] - lowest for block in blocks]
         if len(blocks) == 1:
             return f"{blocks[0]} is {levels[0]}"
-        return f"{named(blocks)} are {min(levels)}-{max(levels)}"
+        return f"{describe_blocks(blocks)} are {min(levels)}-{max(levels)}"
 
 
 def _prefixes(name: str) -> list[str]:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from lrkit.optim.tensorwise import Tensorwise, averages
+from lrkit.optim.tensorwise import TensorwiseOptimizer, update_averages
 
 __all__ = ["Muon", "orthogonalize"]
 
 
-class Muon(Tensorwise):
+class Muon(TensorwiseOptimizer):
     r"""Momentum, orthogonalized, for matrices (Jordan 2024); AdamW for the rest.
 
     For a matrix ``W`` of ``a x b`` with gradient ``G``, momentum ``mu`` and weight decay ``wd``::
@@ -81,7 +81,7 @@ class Muon(Tensorwise):
     @staticmethod
     def _adamw(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         beta1, beta2 = group["adamw_betas"]
-        mean, square = averages(parameter, gradient, state, group["adamw_betas"])
+        mean, square = update_averages(parameter, gradient, state, group["adamw_betas"])
         size = (square / (1 - beta2 ** state["step"])).sqrt_().add_(group["adamw_eps"])
         parameter.addcdiv_(mean, size, value=-group["lr"] / (1 - beta1 ** state["step"]))
 

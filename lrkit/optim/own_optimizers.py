@@ -22,14 +22,14 @@ from torch.optim import Optimizer
 from lrkit.base.errors import ConfigError
 from lrkit.planning.tracks import KEY
 
-__all__ = ["Own", "of", "ordered", "refuse_several"]
+__all__ = ["OwnOptimizers", "order_tracks", "own_optimizers_of", "refuse_several"]
 
 #: So many optimizers are tried in every order; a module with more keeps the order of the node.
 _MOST = 7
 
 
 @dataclass(frozen=True)
-class Own:
+class OwnOptimizers:
     """The optimizers of a module.
 
     Args:
@@ -41,7 +41,7 @@ class Own:
     scheduled: list[int] | None
 
 
-def of(module: nn.Module) -> Own | None:
+def own_optimizers_of(module: nn.Module) -> OwnOptimizers | None:
     """What ``configure_optimizers`` of the module's class makes; None where it does not say."""
     method: Any = getattr(type(module), "configure_optimizers", None)
     if method is None or method.__module__.partition(".")[0] in ("pytorch_lightning", "lightning"):
@@ -61,7 +61,7 @@ def of(module: nn.Module) -> Own | None:
     )
     places = {id(each): i for i, each in enumerate(optimizers)}
     scheduled = [places.get(id(getattr(each, "optimizer", None)), -1) for each in schedulers]
-    return Own(found, None if -1 in scheduled else scheduled)
+    return OwnOptimizers(found, None if -1 in scheduled else scheduled)
 
 
 def refuse_several(module: nn.Module) -> None:
@@ -70,12 +70,12 @@ def refuse_several(module: nn.Module) -> None:
     Raises:
         ConfigError: what they are, and what to type.
     """
-    own = of(module)
+    own = own_optimizers_of(module)
     if own is not None and len(own.optimizers) > 1:
         raise _several(own, module)
 
 
-def _several(own: Own, module: nn.Module) -> ConfigError:
+def _several(own: OwnOptimizers, module: nn.Module) -> ConfigError:
     roots = [list(dict.fromkeys(n.partition(".")[0] for n, _ in module.named_parameters() if n in names))
              for _, names in own.optimizers]  # fmt: skip
     made = ", ".join(f"{cls} of {_and(of)}" for (cls, _), of in zip(own.optimizers, roots, strict=True))
@@ -96,7 +96,7 @@ def _several(own: Own, module: nn.Module) -> ConfigError:
     )
 
 
-def ordered(own: Own, module: nn.Module, tracks: Mapping[str, Sequence[str]]) -> list[str]:
+def order_tracks(own: OwnOptimizers, module: nn.Module, tracks: Mapping[str, Sequence[str]]) -> list[str]:
     """The names of the tracks in the order of the module's own optimizers, which is that of ``self.optimizers()``.
 
     The order in which tracks and optimizers have the most parameters in common; where two orders have as many, that of

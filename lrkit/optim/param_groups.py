@@ -17,15 +17,15 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from lrkit.base.errors import ConfigError
-from lrkit.optim.blocks import Untold
-from lrkit.optim.layer_decay import Layers, layers_of
-from lrkit.planning.group_rules import DEFAULT, NO_DECAY, Rule, Rules, parse
+from lrkit.optim.blocks import UnclearLayers
+from lrkit.optim.layer_decay import LayerLevels, find_layers
+from lrkit.planning.group_rules import DEFAULT, NO_DECAY, Rule, Rules, parse_rules
 
-__all__ = ["Group", "remarks", "split"]
+__all__ = ["ParamGroup", "group_remarks", "split_parameters"]
 
 
 @dataclass(frozen=True)
-class Group:
+class ParamGroup:
     """A named group of parameters.
 
     Args:
@@ -48,11 +48,11 @@ class Group:
         return {"params": list(self.params), "name": self.name, "lr": lr, **own}
 
 
-def split(
+def split_parameters(
     module: nn.Module,
     node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     among: Collection[str] | None = None,
-) -> list[Group]:
+) -> list[ParamGroup]:
     """Split a module's trainable parameters into groups.
 
     A parameter that is used in several places (tied weights) counts once, under its first name; one that does not
@@ -71,14 +71,14 @@ def split(
         ConfigError: if a rule is wrong or takes nothing, there is nothing to train, or there are no layers to tell.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
-    >>> for group in split(model, {"rules": [{"name": "head", "pattern": "^1", "lr_scale": 10}], "no_decay": True}):
+    >>> for group in split_parameters(model, {"rules": [{"name": "head", "pattern": "^1", "lr_scale": 10}], "no_decay": True}):
     ...     print(group.name, group.lr_scale, group.weight_decay, *group.names)
     head 10.0 None 1.weight
     head_no_decay 10.0 0.0 1.bias
     default 1.0 None 0.weight
     no_decay 1.0 0.0 0.bias
     """
-    rules = parse(node)
+    rules = parse_rules(node)
     everything = {name: p for name, p in module.named_parameters() if among is None or name in among}
     lazy = [name for name, parameter in everything.items() if isinstance(parameter, UninitializedParameter)]
     if lazy:
@@ -101,7 +101,7 @@ def split(
         if not members[each]:
             raise _takes_nothing(i, each, everything, module)
     return [
-        Group(
+        ParamGroup(
             _name(rule, place, places, 0 if layers is None else layers.top),
             _scale(rule, place, rules, layers),
             0.0 if place.spared else None if rule is None else rule.weight_decay,
@@ -113,13 +113,13 @@ def split(
     ]
 
 
-def remarks(
+def group_remarks(
     module: nn.Module,
     node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     among: Collection[str] | None = None,
 ) -> list[str]:
-    """What ``split`` made of a module beyond what the rules say: its layers, and what it wants without weight decay."""
-    rules, lines = parse(node), list[str]()
+    """What ``split_parameters`` made of a module beyond what the rules say: its layers, and what it wants without weight decay."""
+    rules, lines = parse_rules(node), list[str]()
     if (layers := _layers(module, rules, among)) is not None:
         lines.append(layers.line)
     if rules.no_decay:
@@ -138,13 +138,13 @@ class _Place:
     spared: bool
 
 
-def _layers(module: nn.Module, rules: Rules, among: Collection[str] | None) -> Layers | None:
+def _layers(module: nn.Module, rules: Rules, among: Collection[str] | None) -> LayerLevels | None:
     """The layers of a module, where they have rates of their own."""
     if rules.layer_decay is None:
         return None
     try:
-        return layers_of(module, among)
-    except Untold as error:
+        return find_layers(module, among)
+    except UnclearLayers as error:
         must = f"must be null, with rates by param_groups.rules: {error}"
         raise ConfigError("param_groups.layer_decay", must, rules.layer_decay) from None
 
@@ -158,7 +158,7 @@ def _name(rule: Rule | None, place: _Place, places: Iterable[_Place], top: int) 
     return "_".join(filter(None, parts)) or DEFAULT
 
 
-def _scale(rule: Rule | None, place: _Place, rules: Rules, layers: Layers | None) -> float:
+def _scale(rule: Rule | None, place: _Place, rules: Rules, layers: LayerLevels | None) -> float:
     if rule is not None and rule.lr_scale is not None:
         return rule.lr_scale
     if place.level is None or layers is None or rules.layer_decay is None:

@@ -25,7 +25,7 @@ from lrkit.schedules.shapes import check_number
 __all__ = ["PlanScheduler"]
 
 
-class Joined(NamedTuple):
+class JoinedGroup(NamedTuple):
     """What a group that joined during the run asked for: from then on it follows the plan in proportion.
 
         lr[t] = lr x (curve(t) x gain(t) / multiplier)
@@ -59,11 +59,11 @@ class PlanScheduler(LRScheduler):
         run: the plan of the whole run, of which ``plan`` is a track; else they are the same.
 
     >>> import torch
-    >>> from lrkit.planning.plan import resolve
+    >>> from lrkit.planning.plan import resolve_plan
     >>> from lrkit.schedules.horizon import Horizon
     >>> from lrkit.schedules.shapes import Linear
     >>> sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    >>> scheduler = PlanScheduler(sgd, resolve(lr=0.1, schedule=Linear(), horizon=Horizon(4)))
+    >>> scheduler = PlanScheduler(sgd, resolve_plan(lr=0.1, schedule=Linear(), horizon=Horizon(4)))
     >>> rates = []
     >>> for _ in range(4):
     ...     sgd.step()
@@ -90,7 +90,7 @@ class PlanScheduler(LRScheduler):
             )
             for group in plan.groups
         }
-        self._joined: dict[str, Joined] = {}
+        self._joined: dict[str, JoinedGroup] = {}
         self._groups: list[dict[str, Any]] | None = None  # of the optimizer, when they were looked at last
         self._bases: list[float] = []
         self._late: dict[int, float] = {}  # of groups that joined: the multiplier at which they have their base
@@ -170,7 +170,7 @@ class PlanScheduler(LRScheduler):
         bases, self._late = [], {}
         for i, group in enumerate(groups):
             base = self._base(i, group)
-            if isinstance(base, Joined):
+            if isinstance(base, JoinedGroup):
                 self._late[i] = base.multiplier
                 base = base.lr, base.weight_decay
             bases.append(base)
@@ -244,13 +244,13 @@ class PlanScheduler(LRScheduler):
         self.reduction = Reduction(**state_dict.get("reduction", {}))
         # Older checkpoints have two numbers, of which the rate is a base.
         self._joined = {
-            name: Joined(*of) if len(of) == 3 else Joined(of[0], 1.0, of[1])
+            name: JoinedGroup(*of) if len(of) == 3 else JoinedGroup(of[0], 1.0, of[1])
             for name, of in state_dict["joined"].items()
         }
         self._groups = None  # to be looked at again
         self._rates = []  # the optimizer's own rates were restored too: nobody edited them
 
-    def _base(self, i: int, group: dict[str, Any]) -> tuple[float, float] | Joined:
+    def _base(self, i: int, group: dict[str, Any]) -> tuple[float, float] | JoinedGroup:
         """The constant parts of a group's rate and weight decay: the plan's, or what a later group joined with."""
         name = self._name(i, group)
         bases = self._planned.get(name) or self._joined.get(name)
@@ -264,9 +264,9 @@ class PlanScheduler(LRScheduler):
             name = self.plan.groups[i].name if i < len(self.plan.groups) else f"group_{i}"
         return name
 
-    def _asking(self, lr: float | Tensor, weight_decay: float) -> Joined:
+    def _asking(self, lr: float | Tensor, weight_decay: float) -> JoinedGroup:
         """A group that is to have the rate ``lr`` at the coming step."""
-        return Joined(float(lr), self.plan.curve(self.applied) * self.total_gain or 1.0, weight_decay)
+        return JoinedGroup(float(lr), self.plan.curve(self.applied) * self.total_gain or 1.0, weight_decay)
 
     def _report(self, groups: list[dict[str, Any]]) -> None:
         """Take over the rate that the owner of a group that joined gave it; of any other say, once, that it stands."""

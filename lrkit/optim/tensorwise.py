@@ -9,10 +9,10 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-__all__ = ["Tensorwise", "averages"]
+__all__ = ["TensorwiseOptimizer", "update_averages"]
 
 
-class Tensorwise(torch.optim.Optimizer):
+class TensorwiseOptimizer(torch.optim.Optimizer):
     """An optimizer whose subclass says how one tensor is updated. A tensor without a gradient is left alone."""
 
     @abstractmethod
@@ -50,7 +50,9 @@ class Tensorwise(torch.optim.Optimizer):
         return loss
 
 
-def averages(x: Tensor, gradient: Tensor, state: dict[str, Any], betas: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def update_averages(
+    x: Tensor, gradient: Tensor, state: dict[str, Any], betas: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
     """Adam's running averages of the gradient and of its square, one step further; not corrected for their bias."""
     if not state:
         state.update(step=0, exp_avg=torch.zeros_like(x), exp_avg_sq=torch.zeros_like(x))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.planning.optimizer_traits import family
+from lrkit.planning.optimizer_traits import traits_of
 
 __all__ = ["RULES", "BatchScale", "batch_scale"]
 
@@ -59,7 +59,7 @@ def batch_scale(rule: str, base: int | None, batch: int | None, optimizer: str =
     if rule not in (*RULES, "auto"):
         raise ConfigError("batch_scaling.rule", f"is not a rule. {did_you_mean(str(rule), (*RULES, 'auto'))}", rule)
     if rule == "auto":
-        known = family(optimizer)
+        known = traits_of(optimizer)
         if known is None:
             raise ConfigError(
                 "batch_scaling",

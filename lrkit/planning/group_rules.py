@@ -15,7 +15,7 @@ from typing import Any
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.option_rules import is_number
 
-__all__ = ["DEFAULT", "NO_DECAY", "Rule", "Rules", "group_rates", "parse"]
+__all__ = ["DEFAULT", "NO_DECAY", "Rule", "Rules", "group_rates", "parse_rules"]
 
 #: The group of whatever no rule takes.
 DEFAULT = "default"
@@ -73,15 +73,15 @@ class Rules:
     layer_decay: float | None = None
 
 
-def parse(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Rules:
+def parse_rules(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Rules:
     """Check a node ``param_groups``, or just its list of rules.
 
     Raises:
         ConfigError: naming the key, such as ``param_groups.rules[0].pattern``.
 
-    >>> parse({"rules": [{"name": "head", "pattern": "^head", "lr_scale": 10}], "no_decay": True}).rules[0]
+    >>> parse_rules({"rules": [{"name": "head", "pattern": "^head", "lr_scale": 10}], "no_decay": True}).rules[0]
     Rule(name='head', pattern='^head', max_ndim=None, lr_scale=10.0, weight_decay=None)
-    >>> parse([{"name": "head", "patern": "^head"}])  # doctest: +IGNORE_EXCEPTION_DETAIL
+    >>> parse_rules([{"name": "head", "patern": "^head"}])  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
     ConfigError: param_groups.rules[0].patern is not a key. Did you mean 'pattern'? ...
     """
@@ -132,7 +132,7 @@ def group_rates(
     >>> group_rates({"rules": [{"name": "pos", "pattern": "pos", "weight_decay": 0}], "layer_decay": 0.75})
     [('pos_layer_*', 1.0, 0.0), ('layer_*', 1.0, None)]
     """
-    rules, rates = parse(node), list[tuple[str, float, float | None]]()
+    rules, rates = parse_rules(node), list[tuple[str, float, float | None]]()
     for rule in rules.rules:
         layered = rule.lr_scale is None and rules.layer_decay is not None
         name, scale = (

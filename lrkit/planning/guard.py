@@ -31,7 +31,7 @@ from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import check_choice, check_number
 
-__all__ = ["POLICIES", "Guard", "Levels", "Reduction"]
+__all__ = ["POLICIES", "Guard", "LossStatistics", "Reduction"]
 
 POLICIES = ("stop", "skip", "reduce")
 
@@ -67,7 +67,7 @@ class Guard:
         for name in ("far", "spike"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), None, 1, None)
-        for name, least in (("window", Levels.ENOUGH), ("patience", 1), ("most", 1)):
+        for name, least in (("window", LossStatistics.ENOUGH), ("patience", 1), ("most", 1)):
             count = getattr(self, name)
             if isinstance(count, bool) or not isinstance(count, int) or count < least:
                 raise ConfigError(name, f"must be a whole number >= {least}", count)
@@ -112,13 +112,13 @@ class Reduction:
         return Reduction(self.gain * factor, step, over, self.times + 1)
 
 
-class Levels:
+class LossStatistics:
     """What the losses of a run are like: where they began, and what is usual lately.
 
     Args:
         window: how many good losses are looked back upon.
 
-    >>> levels = Levels()
+    >>> levels = LossStatistics()
     >>> for loss in [2.0, 2.1, 1.9] * 10:
     ...     levels.add(loss)
     >>> 2.5 > levels.limit(10), 5.0 > levels.limit(10)

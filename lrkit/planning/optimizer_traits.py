@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["FAMILIES", "Family", "family", "finds_rate", "momentum_of", "option", "remarks"]
+__all__ = ["FAMILIES", "OptimizerTraits", "finds_rate", "lr_warnings", "momentum_of", "option_name", "traits_of"]
 
 Kind = Literal["sgd", "adaptive", "lr_free"]
 
 
 @dataclass(frozen=True)
-class Family:
+class OptimizerTraits:
     """How an optimizer behaves towards its learning rate.
 
     Args:
@@ -37,23 +37,23 @@ class Family:
     one_rate: bool = False
 
 
-_HEAVY_BALL = Family("sgd", momentum="momentum")
-_ADAM = Family("adaptive", momentum="betas")
-_MATRIX = Family("adaptive", momentum="momentum")
-_NO_MOMENTUM = Family("adaptive")
+_HEAVY_BALL = OptimizerTraits("sgd", momentum="momentum")
+_ADAM = OptimizerTraits("adaptive", momentum="betas")
+_MATRIX = OptimizerTraits("adaptive", momentum="momentum")
+_NO_MOMENTUM = OptimizerTraits("adaptive")
 # The momentum of a schedule-free method is the point between two sequences of weights at which the gradient is
 # taken, and train() and eval() move the weights by it: it must stay what it was.
-_FREE_SGD = Family("sgd", schedule_free=True)
-_FREE_ADAM = Family("adaptive", schedule_free=True)
+_FREE_SGD = OptimizerTraits("sgd", schedule_free=True)
+_FREE_ADAM = OptimizerTraits("adaptive", schedule_free=True)
 # The distance that it estimates is one number for the whole model, and so is the rate: the first group's.
-_PRODIGY = Family("lr_free", momentum="betas", one_rate=True)
+_PRODIGY = OptimizerTraits("lr_free", momentum="betas", one_rate=True)
 
 # Its final rate, which is all that counts after a while, is one for all groups, whatever their own rates.
-_ONE_FINAL_RATE = Family("adaptive", momentum="betas", one_rate=True)
+_ONE_FINAL_RATE = OptimizerTraits("adaptive", momentum="betas", one_rate=True)
 
-FAMILIES: dict[str, Family] = {
+FAMILIES: dict[str, OptimizerTraits] = {
     # LBFGS is left out: how its rate depends on the batch is not known, and it evaluates the loss many times a step.
-    "torch.optim.ASGD": Family("sgd"),
+    "torch.optim.ASGD": OptimizerTraits("sgd"),
     "torch.optim.Adadelta": _NO_MOMENTUM,
     "torch.optim.Adafactor": _NO_MOMENTUM,
     "torch.optim.Adagrad": _NO_MOMENTUM,
@@ -63,7 +63,7 @@ FAMILIES: dict[str, Family] = {
     "torch.optim.Muon": _MATRIX,
     "torch.optim.NAdam": _ADAM,
     "torch.optim.RAdam": _ADAM,
-    "torch.optim.RMSprop": Family("adaptive", momentum="momentum"),
+    "torch.optim.RMSprop": OptimizerTraits("adaptive", momentum="momentum"),
     "torch.optim.Rprop": _NO_MOMENTUM,
     "torch.optim.SGD": _HEAVY_BALL,
     "torch.optim.SparseAdam": _ADAM,
@@ -93,10 +93,10 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def family(target: str) -> Family | None:
+def traits_of(target: str) -> OptimizerTraits | None:
     """What is known of the class ``target``; ``None`` if nothing is.
 
-    >>> family("torch.optim.AdamW").kind
+    >>> traits_of("torch.optim.AdamW").kind
     'adaptive'
     """
     return FAMILIES.get(target)
@@ -108,14 +108,14 @@ def finds_rate(target: str) -> bool:
     >>> finds_rate("pytorch_optimizer.Prodigy"), finds_rate("torch.optim.AdamW")
     (True, False)
     """
-    known = family(target)
+    known = traits_of(target)
     return known is not None and known.kind == "lr_free"
 
 
-def option(target: str) -> str:
+def option_name(target: str) -> str:
     """The name under ``conf/optimizer`` that a class has or would have.
 
-    >>> option("pytorch_optimizer.AdaBound"), option("schedulefree.SGDScheduleFree")
+    >>> option_name("pytorch_optimizer.AdaBound"), option_name("schedulefree.SGDScheduleFree")
     ('adabound', 'schedule_free_sgd')
     """
     name = target.rpartition(".")[2]
@@ -123,7 +123,7 @@ def option(target: str) -> str:
     return ("" if core == name else "schedule_free_") + core.lower()
 
 
-def remarks(target: str, lr: float, decays: bool) -> list[str]:
+def lr_warnings(target: str, lr: float, decays: bool) -> list[str]:
     """Warnings about an optimizer whose learning rate makes little sense, a line each.
 
     Args:
@@ -131,10 +131,10 @@ def remarks(target: str, lr: float, decays: bool) -> list[str]:
         lr: the base learning rate.
         decays: whether the curve ends lower than its peak.
 
-    >>> remarks("torch.optim.AdamW", 1e-3, decays=True)
+    >>> lr_warnings("torch.optim.AdamW", 1e-3, decays=True)
     []
     """
-    known, name = family(target), target.rpartition(".")[2]
+    known, name = traits_of(target), target.rpartition(".")[2]
     found = []
     if known and known.schedule_free and decays:
         found.append(
@@ -150,7 +150,7 @@ def remarks(target: str, lr: float, decays: bool) -> list[str]:
 
 def momentum_of(target: str, options: Mapping[str, Any]) -> float | None:
     """An optimizer's momentum: its option ``momentum``, or the first of ``betas``; None where it has none."""
-    known = family(target)
+    known = traits_of(target)
     name = known.momentum if known else next((n for n in ("momentum", "betas") if n in options), None)
     value = options.get(name) if name else None
     if name == "betas":

@@ -19,14 +19,14 @@ from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.option_rules import is_number
 from lrkit.planning.batch_scaling import BatchScale
 from lrkit.planning.guard import Guard
-from lrkit.planning.optimizer_traits import family, remarks
+from lrkit.planning.optimizer_traits import lr_warnings, traits_of
 from lrkit.planning.plateau import Plateau
 from lrkit.schedules.curve import Curve, Phase
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Constant, Multistep, OneCycle, Schedule, Step
 from lrkit.schedules.shapes import Plateau as HeldUntilPlateau
 
-__all__ = ["GroupRate", "Plan", "resolve"]
+__all__ = ["GroupRate", "Plan", "resolve_plan"]
 
 SANE_LR = (1e-8, 10.0)
 
@@ -42,7 +42,7 @@ class GroupRate:
 
 @dataclass(frozen=True)
 class Plan:
-    """A resolved run. See ``resolve``.
+    """A resolved run. See ``resolve_plan``.
 
     With several optimizers ``tracks`` has the plan of each (see ``lrkit.planning.tracks``), and no parameter follows this one:
     it says what all share, and its steps are the batches of the run. ``every`` and ``offset`` are a track's: it steps
@@ -202,7 +202,7 @@ class Plan:
         )
 
 
-def resolve(
+def resolve_plan(
     *,
     lr: Any,
     schedule: Schedule,
@@ -346,8 +346,8 @@ def _remarks(
     """One line for each thing that is legal but hardly meant."""
     middle = next(i for i, p in enumerate(curve.phases) if p.name == "schedule")
     decays = curve.phases[-1].final < curve.peak(middle)
-    lines = remarks(optimizer, lr, decays) if optimizer else []
-    known = family(optimizer) if optimizer else None
+    lines = lr_warnings(optimizer, lr, decays) if optimizer else []
+    known = traits_of(optimizer) if optimizer else None
     if scale.rule == "linear" and known is not None and known.kind == "adaptive":
         lines.append(f"linear batch-size scaling is a rule for SGD; {_short(optimizer)} is usually scaled by sqrt")
     if curve(0) == 0.0:

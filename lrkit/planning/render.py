@@ -12,35 +12,35 @@ from typing import TYPE_CHECKING, Any
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import write_figure
 from lrkit.planning.plateau import Plateau, PlateauState
-from lrkit.planning.tracks import on_track, step_at
+from lrkit.planning.tracks import step_at, track_tag
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from lrkit.lr_finder.result import Found
+    from lrkit.lr_finder.result import FinderResult
     from lrkit.planning.plan import Plan
     from lrkit.runs.diagnosis import Finding
 
-__all__ = ["answer", "closing", "csv", "picture", "sketch", "text"]
+__all__ = ["draw_picture", "draw_sketch", "print_closing", "print_finder_result", "render_csv", "render_text"]
 
 _MOST_ROWS = 10**7  # half a gigabyte
 FORMATS = ("text", "csv", "json", "png")
 _SAID = 2  # findings that are printed at the end of a run
 
 
-def text(plan: Plan, *, curve: bool = True) -> str:
+def render_text(plan: Plan, *, curve: bool = True) -> str:
     """The plan as a page of text: the rate, the horizon, the phases, the groups, warnings, and the curve drawn."""
     return _printed(*_page(plan, curve))
 
 
-def announce(plan: Plan) -> None:
+def print_plan(plan: Plan) -> None:
     """Print the plan, without its curve, before training."""
     from rich.console import Console
 
     Console(soft_wrap=True, highlight=False).print(*_page(plan, curve=False), sep="\n")
 
 
-def csv(plan: Plan) -> str:
+def render_csv(plan: Plan) -> str:
     """A header, and a row for each optimizer step: ``step``, ``lr/<group>`` ..., then each driven hyper-parameter.
 
     Numbers are written so that reading them gives the same bits. With several optimizers there is a row for each batch,
@@ -51,7 +51,7 @@ def csv(plan: Plan) -> str:
     if plan.horizon.steps > _MOST_ROWS:
         raise ConfigError("format=csv", f"lists at most {_MOST_ROWS} steps, and the run has {plan.horizon.steps}")
     drivers, per_epoch = _drivers(plan), plan.horizon.steps_per_epoch
-    names = [on_track(tag, track) if track else tag for track, own in drivers.items() for tag in _rates(own, 0)]
+    names = [track_tag(tag, track) if track else tag for track, own in drivers.items() for tag in _rates(own, 0)]
     rows = [",".join(["step", *names])]
     for step in range(plan.horizon.steps):
         cells: list[str] = []
@@ -72,12 +72,12 @@ def _rates(plan: Plan, step: int) -> dict[str, float]:
     return {f"lr/{group.name}": plan.lr(group, step) for group in plan.groups} | plan.hyper(step)
 
 
-def as_json(plan: Plan) -> str:
+def render_json(plan: Plan) -> str:
     """The plan as JSON."""
     return json.dumps(plan.to_json(), indent=2, default=str) + "\n"
 
 
-def picture(plans: Mapping[str, Plan], path: Path) -> Path:
+def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
     """Draw learning rates over optimizer steps: up to six curves in one frame, more in a frame each.
 
     Args:
@@ -144,7 +144,7 @@ def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
     return gains
 
 
-def sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
+def draw_sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
     """The curve of the rate in block characters, or an empty string where the run has no known end."""
     steps = plan.horizon.steps
     if steps is None:
@@ -161,7 +161,7 @@ def sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
     return "\n".join(lines)
 
 
-def closing(
+def print_closing(
     folder: Path,
     final: Mapping[str, float],
     best: Mapping[str, float],
@@ -197,7 +197,7 @@ def closing(
         console.print(f"curves: tensorboard --logdir {_shown(folder)}")
 
 
-def answer(folder: Path, found: Found) -> None:
+def print_finder_result(folder: Path, found: FinderResult) -> None:
     """Print what a search found, where it is kept, and what to type."""
     print(f"\n{found.sentence()}; {found.steps} steps in {found.seconds:.1f} s")
     print(f"everything is in {_shown(folder)}")
@@ -259,7 +259,7 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
         page.append(Text(f"gain x {p.factor:g} when {p.monitor} has not improved for more than {p.patience} checks"))
     if plan.guard is not None and plan.guard.policy == "reduce":
         page.append(Text(plan.guard.line()))
-    if curve and (drawn := sketch(plan)):
+    if curve and (drawn := draw_sketch(plan)):
         page.append(Text(drawn))
     page += [Text(f"note: {warning}", style="yellow") for warning in plan.warnings]
     return page

@@ -22,8 +22,19 @@ from typing import Any
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.schedules.horizon import Horizon
 
-__all__ = ["KEY", "Track", "assign", "horizon_of", "needs_manual", "no_names", "on_track", "parse", "refuse",
-           "step_at", "steps_in"]  # fmt: skip
+__all__ = [
+    "KEY",
+    "Track",
+    "assign_parameters",
+    "horizon_of",
+    "needs_manual",
+    "no_such_track",
+    "parse_tracks",
+    "refuse_combinations",
+    "step_at",
+    "steps_in",
+    "track_tag",
+]  # fmt: skip
 
 KEY = "optimizers"
 #: The groups of a config that a track may say for itself.
@@ -125,7 +136,7 @@ class Track:
         return {**base, **node}
 
 
-def parse(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
+def parse_tracks(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
     """Check a node ``optimizers``; empty for a run with one optimizer.
 
     Args:
@@ -135,14 +146,14 @@ def parse(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
     Raises:
         ConfigError: naming the key, such as ``optimizers.generator.every``.
 
-    >>> [track.every for track in parse({"generator": {"every": 5}, "critic": {}})]
+    >>> [track.every for track in parse_tracks({"generator": {"every": 5}, "critic": {}})]
     [5, 1]
-    >>> parse({"generator": {"evry": 5}})  # doctest: +IGNORE_EXCEPTION_DETAIL
+    >>> parse_tracks({"generator": {"evry": 5}})  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
     ConfigError: optimizers.generator.evry is not a key. Did you mean 'every'? ...
     """
     if not isinstance(node, Mapping):
-        raise no_names(node)
+        raise no_such_track(node)
     tracks: list[Track] = []
     for name, said in node.items():
         key = f"{KEY}.{name}"
@@ -173,7 +184,7 @@ def parse(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
     return tuple(tracks)
 
 
-def assign(
+def assign_parameters(
     parameters: Mapping[str, bool], tracks: Sequence[Track], also: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> dict[str, list[str]]:
     """The parameters of each track: every one that is trained belongs to exactly one.
@@ -185,9 +196,9 @@ def assign(
     Raises:
         ConfigError: a track has none, or a parameter is in no track, or in two; by name.
 
-    >>> assign({"actor.weight": True, "critic.weight": True}, parse({"actor": {}, "critic": {}}))
+    >>> assign_parameters({"actor.weight": True, "critic.weight": True}, parse_tracks({"actor": {}, "critic": {}}))
     {'actor': ['actor.weight'], 'critic': ['critic.weight']}
-    >>> assign({"trunk.weight": True}, parse({"actor": {}}), {"trunk.weight": ["actor.trunk.weight"]})
+    >>> assign_parameters({"trunk.weight": True}, parse_tracks({"actor": {}}), {"trunk.weight": ["actor.trunk.weight"]})
     {'actor': ['trunk.weight']}
     """
     trained = [name for name, trains in parameters.items() if trains]
@@ -263,17 +274,17 @@ def _count(batches: int, every: int, offset: int) -> int:
     return max(0, -(-(batches - offset) // every))
 
 
-def on_track(tag: str, track: str) -> str:
+def track_tag(tag: str, track: str) -> str:
     """The tag of a track's group.
 
-    >>> on_track("lr/default", "actor"), on_track("gain", "actor")
+    >>> track_tag("lr/default", "actor"), track_tag("gain", "actor")
     ('lr/actor/default', 'gain/actor')
     """
     kind, slash, group = tag.partition("/")
     return f"{kind}/{track}{slash}{group}"
 
 
-def refuse(config: Mapping[str, Any]) -> None:
+def refuse_combinations(config: Mapping[str, Any]) -> None:
     """Refuse what cannot go together with ``optimizers``, naming both and saying why.
 
     Raises:
@@ -311,7 +322,7 @@ def refuse(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key}=auto", f"and {KEY} cannot be used together: a search looks for one rate")
 
 
-def no_names(node: Any) -> ConfigError:
+def no_such_track(node: Any) -> ConfigError:
     """The error for what does not name any track."""
     return ConfigError(KEY, "must name each optimizer: {generator: {}, discriminator: {}}", node)
 

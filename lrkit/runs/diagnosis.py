@@ -21,7 +21,7 @@ from statistics import fmean, median
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
 from lrkit.runs.event_reader import Series
-from lrkit.runs.loss_noise import noise
+from lrkit.runs.loss_noise import loss_noise
 from lrkit.schedules.shapes import Step
 
 __all__ = ["DECAYED_EARLY", "KINDS", "OVERFITTING", "TOO_HIGH", "TOO_LOW", "Curves", "Finding", "diagnose"]
@@ -124,7 +124,7 @@ class _Windows:
     @property
     def scatter(self) -> float:
         """The noise of a window at the full rate."""
-        return noise([self.losses[i] for i in self.full])
+        return loss_noise([self.losses[i] for i in self.full])
 
     @property
     def gone(self) -> int:
@@ -223,7 +223,7 @@ def _too_low(run: _Windows, lr: float | None) -> Finding | None:
     if min(map(len, sixths)) < 3 or len(run.validated) < VALIDATIONS or len(run.full) < 0.45 * len(run.losses):
         return None
     levels, few = [run.level(part) for part in sixths], max(5, len(run.losses) // 50)
-    start, end, scatter = fmean(run.losses[:few]), levels[-1], noise(run.losses)
+    start, end, scatter = fmean(run.losses[:few]), levels[-1], loss_noise(run.losses)
     fall, clear = start - end, CLEAR * scatter / math.sqrt(min(map(len, sixths)))
     if fall < max(clear, 0.005 * start) or any(a <= b for a, b in pairwise(levels)) or end < 0.65 * start:
         return None
@@ -289,7 +289,7 @@ def _overfitting(run: _Windows, plan: Plan | None) -> Finding | None:
     since = run.validated[lowest + 2 :]
     if at > 0.75 * end or len(since) < 3:
         return None
-    late, scatter = middles[-1], noise(run.validated)
+    late, scatter = middles[-1], loss_noise(run.validated)
     middle = len(since) // 2
     rises = late - best > max(CLEAR * scatter, 0.1 * best) and fmean(since[middle:]) > fmean(since[:middle])
     around = [loss for step, loss in zip(run.steps, run.losses, strict=True) if abs(step - at) <= 0.05 * end]
@@ -320,7 +320,7 @@ def _line(run: _Windows, windows: Sequence[int]) -> tuple[float, float]:
     centre = (len(losses) - 1) / 2.0
     spread = sum((i - centre) ** 2 for i in range(len(losses)))
     slope = sum((i - centre) * loss for i, loss in enumerate(losses)) / spread
-    return slope, noise(losses) / math.sqrt(spread)
+    return slope, loss_noise(losses) / math.sqrt(spread)
 
 
 def _lower(lr: float | None, by: int) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.files import read_file
-from lrkit.runs.event_records import spans_of
+from lrkit.runs.event_records import record_spans
 
-__all__ = ["Scalars", "Series", "event_files", "read"]
+__all__ = ["Scalars", "Series", "event_files", "read_events"]
 
 _LARGEST = 2**32  # bytes of an event file
 _FLOAT = struct.Struct("<f")
@@ -69,7 +69,7 @@ def event_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*tfevents*") if path.is_file())
 
 
-def read(files: Iterable[Path]) -> Scalars:
+def read_events(files: Iterable[Path]) -> Scalars:
     """Read event files that belong to one run, oldest first.
 
     Of a run that was resumed, a later file says from which step on it holds (``SessionLog.START``), or its first step
@@ -83,7 +83,7 @@ def read(files: Iterable[Path]) -> Scalars:
         except OSError as error:
             found.notes.append(f"{path.name} cannot be read ({error.strerror})")
             continue
-        spans, damage = spans_of(content)
+        spans, damage = record_spans(content)
         part = _File()
         broken = part.take(content, spans)
         if broken is not None:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["spans_of"]
+__all__ = ["record_spans"]
 
 _CHECKED = 512  # bytes; longer records hold no scalars but images and graphs, and their crc is not looked at
 _HEADER = struct.Struct("<QI")
 
 
-def spans_of(content: bytes) -> tuple[list[tuple[int, int]], str]:
+def record_spans(content: bytes) -> tuple[list[tuple[int, int]], str]:
     """Where the data of each record begins and ends, up to the first damage; and that damage as a sentence's end."""
     spans: list[tuple[int, int]] = []
     lengths: dict[bytes, int] = {}  # a length comes again and again, and its crc with it

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
-__all__ = ["noise"]
+__all__ = ["loss_noise"]
 
 
-def noise(losses: Sequence[float]) -> float:
+def loss_noise(losses: Sequence[float]) -> float:
     """The standard deviation of a single loss around the curve, from the differences of neighbours.
 
     The median of their size, so that a cliff does not count: ``1.4826 * median |d| / sqrt(2)``.

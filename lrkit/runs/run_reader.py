@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.escaping import one_line
+from lrkit.base.escaping import escape_terminal
 from lrkit.base.files import read_file, read_json
 from lrkit.base.schema import fits, number, text, whole
 from lrkit.runs.diagnosis import KINDS
-from lrkit.runs.event_reader import Series, event_files, read
+from lrkit.runs.event_reader import Series, event_files, read_events
 
-__all__ = ["FINISHED", "SWEEP", "Run", "find", "load"]
+__all__ = ["FINISHED", "SWEEP", "Run", "find_runs", "load_run"]
 
 SWEEP = "sweep.json"  #: in the folder of a sweep, beside those of its jobs
 
@@ -75,7 +75,7 @@ class Run:
         return self.name if self.seed is None else self.seed
 
 
-def find(paths: Sequence[Path]) -> dict[Path, str]:
+def find_runs(paths: Sequence[Path]) -> dict[Path, str]:
     """The folders of all runs at or below ``paths``, and a name for each.
 
     Raises:
@@ -116,7 +116,7 @@ def _below(top: Path) -> Iterator[Path]:
             inner[:] = [name for name in inner if name not in _PARTS]
 
 
-def load(folder: Path, name: str) -> Run:
+def load_run(folder: Path, name: str) -> Run:
     """Read one run, as far as it can be read."""
     run = Run(name, folder)
     metrics, config = _json(folder / "metrics.json", run), _json(folder / "config.json", run)
@@ -155,7 +155,7 @@ def _read_events(run: Run) -> dict[str, Any]:
     else:
         groups = {"": sorted(path for path in folder.rglob("*tfevents*") if path.is_file())}
     for prefix, files in groups.items():
-        scalars = read(files)
+        scalars = read_events(files)
         run.series |= {_shown(prefix + tag): series for tag, series in scalars.series.items()}
         hparams |= scalars.hparams
         run.notes += scalars.notes
@@ -243,10 +243,10 @@ def _json(file: Path, run: Run) -> dict[str, Any]:
 def _yaml(file: Path, run: Run) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    from lrkit.config.yaml_screening import plain  # loads the parser, which only some folders need
+    from lrkit.config.yaml_screening import load_plain  # loads the parser, which only some folders need
 
     try:
-        return _mapping(plain(file))
+        return _mapping(load_plain(file))
     except (OSError, ValueError, RecursionError):
         run.notes.append(f"{file.name} cannot be read as plain data")
         return {}
@@ -273,7 +273,7 @@ def _findings(node: Any) -> dict[str, str]:
 
 def _shown(text: str) -> str:
     """Text of a stranger's, as it can stand in a table."""
-    return one_line(text, _LONGEST)
+    return escape_terminal(text, _LONGEST)
 
 
 def _natural(name: str) -> list[Any]:

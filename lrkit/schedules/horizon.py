@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lrkit.base.errors import ConfigError
 
-__all__ = ["Horizon", "Loader", "horizon_of", "limited"]
+__all__ = ["Horizon", "LoaderSize", "horizon_of", "limit_batches"]
 
 Quantity = Literal["steps", "steps_per_epoch", "batch_size"]
 
@@ -57,7 +57,7 @@ class Horizon:
 
 
 @dataclass(frozen=True)
-class Loader:
+class LoaderSize:
     """What there is to train on, as far as a config can say: everything per process but ``samples``."""
 
     samples: int | None
@@ -67,7 +67,7 @@ class Loader:
     def batches(self, world: int) -> int | None:
         """Batches that each process sees in an epoch, with a distributed sampler that shares the samples out evenly.
 
-        >>> Loader(1000, 64).batches(1), Loader(1000, 64, drop_last=True).batches(1), Loader(1000, 64).batches(2)
+        >>> LoaderSize(1000, 64).batches(1), LoaderSize(1000, 64, drop_last=True).batches(1), LoaderSize(1000, 64).batches(2)
         (16, 15, 8)
         """
         if self.samples is None or self.batch_size is None:
@@ -78,7 +78,7 @@ class Loader:
 
 
 def horizon_of(
-    loader: Loader,
+    loader: LoaderSize,
     trainer: Mapping[str, Any],
     *,
     world: int = 1,
@@ -122,7 +122,7 @@ def horizon_of(
                 loader.drop_last,
             )
         if not counted:
-            batches = limited(batches, trainer.get("limit_train_batches"))
+            batches = limit_batches(batches, trainer.get("limit_train_batches"))
         values["steps_per_epoch"] = math.ceil(batches / accumulate)
         sources["steps_per_epoch"] = f"{batches} batches / accumulate {accumulate}"
     if "steps_per_epoch" in given:
@@ -151,7 +151,7 @@ def _rehearsal(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
     return trainer
 
 
-def limited(batches: int, limit: int | float | None) -> int:
+def limit_batches(batches: int, limit: int | float | None) -> int:
     """``trainer.limit_train_batches``: a whole number of batches, or a share of them (rounded down)."""
     if limit is None:
         return batches

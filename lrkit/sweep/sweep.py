@@ -22,16 +22,25 @@ from lrkit.base import tensorboard
 from lrkit.base.errors import ConfigError, RunError
 from lrkit.base.files import read_file, read_json, write_json
 from lrkit.base.metric_names import higher_is_better
-from lrkit.base.process_pool import Outcome, Slots, run_all, slots
+from lrkit.base.process_pool import Outcome, Slots, available_slots, run_jobs
 from lrkit.base.signals import ASKING
 from lrkit.config import compose as configs
 from lrkit.config import timeout
-from lrkit.config.overrides import expand
-from lrkit.runs.run_reader import SWEEP, find
+from lrkit.config.overrides import expand_jobs
+from lrkit.runs.run_reader import SWEEP, find_runs
 
 __all__ = [
-    "ENDED", "Job", "Sweep", "folder_name", "identity", "keep_failure", "preset", "quoted", "result_of", "tally",
-    "unfinished",
+    "ENDED",
+    "Job",
+    "Sweep",
+    "apply_preset",
+    "count_statuses",
+    "find_unfinished",
+    "folder_name",
+    "job_identity",
+    "quote_value",
+    "read_result",
+    "write_failure",
 ]  # fmt: skip
 
 #: How a job can have ended so that it is not run again.
@@ -61,27 +70,27 @@ class Job:
 
     def result(self) -> dict[str, Any]:
         """What it has left: ``metrics.json``, or nothing."""
-        return result_of(self.folder)
+        return read_result(self.folder)
 
 
-def result_of(folder: Path) -> dict[str, Any]:
+def read_result(folder: Path) -> dict[str, Any]:
     """What a job has left in its folder: ``metrics.json``, or nothing."""
     return _mapping(folder / "metrics.json")
 
 
-def tally(folder: Path) -> Counter[str]:
-    """How the jobs in the folder of a sweep ended, as each says itself; of one that says nothing: ``unfinished``."""
+def count_statuses(folder: Path) -> Counter[str]:
+    """How the jobs in the folder of a sweep ended, as each says itself; of one that says nothing: ``find_unfinished``."""
     try:
-        jobs = find([folder])
+        jobs = find_runs([folder])
     except ConfigError:  # none has begun
         return Counter()
-    return Counter(str(result_of(job).get("status", "unfinished")) for job in jobs)
+    return Counter(str(read_result(job).get("status", "unfinished")) for job in jobs)
 
 
-def identity(config: Mapping[str, Any]) -> str:
+def job_identity(config: Mapping[str, Any]) -> str:
     """The identity of a job: a hash of its resolved config, but for how the sweep is run.
 
-    >>> identity({"a": 1, "b": {"c": 2}}) == identity({"b": {"c": 2}, "a": 1, "jobs": 4})
+    >>> job_identity({"a": 1, "b": {"c": 2}}) == job_identity({"b": {"c": 2}, "a": 1, "jobs": 4})
     True
     """
     matters = {key: value for key, value in config.items() if key not in ("jobs", "on_error", "timeout")}
@@ -146,7 +155,7 @@ class Sweep:
             return not (stop and status in ("failed", "timeout"))
 
         logs, longest = [job.folder / "job.log" for job in missing], timeout.seconds(self.first.get("timeout"))
-        run_all(work, logs, at_a_time, begin=begin, ended=ended, timeout=longest)
+        run_jobs(work, logs, at_a_time, begin=begin, ended=ended, timeout=longest)
         self._for_tensorboard()
         return Counter(self.state.get(job.folder.name, {}).get("status", "waiting") for job in self.jobs)
 
@@ -160,11 +169,13 @@ class Sweep:
         for file in self.folder.glob(f"events.out.tfevents.*{tensorboard.OURS}"):  # of before; others may be the user's
             file.unlink()
         tags = [f"result/{name}" for name in dict.fromkeys(names)]
-        tensorboard.write(self.folder, tensorboard.layout(), *([tensorboard.hparams(swept, tags)] if tags else []))
+        tensorboard.write_summaries(
+            self.folder, tensorboard.layout_summary(), *([tensorboard.hparams_summary(swept, tags)] if tags else [])
+        )
 
     def _slots(self) -> Slots:
         trainer = self.first["trainer"]
-        return slots(self.first["jobs"], configs.world_of(trainer)[0], str(trainer.get("accelerator")))
+        return available_slots(self.first["jobs"], configs.world_of(trainer)[0], str(trainer.get("accelerator")))
 
     def _finished(self, job: Job) -> bool:
         """Whether a job has ended before, by the very config that it has now: its own result says so.
@@ -176,7 +187,7 @@ class Sweep:
             return False
         if job.result().get("status") not in ENDED:
             return False
-        return bool(before.get("id") == identity(configs.compose(job.overrides, self.config_dir)))
+        return bool(before.get("id") == job_identity(configs.compose(job.overrides, self.config_dir)))
 
     def _check_free(self, missing: Sequence[Job]) -> None:
         """Refuse to begin where the folder of a job holds something that this sweep did not leave there unfinished."""
@@ -190,12 +201,12 @@ class Sweep:
 
     def _prepared(self, job: Job) -> list[str]:
         """The words of a job's command line, and its folder made ready."""
-        words = [*job.overrides, f"hydra.run.dir={quoted(str(job.folder))}"]
+        words = [*job.overrides, f"hydra.run.dir={quote_value(str(job.folder))}"]
         before = self.state.get(job.folder.name, {})
-        now = identity(configs.compose(job.overrides, self.config_dir))
+        now = job_identity(configs.compose(job.overrides, self.config_dir))
         interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
         if before.get("id") == now and interrupted and (job.folder / "checkpoints" / "last.ckpt").is_file():
-            return [*words, f"resume.path={quoted(str(job.folder))}", "hydra.output_subdir=null"]
+            return [*words, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"]
         if before and job.folder.is_dir():
             shutil.rmtree(job.folder)  # what a job has begun, and cannot be gone on with
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -215,15 +226,15 @@ class Sweep:
     def _ended(self, job: Job, outcome: Outcome) -> str:
         status = str(job.result().get("status", "failed"))
         if outcome.timed_out and outcome.code not in (0, 3):  # else it ended just then
-            keep_failure(job.folder, "timeout", f"it took longer than timeout={self.first['timeout']}")
+            write_failure(job.folder, "timeout", f"it took longer than timeout={self.first['timeout']}")
             status = "timeout"
         elif outcome.code in ASKED:
             if status not in ("preempted", "interrupted"):  # else it says itself where it was
-                keep_failure(job.folder, "interrupted", _why(outcome.code))
+                write_failure(job.folder, "interrupted", _why(outcome.code))
             status = "interrupted"
         elif outcome.code not in (0, 3) or status == "running":
             if status != "failed" or "why" not in job.result():
-                keep_failure(job.folder, "failed", _why(outcome.code))
+                write_failure(job.folder, "failed", _why(outcome.code))
             status = "failed"
         self._remember(job)
         self.seconds.append(outcome.seconds)
@@ -270,14 +281,14 @@ def _best(result: Mapping[str, Any]) -> tuple[str, float | None]:
     return str(monitor), value if isinstance(value, int | float) else None
 
 
-def preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:
+def apply_preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     """The overrides with what ``+sweep=NAME`` sweeps; what the command line says itself wins."""
     if not any(override.startswith("+sweep=") for override in overrides):
         return list(overrides)
-    return configs.swept_by(overrides, config_dir).words
+    return configs.sweep_of_files(overrides, config_dir).words
 
 
-def unfinished(overrides: Sequence[str], parent: Path, config_dir: str | None = None) -> Path | None:
+def find_unfinished(overrides: Sequence[str], parent: Path, config_dir: str | None = None) -> Path | None:
     """The newest sweep of this very command that still has something to do.
 
     Which is the newest is counted: names and times go by a clock, and that may have been set back.
@@ -287,7 +298,7 @@ def unfinished(overrides: Sequence[str], parent: Path, config_dir: str | None = 
         if written.get("overrides") != list(overrides):
             continue
         states = [job.get("status") for job in _states(written).values()]
-        complete = len(states) == len(expand(overrides, config_dir))
+        complete = len(states) == len(expand_jobs(overrides, config_dir))
         return None if states and all(status in ENDED for status in states) and complete else folder
     return None
 
@@ -314,7 +325,7 @@ def _states(written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _jobs(overrides: Sequence[str], folder: Path, config_dir: str | None) -> Iterator[Job]:
     given = set(overrides)
-    for number, chosen in enumerate(expand(overrides, config_dir)):
+    for number, chosen in enumerate(expand_jobs(overrides, config_dir)):
         label = ",".join(override for override in chosen if override not in given)
         yield Job(number, tuple(chosen), label or "the only one", folder / f"{number}_{folder_name(label)}".rstrip("_"))
 
@@ -333,10 +344,10 @@ def _mapping(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def keep_failure(folder: Path, status: str, why: str) -> None:
+def write_failure(folder: Path, status: str, why: str) -> None:
     """A job that wrote no result, or one that is not true, is given one that says how it ended."""
     with suppress(RunError):  # on a full disk the sweep itself knows it still
-        write_json(folder / "metrics.json", {**result_of(folder), "status": status, "why": why})
+        write_json(folder / "metrics.json", {**read_result(folder), "status": status, "why": why})
 
 
 def _last_words(folder: Path, lines: int = 3) -> str:
@@ -353,7 +364,7 @@ def _indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def quoted(text: str) -> str:
+def quote_value(text: str) -> str:
     """A value for a command line of Hydra's."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 

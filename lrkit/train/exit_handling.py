@@ -13,11 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lrkit.base.command_line import resume_command
-from lrkit.base.error_report import FAILED, HOLD, cause, keep_traceback
+from lrkit.base.error_report import FAILED, HOLD, describe_cause, write_traceback
 from lrkit.base.errors import ConfigError, RunError
-from lrkit.base.signals import Terminated, name_of
-from lrkit.base.watchdog import training
-from lrkit.callbacks.callbacks import Results
+from lrkit.base.signals import Terminated, signal_name
+from lrkit.base.watchdog import watch_training
+from lrkit.callbacks.callbacks import ResultsWriter
 from lrkit.checkpoint import io
 from lrkit.checkpoint.io import DurableIO
 from lrkit.lightning.classes import SIGTERMException, Trainer
@@ -25,14 +25,14 @@ from lrkit.lightning.module import plan_of, step_of
 from lrkit.lightning.preemption import Preemption
 from lrkit.lightning.rendezvous import Rendezvous
 
-__all__ = ["Ending"]
+__all__ = ["ExitReport"]
 
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by signal: \w+|exited unexpectedly)")
 #: What torch says on a CPU, on CUDA, on MPS.
 _NO_MEMORY = re.compile(r"can't allocate memory|CUDA out of memory|MPS backend out of memory|CUDA error: out of memory")
 
 
-class Ending:
+class ExitReport:
     """Takes down in a run's folder how its training ended, where that was not as planned.
 
     Args:
@@ -41,7 +41,7 @@ class Ending:
         preemption: knows whether a signal has come, and whether a checkpoint was saved for it.
     """
 
-    def __init__(self, folder: Path, results: Results, preemption: Preemption) -> None:
+    def __init__(self, folder: Path, results: ResultsWriter, preemption: Preemption) -> None:
         self.folder, self.results, self.preemption = folder, results, preemption
 
     @contextmanager
@@ -56,7 +56,7 @@ class Ending:
         """
         meeting = Rendezvous(trainer, lost=lambda why: self._lost(trainer, why))
         try:
-            with training(_Watched(self, trainer, meeting)), meeting.told():
+            with watch_training(_Watched(self, trainer, meeting)), meeting.told():
                 yield
         except ConfigError:
             _end_others(trainer)  # they have found the same, and it is said once
@@ -74,7 +74,7 @@ class Ending:
 
     def _signalled(self, trainer: Trainer, signum: int) -> None:
         kind = "interrupted" if signum == signal.SIGINT else "preempted"
-        said = f"stopped by {name_of(signum)} at step {_progress(trainer)}; {self._how_to_go_on(trainer)}"
+        said = f"stopped by {signal_name(signum)} at step {_progress(trainer)}; {self._how_to_go_on(trainer)}"
         self._keep(trainer, kind, said)
         if signum == signal.SIGINT:
             raise KeyboardInterrupt(said) from None
@@ -88,13 +88,13 @@ class Ending:
             )
         if _NO_MEMORY.search(str(error)) or isinstance(error, MemoryError):
             error = RunError(
-                f"memory ran out at step {_progress(trainer)} ({cause(error)}): try a smaller data.batch_size, with"
+                f"memory ran out at step {_progress(trainer)} ({describe_cause(error)}): try a smaller data.batch_size, with"
                 f" batch.effective for the same steps; {self._how_to_go_on(trainer)}"
             )
-        why = str(error) if isinstance(error, RunError) else cause(error)
+        why = str(error) if isinstance(error, RunError) else describe_cause(error)
         self._keep(trainer, "failed", why)
         if not isinstance(error, RunError) and trainer.is_global_zero:
-            keep_traceback(error, self.folder / "error.log")
+            write_traceback(error, self.folder / "error.log")
         _end_others(trainer)
         raise error
 
@@ -102,7 +102,7 @@ class Ending:
         """The same as for a signal that was answered, where the main thread waits for what does not come."""
         kind = "interrupted" if signum == signal.SIGINT else "preempted"
         _end_others(trainer)
-        said = f"stopped by {name_of(signum)} {where}; {self._how_to_go_on(trainer)}"
+        said = f"stopped by {signal_name(signum)} {where}; {self._how_to_go_on(trainer)}"
         self._keep(trainer, kind, said)
         for logger in trainer.loggers:
             with suppress(Exception):  # what it has not written is all that there is to lose
@@ -131,7 +131,7 @@ class Ending:
         elif not last.exists():
             return "there was no checkpoint yet"
         else:
-            kept = io.last_good(last)
+            kept = io.describe_last_good(last)
         return f"{kept}; go on with: {resume_command(self.folder)}"
 
 
@@ -140,7 +140,7 @@ class _Watched:
 
     least = 30.0  # seconds
 
-    def __init__(self, ending: Ending, trainer: Trainer, meeting: Rendezvous) -> None:
+    def __init__(self, ending: ExitReport, trainer: Trainer, meeting: Rendezvous) -> None:
         self.ending, self.trainer, self.meeting = ending, trainer, meeting
 
     def begun(self) -> bool:

@@ -27,31 +27,38 @@ from lrkit.assembly import (
     why_unfused,
 )
 from lrkit.base.errors import Diverged, RunError
-from lrkit.base.event_log import Journal
+from lrkit.base.event_log import EventLog
 from lrkit.base.files import write_json
 from lrkit.base.launcher import global_rank
 from lrkit.base.links import check_links
 from lrkit.base.metric_names import higher_is_better
-from lrkit.base.process_pool import handing
-from lrkit.base.run_lock import locked
+from lrkit.base.process_pool import pass_config
+from lrkit.base.run_lock import hold_lock
 from lrkit.base.safe_path import launched_safely
-from lrkit.callbacks.callbacks import EvenWindows, Monitors, PlainProgress, PlateauWatch, RateLog, Results
-from lrkit.callbacks.divergence_guard import DivergenceWatch
-from lrkit.callbacks.first_batch import FirstBatch
-from lrkit.callbacks.group_names import GroupNames
-from lrkit.callbacks.loss_recorder import Trace
+from lrkit.callbacks.callbacks import (
+    AccumulationFix,
+    LearningRateLogger,
+    LineProgress,
+    MetricNameCheck,
+    PlateauFeedback,
+    ResultsWriter,
+)
+from lrkit.callbacks.divergence_guard import DivergenceGuard
+from lrkit.callbacks.first_batch import FirstBatchCheck
+from lrkit.callbacks.group_names import GroupNaming
+from lrkit.callbacks.loss_recorder import LossRecorder
 from lrkit.callbacks.noise_scale import NoiseScale
-from lrkit.callbacks.train_loss import TrainLoss
+from lrkit.callbacks.train_loss import TrainLossLogger
 from lrkit.checkpoint import io, restoring
 from lrkit.checkpoint.data_position import DataPosition
 from lrkit.checkpoint.module_modes import ModuleModes
 from lrkit.checkpoint.readable import ReadableCheckpoints
-from lrkit.checkpoint.resume import Memory, Resumption, Saved
+from lrkit.checkpoint.resume import CheckpointState, Resumption, SavedRun
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO
 from lrkit.data.datasets import loaders_of
 from lrkit.lightning import failsafe_loggers as loggers
-from lrkit.lightning.callback_list import AsOne
+from lrkit.lightning.callback_list import CallbackList
 from lrkit.lightning.classes import (
     Callback,
     LightningModule,
@@ -63,24 +70,24 @@ from lrkit.lightning.classes import (
     seed_everything,
 )
 from lrkit.lightning.evaluation_weights import EvaluationMode
-from lrkit.lightning.module import Wiring, configure, groups_of, plan_of, rates_of, step_of, track_groups
+from lrkit.lightning.module import OptimizerSetup, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.lightning.preemption import Preemption, SavingPreemption
-from lrkit.lightning.step_axis import StepAxis
-from lrkit.lightning.step_count import StepCount
-from lrkit.lightning.track_steps import TrackSteps
-from lrkit.lr_finder.find import settled
+from lrkit.lightning.step_axis import StepAxisCallback
+from lrkit.lightning.step_count import StepCountCheck
+from lrkit.lightning.track_steps import TrackStepCheck
+from lrkit.lr_finder.find import resolve_auto_lr
 from lrkit.optim import factory
 from lrkit.planning import render
 from lrkit.planning.plan import Plan
 from lrkit.planning.tracks import KEY
 from lrkit.runs.diagnosis import diagnose
-from lrkit.train.exit_handling import Ending
+from lrkit.train.exit_handling import ExitReport
 
-__all__ = ["Run", "run"]
+__all__ = ["FinishedRun", "run_training"]
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run."""
 
     status: str
@@ -91,7 +98,7 @@ class Run:
     monitor: str | None
 
 
-def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
+def run_training(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> FinishedRun:
     """Train as ``config`` says, and leave everything in ``folder``.
 
     Args:
@@ -107,13 +114,13 @@ def run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> Run:
     with ExitStack() as stack:
         if global_rank() == 0:
             check_links(folder, key)
-            stack.enter_context(locked(folder, key))
+            stack.enter_context(hold_lock(folder, key))
         return _run(config, folder, quiet)
 
 
-def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
-    asked, resumption = config, Resumption.of(config, lambda: configs.shape(config, "cooldown"))
-    config = settled(resumption.config(config), folder / "find", quiet=quiet)
+def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> FinishedRun:
+    asked, resumption = config, Resumption.of(config, lambda: configs.schedule_of(config, "cooldown"))
+    config = resolve_auto_lr(resumption.config(config), folder / "find", quiet=quiet)
     if asked["optimizer"].get("lr") == AUTO:  # whoever joins, or goes on, is told what was found
         lr = config["optimizer"]["lr"]
         asked = {**asked, "optimizer": {**asked["optimizer"], "lr": lr}, "find": config["find"]}
@@ -123,7 +130,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     rules, (target, options) = config["param_groups"], optimizer_of(config)
     several = tracks_of(config)
     if not several:
-        factory.check(target, options)
+        factory.check_optimizer(target, options)
     check_trainer(config)
     hush_lightning()
     seed_everything(config["seed"], workers=True, verbose=False)
@@ -151,42 +158,45 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
             _keep(folder / "plan.json", plan.to_json())
             _keep(folder / "config.json", asked)
             if not quiet:
-                render.announce(plan)
+                render.print_plan(plan)
 
     loaders = loaders_of(data)
-    configure(module, Wiring(planner, planned, target, options, rules, why_unfused(config["trainer"]), several))
+    configure(module, OptimizerSetup(planner, planned, target, options, rules, why_unfused(config["trainer"]), several))
     best, last = _checkpoints(config, folder)
     theirs = callbacks_of(config)
     noise = next((callback for callback in theirs if isinstance(callback, NoiseScale)), None)
     if noise is not None:
         noise.check(module, config["data"].get("batch_size"))
-    results, trace = Results(folder, _hparams(config), best, dict if noise is None else noise.metrics), Trace()
+    results, trace = (
+        ResultsWriter(folder, _hparams(config), best, dict if noise is None else noise.metrics),
+        LossRecorder(),
+    )
     goes_on = resumption.goes_on
-    journal = Journal(folder if global_rank() == 0 else None)
+    journal = EventLog(folder if global_rank() == 0 else None)
     say: Callable[[str], None] = (lambda line: None) if quiet else _say
     note = _noting(journal, 0 if goes_on is None else goes_on.step, quiet)
     position = DataPosition(None if goes_on is None else goes_on.content["lrkit"], note)
     names = {*options}.union(*(each.options for each in several))
-    memory = Memory(position, goes_on, [*names] if resumption.policy in ("override", "extend") else None, best)
-    watch, first = DivergenceWatch(journal, say), FirstBatch()
+    memory = CheckpointState(position, goes_on, [*names] if resumption.policy in ("override", "extend") else None, best)
+    watch, first = DivergenceGuard(journal, say), FirstBatchCheck()
     readable = ReadableCheckpoints(journal, (lambda line: None) if quiet else _warn)
     # What the size of a loss says of a rate it does not say where two losses pull against each other.
-    tracked = TrackSteps(say, command=True)
+    tracked = TrackStepCheck(say, command=True)
     curves = tracked if several else trace
     # The watch remembers weights that train, so the mode is switched before it.
     kept = None if last is None else folder / "checkpoints" / io.LAST
-    steps = StepCount(command=True, last=kept)
-    ours = [readable, first, memory, ModuleModes(note), steps, StepAxis(), GroupNames(), curves, TrainLoss(),
+    steps = StepCountCheck(command=True, last=kept)
+    ours = [readable, first, memory, ModuleModes(note), steps, StepAxisCallback(), GroupNaming(), curves, TrainLossLogger(),
             EvaluationMode(), watch]  # fmt: skip
-    own = AsOne([*ours, *_own_callbacks(config, best, say), results])
+    own = CallbackList([*ours, *_own_callbacks(config, best, say), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step
     preemption = Preemption(None) if kept is None else SavingPreemption(kept)
     trainer = _trainer(config, folder, [*listeners, preemption], joins, quiet)
     position.install(trainer)
-    loggers.guard(trainer, list(config["logger"]), journal)
+    loggers.guard_loggers(trainer, list(config["logger"]), journal)
     if kept is not None:
-        io.install(trainer, kept)
+        io.install_durable_io(trainer, kept)
         if trainer.is_global_zero:
             io.sweep_up(kept.parent)
     if resumption.saved is not None and resumption.saved.skipped:
@@ -198,7 +208,7 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
     if checkpoint is not None:
         restoring.install(trainer, checkpoint)
     diverged = ""
-    ending, rejoining = Ending(folder, results, preemption), _workers_rejoin(folder, asked, trainer)
+    ending, rejoining = ExitReport(folder, results, preemption), _workers_rejoin(folder, asked, trainer)
     with loggers.quiet_writers(), ending.of(trainer), rejoining:
         try:
             with resumption.explaining(module), first.explaining(module), readable.explaining(trainer):
@@ -226,8 +236,10 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> Run:
         ended = diverged or (f"stopped at step {step} of {plan.horizon.steps}" if early else "")
         watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         said = [] if noise is None else [noise.line(plan.horizon.batch_size)]
-        render.closing(folder, results.final, results.at_best, results.seconds, ended, watched, results.findings, said)
-    return Run(status, folder, plan, results.final, results.at_best, results.monitor)
+        render.print_closing(
+            folder, results.final, results.at_best, results.seconds, ended, watched, results.findings, said
+        )
+    return FinishedRun(status, folder, plan, results.final, results.at_best, results.monitor)
 
 
 def _checkpoints(config: Mapping[str, Any], folder: Path) -> tuple[ModelCheckpoint | None, ModelCheckpoint | None]:
@@ -236,12 +248,12 @@ def _checkpoints(config: Mapping[str, Any], folder: Path) -> tuple[ModelCheckpoi
     if not trainer.get("enable_checkpointing", True) or trainer.get("fast_dev_run"):
         return None, None
     common: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
-    last = io.Kept(filename="last", save_on_train_epoch_end=True, **common)
+    last = io.FixedNameCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
     if trainer.get("limit_val_batches") == 0:
         return None, last
     monitor = str(config["monitor"])
     mode = "max" if higher_is_better(monitor) else "min"
-    return io.Kept(filename="best", monitor=monitor, mode=mode, **common), last
+    return io.FixedNameCheckpoint(filename="best", monitor=monitor, mode=mode, **common), last
 
 
 def _own_callbacks(
@@ -250,9 +262,9 @@ def _own_callbacks(
     wanted = {} if config["monitor"] == "auto" or best is None else {"monitor": config["monitor"]}
     if config["plateau"]:
         wanted["plateau.monitor"] = config["plateau"]["monitor"]
-    callbacks: list[Callback] = [Monitors(wanted, best, say), EvenWindows(), RateLog()]
+    callbacks: list[Callback] = [MetricNameCheck(wanted, best, say), AccumulationFix(), LearningRateLogger()]
     if config["plateau"]:
-        callbacks.append(PlateauWatch(config["plateau"]["monitor"]))
+        callbacks.append(PlateauFeedback(config["plateau"]["monitor"]))
     return callbacks
 
 
@@ -264,7 +276,7 @@ def _warn(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _noting(journal: Journal, step: int, quiet: bool) -> Callable[[str], None]:
+def _noting(journal: EventLog, step: int, quiet: bool) -> Callable[[str], None]:
     """Takes lines about what this run cannot have as it was: each is printed, and an entry."""
 
     def note(line: str) -> None:
@@ -276,7 +288,7 @@ def _noting(journal: Journal, step: int, quiet: bool) -> Callable[[str], None]:
     return note
 
 
-def _tell_skipped(saved: Saved, journal: Journal, quiet: bool) -> None:
+def _tell_skipped(saved: SavedRun, journal: EventLog, quiet: bool) -> None:
     """A damaged checkpoint was passed over: that is worth a line, and an entry."""
     journal.add(saved.step, "checkpoint", saved.skipped)
     if not quiet:
@@ -303,7 +315,7 @@ def _trainer(
     if bar is None:
         bar = sys.stderr.isatty() and not quiet
         if not bar and not quiet:
-            callbacks = [*callbacks, PlainProgress()]
+            callbacks = [*callbacks, LineProgress()]
     if bar and not theirs:
         callbacks = [*callbacks, RichProgressBar(leave=False)]
     trust = config.get("trust", ())
@@ -362,7 +374,7 @@ def _workers_rejoin(folder: Path, asked: Mapping[str, Any], trainer: Trainer) ->
         yield
         return
     argv, hydra, environment = sys.argv, HydraConfig.instance().cfg, dict(os.environ)
-    with handing(asked) as file, launched_safely(trainer.strategy.launcher):
+    with pass_config(asked) as file, launched_safely(trainer.strategy.launcher):
         sys.argv, HydraConfig.instance().cfg = [argv[0], "join", str(folder), file], None
         try:
             yield

@@ -14,6 +14,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import lrkit.callbacks.accumulation_fix
+import lrkit.callbacks.lr_logger
+import lrkit.callbacks.plateau_feedback
 from lrkit.base import lightning_package
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config import optimizer_options
@@ -200,7 +203,6 @@ def configure(
         UserWarning: at the end, that fewer steps were taken than planned, or none that trained anything.
     """
     lightning_package.use_package({"module": type(module)})
-    from lrkit.callbacks.callbacks import AccumulationFix, LearningRateLogger, PlateauFeedback
     from lrkit.callbacks.divergence_guard import DivergenceGuard
     from lrkit.callbacks.group_names import GroupNaming
     from lrkit.lightning.classes import rank_zero_info
@@ -236,12 +238,12 @@ def configure(
         StepCountCheck(),
         StepAxisCallback(),
         GroupNaming(),
-        LearningRateLogger(),
+        lrkit.callbacks.lr_logger.LearningRateLogger(),
         EvaluationMode(),
-        AccumulationFix(),
+        lrkit.callbacks.accumulation_fix.AccumulationFix(),
     ]
     if parts.get("plateau") is not None:
-        own.append(PlateauFeedback(parts["plateau"].monitor))
+        own.append(lrkit.callbacks.plateau_feedback.PlateauFeedback(parts["plateau"].monitor))
     if optimizers:
         own.append(TrackStepCheck())
     if parts.get("guard") is not None:

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import lrkit.callbacks.accumulation_fix
 from lrkit.assembly import callbacks_of, counted_plan, hush_lightning, module_of, optimizer_of, trainer_of, why_unfused
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.base.signals import Terminated
-from lrkit.callbacks.callbacks import AccumulationFix
 from lrkit.callbacks.first_batch import FirstBatchCheck
 from lrkit.callbacks.noise_scale import NoiseScale
 from lrkit.config import compose as configs
@@ -131,7 +131,10 @@ def run_short(
     theirs = [callback for callback in callbacks_of(config) if not isinstance(callback, _OF_THE_RUN)]
     with tempfile.TemporaryDirectory() as nowhere:
         first = FirstBatchCheck()
-        own = {"callbacks": [first, EvaluationMode(), AccumulationFix(), *theirs, watch], "default_root_dir": nowhere}
+        own = {
+            "callbacks": [first, EvaluationMode(), lrkit.callbacks.accumulation_fix.AccumulationFix(), *theirs, watch],
+            "default_root_dir": nowhere,
+        }
         validating = config["trainer"].get("limit_val_batches") != 0
         trainer = trainer_of(trainer_options(config, validating and probe), config.get("trust", ()), **own)
         if probe and not validating:

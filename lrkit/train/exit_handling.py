@@ -17,7 +17,7 @@ from lrkit.base.error_report import FAILED, HOLD, describe_cause, write_tracebac
 from lrkit.base.errors import ConfigError, RunError
 from lrkit.base.signals import Terminated, signal_name
 from lrkit.base.watchdog import watch_training
-from lrkit.callbacks.callbacks import ResultsWriter
+from lrkit.callbacks.results_writer import ResultsWriter
 from lrkit.checkpoint import io
 from lrkit.checkpoint.io import DurableIO
 from lrkit.lightning.classes import SIGTERMException, Trainer

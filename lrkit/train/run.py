@@ -13,6 +13,11 @@ from typing import Any
 
 import torch
 
+import lrkit.callbacks.accumulation_fix
+import lrkit.callbacks.line_progress
+import lrkit.callbacks.lr_logger
+import lrkit.callbacks.metric_name_check
+import lrkit.callbacks.plateau_feedback
 from lrkit.assembly import (
     callbacks_of,
     check_trainer,
@@ -35,19 +40,12 @@ from lrkit.base.metric_names import higher_is_better
 from lrkit.base.process_pool import pass_config
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.safe_path import launched_safely
-from lrkit.callbacks.callbacks import (
-    AccumulationFix,
-    LearningRateLogger,
-    LineProgress,
-    MetricNameCheck,
-    PlateauFeedback,
-    ResultsWriter,
-)
 from lrkit.callbacks.divergence_guard import DivergenceGuard
 from lrkit.callbacks.first_batch import FirstBatchCheck
 from lrkit.callbacks.group_names import GroupNaming
 from lrkit.callbacks.loss_recorder import LossRecorder
 from lrkit.callbacks.noise_scale import NoiseScale
+from lrkit.callbacks.results_writer import ResultsWriter
 from lrkit.callbacks.train_loss import TrainLossLogger
 from lrkit.checkpoint import io, restoring
 from lrkit.checkpoint.data_position import DataPosition
@@ -262,9 +260,13 @@ def _own_callbacks(
     wanted = {} if config["monitor"] == "auto" or best is None else {"monitor": config["monitor"]}
     if config["plateau"]:
         wanted["plateau.monitor"] = config["plateau"]["monitor"]
-    callbacks: list[Callback] = [MetricNameCheck(wanted, best, say), AccumulationFix(), LearningRateLogger()]
+    callbacks: list[Callback] = [
+        lrkit.callbacks.metric_name_check.MetricNameCheck(wanted, best, say),
+        lrkit.callbacks.accumulation_fix.AccumulationFix(),
+        lrkit.callbacks.lr_logger.LearningRateLogger(),
+    ]
     if config["plateau"]:
-        callbacks.append(PlateauFeedback(config["plateau"]["monitor"]))
+        callbacks.append(lrkit.callbacks.plateau_feedback.PlateauFeedback(config["plateau"]["monitor"]))
     return callbacks
 
 
@@ -315,7 +317,7 @@ def _trainer(
     if bar is None:
         bar = sys.stderr.isatty() and not quiet
         if not bar and not quiet:
-            callbacks = [*callbacks, LineProgress()]
+            callbacks = [*callbacks, lrkit.callbacks.line_progress.LineProgress()]
     if bar and not theirs:
         callbacks = [*callbacks, RichProgressBar(leave=False)]
     trust = config.get("trust", ())

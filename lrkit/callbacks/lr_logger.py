@@ -1,0 +1,65 @@
+"""The learning rates, logged as they are used."""
+
+from __future__ import annotations
+
+from torch.optim import Optimizer
+
+from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.module import batch_of, plan_of, scheduler_for, schedulers_of
+from lrkit.planning.plan import Plan
+from lrkit.planning.tracks import track_tag
+
+__all__ = ["LearningRateLogger"]
+
+
+class LearningRateLogger(Callback):
+    """Logs ``lr/<group>``, and ``momentum/<group>`` and ``gain`` where they move; x is the optimizer step.
+
+    At a cadence of its own, whatever the cadence of the losses: always the first step, every edge of the curve, the
+    last step, every change of the gain, and a few hundred places between. Of several optimizers the tags are
+    ``lr/<track>/<group>``; each counts its own steps, and so that a run has one axis, x is the batch, as of the losses.
+    """
+
+    points = 400
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.cadences = {each.track: _LoggingInterval(each.plan, self.points) for each in schedulers_of(trainer)}
+        per_epoch = plan_of(trainer).horizon.steps_per_epoch
+        if per_epoch is not None:  # at least one training loss an epoch
+            every = min(trainer.log_every_n_steps, per_epoch)  # type: ignore[attr-defined]
+            trainer.log_every_n_steps = every  # type: ignore[attr-defined]
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        scheduler = scheduler_for(trainer, optimizer)
+        t, gain = scheduler.applied, scheduler.total_gain
+        if not self.cadences[scheduler.track].due(t, gain):
+            return
+        scheduler.write()
+        groups = {group.get("name", f"group_{i}"): group for i, group in enumerate(optimizer.param_groups)}
+        values = {f"lr/{name}": float(group["lr"]) for name, group in groups.items()}
+        values |= scheduler.plan.hyper(t)
+        if scheduler.plan.plateau is not None or gain != 1.0:
+            values["gain"] = gain
+        if scheduler.track:
+            values = {track_tag(tag, scheduler.track): value for tag, value in values.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=batch_of(trainer) if scheduler.track else t)
+
+
+class _LoggingInterval:
+    """When the rates of one optimizer are logged."""
+
+    def __init__(self, plan: Plan, points: int) -> None:
+        steps = plan.horizon.steps
+        self.edges = frozenset(plan.curve.edges)
+        self.last = None if steps is None else steps - 1
+        self.every = 50 if steps is None else max(1, steps // points)
+        self.seen: tuple[int, float] | None = None
+
+    def due(self, t: int, gain: float) -> bool:
+        """Whether those of step ``t`` are."""
+        before, self.seen = self.seen, (t, gain)
+        changed = before is None or before[1] != gain
+        if before is not None and before[0] == t:  # mixed precision skipped a step: the same rate once more
+            return False
+        return changed or t in self.edges or t == self.last or t % self.every == 0

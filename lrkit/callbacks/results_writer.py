@@ -1,0 +1,162 @@
+"""What lrkit does during training: logs rates, feeds reduce-on-plateau, checks metric names, keeps results."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch.utils.tensorboard import summary as summaries
+
+from lrkit.base import tensorboard
+from lrkit.base.errors import ConfigError, Diverged
+from lrkit.base.files import write_json
+from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
+from lrkit.lightning.module import plan_of, schedulers_of, step_of
+from lrkit.planning import render
+from lrkit.planning.plan import Plan
+from lrkit.runs.diagnosis import Finding
+from lrkit.runs.run_reader import SWEEP
+
+__all__ = ["ResultsWriter"]
+
+
+#: What some modules name the metrics of a sanity validation by: Lightning's name for the stage.
+_SANITY = "sanity_check"
+
+
+class ResultsWriter(Callback):
+    """Keeps final and best metrics: ``metrics.json`` in the run's folder, and hyper-parameters for TensorBoard.
+
+    Args:
+        folder: the run's folder.
+        hparams: flat names and scalars that describe the run.
+        best: the checkpoint whose monitor says what "best" means.
+        more: asked at the end for values that others have measured.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        hparams: Mapping[str, Any],
+        best: ModelCheckpoint | None,
+        more: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
+        self.folder, self.hparams, self.best, self.more = folder, dict(hparams), best, more
+        self.final: dict[str, float] = {}
+        self.at_best: dict[str, float] = {}
+        self.test: dict[str, float] = {}
+        self.best_step: int | None = None
+        self.best_epoch: int | None = None
+        self.findings: Sequence[Finding] = ()
+        self.seconds = 0.0
+
+    @property
+    def monitor(self) -> str | None:
+        return None if self.best is None or self.best.monitor == "auto" else self.best.monitor
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.begun = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Where the last step falls into the middle of an epoch, Lightning would end without a last validation.
+        if trainer.global_step >= trainer.max_steps != -1 and not trainer.is_last_batch:
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        monitor = self.monitor
+        if monitor is None or monitor not in metrics or not math.isfinite(metrics[monitor]):
+            return
+        sign = 1.0 if self.best is None or self.best.mode == "min" else -1.0
+        if not self.at_best or sign * metrics[monitor] < sign * self.at_best[monitor]:
+            self.at_best = metrics
+            self.best_step, self.best_epoch = step_of(trainer), trainer.current_epoch
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seconds = time.perf_counter() - self.begun
+        self.final = {name: float(value) for name, value in trainer.callback_metrics.items()} | dict(self.more())
+        if trainer.is_global_zero:
+            summary = {f"result/final {name}": value for name, value in self.final.items()}
+            summary |= {f"result/best {name}": value for name, value in self.at_best.items()}
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    _log_hparams(self.hparams, summary, logger, step_of(trainer), (self.folder.parent / SWEEP).exists())
+                    _draw_plan(plan_of(trainer), logger)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Diverged):  # it has ended all the same, and what it came to is known
+            self.on_train_end(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at_best": self.at_best, "best_step": self.best_step, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.at_best = state_dict["at_best"]
+        self.best_step, self.best_epoch = state_dict["best_step"], state_dict["best_epoch"]
+
+    def as_json(self, trainer: Trainer, status: str, why: str = "") -> dict[str, Any]:
+        """The content of ``metrics.json``."""
+        return {
+            "status": status,
+            **({"why": why} if why else {}),
+            "monitor": self.monitor,
+            "steps": step_of(trainer),
+            **_track_steps(trainer),
+            "epochs": trainer.current_epoch,
+            "seconds": round(self.seconds, 3),
+            "final": self.final,
+            "best": {"step": self.best_step, "epoch": self.best_epoch, **self.at_best},
+            **({"test": self.test} if self.test else {}),
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+    def save(self, trainer: Trainer, status: str, why: str = "") -> None:
+        """Write ``metrics.json``; ``why`` says of a run that did not end as planned what ended it.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        if trainer.is_global_zero:
+            write_json(self.folder / "metrics.json", self.as_json(trainer, status, why))
+
+
+def _track_steps(trainer: Trainer) -> dict[str, Any]:
+    """Of several optimizers, the steps that each has taken."""
+    try:
+        steps = {each.track: each.applied for each in schedulers_of(trainer) if each.track}
+    except ConfigError:  # it ended before there was a plan
+        return {}
+    return {"tracks": steps} if steps else {}
+
+
+def _draw_plan(plan: Plan, logger: TensorBoardLogger) -> None:
+    """The picture of the plan, among TensorBoard's images; at the end of a run, when nobody waits for it."""
+    if plan.horizon.steps is None or importlib.util.find_spec("matplotlib") is None:
+        return
+    with TemporaryDirectory() as folder:
+        png = render.draw_picture({"lr": plan}, Path(folder) / "plan.png").read_bytes()
+    logger.experiment.file_writer.add_summary(tensorboard.image_summary("plan", png), 0)
+
+
+def _log_hparams(
+    hparams: Mapping[str, Any], metrics: Mapping[str, float], logger: TensorBoardLogger, step: int, of_a_sweep: bool
+) -> None:
+    """Hyper-parameters and results for TensorBoard's page "HParams"; of a sweep its own folder says what is shown."""
+    if not of_a_sweep:
+        logger.log_hyperparams(dict(hparams), dict(metrics), step=step)
+        return
+    logger.log_metrics(dict(metrics), step)
+    logger.hparams.update(hparams)
+    # All that TensorBoard is told but the list of keys and metrics, of which it would take any job's for all of them.
+    for summary in summaries.hparams(dict(hparams), dict(metrics))[1:]:  # type: ignore[no-untyped-call]
+        logger.experiment.file_writer.add_summary(summary)

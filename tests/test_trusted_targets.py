@@ -64,9 +64,9 @@ ALIASES = [
 #: Names inside of what may be named, which lead to no class that lrkit builds.
 INSIDE = [
     "torch.nn.functional.relu", "torch.nn.init.normal_", "torch.nn.utils.clip_grad_norm_", "torch.nn.Parameter",
-    "torch.nn.parallel", "torch.optim.lr_scheduler.StepLR", "lrkit.cli.main", "lrkit.base.process_pool.Path", "lrkit.sweep.sweep.Sweep",
-    "lrkit.train.run", "pytorch_optimizer.load_optimizer", "pytorch_lightning.callbacks.callback.Any",
-    "lrkit.config.compose", "lrkit.base.errors.ConfigError",
+    "torch.nn.parallel", "torch.optim.lr_scheduler.StepLR", "lrkit.cli.main", "lrkit.base.process_pool.Path",
+    "lrkit.sweep.sweep.Sweep", "lrkit.train.run", "pytorch_optimizer.load_optimizer",
+    "pytorch_lightning.callbacks.callback.Any", "lrkit.config.compose", "lrkit.base.errors.ConfigError",
 ]  # fmt: skip
 
 #: Where a node may stand, and deeper.
@@ -80,7 +80,8 @@ PLACES = {
     "logger.x": "logger: {{x: {{_target_: {0}}}}}",
     "coschedule.momentum": "coschedule: {{momentum: {{_target_: {0}}}}}",
     "model._args_[0]": "model: {{_target_: torch.nn.Sequential, _args_: [{{_target_: {0}}}]}}",
-    "callbacks.x.a.b": "callbacks: {{x: {{_target_: lrkit.callbacks.callbacks.LearningRateLogger, a: {{b: {{_target_: {0}}}}}}}}}",
+    "callbacks.x.a.b": "callbacks: {{x: {{_target_: lrkit.callbacks.lr_logger.LearningRateLogger,"
+    " a: {{b: {{_target_: {0}}}}}}}}}",
     "data.options": "data: {{options: {{_target_: {0}, _partial_: true}}}}",
     "trainer.strategy": "trainer: {{strategy: {{_target_: {0}}}}}",
 }

@@ -2,7 +2,8 @@
 
 A result is written into a new file beside its place, which then takes that place. So whoever reads it sees the old
 content or the new one, never half of it; and where its name was a link to somebody's file, the link is replaced and
-the file is left. All of lrkit writes its results by this module (checkpoints, which are large, by ``lrkit.checkpoint.io``).
+the file is left. All of lrkit writes its results by this module (checkpoints, which are large, by
+``lrkit.checkpoint.io``).
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ def open_to_append(file: Path) -> TextIO:
 
 
 def left_behind(folder: Path, ending: str) -> list[Path]:
-    """The files in a folder that ``create_beside`` made for names with this ending, and that did not take their place."""
+    """The files that ``create_beside`` made in a folder for names with this ending, and that did not take their place."""
     found = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:

@@ -2,8 +2,8 @@
 
 The two packages are the same code under two names, and no class of the one passes for a class of the other. So a
 process uses one of them: that of the user's own module, data, callbacks and loggers. Where these are of both, or where
-the process uses the other one already, that is refused. Nothing of Lightning is imported here: ``lrkit.lightning.classes`` does
-that, once, for all of lrkit.
+the process uses the other one already, that is refused. Nothing of Lightning is imported here:
+``lrkit.lightning.classes`` does that, once, for all of lrkit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _used: str | None = None
 
 
 def chosen_package() -> str:
-    """The package that this process uses, or would: by ``use_package``, else by ``LRKIT_LIGHTNING``, else what is installed.
+    """The package that this process uses, or would: by ``use_package``, else by ``LRKIT_LIGHTNING``, else what is
+    installed.
 
     Raises:
         ConfigError: ``LRKIT_LIGHTNING`` names another package.
@@ -42,7 +43,8 @@ def chosen_package() -> str:
 
 
 def use_package(classes: Mapping[str, Any]) -> str:
-    """Decide for the package that these classes need, or for ``chosen_package()`` where they need none; from now on it stays.
+    """Decide for the package that these classes need, or for ``chosen_package()`` where they need none; from now on it
+    stays.
 
     Args:
         classes: what the user has given, by its key.

@@ -1,7 +1,8 @@
 """Python's safe path, for the processes that lrkit starts: they do not look for modules in the folder that we are in.
 
 ``python -m`` and ``python -c`` put that folder first of all, before the standard library. It may be a stranger's, with
-a ``torch.py`` in it. The user's own modules are found all the same: ``lrkit.config.trusted_targets`` looks there for what is named.
+a ``torch.py`` in it. The user's own modules are found all the same: ``lrkit.config.trusted_targets`` looks there for
+what is named.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def safe_path() -> Iterator[None]:
 
     But not where lrkit itself lies in the folder that we are in: there may be no other way to find it.
     """
-    if os.environ.get(_VARIABLE) or Path.cwd() == Path(__file__).resolve().parents[1]:
+    if os.environ.get(_VARIABLE) or Path.cwd() == Path(__file__).resolve().parents[2]:
         yield
         return
     os.environ[_VARIABLE] = _OURS

@@ -38,8 +38,10 @@ class GroupNaming(Callback):
 def name_for_group(parameters: Sequence[str], taken: Collection[str | None]) -> str:
     """A name for a group: the module that all of its parameters are in, or the first of several.
 
-    >>> name_for_group(["backbone.0.weight", "backbone.1.bias"], ["default"]), name_for_group(["stem.bias", "body.bias"], [])
-    ('backbone', 'stem')
+    >>> name_for_group(["backbone.0.weight", "backbone.1.bias"], ["default"])
+    'backbone'
+    >>> name_for_group(["stem.bias", "body.bias"], [])
+    'stem'
     >>> name_for_group(["backbone.0.weight", "backbone.0.bias"], ["backbone.0"])
     'backbone.0_2'
     """

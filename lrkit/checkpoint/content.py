@@ -5,7 +5,8 @@ A module, its data and its callbacks may put anything into a checkpoint, by ``sa
 
     plain        numbers, texts, lists, dicts, tensors, ...: what the reader knows by itself is left as it is
     of a type    paths, numpy's values, dates, DictConfig, ...: plain values in their place, and a note of which type
-                 it was; ``from_plain_data`` makes them again, by a constructor named here, never by one that the file names
+                 it was; ``from_plain_data`` makes them again, by a constructor named here, never by one that the file
+                 names
     apart        objects, classes, functions: a text in their place, and the tensors in them beside it
 
 Enums, dataclasses and named tuples are of a type too, but their classes are somebody's: they are made again where the
@@ -103,7 +104,8 @@ def to_plain_data(
         packages: whose classes ``from_plain_data`` will make again.
 
     >>> import pathlib
-    >>> made = to_plain_data({"hyper_parameters": {"width": np.int64(8), "folder": pathlib.Path("a/b"), "act": torch.relu}})
+    >>> values = {"width": np.int64(8), "folder": pathlib.Path("a/b"), "act": torch.relu}
+    >>> made = to_plain_data({"hyper_parameters": values})
     >>> made.checkpoint["hyper_parameters"]["width"], made.checkpoint["hyper_parameters"]["folder"]
     (8, 'a/b')
     >>> [each.name for each in made.apart]

@@ -30,8 +30,6 @@ __all__ = [
     "PREVIOUS",
     "DurableIO",
     "FixedNameCheckpoint",
-    "candidates",
-    "damage",
     "install_durable_io",
     "read_checkpoint",
     "sweep_up",

@@ -34,7 +34,7 @@ def capture_global() -> RandomState:
 
 
 def restore_global(state: Mapping[str, Any]) -> None:
-    """Put back what ``capture_global`` returned; the generators of CUDA where there are as many devices as there were."""
+    """Put back what ``capture_global`` returned; CUDA's generators where there are as many devices as there were."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

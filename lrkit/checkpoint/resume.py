@@ -32,6 +32,7 @@ from lrkit.checkpoint.restoring import taking_up
 from lrkit.checkpoint.state_schema import check_optimizers, checked_plan
 from lrkit.config import resume_options
 from lrkit.config.find_options import AUTO
+from lrkit.config.resume_options import checkpoint_candidates
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.loop_counts import recount
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
@@ -83,7 +84,7 @@ def load_saved_run(path: str) -> SavedRun:
     Raises:
         ConfigError: there is no such file, it is damaged, or lrkit did not write it.
     """
-    key, files = "resume.path", io.checkpoint_candidates(Path(path))
+    key, files = "resume.path", checkpoint_candidates(Path(path))
     file, damaged = files[0], []
     if file.is_dir() and not (file.name == io.LAST and len(files) > 1):
         inside = file / "checkpoints" / io.LAST

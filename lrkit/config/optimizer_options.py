@@ -128,7 +128,8 @@ def check_groups(
 
     Args:
         target: its class path.
-        rates: of each group its name, the factor of its rate and its weight decay, as ``lrkit.planning.group_rules.group_rates``.
+        rates: of each group its name, the factor of its rate and its weight decay, as
+        ``lrkit.planning.group_rules.group_rates``.
         layer_decay: factor of the rate from a layer to the one below it.
 
     Raises:

@@ -190,7 +190,8 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 def named_classes(parsed: Iterable[Override]) -> list[str]:
     """The classes that overrides name themselves: what the user types is the user's word.
 
-    >>> named_classes(parse_overrides(["model._target_=mycode.Net", "+callbacks.early={_target_: mycode.Early, patience: 3}"]))
+    >>> words = ["model._target_=mycode.Net", "+callbacks.early={_target_: mycode.Early, patience: 3}"]
+    >>> named_classes(parse_overrides(words))
     ['mycode.Net', 'mycode.Early']
     """
     named = [
@@ -203,7 +204,9 @@ def named_classes(parsed: Iterable[Override]) -> list[str]:
 
 
 def trusted_names(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[str]:
-    """What may be named beside lrkit's own: the packages of ``trust=[...]`` and ``more``, and what is ``named_classes``."""
+    """What may be named beside lrkit's own: the packages of ``trust=[...]`` and ``more``, and what is
+    ``named_classes``.
+    """
     said: list[str] = []
     for override in parsed:
         if override.key_or_group == "trust":

@@ -1,4 +1,5 @@
-"""All that lrkit takes from Lightning, from the one package that the process uses: see ``lrkit.base.lightning_package``.
+"""All that lrkit takes from Lightning, from the one package that the process uses: see
+``lrkit.base.lightning_package``.
 
 No other file of lrkit imports Lightning.
 """

@@ -143,8 +143,8 @@ class NetworkOutput:
     def _check_probabilities(self, out: Tensor, y: Tensor, training: bool) -> None:
         if not self.declared:
             must = (
-                f"must say what targets of {describe_value(y)} are: numbers (mean squared error), or classes (cross entropy"
-                " with the probability of each)"
+                f"must say what targets of {describe_value(y)} are: numbers (mean squared error), or classes (cross"
+                " entropy with the probability of each)"
             )
             raise ConfigError("data.targets", must)
         if y.shape != out.shape:
@@ -184,8 +184,9 @@ class NetworkOutput:
 def possible_class_axes(out: tuple[int, ...], y: tuple[int, ...]) -> list[int]:
     """Which axes of an output may be the classes, by its shape and that of the targets: 1, -1, both or none.
 
-    >>> possible_class_axes((8, 10), (8,)), possible_class_axes((8, 64, 83), (8, 64)), possible_class_axes((8, 5, 32, 32), (8, 32, 32))
-    ([-1], [-1], [1])
+    >>> shapes = [((8, 10), (8,)), ((8, 64, 83), (8, 64)), ((8, 5, 32, 32), (8, 32, 32))]
+    >>> [possible_class_axes(output, targets) for output, targets in shapes]
+    [[-1], [-1], [1]]
     >>> possible_class_axes((8, 32, 32, 32), (8, 32, 32)), possible_class_axes((8, 10), (9,))
     ([1, -1], [])
     """

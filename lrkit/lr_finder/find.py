@@ -44,8 +44,9 @@ Weights = Mapping[str, Tensor] | None
 def find_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> FinderResult:
     """Find the base learning rate for a config.
 
-    Nothing of a later run is touched: each training here is a trial on a copy of its own (see ``lrkit.lr_finder.short_run``), and
-    a run seeds everything anew. Where the trainer has several processes, all of them take part and agree.
+    Nothing of a later run is touched: each training here is a trial on a copy of its own (see
+    ``lrkit.lr_finder.short_run``), and a run seeds everything anew. Where the trainer has several processes, all of
+    them take part and agree.
 
     Args:
         config: what ``lrkit.config.compose`` returned; its ``optimizer.lr`` does not matter.

@@ -1,7 +1,7 @@
 """Layers for layer-wise decay: the level of every parameter, from the bottom of a network to its top.
 
-Each block is a level (``lrkit.optim.blocks``). What a network has before its first block (embeddings, the stem, class and
-register tokens, positions) is the level below all blocks; what it has after the last one (final norm, heads) is the
+Each block is a level (``lrkit.optim.blocks``). What a network has before its first block (embeddings, the stem, class
+and register tokens, positions) is the level below all blocks; what it has after the last one (final norm, heads) is the
 level above them. Between two blocks, what has a matrix (downsampling) goes with the block after it, as in timm and in
 ConvNeXt's own code, and what has none (a norm) with the block before it. Towers are side by side: the last blocks of
 all of them are one level below the top. A decoder is above its encoder.

@@ -71,7 +71,8 @@ def split_parameters(
         ConfigError: if a rule is wrong or takes nothing, there is nothing to train, or there are no layers to tell.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
-    >>> for group in split_parameters(model, {"rules": [{"name": "head", "pattern": "^1", "lr_scale": 10}], "no_decay": True}):
+    >>> rules = {"rules": [{"name": "head", "pattern": "^1", "lr_scale": 10}], "no_decay": True}
+    >>> for group in split_parameters(model, rules):
     ...     print(group.name, group.lr_scale, group.weight_decay, *group.names)
     head 10.0 None 1.weight
     head_no_decay 10.0 0.0 1.bias
@@ -118,7 +119,9 @@ def group_remarks(
     node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     among: Collection[str] | None = None,
 ) -> list[str]:
-    """What ``split_parameters`` made of a module beyond what the rules say: its layers, and what it wants without weight decay."""
+    """What ``split_parameters`` made of a module beyond what the rules say: its layers, and what it wants without
+    weight decay.
+    """
     rules, lines = parse_rules(node), list[str]()
     if (layers := _layers(module, rules, among)) is not None:
         lines.append(layers.line)

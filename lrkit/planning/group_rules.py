@@ -1,6 +1,7 @@
 """Rules for parameter groups, as they are written: which parameters, what factor of the learning rate.
 
-Plain Python, so that ``lrkit show`` can check and list them before there is a model; ``lrkit.optim.param_groups`` applies them.
+Plain Python, so that ``lrkit show`` can check and list them before there is a model; ``lrkit.optim.param_groups``
+applies them.
 """
 
 from __future__ import annotations

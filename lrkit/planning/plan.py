@@ -44,9 +44,9 @@ class GroupRate:
 class Plan:
     """A resolved run. See ``resolve_plan``.
 
-    With several optimizers ``tracks`` has the plan of each (see ``lrkit.planning.tracks``), and no parameter follows this one:
-    it says what all share, and its steps are the batches of the run. ``every`` and ``offset`` are a track's: it steps
-    where ``batch_idx % every == offset``.
+    With several optimizers ``tracks`` has the plan of each (see ``lrkit.planning.tracks``), and no parameter follows
+    this one: it says what all share, and its steps are the batches of the run. ``every`` and ``offset`` are a track's:
+    it steps where ``batch_idx % every == offset``.
     """
 
     optimizer: str

@@ -67,7 +67,8 @@ class LoaderSize:
     def batches(self, world: int) -> int | None:
         """Batches that each process sees in an epoch, with a distributed sampler that shares the samples out evenly.
 
-        >>> LoaderSize(1000, 64).batches(1), LoaderSize(1000, 64, drop_last=True).batches(1), LoaderSize(1000, 64).batches(2)
+        >>> loader = LoaderSize(1000, 64)
+        >>> loader.batches(1), LoaderSize(1000, 64, drop_last=True).batches(1), loader.batches(2)
         (16, 15, 8)
         """
         if self.samples is None or self.batch_size is None:

@@ -79,7 +79,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def count_statuses(folder: Path) -> Counter[str]:
-    """How the jobs in the folder of a sweep ended, as each says itself; of one that says nothing: ``find_unfinished``."""
+    """How the jobs in the folder of a sweep ended, as each says itself; of one that says nothing: ``unfinished``."""
     try:
         jobs = find_runs([folder])
     except ConfigError:  # none has begun

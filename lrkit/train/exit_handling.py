@@ -88,8 +88,8 @@ class ExitReport:
             )
         if _NO_MEMORY.search(str(error)) or isinstance(error, MemoryError):
             error = RunError(
-                f"memory ran out at step {_progress(trainer)} ({describe_cause(error)}): try a smaller data.batch_size, with"
-                f" batch.effective for the same steps; {self._how_to_go_on(trainer)}"
+                f"memory ran out at step {_progress(trainer)} ({describe_cause(error)}): try a smaller data.batch_size,"
+                f" with batch.effective for the same steps; {self._how_to_go_on(trainer)}"
             )
         why = str(error) if isinstance(error, RunError) else describe_cause(error)
         self._keep(trainer, "failed", why)

@@ -184,8 +184,8 @@ def _run(config: Mapping[str, Any], folder: Path, quiet: bool) -> FinishedRun:
     # The watch remembers weights that train, so the mode is switched before it.
     kept = None if last is None else folder / "checkpoints" / io.LAST
     steps = StepCountCheck(command=True, last=kept)
-    ours = [readable, first, memory, ModuleModes(note), steps, StepAxisCallback(), GroupNaming(), curves, TrainLossLogger(),
-            EvaluationMode(), watch]  # fmt: skip
+    ours = [readable, first, memory, ModuleModes(note), steps, StepAxisCallback(), GroupNaming(), curves,
+            TrainLossLogger(), EvaluationMode(), watch]  # fmt: skip
     own = CallbackList([*ours, *_own_callbacks(config, best, say), results])
     listeners = [own, *theirs, *(c for c in (best, last) if c is not None)]
     joins = None if goes_on is None or not _inside(goes_on.path, folder) else goes_on.step

@@ -14,11 +14,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import lrkit.callbacks.accumulation_fix
-import lrkit.callbacks.lr_logger
-import lrkit.callbacks.plateau_feedback
 from lrkit.base import lightning_package
 from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.callbacks.accumulation_fix import AccumulationFix
+from lrkit.callbacks.lr_logger import LearningRateLogger
+from lrkit.callbacks.plateau_feedback import PlateauFeedback
 from lrkit.config import optimizer_options
 from lrkit.planning import tracks
 from lrkit.planning.batch_scaling import batch_scale
@@ -238,12 +238,12 @@ def configure(
         StepCountCheck(),
         StepAxisCallback(),
         GroupNaming(),
-        lrkit.callbacks.lr_logger.LearningRateLogger(),
+        LearningRateLogger(),
         EvaluationMode(),
-        lrkit.callbacks.accumulation_fix.AccumulationFix(),
+        AccumulationFix(),
     ]
     if parts.get("plateau") is not None:
-        own.append(lrkit.callbacks.plateau_feedback.PlateauFeedback(parts["plateau"].monitor))
+        own.append(PlateauFeedback(parts["plateau"].monitor))
     if optimizers:
         own.append(TrackStepCheck())
     if parts.get("guard") is not None:

@@ -17,7 +17,7 @@ from lrkit.base.launcher import detect_launch
 from lrkit.config import compose as configs
 from lrkit.config import instantiate, trusted_targets
 from lrkit.config.callback_conflicts import conflict_of
-from lrkit.data.datasets import InMemoryData, ModuleLoaders
+from lrkit.data.in_memory import InMemoryData, ModuleLoaders
 from lrkit.lightning.callback_list import NoProfiler
 from lrkit.lightning.classes import (
     PACKAGE,

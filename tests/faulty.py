@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lrkit.data.datasets import Digits
+from lrkit.data.digits import Digits
 from lrkit.lightning.classes import Callback, Logger
 
 SERVER: Any = multiprocessing.get_context("forkserver")

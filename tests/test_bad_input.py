@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lrkit.cli.main import main
-from lrkit.data.datasets import InMemoryData
+from lrkit.data.in_memory import InMemoryData
 from lrkit.lightning.classes import Trainer
 from lrkit.lightning.supervised import Supervised
 

@@ -17,9 +17,11 @@ from conftest import SHORT
 from lrkit.base.errors import ConfigError
 from lrkit.base.memory import available
 from lrkit.cli.main import main
-from lrkit.data.datasets import Arrays, Idx, Text
+from lrkit.data.arrays import Arrays
 from lrkit.data.file_readers import read_cache, read_csv, read_npz, read_text
+from lrkit.data.idx import Idx
 from lrkit.data.tensor_conversion import images_and_labels
+from lrkit.data.text import Text
 
 
 def npz(file: Path, *, kind: int = zipfile.ZIP_STORED, shape: str | None = None, size: int = 10) -> None:

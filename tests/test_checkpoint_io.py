@@ -15,8 +15,8 @@ import torch
 
 from lrkit.base.errors import ConfigError, RunError
 from lrkit.checkpoint import io as storage
+from lrkit.checkpoint import saved_run
 from lrkit.checkpoint.io import DurableIO, find_damage, read_checkpoint
-from lrkit.checkpoint.resume import load_saved_run
 from lrkit.lightning.classes import PACKAGE, Trainer
 
 AsyncCheckpointIO: Any = import_module(f"{PACKAGE}.plugins").AsyncCheckpointIO
@@ -158,7 +158,7 @@ def test_the_one_before_is_taken(name: str, named: str, whole: Path, tmp_path: P
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     DAMAGES[name](folder / "checkpoints" / "last.ckpt")
-    saved = load_saved_run(str(folder / named))
+    saved = saved_run.load_saved_run(str(folder / named))
     assert saved.path.name == "previous.ckpt" and saved.step == 8
     assert saved.skipped.startswith("last.ckpt: it is ") or "checksum" in saved.skipped
     assert saved.skipped.endswith("; going on from previous.ckpt, step 8")
@@ -188,7 +188,7 @@ def test_both_damaged_is_refused(whole: Path, tmp_path: Path) -> None:
     flip(folder / "checkpoints" / "last.ckpt")
     (folder / "checkpoints" / "previous.ckpt").write_text("")
     with pytest.raises(ConfigError, match=r"cannot be read .* \(last.*; previous\.ckpt: it is empty\)"):
-        load_saved_run(str(folder))
+        saved_run.load_saved_run(str(folder))
 
 
 def test_of_another_checkpoint_none_takes_the_place(whole: Path, tmp_path: Path) -> None:
@@ -196,4 +196,4 @@ def test_of_another_checkpoint_none_takes_the_place(whole: Path, tmp_path: Path)
     shutil.copytree(whole, folder)
     flip(folder / "checkpoints" / "best.ckpt")
     with pytest.raises(ConfigError, match=r"cannot be read as a checkpoint \(best\.ckpt: the checksum"):
-        load_saved_run(str(folder / "checkpoints" / "best.ckpt"))
+        saved_run.load_saved_run(str(folder / "checkpoints" / "best.ckpt"))

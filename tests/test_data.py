@@ -19,8 +19,15 @@ from torch import Tensor
 
 from lrkit.base.errors import ConfigError
 from lrkit.config.instantiate import build
-from lrkit.data.datasets import Arrays, Digits, HuggingFace, Idx, InMemoryData, Mnist1d, Splits, Text, Torchvision
+from lrkit.data.arrays import Arrays
+from lrkit.data.digits import Digits
+from lrkit.data.hugging_face import HuggingFace
+from lrkit.data.idx import Idx
+from lrkit.data.in_memory import InMemoryData, Splits
+from lrkit.data.mnist1d import Mnist1d
 from lrkit.data.tensor_loader import TensorLoader
+from lrkit.data.text import Text
+from lrkit.data.torchvision_datasets import Torchvision
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian: apt-get install dataset-fashion-mnist
 

@@ -300,7 +300,7 @@ def test_an_engine_that_breaks_is_told_in_one_line(
     def broken(*_: Any, **__: Any) -> None:
         raise OSError("no\nsuch cluster")
 
-    monkeypatch.setattr(cli, "_hydra", broken)
+    monkeypatch.setattr(cli, "call_hydra", broken)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     assert main(["train", "-m", "hydra/launcher=basic", "seed=1,2"]) == 1
     err = capsys.readouterr().err

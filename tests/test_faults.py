@@ -27,7 +27,7 @@ from test_find import same
 from test_preemption import at, metrics, only, words
 
 from lrkit.base.errors import RunError
-from lrkit.checkpoint import io
+from lrkit.checkpoint import io, saved_run
 from lrkit.cli.main import main
 
 HERE = Path(__file__).parent
@@ -330,12 +330,11 @@ def test_torn_checkpoints(row: Row) -> None:
     folder, seen = only(), 0
     keep = folder.parent / "keep"
     folder.rename(keep)
-    from lrkit.checkpoint.resume import load_saved_run
 
     for harm in DAMAGES.values():
         shutil.copytree(keep, folder)
         harm(folder / "checkpoints" / "last.ckpt")
-        seen += load_saved_run(str(folder)).path.name == "previous.ckpt"
+        seen += saved_run.load_saved_run(str(folder)).path.name == "previous.ckpt"
         shutil.rmtree(folder)
     assert seen == len(DAMAGES)
     row(f"`last.ckpt` damaged: {', '.join(DAMAGES)}", seen, seen, 0, "`lrkit: damaged checkpoint skipped: last.ckpt:"

@@ -15,7 +15,7 @@ import torch
 from conftest import Recorded
 
 from lrkit.base.errors import ConfigError, SearchError
-from lrkit.checkpoint.resume import load_saved_run
+from lrkit.checkpoint.saved_run import load_saved_run
 from lrkit.cli import main
 from lrkit.config.compose import check, compose
 from lrkit.lr_finder.find import find_lr

@@ -22,7 +22,7 @@ import pytest
 from crafted import craft
 
 from lrkit.base.errors import ConfigError
-from lrkit.checkpoint.resume import load_saved_run
+from lrkit.checkpoint.saved_run import load_saved_run
 from lrkit.cli.main import main
 
 #: Seconds of computing, and on the clock of a machine that may be busy.

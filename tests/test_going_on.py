@@ -16,7 +16,8 @@ from conftest import Recorded
 from test_resume import weights
 from torch import Tensor, nn
 
-from lrkit.cli.main import _job, main
+from lrkit.cli.main import main
+from lrkit.cli.sweep import run_job
 from lrkit.lightning.classes import Callback, LightningModule
 from lrkit.planning.plan import Plan
 from lrkit.sweep.sweep import Sweep
@@ -326,7 +327,7 @@ class TestTheCommandToGoOnWith:
         (own / "mine.yaml").write_text("signal: {_target_: faulty.SignalAt, step: 3, name: SIGTERM}\n")
         words = [*BASE, "trust=[faulty]", "callbacks=mine", "seed=2"]
         (tmp_path / "job").mkdir()
-        assert _job([*words, "hydra.run.dir='job'"], "cfg") == 143
+        assert run_job([*words, "hydra.run.dir='job'"], "cfg") == 143
         command = shlex.split(last_line(capsys).partition("go on with: ")[2])
         assert command == ["lrkit", "train", "--config-dir", "cfg", *words, "resume.path=job"]
 

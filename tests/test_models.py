@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from lrkit import data, models
 from lrkit.base.errors import ConfigError
-from lrkit.data import datasets
+from lrkit.data import digits, in_memory, text
 from lrkit.models import CharTransformer, Cnn1d, Cnn2d, Linear, Mlp
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -101,7 +101,7 @@ def test_dropout_acts_in_training_only(rate: float) -> None:
         assert torch.equal(model(x), model(x))
 
 
-def train(model: nn.Module, source: datasets.InMemoryData, steps: int, lr: float, epochs: int = 100) -> float:
+def train(model: nn.Module, source: in_memory.InMemoryData, steps: int, lr: float, epochs: int = 100) -> float:
     """The loss on the validation set, after so many steps of Adam."""
     source.setup()
     optimizer = torch.optim.Adam(model.parameters(), lr, betas=(0.9, 0.98))
@@ -120,7 +120,7 @@ def train(model: nn.Module, source: datasets.InMemoryData, steps: int, lr: float
 
 
 @torch.no_grad()
-def validate(model: nn.Module, source: datasets.InMemoryData) -> float:
+def validate(model: nn.Module, source: in_memory.InMemoryData) -> float:
     model.eval()
     pairs: list[tuple[Tensor, Tensor]] = list(source.val_dataloader())
     losses = [F.cross_entropy(model(x).flatten(0, -2), y.flatten()) * len(x) for x, y in pairs]
@@ -134,12 +134,12 @@ def validate(model: nn.Module, source: datasets.InMemoryData) -> float:
 )
 def test_they_learn_the_digits(model: Callable[[], nn.Module], below: float) -> None:
     torch.manual_seed(0)
-    assert train(model(), datasets.Digits(64), steps=100, lr=1e-2) < below  # guessing: 2.3
+    assert train(model(), digits.Digits(64), steps=100, lr=1e-2) < below  # guessing: 2.3
 
 
 def test_the_transformer_learns_letters(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("abcabd" * 500, encoding="utf-8")
-    source = datasets.Text(16, path=str(tmp_path / "text.txt"), context=12, train_samples=160, val_samples=20)
+    source = text.Text(16, path=str(tmp_path / "text.txt"), context=12, train_samples=160, val_samples=20)
     torch.manual_seed(0)
     model = CharTransformer(12, 4, layers=1, width=16, heads=2)
     # Each letter is certain but for the first ones, where c and d cannot be told apart yet.
@@ -151,7 +151,7 @@ def test_the_transformer_learns_letters(tmp_path: Path) -> None:
 def test_after_norm_gets_stuck_without_warmup(norm: str, stuck: bool) -> None:
     """Xiong et al. 2020, scaled down: 3.1 nats a character and 2.4 where it was tried, of two seeds each."""
     torch.manual_seed(0)
-    source = datasets.Text(64)
+    source = text.Text(64)
     source.setup()
     loss = train(CharTransformer(64, source.outputs, norm=norm), source, steps=100, lr=1e-2)
     assert (loss > 2.9) == stuck

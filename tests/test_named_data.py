@@ -18,7 +18,8 @@ from test_data import datasets, torchvision  # noqa: F401  fixtures
 
 from lrkit.base.errors import ConfigError
 from lrkit.config import named_datasets
-from lrkit.data.datasets import HuggingFace, Torchvision
+from lrkit.data.hugging_face import HuggingFace
+from lrkit.data.torchvision_datasets import Torchvision
 
 
 class Payload:

@@ -47,7 +47,7 @@ from torch.utils.data import DataLoader
 
 from lrkit import api
 from lrkit.base.errors import ConfigError
-from lrkit.cli import main
+from lrkit.cli import folders, main
 from lrkit.lightning.classes import PACKAGE, LightningModule, MisconfigurationException, Trainer
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.plan import resolve_plan
@@ -572,7 +572,7 @@ def test_pain_21_sweeps_of_the_same_second_share_a_folder(tmp_path: Path, monkey
     # What comes of it: Hydra's folders are named by the second, and by nothing else.
     default = yaml.safe_load((resources.files("hydra") / "conf/hydra/output/default.yaml").read_text())
     assert default["sweep"]["dir"] == "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
-    folders = [main._new_folder(tmp_path / "sweeps") for _ in range(20)]
+    folders = [folders.create_folder(tmp_path / "sweeps") for _ in range(20)]
     assert len({*folders}) == 20 and all(Path(folder).is_dir() for folder in folders)
 
 

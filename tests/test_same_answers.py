@@ -24,8 +24,8 @@ from lrkit.config import node_options, trainer_options
 from lrkit.config.instantiate import arguments
 from lrkit.config.overrides import default_choices, leaf_paths
 from lrkit.config.trusted_targets import TARGET
-from lrkit.data import datasets
-from lrkit.data.datasets import InMemoryData
+from lrkit.data import arrays, in_memory, text
+from lrkit.data.in_memory import InMemoryData
 from lrkit.lightning.classes import PACKAGE, Trainer
 
 WRONG: list[Any] = [
@@ -106,7 +106,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         raise Reached
 
     def setup(self: InMemoryData, stage: str | None = None) -> None:
-        self.inputs = 64 if isinstance(self, datasets.Text) else (1, 64, 64)
+        self.inputs = 64 if isinstance(self, text.Text) else (1, 64, 64)
         self.outputs, self.loss, self.train_count = 10, "cross_entropy", 1000
 
     monkeypatch.setattr(Trainer, "fit", fit)
@@ -165,7 +165,7 @@ def test_every_wrong_value_of_every_key_is_answered_alike(stopped: Path) -> None
 
 
 def test_the_options_of_own_classes_are_those_of_the_constructors() -> None:
-    own = [getattr(datasets, name) for name in datasets.__all__ if name not in ("InMemoryData", "Splits")]
+    own = [getattr(in_memory, name) for name in in_memory.__all__ if name not in ("InMemoryData", "Splits")]
     own += [getattr(models, name) for name in models.__all__]
     assert {f"{cls.__module__}.{cls.__name__}" for cls in own} == set(node_options.OPTIONS)
     for cls in own:
@@ -195,7 +195,7 @@ def test_constructors_refuse_in_the_same_words(path: str) -> None:
     """Whoever builds one in Python reads what the command says, where the constructor says anything."""
     module, _, name = path.rpartition(".")
     kind = "data" if module == "lrkit.data" else "model"
-    cls = getattr(datasets if kind == "data" else models, name)
+    cls = getattr(in_memory if kind == "data" else models, name)
     good = {**NEEDED[kind], **NEEDED.get(path, {})}
     cls(**good)
     node_options.check(kind, {"_target_": path, **good}, configs.suggest_name)
@@ -271,7 +271,7 @@ def test_data_that_cannot_be_trained_on_is_refused(
     else:
         np.savez(file, **content)
     with pytest.raises(ConfigError) as caught:
-        datasets.Arrays(batch_size=4, path=file).setup()
+        arrays.Arrays(batch_size=4, path=file).setup()
     assert str(caught.value) == expected
 
 

@@ -19,7 +19,7 @@ import torch
 
 from lrkit.base import process_pool
 from lrkit.base.errors import ConfigError
-from lrkit.checkpoint.resume import load_saved_run
+from lrkit.checkpoint.saved_run import load_saved_run
 from lrkit.config.compose import compose
 from lrkit.sweep.sweep import Sweep, apply_preset, find_unfinished, folder_name, job_identity
 from lrkit.train.run import run_training

@@ -21,8 +21,7 @@ from faults_page import Row, rows
 from test_find import same
 
 from lrkit.base.errors import ConfigError
-from lrkit.checkpoint import io
-from lrkit.checkpoint.resume import load_saved_run
+from lrkit.checkpoint import io, saved_run
 from lrkit.compare.ranking import compare
 from lrkit.config.compose import check, compose
 from lrkit.sweep.sweep import Sweep, find_unfinished
@@ -125,8 +124,8 @@ def test_the_clock_goes_backwards_in_a_run(tmp_path: Path, clock: Any, row: Row)
         if file.name != "last.ckpt":
             os.utime(file, (in_future, in_future))
     assert (
-        load_saved_run(str(tmp_path / "run")).path.name == "last.ckpt"
-        and load_saved_run(str(tmp_path / "run")).step == reached
+        saved_run.load_saved_run(str(tmp_path / "run")).path.name == "last.ckpt"
+        and saved_run.load_saved_run(str(tmp_path / "run")).step == reached
     )
     code, said = done(tmp_path, *slow, "resume.path=run", **env)
     assert code == 0, said

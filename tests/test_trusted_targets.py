@@ -31,12 +31,13 @@ from torch import nn
 from lrkit import models
 from lrkit.base.errors import ConfigError
 from lrkit.base.tensorboard import tensorboard_command
-from lrkit.cli import main
+from lrkit.cli import arguments, main
 from lrkit.compare.ranking import compare
 from lrkit.config import trusted_targets
 from lrkit.config.compose import CONF_DIR, check, compose, plan
 from lrkit.config.instantiate import build
-from lrkit.data.datasets import HuggingFace, Torchvision
+from lrkit.data.hugging_face import HuggingFace
+from lrkit.data.torchvision_datasets import Torchvision
 from lrkit.lightning.classes import Callback
 from lrkit.optim import factory
 
@@ -288,7 +289,7 @@ def test_what_their_files_name_needs_their_word(own: str) -> None:
 
 def test_the_flag_is_an_override_that_goes_along(own: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["callbacks=mine", "--config-dir", own, "--trust", HERE, "--trust=other.pkg", "horizon.steps=2"]
-    assert main._split(words)[1][-1] == f"trust=[{HERE},other.pkg]"
+    assert arguments.split_arguments(words)[1][-1] == f"trust=[{HERE},other.pkg]"
     assert main.main(["show", "format=csv", *words]) == 0
     assert main.main(["show", "format=csv", *words, "trust=[a]"]) == 2
     assert "trust is given twice" in capsys.readouterr().err

@@ -14,15 +14,13 @@ from pathlib import Path
 
 from lrkit.base.errors import ConfigError, RunError, SearchError
 from lrkit.base.escaping import escape_terminal
+from lrkit.base.exit_codes import FAILED, INTERRUPTED, REFUSED
 from lrkit.base.files import write_file
 from lrkit.base.launcher import global_rank, local_rank
 from lrkit.base.lightning_package import LIGHTNING
 from lrkit.base.signals import Terminated
 
 __all__ = [
-    "BAD_INPUT",
-    "FAILED",
-    "INTERRUPTED",
     "describe_cause",
     "describe_error",
     "report_failure",
@@ -31,7 +29,6 @@ __all__ = [
     "write_traceback",
 ]  # fmt: skip
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 #: Set in the environment, so that the processes of a sweep, of an engine and of further devices know it too.
 _VARIABLE = "LRKIT_TRACEBACK"
@@ -90,7 +87,7 @@ def _code(error: BaseException) -> int:
         return int(error.code or 0)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    return BAD_INPUT if isinstance(error, ConfigError) else FAILED
+    return REFUSED if isinstance(error, ConfigError) else FAILED
 
 
 def describe_error(error: BaseException) -> str:

@@ -167,7 +167,7 @@ def open_to_append(file: Path) -> TextIO:
 
 
 def left_behind(folder: Path, ending: str) -> list[Path]:
-    """The files that ``create_beside`` made in a folder for names with this ending, and that did not take their place."""
+    """The files that ``create_beside`` made in a folder for names with this ending, and that were left there."""
     found = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.exit_codes import of_signal
 from lrkit.base.files import open_to_append, read_file
 from lrkit.base.lightning_package import chosen_package
 from lrkit.base.safe_path import let_go, safe_path
@@ -279,4 +280,4 @@ def _follow_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    os._exit(143)
+    os._exit(of_signal(signal.SIGTERM))

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from lrkit.base.exit_codes import of_signal
+
 __all__ = [
     "ASKING",
     "Terminated",
@@ -41,7 +43,7 @@ class Terminated(SystemExit):
     """
 
     def __init__(self, signum: int, said: str = "") -> None:
-        super().__init__(128 + signum)
+        super().__init__(of_signal(signum))
         self.signum, self.said = signum, said or f"stopped by {signal_name(signum)}"
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from lrkit.base.error_report import FAILED, INTERRUPTED
+from lrkit.base.exit_codes import FAILED, INTERRUPTED
 
 __all__ = ["guard_streams"]
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lrkit.base import signals
+from lrkit.base.exit_codes import of_signal
 from lrkit.base.launcher import global_rank
 from lrkit.base.signals import signal_name
 
@@ -142,7 +143,7 @@ class _Watchdog:
         if global_rank() == 0:
             with suppress(OSError):
                 os.write(2, f"lrkit: {said[-1]}\n".encode())
-        os._exit(128 + signum)
+        os._exit(of_signal(signum))
 
 
 _watchdog: _Watchdog | None = None

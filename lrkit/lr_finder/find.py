@@ -19,7 +19,7 @@ from lrkit.base.errors import ConfigError, SearchError
 from lrkit.base.files import read_json
 from lrkit.base.process_pool import pass_config
 from lrkit.base.safe_path import safe_path
-from lrkit.checkpoint.resume import Resumption
+from lrkit.checkpoint.policies import Resumption
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO, Search
 from lrkit.lightning.classes import LightningDataModule, Trainer

@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import lrkit.callbacks.accumulation_fix
 from lrkit.assembly import callbacks_of, counted_plan, hush_lightning, module_of, optimizer_of, trainer_of, why_unfused
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.base.signals import Terminated
+from lrkit.callbacks.accumulation_fix import AccumulationFix
 from lrkit.callbacks.first_batch import FirstBatchCheck
 from lrkit.callbacks.noise_scale import NoiseScale
 from lrkit.config import compose as configs
-from lrkit.data.datasets import loaders_of
+from lrkit.data.in_memory import loaders_of
 from lrkit.lightning.classes import (
     Callback,
     Checkpoint,
@@ -132,7 +132,7 @@ def run_short(
     with tempfile.TemporaryDirectory() as nowhere:
         first = FirstBatchCheck()
         own = {
-            "callbacks": [first, EvaluationMode(), lrkit.callbacks.accumulation_fix.AccumulationFix(), *theirs, watch],
+            "callbacks": [first, EvaluationMode(), AccumulationFix(), *theirs, watch],
             "default_root_dir": nowhere,
         }
         validating = config["trainer"].get("limit_val_batches") != 0

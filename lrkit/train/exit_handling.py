@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lrkit.base.command_line import resume_command
-from lrkit.base.error_report import FAILED, HOLD, describe_cause, write_traceback
+from lrkit.base.error_report import HOLD, describe_cause, write_traceback
 from lrkit.base.errors import ConfigError, RunError
+from lrkit.base.exit_codes import FAILED
 from lrkit.base.signals import Terminated, signal_name
 from lrkit.base.watchdog import watch_training
 from lrkit.callbacks.results_writer import ResultsWriter

@@ -13,11 +13,6 @@ from typing import Any
 
 import torch
 
-import lrkit.callbacks.accumulation_fix
-import lrkit.callbacks.line_progress
-import lrkit.callbacks.lr_logger
-import lrkit.callbacks.metric_name_check
-import lrkit.callbacks.plateau_feedback
 from lrkit.assembly import (
     callbacks_of,
     check_trainer,
@@ -40,21 +35,26 @@ from lrkit.base.metric_names import higher_is_better
 from lrkit.base.process_pool import pass_config
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.safe_path import launched_safely
+from lrkit.callbacks.accumulation_fix import AccumulationFix
 from lrkit.callbacks.divergence_guard import DivergenceGuard
 from lrkit.callbacks.first_batch import FirstBatchCheck
 from lrkit.callbacks.group_names import GroupNaming
+from lrkit.callbacks.line_progress import LineProgress
 from lrkit.callbacks.loss_recorder import LossRecorder
+from lrkit.callbacks.lr_logger import LearningRateLogger
+from lrkit.callbacks.metric_name_check import MetricNameCheck
 from lrkit.callbacks.noise_scale import NoiseScale
+from lrkit.callbacks.plateau_feedback import PlateauFeedback
 from lrkit.callbacks.results_writer import ResultsWriter
 from lrkit.callbacks.train_loss import TrainLossLogger
-from lrkit.checkpoint import io, restoring
+from lrkit.checkpoint import io, restoring, saved_run
 from lrkit.checkpoint.data_position import DataPosition
 from lrkit.checkpoint.module_modes import ModuleModes
+from lrkit.checkpoint.policies import CheckpointState, Resumption
 from lrkit.checkpoint.readable import ReadableCheckpoints
-from lrkit.checkpoint.resume import CheckpointState, Resumption, SavedRun
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO
-from lrkit.data.datasets import loaders_of
+from lrkit.data.in_memory import loaders_of
 from lrkit.lightning import failsafe_loggers as loggers
 from lrkit.lightning.callback_list import CallbackList
 from lrkit.lightning.classes import (
@@ -261,12 +261,12 @@ def _own_callbacks(
     if config["plateau"]:
         wanted["plateau.monitor"] = config["plateau"]["monitor"]
     callbacks: list[Callback] = [
-        lrkit.callbacks.metric_name_check.MetricNameCheck(wanted, best, say),
-        lrkit.callbacks.accumulation_fix.AccumulationFix(),
-        lrkit.callbacks.lr_logger.LearningRateLogger(),
+        MetricNameCheck(wanted, best, say),
+        AccumulationFix(),
+        LearningRateLogger(),
     ]
     if config["plateau"]:
-        callbacks.append(lrkit.callbacks.plateau_feedback.PlateauFeedback(config["plateau"]["monitor"]))
+        callbacks.append(PlateauFeedback(config["plateau"]["monitor"]))
     return callbacks
 
 
@@ -290,7 +290,7 @@ def _noting(journal: EventLog, step: int, quiet: bool) -> Callable[[str], None]:
     return note
 
 
-def _tell_skipped(saved: SavedRun, journal: EventLog, quiet: bool) -> None:
+def _tell_skipped(saved: saved_run.SavedRun, journal: EventLog, quiet: bool) -> None:
     """A damaged checkpoint was passed over: that is worth a line, and an entry."""
     journal.add(saved.step, "checkpoint", saved.skipped)
     if not quiet:
@@ -317,7 +317,7 @@ def _trainer(
     if bar is None:
         bar = sys.stderr.isatty() and not quiet
         if not bar and not quiet:
-            callbacks = [*callbacks, lrkit.callbacks.line_progress.LineProgress()]
+            callbacks = [*callbacks, LineProgress()]
     if bar and not theirs:
         callbacks = [*callbacks, RichProgressBar(leave=False)]
     trust = config.get("trust", ())

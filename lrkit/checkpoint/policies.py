@@ -16,23 +16,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import zip_longest
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from lrkit.base.errors import ConfigError
-from lrkit.checkpoint import io
+from lrkit.checkpoint import saved_run
 from lrkit.checkpoint.data_position import DataPosition
+from lrkit.checkpoint.differences import _normal, plan_differences
 from lrkit.checkpoint.restoring import taking_up
-from lrkit.checkpoint.state_schema import check_optimizers, checked_plan
+from lrkit.checkpoint.state_schema import check_optimizers
 from lrkit.config import resume_options
 from lrkit.config.find_options import AUTO
-from lrkit.config.resume_options import checkpoint_candidates
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.loop_counts import recount
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
@@ -42,161 +40,17 @@ from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Schedule
 
-__all__ = ["CheckpointState", "Resumption", "SavedRun", "load_saved_run", "plan_differences"]
+__all__ = [
+    "CheckpointState",
+    "Resumption",
+    "model_differences",
+    "model_refusal",
+    "plan_refusal",
+    "step_with_as_many_samples",
+]
 
 
-@dataclass(frozen=True)
-class SavedRun:
-    """A checkpoint that lrkit wrote.
-
-    Args:
-        path: the file.
-        plan: the plan that it was trained by, as JSON has it.
-        step: applied optimizer steps.
-        content: all of the file.
-        skipped: which newer files were damaged, and how; empty where none was.
-        tracks: of several optimizers the steps that each has applied; ``step`` counts batches then.
-    """
-
-    path: Path
-    plan: Mapping[str, Any]
-    step: int
-    content: Mapping[str, Any]
-    skipped: str = ""
-    tracks: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The config that the plan came from."""
-        return dict(self.plan["config"])
-
-    @property
-    def monitor(self) -> str | None:
-        """The metric that "best" meant."""
-        return self.content["lrkit"]["monitor"]  # type: ignore[no-any-return]
-
-
-def load_saved_run(path: str) -> SavedRun:
-    """Read a checkpoint, or the last one of a run's folder. Nothing in the file is executed.
-
-    Where the last one is damaged, the one before it is read instead, and ``skipped`` says so.
-
-    Raises:
-        ConfigError: there is no such file, it is damaged, or lrkit did not write it.
-    """
-    key, files = "resume.path", checkpoint_candidates(Path(path))
-    file, damaged = files[0], []
-    if file.is_dir() and not (file.name == io.LAST and len(files) > 1):
-        inside = file / "checkpoints" / io.LAST
-        raise ConfigError(key, f"must be a checkpoint or the folder of a run: there is no {inside}", path)
-    if not any(each.exists() for each in files):
-        raise ConfigError(key, "must be an existing checkpoint or the folder of a run", path)
-    for file in files:
-        content, wrong = io.read_checkpoint(file)
-        if not wrong:
-            break
-        damaged.append(f"{file.name}: {wrong}")
-    else:
-        raise ConfigError(key, f"cannot be read as a checkpoint ({'; '.join(damaged)})", path)
-    if not isinstance(content, dict) or "lrkit" not in content:
-        kind = "a Lightning checkpoint" if isinstance(content, dict) and "state_dict" in content else "a checkpoint"
-        raise ConfigError(key, f"must be a checkpoint that lrkit wrote; this is {kind} without a plan", path)
-    if not content.get("optimizer_states"):
-        raise ConfigError(key, "holds weights alone and no optimizer's state: use resume.policy=restart", path)
-    try:
-        plan = checked_plan(content)
-    except ConfigError as error:
-        said = str(error).rstrip(".")
-        raise ConfigError(key, f"must be a checkpoint as lrkit writes them, and in {file.name} {said}") from None
-    step, tracks = content["lrkit"]["step"], dict(content["lrkit"].get("tracks", {}))
-    skipped = f"{damaged[0]}; going on from {file.name}, step {step}" if damaged else ""
-    return SavedRun(file, plan, step, content, skipped, tracks)
-
-
-#: What makes two plans the same, and where each part is found in their JSON.
-_PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "optimizer": lambda plan: plan["optimizer"],
-    "optimizer options": lambda plan: _without(plan["config"]["optimizer"], "_target_", "lr"),
-    "base rate": lambda plan: plan["base_lr"],
-    "batch scale": lambda plan: plan["batch_scale"]["factor"],
-    "steps": lambda plan: plan["horizon"]["steps"],
-    "steps an epoch": lambda plan: plan["horizon"]["steps_per_epoch"],
-    "samples a step": lambda plan: plan["horizon"]["batch_size"],
-    "phases": lambda plan: [_phase(phase) for phase in plan["phases"]],
-    "groups": lambda plan: [(group["name"], group["lr_scale"], group["weight_decay"]) for group in plan["groups"]],
-    "momentum": lambda plan: [_phase(phase) for phase in plan["momentum"] or ()],
-    "weight decay": lambda plan: [_phase(phase) for phase in plan["weight_decay"]["phases"] or ()],
-    "plateau": lambda plan: plan["plateau"],
-    "seed": lambda plan: plan["config"]["seed"],
-}
-
-
-#: What the tracks of a run share, and is compared once.
-_SHARED = {"samples a step", "steps", "steps an epoch", "plateau", "seed"}
-#: What a track has beside.
-_TRACK: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "parameters": lambda plan: plan["config"].get("parameters"),
-    "every": lambda plan: plan.get("every", 1),
-    "offset": lambda plan: plan.get("offset", 0),
-}
-
-
-def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in node.items() if name not in names and value is not None}
-
-
-def _phase(phase: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{k}={v}" for k, v in _without(phase["schedule"], "name", "length").items())
-    return f"{phase['name']} {phase['steps']}: {phase['schedule']['name']}({options})"
-
-
-def plan_differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], *, groups: bool = True
-) -> list[tuple[str, str, str]]:
-    """What differs between two plans in JSON: name, old, new; empty where they drive a run alike.
-
-    Args:
-        groups: whether the parameter groups of the new plan are known yet.
-    """
-    tracks = [old.get("tracks", {}), new.get("tracks", {})]
-    if not any(tracks):
-        return _rows(old, new, _PARTS if groups else _PARTS.keys() - {"groups"})
-    if list(tracks[0]) != list(tracks[1]):  # whose parameters and state one has, another cannot go on with
-        return [("optimizers", ", ".join(tracks[0]) or "one", ", ".join(tracks[1]) or "one")]
-    rows = _rows(old, new, _SHARED)
-    for name in tracks[0]:
-        own = _rows(tracks[0][name], tracks[1][name], _PARTS.keys() - _SHARED - ({"groups"} if not groups else set()))
-        own += _rows(tracks[0][name], tracks[1][name], _TRACK)
-        rows += [(f"{name}: {what}", before, after) for what, before, after in own]
-    return rows
-
-
-def _rows(old: Mapping[str, Any], new: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str, str]]:
-    """What differs in some parts of two plans."""
-    rows = []
-    for name, part in (_PARTS | _TRACK).items():
-        if name not in names:
-            continue
-        before, after = _normal(part(old)), _normal(part(new))
-        if before == after:
-            continue
-        if isinstance(before, list) and isinstance(after, list):
-            pairs = zip_longest(before, after, fillvalue="-")
-            rows += [(name, str(b), str(a)) for b, a in pairs if b != a]
-        elif isinstance(before, dict) and isinstance(after, dict):
-            keys = [k for k in {**before, **after} if before.get(k) != after.get(k)]
-            rows += [(f"{name}: {k}", str(before.get(k)), str(after.get(k))) for k in keys]
-        else:
-            rows.append((name, str(before), str(after)))
-    return rows
-
-
-def _normal(value: Any) -> Any:
-    """The value as it comes back from JSON, where tuples are lists."""
-    return json.loads(json.dumps(value, default=str))
-
-
-def plan_refusal(saved: SavedRun, rows: list[tuple[str, str, str]]) -> ConfigError:
+def plan_refusal(saved: saved_run.SavedRun, rows: list[tuple[str, str, str]]) -> ConfigError:
     """The error that shows what differs, as a table, and names the policies."""
     names = ", ".join(dict.fromkeys(name for name, _, _ in rows))
     error = ConfigError(
@@ -226,7 +80,7 @@ def model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tu
     return [row for row in rows if row[1] != row[2]]
 
 
-def model_refusal(saved: SavedRun, rows: Sequence[tuple[str, str, str]]) -> ConfigError:
+def model_refusal(saved: saved_run.SavedRun, rows: Sequence[tuple[str, str, str]]) -> ConfigError:
     """The error that shows how a model differs from that of a checkpoint."""
     most = 12
     must = f"must have the parameters that {saved.path.name}, step {saved.step}, was saved with; {len(rows)} differ"
@@ -259,7 +113,7 @@ class CheckpointState(Callback):
     def __init__(
         self,
         position: DataPosition,
-        saved: SavedRun | None = None,
+        saved: saved_run.SavedRun | None = None,
         options: Sequence[str] | None = None,
         best: ModelCheckpoint | None = None,
     ) -> None:
@@ -323,7 +177,7 @@ _SHAPING = (
 )  # fmt: skip
 
 
-def step_with_as_many_samples(saved: SavedRun, new: Plan, at: int | None = None) -> int:
+def step_with_as_many_samples(saved: saved_run.SavedRun, new: Plan, at: int | None = None) -> int:
     """The optimizer step of the new plan at which as many samples have been seen as the checkpoint has.
 
     Whole epochs are whole epochs, whatever their last batches hold, so that the run and the plan end together.
@@ -350,7 +204,7 @@ class Resumption:
         falling: the shape of the cooldown, under that policy.
     """
 
-    saved: SavedRun | None = None
+    saved: saved_run.SavedRun | None = None
     policy: str | None = None
     falling: Schedule | None = None
 
@@ -362,10 +216,10 @@ class Resumption:
         if path is None:
             return cls()
         resume_options.check_cooldown(config)
-        return cls(load_saved_run(str(path)), policy, falling() if policy == "cooldown" else None)
+        return cls(saved_run.load_saved_run(str(path)), policy, falling() if policy == "cooldown" else None)
 
     @property
-    def goes_on(self) -> SavedRun | None:
+    def goes_on(self) -> saved_run.SavedRun | None:
         """The checkpoint whose step, state and data are gone on with; ``restart`` takes the weights alone."""
         return None if self.policy == "restart" else self.saved
 
@@ -471,7 +325,7 @@ class Resumption:
                 raise ConfigError("resume.path", f"holds weights that cannot be taken: {why}") from error
             raise model_refusal(self.saved, rows) from error
 
-    def _cooldown_steps(self, saved: SavedRun) -> int:
+    def _cooldown_steps(self, saved: saved_run.SavedRun) -> int:
         """Steps of a cooldown from here; a share is a share of what is done."""
         assert self.falling is not None
         old = saved.plan["horizon"]
@@ -526,7 +380,7 @@ def _check_falls(old: Plan, at: int, falling: Schedule) -> None:
         raise ConfigError("cooldown.end", f"must not be above {here:.4g}, where the cooldown begins", end)
 
 
-def _extended(saved: SavedRun, old: Plan, new: Plan, rows: list[tuple[str, str, str]]) -> Plan:
+def _extended(saved: saved_run.SavedRun, old: Plan, new: Plan, rows: list[tuple[str, str, str]]) -> Plan:
     """The old shape to a new end: what is left of it stretched, or where nothing is left the shape over all steps."""
     at, key = saved.step, "resume.policy=extend"
     had, has = old.horizon.batch_size, new.horizon.batch_size

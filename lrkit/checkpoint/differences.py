@@ -1,0 +1,93 @@
+"""What differs between the plan, or the model, of a checkpoint and that of the command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from itertools import zip_longest
+from typing import Any
+
+__all__ = ["plan_differences"]
+
+
+def plan_differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, groups: bool = True
+) -> list[tuple[str, str, str]]:
+    """What differs between two plans in JSON: name, old, new; empty where they drive a run alike.
+
+    Args:
+        groups: whether the parameter groups of the new plan are known yet.
+    """
+    tracks = [old.get("tracks", {}), new.get("tracks", {})]
+    if not any(tracks):
+        return _rows(old, new, _PARTS if groups else _PARTS.keys() - {"groups"})
+    if list(tracks[0]) != list(tracks[1]):  # whose parameters and state one has, another cannot go on with
+        return [("optimizers", ", ".join(tracks[0]) or "one", ", ".join(tracks[1]) or "one")]
+    rows = _rows(old, new, _SHARED)
+    for name in tracks[0]:
+        own = _rows(tracks[0][name], tracks[1][name], _PARTS.keys() - _SHARED - ({"groups"} if not groups else set()))
+        own += _rows(tracks[0][name], tracks[1][name], _TRACK)
+        rows += [(f"{name}: {what}", before, after) for what, before, after in own]
+    return rows
+
+
+def _rows(old: Mapping[str, Any], new: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str, str]]:
+    """What differs in some parts of two plans."""
+    rows = []
+    for name, part in (_PARTS | _TRACK).items():
+        if name not in names:
+            continue
+        before, after = _normal(part(old)), _normal(part(new))
+        if before == after:
+            continue
+        if isinstance(before, list) and isinstance(after, list):
+            pairs = zip_longest(before, after, fillvalue="-")
+            rows += [(name, str(b), str(a)) for b, a in pairs if b != a]
+        elif isinstance(before, dict) and isinstance(after, dict):
+            keys = [k for k in {**before, **after} if before.get(k) != after.get(k)]
+            rows += [(f"{name}: {k}", str(before.get(k)), str(after.get(k))) for k in keys]
+        else:
+            rows.append((name, str(before), str(after)))
+    return rows
+
+
+def _normal(value: Any) -> Any:
+    """The value as it comes back from JSON, where tuples are lists."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _phase(phase: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{k}={v}" for k, v in _without(phase["schedule"], "name", "length").items())
+    return f"{phase['name']} {phase['steps']}: {phase['schedule']['name']}({options})"
+
+
+def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name not in names and value is not None}
+
+
+#: What makes two plans the same, and where each part is found in their JSON.
+_PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "optimizer": lambda plan: plan["optimizer"],
+    "optimizer options": lambda plan: _without(plan["config"]["optimizer"], "_target_", "lr"),
+    "base rate": lambda plan: plan["base_lr"],
+    "batch scale": lambda plan: plan["batch_scale"]["factor"],
+    "steps": lambda plan: plan["horizon"]["steps"],
+    "steps an epoch": lambda plan: plan["horizon"]["steps_per_epoch"],
+    "samples a step": lambda plan: plan["horizon"]["batch_size"],
+    "phases": lambda plan: [_phase(phase) for phase in plan["phases"]],
+    "groups": lambda plan: [(group["name"], group["lr_scale"], group["weight_decay"]) for group in plan["groups"]],
+    "momentum": lambda plan: [_phase(phase) for phase in plan["momentum"] or ()],
+    "weight decay": lambda plan: [_phase(phase) for phase in plan["weight_decay"]["phases"] or ()],
+    "plateau": lambda plan: plan["plateau"],
+    "seed": lambda plan: plan["config"]["seed"],
+}
+
+#: What the tracks of a run share, and is compared once.
+_SHARED = {"samples a step", "steps", "steps an epoch", "plateau", "seed"}
+
+#: What a track has beside.
+_TRACK: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "parameters": lambda plan: plan["config"].get("parameters"),
+    "every": lambda plan: plan.get("every", 1),
+    "offset": lambda plan: plan.get("offset", 0),
+}

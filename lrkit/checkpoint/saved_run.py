@@ -1,0 +1,83 @@
+"""A checkpoint that lrkit wrote, read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lrkit.base.errors import ConfigError
+from lrkit.checkpoint import io
+from lrkit.checkpoint.state_schema import checked_plan
+from lrkit.config.resume_options import checkpoint_candidates
+
+__all__ = ["SavedRun", "load_saved_run"]
+
+
+def load_saved_run(path: str) -> SavedRun:
+    """Read a checkpoint, or the last one of a run's folder. Nothing in the file is executed.
+
+    Where the last one is damaged, the one before it is read instead, and ``skipped`` says so.
+
+    Raises:
+        ConfigError: there is no such file, it is damaged, or lrkit did not write it.
+    """
+    key, files = "resume.path", checkpoint_candidates(Path(path))
+    file, damaged = files[0], []
+    if file.is_dir() and not (file.name == io.LAST and len(files) > 1):
+        inside = file / "checkpoints" / io.LAST
+        raise ConfigError(key, f"must be a checkpoint or the folder of a run: there is no {inside}", path)
+    if not any(each.exists() for each in files):
+        raise ConfigError(key, "must be an existing checkpoint or the folder of a run", path)
+    for file in files:
+        content, wrong = io.read_checkpoint(file)
+        if not wrong:
+            break
+        damaged.append(f"{file.name}: {wrong}")
+    else:
+        raise ConfigError(key, f"cannot be read as a checkpoint ({'; '.join(damaged)})", path)
+    if not isinstance(content, dict) or "lrkit" not in content:
+        kind = "a Lightning checkpoint" if isinstance(content, dict) and "state_dict" in content else "a checkpoint"
+        raise ConfigError(key, f"must be a checkpoint that lrkit wrote; this is {kind} without a plan", path)
+    if not content.get("optimizer_states"):
+        raise ConfigError(key, "holds weights alone and no optimizer's state: use resume.policy=restart", path)
+    try:
+        plan = checked_plan(content)
+    except ConfigError as error:
+        said = str(error).rstrip(".")
+        raise ConfigError(key, f"must be a checkpoint as lrkit writes them, and in {file.name} {said}") from None
+    step, tracks = content["lrkit"]["step"], dict(content["lrkit"].get("tracks", {}))
+    skipped = f"{damaged[0]}; going on from {file.name}, step {step}" if damaged else ""
+    return SavedRun(file, plan, step, content, skipped, tracks)
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A checkpoint that lrkit wrote.
+
+    Args:
+        path: the file.
+        plan: the plan that it was trained by, as JSON has it.
+        step: applied optimizer steps.
+        content: all of the file.
+        skipped: which newer files were damaged, and how; empty where none was.
+        tracks: of several optimizers the steps that each has applied; ``step`` counts batches then.
+    """
+
+    path: Path
+    plan: Mapping[str, Any]
+    step: int
+    content: Mapping[str, Any]
+    skipped: str = ""
+    tracks: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config that the plan came from."""
+        return dict(self.plan["config"])
+
+    @property
+    def monitor(self) -> str | None:
+        """The metric that "best" meant."""
+        return self.content["lrkit"]["monitor"]  # type: ignore[no-any-return]

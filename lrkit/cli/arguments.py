@@ -1,0 +1,97 @@
+"""The words of the command line: flags, overrides, and the folder of the user's configs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.config.trusted_targets import check_trust
+
+__all__ = ["asks_for_information", "check_hydra_overrides", "folder_and_file", "split_arguments"]
+
+
+def check_hydra_overrides(overrides: Sequence[str]) -> None:
+    """Refuse what would have Hydra do another thing than lrkit has checked."""
+    for override in overrides:
+        if override.lstrip("+~").startswith("hydra.mode"):
+            raise ConfigError("hydra.mode", "must not be set: -m makes a sweep", override)
+
+
+def folder_and_file(rest: Sequence[str]) -> tuple[Path, Path]:
+    """What a process is told that lrkit starts; of anybody else's command whatever is there, which is refused."""
+    folder, file, *_ = [*rest, "", ""]
+    return Path(folder), Path(file)
+
+
+def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
+    """Flags, overrides, and the folder of the user's own configs. ``--trust`` is an override too, so it goes along."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    trust: list[str] = []
+    config_dir: str | None = None
+    words = iter(argv)
+    for word in words:
+        name, has_value, value = word.partition("=")
+        if not word.startswith("-"):
+            overrides.append(word)
+        elif name in ("--config-dir", "-cd"):
+            config_dir = value if has_value else next(words, None)
+            if config_dir is None or not os.path.isdir(config_dir):
+                raise ConfigError("--config-dir", "must be an existing folder", config_dir)
+        elif name == "--trust":
+            trust.append(value if has_value else next(words, ""))
+        elif name in ("--cfg", "-c", "--info", "-i", "--package", "-p", "--config-name", "-cn") and not has_value:
+            flags.append(f"{name}={next(words, '')}")
+        else:
+            flags.append(word)
+    if trust:
+        overrides.append(f"trust=[{','.join(check_trust(trust, '--trust'))}]")
+    return flags, overrides, config_dir
+
+
+def asks_for_information(flags: Sequence[str]) -> bool:
+    """Whether the flags of ``lrkit train`` only ask for information. All of them are checked, for Hydra would exit."""
+    given: dict[str, str] = {}
+    for flag in flags:
+        written, equals, value = flag.partition("=")
+        name = _SHORT.get(written, written)
+        if name == "--experimental-rerun":
+            raise ConfigError(name, "is refused: it would execute what the file says")
+        if name not in _FLAGS:
+            raise ConfigError(written, f"is not a flag of lrkit train. {did_you_mean(written, _FLAGS)}")
+        if name in given:
+            raise ConfigError(written, "is given twice")
+        choices = _INFORMING.get(name, ("", ()))[1]
+        if choices and value not in choices:
+            raise ConfigError(written, f"must be followed by {', '.join(choices[:-1])} or {choices[-1]}", value)
+        if name == "--package" and not value:
+            raise ConfigError(written, "must be followed by a group, such as optimizer")
+        if equals and name != "--package" and not choices:
+            raise ConfigError(written, "takes no value", value)
+        given[name] = written
+    doing = [written for name, written in given.items() if name in (*_INFORMING, "--multirun", "--run")]
+    if len(doing) > 1:
+        raise ConfigError(doing[0], f"and {doing[1]} exclude each other")
+    for name in ("--resolve", "--package"):
+        if name in given and "--cfg" not in given:
+            raise ConfigError(given[name], "is for --cfg: lrkit train --cfg job")
+    return bool(given.keys() & _INFORMING.keys())
+
+
+# Hydra's flags that print something and run nothing: the short form of each, and what may follow it.
+_INFORMING: dict[str, tuple[str, tuple[str, ...]]] = {
+    "--help": ("-h", ()),
+    "--hydra-help": ("", ()),
+    "--version": ("", ()),
+    "--cfg": ("-c", ("job", "hydra", "all")),
+    "--info": ("-i", ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
+    "--shell-completion": ("-sc", ()),
+}
+
+_SHORT = {short: name for name, (short, _) in _INFORMING.items() if short} | {
+    "-m": "--multirun", "-r": "--run", "-p": "--package", "-cd": "--config-dir",
+}  # fmt: skip
+
+_FLAGS = {*_INFORMING, *_SHORT, *_SHORT.values(), "--resolve", "--trust"}

@@ -1,0 +1,35 @@
+"""Errors of a command: one line each, by one process each, and an exit code."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from lrkit.base import error_report, watchdog
+from lrkit.base.errors import ConfigError
+from lrkit.base.launcher import local_rank
+from lrkit.base.signals import Terminated, raise_on_signals
+
+__all__ = ["refuse_together", "report_errors"]
+
+
+def report_errors(run: Callable[[], int]) -> int:
+    """What ``run_training`` returns; an error is told in one line, and becomes an exit code."""
+    try:
+        with watchdog.run_watchdog(), raise_on_signals(signal.SIGTERM, signal.SIGINT):
+            return run()
+    except BrokenPipeError:  # nobody would read it
+        raise
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        return error_report.report_failure(error)
+
+
+@contextmanager
+def refuse_together() -> Iterator[None]:
+    """Within it, what is refused is refused by every process alike, and the first one of each machine says it."""
+    try:
+        yield
+    except ConfigError as error:
+        error.told = local_rank() > 0
+        raise

@@ -1,0 +1,68 @@
+"""`lrkit find`: the rate to train with."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.exit_codes import FAILED, OK
+from lrkit.base.launcher import global_rank
+from lrkit.base.process_pool import receive_config
+from lrkit.base.safe_path import let_go
+from lrkit.cli.arguments import split_arguments
+from lrkit.cli.errors_in_one_line import refuse_together
+from lrkit.cli.folders import create_folder
+
+if TYPE_CHECKING:
+    from lrkit.lr_finder.result import FinderResult
+
+__all__ = ["join_search", "run_find", "search_and_print"]
+
+
+def run_find(argv: list[str]) -> int:
+    """Check everything first, then search; the last line is what to type."""
+    from lrkit.config import compose as configs
+    from lrkit.planning import render
+
+    flags, overrides, config_dir = split_arguments(argv)
+    for flag in flags:
+        if flag in ("-m", "--multirun"):
+            raise ConfigError(
+                flag, "is not for lrkit find; each job of a sweep finds its own rate by optimizer.lr=auto"
+            )
+        raise ConfigError(flag, "is not a flag of lrkit find: it takes --config-dir")
+    with refuse_together():
+        config = configs.compose(overrides, config_dir)
+        configs.check(config)
+    if global_rank() > 0:
+        with tempfile.TemporaryDirectory() as nowhere:
+            search_and_print(config, Path(nowhere), quiet=True)
+        return OK
+    folder = Path(create_folder(Path("outputs") / "find"))
+    try:
+        found = search_and_print(config, folder)
+    except ConfigError:
+        shutil.rmtree(folder)  # nothing was measured
+        raise
+    render.print_finder_result(folder, found)
+    return OK if found.lr is not None else FAILED
+
+
+def join_search(folder: Path, config: Path, quiet: bool) -> int:
+    let_go()
+    search_and_print(receive_config(config), folder, quiet=quiet or global_rank() > 0)
+    return OK
+
+
+def search_and_print(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> FinderResult:
+    """The search, by the user's own Lightning."""
+    from lrkit.config.instantiate import use_lightning
+
+    use_lightning(config)
+    from lrkit.lr_finder.find import find_lr
+
+    return find_lr(config, folder, quiet=quiet)

@@ -1,0 +1,53 @@
+"""The folders that results go to."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.links import check_links
+
+__all__ = ["check_holds_no_run", "create_folder", "make_writable", "unused_path"]
+
+
+def unused_path(folder: Path, ending: str) -> Path:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return next(p for n in itertools.count() if not (p := folder / f"{stamp}{f'-{n}' if n else ''}{ending}").exists())
+
+
+def check_holds_no_run(folder: Path) -> None:
+    """Refuse a folder that a run is in: a new one would write over its checkpoints."""
+    from lrkit.runs.run_reader import SWEEP
+
+    check_links(folder, "hydra.run.dir")
+    if any(os.path.lexists(folder / name) for name in ("plan.json", "metrics.json", "checkpoints", SWEEP)):
+        must = f"must be a folder without a run: to go on with this one say resume.path={folder}, or name another"
+        raise ConfigError("hydra.run.dir", must, str(folder))
+
+
+def make_writable(folder: Path, key: str) -> None:
+    """Make a folder, or say why that cannot be; before anything runs."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(key, f"must be a folder that can be written to ({error.strerror})", str(folder)) from None
+
+
+def create_folder(parent: Path) -> str:
+    """A folder that did not exist before: named by the time, made exclusively, so that no two runs share it."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    make_writable(parent, "the folder for results")
+    for attempt in itertools.count():
+        folder = parent / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return str(folder)
+    raise AssertionError

@@ -1,0 +1,80 @@
+"""Hydra, called with a command line that lrkit has checked."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from typing import Any
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.exit_codes import OK
+from lrkit.cli.train import load_resumed_config
+
+__all__ = ["call_hydra", "print_information", "refuse_hydra_errors"]
+
+
+def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
+    """Print what was asked for; run nothing."""
+    from lrkit.config import compose as configs
+    from lrkit.config.overrides import parse_overrides
+    from lrkit.config.saved_config import resume_path_in
+
+    if config_dir:
+        configs.screen_files(overrides, config_dir)
+    if (
+        any(flag.startswith(("--cfg=job", "-c=job")) for flag in flags)
+        and resume_path_in(parse_overrides(overrides)) is not None
+    ):
+        from omegaconf import OmegaConf
+
+        load_resumed_config(overrides)
+        print(OmegaConf.to_yaml(OmegaConf.create(configs.compose(overrides, config_dir))), end="")
+        return OK
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said), refuse_hydra_errors():
+            call_hydra([*flags, *overrides], config_dir, lambda _: None)
+    except ConfigError:
+        if not any(flag in ("-sc", "--shell-completion") for flag in flags):
+            configs.compose(overrides, config_dir)  # says it better, where it is the config that is wrong
+        raise
+    except SystemExit as end:
+        if end.code:
+            raise ConfigError("lrkit train", f"was refused by Hydra: {' '.join(said.getvalue().split())}") from None
+    return OK
+
+
+@contextmanager
+def refuse_hydra_errors() -> Iterator[None]:
+    """What Hydra raises while it prepares a job is bad input: ours was checked, and what is left is its own keys."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        key = getattr(error, "full_key", None)
+        text = (str(error) or type(error).__name__).splitlines()
+        said = " ".join(text[:1] if key else text).rstrip(".")
+        raise ConfigError(str(key or "lrkit train"), f"was refused by Hydra: {said}") from error
+
+
+def call_hydra(argv: list[str], config_dir: str | None, job: Callable[[Any], Any]) -> None:
+    """Hand a checked command line to Hydra."""
+    import hydra
+
+    from lrkit.config.overrides import CONF_DIR, VERSION_BASE, searching_folder, with_added_tracks
+
+    saved, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [saved[0], *with_added_tracks(argv)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra would print what went wrong, and exit
+    try:
+        with searching_folder(config_dir):
+            hydra.main(config_path=str(CONF_DIR), config_name="train", version_base=VERSION_BASE)(job)()
+    finally:
+        sys.argv = saved
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full

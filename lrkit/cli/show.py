@@ -1,0 +1,53 @@
+"""`lrkit show`: the plan and its curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.exit_codes import OK
+from lrkit.cli.arguments import split_arguments
+from lrkit.cli.folders import unused_path
+from lrkit.cli.train import load_resumed_config
+
+__all__ = ["run_show", "swept_label"]
+
+
+def run_show(argv: list[str]) -> int:
+    from lrkit.config import compose as configs
+    from lrkit.config.overrides import expand_jobs
+    from lrkit.planning import render
+
+    flags, overrides, config_dir = split_arguments(argv)
+    for flag in flags:
+        if flag not in ("-m", "--multirun"):
+            raise ConfigError(flag, "is not a flag of lrkit show: it takes -m and --config-dir")
+    form = "text"
+    for override in [o for o in overrides if o.startswith("format=")]:
+        form = override.partition("=")[2]
+        overrides.remove(override)
+    if form not in render.FORMATS:
+        raise ConfigError("format", f"is not a format. {did_you_mean(form, render.FORMATS)}", form)
+    plans = {}
+    if not flags:
+        load_resumed_config(overrides)
+    for chosen in expand_jobs(overrides, config_dir) if flags else [overrides]:
+        swept = [o for o in chosen if o not in overrides]
+        plans[swept_label(swept) or "lr"] = configs.plan(configs.compose(chosen, config_dir))
+    if form == "png":
+        folder = Path("outputs") / "show"
+        path = render.draw_picture(plans, unused_path(folder, ".png"))
+        print(path)
+        return OK
+    writers = {"text": render.render_text, "csv": render.render_csv, "json": render.render_json}
+    for label, plan in plans.items():
+        if len(plans) > 1:
+            print(f"# {label}")
+        print(writers[form](plan), end="")
+    return OK
+
+
+def swept_label(swept: Sequence[str]) -> str:
+    """What tells one of several apart: the values alone where one key is swept."""
+    return swept[0].partition("=")[2] if len(swept) == 1 else " ".join(swept)

@@ -1,0 +1,129 @@
+"""`lrkit train -m`: the jobs of a sweep, on this machine or by an engine of Hydra's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lrkit.base import command_line, error_report
+from lrkit.base.errors import ConfigError
+from lrkit.base.exit_codes import DIVERGED, FAILED, OK
+from lrkit.base.launcher import detect_launch, global_rank
+from lrkit.base.links import check_links
+from lrkit.base.run_lock import hold_lock
+from lrkit.base.signals import ASKING, Terminated, raise_on_signals
+from lrkit.cli.compare import run_compare
+from lrkit.cli.errors_in_one_line import report_errors
+from lrkit.cli.folders import create_folder, make_writable
+from lrkit.cli.hydra_call import call_hydra
+from lrkit.cli.train import train_once
+
+__all__ = ["check_single_process", "close_sweep", "named_sweep_folder", "run_engine", "run_job", "run_sweep"]
+
+
+def run_engine(overrides: list[str], config_dir: str | None) -> int:
+    """Hand a sweep to a launcher or a sweeper of Hydra's, which runs the jobs where it does; at its end, the table."""
+    from lrkit.config import compose as configs
+    from lrkit.config.overrides import expand_jobs, parse_overrides
+    from lrkit.sweep.hydra_job import score_job
+    from lrkit.sweep.sweep import count_statuses, quote_value
+
+    words, searches = configs.sweep_of_files(overrides, config_dir)
+    configs.check_sweep(words, config_dir, searches)
+    for key in ("jobs", "on_error", "timeout"):
+        if any(word.startswith(f"{key}=") for word in words):
+            must = "is for sweeps that lrkit runs itself: an engine is told by hydra.launcher and hydra.sweeper"
+            raise ConfigError(key, must)
+    named = named_sweep_folder(overrides)
+    if named is not None and "${" in str(named):
+        raise ConfigError("hydra.sweep.dir", "must be a folder in plain words", str(named))
+    if named is not None and count_statuses(named):
+        raise ConfigError("hydra.sweep.dir", "must be a folder without runs: an engine begins anew", str(named))
+    check_single_process()
+    folder = named or Path(create_folder(Path("outputs") / "sweeps"))
+    make_writable(folder, "hydra.sweep.dir")
+    check_links(folder, "hydra.sweep.dir")
+    same = ",".join(o.key_or_group for o in parse_overrides(overrides) if not o.is_sweep_override())
+    own = [
+        f"hydra.sweep.dir={quote_value(str(folder.resolve()))}",  # a job may begin in another folder than this
+        f"hydra.job.config.override_dirname.exclude_keys=[{same}]",  # a job is named by what differs
+    ]
+    given = [override for override in overrides if not override.startswith("hydra.sweep.dir=")]
+    print(f"the sweep's folder is {folder}", flush=True)
+    code = OK
+    try:
+        call_hydra(["-m", *given, *own], config_dir, score_job)
+    except Exception as error:
+        code = FAILED
+        error_report.report_failure(error, "the engine failed: ")
+    counts = count_statuses(folder)
+    jobs = 1 if searches else len(expand_jobs(words, config_dir))
+    if (lost := jobs - sum(counts.values())) > 0:
+        counts["lost"] = lost
+    ended = close_sweep(folder, counts)
+    return code or ended
+
+
+def run_sweep(overrides: list[str], config_dir: str | None) -> int:
+    """Run the jobs of a sweep on this machine, or those that are missing; at its end, the table."""
+    from lrkit.config import compose as configs
+    from lrkit.sweep.sweep import Sweep, apply_preset, find_unfinished
+
+    overrides = apply_preset(overrides, config_dir)
+    configs.check_sweep(overrides, config_dir)
+    check_single_process()
+    parent, given = Path("outputs") / "sweeps", [o for o in overrides if o.startswith("hydra.")]
+    named = named_sweep_folder(overrides)
+    for override in given:
+        if not override.startswith("hydra.sweep.dir=") or "${" in override:
+            must = "is not for a sweep on this machine; what is: hydra.sweep.dir, a folder in plain words"
+            raise ConfigError(override.partition("=")[0], must, override.partition("=")[2])
+    overrides = [o for o in overrides if o not in given]
+    folder = named or find_unfinished(overrides, parent, config_dir) or Path(create_folder(parent))
+    make_writable(folder, "hydra.sweep.dir")
+    check_links(folder, "hydra.sweep.dir")
+    sweep = Sweep(overrides, folder, config_dir)
+    how = f"the same command goes on in {folder}"
+    try:
+        with hold_lock(folder, "hydra.sweep.dir"), raise_on_signals(*ASKING):
+            counts = sweep.run(run_job, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {how}") from None
+    except Terminated as error:
+        raise Terminated(error.signum, f"{error.said}; {how}") from None
+    return close_sweep(folder, counts, "; the same command runs what is missing")
+
+
+def run_job(words: list[str], config_dir: str | None) -> int:
+    """One job of a sweep, in its own process; everything was checked."""
+    own = [] if config_dir is None else ["--config-dir", config_dir]
+    with command_line.command_line_of(["train", *own, *words]):
+        return report_errors(lambda: train_once(words, config_dir))
+
+
+def close_sweep(folder: Path, counts: Mapping[str, int], advice: str = "") -> int:
+    """The table of a sweep, what became of its jobs, and the exit code."""
+    print()
+    try:
+        run_compare([str(folder)])
+    except ConfigError as error:  # no job came far enough to be compared
+        print(f"lrkit: {error}", file=sys.stderr)
+    lost = {status: n for status, n in counts.items() if status not in ("done", "stopped")}
+    if lost:
+        told = ", ".join(f"{n} {status}" for status, n in lost.items())
+        print(f"lrkit: of {sum(counts.values())} jobs {told}{advice}", file=sys.stderr)
+    return FAILED if lost.keys() - {"diverged"} else DIVERGED if lost else OK
+
+
+def check_single_process() -> None:
+    launch = detect_launch()
+    if global_rank() > 0 or (launch is not None and launch.world > 1):
+        by, there = ("a launcher", "") if launch is None else (launch.by, f": there are {launch}")
+        raise ConfigError("-m", f"must not be given to {by}{there}; each job of a sweep starts its own processes")
+
+
+def named_sweep_folder(overrides: Sequence[str]) -> Path | None:
+    """The folder that the command line gives to a sweep."""
+    named = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("hydra.sweep.dir=")]
+    return Path(named[0]) if named else None

@@ -1,0 +1,95 @@
+"""Datasets of Hugging Face, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.config.named_datasets import check_hugging_face, without_ghostscript
+from lrkit.data.arrays import _taken_for
+from lrkit.data.in_memory import Array, InMemoryData, Splits, _assemble
+from lrkit.data.options import _extra, _fractions
+from lrkit.data.tensor_conversion import kind_of_targets, opening_images, stack_items, to_pixels_or_floats
+
+__all__ = ["HuggingFace"]
+
+
+class HuggingFace(InMemoryData):
+    """A data set of the Hugging Face ``datasets`` library: from the hub, from files, or saved to disk.
+
+    Args:
+        path: What ``load_dataset`` takes (``mnist``, or ``parquet`` with ``options.data_files``), or the
+            folder that ``save_to_disk`` wrote.
+        x: The column of the inputs: images, or lists of numbers of one length. A list of columns of numbers
+            makes each of them a feature.
+        y: The column of the targets: integers or strings are classes, floats are regressed on.
+        targets: ``classes`` or ``numbers``, where it is not to be told by their type.
+        options: Further arguments of ``load_dataset``.
+        val_fraction: Share of the training samples to validate on, where there is no part of its own.
+        test_fraction: The same for the test.
+    """
+
+    origin = "data.path"
+
+    def __init__(
+        self,
+        batch_size: int,
+        seed: int = 0,
+        drop_last: bool = False,
+        train_samples: int | None = None,
+        path: str | None = None,
+        x: str | Sequence[str] = "image",
+        y: str = "label",
+        targets: str = "auto",
+        options: Mapping[str, Any] | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+    ) -> None:
+        super().__init__(batch_size, seed, drop_last, train_samples)
+        if not isinstance(path, str) or not path:
+            raise ConfigError("data.path", "must be a name that load_dataset takes, or a saved folder", path)
+        self.path, self.options = path, dict(options or {})
+        if self.options.get("trust_remote_code"):
+            raise ConfigError("data.options.trust_remote_code", "must not be set: a data set is data, not code")
+        self.x = [x] if isinstance(x, str) else list(x)
+        self.y, self.targets = y, kind_of_targets(targets)
+        self.fractions = _fractions(val_fraction, test_fraction)
+
+    def load(self) -> Splits:
+        library = _extra("datasets", "huggingface", "hf")
+        check_hugging_face(library, self.path)
+        folder = Path(self.path).expanduser()
+        saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+        try:
+            load, where = (library.load_from_disk, str(folder)) if saved else (library.load_dataset, self.path)
+            found = load(where, **self.options)
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError("data.path", f"must be a data set that loads: {error}", self.path) from error
+        parts = dict(found) if isinstance(found, Mapping) else {"train": found}
+        if "train" not in parts:
+            raise ConfigError("data.path", "must have a part named train. It has", sorted(parts))
+        named = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+        try:
+            with without_ghostscript():
+                columns = {named[part]: self._columns(table) for part, table in parts.items() if part in named}
+        except OSError as error:
+            raise ConfigError("data.x", f"must hold images that can be read: {error}", self.x) from error
+        splits = _assemble(columns, self.origin, *self.fractions, self.targets)
+        self.notes = (_taken_for(f"column {self.y}", columns["train"][1], splits.classes),)
+        return splits
+
+    def _columns(self, table: Any) -> tuple[Tensor, Array]:
+        for key, column in [*(("data.x", name) for name in self.x), ("data.y", self.y)]:
+            if column not in table.column_names:
+                hint = did_you_mean(column, table.column_names)
+                raise ConfigError(key, f"must be a column. {hint}", column)
+        rows = table.with_format("numpy")
+        with opening_images("data.x"):
+            x = [stack_items(rows[name], f"data.x={name}") for name in self.x]
+        joined = x[0] if len(x) == 1 else np.stack(x, axis=1)
+        return to_pixels_or_floats(joined, "data.x"), stack_items(rows[self.y], "data.y")

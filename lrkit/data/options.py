@@ -1,0 +1,44 @@
+"""Options of datasets: checked, with the key that is wrong."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.option_rules import is_number
+
+__all__ = []
+
+
+def _extra(module: str, data: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise _missing(module.partition(".")[0], data, extra) from error
+
+
+def _missing(package: str, data: str, extra: str) -> ConfigError:
+    return ConfigError(f"data={data}", f"needs the package {package}: pip install 'lrkit[{extra}]'")
+
+
+def _fractions(val: Any, test: Any) -> tuple[float, float]:
+    for key, value in (("data.val_fraction", val), ("data.test_fraction", test)):
+        if not is_number(value) or not 0 < value < 1:
+            raise ConfigError(key, "must be a share between 0 and 1", value)
+    if val + test >= 1:
+        raise ConfigError("data.val_fraction", f"must be below 1 - data.test_fraction ({test})", val)
+    return float(val), float(test)
+
+
+def _path(key: str, value: Any, what: str) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        raise ConfigError(key, f"must be {what}", value)
+    return Path(value).expanduser()
+
+
+def _flag(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(key, "must be true or false", value)
+    return value

@@ -16,9 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lrkit.base import lightning_package
 from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.callbacks.accumulation_fix import AccumulationFix
-from lrkit.callbacks.lr_logger import LearningRateLogger
-from lrkit.callbacks.plateau_feedback import PlateauFeedback
 from lrkit.config import optimizer_options
 from lrkit.planning import tracks
 from lrkit.planning.batch_scaling import batch_scale
@@ -203,8 +200,11 @@ def configure(
         UserWarning: at the end, that fewer steps were taken than planned, or none that trained anything.
     """
     lightning_package.use_package({"module": type(module)})
+    from lrkit.callbacks.accumulation_fix import AccumulationFix
     from lrkit.callbacks.divergence_guard import DivergenceGuard
     from lrkit.callbacks.group_names import GroupNaming
+    from lrkit.callbacks.lr_logger import LearningRateLogger
+    from lrkit.callbacks.plateau_feedback import PlateauFeedback
     from lrkit.lightning.classes import rank_zero_info
     from lrkit.lightning.evaluation_weights import EvaluationMode
     from lrkit.lightning.module import OptimizerSetup, TrackSetup

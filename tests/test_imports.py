@@ -62,7 +62,7 @@ LAZILY = {
     "runs.event_records": {"numpy"},
     "compare.tables": {"rich"},
     "compare.figures": {"matplotlib"},
-    "cli.main": HYDRA,
+    "cli.hydra_call": HYDRA,
 }
 #: The ones that import their parts when they are asked for.
 FRONT = {"cli", "api", "__main__"}

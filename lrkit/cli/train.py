@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,18 +22,9 @@ from lrkit.cli.arguments import asks_for_information, check_hydra_overrides, spl
 from lrkit.cli.errors_in_one_line import refuse_together
 from lrkit.cli.folders import check_holds_no_run, create_folder, make_writable
 from lrkit.cli.hydra_call import call_hydra, print_information, refuse_hydra_errors
-from lrkit.cli.sweep import run_engine, run_sweep
+from lrkit.cli.resumed import continued_folder, load_resumed_config
 
-__all__ = [
-    "continued_folder",
-    "follow_run",
-    "join_run",
-    "load_resumed_config",
-    "resume_run",
-    "run_train",
-    "train_config",
-    "train_once",
-]
+__all__ = ["follow_run", "join_run", "resume_run", "run_train", "train_config", "train_once"]
 
 
 def run_train(argv: list[str]) -> int:
@@ -49,6 +39,8 @@ def run_train(argv: list[str]) -> int:
         asked = [override.lstrip("+") for override in overrides]
         sweep = bool({"-m", "--multirun"} & set(flags)) or any(o.startswith(("sweep=", "launcher=")) for o in asked)
         if sweep:
+            from lrkit.cli.sweep import run_engine, run_sweep  # whose jobs are trained by this file
+
             engine = any(o.startswith(("launcher=", "hydra/launcher=", "hydra/sweeper=")) for o in asked)
             return run_engine(overrides, config_dir) if engine else run_sweep(overrides, config_dir)
         load_resumed_config(overrides)
@@ -170,25 +162,3 @@ def train_config(config: Mapping[str, Any], folder: Path) -> None:
     from lrkit.train.run import run_training
 
     run_training(config, folder, quiet=True)
-
-
-def continued_folder(resume: dict[str, Any]) -> Path | None:
-    """The folder of the run that is simply gone on with; None for a new run, and for one that branches off."""
-    if resume["path"] is None or resume["policy"] is not None:
-        return None
-    from lrkit.config.saved_config import run_folder
-
-    return run_folder(str(resume["path"]))
-
-
-def load_resumed_config(overrides: Sequence[str]) -> None:
-    """Read the config that a run is gone on with where only its checkpoint has it: composing does without torch."""
-    from lrkit.config import saved_config
-    from lrkit.config.overrides import parse_overrides
-
-    path = saved_config.resume_path_in(parse_overrides(overrides))
-    if path is not None and saved_config.run_folder(path) is None and os.path.isfile(path):
-        from lrkit.checkpoint.config import read_config
-
-        if (config := read_config(path)) is not None:
-            saved_config.remember_config(path, config)

@@ -1,0 +1,32 @@
+"""What a command line with `resume.path` goes on with: the config, and the folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["continued_folder", "load_resumed_config"]
+
+
+def load_resumed_config(overrides: Sequence[str]) -> None:
+    """Read the config that a run is gone on with where only its checkpoint has it: composing does without torch."""
+    from lrkit.config import saved_config
+    from lrkit.config.overrides import parse_overrides
+
+    path = saved_config.resume_path_in(parse_overrides(overrides))
+    if path is not None and saved_config.run_folder(path) is None and os.path.isfile(path):
+        from lrkit.checkpoint.config import read_config
+
+        if (config := read_config(path)) is not None:
+            saved_config.remember_config(path, config)
+
+
+def continued_folder(resume: dict[str, Any]) -> Path | None:
+    """The folder of the run that is simply gone on with; None for a new run, and for one that branches off."""
+    if resume["path"] is None or resume["policy"] is not None:
+        return None
+    from lrkit.config.saved_config import run_folder
+
+    return run_folder(str(resume["path"]))

@@ -199,7 +199,7 @@ def test_mnist1d_is_made_once_and_disturbs_no_random_state(cache: Path, monkeypa
         raise AssertionError("made again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lrkit.data.datasets._make_mnist1d", never)
+        patch.setattr("lrkit.data.mnist1d._make_mnist1d", never)
         again = ready(small_mnist1d())
     assert torch.equal(whole(again.train_dataloader())[0], whole(data.train_dataloader())[0])
     file.write_bytes(file.read_bytes()[:200])  # a damaged file is made again

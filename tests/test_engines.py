@@ -25,7 +25,6 @@ from hydra.core.plugins import Plugins
 from omegaconf import open_dict
 
 from lrkit.base.errors import ConfigError
-from lrkit.cli import main as cli
 from lrkit.cli.main import main
 from lrkit.config.compose import CONF_DIR, check_sweep, sweep_of_files
 from lrkit.config.overrides import _PLUGINS, hydra_initialised
@@ -300,7 +299,7 @@ def test_an_engine_that_breaks_is_told_in_one_line(
     def broken(*_: Any, **__: Any) -> None:
         raise OSError("no\nsuch cluster")
 
-    monkeypatch.setattr(cli, "call_hydra", broken)
+    monkeypatch.setattr("lrkit.cli.sweep.call_hydra", broken)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     assert main(["train", "-m", "hydra/launcher=basic", "seed=1,2"]) == 1
     err = capsys.readouterr().err

@@ -296,7 +296,7 @@ def test_metrics_that_cannot_be_written(row: Row, monkeypatch: pytest.MonkeyPatc
     def full(*_: Any) -> None:
         raise RunError("metrics.json cannot be written (No space left on device)")
 
-    monkeypatch.setattr("lrkit.callbacks.callbacks.write_json", full)
+    monkeypatch.setattr("lrkit.callbacks.results_writer.write_json", full)
     assert main(words("trainer.max_epochs=1")) == 1
     assert capsys.readouterr().err == "lrkit: metrics.json cannot be written (No space left on device)\n"
     assert state(only())["global_step"] == 6

@@ -572,8 +572,8 @@ def test_pain_21_sweeps_of_the_same_second_share_a_folder(tmp_path: Path, monkey
     # What comes of it: Hydra's folders are named by the second, and by nothing else.
     default = yaml.safe_load((resources.files("hydra") / "conf/hydra/output/default.yaml").read_text())
     assert default["sweep"]["dir"] == "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
-    folders = [folders.create_folder(tmp_path / "sweeps") for _ in range(20)]
-    assert len({*folders}) == 20 and all(Path(folder).is_dir() for folder in folders)
+    made = [folders.create_folder(tmp_path / "sweeps") for _ in range(20)]
+    assert len({*made}) == 20 and all(Path(folder).is_dir() for folder in made)
 
 
 HYDRA_APP = """

@@ -50,14 +50,14 @@ def test_the_logged_rate_is_the_used_rate(train: Callable[..., Any], recorded: R
 def test_first_edges_and_last_are_logged_whatever_the_cadence(
     train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lrkit.callbacks.callbacks.LearningRateLogger.points", 1)
+    monkeypatch.setattr("lrkit.callbacks.lr_logger.LearningRateLogger.points", 1)
     run = train(LOGS, "warmup=linear", "warmup.length=7", "schedule=multistep", "schedule.milestones=[11,19]",
                 "trainer.limit_train_batches=30")  # fmt: skip
     assert list(scalars(run.folder)["lr/default"]) == [0, 7, 18, 26, 29]
 
 
 def test_every_change_of_the_gain_is_logged(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrkit.callbacks.callbacks.LearningRateLogger.points", 1)
+    monkeypatch.setattr("lrkit.callbacks.lr_logger.LearningRateLogger.points", 1)
     run = train(LOGS, "schedule=constant", "plateau=reduce", "plateau.patience=0", "plateau.threshold=1e9",
                 "plateau.threshold_mode=abs", "plateau.factor=0.5", "trainer.max_epochs=3")  # fmt: skip
     assert scalars(run.folder)["gain"] == {0: 1.0, 12: 0.5, 17: 0.5}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrkit import models
+from lrkit import data, models
 from lrkit.base.errors import ConfigError
 from lrkit.cli.main import main
 from lrkit.config import compose as configs
@@ -24,7 +24,7 @@ from lrkit.config import node_options, trainer_options
 from lrkit.config.instantiate import arguments
 from lrkit.config.overrides import default_choices, leaf_paths
 from lrkit.config.trusted_targets import TARGET
-from lrkit.data import arrays, in_memory, text
+from lrkit.data import arrays, text
 from lrkit.data.in_memory import InMemoryData
 from lrkit.lightning.classes import PACKAGE, Trainer
 
@@ -165,11 +165,12 @@ def test_every_wrong_value_of_every_key_is_answered_alike(stopped: Path) -> None
 
 
 def test_the_options_of_own_classes_are_those_of_the_constructors() -> None:
-    own = [getattr(in_memory, name) for name in in_memory.__all__ if name not in ("InMemoryData", "Splits")]
-    own += [getattr(models, name) for name in models.__all__]
-    assert {f"{cls.__module__}.{cls.__name__}" for cls in own} == set(node_options.OPTIONS)
-    for cls in own:
-        path = f"{cls.__module__}.{cls.__name__}"
+    own = {f"lrkit.data.{name}": getattr(data, name) for name in data.__all__}
+    own |= {f"lrkit.models.{name}": getattr(models, name) for name in models.__all__}
+    for name in ("InMemoryData", "ModuleLoaders", "Splits"):  # which have no option of their own
+        del own[f"lrkit.data.{name}"]
+    assert own.keys() == node_options.OPTIONS.keys()
+    for path, cls in own.items():
         assert set(inspect.signature(cls).parameters) == set(node_options.OPTIONS[path])
         with pytest.raises(ConfigError) as built:
             arguments(cls, {"nope": 1}, "data")
@@ -195,7 +196,7 @@ def test_constructors_refuse_in_the_same_words(path: str) -> None:
     """Whoever builds one in Python reads what the command says, where the constructor says anything."""
     module, _, name = path.rpartition(".")
     kind = "data" if module == "lrkit.data" else "model"
-    cls = getattr(in_memory if kind == "data" else models, name)
+    cls = getattr(data if kind == "data" else models, name)
     good = {**NEEDED[kind], **NEEDED.get(path, {})}
     cls(**good)
     node_options.check(kind, {"_target_": path, **good}, configs.suggest_name)

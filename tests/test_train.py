@@ -182,7 +182,7 @@ def test_schedule_free_weights_are_evaluated_and_saved(optimizer: str, train: Ca
     run = train(f"optimizer={optimizer}", "schedule=constant", "trainer.limit_val_batches=null")
     checkpoint = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["train_mode"] is False
-    from lrkit.data.in_memory import Digits
+    from lrkit.data.digits import Digits
     from lrkit.lightning.supervised import Supervised
     from lrkit.models import Mlp
 

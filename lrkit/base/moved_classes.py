@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["with_current_paths"]
+__all__ = ["MOVED", "with_current_paths"]
 
-_MOVED = {
+MOVED = {
     "lrkit.adabound.AdaBound": "lrkit.optim.adabound.AdaBound",
     "lrkit.guard.Guard": "lrkit.planning.guard.Guard",
     "lrkit.lamb.Lamb": "lrkit.optim.lamb.Lamb",
@@ -27,4 +27,4 @@ def with_current_paths(node: Any) -> Any:
         return {name: with_current_paths(inner) for name, inner in node.items()}
     if isinstance(node, list):
         return [with_current_paths(inner) for inner in node]
-    return _MOVED.get(node, node) if isinstance(node, str) else node
+    return MOVED.get(node, node) if isinstance(node, str) else node

@@ -147,6 +147,10 @@ class DivergenceGuard(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._catch_up(trainer, pl_module)
 
+    @property
+    def state_key(self) -> str:
+        return "DivergenceWatch"  # the name in checkpoints, which outlives that of the class
+
     def state_dict(self) -> dict[str, Any]:
         counts = {name: getattr(self, name) for name in ("above", "in_a_row", "skipped")}
         return {"levels": self.levels.state_dict(), **counts}

@@ -95,6 +95,10 @@ class LossRecorder(Callback):
         values: list[float] = torch.stack([loss.to(here) for loss in self.losses]).tolist()
         return values
 
+    @property
+    def state_key(self) -> str:
+        return "Trace"  # the name in checkpoints, which outlives that of the class
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "first": None if self.first is None else float(self.first),

@@ -97,6 +97,10 @@ class ResultsWriter(Callback):
         if isinstance(exception, Diverged):  # it has ended all the same, and what it came to is known
             self.on_train_end(trainer, pl_module)
 
+    @property
+    def state_key(self) -> str:
+        return "Results"  # the name in checkpoints, which outlives that of the class
+
     def state_dict(self) -> dict[str, Any]:
         return {"at_best": self.at_best, "best_step": self.best_step, "best_epoch": self.best_epoch}
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-__all__ = ["plan_differences"]
+from lrkit.base.errors import ConfigError
+from lrkit.checkpoint import saved_run
+
+__all__ = ["model_differences", "model_refusal", "normalised", "plan_differences", "plan_refusal"]
 
 
 def plan_differences(
@@ -37,7 +40,7 @@ def _rows(old: Mapping[str, Any], new: Mapping[str, Any], names: Collection[str]
     for name, part in (_PARTS | _TRACK).items():
         if name not in names:
             continue
-        before, after = _normal(part(old)), _normal(part(new))
+        before, after = normalised(part(old)), normalised(part(new))
         if before == after:
             continue
         if isinstance(before, list) and isinstance(after, list):
@@ -51,7 +54,7 @@ def _rows(old: Mapping[str, Any], new: Mapping[str, Any], names: Collection[str]
     return rows
 
 
-def _normal(value: Any) -> Any:
+def normalised(value: Any) -> Any:
     """The value as it comes back from JSON, where tuples are lists."""
     return json.loads(json.dumps(value, default=str))
 
@@ -91,3 +94,43 @@ _TRACK: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "every": lambda plan: plan.get("every", 1),
     "offset": lambda plan: plan.get("offset", 0),
 }
+
+
+def plan_refusal(saved: saved_run.SavedRun, rows: list[tuple[str, str, str]]) -> ConfigError:
+    """The error that shows what differs, as a table, and names the policies."""
+    names = ", ".join(dict.fromkeys(name for name, _, _ in rows))
+    error = ConfigError(
+        "resume.policy",
+        f"must be set, for the plan differs from that of {saved.path.name}, step {saved.step}, in {names}: restore (go"
+        " on with the old plan), override (with the new one at the same place), extend (without a jump to the new end),"
+        " cooldown (down from here) or restart (from step 0)",
+    )
+    error.details = _table(rows)
+    return error
+
+
+def _table(rows: Sequence[tuple[str, str, str]]) -> str:
+    table = [("", "checkpoint", "command"), *rows]
+    widths = [max(len(row[i]) for row in table) for i in (0, 1)]
+    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in table)
+
+
+def model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Which parameters and buffers differ in being there, or in their shape: name, old, new."""
+
+    def shape(state: Mapping[str, Any], name: str) -> str:
+        value = state.get(name, "-")
+        return str(tuple(value.shape)) if hasattr(value, "shape") else "-" if name not in state else "there"
+
+    rows = [(name, shape(old, name), shape(new, name)) for name in dict.fromkeys([*old, *new])]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def model_refusal(saved: saved_run.SavedRun, rows: Sequence[tuple[str, str, str]]) -> ConfigError:
+    """The error that shows how a model differs from that of a checkpoint."""
+    most = 12
+    must = f"must have the parameters that {saved.path.name}, step {saved.step}, was saved with; {len(rows)} differ"
+    error = ConfigError("model", f"{must}: {', '.join(name for name, _, _ in rows[:3])}{', ...' * (len(rows) > 3)}")
+    more = [("...", f"{len(rows) - most} more", "")] if len(rows) > most else []
+    error.details = _table([*rows[:most], *more])
+    return error

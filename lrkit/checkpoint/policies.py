@@ -14,184 +14,32 @@ Where they differ, nothing is guessed; the run stops, shows the differences, and
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
-
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import saved_run
-from lrkit.checkpoint.data_position import DataPosition
-from lrkit.checkpoint.differences import _normal, plan_differences
-from lrkit.checkpoint.restoring import taking_up
-from lrkit.checkpoint.state_schema import check_optimizers
+from lrkit.checkpoint.differences import model_differences, model_refusal, normalised, plan_differences, plan_refusal
+from lrkit.checkpoint.state import is_complete, step_with_as_many_samples
 from lrkit.config import resume_options
 from lrkit.config.find_options import AUTO
-from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
-from lrkit.lightning.loop_counts import recount
-from lrkit.lightning.module import plan_of, schedulers_of, step_of
+from lrkit.lightning.classes import LightningModule
 from lrkit.planning.plan import Plan
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Schedule
 
-__all__ = [
-    "CheckpointState",
-    "Resumption",
-    "model_differences",
-    "model_refusal",
-    "plan_refusal",
-    "step_with_as_many_samples",
-]
-
-
-def plan_refusal(saved: saved_run.SavedRun, rows: list[tuple[str, str, str]]) -> ConfigError:
-    """The error that shows what differs, as a table, and names the policies."""
-    names = ", ".join(dict.fromkeys(name for name, _, _ in rows))
-    error = ConfigError(
-        "resume.policy",
-        f"must be set, for the plan differs from that of {saved.path.name}, step {saved.step}, in {names}: restore (go"
-        " on with the old plan), override (with the new one at the same place), extend (without a jump to the new end),"
-        " cooldown (down from here) or restart (from step 0)",
-    )
-    error.details = _table(rows)
-    return error
-
-
-def _table(rows: Sequence[tuple[str, str, str]]) -> str:
-    table = [("", "checkpoint", "command"), *rows]
-    widths = [max(len(row[i]) for row in table) for i in (0, 1)]
-    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in table)
-
-
-def model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Which parameters and buffers differ in being there, or in their shape: name, old, new."""
-
-    def shape(state: Mapping[str, Any], name: str) -> str:
-        value = state.get(name, "-")
-        return str(tuple(value.shape)) if hasattr(value, "shape") else "-" if name not in state else "there"
-
-    rows = [(name, shape(old, name), shape(new, name)) for name in dict.fromkeys([*old, *new])]
-    return [row for row in rows if row[1] != row[2]]
-
-
-def model_refusal(saved: saved_run.SavedRun, rows: Sequence[tuple[str, str, str]]) -> ConfigError:
-    """The error that shows how a model differs from that of a checkpoint."""
-    most = 12
-    must = f"must have the parameters that {saved.path.name}, step {saved.step}, was saved with; {len(rows)} differ"
-    error = ConfigError("model", f"{must}: {', '.join(name for name, _, _ in rows[:3])}{', ...' * (len(rows) > 3)}")
-    more = [("...", f"{len(rows) - most} more", "")] if len(rows) > most else []
-    error.details = _table([*rows[:most], *more])
-    return error
-
-
-def _is_complete(module: LightningModule) -> bool:
-    """Whether a module has all of its parameters already, and takes those of a checkpoint as they are."""
-    late = ("configure_model", "setup", "on_load_checkpoint", "load_state_dict")
-    lazy = any(
-        isinstance(p, UninitializedParameter | UninitializedBuffer) for p in [*module.parameters(), *module.buffers()]
-    )
-    own = [name for name in late if getattr(type(module), name) is not getattr(LightningModule, name)]
-    return module.strict_loading and not lazy and not own
-
-
-class CheckpointState(Callback):
-    """Puts the plan, the step and the position in the data into every checkpoint, and goes on from them.
-
-    Args:
-        position: in the training data, with the random numbers.
-        saved: the checkpoint that this run goes on from, if any.
-        options: names of optimizer options that the new plan decides; None leaves the checkpoint's.
-        best: the checkpoint of the best model, whose monitor may have had to be found first.
-    """
-
-    def __init__(
-        self,
-        position: DataPosition,
-        saved: saved_run.SavedRun | None = None,
-        options: Sequence[str] | None = None,
-        best: ModelCheckpoint | None = None,
-    ) -> None:
-        self.position, self.best = position, best
-        self.saved, self.options = saved, options
-        self.fresh: list[dict[str, Any]] = []
-        self.loaded: dict[str, Any] | None = None  # as Lightning has it until its loops are restored
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.loaded = checkpoint
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loaded, self.loaded = self.loaded, None
-        if loaded is not None and self.saved is not None:
-            with taking_up("optimizers", self.saved.path):
-                check_optimizers(loaded["optimizer_states"], trainer.optimizers)
-        if loaded is not None and self.saved is not None and not self.saved.tracks:
-            recount(
-                loaded,
-                self.saved.step,
-                step_with_as_many_samples(self.saved, plan_of(trainer)),
-                trainer.accumulate_grad_batches,
-            )
-        # Before the optimizer's state is restored, which brings back the options of the run that wrote it.
-        if self.options is not None:
-            names = self.options
-            self.fresh = [{n: g[n] for n in names if n in g} for o in trainer.optimizers for g in o.param_groups]
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        schedulers = schedulers_of(trainer)
-        several = bool(schedulers[0].track)
-        checkpoint["lrkit"] = {
-            # Text, because tensors aside only text is sure to load with weights_only=True in every version.
-            "plan": json.dumps(plan_of(trainer).to_json(), default=str),
-            "step": step_of(trainer) if several else schedulers[0].applied,
-            **({"tracks": {each.track: each.applied for each in schedulers}} if several else {}),
-            "monitor": None if self.best is None else self.best.monitor,
-            **self.position.state(trainer),
-        }
-        if not trainer.is_last_batch:
-            # Of a run that ends within an epoch Lightning says that the epoch is done, and would never finish it.
-            for count in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
-                count["processed"] = count["completed"] = max(count["started"] - 1, 0)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.position.told(trainer)
-        if self.saved is None:
-            return
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        for group, fresh in zip(groups, self.fresh, strict=False):
-            group.update(fresh)
-        for scheduler in schedulers_of(trainer):
-            at = self.saved.tracks[scheduler.track] if scheduler.track else self.saved.step
-            scheduler.applied = step_with_as_many_samples(self.saved, scheduler.plan, at)
-            scheduler.write()
+__all__ = ["Resumption"]
 
 
 _SHAPING = (
     "optimizer", "schedule", "warmup", "cooldown", "plateau", "coschedule", "batch_scaling", "batch", "param_groups",
     "horizon", "seed", "optimizers",
 )  # fmt: skip
-
-
-def step_with_as_many_samples(saved: saved_run.SavedRun, new: Plan, at: int | None = None) -> int:
-    """The optimizer step of the new plan at which as many samples have been seen as the checkpoint has.
-
-    Whole epochs are whole epochs, whatever their last batches hold, so that the run and the plan end together.
-
-    ``at``: the step in the old plan, where it is that of one of several optimizers.
-    """
-    step, batch, before = saved.step if at is None else at, new.horizon.batch_size, saved.plan["horizon"]["batch_size"]
-    if batch is None or before is None or batch == before:
-        return step
-    was, now = saved.plan["horizon"]["steps_per_epoch"], new.horizon.steps_per_epoch
-    if saved.tracks or was is None or now is None:
-        return round(step * int(before) / batch)
-    epochs, more = divmod(step, int(was))
-    return epochs * now + min(round(more * int(before) / batch), now - 1)
 
 
 @dataclass(frozen=True)
@@ -305,7 +153,7 @@ class Resumption:
         Raises:
             ConfigError: with a table of what differs.
         """
-        if self.saved is None or not _is_complete(module):
+        if self.saved is None or not is_complete(module):
             return
         rows = model_differences(self.saved.content["state_dict"], module.state_dict())
         if rows:
@@ -336,7 +184,7 @@ class Resumption:
 def _same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether two configs ask for the same run."""
     names = [*_SHAPING, "trainer"]
-    return all(_normal(old.get(name)) == _normal(new.get(name)) for name in names)
+    return all(normalised(old.get(name)) == normalised(new.get(name)) for name in names)
 
 
 def _check_state(old: Plan, new: Plan, key: str) -> None:
@@ -389,7 +237,7 @@ def _extended(saved: saved_run.SavedRun, old: Plan, new: Plan, rows: list[tuple[
     # By what was asked for: the curve may have been stretched before, and its shape may have options.
     if abs(old.curve(at) - new.curve(at)) > 1e-12:
         for part in ("schedule", "warmup", "cooldown", "coschedule"):
-            if _normal(saved.config[part]) != _normal(new.config[part]):
+            if normalised(saved.config[part]) != normalised(new.config[part]):
                 raise ConfigError(key, f"keeps the shape, but the {part} differs: use override")
     end = new.horizon.require("steps", key)
     if at < (old.horizon.steps or math.inf) and at >= (old.curve.steps or math.inf):  # it holds its last value

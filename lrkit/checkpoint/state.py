@@ -2,4 +2,117 @@
 
 from __future__ import annotations
 
-__all__ = []
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from lrkit.checkpoint import saved_run
+from lrkit.checkpoint.data_position import DataPosition
+from lrkit.checkpoint.restoring import taking_up
+from lrkit.checkpoint.state_schema import check_optimizers
+from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
+from lrkit.lightning.loop_counts import recount
+from lrkit.lightning.module import plan_of, schedulers_of, step_of
+from lrkit.planning.plan import Plan
+
+__all__ = ["CheckpointState", "is_complete", "step_with_as_many_samples"]
+
+
+def is_complete(module: LightningModule) -> bool:
+    """Whether a module has all of its parameters already, and takes those of a checkpoint as they are."""
+    late = ("configure_model", "setup", "on_load_checkpoint", "load_state_dict")
+    lazy = any(
+        isinstance(p, UninitializedParameter | UninitializedBuffer) for p in [*module.parameters(), *module.buffers()]
+    )
+    own = [name for name in late if getattr(type(module), name) is not getattr(LightningModule, name)]
+    return module.strict_loading and not lazy and not own
+
+
+class CheckpointState(Callback):
+    """Puts the plan, the step and the position in the data into every checkpoint, and goes on from them.
+
+    Args:
+        position: in the training data, with the random numbers.
+        saved: the checkpoint that this run goes on from, if any.
+        options: names of optimizer options that the new plan decides; None leaves the checkpoint's.
+        best: the checkpoint of the best model, whose monitor may have had to be found first.
+    """
+
+    def __init__(
+        self,
+        position: DataPosition,
+        saved: saved_run.SavedRun | None = None,
+        options: Sequence[str] | None = None,
+        best: ModelCheckpoint | None = None,
+    ) -> None:
+        self.position, self.best = position, best
+        self.saved, self.options = saved, options
+        self.fresh: list[dict[str, Any]] = []
+        self.loaded: dict[str, Any] | None = None  # as Lightning has it until its loops are restored
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.loaded = checkpoint
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loaded, self.loaded = self.loaded, None
+        if loaded is not None and self.saved is not None:
+            with taking_up("optimizers", self.saved.path):
+                check_optimizers(loaded["optimizer_states"], trainer.optimizers)
+        if loaded is not None and self.saved is not None and not self.saved.tracks:
+            recount(
+                loaded,
+                self.saved.step,
+                step_with_as_many_samples(self.saved, plan_of(trainer)),
+                trainer.accumulate_grad_batches,
+            )
+        # Before the optimizer's state is restored, which brings back the options of the run that wrote it.
+        if self.options is not None:
+            names = self.options
+            self.fresh = [{n: g[n] for n in names if n in g} for o in trainer.optimizers for g in o.param_groups]
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        schedulers = schedulers_of(trainer)
+        several = bool(schedulers[0].track)
+        checkpoint["lrkit"] = {
+            # Text, because tensors aside only text is sure to load with weights_only=True in every version.
+            "plan": json.dumps(plan_of(trainer).to_json(), default=str),
+            "step": step_of(trainer) if several else schedulers[0].applied,
+            **({"tracks": {each.track: each.applied for each in schedulers}} if several else {}),
+            "monitor": None if self.best is None else self.best.monitor,
+            **self.position.state(trainer),
+        }
+        if not trainer.is_last_batch:
+            # Of a run that ends within an epoch Lightning says that the epoch is done, and would never finish it.
+            for count in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+                count["processed"] = count["completed"] = max(count["started"] - 1, 0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.position.told(trainer)
+        if self.saved is None:
+            return
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        for group, fresh in zip(groups, self.fresh, strict=False):
+            group.update(fresh)
+        for scheduler in schedulers_of(trainer):
+            at = self.saved.tracks[scheduler.track] if scheduler.track else self.saved.step
+            scheduler.applied = step_with_as_many_samples(self.saved, scheduler.plan, at)
+            scheduler.write()
+
+
+def step_with_as_many_samples(saved: saved_run.SavedRun, new: Plan, at: int | None = None) -> int:
+    """The optimizer step of the new plan at which as many samples have been seen as the checkpoint has.
+
+    Whole epochs are whole epochs, whatever their last batches hold, so that the run and the plan end together.
+
+    ``at``: the step in the old plan, where it is that of one of several optimizers.
+    """
+    step, batch, before = saved.step if at is None else at, new.horizon.batch_size, saved.plan["horizon"]["batch_size"]
+    if batch is None or before is None or batch == before:
+        return step
+    was, now = saved.plan["horizon"]["steps_per_epoch"], new.horizon.steps_per_epoch
+    if saved.tracks or was is None or now is None:
+        return round(step * int(before) / batch)
+    epochs, more = divmod(step, int(was))
+    return epochs * now + min(round(more * int(before) / batch), now - 1)

@@ -62,9 +62,7 @@ def checked_plan(content: Any) -> dict[str, Any]:
         schema(content[key], key)
     tracks, given = list(plan.get("tracks", {})), list(content["lrkit"].get("tracks", {}))
     if sorted(tracks) != sorted(given):
-        raise ConfigError(
-            "lrkit.planning.tracks", f"must be those of the plan: {', '.join(tracks) or 'none'}", ", ".join(given)
-        )
+        raise ConfigError("lrkit.tracks", f"must be those of the plan: {', '.join(tracks) or 'none'}", ", ".join(given))
     if "loops" not in content or "fit_loop" not in content["loops"]:
         raise ConfigError("loops.fit_loop", "must be there")
     return dict(plan)

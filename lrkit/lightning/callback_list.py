@@ -44,6 +44,10 @@ class CallbackList(Callback):
             if listening:
                 setattr(self, name, listening[0] if len(listening) == 1 else _each(listening))
 
+    @property
+    def state_key(self) -> str:
+        return "AsOne"  # the name in checkpoints, which outlives that of the class
+
     def state_dict(self) -> dict[str, Any]:
         states = {part.state_key: part.state_dict() for part in self.parts}
         return {key: state for key, state in states.items() if state}

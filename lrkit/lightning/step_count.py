@@ -129,6 +129,10 @@ class StepCountCheck(Callback):
             for count in (progress["total"], progress["current"]):
                 count["ready"] = count["started"] = count["processed"] = count["completed"]
 
+    @property
+    def state_key(self) -> str:
+        return "StepCount"  # the name in checkpoints, which outlives that of the class
+
     def state_dict(self) -> dict[str, Any]:
         return {"left_out": self.before + self._left_out()}
 

@@ -81,6 +81,10 @@ class TrackStepCheck(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._let_go()
 
+    @property
+    def state_key(self) -> str:
+        return "TrackSteps"  # the name in checkpoints, which outlives that of the class
+
     def state_dict(self) -> dict[str, Any]:
         return {each.scheduler.track: each.missed for each in self.counts}
 

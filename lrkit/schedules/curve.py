@@ -19,7 +19,7 @@ from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Constant, Schedule
 
-__all__ = ["Curve", "Phase", "Slice"]
+__all__ = ["Curve", "Excerpt", "Phase"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slice(Schedule):
+class Excerpt(Schedule):
     """A part of another schedule, from its step ``first`` to its step ``last``, in as many steps as the phase has.
 
     What a run goes on with when it is resumed with another length: the part that is done, as it was, and the part
@@ -205,7 +205,7 @@ class Curve:
                 break
             if phase.length is None or first + phase.length > step:
                 of = _ENDLESS if phase.length is None else phase.length
-                done = Slice(shape=phase.schedule, of=of, first=0, last=step - first)
+                done = Excerpt(shape=phase.schedule, of=of, first=0, last=step - first)
                 phase = dataclasses.replace(phase, schedule=done, length=step - first)
             phases.append(phase)
         return Curve(tuple(phases))
@@ -249,7 +249,7 @@ class Curve:
                 continue
             here, there = step + round((begin - step) * share), step + round((first + length - step) * share)
             if there > here:
-                left = Slice(shape=phase.schedule, of=length, first=begin - first, last=length)
+                left = Excerpt(shape=phase.schedule, of=length, first=begin - first, last=length)
                 phases.append(dataclasses.replace(phase, schedule=left, length=there - here))
         return Curve(tuple(phases))
 

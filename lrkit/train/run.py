@@ -50,8 +50,9 @@ from lrkit.callbacks.train_loss import TrainLossLogger
 from lrkit.checkpoint import io, restoring, saved_run
 from lrkit.checkpoint.data_position import DataPosition
 from lrkit.checkpoint.module_modes import ModuleModes
-from lrkit.checkpoint.policies import CheckpointState, Resumption
+from lrkit.checkpoint.policies import Resumption
 from lrkit.checkpoint.readable import ReadableCheckpoints
+from lrkit.checkpoint.state import CheckpointState
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO
 from lrkit.data.in_memory import loaders_of

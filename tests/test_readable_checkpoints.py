@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 import unplain
-from pytorch_lightning.plugins import AsyncCheckpointIO
 from test_resume import Interrupted, Stop
 from unplain import KINDS, Given, Mode, Net
 
 from lrkit.checkpoint.io import read_checkpoint
 from lrkit.cli.main import main
 from lrkit.config.compose import compose
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.classes import PACKAGE, Trainer
 from lrkit.train.run import run_training
 
 pytestmark = pytest.mark.filterwarnings(
@@ -154,7 +154,7 @@ class ByHand(Stop):
 
 def test_without_checkpoints_of_its_own_and_with_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Trainer.__init__
-    plugin = AsyncCheckpointIO()
+    plugin = import_module(f"{PACKAGE}.plugins").AsyncCheckpointIO()
     monkeypatch.setattr(Trainer, "__init__", lambda self, **given: before(self, **{**given, "plugins": [plugin]}))
     given = words(kinds("partial"), "+callbacks.hand={_target_: test_readable_checkpoints.ByHand}")
     run_training(compose([*given, "trainer.enable_checkpointing=false"]), tmp_path, quiet=True)

@@ -15,7 +15,7 @@ __all__ = ["refuse_together", "report_errors"]
 
 
 def report_errors(run: Callable[[], int]) -> int:
-    """What ``run_training`` returns; an error is told in one line, and becomes an exit code."""
+    """What ``run`` returns; an error is told in one line, and becomes an exit code."""
     try:
         with watchdog.run_watchdog(), raise_on_signals(signal.SIGTERM, signal.SIGINT):
             return run()

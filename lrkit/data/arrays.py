@@ -5,8 +5,8 @@ from __future__ import annotations
 from lrkit.base.errors import ConfigError
 from lrkit.config.missing_values import missing_policy
 from lrkit.data.file_readers import read_csv, read_npz
-from lrkit.data.in_memory import Array, InMemoryData, Splits, _assemble, _standardised
-from lrkit.data.options import _flag, _fractions, _path
+from lrkit.data.in_memory import Array, InMemoryData, Splits, assemble_splits, standardise_splits
+from lrkit.data.options import check_flag, check_fractions, check_path
 from lrkit.data.tensor_conversion import kind_of_targets, to_floats
 
 __all__ = ["Arrays"]
@@ -47,15 +47,15 @@ class Arrays(InMemoryData):
         test_fraction: float = 0.1,
     ) -> None:
         super().__init__(batch_size, seed, drop_last, train_samples)
-        self.path = _path("data.path", path, "an .npz or .csv file")
+        self.path = check_path("data.path", path, "an .npz or .csv file")
         if self.path.suffix not in (".npz", ".csv"):
             raise ConfigError("data.path", "must end in .npz or .csv", str(self.path))
         if target is not None and self.path.suffix == ".npz":
             must = "must be null with an .npz as data.path, whose array y has the targets: it names a column of a .csv"
             raise ConfigError("data.target", must, target)
         self.target, self.targets, self.missing = target, kind_of_targets(targets), missing_policy(missing)
-        self.standardise = _flag("data.standardise", standardise)
-        self.fractions = _fractions(val_fraction, test_fraction)
+        self.standardise = check_flag("data.standardise", standardise)
+        self.fractions = check_fractions(val_fraction, test_fraction)
 
     def load(self) -> Splits:
         try:
@@ -66,14 +66,14 @@ class Arrays(InMemoryData):
         except OSError as error:
             raise ConfigError("data.path", f"must be a readable file: {error}", str(self.path)) from error
         tensors = {name: (to_floats(x, self.origin), y) for name, (x, y) in table.parts.items()}
-        splits = _assemble(tensors, self.origin, *self.fractions, self.targets)
-        self.notes = (_taken_for(table.target, table.parts["train"][1], splits.classes),)
+        splits = assemble_splits(tensors, self.origin, *self.fractions, self.targets)
+        self.notes = (targets_taken_for(table.target, table.parts["train"][1], splits.classes),)
         if table.dropped:
             self.notes += (f"samples left out, for they miss a value: {table.dropped} (data.missing=drop)",)
-        return _standardised(splits) if self.standardise else splits
+        return standardise_splits(splits) if self.standardise else splits
 
 
-def _taken_for(name: str, y: Array, classes: int | None) -> str:
+def targets_taken_for(name: str, y: Array, classes: int | None) -> str:
     """What targets were taken for, by how they are written, in words."""
     if classes is None:
         return f"targets: numbers of {name} (mean squared error); data.targets=classes makes classes of them"

@@ -8,7 +8,7 @@ from importlib import resources
 import numpy as np
 import torch
 
-from lrkit.data.in_memory import InMemoryData, Splits, _hold_out
+from lrkit.data.in_memory import InMemoryData, Splits, hold_out
 
 __all__ = ["Digits"]
 
@@ -26,6 +26,6 @@ class Digits(InMemoryData):
         lines = gzip.decompress(packed).decode("ascii").splitlines()
         table = torch.from_numpy(np.loadtxt(lines, delimiter=",", dtype=np.int64))
         both = table[:, :-1].float() / 16, table[:, -1]
-        rest, test = _hold_out(both, 300, "data")
-        train, val = _hold_out(rest, 300, "data")
+        rest, test = hold_out(both, 300, "data")
+        train, val = hold_out(rest, 300, "data")
         return Splits(train, val, test, classes=10)

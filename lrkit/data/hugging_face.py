@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config.named_datasets import check_hugging_face, without_ghostscript
-from lrkit.data.arrays import _taken_for
-from lrkit.data.in_memory import Array, InMemoryData, Splits, _assemble
-from lrkit.data.options import _extra, _fractions
+from lrkit.data.arrays import targets_taken_for
+from lrkit.data.in_memory import Array, InMemoryData, Splits, assemble_splits
+from lrkit.data.options import check_fractions, import_extra
 from lrkit.data.tensor_conversion import kind_of_targets, opening_images, stack_items, to_pixels_or_floats
 
 __all__ = ["HuggingFace"]
@@ -58,10 +58,10 @@ class HuggingFace(InMemoryData):
             raise ConfigError("data.options.trust_remote_code", "must not be set: a data set is data, not code")
         self.x = [x] if isinstance(x, str) else list(x)
         self.y, self.targets = y, kind_of_targets(targets)
-        self.fractions = _fractions(val_fraction, test_fraction)
+        self.fractions = check_fractions(val_fraction, test_fraction)
 
     def load(self) -> Splits:
-        library = _extra("datasets", "huggingface", "hf")
+        library = import_extra("datasets", "huggingface", "hf")
         check_hugging_face(library, self.path)
         folder = Path(self.path).expanduser()
         saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
@@ -79,8 +79,8 @@ class HuggingFace(InMemoryData):
                 columns = {named[part]: self._columns(table) for part, table in parts.items() if part in named}
         except OSError as error:
             raise ConfigError("data.x", f"must hold images that can be read: {error}", self.x) from error
-        splits = _assemble(columns, self.origin, *self.fractions, self.targets)
-        self.notes = (_taken_for(f"column {self.y}", columns["train"][1], splits.classes),)
+        splits = assemble_splits(columns, self.origin, *self.fractions, self.targets)
+        self.notes = (targets_taken_for(f"column {self.y}", columns["train"][1], splits.classes),)
         return splits
 
     def _columns(self, table: Any) -> tuple[Tensor, Array]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from lrkit.base.errors import ConfigError
 from lrkit.base.memory import check_fits
 from lrkit.data.file_readers import unzipped
-from lrkit.data.in_memory import _MORE, InMemoryData, Pair, Splits, _hold_out
-from lrkit.data.options import _flag, _path
+from lrkit.data.in_memory import _MORE, InMemoryData, Pair, Splits, hold_out
+from lrkit.data.options import check_flag, check_path
 from lrkit.data.tensor_loader import check_whole_number
 
 __all__ = ["Idx"]
@@ -46,15 +46,15 @@ class Idx(InMemoryData):
         flatten: bool = False,
     ) -> None:
         super().__init__(batch_size, seed, drop_last, train_samples)
-        self.path = _path("data.path", path, "the folder with the IDX files")
+        self.path = check_path("data.path", path, "the folder with the IDX files")
         self.val_samples = check_whole_number("data.val_samples", val_samples)
         self.limit = None if limit is None else check_whole_number("data.limit", limit)
-        self.flatten = _flag("data.flatten", flatten)
+        self.flatten = check_flag("data.flatten", flatten)
 
     def load(self) -> Splits:
         if not self.path.is_dir():
             raise ConfigError("data.path", "must be a folder that exists", str(self.path))
-        rest, val = _hold_out(self._part("train"), self.val_samples, "data.val_samples")
+        rest, val = hold_out(self._part("train"), self.val_samples, "data.val_samples")
         if self.limit is not None and self.limit > len(rest[0]):
             raise ConfigError("data.limit", f"must be at most {len(rest[0])}", self.limit)
         return Splits((rest[0][: self.limit], rest[1][: self.limit]), val, self._part("t10k"))

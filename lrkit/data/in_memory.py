@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lrkit.base.errors import ConfigError
-from lrkit.data.options import _flag
+from lrkit.data.options import check_flag
 from lrkit.data.tensor_conversion import targets_of
 from lrkit.data.tensor_loader import TensorLoader, check_whole_number, seeded_generator
 from lrkit.lightning.classes import LightningDataModule
@@ -80,7 +80,7 @@ class InMemoryData(LightningDataModule, ABC):
         super().__init__()
         self.batch_size = check_whole_number("data.batch_size", batch_size)
         self.seed = check_whole_number("data.seed", seed, least=0)
-        self.drop_last = _flag("data.drop_last", drop_last)
+        self.drop_last = check_flag("data.drop_last", drop_last)
         self.train_samples = None if train_samples is None else check_whole_number("data.train_samples", train_samples)
         self._splits: Splits | None = None
 
@@ -149,7 +149,7 @@ class InMemoryData(LightningDataModule, ABC):
         rank, world = (replica_index(self.trainer), count_replicas(self.trainer)) if self.trainer else (0, 1)
         size = len(pair[0])
         return TensorLoader(
-            partial(_fetch, *pair), samples or size, self.batch_size,
+            partial(fetch_pair, *pair), samples or size, self.batch_size,
             seed=self.seed, rank=rank, world=world, population=size, **how,
         )  # fmt: skip
 
@@ -169,7 +169,7 @@ _MORE = 2**16  # bytes of a file that are read beyond those that it is to have: 
 # --- from numbers to tensors ----------------------------------------------------------------------
 
 
-def _fetch(x: Tensor, y: Tensor, indices: Tensor) -> Pair:
+def fetch_pair(x: Tensor, y: Tensor, indices: Tensor) -> Pair:
     chosen = x[indices]
     return chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen, y[indices]
 
@@ -188,7 +188,7 @@ def _checked(pair: Pair, key: str, part: str) -> Pair:
     return x, y
 
 
-def _hold_out(pair: Pair, count: int, key: str) -> tuple[Pair, Pair]:
+def hold_out(pair: Pair, count: int, key: str) -> tuple[Pair, Pair]:
     """``(the rest, count samples)``, chosen at random but always the same: no seed moves the split."""
     size = len(pair[0])
     if count >= size:
@@ -198,7 +198,7 @@ def _hold_out(pair: Pair, count: int, key: str) -> tuple[Pair, Pair]:
     return (pair[0][rest], pair[1][rest]), (pair[0][held], pair[1][held])
 
 
-def _assemble(
+def assemble_splits(
     parts: Mapping[str, tuple[Tensor, Array]],
     key: str,
     val_fraction: float,
@@ -217,7 +217,7 @@ def _assemble(
     for name, fraction in (("val", val_fraction), ("test", test_fraction)):
         if name not in pairs:
             count = max(1, round(total * fraction))
-            pairs["train"], pairs[name] = _hold_out(pairs["train"], count, f"data.{name}_fraction x samples")
+            pairs["train"], pairs[name] = hold_out(pairs["train"], count, f"data.{name}_fraction x samples")
     if classes is not None:
         _check_trained(pairs, np.unique(np.concatenate([np.asarray(y).reshape(-1) for _, y in parts.values()])), key)
     return Splits(pairs["train"], pairs["val"], pairs["test"], classes)
@@ -232,7 +232,7 @@ def _check_trained(pairs: Mapping[str, Pair], names: Array, key: str) -> None:
             raise ConfigError(key, must, names[lost[:5]].tolist())
 
 
-def _standardised(splits: Splits) -> Splits:
+def standardise_splits(splits: Splits) -> Splits:
     mean, deviation = splits.train[0].mean(0), splits.train[0].std(0, correction=0)
     deviation[deviation == 0] = 1  # a feature that never changes carries nothing: it becomes 0
     train, val, test = (((x - mean) / deviation, y) for x, y in splits[:3])

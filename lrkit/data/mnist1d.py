@@ -10,7 +10,7 @@ import torch
 
 from lrkit.data.file_readers import cache_folder, read_cache, write_cache
 from lrkit.data.in_memory import Array, InMemoryData, Splits
-from lrkit.data.options import _extra, _missing
+from lrkit.data.options import extra_is_missing, import_extra
 from lrkit.data.tensor_loader import check_whole_number
 
 __all__ = ["Mnist1d"]
@@ -45,7 +45,7 @@ class Mnist1d(InMemoryData):
         try:
             version = metadata.version("mnist1d")
         except metadata.PackageNotFoundError:
-            raise _missing("mnist1d", "mnist1d", "mnist1d") from None
+            raise extra_is_missing("mnist1d", "mnist1d", "mnist1d") from None
         total = -(-sum(self.sizes) // 10) * 10  # the package makes equally many of each of the ten classes
         # Every other parameter is the default of that version.
         file = cache_folder() / f"mnist1d-{version}-{total}.npz"
@@ -58,7 +58,7 @@ class Mnist1d(InMemoryData):
 
 def _make_mnist1d(samples: int) -> tuple[Array, Array]:
     """``samples`` signals; the global random states, which the package seeds, are left as they were."""
-    package = _extra("mnist1d.data", "mnist1d", "mnist1d")
+    package = import_extra("mnist1d.data", "mnist1d", "mnist1d")
     before = np.random.get_state(), random.getstate()
     try:
         arguments = package.get_dataset_args()

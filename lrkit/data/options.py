@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.option_rules import is_number
+from lrkit.base.option_rules import SWITCH, is_number
 
-__all__ = []
+__all__ = ["check_flag", "check_fractions", "check_path", "extra_is_missing", "import_extra"]
 
 
-def _extra(module: str, data: str, extra: str) -> Any:
+def import_extra(module: str, data: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise _missing(module.partition(".")[0], data, extra) from error
+        raise extra_is_missing(module.partition(".")[0], data, extra) from error
 
 
-def _missing(package: str, data: str, extra: str) -> ConfigError:
+def extra_is_missing(package: str, data: str, extra: str) -> ConfigError:
     return ConfigError(f"data={data}", f"needs the package {package}: pip install 'lrkit[{extra}]'")
 
 
-def _fractions(val: Any, test: Any) -> tuple[float, float]:
+def check_fractions(val: Any, test: Any) -> tuple[float, float]:
     for key, value in (("data.val_fraction", val), ("data.test_fraction", test)):
         if not is_number(value) or not 0 < value < 1:
             raise ConfigError(key, "must be a share between 0 and 1", value)
@@ -32,13 +32,12 @@ def _fractions(val: Any, test: Any) -> tuple[float, float]:
     return float(val), float(test)
 
 
-def _path(key: str, value: Any, what: str) -> Path:
+def check_path(key: str, value: Any, what: str) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         raise ConfigError(key, f"must be {what}", value)
     return Path(value).expanduser()
 
 
-def _flag(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(key, "must be true or false", value)
-    return value
+def check_flag(key: str, value: Any) -> bool:
+    SWITCH.check(key, value)
+    return bool(value)

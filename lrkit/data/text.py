@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lrkit.base.errors import ConfigError
 from lrkit.data.file_readers import read_text, standard_library
-from lrkit.data.in_memory import InMemoryData, Pair, Splits, _fetch
-from lrkit.data.options import _path
+from lrkit.data.in_memory import InMemoryData, Pair, Splits, fetch_pair
+from lrkit.data.options import check_path
 from lrkit.data.tensor_loader import check_whole_number
 
 __all__ = ["Text"]
@@ -47,7 +47,7 @@ class Text(InMemoryData):
         val_samples: int = 512,
     ) -> None:
         super().__init__(batch_size, seed, drop_last, train_samples)
-        self.path = None if path is None else _path("data.path", path, "a text file")
+        self.path = None if path is None else check_path("data.path", path, "a text file")
         self.context = check_whole_number("data.context", context)
         self.windows = check_whole_number("data.train_samples", train_samples)
         self.val_samples = check_whole_number("data.val_samples", val_samples)
@@ -78,4 +78,4 @@ class Text(InMemoryData):
         if self.val_samples > count:
             raise ConfigError("data.val_samples", f"must be at most {count} here", self.val_samples)
         offsets = torch.arange(self.val_samples) * count // self.val_samples
-        return _fetch(*pair, offsets)
+        return fetch_pair(*pair, offsets)

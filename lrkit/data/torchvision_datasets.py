@@ -10,8 +10,8 @@ from typing import Any
 from lrkit.base.errors import ConfigError
 from lrkit.config.named_datasets import check_torchvision, without_ghostscript
 from lrkit.data.file_readers import cache_folder
-from lrkit.data.in_memory import InMemoryData, Splits, _assemble
-from lrkit.data.options import _extra, _flag, _fractions, _path
+from lrkit.data.in_memory import InMemoryData, Splits, assemble_splits
+from lrkit.data.options import check_flag, check_fractions, check_path, import_extra
 from lrkit.data.tensor_conversion import images_and_labels
 
 __all__ = ["Torchvision"]
@@ -49,10 +49,10 @@ class Torchvision(InMemoryData):
             raise ConfigError("data.name", "must be a name in torchvision.datasets: FashionMNIST, say", name)
         check_torchvision(name)
         self.dataset = name
-        self.root = None if root is None else _path("data.root", root, "a folder")
-        self.download = _flag("data.download", download)
+        self.root = None if root is None else check_path("data.root", root, "a folder")
+        self.download = check_flag("data.download", download)
         self.options = dict(options or {})
-        self.fractions = _fractions(val_fraction, test_fraction)
+        self.fractions = check_fractions(val_fraction, test_fraction)
 
     def prepare_data(self) -> None:
         """Downloads, where asked to: Lightning calls this in one process only."""
@@ -68,13 +68,13 @@ class Torchvision(InMemoryData):
             raise ConfigError(
                 "data.root", f"must hold images that can be read: {error}", str(self._folder())
             ) from error
-        return _assemble(parts, self.origin, *self.fractions)
+        return assemble_splits(parts, self.origin, *self.fractions)
 
     def _folder(self) -> Path:
         return self.root or cache_folder() / "torchvision"
 
     def _parts(self) -> dict[str, Sequence[tuple[Any, Any]]]:
-        datasets = _extra("torchvision", "torchvision", "vision").datasets
+        datasets = import_extra("torchvision", "torchvision", "vision").datasets
         make = getattr(datasets, self.dataset, None)
         if not isinstance(make, type):
             raise ConfigError("data.name", "must be a name in torchvision.datasets of this release", self.dataset)

@@ -58,7 +58,7 @@ def of_steps() -> Row:
 
 
 def of_runs() -> Row:
-    from lrkit.compare.ranking import compare
+    from lrkit.comparison.ranking import compare
 
     sizes, costs = (25, 100, 400), []
     with tempfile.TemporaryDirectory() as parent:
@@ -89,7 +89,7 @@ def of_a_checkpoint() -> Row:
     import training
 
     from lrkit.config.compose import compose
-    from lrkit.train.run import run_training
+    from lrkit.training.run import run_training
 
     with tempfile.TemporaryDirectory() as folder:
         config = compose(["trainer.max_epochs=1", "trainer.limit_train_batches=100", "model.hidden=[512,512]"])
@@ -145,7 +145,7 @@ import os
 from pathlib import Path
 import training
 from lrkit.config.compose import compose
-from lrkit.train import run as train
+from lrkit.training import run as train
 train.callbacks_of = lambda config: [Count()]
 folder = Path(os.environ["FOLDER"]) / os.environ["RANK"]
 folder.mkdir()

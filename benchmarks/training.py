@@ -115,7 +115,7 @@ def lightning(steps: int, logs: bool) -> float:
 
 def lrkit(steps: int, *words: str) -> float:
     from lrkit.config.compose import compose
-    from lrkit.train.run import run_training
+    from lrkit.training.run import run_training
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "data.npz")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding
 from evidence.lab import Lab, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame, logarithmic
-from lrkit.compare.statistics import Interval
+from lrkit.comparison.statistics import Interval
 
 BASE = 25
 RULES = ("linear", "sqrt", "none")

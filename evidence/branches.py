@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, edge, more, verdict
 from evidence.lab import Lab, accuracy
 from evidence.pictures import COLOURS, frame, logarithmic
-from lrkit.compare.statistics import Interval
+from lrkit.comparison.statistics import Interval
 from lrkit.runs.run_reader import Run
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lrkit.compare.statistics import Interval, means_differ
+from lrkit.comparison.statistics import Interval, means_differ
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, WORDS, Cla
 from evidence.decay import at_best_rate
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame, logarithmic
-from lrkit.compare.statistics import Interval, means_differ
+from lrkit.comparison.statistics import Interval, means_differ
 
 SHORT, LONG = 9, 25
 #: Points that the short training may be below the long one and still be called as good.

@@ -7,7 +7,7 @@ from statistics import fmean
 from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, Claim, Finding, edge, more, verdict
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame, logarithmic
-from lrkit.compare.statistics import Interval, means_differ
+from lrkit.comparison.statistics import Interval, means_differ
 from lrkit.runs.run_reader import Run
 
 __all__ = ["CLAIM", "at_best_rate", "at_rates"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding
 from evidence.lab import Lab, accuracy, over_seeds
 from evidence.pictures import COLOURS, frame
-from lrkit.compare.statistics import Interval
+from lrkit.comparison.statistics import Interval
 
 #: model -> what the README says, what the authors' notebook says, and the words that choose it.
 MODELS = {

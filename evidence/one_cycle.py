@@ -9,7 +9,7 @@ from evidence.claim import NOT_REPRODUCED, NOT_SEPARABLE, REPRODUCED, WORDS, Cla
 from evidence.decay import at_best_rate
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame, logarithmic
-from lrkit.compare.statistics import Interval
+from lrkit.comparison.statistics import Interval
 
 #: As Hydra names them, and as the table does; one_cycle is what the others are held against.
 NAMES = {"constant": "fixed", "multistep": "step", "linear": "linear to zero", "one_cycle": "one-cycle"}

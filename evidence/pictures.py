@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lrkit.compare.colours import COLOURS
-from lrkit.compare.figures import style_axes
+from lrkit.comparison.colours import COLOURS
+from lrkit.comparison.figures import style_axes
 
 __all__ = ["COLOURS", "frame", "logarithmic"]
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding, more, verdict
 from evidence.lab import Lab, Runs, accuracy, over_seeds
 from evidence.pictures import COLOURS, frame
-from lrkit.compare.statistics import Interval
+from lrkit.comparison.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding
 from evidence.decay import at_best_rate, at_rates
 from evidence.lab import Lab, Runs, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame, logarithmic
-from lrkit.compare.statistics import Interval
+from lrkit.comparison.statistics import Interval
 from lrkit.lr_finder.curve_analysis import smooth_losses
 from lrkit.runs.run_reader import Run
 

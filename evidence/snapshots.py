@@ -13,7 +13,7 @@ from evidence.decay import at_best_rate
 from evidence.lab import Lab, Runs, accuracy, by
 from evidence.pictures import COLOURS, frame
 from lrkit.assembly import data_of, module_of
-from lrkit.compare.statistics import Interval
+from lrkit.comparison.statistics import Interval
 from lrkit.runs.run_reader import Run
 from lrkit.schedules.shapes import Restarts
 

@@ -9,7 +9,7 @@ from evidence.claim import NOT_REPRODUCED, REPRODUCED, Claim, Finding, verdict
 from evidence.lab import Lab, Runs, by, over_seeds
 from evidence.lab import loss as lab_loss
 from evidence.pictures import COLOURS, frame
-from lrkit.compare.statistics import Interval
+from lrkit.comparison.statistics import Interval
 from lrkit.runs.run_reader import Run
 
 if TYPE_CHECKING:

@@ -41,12 +41,12 @@ def without_callbacks(folder: Path, *but: str) -> list[str]:
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., Any]:
-    """Train with overrides, quietly, in a folder of its own; the result is a ``lrkit.train.run.FinishedRun``."""
+    """Train with overrides, quietly, in a folder of its own; the result is a ``lrkit.training.run.FinishedRun``."""
     count = 0
 
     def run_it(*overrides: str, short: bool = True) -> Any:
         nonlocal count
-        from lrkit.train.run import run_training
+        from lrkit.training.run import run_training
 
         folder = tmp_path / f"run{count}"
         folder.mkdir()

@@ -20,7 +20,7 @@ from lrkit.lightning.classes import Callback, Logger
 
 SERVER: Any = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["lrkit.train.run", "lrkit.cli.main"]
+    ["lrkit.training.run", "lrkit.cli.main"]
 )  # torch is loaded once, and each process forked from there
 
 

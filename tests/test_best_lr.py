@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from recorded_runs import write_run
 
-from lrkit.compare import html_page, report, tables
-from lrkit.compare.best_lr import BestRate, RankedFamilies, choose_best_rates
-from lrkit.compare.colours import GREY, family_colours, setting_colours
-from lrkit.compare.plot_data import build_panels
-from lrkit.compare.ranking import Comparison, compare
+from lrkit.comparison import html_page, report, tables
+from lrkit.comparison.best_lr import BestRate, RankedFamilies, choose_best_rates
+from lrkit.comparison.colours import GREY, family_colours, setting_colours
+from lrkit.comparison.plot_data import build_panels
+from lrkit.comparison.ranking import Comparison, compare
 
 #: What a run of one seed reaches: its validation loss, and its test loss; no test loss where there is None.
 Reached = tuple[float, float | None]

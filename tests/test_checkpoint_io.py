@@ -139,7 +139,7 @@ def test_a_users_own_way_of_saving_wins(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lrkit.config.compose import compose
-    from lrkit.train.run import run_training
+    from lrkit.training.run import run_training
 
     folder = tmp_path_factory.mktemp("whole")
     run_training(compose(words()), folder, quiet=True)
@@ -166,7 +166,7 @@ def test_the_one_before_is_taken(name: str, named: str, whole: Path, tmp_path: P
 
 def test_it_is_told_and_the_run_is_the_same(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from lrkit.config.compose import compose
-    from lrkit.train.run import run_training
+    from lrkit.training.run import run_training
 
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)

@@ -20,9 +20,9 @@ from recorded_runs import write_events, write_run
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better
 from lrkit.cli.main import main
-from lrkit.compare.plot_data import build_band, build_panels
-from lrkit.compare.ranking import Comparison, compare
-from lrkit.compare.statistics import Interval, means_differ, t_quantile
+from lrkit.comparison.plot_data import build_band, build_panels
+from lrkit.comparison.ranking import Comparison, compare
+from lrkit.comparison.statistics import Interval, means_differ, t_quantile
 from lrkit.runs.event_reader import Series
 from lrkit.runs.run_reader import find_runs, load_run
 

@@ -16,7 +16,7 @@ from test_resume import EVERY, Interrupted, Stop, weights
 
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
-from lrkit.train.run import run_training
+from lrkit.training.run import run_training
 
 BASE = (
     "logger=none", "trainer.max_epochs=3", "model=custom", "model._target_=loaders.Dropping", "data=custom",

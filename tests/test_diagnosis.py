@@ -228,7 +228,7 @@ HOT = ["optimizer.lr=3", "schedule=constant", "trainer.max_epochs=3", "logger=no
 def test_a_run_says_it_at_its_end(
     train: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lrkit.train.run import run_training
+    from lrkit.training.run import run_training
 
     run_training(compose(HOT), tmp_path)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("look: ")]
@@ -239,7 +239,7 @@ def test_a_run_says_it_at_its_end(
 
 
 def test_a_run_that_is_gone_on_with_remembers_its_curves(train: Callable[..., Any], tmp_path: Path) -> None:
-    from lrkit.train.run import run_training
+    from lrkit.training.run import run_training
 
     first = train(*HOT[:2], "trainer.max_epochs=2", "logger=none", short=False)
     run_training(compose([*HOT, f"resume.path={first.folder}", "resume.policy=extend"]), tmp_path, quiet=True)

@@ -199,7 +199,7 @@ def test_further_tasks_of_a_job_train_along_and_write_nothing(tmp_path: Path, mo
     def run(config: dict[str, Any], folder: Path, *, quiet: bool) -> None:
         calls.append((config["seed"], folder, quiet))
 
-    monkeypatch.setattr("lrkit.train.run.run_training", run)
+    monkeypatch.setattr("lrkit.training.run.run_training", run)
     monkeypatch.setenv("SLURM_PROCID", "1")
     assert math.isnan(scored(tmp_path / "job", "seed=7"))
     ((seed, folder, quiet),) = calls

@@ -17,7 +17,7 @@ from lrkit.config.compose import compose
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.evaluation_weights import TRAINING_WEIGHTS
 from lrkit.optim.factory import evaluating, evaluation_copy, switch_mode
-from lrkit.train.run import run_training
+from lrkit.training.run import run_training
 
 FREE = ("schedulefree.SGDScheduleFree", "schedulefree.AdamWScheduleFree", "schedulefree.RAdamScheduleFree",
         "pytorch_optimizer.ScheduleFreeSGD", "pytorch_optimizer.ScheduleFreeAdamW",

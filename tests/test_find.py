@@ -20,7 +20,7 @@ from lrkit.cli import main
 from lrkit.config.compose import check, compose
 from lrkit.lr_finder.find import find_lr
 from lrkit.lr_finder.result import FinderResult
-from lrkit.train.run import run_training
+from lrkit.training.run import run_training
 
 #: A search of a few seconds.
 BRIEF = ["find.start=1e-5", "find.steps=60", "find.repeats=1", "trainer.max_epochs=4", "logger=none"]

@@ -28,9 +28,9 @@ ORDER = (
     "checkpoint",
     "assembly",
     "lr_finder",
-    "train",
+    "training",
     "sweep",
-    "compare",
+    "comparison",
     "cli",
     "api",
     "__init__",
@@ -51,7 +51,7 @@ HEAVY = {
     "checkpoint": NUMBERS | HYDRA,
     "assembly": NUMBERS,
     "lr_finder": NUMBERS,
-    "train": NUMBERS | HYDRA,
+    "training": NUMBERS | HYDRA,
     "sweep": HYDRA,
 }
 #: What a module may import inside of its functions all the same: the command waits for nothing that it does not use.
@@ -60,8 +60,8 @@ LAZILY = {
     "lr_finder.result": PICTURES,
     "base.process_pool": {"torch"},
     "runs.event_records": {"numpy"},
-    "compare.tables": {"rich"},
-    "compare.figures": {"matplotlib"},
+    "comparison.tables": {"rich"},
+    "comparison.figures": {"matplotlib"},
     "cli.hydra_call": HYDRA,
 }
 #: The ones that import their parts when they are asked for.
@@ -160,7 +160,14 @@ def test_no_module_waits_for_itself() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["lrkit", "lrkit.cli.main", "lrkit.config.compose", "lrkit.planning.render", "lrkit.api", "lrkit.compare.report"],
+    [
+        "lrkit",
+        "lrkit.cli.main",
+        "lrkit.config.compose",
+        "lrkit.planning.render",
+        "lrkit.api",
+        "lrkit.comparison.report",
+    ],
 )
 def test_importing_it_does_not_import_torch(module: str) -> None:
     heavy = sorted(NUMBERS | PICTURES | LIGHTNING)
@@ -172,7 +179,13 @@ def test_importing_it_does_not_import_torch(module: str) -> None:
 # --- the guard itself -----------------------------------------------------------------------------
 
 
-CURVE, RENDER, SCHEDULER, RUN, MAIN = "schedules.curve", "planning.render", "optim.scheduler", "train.run", "cli.main"
+CURVE, RENDER, SCHEDULER, RUN, MAIN = (
+    "schedules.curve",
+    "planning.render",
+    "optim.scheduler",
+    "training.run",
+    "cli.main",
+)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +213,9 @@ CURVE, RENDER, SCHEDULER, RUN, MAIN = "schedules.curve", "planning.render", "opt
             ["imports lrkit.data.file_readers, and data is not below optim"],
         ),
         (SCHEDULER, "import pytorch_lightning as pl", ["imports pytorch_lightning"]),
-        (RUN, "from lrkit.cli import main", ["imports lrkit.cli.main, and cli is not below train"]),
+        (RUN, "from lrkit.cli import main", ["imports lrkit.cli.main, and cli is not below training"]),
         (RUN, "import torch\nfrom lrkit.config import compose", []),
-        (MAIN, "from lrkit.train.run import run", []),
+        (MAIN, "from lrkit.training.run import run", []),
         (MAIN, "def f():\n    from lrkit import api", []),
         (MAIN, "def f():\n    import torch", ["imports torch"]),
         (MAIN, "import hydra", ["imports hydra"]),

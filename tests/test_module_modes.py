@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric
 from lrkit.checkpoint.module_modes import KEY
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import PACKAGE, Callback
-from lrkit.train.run import run_training
+from lrkit.training.run import run_training
 
 
 class Net(foreign.Net):

@@ -20,7 +20,7 @@ from lrkit.lightning.classes import PACKAGE, LightningDataModule, LightningModul
 from lrkit.lightning.network_output import NetworkOutput, possible_class_axes, tensor_of
 from lrkit.lightning.supervised import Supervised
 from lrkit.lr_finder import short_run
-from lrkit.train.run import run_training
+from lrkit.training.run import run_training
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 HERE = f"model=custom model._target_={__name__}"

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from lrkit.assembly import data_of
 from lrkit.base.errors import ConfigError
 from lrkit.callbacks.noise_scale import TAG, NoiseScale, estimate_noise_scale
-from lrkit.compare.ranking import compare
+from lrkit.comparison.ranking import compare
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import PACKAGE, Callback
 from lrkit.lightning.supervised import Supervised
 from lrkit.lr_finder import short_run
 from lrkit.runs.run_reader import load_run
-from lrkit.train.run import run_training
+from lrkit.training.run import run_training
 
 Precision: Any = import_module(f"{PACKAGE}.plugins.precision").Precision
 

@@ -16,7 +16,7 @@ from test_resume import EVERY, Interrupted, Stop, ignored
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import CONF_DIR, compose, plan
 from lrkit.planning import render
-from lrkit.train.run import run_training
+from lrkit.training.run import run_training
 
 
 def listed(overrides: list[str]) -> list[dict[str, float]]:

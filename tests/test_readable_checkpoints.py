@@ -19,7 +19,7 @@ from lrkit.checkpoint.io import read_checkpoint
 from lrkit.cli.main import main
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import PACKAGE, Trainer
-from lrkit.train.run import run_training
+from lrkit.training.run import run_training
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers", "ignore:the checkpoint is from the middle", "ignore:Attribute .* instance of"

@@ -14,7 +14,7 @@ from conftest import Recorded
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import Callback
-from lrkit.train.run import run_training
+from lrkit.training.run import run_training
 
 BASE = ("logger=none", "trainer.max_epochs=4", "trainer.limit_train_batches=6", "trainer.limit_val_batches=1",
         "model.hidden=[8]", "model.dropout=0.3")  # fmt: skip

@@ -87,7 +87,7 @@ def shown(config: dict[str, Any]) -> str:
 
 
 def trained(config: dict[str, Any], folder: Path) -> str:
-    from lrkit.train.run import run_training
+    from lrkit.training.run import run_training
 
     try:
         run_training(config, folder, quiet=True)

@@ -22,7 +22,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.checkpoint.saved_run import load_saved_run
 from lrkit.config.compose import compose
 from lrkit.sweep.sweep import Sweep, apply_preset, find_unfinished, folder_name, job_identity
-from lrkit.train.run import run_training
+from lrkit.training.run import run_training
 
 HERE = Path(__file__).parent
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "model.hidden=[8]"]

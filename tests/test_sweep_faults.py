@@ -22,7 +22,7 @@ from test_find import same
 
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import io, saved_run
-from lrkit.compare.ranking import compare
+from lrkit.comparison.ranking import compare
 from lrkit.config.compose import check, compose
 from lrkit.sweep.sweep import Sweep, find_unfinished
 

@@ -32,7 +32,7 @@ from lrkit import models
 from lrkit.base.errors import ConfigError
 from lrkit.base.tensorboard import tensorboard_command
 from lrkit.cli import arguments, main
-from lrkit.compare.ranking import compare
+from lrkit.comparison.ranking import compare
 from lrkit.config import trusted_targets
 from lrkit.config.compose import CONF_DIR, check, compose, plan
 from lrkit.config.instantiate import build
@@ -50,7 +50,7 @@ EVIL = {
 
 ALIASES = [
     "posix.system", "logging.os.system", "torch.os.system", "torch.nn.os.system", "lrkit.base.process_pool.os.system",
-    "lrkit.train.run.torch.load", "lrkit.checkpoint.file.torch.load", "lrkit.data.options.importlib.import_module",
+    "lrkit.training.run.torch.load", "lrkit.checkpoint.file.torch.load", "lrkit.data.options.importlib.import_module",
     "torch.serialization.load", "torch.nn.modules.module.torch.load", "pytorch_lightning.callbacks.os.system",
     "lrkit.base.process_pool.subprocess.Popen", "torch.package.PackageImporter", "torch.jit.load",
     "torch.hub.load_state_dict_from_url", "torch.utils.cpp_extension.CppExtension", "torch.fx.GraphModule",
@@ -66,7 +66,7 @@ ALIASES = [
 INSIDE = [
     "torch.nn.functional.relu", "torch.nn.init.normal_", "torch.nn.utils.clip_grad_norm_", "torch.nn.Parameter",
     "torch.nn.parallel", "torch.optim.lr_scheduler.StepLR", "lrkit.cli.main", "lrkit.base.process_pool.Path",
-    "lrkit.sweep.sweep.Sweep", "lrkit.train.run", "pytorch_optimizer.load_optimizer",
+    "lrkit.sweep.sweep.Sweep", "lrkit.training.run", "pytorch_optimizer.load_optimizer",
     "pytorch_lightning.callbacks.callback.Any", "lrkit.config.compose", "lrkit.base.errors.ConfigError",
 ]  # fmt: skip
 
@@ -373,7 +373,7 @@ def test_a_checkpoint_is_a_file_of_this_machine(place: str, trap: Path, capsys: 
 @pytest.fixture(scope="module")
 def trained() -> Iterator[dict[str, Any]]:
     """A checkpoint of two steps."""
-    from lrkit.train.run import run_training
+    from lrkit.training.run import run_training
 
     with tempfile.TemporaryDirectory() as folder:
         words = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "logger=none"]

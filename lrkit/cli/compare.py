@@ -14,8 +14,8 @@ __all__ = ["run_compare"]
 
 def run_compare(argv: list[str]) -> int:
     """Rank the runs below some folders; print the table, and leave tables and pictures in ``out``."""
-    from lrkit.compare import report, tables
-    from lrkit.compare.ranking import compare
+    from lrkit.comparison import report, tables
+    from lrkit.comparison.ranking import compare
 
     keys = ("metric", "by", "out")
     given: dict[str, str] = {}

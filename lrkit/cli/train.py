@@ -142,7 +142,7 @@ def resume_run(words: Sequence[str], config_dir: str | None, made: Path | None) 
     load_resumed_config(words)
     config = configs.compose([word for word in words if not word.startswith("hydra.")], config_dir)
     use_lightning(config)
-    from lrkit.train.run import run_training
+    from lrkit.training.run import run_training
 
     assert folder is not None
     make_writable(folder, "hydra.run.dir")
@@ -159,6 +159,6 @@ def train_config(config: Mapping[str, Any], folder: Path) -> None:
     from lrkit.config.instantiate import use_lightning
 
     use_lightning(config)
-    from lrkit.train.run import run_training
+    from lrkit.training.run import run_training
 
     run_training(config, folder, quiet=True)

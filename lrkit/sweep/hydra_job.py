@@ -32,7 +32,7 @@ from lrkit.config.instantiate import use_lightning
 from lrkit.sweep.sweep import ENDED, folder_name, read_result, write_failure
 
 if TYPE_CHECKING:
-    from lrkit.train.run import FinishedRun
+    from lrkit.training.run import FinishedRun
 
 __all__ = ["score_job", "train_job", "worst_value"]
 
@@ -100,7 +100,7 @@ def _value(run: FinishedRun) -> float:
 
 def _run(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> FinishedRun:
     use_lightning(config)
-    from lrkit.train.run import run_training  # loads torch, which a process that only hands out jobs does not need
+    from lrkit.training.run import run_training  # loads torch, which a process that only hands out jobs does not need
 
     return run_training(config, folder, quiet=quiet)
 

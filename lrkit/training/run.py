@@ -80,7 +80,7 @@ from lrkit.planning import render
 from lrkit.planning.plan import Plan
 from lrkit.planning.tracks import KEY
 from lrkit.runs.diagnosis import diagnose
-from lrkit.train.exit_handling import ExitReport
+from lrkit.training.exit_handling import ExitReport
 
 __all__ = ["FinishedRun", "run_training"]
 

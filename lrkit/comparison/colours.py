@@ -6,8 +6,8 @@ family, over the steps and over the rate. Else they go to the settings that are 
 
 from __future__ import annotations
 
-from lrkit.compare.best_lr import choose_best_rates
-from lrkit.compare.ranking import Comparison
+from lrkit.comparison.best_lr import choose_best_rates
+from lrkit.comparison.ranking import Comparison
 
 __all__ = ["COLOURS", "GREY", "family_colours", "setting_colours"]
 

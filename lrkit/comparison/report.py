@@ -6,10 +6,10 @@ from pathlib import Path
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import write_file
-from lrkit.compare import figures, html_page, tables
-from lrkit.compare.best_lr import choose_best_rates
-from lrkit.compare.plot_data import build_panels
-from lrkit.compare.ranking import Comparison
+from lrkit.comparison import figures, html_page, tables
+from lrkit.comparison.best_lr import choose_best_rates
+from lrkit.comparison.plot_data import build_panels
+from lrkit.comparison.ranking import Comparison
 
 __all__ = ["write_report"]
 

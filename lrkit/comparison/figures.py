@@ -8,10 +8,10 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import write_figure
-from lrkit.compare.colours import GREY, family_colours, setting_colours
-from lrkit.compare.plot_data import RATE_TITLE, Panel, rate_sensitivity, sensitivity_range, vertical_range
-from lrkit.compare.ranking import Comparison
-from lrkit.compare.run_groups import Setting
+from lrkit.comparison.colours import GREY, family_colours, setting_colours
+from lrkit.comparison.plot_data import RATE_TITLE, Panel, rate_sensitivity, sensitivity_range, vertical_range
+from lrkit.comparison.ranking import Comparison
+from lrkit.comparison.run_groups import Setting
 
 __all__ = ["draw_figures", "style_axes"]
 

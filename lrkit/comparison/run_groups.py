@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lrkit.compare.statistics import Interval
+from lrkit.comparison.statistics import Interval
 from lrkit.runs.run_reader import FINISHED, Run
 
 __all__ = ["RATE", "Setting", "gather_settings", "short_label"]

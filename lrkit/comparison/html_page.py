@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.metric_names import higher_is_better
-from lrkit.compare.best_lr import choose_best_rates
-from lrkit.compare.colours import GREY, family_colours, setting_colours
-from lrkit.compare.plot_data import RATE_TITLE, Band, Panel, rate_sensitivity, sensitivity_range, vertical_range
-from lrkit.compare.ranking import Comparison
-from lrkit.compare.run_groups import Setting
-from lrkit.compare.tables import (
+from lrkit.comparison.best_lr import choose_best_rates
+from lrkit.comparison.colours import GREY, family_colours, setting_colours
+from lrkit.comparison.plot_data import RATE_TITLE, Band, Panel, rate_sensitivity, sensitivity_range, vertical_range
+from lrkit.comparison.ranking import Comparison
+from lrkit.comparison.run_groups import Setting
+from lrkit.comparison.tables import (
     Sheet,
     describe_answer,
     describe_comparison,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from lrkit.base import escaping
 from lrkit.base.metric_names import higher_is_better
-from lrkit.compare.best_lr import RankedFamilies, choose_best_rates
-from lrkit.compare.ranking import Comparison, best_value, final_value
-from lrkit.compare.run_groups import Setting
-from lrkit.compare.statistics import Interval
+from lrkit.comparison.best_lr import RankedFamilies, choose_best_rates
+from lrkit.comparison.ranking import Comparison, best_value, final_value
+from lrkit.comparison.run_groups import Setting
+from lrkit.comparison.statistics import Interval
 
 __all__ = [
     "Sheet",

@@ -17,8 +17,8 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
-from lrkit.compare.run_groups import RATE, Setting, gather_settings, short_label
-from lrkit.compare.statistics import Interval, means_differ
+from lrkit.comparison.run_groups import RATE, Setting, gather_settings, short_label
+from lrkit.comparison.statistics import Interval, means_differ
 from lrkit.runs.diagnosis import KINDS
 from lrkit.runs.run_reader import FINISHED, Run, find_runs, load_run
 

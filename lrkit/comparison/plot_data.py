@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from lrkit.base.metric_names import validation_loss_name
-from lrkit.compare.colours import GREY, setting_colours
-from lrkit.compare.ranking import Comparison
-from lrkit.compare.run_groups import Setting
-from lrkit.compare.statistics import Interval
+from lrkit.comparison.colours import GREY, setting_colours
+from lrkit.comparison.ranking import Comparison
+from lrkit.comparison.run_groups import Setting
+from lrkit.comparison.statistics import Interval
 from lrkit.runs.event_reader import Series
 from lrkit.runs.run_reader import Run
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from lrkit.compare.ranking import (
+from lrkit.comparison.ranking import (
     Comparison,
     best_value,
     final_value,
@@ -22,8 +22,8 @@ from lrkit.compare.ranking import (
     ranking_key,
     values_over_seeds,
 )
-from lrkit.compare.run_groups import Setting
-from lrkit.compare.statistics import Interval
+from lrkit.comparison.run_groups import Setting
+from lrkit.comparison.statistics import Interval
 from lrkit.runs.run_reader import Run
 
 __all__ = ["BestRate", "RankedFamilies", "choose_best_rates"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -62,7 +64,30 @@ def test_a_curve_by_names() -> None:
         lrkit.curve("cosin", steps=10)
 
 
-def test_importing_lrkit_imports_no_torch() -> None:
+def test_every_public_name_is_there() -> None:
+    assert lrkit.__all__ == [
+        "ConfigError", "Curve", "Guard", "Plan", "PlanScheduler", "Plateau", "configure", "curve", "plan", "schedules",
+    ]  # fmt: skip
+    assert dir(lrkit) == sorted(lrkit.__all__)
+    for name in lrkit.__all__:
+        assert getattr(lrkit, name) is not None
+    with pytest.raises(AttributeError, match="module 'lrkit' has no attribute 'confgure'"):
+        lrkit.confgure  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_no_function_hides_a_module() -> None:
+    for name in lrkit.__all__:
+        if importlib.util.find_spec(f"lrkit.{name}") is not None:
+            assert isinstance(getattr(lrkit, name), ModuleType), name
+
+
+def test_importing_lrkit_imports_nothing_heavy() -> None:
+    code = "import sys; before = {*sys.modules}; import lrkit; print(*sorted({*sys.modules} - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {*done.stdout.split()} <= {"__future__", "lrkit"}
+
+
+def test_a_plan_imports_no_torch() -> None:
     code = "import lrkit, sys; lrkit.plan(lr=0.1, steps=10); sys.exit('torch' in sys.modules or 'hydra' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -21,7 +21,9 @@ from lrkit.base import process_pool
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint.saved_run import load_saved_run
 from lrkit.config.compose import compose
-from lrkit.sweep.sweep import Sweep, apply_preset, find_unfinished, folder_name, job_identity
+from lrkit.sweep.job import folder_name, job_identity
+from lrkit.sweep.sweep import Sweep, apply_preset
+from lrkit.sweep.sweep_file import find_unfinished
 from lrkit.training.run import run_training
 
 HERE = Path(__file__).parent

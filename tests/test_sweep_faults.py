@@ -24,7 +24,8 @@ from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import io, saved_run
 from lrkit.comparison.ranking import compare
 from lrkit.config.compose import check, compose
-from lrkit.sweep.sweep import Sweep, find_unfinished
+from lrkit.sweep.sweep import Sweep
+from lrkit.sweep.sweep_file import find_unfinished
 
 HERE = Path(__file__).parent
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "trainer.limit_val_batches=1", "model.hidden=[8]",

@@ -435,7 +435,8 @@ def test_a_folder_of_runs_is_only_read(trap: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("jobs", [[], 5, {"a": 1}, {"a": {"status": "done"}}, None])
 def test_a_strangers_sweep_is_no_command(jobs: Any, trap: Path) -> None:
-    from lrkit.sweep.sweep import Sweep, find_unfinished
+    from lrkit.sweep.sweep import Sweep
+    from lrkit.sweep.sweep_file import find_unfinished
 
     folder = trap / "outputs" / "sweeps" / "2026"
     folder.mkdir(parents=True)

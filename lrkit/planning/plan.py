@@ -26,7 +26,7 @@ from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Constant, Multistep, OneCycle, Schedule, Step
 from lrkit.schedules.shapes import Plateau as HeldUntilPlateau
 
-__all__ = ["GroupRate", "Plan", "resolve_plan"]
+__all__ = ["GroupRate", "Plan", "check_scaled_lr", "resolve_plan"]
 
 SANE_LR = (1e-8, 10.0)
 
@@ -272,6 +272,14 @@ def resolve_plan(
         warnings=tuple(notes),
         config=config or {},
     )
+
+
+def check_scaled_lr(plan: Plan) -> None:
+    """Refuse a base rate that only the batch-size rule has made extreme."""
+    low, high = SANE_LR
+    if not low <= plan.base() <= high:
+        must = f"must be in [{low:g}, {high:g}] after batch-size scaling; if it is meant, say allow_extreme_lr=true"
+        raise ConfigError("optimizer.lr", must, plan.rate_line())
 
 
 def check_lr(lr: Any, allow_extreme: bool = False) -> None:

@@ -11,12 +11,14 @@ from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config import optimizer_options
 from lrkit.config.shipped_options import class_of_option, read_option
 from lrkit.planning import tracks
+from lrkit.planning.base_lr import check_scaled_lr
 from lrkit.planning.batch_scaling import batch_scale
 from lrkit.planning.group_rules import group_rates
 from lrkit.planning.guard import Guard
 from lrkit.planning.optimizer_traits import momentum_of
-from lrkit.planning.plan import GroupRate, Plan, check_scaled_lr, resolve_plan
+from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
+from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.durations import Length
 from lrkit.schedules.horizon import Horizon

@@ -22,8 +22,9 @@ from lrkit.planning.batch_scaling import batch_scale
 from lrkit.planning.group_rules import group_rates
 from lrkit.planning.guard import Guard
 from lrkit.planning.optimizer_traits import momentum_of
-from lrkit.planning.plan import GroupRate, Plan, resolve_plan
+from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
+from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules import shapes
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.durations import Length

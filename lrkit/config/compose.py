@@ -52,12 +52,14 @@ from lrkit.config.overrides import (
 )  # fmt: skip
 from lrkit.config.trainer_options import check_count
 from lrkit.planning import tracks
+from lrkit.planning.base_lr import SANE_LR
 from lrkit.planning.batch_scaling import batch_scale
 from lrkit.planning.group_rules import group_rates
 from lrkit.planning.guard import POLICIES, Guard
 from lrkit.planning.optimizer_traits import finds_rate, momentum_of
-from lrkit.planning.plan import SANE_LR, GroupRate, Plan, resolve_plan
+from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
+from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon, LoaderSize, horizon_of, limit_batches
 from lrkit.schedules.shapes import Schedule

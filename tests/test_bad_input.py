@@ -449,7 +449,7 @@ BEFORE_THE_FIT = [
     ("data=arrays data.path=/nope.npz", "data.path must be …"),
     (
         "data.train_samples=33",
-        "data.train_samples must be 1197, which is how many there are, or null. Received: 33",
+        "data.train_samples must be null or 1197, the number of training samples. Received: 33",
     ),
     ("model.hidden=[a]", "model.hidden must be a list of whole numbers >= 1. Received: ['a']"),
     ("model=custom model._target_=nope.Nope", "model._target_ cannot be imported (No module named 'nope'). …"),

@@ -50,7 +50,7 @@ def test_arrays_that_are_there_are_read(tmp_path: Path) -> None:
 def test_a_header_that_says_another_size_is_refused_before_it_is_believed(shape: str, tmp_path: Path) -> None:
     npz(tmp_path / "a.npz", shape=shape)
     with pytest.raises(
-        ConfigError, match=r"^data\.path must hold whole arrays: the header of x\.npy says \d+ bytes, and "
+        ConfigError, match=r"^data\.path must have complete arrays: x\.npy has \d+ bytes, its header says \d+"
     ):
         read_npz(tmp_path / "a.npz")
     assert read_cache(tmp_path / "a.npz") is None
@@ -83,7 +83,7 @@ def test_what_is_gzipped_becomes_no_larger_than_it_says(tmp_path: Path) -> None:
     idx(images, head + bytes(10**8))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(
-        ConfigError, match=r"whole files: train-images-idx3-ubyte\.gz should have 18 bytes\. Received: 65554"
+        ConfigError, match=r"complete files: train-images-idx3-ubyte\.gz should have 18 bytes\. Received: 65554"
     ):
         Idx(2, path=str(tmp_path), val_samples=1).load()
     idx(images, head[:4] + b"\xff" * 12)
@@ -102,7 +102,7 @@ def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pyt
     for name in ("large", "larger"):
         opened = ((Image.open(tmp_path / file), 3) for file in ("small.png", f"{name}.png"))
         with pytest.raises(
-            ConfigError, match=r"^data\.root must have images of an honest size: Image size \(\d+ pixels"
+            ConfigError, match=r"^data\.root must have images below Pillow's limit of pixels: Image size \(\d+ pixels"
         ):
             images_and_labels(opened, "data.root")
 

@@ -133,12 +133,12 @@ def test_bad_arguments_are_refused_before_anything_is_read(arguments: dict[str, 
     ("x", "y", "arguments", "sentence"),
     [
         (torch.rand(0, 3), torch.arange(0), {}, "data must have train samples"),
-        (torch.rand(4, 3), torch.arange(3), {}, "as many targets as inputs: there are 4 inputs. Received: 3"),
+        (torch.rand(4, 3), torch.arange(3), {}, "as many targets as inputs: 4 inputs. Received: 3"),
         (torch.tensor([[1.0, float("nan")], [float("inf"), 2]]), torch.arange(2), {},
-         "finite numbers only: 2 of 4 numbers in the train inputs are NaN or infinite"),
+         "only finite numbers: 2 of 4 numbers in the train inputs are NaN or infinite"),
         (torch.rand(2, 2), torch.tensor([[1.0], [float("nan")]]), {}, "1 of 2 numbers in the train targets"),
         (torch.rand(4, 3), torch.arange(4), {"train_samples": 5},
-         r"data\.train_samples must be 4, which is how many there are, or null. Received: 5"),
+         r"data\.train_samples must be null or 4, the number of training samples. Received: 5"),
         (torch.rand(4, 3), torch.arange(4), {"drop_last": True, "batch_size": 5},
          r"data\.drop_last must be false, or data\.batch_size \(5\) at most 4 samples"),
     ],
@@ -149,7 +149,7 @@ def test_unusable_data_is_refused_at_setup(x: Tensor, y: Tensor, arguments: dict
 
 
 def test_asking_for_batches_too_early_says_so() -> None:
-    with pytest.raises(RuntimeError, match=r"Digits has read no data yet: call setup\(\) first"):
+    with pytest.raises(RuntimeError, match=r"Digits has not read its data: call setup\(\) first"):
         Digits(8).val_dataloader()
 
 
@@ -199,7 +199,7 @@ def test_mnist1d_is_made_once_and_disturbs_no_random_state(cache: Path, monkeypa
         raise AssertionError("made again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lrkit.data.mnist1d._make_mnist1d", never)
+        patch.setattr("lrkit.data.mnist1d._generate_signals", never)
         again = ready(small_mnist1d())
     assert torch.equal(whole(again.train_dataloader())[0], whole(data.train_dataloader())[0])
     file.write_bytes(file.read_bytes()[:200])  # a damaged file is made again
@@ -280,9 +280,15 @@ def test_text_needs_no_file() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"context": 200}, r"data\.path must have 4020 characters or more at context 200. Received: 3002"),
-        ({"train_samples": 9999}, r"data\.train_samples must be at most 2696 here. Received: 9999"),
-        ({"val_samples": 9999}, r"data\.val_samples must be at most 145 here. Received: 9999"),
+        ({"context": 200}, r"data\.path must have at least 4020 characters for data\.context=200. Received: 3002"),
+        (
+            {"train_samples": 9999},
+            r"data\.train_samples must be at most 2696, the number of windows in .* Received: 9999",
+        ),
+        (
+            {"val_samples": 9999},
+            r"data\.val_samples must be at most 145, the number of windows in .* Received: 9999",
+        ),
         ({"path": "nowhere.txt"}, r"data\.path must be a readable file: No such file or directory"),
         ({"path": 3}, r"data\.path must be a text file. Received: 3"),
         ({"context": 0}, r"data\.context must be a whole number"),
@@ -306,7 +312,7 @@ def test_a_text_that_is_too_short_says_so(text: Path, arguments: dict[str, Any],
 
 def test_a_text_is_in_utf8(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9" * 1000)
-    with pytest.raises(ConfigError, match=r"data\.path must be a text in UTF-8"):
+    with pytest.raises(ConfigError, match=r"data\.path must be a text file in UTF-8"):
         ready(Text(4, path=str(tmp_path / "latin.txt")))
 
 
@@ -365,21 +371,22 @@ def damage(file: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None
     ("break_it", "arguments", "sentence"),
     [
         (lambda folder: (folder / "t10k-labels-idx1-ubyte").unlink(), {},
-         r"data\.path must hold t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte\.gz"),
+         r"data\.path must contain t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte\.gz"),
         (damage("train-images-idx3-ubyte", lambda b: b[:-1]), {},
-         r"data\.path must hold whole files: train-images-idx3-ubyte should have 160 bytes. Received: 159"),
+         r"data\.path must have complete files: train-images-idx3-ubyte should have 160 bytes. Received: 159"),
         (damage("train-images-idx3-ubyte", lambda b: b + b"0"), {}, r"should have 160 bytes. Received: 161"),
-        (damage("train-images-idx3-ubyte", lambda b: b[:7]), {}, r"data\.path must hold IDX files of bytes"),
+        (damage("train-images-idx3-ubyte", lambda b: b[:7]), {}, r"data\.path must have IDX files of bytes"),
         (damage("train-labels-idx1-ubyte", lambda b: b"PK" + b[2:]), {}, "train-labels-idx1-ubyte is not"),
         (damage("train-labels-idx1-ubyte", lambda b: b""), {}, "train-labels-idx1-ubyte is not one"),
         (damage("t10k-images-idx3-ubyte", lambda b: gzip.compress(b)[:-9]), {},
-         r"data\.path must hold readable files: t10k-images-idx3-ubyte"),
+         r"data\.path must have readable files: t10k-images-idx3-ubyte"),
         (damage("t10k-images-idx3-ubyte", lambda b: gzip.compress(b)[:12] + b"x" * 40), {}, "readable files"),
         (damage("t10k-labels-idx1-ubyte", lambda b: idx(np.zeros(4))), {},
          r"as many labels as images: t10k has 5 images. Received: 4"),
-        (lambda folder: None, {"val_samples": 12}, r"data\.val_samples must leave something to train on"),
+        (lambda folder: None, {"val_samples": 12},
+         r"data\.val_samples must be below the number of samples, 12, so that"),
         (lambda folder: None, {"limit": 11}, r"data\.limit must be at most 10. Received: 11"),
-        (lambda folder: None, {"path": "nowhere"}, r"data\.path must be a folder that exists"),
+        (lambda folder: None, {"path": "nowhere"}, r"data\.path must be an existing folder"),
         (lambda folder: None, {"path": None}, r"data\.path must be the folder with the IDX files"),
         (lambda folder: None, {"flatten": "yes"}, r"data\.flatten must be true or false"),
     ],
@@ -476,9 +483,9 @@ X, Y = np.ones((10, 2)), np.arange(10) % 2
 @pytest.mark.parametrize(
     ("arrays", "sentence"),
     [
-        ({"a": X}, r"data\.path must hold the arrays x_train and y_train. Received: \['a'\]"),
-        ({"x": X}, r"data\.path must hold the arrays x and y. Received: \['x'\]"),
-        ({"x": X, "y": Y, "x_test": X}, r"must hold the arrays x_test and y_test"),
+        ({"a": X}, r"data\.path must have the arrays x_train and y_train. Received: \['a'\]"),
+        ({"x": X}, r"data\.path must have the arrays x and y. Received: \['x'\]"),
+        ({"x": X, "y": Y, "x_test": X}, r"must have the arrays x_test and y_test"),
         ({"x": X, "y": Y[:4]}, r"as many targets as inputs: train has 10 inputs. Received: 4"),
         ({"x": X, "y": Y, "x_test": X[:, :1], "y_test": Y}, r"samples of one shape in train and test"),
         ({"x": X, "y": Y * 0}, r"at least two classes as targets. Received: \[0\]"),
@@ -486,13 +493,13 @@ X, Y = np.ones((10, 2)), np.arange(10) % 2
         ({"x": X.astype(str), "y": Y}, r"must have numbers as inputs"),
         (
             {"x": X * np.nan, "y": Y},
-            r"must miss no value, and sample 0 of x does \(as do 10 of 10 samples\); data\.missing=drop",
+            r"must have no missing value: sample 0 of x \(10 of 10 samples have one\); data\.missing=drop",
         ),
-        ({"x": X, "y_test": Y, "x_test": X, "y": np.where(Y, np.nan, 1.0)}, r"and sample 1 of y does \(as do 5 of 10"),
-        ({"x": X, "y": np.where(Y, "nan", "b")}, r"and sample 1 of y does \(as do 5 of 10 samples\)"),
-        ({"x": X * 1e300, "y": Y}, r"finite numbers only"),
+        ({"x": X, "y_test": Y, "x_test": X, "y": np.where(Y, np.nan, 1.0)}, r"sample 1 of y \(5 of 10"),
+        ({"x": X, "y": np.where(Y, "nan", "b")}, r"sample 1 of y \(5 of 10 samples have one\)"),
+        ({"x": X * 1e300, "y": Y}, r"only finite numbers"),
         ({"x": X, "y": np.array([None] * 10, dtype=object)}, r"must be an \.npz of plain arrays"),
-        ({"x": X[:1], "y": np.ones(1)}, r"must leave something to train on, of 1 samples"),
+        ({"x": X[:1], "y": np.ones(1)}, r"must be below the number of samples, 1, so that some are left to train on"),
     ],
 )
 def test_unusable_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], sentence: str) -> None:
@@ -504,20 +511,20 @@ def test_unusable_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], sen
     ("table", "target", "sentence"),
     [
         ("", None, r"at least two lines. Received: 0"),
-        ("a,b\n1,2\n3\n", None, r"must have 2 columns in each line: line 3 has. Received: 1"),
-        ("a,b\n1,2\n,4\n", None, r"must miss no value, and line 3, column a does; .* Received: ''"),
-        ("a,b\n1,2\n3,\n", None, r"must miss no value, and line 3, column b does; .* Received: ''"),
-        ("a,b\n1,2\nx,4\n", None, r"must hold numbers: line 3, column a has none. Received: 'x'"),
-        ("a,a\n1,2\n3,4\n", None, r"must not have two columns of one name. Received: 'a'"),
-        ("a,b\n1,2.5\n4,inf\n4,1.5\n4,1.5\n", None, r"finite numbers only: 1 of"),
-        ("a,b\n1,2\n3,4\n", "c", r"data\.target must be a column. Accepted: a, b. Received: 'c'"),
-        ("price,size\n1,2\n3,4\n", "prize", r"data\.target must be a column. Did you mean 'price'\?"),
-        ("NA,1\n2,1\n", None, r"must have a first line of names or of values, not of both"),
-        ("1\n2\n", None, r"a column of targets and at least one of inputs"),
+        ("a,b\n1,2\n3\n", None, r"must have 2 columns in each line: line 3 has another number. Received: 1"),
+        ("a,b\n1,2\n,4\n", None, r"must have no missing value: line 3, column a; .* Received: ''"),
+        ("a,b\n1,2\n3,\n", None, r"must have no missing value: line 3, column b; .* Received: ''"),
+        ("a,b\n1,2\nx,4\n", None, r"must have numbers as inputs: line 3, column a. Received: 'x'"),
+        ("a,a\n1,2\n3,4\n", None, r"must not have two columns with the same name. Received: 'a'"),
+        ("a,b\n1,2.5\n4,inf\n4,1.5\n4,1.5\n", None, r"only finite numbers: 1 of"),
+        ("a,b\n1,2\n3,4\n", "c", r"data\.target must be a column of data\.path. Accepted: a, b. Received: 'c'"),
+        ("price,size\n1,2\n3,4\n", "prize", r"data\.target must be a column of data\.path. Did you mean 'price'\?"),
+        ("NA,1\n2,1\n", None, r"must have names or values in its first line, not both"),
+        ("1\n2\n", None, r"a column of targets and at least one column of inputs"),
         (
             "a,b\n1,2.5\nnan,3.5\n4,1.5\n4,?\n",
             None,
-            r"line 3, column a does \(as do 2 of 4 lines\); data\.missing=drop leaves such lines out,",
+            r"line 3, column a \(2 of 4 lines have one\); data\.missing=drop drops such lines,",
         ),
     ],
 )
@@ -542,14 +549,14 @@ def test_a_target_that_is_missing_is_no_class(word: str, tmp_path: Path) -> None
         assert (data.loss, data.outputs, data.train_count) == ("mse", 1, 47)
         assert 7.0 not in whole(data.train_dataloader())[0]
         assert data.notes == (
-            "targets: numbers of column price (mean squared error); data.targets=classes makes classes of them",
-            "samples left out, for they miss a value: 1 (data.missing=drop)",
+            "targets: numbers of column price (mean squared error); with data.targets=classes they are classes",
+            "samples dropped because of a missing value: 1 (data.missing=drop)",
         )
 
 
 def test_a_missing_word_among_words_is_no_class_unless_it_is_said_to_be(tmp_path: Path) -> None:
     path = csv(tmp_path, "a,kind\n" + "".join(f"{i},{('dog', 'none', 'cat')[i % 3]}\n" for i in range(30)))
-    with pytest.raises(ConfigError, match=r"line 3, column kind does \(as do 10 of 30 lines\).*Received: 'none'"):
+    with pytest.raises(ConfigError, match=r"line 3, column kind \(10 of 30 lines have one\).*Received: 'none'"):
         ready(Arrays(4, path=path))
     assert ready(Arrays(4, path=path, missing="drop")).outputs == 2
     assert ready(Arrays(4, path=path, missing="keep")).outputs == 3
@@ -562,7 +569,7 @@ def test_nan_is_dropped_from_arrays_where_that_is_asked_for(tmp_path: Path) -> N
     x[3, 1], y[4], y[3] = np.nan, np.nan, np.nan
     path = npz(tmp_path, x=x, y=y)
     for missing in ("refuse", "keep"):
-        with pytest.raises(ConfigError, match=r"sample 3 of x does"):
+        with pytest.raises(ConfigError, match=r"sample 3 of x;"):
             ready(Arrays(4, path=path, missing=missing))
     data = ready(Arrays(64, path=path, missing="drop", val_fraction=0.1, test_fraction=0.1))
     left = torch.cat([whole(each())[1] for each in (data.train_dataloader, data.val_dataloader, data.test_dataloader)])
@@ -572,7 +579,7 @@ def test_nan_is_dropped_from_arrays_where_that_is_asked_for(tmp_path: Path) -> N
 def test_classes_or_numbers_is_said_and_can_be_set(tmp_path: Path) -> None:
     table = csv(tmp_path, "a,size\n" + "".join(f"{i},{i % 4}\n" for i in range(40)))
     data = ready(Arrays(64, path=table))
-    said = "targets: 4 classes of column size (cross entropy); data.targets=numbers makes a regression of them"
+    said = "targets: 4 classes of column size (cross entropy); with data.targets=numbers they are numbers"
     assert (data.loss, data.outputs, data.notes) == ("cross_entropy", 4, (said,))
     data = ready(Arrays(64, path=table, targets="numbers"))
     x, y = whole(data.train_dataloader())
@@ -585,25 +592,25 @@ def test_classes_or_numbers_is_said_and_can_be_set(tmp_path: Path) -> None:
 
 def test_each_spelling_is_a_class_only_where_that_is_said(tmp_path: Path) -> None:
     path = csv(tmp_path, "a,size\n" + "".join(f"{i},{(1, 2, 'L')[i % 3]}\n" for i in range(30)))
-    with pytest.raises(ConfigError, match=r"line 4, column size is another sort; data\.targets=classes.*Received: 'L'"):
+    with pytest.raises(ConfigError, match=r"line 4, column size differs; data\.targets=classes.*Received: 'L'"):
         ready(Arrays(4, path=path))
-    with pytest.raises(ConfigError, match=r"numbers alone or names alone as targets: line 4.*another sort\. Received"):
+    with pytest.raises(ConfigError, match=r"only numbers or only names as targets: line 4.*differs\. Received"):
         ready(Arrays(4, path=path, targets="numbers"))
     assert ready(Arrays(4, path=path, targets="classes")).outputs == 3
     words = csv(tmp_path, "a,kind\n" + "".join(f"{i},{'xyz'[i % 3]}\n" for i in range(30)) + "31,7\n")
-    with pytest.raises(ConfigError, match=r"line 32, column kind is another sort.*Received: '7'"):
+    with pytest.raises(ConfigError, match=r"line 32, column kind differs.*Received: '7'"):
         ready(Arrays(4, path=words))
     letters = npz(tmp_path, x=np.ones((12, 2)), y=np.array(["a", "b", "c"] * 4))
-    with pytest.raises(ConfigError, match=r"data\.targets must be classes or auto, for the targets are no numbers"):
+    with pytest.raises(ConfigError, match=r"data\.targets must be classes or auto: the targets are no numbers"):
         ready(Arrays(4, path=letters, targets="numbers"))
 
 
 def test_a_first_line_of_names_is_known_above_a_line_that_misses_values(tmp_path: Path) -> None:
     path = csv(tmp_path, "a,b\nNA,NA\n" + "".join(f"{i},{i}.5\n" for i in range(10)))
-    with pytest.raises(ConfigError, match=r"line 2, column a does"):
+    with pytest.raises(ConfigError, match=r"line 2, column a;"):
         ready(Arrays(4, path=path))
     assert ready(Arrays(20, path=path, missing="drop")).train_count == 8
-    with pytest.raises(ConfigError, match=r"data\.missing leaves none of the 2 lines"):
+    with pytest.raises(ConfigError, match=r"data\.missing must leave at least one line: all 2 lines"):
         ready(Arrays(4, path=csv(tmp_path, "1,?\n2,?\n"), missing="drop"))
 
 
@@ -616,7 +623,7 @@ def test_a_first_line_of_names_is_known_above_a_line_that_misses_values(tmp_path
         ({"path": "data.xlsx"}, r"data\.path must end in \.npz or \.csv"),
         ({"path": "nowhere.csv"}, r"data\.path must be a readable file"),
         ({"path": "nowhere.npz"}, r"data\.path must be a readable file"),
-        ({"val_fraction": 0}, r"data\.val_fraction must be a share between 0 and 1"),
+        ({"val_fraction": 0}, r"data\.val_fraction must be a number between 0 and 1"),
         (
             {"val_fraction": 0.5, "test_fraction": 0.5},
             r"data\.val_fraction must be below 1 - data\.test_fraction",
@@ -686,8 +693,11 @@ def test_torchvision_without_a_test_part(torchvision: Any) -> None:
             {"name": "FashionMnist"},
             r"data\.name must be a name in torchvision.datasets .* Did you mean 'FashionMNIST'\?",
         ),
-        ({"name": "MNIST"}, r"data\.root must lead to MNIST's files, or set data\.download=true"),
-        ({"name": "MNIST", "options": {"bad": 1}}, r"data\.root must lead to MNIST's files.*bad"),
+        (
+            {"name": "MNIST"},
+            r"data\.root must be the folder with the files of MNIST; data\.download=true downloads them",
+        ),
+        ({"name": "MNIST", "options": {"bad": 1}}, r"data\.root must be the folder with the files of MNIST.*bad"),
     ],
 )
 def test_torchvision_says_what_is_missing(
@@ -733,7 +743,7 @@ def test_hugging_face_says_what_is_missing(datasets: Any, tmp_path: Path) -> Non
         ready(HuggingFace(4, path=str(tmp_path / "saved")))
     with pytest.raises(ConfigError, match=r"data\.x must have numbers as inputs"):
         ready(HuggingFace(4, path=str(tmp_path / "saved"), x="text"))
-    with pytest.raises(ConfigError, match=r"data\.path must be a data set that loads"):
+    with pytest.raises(ConfigError, match=r"data\.path must be a dataset that can be loaded"):
         ready(HuggingFace(4, path=str(tmp_path / "nowhere")))
 
 
@@ -757,7 +767,7 @@ def test_a_missing_package_says_what_to_install(
 
 @pytest.mark.parametrize("make", [Torchvision, HuggingFace])
 def test_a_name_is_needed(make: type[InMemoryData]) -> None:
-    with pytest.raises(ConfigError, match=r"data\.(name|path) must be a name"):
+    with pytest.raises(ConfigError, match=r"data\.(name must be a class|path must be a name)"):
         make(4)
 
 

@@ -50,7 +50,7 @@ def test_cifar_of_a_strangers_is_not_unpickled(torchvision: Any, tmp_path: Path)
     folder.mkdir()
     for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"):
         (folder / name).write_bytes(pickle.dumps(Payload(tmp_path / "executed")))
-    with pytest.raises(ConfigError, match=r"^data\.root must lead to CIFAR10's files.*corrupted"):
+    with pytest.raises(ConfigError, match=r"^data\.root must be the folder with the files of CIFAR10.*corrupted"):
         Torchvision(4, name="CIFAR10", root=str(tmp_path)).setup()
     assert not (tmp_path / "executed").exists()
 
@@ -105,7 +105,7 @@ def test_an_image_that_is_a_program_is_not_run(ghostscript: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "torchvision", library)
     Torchvision(4, name="ImageFolder", root=str(folder)).setup()
     (folder / "11.png").write_bytes(POSTSCRIPT)
-    with pytest.raises(ConfigError, match=r"^data\.root must hold images that can be read: .*Ghostscript"):
+    with pytest.raises(ConfigError, match=r"^data\.root must be a folder with readable images: .*Ghostscript"):
         Torchvision(4, name="ImageFolder", root=str(folder)).setup()
     assert not ghostscript.exists()
     with pytest.raises(OSError):  # the same without lrkit, to see that this test can tell
@@ -142,7 +142,7 @@ def test_readers_that_unpickle_are_refused(library: Callable[[str], list[str]]) 
             HuggingFace(4, path=name).setup()
     assert loaded == []
     for name in ("csv", "mnist", "ylecun/mnist", "./pandas"):
-        with pytest.raises(ConfigError, match="must be a data set that loads: nothing there"):
+        with pytest.raises(ConfigError, match="must be a dataset that can be loaded: nothing there"):
             HuggingFace(4, path=name).setup()
     assert loaded == ["csv", "mnist", "ylecun/mnist", "./pandas"]
 

@@ -243,11 +243,11 @@ X, Y = np.arange(60.0).reshape(20, 3), np.arange(20) % 2
 FILES: list[tuple[dict[str, Any] | str, str]] = [
     (
         {"x_train": X, "y_train": Y, "x_val": X[:6], "y_val": np.arange(6) % 3},
-        "data.path must have every class among the samples to train on; val alone has these. Received: [2]",
+        "data.path must have every class among the training samples; these are in val only. Received: [2]",
     ),
     (
         {"x_train": X, "y_train": np.array(["a", "b"] * 10), "x_test": X[:3], "y_test": np.array(["a", "c", "d"])},
-        "data.path must have every class among the samples to train on; test alone has these. Received: ['c', 'd']",
+        "data.path must have every class among the training samples; these are in test only. Received: ['c', 'd']",
     ),
     ({"x": X[:0], "y": Y[:0]}, "data.path must have samples: the array x is empty. Received: (0, 3)"),
     (
@@ -255,7 +255,7 @@ FILES: list[tuple[dict[str, Any] | str, str]] = [
         "data.path must have samples: the array x_val is empty. Received: (0, 3)",
     ),
     ({"x": X[:, :0], "y": Y}, "data.path must have samples: the array x is empty. Received: (20, 0)"),
-    ("a,a,y\n1,2,0\n3,4,1\n", "data.path must not have two columns of one name. Received: 'a'"),
+    ("a,a,y\n1,2,0\n3,4,1\n", "data.path must not have two columns with the same name. Received: 'a'"),
     ("a,b,y\n", "data.path must have at least two lines. Received: 1"),
     ("", "data.path must have at least two lines. Received: 0"),
 ]
@@ -279,7 +279,7 @@ def test_data_that_cannot_be_trained_on_is_refused(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("data=arrays data.path=a.npz data.target=b", "data.target must be null with an .npz as data.path, …"),
+        ("data=arrays data.path=a.npz data.target=b", "data.target must be null for an .npz file, …"),
         ("data=arrays data.path=a.txt", "data.path must end in .npz or .csv. Received: 'a.txt'"),
         ("data=arrays", "data.path must be an .npz or .csv file. Received: None"),
         ("data.seed=-1", "data.seed must be a whole number >= 0. Received: -1"),

@@ -239,7 +239,9 @@ class TestWithoutLength:
 )  # fmt: skip
 def test_two_processes(overrides: list[str], steps: int, tmp_path: Path) -> None:
     epochs = [] if any("max_epochs" in o for o in overrides) else ["trainer.max_epochs=1"]
-    first, second, folder = both_ranks(tmp_path, *overrides, *epochs, "trainer.limit_val_batches=1")
+    first, second, folder = both_ranks(
+        tmp_path, *overrides, *epochs, "trainer.limit_val_batches=1", path=(Path(__file__).parent,)
+    )
     plan, metrics = (json.loads((folder / name).read_text()) for name in ("plan.json", "metrics.json"))
     assert first == second and len(first) == steps
     assert plan["horizon"]["steps"] == metrics["steps"] == steps and metrics["status"] == "done"

@@ -2,7 +2,8 @@
 
 A case is a module of a third party's package and data for it (``tests/helpers/third_party_modules.py``). For each: the
 rates of every step are the plan's, to the bit; they and a loss are in TensorBoard; and a run that SIGTERM stopped in
-the middle of an epoch ends with the weights of one that nothing stopped. ``make strangers`` installs the packages, and runs this.
+the middle of an epoch ends with the weights of one that nothing stopped. ``make strangers`` installs the packages, and
+runs this.
 """
 
 from __future__ import annotations

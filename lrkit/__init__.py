@@ -1,11 +1,53 @@
 """Declarative learning rates for PyTorch Lightning.
 
-``plan``, ``curve`` and ``configure`` do in a notebook what the command ``lrkit`` does; importing this imports no torch.
+``plan``, ``curve`` and ``configure`` do in Python what the command ``lrkit`` does. Each name is loaded when it is first
+used: importing this imports nothing heavy.
 """
 
-from lrkit.api import configure, curve, plan
-from lrkit.base.errors import ConfigError
-from lrkit.planning.guard import Guard
-from lrkit.planning.plateau import Plateau
+from __future__ import annotations
 
-__all__ = ["ConfigError", "Guard", "Plateau", "configure", "curve", "plan"]
+TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this; type checkers take it for true
+
+if TYPE_CHECKING:
+    from lrkit import schedules
+    from lrkit.api import configure, curve, plan
+    from lrkit.base.errors import ConfigError
+    from lrkit.optim.scheduler import PlanScheduler
+    from lrkit.planning.guard import Guard
+    from lrkit.planning.plan import Plan
+    from lrkit.planning.plateau import Plateau
+    from lrkit.schedules.curve import Curve
+
+__all__ = [
+    "ConfigError", "Curve", "Guard", "Plan", "PlanScheduler", "Plateau", "configure", "curve", "plan", "schedules",
+]  # fmt: skip
+
+#: Where each name is; the block above tells the same to type checkers and editors.
+_HOMES = {
+    "ConfigError": "lrkit.base.errors",
+    "Curve": "lrkit.schedules.curve",
+    "Guard": "lrkit.planning.guard",
+    "Plan": "lrkit.planning.plan",
+    "PlanScheduler": "lrkit.optim.scheduler",
+    "Plateau": "lrkit.planning.plateau",
+    "configure": "lrkit.api",
+    "curve": "lrkit.api",
+    "plan": "lrkit.api",
+    "schedules": "lrkit",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lrkit' has no attribute {name!r}")
+    home = _HOMES[name]
+    found: object = import_module(f"lrkit.{name}") if home == "lrkit" else getattr(import_module(home), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

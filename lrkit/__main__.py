@@ -1,15 +1,15 @@
 """`python -m lrkit` is the command `lrkit`."""
 
-import contextlib
 import os
 import sys
-from pathlib import Path
 
 from lrkit.cli.main import entry
 
 if __name__ == "__main__":
     # `python -m` looks for every module in the folder that we are in first. That may be a stranger's, with a torch.py.
-    with contextlib.suppress(FileNotFoundError):  # it may have been deleted, which is said later
-        if sys.path[:1] == [os.getcwd()] != [str(Path(__file__).resolve().parents[1])]:
+    try:
+        if sys.path[:1] == [os.getcwd()] != [os.path.dirname(os.path.dirname(os.path.realpath(__file__)))]:
             del sys.path[0]
+    except FileNotFoundError:  # it was deleted, which is said later
+        pass
     entry()

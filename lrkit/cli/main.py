@@ -3,25 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from importlib import metadata
-from typing import TYPE_CHECKING
-
-from lrkit.base import command_line, error_report, standard_streams
-from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.base.exit_codes import OK
-from lrkit.base.launcher import global_rank
-from lrkit.cli.arguments import folder_and_file
-from lrkit.cli.compare import run_compare
-from lrkit.cli.errors_in_one_line import report_errors
-from lrkit.cli.find import join_search, run_find
-from lrkit.cli.show import run_show
-from lrkit.cli.train import join_run, run_train
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["entry", "main"]
 
@@ -45,26 +28,54 @@ COMMANDS = ("train", "find", "show", "compare", "board")
 
 
 def entry() -> None:
-    """What the console script calls."""
-    code = standard_streams.guard_streams(lambda: main(sys.argv[1:]))
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)  # all is said and done; a second Ctrl-C has nothing left to end
+    """Run the command line of this process: what the console script calls.
+
+    This file imports next to nothing, so that Ctrl-C is told in one line from the first moment on.
+    """
+    code = 130
+    try:
+        import signal
+
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupted)  # an import must not be left in its middle
+        from lrkit.base import standard_streams
+
+        code = standard_streams.guard_streams(lambda: main(sys.argv[1:]))
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, signal.SIG_IGN)  # all is said and done; a second Ctrl-C has nothing left to end
+    except KeyboardInterrupt:
+        _interrupted()
     sys.exit(code)
+
+
+def _interrupted(*_: object) -> None:
+    """End this process, which has not begun anything yet."""
+    os.write(2, b"lrkit: interrupted\n")
+    os._exit(130)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command line; the result is the exit code. An error is told in one line, whatever it is."""
+    from lrkit.base import command_line, error_report
+    from lrkit.cli.errors_in_one_line import report_errors
+
     words = [word for word in argv if word != "--traceback"]
     with error_report.tracebacks_as_asked(len(words) < len(argv)), command_line.command_line_of(argv):
         return report_errors(lambda: _main(words))
 
 
 def _main(argv: list[str]) -> int:
+    from lrkit.base.errors import ConfigError
+    from lrkit.base.exit_codes import OK
+    from lrkit.base.launcher import global_rank
+
     if not argv or argv[0] in ("--help", "-h", "help"):
         if global_rank() == 0:
             print(HELP, end="")
         return OK
     if argv[0] == "--version":
+        from importlib import metadata
+
         if global_rank() == 0:
             print(metadata.version("lrkit"))
         return OK
@@ -72,7 +83,7 @@ def _main(argv: list[str]) -> int:
         os.getcwd()
     except FileNotFoundError:
         raise ConfigError("the current folder", "must be one that exists: it was deleted") from None
-    return _command(argv[0], argv[1:])
+    return OK if global_rank() > 0 and argv[0] not in _TOGETHER else _command(argv[0], argv[1:])
 
 
 #: Commands in which every process of a launcher takes part; of any other the first one is enough.
@@ -80,22 +91,37 @@ _TOGETHER = ("train", "find", "search", "join")
 
 
 def _command(command: str, rest: list[str]) -> int:
-    if global_rank() > 0 and command not in _TOGETHER:
-        return OK
+    """Run one command; each is imported here, so that none waits for what another one needs."""
     if command == "show":
+        from lrkit.cli.show import run_show
+
         return run_show(rest)
     if command == "train":
+        from lrkit.cli.train import run_train
+
         return run_train(rest)
     if command == "find":
+        from lrkit.cli.find import run_find
+
         return run_find(rest)
-    if command == "search":  # one of the processes that a running `lrkit find` started, one a device
-        return join_search(*folder_and_file(rest), quiet=bool(rest[2:]))
     if command == "compare":
+        from lrkit.cli.compare import run_compare
+
         return run_compare(rest)
     if command == "board":
         from lrkit.base import tensorboard
 
         return tensorboard.start_tensorboard(rest)
+    if command == "search":  # one of the processes that a running `lrkit find` started, one a device
+        from lrkit.cli.arguments import folder_and_file
+        from lrkit.cli.find import join_search
+
+        return join_search(*folder_and_file(rest), quiet=bool(rest[2:]))
     if command == "join":  # a process that a running `lrkit train` started for one more device
+        from lrkit.cli.arguments import folder_and_file
+        from lrkit.cli.train import join_run
+
         return join_run(*folder_and_file(rest))
+    from lrkit.base.errors import ConfigError, did_you_mean
+
     raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")

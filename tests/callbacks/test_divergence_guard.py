@@ -29,7 +29,7 @@ from lrkit.config.compose import compose
 from lrkit.lightning.classes import PACKAGE, Trainer
 from lrkit.optim.factory import build_optimizer
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.plan import resolve_plan
+from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Cosine
 

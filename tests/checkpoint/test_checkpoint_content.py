@@ -24,7 +24,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from lrkit.checkpoint.content import DEPTH, KEY, Content, find_unreadable, from_plain_data, to_plain_data
+from lrkit.checkpoint.content import DEPTH, KEY, Content
+from lrkit.checkpoint.decoding import from_plain_data
+from lrkit.checkpoint.encoding import to_plain_data
+from lrkit.checkpoint.unreadable import find_unreadable
 
 HERE = {__name__.partition(".")[0]}
 

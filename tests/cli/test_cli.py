@@ -345,3 +345,33 @@ def test_a_folder_of_the_users_own_configs_is_found_and_wins(said: Said) -> None
     assert float(rows[-1].split(",")[1]) == 0.0625 * (0.25 * 0.75 + 0.25)
     sweep = said("show", "-m", "--config-dir=own", "schedule=glob(m*)", "horizon.steps=4", "format=csv")
     assert [line for line in sweep.splitlines() if line.startswith("#")] == ["# mine", "# multistep"]
+
+
+def test_ctrl_c_while_it_starts_is_one_line() -> None:
+    """A child process for each moment: the signal comes at the so-many-th import after the start of the command."""
+    code = """
+import os, signal, sys
+from lrkit.cli.main import entry
+class Interrupt:
+    left = 0
+    def find_spec(self, *_):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+for moment in (1, 2, 5, 10, 20, 40, 60, 100, 150, 200):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.dup2(write, 2)
+        os.close(write)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        Interrupt.left = moment
+        sys.meta_path.insert(0, Interrupt())
+        sys.argv = ['lrkit', 'show']
+        entry()
+    os.close(write)
+    said = open(read).read()
+    print(moment, os.waitstatus_to_exitcode(os.wait()[1]), said.strip())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    moments = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    assert [said for _, said in moments] == ["130 lrkit: interrupted"] * 10, moments

@@ -110,11 +110,15 @@ def test_a_rate_of_which_a_run_diverged_is_chosen_only_where_there_is_no_other(t
     linear = {0.1: [lost, lost, lost], 0.4: [lost, lost, lost]}
     comparison = compare([sweep(tmp_path, cosine=cosine, step=step, linear=linear)])
     found = tuned(comparison)
-    assert short(found) == [("cosine", "0.1 (edge)", "best"), ("step", "0.1 (edge)", ""), ("linear", "none ended", "")]
+    assert short(found) == [
+        ("cosine", "0.1 (edge)", "best"),
+        ("step", "0.1 (edge)", ""),
+        ("linear", "no run finished", ""),
+    ]
     assert means(found.choices) == [0.3, 0.2]  # step is behind, for its mean is that of the others
     rows = tables.families_sheet(found).rows
     assert [row[-1] for row in rows] == ["3", "2 of 3", "0 of 3"]
-    assert rows[2][2:-1] == ["linear", "none ended", "", "", ""]
+    assert rows[2][2:-1] == ["linear", "no run finished", "", "", ""]
 
 
 def test_where_no_run_ended_nothing_is_best(tmp_path: Path) -> None:
@@ -123,7 +127,7 @@ def test_where_no_run_ended_nothing_is_best(tmp_path: Path) -> None:
     found = tuned(comparison)
     assert {choice.mark for choice in found.choices} == {""}
     assert found.notes == []
-    assert tables.describe_answer(comparison) == "No run came to its end, so nothing is best."
+    assert tables.describe_answer(comparison) == "No run finished, so no setting is best."
     report.write_report(comparison, tmp_path)
 
 
@@ -156,7 +160,7 @@ def test_one_run_alone_says_nothing(tmp_path: Path) -> None:
     one = {0.1: [(0.2, 0.2)], 0.4: [(0.3, 0.3)]}
     found = tuned(compare([sweep(tmp_path, cosine=one, step={0.1: [(0.9, 0.9)], 0.4: [(0.8, 0.8)]})]))
     assert [choice.mark for choice in found.choices] == ["best", "?"]
-    assert found.notes == ["? too few runs to tell it apart from the best, or not"]
+    assert found.notes == ["? too few runs to test whether it differs from the best"]
 
 
 # --- the edge -------------------------------------------------------------------------------------
@@ -175,14 +179,14 @@ def test_a_rate_at_the_edge_is_marked_in_its_row(tmp_path: Path) -> None:
         ("0.4", ""), ("0.1 (edge)", "lowest"), ("1.6 (edge)", "highest"), ("0.4 (only one)", "only"),
     ]  # fmt: skip
     assert [note for note in tables.list_notes(comparison) if "tried" in note] == [
-        "step: the best optimizer.lr, 0.1, is the lowest that was tried",
-        "linear: the best optimizer.lr, 1.6, is the highest that was tried",
+        "step: the best optimizer.lr, 0.1, is the lowest tried",
+        "linear: the best optimizer.lr, 1.6, is the highest tried",
     ]
 
 
 # --- without test results -------------------------------------------------------------------------
 
-OPTIMISTIC = "rates are chosen and families judged on the same data, so a little optimistic"
+OPTIMISTIC = "the same data choose the rates and rank the families, so the ranking is slightly optimistic"
 
 
 def test_without_test_results_it_is_by_validation_and_says_so(tmp_path: Path) -> None:
@@ -225,7 +229,8 @@ def test_another_rate_at_the_end_is_said_for_it_is_what_was_tested(tmp_path: Pat
     found = tuned(compare([tmp_path]))
     assert [(choice.name, choice.rate) for choice in found.choices] == [("step", "0.1"), ("cosine", "0.1")]
     assert found.notes[-1] == (
-        "tested are the last weights, and by the final val/loss another rate is best: cosine 0.4; by=final"
+        "the test used the final weights, and by the final val/loss another rate is best: cosine 0.4; "
+        "to rank by it: by=final"
     )
     final = tuned(compare([tmp_path], by="final"))
     assert [(choice.name, choice.rate) for choice in final.choices] == [("cosine", "0.4"), ("step", "0.1")]

@@ -232,7 +232,7 @@ def test_a_rate_at_the_edge_of_those_tried_is_said(tmp_path: Path) -> None:
         for lr, loss in zip((0.01, 0.1, 1.0), losses, strict=True):
             write_run(tmp_path / f"{schedule}{lr}", schedule=schedule, lr=lr, loss=loss)
     comparison = compare([tmp_path])
-    assert "cosine: the best optimizer.lr, 1, is the highest that was tried" in comparison.notes
+    assert "cosine: the best optimizer.lr, 1, is the highest tried" in comparison.notes
     assert not any(note.startswith("step:") for note in comparison.notes)
     assert [[rate for rate, _ in at] for at in comparison.rates().values()] == [[0.01, 0.1, 1.0]] * 2
 
@@ -466,14 +466,14 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path, said: Said) -> None:
         (["empty"], "lrkit: empty has no runs in it: neither plan.json, metrics.json, .hydra nor event files"),
         (["s=1/cosine-1/plan.json"], "must be a folder: of a run, or of a sweep"),
         ([], "lrkit: lrkit compare needs a folder of runs"),
-        (["s=1", "metric=val/los"], "metric names a metric that no run has. Did you mean 'val/loss'? Accepted: "),
-        (["s=1", "by=last"], "by is not a choice. Accepted: best, final. Received: 'last'"),
+        (["s=1", "metric=val/los"], "metric must be a metric of the runs. Did you mean 'val/loss'? Accepted: "),
+        (["s=1", "by=last"], "by must be one of best, final. Received: 'last'"),
         (["s=1", "metrics=val/loss"], "metrics is not a key. Did you mean 'metric'? Accepted: by, metric, out."),
         (["s=1", "metric="], "metric has no value: write metric=..."),
         (["s=1", "by=best", "by=final"], "by is given twice"),
         (["s=1", "--metric", "val/loss"], "--metric is not a flag of lrkit compare"),
         (["s=1", "out=s=1/cosine-1/plan.json"], "out must be a folder that can be written to"),
-        (["dumb"], "metric must be set: no run says what it monitored. Accepted: speed"),
+        (["dumb"], "metric must be set: no run names its monitored metric. Accepted: speed"),
     ):
         error = said(*argv, code=2)
         assert expected in error and error.count("\n") == 1, error
@@ -481,7 +481,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path, said: Said) -> None:
 
 def test_runs_that_logged_nothing_are_said_to(tmp_path: Path) -> None:
     write_run(tmp_path / "a", loss=None, status="failed")
-    assert refused([tmp_path]) == "metric is not there: none of the 1 runs has logged one."
+    assert refused([tmp_path]) == "metric needs a logged metric: none of the 1 runs has one."
 
 
 def test_it_never_imports_torch_nor_tensorflow(tmp_path: Path) -> None:
@@ -529,7 +529,7 @@ def test_symptoms_are_told_of_a_few_settings_the_best_first(tmp_path: Path) -> N
         ails(folder, "overfitting", "fewer")
     notes = [note for note in compare([tmp_path]).notes if "overfitting" in note or "symptoms" in note]
     assert [note.partition(":")[0] for note in notes[:-1]] == ["cosine", "step", "linear"]
-    assert notes[-1] == "symptoms of 2 more settings are in their metrics.json"
+    assert notes[-1] == "2 more settings have symptoms: see their metrics.json"
 
 
 @pytest.mark.parametrize("findings", [None, 3, "x", [3], [{}], [{"kind": ["overfitting"]}], {"kind": "overfitting"}])

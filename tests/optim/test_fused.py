@@ -17,7 +17,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.lightning.classes import LightningModule
 from lrkit.optim.factory import build_optimizer, switch_mode
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.plan import resolve_plan
+from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Constant
 

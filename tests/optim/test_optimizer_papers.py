@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from lrkit.optim.factory import build_optimizer, switch_mode
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.optimizer_traits import traits_of
-from lrkit.planning.plan import GroupRate, resolve_plan
+from lrkit.planning.plan import GroupRate
+from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Cosine, Linear
 

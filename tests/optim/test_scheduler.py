@@ -19,8 +19,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from lrkit.base.errors import ConfigError
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.batch_scaling import batch_scale
-from lrkit.planning.plan import GroupRate, Plan, resolve_plan
+from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
+from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import (
     Constant,

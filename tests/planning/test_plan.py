@@ -14,8 +14,9 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.config.compose import plan as planned
 from lrkit.planning.batch_scaling import BatchScale, batch_scale
-from lrkit.planning.plan import GroupRate, Plan, resolve_plan
+from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
+from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import (
     Constant,

@@ -50,8 +50,8 @@ from lrkit.base.errors import ConfigError
 from lrkit.cli import folders, main
 from lrkit.lightning.classes import PACKAGE, LightningModule, MisconfigurationException
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.plan import resolve_plan
 from lrkit.planning.plateau import Plateau, PlateauState
+from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Constant, Cosine, Linear, Piecewise, Restarts, Step

@@ -32,8 +32,9 @@ from torch.optim.lr_scheduler import (
 from transformers import optimization as hf
 
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.plan import GroupRate, Plan, resolve_plan
+from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
+from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import (
     Constant,

@@ -17,7 +17,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.compose import CONF_DIR, build, compose
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.batch_scaling import batch_scale
-from lrkit.planning.plan import resolve_plan
+from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.horizon import Horizon
 
 

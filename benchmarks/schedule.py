@@ -20,7 +20,8 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, OneCycleLR, SequentialLR
 
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.plan import GroupRate, resolve_plan
+from lrkit.planning.plan import GroupRate
+from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Cosine, Linear
 

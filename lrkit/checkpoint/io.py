@@ -20,8 +20,9 @@ import torch
 
 from lrkit.base.errors import RunError
 from lrkit.base.files import create_beside, left_behind, name_beside
-from lrkit.checkpoint.content import find_unreadable, from_plain_data
+from lrkit.checkpoint.decoding import from_plain_data
 from lrkit.checkpoint.file import Unreadable, find_damage, load
+from lrkit.checkpoint.unreadable import find_unreadable
 from lrkit.config.resume_options import LAST, PREVIOUS, checkpoint_candidates
 from lrkit.lightning.classes import Callback, ModelCheckpoint, TorchCheckpointIO, Trainer
 

@@ -16,8 +16,11 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, Diverged, RunError
 from lrkit.base.event_log import EventLog
-from lrkit.checkpoint.content import Content, Path, Replaced, find_unreadable, from_plain_data, to_plain_data
+from lrkit.checkpoint.content import Content, Path, Replaced
+from lrkit.checkpoint.decoding import from_plain_data
+from lrkit.checkpoint.encoding import to_plain_data
 from lrkit.checkpoint.live_objects import live_object
+from lrkit.checkpoint.unreadable import find_unreadable
 from lrkit.lightning.classes import Callback, LightningModule, Trainer
 from lrkit.lightning.module import step_of
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from lrkit.optim.block_search import find_blocks
 from lrkit.optim.blocks import (
     NUMBERED,
     Block,
@@ -27,7 +28,6 @@ from lrkit.optim.blocks import (
     block_depth,
     block_paths,
     describe_blocks,
-    find_blocks,
     is_inside,
 )
 

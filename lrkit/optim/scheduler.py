@@ -59,7 +59,7 @@ class PlanScheduler(LRScheduler):
         run: the plan of the whole run, of which ``plan`` is a track; else they are the same.
 
     >>> import torch
-    >>> from lrkit.planning.plan import resolve_plan
+    >>> from lrkit.planning.resolve import resolve_plan
     >>> from lrkit.schedules.horizon import Horizon
     >>> from lrkit.schedules.shapes import Linear
     >>> sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)

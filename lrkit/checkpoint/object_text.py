@@ -1,0 +1,50 @@
+"""The text that stands in a checkpoint for an object that cannot be read again as plain data."""
+
+from __future__ import annotations
+
+import types
+from collections import OrderedDict
+from typing import Any
+
+from lrkit.checkpoint.value_types import name_of
+
+__all__ = ["describe_object", "is_text_of", "text_for"]
+
+TEXT = 500  #: characters of a text that stands for an object
+_CONTAINERS = (list, tuple, dict, set, frozenset, OrderedDict)
+
+
+def text_for(value: Any) -> str:
+    """The text for an object: its type, and its ``repr`` where that is short and says no address."""
+    what = describe_object(value)
+    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType | types.MethodType):
+        return f"<not plain data: {what}>"
+    try:
+        # Of a container that is met too often or too deep, there may be no end to it.
+        said = "" if type(value) in _CONTAINERS else repr(value)
+    except Exception:  # of a stranger's method
+        said = ""
+    said = "" if " at 0x" in said else said[:TEXT]
+    return f"<not plain data: {what}{': ' if said else ''}{said}>"
+
+
+def is_text_of(text: Any, value: Any) -> bool:
+    """Whether a text is one that stands for an object such as this: of the same type, or the same class or function.
+
+    >>> from torch import nn
+    >>> from lrkit.checkpoint.encoding import to_plain_data
+    >>> made = to_plain_data({"loss": nn.MSELoss()}).checkpoint
+    >>> is_text_of(made["loss"], nn.MSELoss()), is_text_of(made["loss"], nn.L1Loss())
+    (True, False)
+    """
+    begins = f"<not plain data: {describe_object(value)}"
+    return isinstance(text, str) and text.startswith((f"{begins}>", f"{begins}: "))
+
+
+def describe_object(value: Any) -> str:
+    """The type of an object, or what class or function it is."""
+    if isinstance(value, type):
+        return f"class {name_of(value)}"
+    if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType):
+        return f"function {getattr(value, '__module__', None) or 'builtins'}.{value.__qualname__}"
+    return name_of(type(value))

@@ -1,0 +1,43 @@
+"""Warnings of a plan: what is legal and hardly meant."""
+
+from __future__ import annotations
+
+from lrkit.planning.batch_scaling import BatchScale
+from lrkit.planning.optimizer_traits import lr_warnings, traits_of
+from lrkit.schedules.curve import Curve
+from lrkit.schedules.shapes import Multistep, Schedule, Step
+
+__all__ = ["list_warnings", "short_name"]
+
+
+def list_warnings(
+    optimizer: str, lr: float, schedule: Schedule, cooldown: Schedule | None, curve: Curve, scale: BatchScale
+) -> list[str]:
+    """One line for each thing that is legal but hardly meant."""
+    middle = next(i for i, p in enumerate(curve.phases) if p.name == "schedule")
+    decays = curve.phases[-1].final < curve.peak(middle)
+    lines = lr_warnings(optimizer, lr, decays) if optimizer else []
+    known = traits_of(optimizer) if optimizer else None
+    if scale.rule == "linear" and known is not None and known.kind == "adaptive":
+        lines.append(f"linear batch-size scaling is a rule for SGD; {short_name(optimizer)} is usually scaled by sqrt")
+    if curve(0) == 0.0:
+        lines.append("step 0 is a no-op: its learning rate is 0")
+    for first, phase in zip(curve.starts, curve.phases, strict=True):
+        if phase.name == "cooldown" and phase(0) == 0.0:
+            lines.append(f"the cooldown does nothing: the rate is 0 when it begins at step {first}")
+    highest = max(curve.peak(i) for i in range(len(curve.phases)))
+    if highest > 1.0:
+        lines.append(f"the rate rises to {highest:g} times the base rate")
+    length = curve.phases[middle].length
+    edges = None if length is None else curve.phases[middle].schedule.edges(length)
+    if isinstance(schedule, Step) and edges == []:
+        lines.append(f"the rate never drops: schedule.every ({schedule.every}) is not shorter than the schedule")
+    if isinstance(schedule, Multistep) and edges is not None and len(edges) < len(schedule.milestones):
+        late = schedule.milestones[len(edges)]
+        lines.append(f"milestone {late} is never reached: the schedule has {length} steps after the warmup")
+    return lines
+
+
+def short_name(optimizer: str) -> str:
+    """The name of an optimizer\'s class, of its dotted path."""
+    return optimizer.rpartition(".")[2]

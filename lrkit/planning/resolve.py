@@ -1,0 +1,142 @@
+"""From the parts of a run to its plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.planning.base_lr import check_lr
+from lrkit.planning.batch_scaling import BatchScale
+from lrkit.planning.guard import Guard
+from lrkit.planning.plan import GroupRate, Plan
+from lrkit.planning.plan_warnings import list_warnings, short_name
+from lrkit.planning.plateau import Plateau
+from lrkit.schedules.curve import Curve
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import Constant, OneCycle, Schedule
+from lrkit.schedules.shapes import Plateau as HeldUntilPlateau
+
+__all__ = ["resolve_plan"]
+
+
+def resolve_plan(
+    *,
+    lr: Any,
+    schedule: Schedule,
+    horizon: Horizon,
+    optimizer: str = "",
+    momentum: float | None = None,
+    weight_decay: float = 0.0,
+    coschedule: Mapping[str, Schedule] | None = None,
+    warmup: Schedule | None = None,
+    cooldown: Schedule | None = None,
+    plateau: Plateau | None = None,
+    guard: Guard | None = None,
+    scale: BatchScale | None = None,
+    groups: Sequence[GroupRate] = (GroupRate("default"),),
+    warnings: Sequence[str] = (),
+    allow_extreme_lr: bool = False,
+    found: tuple[float, float] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Resolve a run into its plan.
+
+    Args:
+        lr: base learning rate, > 0.
+        schedule, warmup, cooldown: the parts of the curve.
+        horizon: the length of the run.
+        optimizer: class path, for remarks on pairs that make no sense.
+        momentum: the optimizer's momentum (``betas[0]`` of the Adam family); None where it has none.
+        weight_decay: the optimizer's weight decay.
+        coschedule: schedules over the whole run for ``momentum`` and ``weight_decay``, as multiples of their values.
+        plateau: reduce on plateau, on top of the curve.
+        guard: the divergence guard.
+        scale: the factor of the batch-size rule.
+        groups: names and factors of the parameter groups.
+        found: the interval, where the base rate was found by a search.
+
+    Raises:
+        ConfigError: where the parts cannot mean what they say.
+    """
+    check_lr(lr, allow_extreme_lr)
+    if isinstance(schedule, HeldUntilPlateau) and plateau is None:
+        raise ConfigError("plateau", "must be set with schedule=plateau: use plateau=reduce, or schedule=constant")
+    curve = Curve.build(schedule, horizon, warmup=warmup, cooldown=cooldown)
+    cycled = schedule.momentum() if isinstance(schedule, OneCycle) else None
+    notes = [*warnings]
+    if cycled is not None and not momentum:
+        notes.append(f"momentum is not cycled: {short_name(optimizer) or 'the optimizer'} runs without momentum")
+        cycled = None
+    driven = _driven(
+        coschedule or {}, horizon, momentum, weight_decay, groups, short_name(optimizer) or "the optimizer"
+    )
+    if cycled is not None and "momentum" in driven:
+        raise ConfigError("coschedule.momentum", "and schedule.momentum_start both drive momentum: set one to null")
+    beside = driven.get("momentum") if cycled is None else _beside(cycled, horizon, curve)
+    scale = scale or BatchScale()
+    notes += list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale)
+    return Plan(
+        optimizer=optimizer,
+        base_lr=float(lr),
+        scale=scale,
+        horizon=horizon,
+        curve=curve,
+        groups=tuple(groups),
+        momentum=beside,
+        decay_curve=driven.get("weight_decay"),
+        base_weight_decay=weight_decay,
+        plateau=plateau,
+        guard=None if guard is None else guard.in_steps(horizon),
+        found=found,
+        warnings=tuple(notes),
+        config=config or {},
+    )
+
+
+def _driven(
+    coschedule: Mapping[str, Schedule],
+    horizon: Horizon,
+    momentum: float | None,
+    weight_decay: float,
+    groups: Sequence[GroupRate],
+    optimizer: str,
+) -> dict[str, Curve]:
+    """The curves beside the rate: momentum as plain values, weight decay as multiples of each group's own."""
+    curves: dict[str, Curve] = {}
+    for name, schedule in coschedule.items():
+        key = f"coschedule.{name}"
+        if name not in ("momentum", "weight_decay"):
+            raise ConfigError(key, f"is not a key. {did_you_mean(name, ('momentum', 'weight_decay'))}")
+        if isinstance(schedule, HeldUntilPlateau):
+            raise ConfigError(f"{key}=plateau", "means nothing: reduce on plateau acts on the learning rate")
+        curve = Curve.build(schedule, horizon, name=key)
+        if name == "momentum":
+            if not momentum:
+                raise ConfigError(key, f"needs momentum to drive, and {optimizer} runs without")
+            curve = Curve(tuple(dataclasses.replace(phase, scale=momentum) for phase in curve.phases))
+            highest = max(curve.peak(i) for i in range(len(curve.phases)))
+            if not highest < 1.0:  # nan, too
+                raise ConfigError(key, f"must keep momentum below 1; it would reach {highest:g}")
+        elif not weight_decay and not any(group.weight_decay for group in groups):
+            raise ConfigError(key, f"needs weight decay to drive: optimizer.weight_decay is 0 for {optimizer}")
+        curves[name] = curve
+    return curves
+
+
+def _beside(cycled: Schedule, horizon: Horizon, lr: Curve) -> Curve:
+    """Momentum's curve laid beside the rate's: held during warmup and cooldown."""
+    before = next((p.length for p in lr.phases if p.name == "warmup"), None)
+    after = next((p.length for p in lr.phases if p.name == "cooldown"), None)
+    curve = Curve.build(
+        cycled,
+        horizon,
+        warmup=Constant(start=1.0, length=before) if before else None,
+        cooldown=Constant(length=after) if after else None,
+        name="momentum",
+    )
+    if after:  # a Constant has no start that follows the curve; hold what was reached
+        held = dataclasses.replace(curve.phases[-1], schedule=Constant(start=curve.phases[-2].final))
+        curve = Curve((*curve.phases[:-1], held))
+    return curve

@@ -1,0 +1,56 @@
+"""A curve as plain containers, and back to the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lrkit.base.errors import ConfigError
+from lrkit.schedules.curve import Curve, Phase
+from lrkit.schedules.shapes import Schedule
+
+__all__ = ["curve_from_json", "curve_to_json"]
+
+
+def curve_to_json(curve: Curve | None) -> list[dict[str, Any]] | None:
+    """The phases of a curve, each as a dict; None where there is no curve."""
+    if curve is None:
+        return None
+    return [
+        {
+            "name": p.name,
+            "first_step": first,
+            "steps": p.length,
+            "schedule": _schedule_to_json(p.schedule),
+            "scale": p.scale,
+        }
+        for first, p in zip(curve.starts, curve.phases, strict=True)
+    ]
+
+
+def curve_from_json(plain: Sequence[Mapping[str, Any]] | None) -> Curve | None:
+    """The curve that ``curve_to_json`` wrote."""
+    if plain is None:
+        return None
+    return Curve(tuple(Phase(p["name"], _schedule_from_json(p["schedule"]), p["steps"], p["scale"]) for p in plain))
+
+
+def _schedule_to_json(value: Any) -> Any:
+    """A resolved schedule as plain containers, those inside it included."""
+    if isinstance(value, Schedule):
+        fields = {field.name: _schedule_to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"name": type(value).__name__, **fields}
+    return [_schedule_to_json(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _schedule_from_json(plain: Any) -> Any:
+    """The schedule that ``_schedule_to_json`` wrote."""
+    if isinstance(plain, list):
+        return tuple(_schedule_from_json(each) for each in plain)
+    if not isinstance(plain, dict):
+        return plain
+    kind = Schedule.named(plain["name"])
+    if kind is None:
+        raise ConfigError("resume.path", f"needs the schedule {plain['name']}, which is not loaded", plain["name"])
+    return kind(**{name: _schedule_from_json(value) for name, value in plain.items() if name != "name"})

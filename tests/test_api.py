@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Recorded
-from foreign import Data, Net
+from plain_lightning import Data, Net
+from recorded_rates import Recorded
 
 import lrkit
 from lrkit import ConfigError, Plateau

@@ -72,7 +72,7 @@ def test_every_dependency_has_a_lower_bound_and_an_extra_that_the_code_names_exi
 
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:
-    """License by SPDX and without a classifier (PEP 639), the Python versions it accepts, and the project's addresses."""
+    """License by SPDX and no classifier of it (PEP 639), the Python versions it accepts, the project's addresses."""
     with zipfile.ZipFile(wheel) as archive:
         (file,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = message_from_string(archive.read(file).decode())

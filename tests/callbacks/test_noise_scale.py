@@ -28,6 +28,7 @@ from lrkit.config.compose import compose
 from lrkit.lightning.classes import PACKAGE, Callback
 from lrkit.lightning.supervised import Supervised
 from lrkit.lr_finder import short_run
+from lrkit.lr_finder.task import ConfigTask
 from lrkit.runs.run_reader import load_run
 from lrkit.training.run import run_training
 
@@ -271,7 +272,7 @@ def test_the_trials_of_a_search_do_without() -> None:
     config = compose(list(OFTEN))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NoiseScale, "on_train_start", None)
-        short_run.run_short(config, data_of(config), lambda plan: (plan, 2))
+        short_run.run_short(ConfigTask(config, data_of(config)), lambda plan: (plan, 2))
 
 
 # --- refusals -------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from lrkit.lightning.classes import PACKAGE, LightningDataModule, LightningModul
 from lrkit.lightning.network_output import NetworkOutput, possible_class_axes, tensor_of
 from lrkit.lightning.supervised import Supervised
 from lrkit.lr_finder import short_run
+from lrkit.lr_finder.task import ConfigTask
 from lrkit.training.run import run_training
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
@@ -446,7 +447,7 @@ def test_loaders_of_its_own_are_not_passed_over_without_a_word(train: Callable[.
 
 def test_a_search_takes_the_modules_loaders(tmp_path: Path) -> None:
     config = compose([*f"{HERE}.Quiet data=module trainer.max_epochs=20 logger=none".split(), *BAR])
-    found = short_run.run_short(config, data_of(config), lambda plan: (plan.within(3, 0.01), 3), score=True)
+    found = short_run.run_short(ConfigTask(config, data_of(config)), lambda plan: (plan.within(3, 0.01), 3), score=True)
     assert len(found.losses) == 3 and found.score < 10
 
 

@@ -19,6 +19,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.lr_finder import short_run
 from lrkit.lr_finder.short_run import ShortRun
+from lrkit.lr_finder.task import ConfigTask
 from lrkit.planning.plan import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
@@ -32,7 +33,7 @@ def unchanged(plan: Plan) -> tuple[Plan, int]:
 
 def tried(*overrides: str, follow: Callable[[Plan], tuple[Plan, int]] = unchanged, **how: Any) -> ShortRun:
     config = compose(list(overrides))
-    return short_run.run_short(config, data_of(config), follow, **how)
+    return short_run.run_short(ConfigTask(config, data_of(config)), follow, **how)
 
 
 class Burst(plain_lightning.Net):
@@ -186,7 +187,7 @@ def test_weights_to_begin_with() -> None:
     config = compose(["model=linear"])
     data = data_of(config)
     weights = {"model.layer.weight": torch.zeros(10, 64), "model.layer.bias": torch.zeros(10)}
-    found = short_run.run_short(config, data, unchanged, weights=weights)
+    found = short_run.run_short(ConfigTask(config, data, weights), unchanged)
     assert found.losses[0] == pytest.approx(math.log(10))
 
 

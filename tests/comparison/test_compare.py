@@ -467,7 +467,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path, said: Said) -> None:
             ["empty"],
             "lrkit: empty must contain a run: it has no plan.json, metrics.json, .hydra or TensorBoard event files",
         ),
-        (["s=1/cosine-1/plan.json"], "must be a folder: of a run, or of a sweep"),
+        (["s=1/cosine-1/plan.json"], "must be the folder of a run or of a sweep"),
         ([], "lrkit: lrkit compare needs a folder of runs"),
         (["s=1", "metric=val/los"], "metric must be a metric of the runs. Did you mean 'val/loss'? Accepted: "),
         (["s=1", "by=last"], "by must be one of best, final. Received: 'last'"),

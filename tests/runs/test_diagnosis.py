@@ -197,8 +197,8 @@ def test_advice_is_a_flag_to_type(name: str, parts: dict[str, Any], advice: str)
 def test_evidence_is_a_sentence_with_its_numbers() -> None:
     (found,) = diagnose(SICK["overfits"][0])
     assert found.evidence == (
-        "validation loss was lowest, 0.802, at step 120 of 300 and is 1.1 at the end, while training loss fell from 0.469"
-        " to 0.0447"
+        "validation loss was lowest, 0.802, at step 120 of 300 and is 1.1 at the end, while training loss fell"
+        " from 0.469 to 0.0447"
     )
 
 

@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     from lrkit.cli.errors_in_one_line import report_errors
 
     words = [word for word in argv if word != "--traceback"]
-    with error_report.tracebacks_as_asked(len(words) < len(argv)), command_line.command_line_of(argv):
+    with error_report.show_tracebacks(len(words) < len(argv)), command_line.command_line_of(argv):
         return report_errors(lambda: _main(words))
 
 

@@ -18,9 +18,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lrkit.base.archives import listed, unsound
+from lrkit.base.archives import find_defect, list_members
 from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.base.files import opened
+from lrkit.base.files import open_regular_file
 from lrkit.base.memory import check_fits
 from lrkit.config.missing_values import is_missing
 
@@ -88,8 +88,8 @@ def read_npz(path: Path, missing: str = "refuse") -> Table:
 
 def _check_arrays(path: Path, file: BinaryIO) -> None:
     """Refuse arrays whose headers say that they are larger than the file has them, or than the memory that is left."""
-    members = listed(file)
-    if wrong := unsound(members, os.fstat(file.fileno()).st_size, stored=False):
+    members = list_members(file)
+    if wrong := find_defect(members, os.fstat(file.fileno()).st_size, stored=False):
         raise ConfigError("data.path", f"must be an .npz of plain arrays: {wrong}", str(path))
     check_fits(sum(member.file_size for member in members), "data.path", path)
     file.seek(0)
@@ -115,7 +115,7 @@ def open_data(path: Path) -> BinaryIO:
         ConfigError: it is not there, no regular file, or larger than the memory that is left.
     """
     try:
-        stream = opened(path)
+        stream = open_regular_file(path)
     except OSError as error:
         raise ConfigError("data.path", f"must be a readable file: {error.strerror}", str(path)) from error
     try:
@@ -273,7 +273,7 @@ def standard_library(size: int = 1_500_000) -> str:
 
 def read_cache(file: Path) -> tuple[Array, Array] | None:
     try:
-        with opened(file) as stream:
+        with open_regular_file(file) as stream:
             _check_arrays(file, stream)
             with np.load(stream, allow_pickle=False) as arrays:
                 return arrays["x"], arrays["y"]

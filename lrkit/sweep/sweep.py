@@ -20,7 +20,7 @@ from typing import Any
 
 from lrkit.base import tensorboard
 from lrkit.base.errors import ConfigError, RunError
-from lrkit.base.exit_codes import INTERRUPTED, of_signal
+from lrkit.base.exit_codes import INTERRUPTED, signal_exit_code
 from lrkit.base.files import read_file, read_json, write_json
 from lrkit.base.metric_names import higher_is_better
 from lrkit.base.process_pool import Outcome, Slots, available_slots, run_jobs
@@ -48,7 +48,7 @@ __all__ = [
 ENDED = ("done", "stopped", "diverged")
 
 #: Exit codes of jobs that were asked to end: those of a shell, and of a process that had no time to take care of it.
-ASKED = (INTERRUPTED, *(of_signal(signum) for signum in ASKING), *(-signum for signum in ASKING))
+ASKED = (INTERRUPTED, *(signal_exit_code(signum) for signum in ASKING), *(-signum for signum in ASKING))
 
 Say = Callable[[str], None]
 

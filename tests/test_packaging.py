@@ -91,7 +91,7 @@ def test_the_wheel_works_from_an_unrelated_folder(wheel: Path, tmp_path: Path) -
     assert python("-m", "lrkit", "show", "schedule=cosine").startswith("lr 0.1")
     assert "lrkit.schedules.Step" in python("-m", "lrkit", "train", "--cfg", "job", "schedule=step")
     options = sorted((path.parent.name, path.stem) for path in (ROOT / "conf").glob("*/*.yaml"))
-    options = [each for each in options if each[0] != "launcher"]  # those need a package each: tests/test_engines.py
+    options = [each for each in options if each[0] != "launcher"]  # a package each: test_launcher_plugins.py
     added = {"experiment", "sweep"}
     script = f"""
 from lrkit.config.compose import compose

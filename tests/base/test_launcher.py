@@ -169,7 +169,9 @@ def test_a_file_says_it_as_well(environment: Any, tmp_path: Path) -> None:
 def test_mpi_without_its_package_is_refused(environment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(OPEN_MPI)
     monkeypatch.setattr("lrkit.base.launcher.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"mpirun has started 4 processes .* pip install mpi4py, or .* torchrun"):
+    with pytest.raises(
+        ConfigError, match=r"mpirun needs the package mpi4py .* 4 processes .* pip install mpi4py, or .* torchrun"
+    ):
         compose([])
 
 
@@ -180,7 +182,7 @@ def test_mpi_without_its_package_is_refused(environment: Any, monkeypatch: pytes
         ("1", ["train", "trainer.devices=1"], 2, "", ""),
         ("1", ["find", "trainer.devices=1"], 2, "", ""),
         ("1", ["train", "schedule=cosin"], 2, "", ""),
-        ("0", ["train", "-m", "seed=1,2"], 2, "", "lrkit: -m must not be given to torchrun: there are 2 processes"),
+        ("0", ["train", "-m", "seed=1,2"], 2, "", "lrkit: -m must not be given to torchrun: torchrun started 2"),
         ("1", ["train", "-m", "seed=1,2"], 2, "", ""),
         ("1", ["train", "seed=1,2", "+launcher=joblib"], 2, "", ""),
         ("0", ["show"], 0, "64 samples a step (32 a device x 2 x accumulate 1)", ""),

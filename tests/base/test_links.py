@@ -89,7 +89,7 @@ def test_a_folder_that_is_a_link_out_of_the_run_is_refused(
 def test_so_is_a_file_that_others_would_write_through(name: str, there: bool, precious: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / name).parent.mkdir(parents=True)
     (tmp_path / "run" / name).symlink_to(precious if there else precious.with_name("nothing"))
-    with pytest.raises(ConfigError, match=rf"hydra\.run\.dir must not have a link .*{name} leads to .*home"):
+    with pytest.raises(ConfigError, match=rf"hydra\.run\.dir must not contain a link .*{name} leads to .*home"):
         check_links(tmp_path / "run", "hydra.run.dir")
     with chdir(tmp_path):
         assert main(["train", "hydra.run.dir=run"]) == 2
@@ -116,7 +116,7 @@ def test_the_folder_of_a_job_that_is_a_link_is_refused(
     (tmp_path / "sweep" / "0_seed=1").symlink_to(precious.parent)
     with chdir(tmp_path):
         assert main(["train", "-m", "seed=1,2", "hydra.sweep.dir=sweep"]) == 2
-    assert "hydra.sweep.dir must not have a link" in capsys.readouterr().err
+    assert "hydra.sweep.dir must not contain a link" in capsys.readouterr().err
     assert [*precious.parent.iterdir()] == [precious]
 
 

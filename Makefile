@@ -57,11 +57,11 @@ bench-find: $(VENV)/dev.stamp ## how good the rates of lrkit find and of other r
 	$(BIN)/python benchmarks/find.py
 
 strangers: $(VENV)/dev.stamp ## modules of other packages, trained and gone on with by both Lightnings (ten minutes)
-	$(BIN)/python -m pip install --quiet --no-deps -r tests/strangers.txt
-	$(BIN)/python -m pytest -q $(TOGETHER) -m slow tests/test_strangers.py
+	$(BIN)/python -m pip install --quiet --no-deps -r tests/promises/third_party.txt
+	$(BIN)/python -m pytest -q $(TOGETHER) -m slow tests/promises/test_third_party_modules.py
 
 lightning: $(VENV)/dev.stamp ## the quick suite by `lightning` in place of `pytorch_lightning`, where that matters
-	LRKIT_LIGHTNING=lightning $(BIN)/python -m pytest -q $(TOGETHER) $$(grep -lE 'lrkit.lightning|foreign|train' tests/test_*.py)
+	LRKIT_LIGHTNING=lightning $(BIN)/python -m pytest -q $(TOGETHER) $$(grep -rlE --include="test_*.py" "lrkit.lightning|plain_lightning|train" tests)
 
 evidence: $(VENV)/dev.stamp ## try what is said about learning rates, and write docs/evidence.md (under 40 minutes)
 	$(BIN)/python -m evidence

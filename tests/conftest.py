@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+from recorded_rates import Recorded
+from short_runs import SHORT
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lrkit.config.compose import compose
@@ -17,11 +19,6 @@ from lrkit.config.compose import compose
 # The quick suite tries the same examples each time, so that it fails by what was changed; `make check` tries others.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
-
-Recorded = list[dict[str, tuple[float, ...]]]
-
-#: A run of a few steps that writes nothing but its results.
-SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=6", "trainer.limit_val_batches=1", "logger=none")
 
 
 @pytest.fixture(autouse=True)
@@ -31,12 +28,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def without_callbacks(folder: Path, *but: str) -> list[str]:
-    """The words that leave the callbacks of the run in ``folder`` out, but those that ``but`` names again."""
-    named = json.loads((folder / "plan.json").read_text())["config"]["callbacks"]
-    return [f"~callbacks.{name}" for name in named if not any(f"callbacks.{name}=" in word for word in but)]
 
 
 @pytest.fixture
@@ -79,3 +70,27 @@ def recorded() -> Iterator[Recorded]:
     handle = register_optimizer_step_post_hook(look)
     yield steps
     handle.remove()
+
+
+@pytest.fixture(scope="module")
+def torchvision() -> Iterator[Any]:
+    """torchvision, if it is there.
+
+    LRKIT_TORCHVISION may name a folder with a build for CUDA, to use beside a torch for CPU: it then lacks
+    two operators, which nothing here calls. (On the ordinary path it keeps Lightning itself from importing.)
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if folder := os.environ.get("LRKIT_TORCHVISION"):
+            patch.syspath_prepend(folder)
+            untyped: Any = torch.library.Library
+            library = untyped("torchvision", "DEF")
+            for operator in ("nms", "qnms"):
+                library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        yield pytest.importorskip("torchvision", reason="needs lrkit[vision]")
+
+
+@pytest.fixture(scope="module")
+def datasets() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield pytest.importorskip("datasets", reason="needs lrkit[hf]")

@@ -8,18 +8,19 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
-from conftest import Recorded
-from foreign import Data, Net
+from plain_lightning import Data, Net
+from recorded_rates import Recorded
 
 import lrkit
 from lrkit import ConfigError, Plateau
 from lrkit.config.compose import compose
 from lrkit.config.compose import plan as plan_of
 from lrkit.lightning.classes import Trainer
-from lrkit.schedules.shapes import Cosine, Linear
+from lrkit.schedules.shapes import Cosine, Linear, Step
 
 HEAD = [{"name": "head", "pattern": "^head", "lr_scale": 2}]
 
@@ -60,8 +61,106 @@ def test_configure_in_a_script_of_plain_lightning(optimizer: Any, tmp_path: Path
 def test_a_curve_by_names() -> None:
     curve = lrkit.curve("linear", steps=100, warmup="cosine", warmup_length=10, cooldown="sqrt", cooldown_length="10%")
     assert (curve(10), curve(50), curve(90)) == (1.0, 0.5, 0.0)
-    with pytest.raises(ConfigError, match=r"^schedule is not a schedule\. Did you mean 'cosine'"):
+    with pytest.raises(ConfigError, match=r"^schedule has no option 'cosin'\. Did you mean 'cosine'"):
         lrkit.curve("cosin", steps=10)
+
+
+#: What is wrong whatever the trainer is -> how the refusal begins; each by the key and the rule of the command.
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"schedule": "cosin"}, "schedule has no option 'cosin'. Did you mean 'cosine'?"),
+    ({"schedule": "one-cycle"}, "schedule has no option 'one-cycle'. Did you mean 'one_cycle'?"),
+    ({"schedule": 3}, "schedule must be a Schedule, a name, or a mapping"),
+    ({"schedule": {"name": "step", "evry": 3}}, "schedule.evry is not a key. Did you mean 'every'?"),
+    ({"schedule": {"name": "step", "gamma": 2}}, "schedule.gamma must be"),
+    ({"schedule": {"every": 3}}, "schedule.name must be set"),
+    ({"warmup": "liner"}, "warmup has no option 'liner'. Did you mean 'linear'?"),
+    ({"warmup": "linear", "warmup_length": "150%"}, "warmup.length must be"),
+    ({"warmup_length": 10}, "warmup_length needs a warmup"),
+    ({"warmup": Linear(length=5), "warmup_length": 10}, "warmup_length must be None"),
+    (
+        {"warmup": "linear", "warmup_length": "60%", "cooldown": "sqrt", "cooldown_length": "50%"},
+        "warmup.length leaves",
+    ),
+    ({"plateau": "redcue"}, "plateau has no option 'redcue'. Did you mean 'reduce'?"),
+    ({"plateau": {"name": "reduce", "patiance": 3}}, "plateau.patiance is not a key. Did you mean 'patience'?"),
+    ({"plateau": {"name": "reduce", "factor": 2}}, "plateau.factor must be in (0, 1)"),
+    ({"guard": "skipp"}, "guard has no option 'skipp'. Did you mean 'skip'?"),
+    ({"guard": {"name": "skip", "gain": 0.5}}, "guard.gain is not a key."),
+    ({"batch_scaling": "liner"}, "batch_scaling.rule is not a rule. Did you mean 'linear'?"),
+    ({"batch_scaling": "linear", "base_batch_size": 0}, "batch_scaling.base_batch_size must be"),
+    ({"optimizer": "adamww"}, "optimizer has no option 'adamww'. Did you mean 'adamw'?"),
+    ({"options": {"beta": (0.9, 0.99)}}, "optimizer.beta is unknown to AdamW. Did you mean 'betas'?"),
+    ({"optimizer": torch.optim.SGD, "options": {"momentum": 1}}, "optimizer.momentum must be a number in [0, 1)"),
+    ({"coschedule": {"momentun": "cosine"}}, "coschedule.momentun is not a key. Did you mean 'momentum'?"),
+    ({"coschedule": {"momentum": "cosin"}}, "coschedule.momentum has no option 'cosin'."),
+    ({"param_groups": {"no_decays": True}}, "param_groups.no_decays is not a key. Did you mean 'no_decay'?"),
+    ({"optimizers": {"a": {"evry": 2}}}, "optimizers.a.evry is not a key. Did you mean 'every'?"),
+    ({"lr": -1.0}, "optimizer.lr must be a finite number > 0"),
+    ({"lr": 20.0}, "optimizer.lr must be in [1e-08, 10]; if it is meant, say allow_extreme_lr=true"),
+]
+
+
+@pytest.mark.parametrize(("said", "begins"), WRONG)
+def test_what_is_wrong_is_refused_at_the_call(said: dict[str, Any], begins: str) -> None:
+    for call in (lambda **said: lrkit.configure(Net(), **said), lambda **said: lrkit.plan(steps=1000, **said)):
+        with pytest.raises(ConfigError) as refused:
+            call(**{"lr": 0.1, **said})
+        assert str(refused.value).startswith(begins)
+
+
+def test_an_optimizer_that_does_not_exist_is_refused_by_configure() -> None:
+    with pytest.raises(ConfigError, match=r"^optimizer._target_ .*AdamWW"):
+        lrkit.configure(Net(), lr=0.1, optimizer="torch.optim.AdamWW")
+    with pytest.raises(ConfigError, match=r"^module must be a LightningModule"):
+        lrkit.configure(torch.nn.Linear(1, 1), lr=0.1)  # type: ignore[type-var]
+    with pytest.raises(TypeError, match="shcedule"):
+        lrkit.configure(Net(), lr=0.1, shcedule="cosine")  # type: ignore[call-arg]
+
+
+def test_a_part_by_its_name_a_mapping_and_an_object_is_the_same() -> None:
+    def of(**said: Any) -> lrkit.Plan:
+        return lrkit.plan(**{"lr": 0.1, "steps": 90, "steps_per_epoch": 3, **said})
+
+    assert of(schedule={"name": "step", "every": "10ep"}) == of(schedule=Step(every="10ep"))
+    assert of(plateau={"name": "reduce", "patience": 2}) == of(plateau=Plateau(patience=2))
+    assert of(guard="reduce") == of(guard=lrkit.Guard(policy="reduce", patience=3))
+    assert of(optimizer="adamw", options={"weight_decay": 0.1}).base_weight_decay == 0.1
+    assert of(optimizer="momentum", schedule="one_cycle").momentum is not None
+    assert of(optimizer=torch.optim.AdamW, coschedule={"weight_decay": "cosine"}).base_weight_decay == 0.01
+    assert of(schedule="plateau").plateau == Plateau()
+    two = [{"name": "constant", "length": "50%"}, {"name": "linear"}]
+    assert of(schedule={"name": "piecewise", "phases": two}) == of(schedule="piecewise")
+    assert of(lr=20.0, allow_extreme_lr=True).base() == 20.0
+
+
+def test_configured_twice_is_configured_as_said_last() -> None:
+    once = lrkit.configure(Net(), lr=0.1, guard="stop")
+    twice = lrkit.configure(lrkit.configure(Net(), lr=0.2, guard="skip"), lr=0.1, guard="stop")
+    assert [type(each) for each in once.configure_callbacks()] == [type(each) for each in twice.configure_callbacks()]
+
+
+def test_a_notebook_shows_the_curve() -> None:
+    plan = lrkit.plan(
+        lr=0.1, steps=50, warmup="linear", param_groups=[{"name": "a.b", "pattern": "<x>", "lr_scale": 2}]
+    )
+    page = plan._repr_html_()
+    assert "lr[group, t] = 0.1 x scale[group] (a.b 2) x curve(t) (warmup then schedule)" in page
+    assert (page.count("<polyline"), page.count("<svg"), "<script" in page) == (2, 1, False)
+    ElementTree.fromstring(page)
+    ElementTree.fromstring(lrkit.curve(steps=10)._repr_html_())
+    ElementTree.fromstring(lrkit.curve("constant", steps=None)._repr_html_())
+    assert str(plan).splitlines()[0].startswith("lr 0.1")
+
+
+def test_plot_needs_matplotlib_and_takes_an_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    plan, ax = lrkit.plan(lr=0.1, steps=50, schedule="linear"), Figure().subplots()
+    assert plan.plot(ax) is ax
+    assert ax.lines[0].get_ydata()[25] == plan.lr(plan.groups[0], 25)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ConfigError, match=r"^plot needs the package matplotlib: pip install 'lrkit\[plot\]'"):
+        lrkit.curve(steps=10).plot()
 
 
 def test_every_public_name_is_there() -> None:

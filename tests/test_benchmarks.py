@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_short_run import Losses
+from plain_lightning import Losses
 
 from lrkit.assembly import data_of
 from lrkit.config.compose import compose
@@ -29,7 +29,7 @@ import scale
 )
 def test_the_loop_by_hand_is_the_training_of_lrkit(train: Callable[..., Any], overrides: list[str]) -> None:
     overrides = [*overrides, "trainer.max_epochs=2"]
-    run = train(*overrides, "+callbacks.losses._target_=test_short_run.Losses", "logger=none", short=False)
+    run = train(*overrides, "+callbacks.losses._target_=plain_lightning.Losses", "logger=none", short=False)
     config = compose(overrides)
     data = data_of(config)
     data.setup()

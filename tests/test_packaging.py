@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from email import message_from_string
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,26 @@ def test_every_dependency_has_a_lower_bound_and_an_extra_that_the_code_names_exi
     assert named and named <= set(extras)
 
 
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    """License by SPDX and no classifier of it (PEP 639), the Python versions it accepts, the project's addresses."""
+    with zipfile.ZipFile(wheel) as archive:
+        (file,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = message_from_string(archive.read(file).decode())
+    classifiers = metadata.get_all("Classifier", [])
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert not [each for each in classifiers if each.startswith("License ::")]
+    named = {each.rpartition(" :: ")[2] for each in classifiers if re.search(r":: 3\.\d+$", each)}
+    lower, upper = (int(minor) for minor in re.findall(r"3\.(\d+)", PROJECT["project"]["requires-python"]))
+    assert named == {f"3.{minor}" for minor in range(lower, upper)}
+    assert "Typing :: Typed" in classifiers
+    urls = dict(each.split(", ") for each in metadata.get_all("Project-URL", []))
+    assert urls == PROJECT["project"]["urls"] and set(urls) == {"Homepage", "Repository", "Documentation", "Changelog"}
+    for url in urls.values():
+        assert url.startswith(urls["Repository"])
+        assert (ROOT / re.sub(r"^/?((blob|tree)/main/)?", "", url.removeprefix(urls["Repository"]))).exists(), url
+    assert metadata["Description-Content-Type"] == "text/markdown"
+
+
 @pytest.mark.slow
 def test_the_wheel_works_from_an_unrelated_folder(wheel: Path, tmp_path: Path) -> None:
     """Unpacked, with the checkout out of sight: every option of every group is found, shown, and trained with."""
@@ -91,7 +112,7 @@ def test_the_wheel_works_from_an_unrelated_folder(wheel: Path, tmp_path: Path) -
     assert python("-m", "lrkit", "show", "schedule=cosine").startswith("lr 0.1")
     assert "lrkit.schedules.Step" in python("-m", "lrkit", "train", "--cfg", "job", "schedule=step")
     options = sorted((path.parent.name, path.stem) for path in (ROOT / "conf").glob("*/*.yaml"))
-    options = [each for each in options if each[0] != "launcher"]  # those need a package each: tests/test_engines.py
+    options = [each for each in options if each[0] != "launcher"]  # a package each: test_launcher_plugins.py
     added = {"experiment", "sweep"}
     script = f"""
 from lrkit.config.compose import compose

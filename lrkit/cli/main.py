@@ -56,9 +56,13 @@ def _interrupted(*_: object) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run one command line; the result is the exit code. An error is told in one line, whatever it is."""
+    import signal
+
     from lrkit.base import command_line, error_report
     from lrkit.cli.errors_in_one_line import report_errors
 
+    if signal.getsignal(signal.SIGINT) is _interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on the command answers it by itself
     words = [word for word in argv if word != "--traceback"]
     with error_report.tracebacks_as_asked(len(words) < len(argv)), command_line.command_line_of(argv):
         return report_errors(lambda: _main(words))

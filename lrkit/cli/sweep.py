@@ -27,7 +27,8 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
     from lrkit.config import compose as configs
     from lrkit.config.overrides import expand_jobs, parse_overrides
     from lrkit.sweep.hydra_job import score_job
-    from lrkit.sweep.sweep import count_statuses, quote_value
+    from lrkit.sweep.job import count_statuses
+    from lrkit.sweep.sweep import quote_value
 
     words, searches = configs.sweep_of_files(overrides, config_dir)
     configs.check_sweep(words, config_dir, searches)
@@ -68,7 +69,8 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
 def run_sweep(overrides: list[str], config_dir: str | None) -> int:
     """Run the jobs of a sweep on this machine, or those that are missing; at its end, the table."""
     from lrkit.config import compose as configs
-    from lrkit.sweep.sweep import Sweep, apply_preset, find_unfinished
+    from lrkit.sweep.sweep import Sweep, apply_preset
+    from lrkit.sweep.sweep_file import find_unfinished
 
     overrides = apply_preset(overrides, config_dir)
     configs.check_sweep(overrides, config_dir)

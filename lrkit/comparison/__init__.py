@@ -1,1 +1,1 @@
-"""`lrkit compare`: which setting of a sweep is best, by how much, as tables, pictures and a page. No torch."""
+"""`lrkit compare`: ranks the settings of a sweep and writes tables, figures and an HTML page. No torch."""

@@ -1,8 +1,8 @@
-"""Families of settings, each at its own best rate: an answer that no shared rate can give.
+"""The best learning rate of each family, and the ranking of the families at these rates.
 
-At one rate for all, that family wins which the rate happens to suit. So each is taken where the validation data find
-it best, and there they are judged by the test data, which had no say in the choice: a value by which the best of many
-was chosen is better than it will be the next time.
+A *family* is the settings of a sweep that differ only in their learning rate. At one rate for all families, the family
+wins that the rate happens to suit. So validation data choose the rate of each family, and test data rank the families.
+Test data do not take part in the choice: the best of many values is optimistic as an estimate of the next one.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ __all__ = ["BestRate", "RankedFamilies", "choose_best_rates"]
 
 @dataclass
 class BestRate:
-    """A family at its own best rate.
+    """A family at its own best learning rate.
 
     Attributes:
-        name: what its settings are but for their rate.
-        label: column -> text, the same without the rate.
-        rate: as it was written; empty where there is none, or no run of the family came to its end.
-        edge: ``lowest`` or ``highest`` of the rates that were tried, ``only`` where there was one, else empty.
-        setting: the settings' best one.
-        values: seed -> what the families are judged by.
-        chosen: what its rate was chosen by.
-        beside: the accuracy, where it is another metric.
-        mark: ``best``; ``=`` where it cannot be told apart from the best; ``?`` where there are too few runs to say.
+        name: the label of the family in one line.
+        label: column -> text, for all columns but the learning rate.
+        rate: the learning rate as the user wrote it; empty without a rate, or if no run of the family finished.
+        edge: ``lowest`` or ``highest`` of the tried rates, ``only`` if one rate was tried, else empty.
+        setting: the best setting of the family.
+        values: seed -> value of the metric that ranks the families.
+        chosen: mean of the metric that chose the rate.
+        beside: mean of the accuracy, if the accuracy does not rank the families.
+        mark: ``best``; ``=`` if not separable from the best; ``?`` if there are too few runs for a test.
     """
 
     name: str
@@ -61,9 +61,9 @@ class BestRate:
 
     @property
     def marked_rate(self) -> str:
-        """The rate, and whether a better one may lie beyond it."""
+        """The rate, with ``(edge)`` or ``(only one)`` if a better rate may lie outside the tried rates."""
         if not self.values:
-            return "none ended"
+            return "no run finished"
         return self.rate + {"": "", "only": " (only one)"}.get(self.edge, " (edge)")
 
 
@@ -72,10 +72,12 @@ class RankedFamilies:
     """The families, best first.
 
     Attributes:
-        rate: the column that is the rate.
-        chosen_by: what the rates were chosen by, such as ``best val/loss``.
-        judged_by: what the families are ranked by: a test metric, or what the rates were chosen by.
-        beside: the accuracy, where it is another metric and there is one.
+        rate: name of the column of learning rates.
+        chosen_by: metric that chose the rates, such as ``best val/loss``.
+        judged_by: metric that ranks the families: a test metric, or ``chosen_by``.
+        beside: name of the accuracy, if there is one and it does not rank the families.
+        choices: one entry a family.
+        notes: sentences for the reader of the table.
     """
 
     rate: str
@@ -87,28 +89,28 @@ class RankedFamilies:
 
     @property
     def tested(self) -> bool:
-        """Whether the families are judged by data that had no say in the choice of their rates."""
+        """Whether other data rank the families than those that chose the rates."""
         return self.judged_by != self.chosen_by
 
 
 def choose_best_rates(comparison: Comparison) -> RankedFamilies | None:
-    """Choose a rate for each family, and rank the families by what they reach there.
+    """Choose a learning rate for each family, and rank the families at these rates.
 
-    The rate is that of the family's setting which the comparison ranks first. Judged is by the test metric of the
-    same name, if all the runs have it that were chosen; else by what the rate was chosen by.
+    The rate of a family is the rate of its setting that the comparison ranks first. The test metric of the same name
+    ranks the families, if all chosen runs have it; else the metric that chose the rates.
 
     Returns:
-        None where no rate was swept, or there is one family alone.
+        The families, best first; None if no rate was swept or there is only one family.
     """
     families, chosen = comparison.families(), comparison.chosen()
     if comparison.rate is None or len(families) < 2 or not comparison.rates():
         return None
     counted = [run for setting in chosen.values() for run in setting.counted]
-    test = _of_test(comparison.metric)
+    test = _find_test_metric(comparison.metric)
     without = [run for run in counted if test not in run.test]
     tested = test is not None and bool(counted) and not without
     judge = test if tested and test is not None else comparison.metric
-    beside = _accuracy(counted, judge, tested)
+    beside = _find_accuracy_metric(counted, judge, tested)
     choices = []
     for name, at in families.items():
         setting = at[0][1]
@@ -118,45 +120,45 @@ def choose_best_rates(comparison: Comparison) -> RankedFamilies | None:
             choice.rate = setting.label[comparison.rate]
             choice.edge = comparison.edge(name) if name in comparison.rates() else "only"
             choice.chosen = getattr(setting, comparison.by)
-            choice.values = values_over_seeds(setting, _reached(judge, comparison.by, tested))
-            accuracy = values_over_seeds(setting, _reached(beside, comparison.by, tested)) if beside else {}
+            choice.values = values_over_seeds(setting, _choose_reader(judge, comparison.by, tested))
+            accuracy = values_over_seeds(setting, _choose_reader(beside, comparison.by, tested)) if beside else {}
             choice.beside = Interval.of(list(accuracy.values())) if accuracy else None
         choices.append(choice)
     choices.sort(key=lambda choice: ranking_key(choice.setting, judge, choice.values))
-    _mark(choices)
+    _mark_choices(choices)
     by = "" if tested else f"{comparison.by} "
     chosen_by, shown = f"{comparison.by} {comparison.metric}", None if beside is None else by + beside
     tuned = RankedFamilies(comparison.rate, chosen_by, by + judge, shown, choices)
     tuned.notes = marks_legend(choice.mark for choice in choices)
-    tuned.notes += _by_final(comparison) if tested else _untested(test, counted, without)
+    tuned.notes += _compare_with_final(comparison) if tested else _explain_missing_test(test, counted, without)
     return tuned
 
 
-def _of_test(metric: str) -> str | None:
-    """The test metric that a validation metric is the same as.
+def _find_test_metric(metric: str) -> str | None:
+    """Return the name of the test metric that corresponds to a validation metric; None for another metric.
 
-    >>> _of_test("val/accuracy"), _of_test("val_loss"), _of_test("train/loss")
+    >>> _find_test_metric("val/accuracy"), _find_test_metric("val_loss"), _find_test_metric("train/loss")
     ('test/accuracy', 'test_loss', None)
     """
     name = re.sub(r"^val(idation)?(?=[/_.-])", "test", metric)
     return None if name == metric else name
 
 
-def _accuracy(runs: Sequence[Run], judge: str, tested: bool) -> str | None:
-    """The accuracy on the data that ``judge`` is of, where it is another metric."""
+def _find_accuracy_metric(runs: Sequence[Run], judge: str, tested: bool) -> str | None:
+    """Return the name of the accuracy on the same data as the metric ``judge``, if it is another metric."""
     names = {name for run in runs for name in (run.test if tested else {**run.final, **run.series})}
     same_data = re.split(r"[/_.-]", judge)[0]
     found = [name for name in names - {judge} if name.startswith(same_data) and "acc" in name.lower()]
     return min(found, default=None)
 
 
-def _reached(metric: str, by: str, tested: bool) -> Callable[[Run], float | None]:
+def _choose_reader(metric: str, by: str, tested: bool) -> Callable[[Run], float | None]:
     if tested:
         return lambda run: run.test.get(metric)
     return partial(best_value if by == "best" else final_value, metric=metric)
 
 
-def _mark(choices: Sequence[BestRate]) -> None:
+def _mark_choices(choices: Sequence[BestRate]) -> None:
     first = choices[0]
     if not first.values:
         return
@@ -166,9 +168,9 @@ def _mark(choices: Sequence[BestRate]) -> None:
             choice.mark = mark_against_best(first.values, choice.values)
 
 
-def _untested(test: str | None, counted: Sequence[Run], without: Sequence[Run]) -> list[str]:
-    """Why there is no independent judgement, and how to get one."""
-    said = "rates are chosen and families judged on the same data, so a little optimistic"
+def _explain_missing_test(test: str | None, counted: Sequence[Run], without: Sequence[Run]) -> list[str]:
+    """Say why no test data rank the families, and what to type to get them."""
+    said = "the same data choose the rates and rank the families, so the ranking is slightly optimistic"
     if not counted:
         return []
     if test is None:
@@ -180,8 +182,8 @@ def _untested(test: str | None, counted: Sequence[Run], without: Sequence[Run]) 
     return [f"{said}: {len(without)} of the {len(counted)} chosen runs {have} no {test} ({some})"]
 
 
-def _by_final(comparison: Comparison) -> list[str]:
-    """Where another rate is best at the end of the runs: it is their last weights that were tested."""
+def _compare_with_final(comparison: Comparison) -> list[str]:
+    """Note the families whose best rate is another one by the final value: test metrics are of the final weights."""
     metric, chosen = comparison.metric, comparison.chosen()
 
     def by_final(setting: Setting) -> tuple[Any, ...]:
@@ -191,5 +193,8 @@ def _by_final(comparison: Comparison) -> list[str]:
     others = [
         f"{name} {finals[name].label[str(comparison.rate)]}" for name in chosen if finals[name] is not chosen[name]
     ]
-    said = f"tested are the last weights, and by the final {metric} another rate is best: {', '.join(others)}; by=final"
+    said = (
+        f"the test used the final weights, and by the final {metric} another rate is best: {', '.join(others)}; "
+        "to rank by it: by=final"
+    )
     return [said] if others else []

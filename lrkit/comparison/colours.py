@@ -1,7 +1,7 @@
-"""Which colour a setting has, the same in every picture and table of a comparison.
+"""The colour of each setting, the same in every figure and table of a comparison.
 
-There are ten colours. They go to the families at their own best rates, where these are compared: then a colour means a
-family, over the steps and over the rate. Else they go to the settings that are ranked first. Others are grey.
+There are ten colours. If families are compared at their own best rates, each family has a colour, in the plots over
+the steps and over the rate. Else the settings with the first ranks have the colours. All other settings are grey.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from lrkit.comparison.ranking import Comparison
 __all__ = ["COLOURS", "GREY", "family_colours", "setting_colours"]
 
 GREY = "#9498a0"
-#: To be told apart on white and on black.
+#: Ten colours that a reader can distinguish on white and on black.
 COLOURS = (
     "#4269d0",
     "#efb118",
@@ -28,7 +28,7 @@ COLOURS = (
 
 
 def setting_colours(comparison: Comparison) -> list[str]:
-    """The colour of each setting, by its rank from 0."""
+    """Return the colour of each setting, in the order of the ranking."""
     tuned, ids = choose_best_rates(comparison), [id(setting) for setting in comparison.settings]
     first = [id(choice.setting) for choice in tuned.choices] if tuned else []
     few = len(ids) <= len(COLOURS) or not first
@@ -38,6 +38,6 @@ def setting_colours(comparison: Comparison) -> list[str]:
 
 
 def family_colours(comparison: Comparison) -> dict[str, str]:
-    """The colour of each family, which is that of its setting at its own best rate."""
+    """Return family -> colour: the colour of the family's setting at its best rate."""
     by_id = dict(zip(map(id, comparison.settings), setting_colours(comparison), strict=True))
     return {name: by_id[id(at[0][1])] for name, at in comparison.families().items()}

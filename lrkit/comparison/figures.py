@@ -1,4 +1,4 @@
-"""A comparison as pictures, by matplotlib: ``compare.png``, and ``sensitivity.png`` where the rate was swept."""
+"""Figures of a comparison, drawn by matplotlib: ``compare.png``, and ``sensitivity.png`` if the rate was swept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RING: dict[str, Any] = {"ls": "", "marker": "o", "ms": 11, "mew": 1.6, "mfc": "
 
 
 def draw_figures(comparison: Comparison, frames: Sequence[Panel], folder: Path) -> list[Path]:
-    """Draw what there is to draw into ``folder``; the files.
+    """Draw the figures of a comparison into ``folder``, and return their paths.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -33,14 +33,14 @@ def draw_figures(comparison: Comparison, frames: Sequence[Panel], folder: Path) 
         raise ConfigError("compare.png", "needs the package matplotlib: pip install 'lrkit[plot]'") from None
     drawn = []
     if frames:
-        drawn.append(_curves(comparison, frames, folder / "compare.png"))
+        drawn.append(_draw_curves(comparison, frames, folder / "compare.png"))
     if any(rate_sensitivity(comparison).values()):
-        drawn.append(_sensitivity(comparison, folder / "sensitivity.png"))
+        drawn.append(_draw_sensitivity(comparison, folder / "sensitivity.png"))
     return drawn
 
 
-def _curves(comparison: Comparison, frames: Sequence[Panel], path: Path) -> Path:
-    """Rates above over the whole width, losses below beside each other; the legend is in the order of the ranking."""
+def _draw_curves(comparison: Comparison, frames: Sequence[Panel], path: Path) -> Path:
+    """Draw the learning rates in the upper row and the losses in the lower one; the legend follows the ranking."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -55,20 +55,20 @@ def _curves(comparison: Comparison, frames: Sequence[Panel], path: Path) -> Path
     for panel in frames:
         ax = axes[panel.title]
         style_axes(ax, panel.title, "step")
-        for rank, band in sorted(panel.bands.items(), reverse=True):  # the best is drawn last, and lies on top
-            line = _line(shades[rank], comparison.settings[rank])
+        for rank, band in sorted(panel.bands.items(), reverse=True):  # the best last, so that it lies on top
+            line = _style_line(shades[rank], comparison.settings[rank])
             ax.plot(band.steps, band.mean, **line, marker="o" if len(band.steps) < 4 else None, ms=3)
             if shades[rank] != GREY and band.low != band.high:
                 ax.fill_between(band.steps, band.low, band.high, color=shades[rank], alpha=0.15, lw=0, zorder=1)
-        _scale(ax, *vertical_range(panel), panel.log)
+        _scale_vertical_axis(ax, *vertical_range(panel), panel.log)
         ax.margins(x=0.01)
         ax.tick_params(labelbottom=True)
     ranks = sorted({rank for panel in frames for rank in panel.bands})
     handles: list[Any] = []
     labels: list[str] = []
     for rank in [rank for rank in ranks if shades[rank] != GREY]:
-        handles.append(Line2D([], [], **_line(shades[rank], comparison.settings[rank])))
-        labels.append(_plainly(f"{rank + 1}  {comparison.settings[rank].name}"))
+        handles.append(Line2D([], [], **_style_line(shades[rank], comparison.settings[rank])))
+        labels.append(_escape_formula(f"{rank + 1}  {comparison.settings[rank].name}"))
     if many := sum(shades[rank] == GREY for rank in ranks):
         handles.append(Line2D([], [], color=GREY, lw=0.8))
         labels.append(f"{many} further settings")
@@ -77,15 +77,15 @@ def _curves(comparison: Comparison, frames: Sequence[Panel], path: Path) -> Path
         labels.append("bands: lowest to\nhighest seed")
     if any(comparison.settings[rank].broken for rank in ranks):
         handles.append(Line2D([], [], color="#888", ls=_DASHES, lw=1.2))
-        labels.append("a run did not end")
+        labels.append("a run did not finish")
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8.5, alignment="left",
-                  title=_plainly(f"by {comparison.by} {comparison.metric}"), title_fontsize=8.5)  # fmt: skip
+                  title=_escape_formula(f"by {comparison.by} {comparison.metric}"), title_fontsize=8.5)  # fmt: skip
     write_figure(path, figure)
     return path
 
 
-def _sensitivity(comparison: Comparison, path: Path) -> Path:
-    """The metric over the rate, a line for each of what settings are beside their rate; bars are 95 % intervals."""
+def _draw_sensitivity(comparison: Comparison, path: Path) -> Path:
+    """Draw the metric over the learning rate, one line for each family, with bars for the 95 % intervals."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.8, 4.0), dpi=150, layout="constrained")
@@ -99,15 +99,17 @@ def _sensitivity(comparison: Comparison, path: Path) -> Path:
         best = [(rate, mean.mean) for rate, mean, setting in points if setting is chosen.get(name)]
         rates, means = [rate for rate, _ in ended], [mean.mean for _, mean in ended]
         bars = [mean.half or 0.0 for _, mean in ended]
-        handles.append(ax.errorbar(rates, means, bars, color=shades[name], label=_plainly(name or "all"), **_DOTS))
+        handles.append(
+            ax.errorbar(rates, means, bars, color=shades[name], label=_escape_formula(name or "all"), **_DOTS)
+        )
         for marked, by in ((lost, _CROSS), (best, _RING)):
             ax.plot([rate for rate, _ in marked], [mean for _, mean in marked], color=shades[name], **by)
     if chosen:
         handles += ax.plot([], [], color="#888", label="the best rate", **_RING)
     if any(setting.broken for points in families.values() for _, _, setting in points):
-        handles += ax.plot([], [], color="#888", label="a run did not end", **_CROSS)
+        handles += ax.plot([], [], color="#888", label="a run did not finish", **_CROSS)
     ax.set_xscale("log")
-    _scale(ax, *sensitivity_range(comparison))
+    _scale_vertical_axis(ax, *sensitivity_range(comparison))
     rates = sorted({rate for points in families.values() for rate, _, _ in points})
     if len(rates) <= 9:
         ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
@@ -117,15 +119,15 @@ def _sensitivity(comparison: Comparison, path: Path) -> Path:
     return path
 
 
-def _line(colour: str, setting: Setting) -> dict[str, Any]:
+def _style_line(colour: str, setting: Setting) -> dict[str, Any]:
     style: dict[str, Any] = {"color": colour, "lw": 1.6, "zorder": 3}
     if colour == GREY:
         style |= {"lw": 0.8, "alpha": 0.5, "zorder": 2}
     return style | ({"ls": _DASHES} if setting.broken else {})
 
 
-def _scale(ax: Any, low: float, high: float, log: bool) -> None:
-    """The vertical axis; one by powers of ten is labelled with plain numbers."""
+def _scale_vertical_axis(ax: Any, low: float, high: float, log: bool) -> None:
+    """Set the range of the vertical axis; the labels of a logarithmic axis are plain numbers."""
     if log:
         from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -136,15 +138,15 @@ def _scale(ax: Any, low: float, high: float, log: bool) -> None:
     ax.set_ylim(low, high)
 
 
-def _plainly(text: str) -> str:
-    """A name is no formula, whatever is in it."""
+def _escape_formula(text: str) -> str:
+    """Escape ``$``, so that matplotlib does not read a name as a formula."""
     return text.replace("$", r"\$")
 
 
-def style_axes(ax: Any, title: str, below: str) -> None:
-    """Axes as all pictures have them: a title, what lies along the bottom, little else."""
-    ax.set_title(_plainly(title), loc="left", fontsize=10, fontweight="bold", color="#222")
-    ax.set_xlabel(_plainly(below), fontsize=9, color="#555")
+def style_axes(ax: Any, title: str, x_label: str) -> None:
+    """Give axes the style of all figures: a title, a label for the x axis, and a light grid."""
+    ax.set_title(_escape_formula(title), loc="left", fontsize=10, fontweight="bold", color="#222")
+    ax.set_xlabel(_escape_formula(x_label), fontsize=9, color="#555")
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color("#999")
     ax.tick_params(labelsize=8, colors="#555")

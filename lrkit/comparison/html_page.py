@@ -1,4 +1,4 @@
-"""A comparison as one page to look into: ``compare.html``, which needs no network and no other file."""
+"""The HTML page of a comparison: ``compare.html``, which needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -30,33 +30,35 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def render_page(comparison: Comparison, frames: Sequence[Panel]) -> str:
-    """The page as text. What came from a folder is text in it, and never markup or script."""
+    """Return the page as HTML. Text from a folder of runs is escaped: it is never markup or script."""
     parts = {
         "title": escape(f"Comparison by {comparison.by} {comparison.metric}"),
         "answer": escape(describe_answer(comparison)),
         "about": escape(describe_comparison(comparison)),
-        "tuned": _tuned(comparison),
-        "settings": _settings(comparison),
+        "tuned": _render_families(comparison),
+        "settings": _render_settings(comparison),
         "notes": f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in list_notes(comparison))}</ul>",
-        "data": json.dumps(_data(comparison, frames), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        "data": json.dumps(_build_data(comparison, frames), allow_nan=False, separators=(",", ":")).replace(
+            "<", "\\u003c"
+        ),
     }
     before, *pieces = _TEMPLATE.read_text(encoding="utf-8").split("{{")
     filled = [before]
-    for piece in pieces:  # one pass: what is filled in is not looked through for further places
+    for piece in pieces:  # one pass: the inserted text is not searched for further placeholders
         name, _, rest = piece.partition("}}")
         filled += [parts[name], rest]
     return "".join(filled)
 
 
-def _settings(comparison: Comparison) -> str:
-    """A row for each setting, with the colour of its curves."""
+def _render_settings(comparison: Comparison) -> str:
+    """Return a table with a row for each setting, in the colour of its curves."""
     broken = [setting.broken > 0 for setting in comparison.settings]
     heading = "<h2>All settings</h2>" if choose_best_rates(comparison) else ""
-    return heading + _table("settings", settings_sheet(comparison), setting_colours(comparison), broken)
+    return heading + _render_table("settings", settings_sheet(comparison), setting_colours(comparison), broken)
 
 
-def _tuned(comparison: Comparison) -> str:
-    """A row for each family at its own best rate, with the colour that the family has."""
+def _render_families(comparison: Comparison) -> str:
+    """Return a table with a row for each family at its own best rate, in the colour of the family."""
     tuned = choose_best_rates(comparison)
     if tuned is None:
         return ""
@@ -64,14 +66,14 @@ def _tuned(comparison: Comparison) -> str:
     chosen = [(choice.name, choice.setting) for choice in tuned.choices]
     about = [f' data-rank="{ranks[id(setting)]}" data-family="{escape(name)}"' for name, setting in chosen]
     broken = [setting.broken > 0 for _, setting in chosen]
-    table = _table("tuned", families_sheet(tuned), [shades[name] for name, _ in chosen], broken, about)
+    table = _render_table("tuned", families_sheet(tuned), [shades[name] for name, _ in chosen], broken, about)
     return f"<h2>{escape(describe_families(tuned))}</h2>{table}"
 
 
-def _table(
+def _render_table(
     name: str, shown: Sheet, shades: Sequence[str], broken: Sequence[bool], attributes: Sequence[str] | None = None
 ) -> str:
-    """A table; its last column says how runs ended, and is red where one did not."""
+    """Return a table as HTML; the last column is the status of the runs, red if one did not finish."""
     classes = ["" if column in shown.left else ' class="right"' for column in shown.names]
     head = "".join(f"<th{c}>{escape(column)}</th>" for c, column in zip(classes, shown.names, strict=True))
     body = ""
@@ -83,8 +85,8 @@ def _table(
     return f'<div class="scroll" id="{name}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _data(comparison: Comparison, frames: Sequence[Panel]) -> dict[str, Any]:
-    """What the script draws: frames with their curves, and the legend."""
+def _build_data(comparison: Comparison, frames: Sequence[Panel]) -> dict[str, Any]:
+    """Return the data for the page's script: the panels with their curves, and the legend."""
     settings, shades = comparison.settings, setting_colours(comparison)
     ranks = sorted({rank for panel in frames for rank in panel.bands})
     legend: list[dict[str, Any]] = [
@@ -93,13 +95,13 @@ def _data(comparison: Comparison, frames: Sequence[Panel]) -> dict[str, Any]:
     if others := [rank for rank in ranks if shades[rank] == GREY]:
         legend.append({"name": f"{len(others)} further settings", "colour": GREY, "ranks": others})
     ends = [step for panel in frames for band in panel.bands.values() for step in (band.steps[0], band.steps[-1])]
-    drawn = [_frame(panel, comparison, (min(ends), max(ends))) for panel in frames]
+    drawn = [_build_panel(panel, comparison, (min(ends), max(ends))) for panel in frames]
     if any(rate_sensitivity(comparison).values()):
-        drawn.append(_sensitivity(comparison))
+        drawn.append(_build_sensitivity(comparison))
     return {"legend": legend, "panels": drawn}
 
 
-def _frame(panel: Panel, comparison: Comparison, steps: tuple[float, float]) -> dict[str, Any]:
+def _build_panel(panel: Panel, comparison: Comparison, steps: tuple[float, float]) -> dict[str, Any]:
     (low, high), shades = vertical_range(panel), setting_colours(comparison)
     return {
         "title": panel.title,
@@ -107,20 +109,22 @@ def _frame(panel: Panel, comparison: Comparison, steps: tuple[float, float]) -> 
         "order": 1 if panel.title != comparison.metric or not higher_is_better(panel.title) else -1,
         "x": {"title": "step", "low": steps[0], "high": steps[1], "log": False},
         "y": {"low": low, "high": high, "log": panel.log},
-        "curves": [_curve(rank, band, shades[rank], comparison.settings[rank]) for rank, band in panel.bands.items()],
+        "curves": [
+            _build_curve(rank, band, shades[rank], comparison.settings[rank]) for rank, band in panel.bands.items()
+        ],
     }
 
 
-def _curve(rank: int, band: Band, shade: str, setting: Setting) -> dict[str, Any]:
+def _build_curve(rank: int, band: Band, shade: str, setting: Setting) -> dict[str, Any]:
     curve = {"rank": rank, "name": setting.name, "colour": shade, "plain": shade == GREY, "broken": setting.broken > 0,
-             "steps": _short(band.steps), "mean": _short(band.mean)}  # fmt: skip
+             "steps": _round_values(band.steps), "mean": _round_values(band.mean)}  # fmt: skip
     if band.low != band.high and shade != GREY:
-        curve |= {"low": _short(band.low), "high": _short(band.high)}
+        curve |= {"low": _round_values(band.low), "high": _round_values(band.high)}
     return curve
 
 
-def _sensitivity(comparison: Comparison) -> dict[str, Any]:
-    """The metric over the rate; a curve for each of what settings are beside their rate."""
+def _build_sensitivity(comparison: Comparison) -> dict[str, Any]:
+    """Return the panel of the metric over the learning rate, with one curve for each family."""
     curves = []
     chosen, shades = comparison.chosen(), family_colours(comparison)
     for name, points in rate_sensitivity(comparison).items():
@@ -128,7 +132,8 @@ def _sensitivity(comparison: Comparison) -> dict[str, Any]:
         high = [mean.mean + (mean.half or 0.0) for _, mean, _ in points]
         curves.append({
             "name": name, "colour": shades[name], "steps": [rate for rate, _, _ in points],
-            "mean": _short(mean.mean for _, mean, _ in points), "low": _short(low), "high": _short(high),
+            "mean": _round_values(mean.mean for _, mean, _ in points),
+            "low": _round_values(low), "high": _round_values(high),
             "lost": [setting.broken > 0 for _, _, setting in points],
             "chosen": [setting is chosen.get(name) for _, _, setting in points],
         })  # fmt: skip
@@ -145,6 +150,6 @@ def _sensitivity(comparison: Comparison) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _short(values: Iterable[float]) -> list[float]:
-    """Five digits are more than a screen shows."""
+def _round_values(values: Iterable[float]) -> list[float]:
+    """Round to five digits, which are more than a screen shows, to keep the file small."""
     return [float(f"{value:.5g}") for value in values]

@@ -1,4 +1,4 @@
-"""Curves of many runs as few: for each setting the mean over its seeds, and a band from the lowest to the highest."""
+"""The curves that figures draw: for each setting the mean over its seeds, and a band from the lowest to the highest."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Band:
 
 @dataclass
 class Panel:
-    """One frame: a band for each setting that has such a curve, by the setting's rank from 0.
+    """One panel of a figure: rank of a setting, from 0 -> its band, for the settings with such a curve.
 
-    ``low`` and ``high`` are the range to show: that of the settings that came to their end.
+    ``low`` and ``high`` are the range to show: the range of the settings whose runs all finished.
     """
 
     title: str
@@ -58,22 +58,22 @@ class Panel:
 
 
 def build_panels(comparison: Comparison) -> list[Panel]:
-    """The rate, the training loss, the validation loss, and the metric where it is another one; what there is of it."""
+    """Return the panels with curves: learning rate, training loss, validation loss, and the metric if it is another."""
     points = 300 if len(comparison.settings) <= _FEW else 150
     frames: list[tuple[str, Callable[[Run], str | None]]] = [
-        (RATE_TITLE, _rate),
-        ("training loss", _training_loss),
+        (RATE_TITLE, _find_rate_tag),
+        ("training loss", _find_training_loss_tag),
         ("validation loss", lambda run: validation_loss_name(sorted(run.series))),
     ]
     metric = comparison.metric
     if not any(tag(run) == metric for _, tag in frames for setting in comparison.settings for run in setting.runs):
         frames.append((metric, lambda run: metric if metric in run.series else None))
     shown = {rank for rank, colour in enumerate(setting_colours(comparison)) if colour != GREY}
-    made = [_panel(title, tag, comparison.settings, points, shown) for title, tag in frames]
+    made = [_build_panel(title, tag, comparison.settings, points, shown) for title, tag in frames]
     return [panel for panel in made if panel.bands]
 
 
-def _panel(
+def _build_panel(
     title: str, tag: Callable[[Run], str | None], settings: Sequence[Setting], points: int, shown: set[int]
 ) -> Panel:
     bands: dict[int, Band] = {}
@@ -85,10 +85,10 @@ def _panel(
     sound = {rank: made for rank, made in bands.items() if settings[rank].broken == 0} or bands
     means = [value for made in sound.values() for value in made.mean]
     low, high = min(means, default=0.0), max(means, default=1.0)
-    log = title != RATE_TITLE and _by_powers(low, high)
+    log = title != RATE_TITLE and _uses_log_axis(low, high)
     lowest = min((value for rank, made in sound.items() if rank in shown for value in made.low), default=low)
     highest = max((value for rank, made in sound.items() if rank in shown for value in made.high), default=high)
-    if log:  # bands belong into the frame, unless a single seed would fill it
+    if log:  # show the whole band, unless a single seed would take most of the panel
         low, high = min(low, max(lowest, low / 2)), max(high, min(highest, high * 2))
     else:
         beyond = 0.15 * (high - low)
@@ -97,14 +97,14 @@ def _panel(
 
 
 def vertical_range(panel: Panel) -> tuple[float, float]:
-    """The range of the vertical axis, with a margin; what diverged leaves the frame at its top."""
+    """Return the range of the vertical axis, with a margin; curves of diverged runs leave the panel at its top."""
     if panel.title == RATE_TITLE:
         return 0.0, panel.high * 1.06 or 1.0
-    return _widened(panel.low, panel.high, panel.log)
+    return _add_margin(panel.low, panel.high, panel.log)
 
 
 def rate_sensitivity(comparison: Comparison) -> dict[str, list[tuple[float, Interval, Setting]]]:
-    """What settings are beside their rate -> (rate, the metric there, setting); where there is a value."""
+    """Return family -> (rate, mean of the metric, setting), for the settings with a value of the metric."""
     return {
         family: [(rate, mean, setting) for rate, setting in at if (mean := getattr(setting, comparison.by)) is not None]
         for family, at in comparison.rates().items()
@@ -112,20 +112,20 @@ def rate_sensitivity(comparison: Comparison) -> dict[str, list[tuple[float, Inte
 
 
 def sensitivity_range(comparison: Comparison) -> tuple[float, float, bool]:
-    """The vertical axis for ``rate_sensitivity``: from where to where, and whether by powers of ten."""
+    """Return low, high and whether the axis is logarithmic, for the vertical axis of ``rate_sensitivity``."""
     means = [mean for points in rate_sensitivity(comparison).values() for _, mean, _ in points]
     low, high = min(mean.mean for mean in means), max(mean.mean for mean in means)
-    if _by_powers(low, high):
-        return *_widened(low, high, True), True
+    if _uses_log_axis(low, high):
+        return *_add_margin(low, high, True), True
     low, high = min(m.mean - (m.half or 0.0) for m in means), max(m.mean + (m.half or 0.0) for m in means)
-    return *_widened(low, high, False), False
+    return *_add_margin(low, high, False), False
 
 
-def _by_powers(low: float, high: float) -> bool:
+def _uses_log_axis(low: float, high: float) -> bool:
     return low > 0 and high / low > 10
 
 
-def _widened(low: float, high: float, log: bool) -> tuple[float, float]:
+def _add_margin(low: float, high: float, log: bool) -> tuple[float, float]:
     if log:
         margin = (high / low) ** 0.05
         return low / margin, high * margin
@@ -134,11 +134,12 @@ def _widened(low: float, high: float, log: bool) -> tuple[float, float]:
 
 
 def build_band(curves: Iterable[Series], points: int = 300, *, exact: bool = False) -> Band:
-    """Bring curves to common steps, and take mean, lowest and highest.
+    """Return mean, lowest and highest value of several curves, at common steps.
 
-    Where there are more steps than ``points``, a curve becomes the means of as many stretches of equal length; if it
-    must be ``exact``, the first value of each, and the last of all. Between its steps a curve is a straight line;
-    before its first and after its last one it is nothing. Values that are not finite are not there.
+    If the curves have more than ``points`` steps, the range of steps is divided into ``points`` segments of equal
+    length, and a curve becomes its means over the segments; with ``exact``, its first value in each segment and its
+    last value. Between its steps a curve is interpolated linearly; before its first and after its last step it does
+    not count. Values that are not finite are left out.
     """
     finite: list[list[tuple[float, float]]] = [
         [(s, v) for s, v in zip(c.steps, c.values, strict=True) if math.isfinite(v)] for c in curves
@@ -147,19 +148,19 @@ def build_band(curves: Iterable[Series], points: int = 300, *, exact: bool = Fal
     steps = sorted({step for curve in finite for step, _ in curve})
     if len(steps) > points:
         width = (steps[-1] - steps[0]) / points
-        finite = [_stretches(curve, steps[0], width, points, exact) for curve in finite]
+        finite = [_thin_curve(curve, steps[0], width, points, exact) for curve in finite]
     at: list[float] = sorted({step for curve in finite for step, _ in curve})
     columns = [list(zip(*curve, strict=True)) for curve in finite]
     result = Band([], [], [], [])
     for step in at:
-        values = [value for xs, ys in columns if (value := _between(xs, ys, step)) is not None]
+        values = [value for xs, ys in columns if (value := _interpolate(xs, ys, step)) is not None]
         for part, value in zip((result.steps, result.mean, result.low, result.high),
                                (step, fmean(values), min(values), max(values)), strict=True):  # fmt: skip
             part.append(value)
     return result
 
 
-def _stretches(
+def _thin_curve(
     curve: Sequence[tuple[float, float]], first: float, width: float, points: int, exact: bool
 ) -> list[tuple[float, float]]:
     gathered: dict[int, list[tuple[float, float]]] = {}
@@ -170,7 +171,7 @@ def _stretches(
     return [(first + (i + 0.5) * width, fmean(value for _, value in inside)) for i, inside in gathered.items()]
 
 
-def _between(xs: Sequence[float], ys: Sequence[float], x: float) -> float | None:
+def _interpolate(xs: Sequence[float], ys: Sequence[float], x: float) -> float | None:
     if not xs[0] <= x <= xs[-1]:
         return None
     i = bisect_right(xs, x) - 1
@@ -179,13 +180,13 @@ def _between(xs: Sequence[float], ys: Sequence[float], x: float) -> float | None
     return ys[i] + (ys[i + 1] - ys[i]) * (x - xs[i]) / (xs[i + 1] - xs[i])
 
 
-def _rate(run: Run) -> str | None:
+def _find_rate_tag(run: Run) -> str | None:
     if "lr/default" in run.series:
         return "lr/default"
     return next((name for name in sorted(run.series) if _RATE.search(name) and not name.startswith("result/")), None)
 
 
-def _training_loss(run: Run) -> str | None:
+def _find_training_loss_tag(run: Run) -> str | None:
     if "train/loss" in run.series:
         return "train/loss"
     names = [name for name in sorted(run.series) if "loss" in name.lower() and not name.startswith("result/")]

@@ -1,7 +1,8 @@
-"""A sweep that ends in an answer: which setting is best, by how much, and which cannot be told apart from it.
+"""The ranking of a sweep's settings: which one is best, and which ones are not separable from it.
 
-Settings whose runs all came to their end are ranked first, by the mean of the metric over seeds; then those of which
-some run diverged or failed, for the mean of the others flatters them; then those of which none came to its end.
+Settings whose runs all finished have the first ranks, ordered by the mean of the metric over seeds. Settings with a
+diverged or failed run follow, because the mean of their other runs flatters them. Settings without a finished run are
+last.
 """
 
 from __future__ import annotations
@@ -35,16 +36,24 @@ __all__ = [
 ]
 
 BY = ("best", "final")
-_SYMPTOMS = 3  # settings of which a comparison says what ails them
+_SYMPTOMS = 3  # settings whose diagnosis is a note of the comparison
 _MARKS = {
     "=": "= not separable from the best at 95 % (paired by seed where the seeds are the same, else Welch)",
-    "?": "? too few runs to tell it apart from the best, or not",
+    "?": "? too few runs to test whether it differs from the best",
 }
 
 
 @dataclass
 class Comparison:
-    """Settings, best first, and what they are compared by."""
+    """The settings, best first, with the metric that ranks them.
+
+    Attributes:
+        metric: name of the metric.
+        by: ``best`` or ``final``: the value of a run that counts.
+        columns: keys in which the settings differ.
+        settings: one entry a setting.
+        notes: sentences for the reader of the table.
+    """
 
     metric: str
     by: str
@@ -54,25 +63,25 @@ class Comparison:
 
     @property
     def rate(self) -> str | None:
-        """The column that is a learning rate, where one was swept."""
+        """The column of learning rates; None if no learning rate was swept."""
         return next((column for column in self.columns if RATE.search(column)), None)
 
     def families(self) -> dict[str, list[tuple[float | None, Setting]]]:
-        """What settings are but for their rate -> (rate, setting), best first; None is a rate that is no number."""
+        """Return family -> (rate, setting), best first; the rate is None where its text is not a positive number."""
         if self.rate is None:
             return {}
         families: dict[tuple[str, ...], list[tuple[float | None, Setting]]] = {}
         for setting in self.settings:
             others = tuple(text for column, text in setting.label.items() if column != self.rate)
-            families.setdefault(others, []).append((_rate(setting.label[self.rate]), setting))
+            families.setdefault(others, []).append((_parse_rate(setting.label[self.rate]), setting))
         columns = [column for column in self.columns if column != self.rate]
         labels = [dict(zip(columns, others, strict=True)) for others in families]
         short = Counter(map(short_label, labels))
-        names = [short_label(label) if short[short_label(label)] == 1 else _full_name(label) for label in labels]
+        names = [short_label(label) if short[short_label(label)] == 1 else _join_label(label) for label in labels]
         return dict(zip(names, families.values(), strict=True))
 
     def rates(self) -> dict[str, list[tuple[float, Setting]]]:
-        """Where the rate was swept: what settings are but for their rate -> (rate, setting), by rising rate."""
+        """Return family -> (rate, setting), by rising rate, for the families with two rates or more."""
         found = {
             name: sorted(((rate, setting) for rate, setting in at if rate is not None), key=lambda pair: pair[0])
             for name, at in self.families().items()
@@ -80,12 +89,12 @@ class Comparison:
         return {name: at for name, at in found.items() if at and at[0][0] < at[-1][0]}
 
     def chosen(self) -> dict[str, Setting]:
-        """What settings are but for their rate -> the best of them; left out where no run came to its end."""
+        """Return family -> its best setting, for the families with a finished run in it."""
         first = {name: at[0][1] for name, at in self.families().items()}
         return {name: setting for name, setting in first.items() if setting.ended and setting.values}
 
     def edge(self, family: str) -> str:
-        """``lowest`` or ``highest``, where the best rate of a family is that of those which were tried; else ``""``."""
+        """Return ``lowest`` or ``highest`` if the best rate of a family is that one of the tried rates, else ``""``."""
         rates, best = self.rates().get(family), self.chosen().get(family)
         if rates is None or best is None:
             return ""
@@ -97,33 +106,34 @@ def compare(paths: Sequence[Path | str], metric: str | None = None, by: str = "b
 
     Args:
         paths: folders of runs or of sweeps.
-        metric: what to rank by; None for what the runs monitored. Higher is better for accuracy, F1 and AUC.
-        by: ``best`` or ``final``: which of a run's values counts. Best is the best that was logged; of a metric
-            without a curve it is the value where the monitored metric was best.
+        metric: metric that ranks the settings; None for the monitored metric of most runs. Higher is better for
+            accuracy, F1 and AUC.
+        by: ``best`` or ``final``: the value of a run that counts. Best is the best logged value; for a metric
+            without a curve it is the value at the step where the monitored metric was best.
 
     Raises:
-        ConfigError: no runs, or a metric that no run has.
+        ConfigError: the paths hold no run, or no run has the metric.
     """
     if by not in BY:
-        raise ConfigError("by", f"is not a choice. {did_you_mean(by, BY)}", by)
+        raise ConfigError("by", f"must be one of {', '.join(BY)}", by)
     runs = [load_run(folder, name) for folder, name in find_runs([Path(path) for path in paths]).items()]
-    metric = _metric(runs, metric)
+    metric = _choose_metric(runs, metric)
     for run in runs:
-        if run.status in FINISHED and _diverged(run, metric):
+        if run.status in FINISHED and _has_diverged(run, metric):
             run.status = "diverged"
     notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
     columns, settings = gather_settings(runs, notes)
     for setting in settings:
-        _measure(setting, metric, by)
+        _fill_means(setting, metric, by)
     settings.sort(key=lambda setting: ranking_key(setting, metric, setting.values))
-    _mark(settings)
+    _mark_settings(settings)
     comparison = Comparison(metric, by, columns, settings, notes)
-    notes += _remarks(comparison)
+    notes += _collect_notes(comparison)
     return comparison
 
 
 def best_value(run: Run, metric: str) -> float | None:
-    """The best value of a metric in a run."""
+    """Return the best value of a metric in a run; None if the run has no value of it."""
     if metric == run.monitor and metric in run.best:
         return run.best[metric]
     logged = [value for value in run.series[metric].values if math.isfinite(value)] if metric in run.series else []
@@ -133,44 +143,44 @@ def best_value(run: Run, metric: str) -> float | None:
 
 
 def final_value(run: Run, metric: str) -> float | None:
-    """The last value of a metric in a run."""
+    """Return the last value of a metric in a run; None if the run has no value of it."""
     if metric in run.final:
         return run.final[metric]
     return run.series[metric].values[-1] if metric in run.series else None
 
 
-def _metric(runs: Sequence[Run], asked: str | None) -> str:
-    """The metric to rank by: as asked for, as most runs monitored, or the validation loss."""
+def _choose_metric(runs: Sequence[Run], asked: str | None) -> str:
+    """Return the metric that ranks: ``asked``, else the one that most runs monitored, else the validation loss."""
     names = {name for run in runs for name in (*run.final, *run.series)}
     beside = re.compile(r"(result/|lr\b|momentum/|weight_decay/|gain$|epoch$)")
     there = sorted(name for name in names if not beside.match(name))
     if asked is not None and asked in names:
         return asked
     if not there:
-        raise ConfigError("metric", f"is not there: none of the {len(runs)} runs has logged one")
+        raise ConfigError("metric", f"needs a logged metric: none of the {len(runs)} runs has one")
     if asked is not None:
-        raise ConfigError("metric", f"names a metric that no run has. {did_you_mean(asked, there)}", asked)
+        raise ConfigError("metric", f"must be a metric of the runs. {did_you_mean(asked, there)}", asked)
     monitored = Counter(run.monitor for run in runs if run.monitor in names)
     found = monitored.most_common(1)[0][0] if monitored else validation_loss_name(there)
     found = found or next((name for name in there if "loss" in name.lower()), None)
     if found is None:
-        raise ConfigError("metric", f"must be set: no run says what it monitored. {did_you_mean('', there)}")
+        raise ConfigError("metric", f"must be set: no run names its monitored metric. {did_you_mean('', there)}")
     return found
 
 
-def _diverged(run: Run, metric: str) -> bool:
+def _has_diverged(run: Run, metric: str) -> bool:
     ends = [final_value(run, name) for name in (metric, "train/loss", "val/loss")] + [*run.test.values()]
     return any(value is not None and not math.isfinite(value) for value in ends)
 
 
 def values_over_seeds(setting: Setting, value_of: Callable[[Run], float | None]) -> dict[object, float]:
-    """Seed -> value, of the runs that count. One that never had a finite value does not, and shows by its status."""
+    """Return seed -> value of the counted runs. A run without a finite value is left out; its status says why."""
     values = {run.repeat: value_of(run) for run in setting.counted}
     return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
 
 
-def _measure(setting: Setting, metric: str, by: str) -> None:
-    """Fill in the means."""
+def _fill_means(setting: Setting, metric: str, by: str) -> None:
+    """Set the best and the final mean of a setting, and its values for the ranking."""
     for name, value_of in (("best", best_value), ("final", final_value)):
         values = values_over_seeds(setting, partial(value_of, metric=metric))
         if values:
@@ -180,7 +190,7 @@ def _measure(setting: Setting, metric: str, by: str) -> None:
 
 
 def ranking_key(setting: Setting, metric: str, values: Mapping[object, float]) -> tuple[Any, ...]:
-    """What to sort settings by, the best first, if ``values`` are what they are ranked by."""
+    """Return the sort key of a setting with ``values`` (seed -> value); the best setting sorts first."""
     lost = 2 if not setting.ended else 1 if setting.broken else 0
     worst = lost == 2 and any(run.status in ("diverged", "failed") for run in setting.runs)
     sign = -1.0 if higher_is_better(metric) else 1.0
@@ -188,8 +198,8 @@ def ranking_key(setting: Setting, metric: str, values: Mapping[object, float]) -
     return (lost, worst, not values, sign * mean, setting.name)
 
 
-def _mark(settings: Sequence[Setting]) -> None:
-    """Mark the best, and what cannot be told apart from it. Without a run that came to its end nothing is best."""
+def _mark_settings(settings: Sequence[Setting]) -> None:
+    """Mark the best setting, and those not separable from it. Without a finished run no setting is best."""
     first = settings[0]
     if not first.ended or not first.values:
         return
@@ -200,33 +210,33 @@ def _mark(settings: Sequence[Setting]) -> None:
 
 
 def mark_against_best(best: Mapping[object, float], other: Mapping[object, float]) -> str:
-    """``=`` for what cannot be told apart from the best; ``?`` where there are too few runs to say."""
+    """Return ``""`` if the values differ from the best, ``=`` if not separable, ``?`` with too few runs for a test."""
     return {True: "", False: "=", None: "?"}[means_differ(best, other)]
 
 
 def marks_legend(marks: Iterable[str]) -> list[str]:
-    """What the marks mean, those that there are."""
+    """Return the legend of the marks that occur."""
     there = set(marks)
     return [said for sign, said in _MARKS.items() if sign in there]
 
 
-def _remarks(comparison: Comparison) -> list[str]:
-    """What a reader of the table should know."""
+def _collect_notes(comparison: Comparison) -> list[str]:
+    """Return the notes for the reader of the table."""
     settings = comparison.settings
     said = marks_legend(setting.mark for setting in settings)
     if len(settings) > 1 and all(len(setting.runs) == 1 for setting in settings):
-        said = ["one run a setting: nothing says how much is chance; to know, repeat them: -m seed=1,2,3"]
+        said = ["each setting has one run, so its variation over seeds is unknown; to measure it: -m seed=1,2,3"]
     if any(setting.broken and setting.ended for setting in settings):
-        said.append("a setting of which a run did not come to its end ranks behind; its mean is that of the others")
+        said.append("settings with an unfinished run rank after the others; their mean covers the finished runs only")
     for family, at in comparison.rates().items():
         if edge := comparison.edge(family):
             name, best = f"{family}: " if family else "", at[0 if edge == "lowest" else -1][0]
-            said.append(f"{name}the best {comparison.rate}, {best:g}, is the {edge} that was tried")
-    return said + _symptoms(settings)
+            said.append(f"{name}the best {comparison.rate}, {best:g}, is the {edge} tried")
+    return said + _summarise_symptoms(settings)
 
 
-def _symptoms(settings: Sequence[Setting]) -> list[str]:
-    """What the diagnoses of most runs of a setting agree on, of the best settings that have such a symptom."""
+def _summarise_symptoms(settings: Sequence[Setting]) -> list[str]:
+    """Return the symptom that most runs of a setting share, for the first settings in the ranking with one."""
     said = []
     for setting in settings:
         for kind in KINDS:
@@ -234,17 +244,17 @@ def _symptoms(settings: Sequence[Setting]) -> list[str]:
             if 2 * len(advice) > len(setting.runs):
                 said.append(f"{setting.name}: {kind} in {len(advice)} of {len(setting.runs)} runs; try {advice[0]}")
                 break
-    more = [f"symptoms of {len(said) - _SYMPTOMS} more settings are in their metrics.json"]
+    more = [f"{len(said) - _SYMPTOMS} more settings have symptoms: see their metrics.json"]
     return said[:_SYMPTOMS] + (more if len(said) > _SYMPTOMS else [])
 
 
-def _rate(text: str) -> float | None:
+def _parse_rate(text: str) -> float | None:
     try:
         rate = float(text)
-    except ValueError:  # a foreign run without one
+    except ValueError:  # a run of another program without a rate
         return None
     return rate if 0 < rate < math.inf else None
 
 
-def _full_name(label: Mapping[str, str]) -> str:
+def _join_label(label: Mapping[str, str]) -> str:
     return " ".join(f"{column}={text}" for column, text in label.items() if text)

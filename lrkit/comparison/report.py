@@ -1,4 +1,4 @@
-"""Everything that a comparison leaves in a folder: tables, pictures, and a page to look into."""
+"""The files of a comparison: tables, figures and an HTML page."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["write_report"]
 
 
 def write_report(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write the tables, the page ``compare.html`` and the pictures.
+    """Write the tables, the page ``compare.html`` and the figures into ``folder``.
 
     Returns:
-        The files, and a sentence about each thing that could not be drawn.
+        The paths of the files, and an error message if the figures could not be drawn.
     """
     frames = build_panels(comparison)
     texts = {
@@ -33,6 +33,6 @@ def write_report(comparison: Comparison, folder: Path) -> tuple[list[Path], list
     files, notes = [folder / name for name in texts], []
     try:
         files += figures.draw_figures(comparison, frames, folder)
-    except ConfigError as error:  # there is everything but the pictures
+    except ConfigError as error:  # all other files are written
         notes.append(str(error))
     return files, notes

@@ -1,7 +1,7 @@
-"""How certain a mean over a few seeds is, and whether two of them differ: by Student's t, for any degrees of freedom.
+"""Confidence intervals of means over a few seeds, and tests for their difference, by Student's t distribution.
 
-Values are taken to scatter normally. With three seeds the quantile is 4.3, against the 1.96 that holds for many: that
-is the price for having so few, and an interval by 1.96 would be wrong one time in five.
+The values are assumed to be normally distributed. With three seeds the quantile is 4.3, with many it is 1.96. An
+interval of three values by 1.96 would miss the mean about one time in five.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean of ``n`` values, and half the width of its confidence interval; None where there is one value alone."""
+    """A mean of ``n`` values, and half the width of its 95 % confidence interval; None if there is only one value."""
 
     mean: float
     half: float | None
@@ -38,7 +38,7 @@ class Interval:
         return cls(fmean(values), t_quantile(n - 1) * stdev(values) / math.sqrt(n), n)
 
     def __str__(self) -> str:
-        """Two digits of what is uncertain, and the mean to the same place.
+        """Return the half-width with two digits, and the mean to the same decimal place.
 
         >>> str(Interval(0.21453, 0.01234, 3)), str(Interval(0.21453, None, 1))
         ('0.215 ± 0.012', '0.2145')
@@ -52,12 +52,12 @@ class Interval:
 
 
 def means_differ(a: Mapping[object, float], b: Mapping[object, float]) -> bool | None:
-    """Whether the means of two settings differ, at 95 %, two-sided; None where there are too few runs to say.
+    """Return whether the means of two settings differ, at 95 %, two-sided; None with too few runs for a test.
 
-    ``a`` and ``b`` are seed -> value. With the same seeds in both, the differences seed by seed are tested against 0
-    (paired t test): what a seed does to both is then no noise. Else the means are compared by Welch's test, which
-    allows for unequal spreads (B. L. Welch, Biometrika 34, 1947). Nothing is corrected for looking at many settings:
-    of twenty that are all alike, about one will seem to differ.
+    ``a`` and ``b`` are seed -> value. With the same seeds in both, a paired t test compares the differences seed by
+    seed with 0, so that an effect of the seed on both is not noise. Else Welch's test compares the means, which allows
+    unequal variances (B. L. Welch, Biometrika 34, 1947). There is no correction for many comparisons: of twenty equal
+    settings, about one will seem to differ.
 
     >>> means_differ({1: 1.0, 2: 2.0, 3: 3.0}, {1: 1.1, 2: 2.1, 3: 3.12})
     True
@@ -75,12 +75,12 @@ def means_differ(a: Mapping[object, float], b: Mapping[object, float]) -> bool |
         freedom = variance**2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1)) if variance else 1.0
     if variance == 0:
         return difference != 0
-    return _outside(abs(difference) / math.sqrt(variance), freedom) < 1 - LEVEL
+    return _compute_tail(abs(difference) / math.sqrt(variance), freedom) < 1 - LEVEL
 
 
 @cache
 def t_quantile(freedom: float) -> float:
-    """The ``t`` that holds 95 % of Student's distribution between ``-t`` and ``t``, by bisection.
+    """Return ``t`` with 95 % of Student's distribution between ``-t`` and ``t``, found by bisection.
 
     >>> [round(t_quantile(n), 4) for n in (1, 2, 10)]
     [12.7062, 4.3027, 2.2281]
@@ -88,24 +88,24 @@ def t_quantile(freedom: float) -> float:
     low, high = 0.0, 16.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if _outside(middle, freedom) > 1 - LEVEL else (low, middle)
+        low, high = (middle, high) if _compute_tail(middle, freedom) > 1 - LEVEL else (low, middle)
     return low
 
 
-def _outside(t: float, freedom: float) -> float:
-    """The share of Student's distribution beyond ``-t`` and ``t``: ``I_x(n/2, 1/2)`` at ``x = n / (n + t^2)``.
+def _compute_tail(t: float, freedom: float) -> float:
+    """Return the probability outside ``-t`` to ``t``: ``I_x(n/2, 1/2)`` at ``x = n / (n + t^2)``.
 
     Abramowitz and Stegun, 26.7.1 and 26.5.27.
     """
-    return _beta(freedom / (freedom + t * t), freedom / 2, 0.5)
+    return _incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
 
 
-def _beta(x: float, a: float, b: float) -> float:
-    """The regularised incomplete beta function ``I_x(a, b)``, by its continued fraction (DLMF 8.17.22)."""
+def _incomplete_beta(x: float, a: float, b: float) -> float:
+    """Return the regularised incomplete beta function ``I_x(a, b)``, by its continued fraction (DLMF 8.17.22)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # beyond it the fraction of the other side converges quickly
-        return 1 - _beta(1 - x, b, a)
+    if x > (a + 1) / (a + b + 2):  # there the fraction of 1 - x converges quickly
+        return 1 - _incomplete_beta(1 - x, b, a)
     fraction = 1.0
     for k in range(200, 0, -1):
         m = k // 2

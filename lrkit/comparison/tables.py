@@ -1,4 +1,4 @@
-"""A comparison as tables: a row for each setting on the terminal and in Markdown, a row for each run as CSV."""
+"""Tables of a comparison: a row for each setting on the terminal and in Markdown, a row for each run in CSV."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-_NAMED, _NOTES = 5, 12  # settings that fit into a sentence, and sentences that fit below a table
-_MANY, _BEST = 15, 12  # of more settings than so many, a terminal shows the best
+_NAMED, _NOTES = 5, 12  # most settings named in the answer, most notes below a table
+_MANY, _BEST = 15, 12  # with more settings than _MANY, the terminal shows the _BEST first ones
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Sheet:
     """A table as text.
 
     Attributes:
-        names: of the columns.
-        left: of the columns that are words; the others are numbers.
-        rows: the cells, the best row first.
+        names: names of the columns.
+        left: names of the columns of words, which are aligned left; the others are numbers.
+        rows: cells, the best row first.
     """
 
     names: list[str]
@@ -49,30 +49,36 @@ class Sheet:
 
 
 def settings_sheet(comparison: Comparison) -> Sheet:
-    """A row for each setting; what is ranked by comes first."""
+    """Return a table with a row for each setting; the metric that ranks comes first."""
     first = ("best", "final") if comparison.by == "best" else ("final", "best")
     names = ["#", "", *comparison.columns, *(f"{name} {comparison.metric}" for name in first)]
     rows = []
     for rank, setting in enumerate(comparison.settings, 1):
-        values = [_said(getattr(setting, name)) for name in first]
-        rows.append([str(rank), setting.mark, *setting.label.values(), *values, *_ends(setting)])
+        values = [_format_interval(getattr(setting, name)) for name in first]
+        rows.append([str(rank), setting.mark, *setting.label.values(), *values, *_format_outcome(setting)])
     return Sheet([*names, "runs", "steps", "time", "status"], {"", "status", *comparison.columns}, rows)
 
 
 def families_sheet(tuned: RankedFamilies) -> Sheet:
-    """A row for each family at its own best rate; what is ranked by comes first, what the rate was chosen by last."""
+    """Return a table with a row for each family; first the metric that ranks, last the metric that chose the rate."""
     columns = list(tuned.choices[0].label)
     shown = {tuned.judged_by: "judged", tuned.beside: "beside", tuned.chosen_by: "chosen"}
     values = {name: part for name, part in shown.items() if name is not None}
     rows = []
     for rank, choice in enumerate(tuned.choices, 1):
         cells = [str(rank), choice.mark, *choice.label.values(), choice.marked_rate]
-        rows.append([*cells, *(_said(getattr(choice, part)) for part in values.values()), _ends(choice.setting)[0]])
+        rows.append(
+            [
+                *cells,
+                *(_format_interval(getattr(choice, part)) for part in values.values()),
+                _format_outcome(choice.setting)[0],
+            ]
+        )
     return Sheet(["#", "", *columns, "rate", *values, "runs"], {"", *columns, "rate"}, rows)
 
 
 def tables_as_text(comparison: Comparison) -> str:
-    """For a terminal: families at their best rates where there are such, the settings, the answer, and remarks."""
+    """Return the text for a terminal: families at their best rates if there are any, settings, answer and notes."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -109,30 +115,33 @@ def tables_as_text(comparison: Comparison) -> str:
 
 
 def tables_as_markdown(comparison: Comparison) -> str:
-    """The same tables for a README or an issue, as GitHub's Markdown."""
+    """Return the same tables in GitHub's Markdown."""
     tuned = choose_best_rates(comparison)
     parts = [escaping.escape_markdown(describe_answer(comparison))]
     if tuned is not None:
         parts += [
             escaping.escape_markdown(f"{describe_families(tuned)}:"),
-            _markdown(families_sheet(tuned)),
+            _render_markdown(families_sheet(tuned)),
             "All settings:",
         ]
     said = (describe_comparison(comparison), *list_notes(comparison))
-    parts += [_markdown(settings_sheet(comparison)), "\n".join(f"- {escaping.escape_markdown(line)}" for line in said)]
+    parts += [
+        _render_markdown(settings_sheet(comparison)),
+        "\n".join(f"- {escaping.escape_markdown(line)}" for line in said),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown(shown: Sheet) -> str:
+def _render_markdown(shown: Sheet) -> str:
     rows = [[escaping.escape_markdown(cell) for cell in row] for row in (shown.names, *shown.rows)]
     rows.insert(1, [":--" if name in shown.left else "--:" for name in shown.names])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
 def settings_as_csv(comparison: Comparison) -> str:
-    """A row for each run, also of those that failed, in the order of the ranking; means and intervals are over seeds.
+    """Return CSV with a row for each run, failed runs included, in the order of the ranking.
 
-    Numbers are written so that reading them gives the same bits; an empty cell is a value that there is not.
+    Means and intervals are over seeds. A number read back has the same bits; an empty cell is a missing value.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -142,7 +151,7 @@ def settings_as_csv(comparison: Comparison) -> str:
     names = ["rank", "mark", *comparison.columns, "seed", "metric", *values, *tests, *ends]
     writer.writerow([escaping.escape_csv(name) for name in names])
     for rank, setting in enumerate(comparison.settings, 1):
-        means = [*_numbers(setting.best), *_numbers(setting.final)]
+        means = [*_split_interval(setting.best), *_split_interval(setting.final)]
         for run in setting.runs:
             own = [best_value(run, comparison.metric), final_value(run, comparison.metric)]
             kept = [path for path in (run.folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
@@ -155,7 +164,7 @@ def settings_as_csv(comparison: Comparison) -> str:
 
 
 def families_as_csv(tuned: RankedFamilies) -> str:
-    """A row for each family at its own best rate; numbers and empty cells as in ``settings_as_csv``."""
+    """Return CSV with a row for each family at its own best rate; numbers and empty cells as in ``settings_as_csv``."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     columns = list(tuned.choices[0].label)
@@ -164,30 +173,31 @@ def families_as_csv(tuned: RankedFamilies) -> str:
     writer.writerow([escaping.escape_csv(name) for name in names])
     for rank, choice in enumerate(tuned.choices, 1):
         cells = [rank, choice.mark, *choice.label.values(), choice.rate, choice.edge]
-        means = [tuned.judged_by, *_numbers(choice.judged), tuned.chosen_by, *_numbers(choice.chosen)]
+        means = [tuned.judged_by, *_split_interval(choice.judged), tuned.chosen_by, *_split_interval(choice.chosen)]
         cells += [*means, len(choice.setting.runs), choice.setting.ended]
         writer.writerow([escaping.escape_csv(cell) for cell in cells])
     return file.getvalue()
 
 
 def describe_comparison(comparison: Comparison) -> str:
-    """One line: what is compared, over how much."""
+    """Return one line with the numbers of runs and settings, and the metric that ranks."""
     settings, runs = len(comparison.settings), sum(len(setting.runs) for setting in comparison.settings)
     seeds = "; ± is the 95 % interval of the mean over seeds" if runs > settings else ""
     return (
-        f"{runs} {_plural('run', runs)}, {settings} {_plural('setting', settings)}, ranked by the {comparison.by} "
-        f"{comparison.metric} ({_better(comparison.metric)}){seeds}"
+        f"{runs} {_pluralise('run', runs)}, {settings} {_pluralise('setting', settings)}, "
+        f"ranked by the {comparison.by} {comparison.metric} ({_say_direction(comparison.metric)}){seeds}"
     )
 
 
 def describe_families(tuned: RankedFamilies) -> str:
-    """One line: what each family is taken at, and what it is judged by."""
+    """Return one line with the metrics that choose the rates and rank the families."""
     judged = f", judged by {tuned.judged_by}" if tuned.tested else ""
-    return f"Each at its own best {tuned.rate}, chosen by the {tuned.chosen_by}{judged} ({_better(tuned.judged_by)})"
+    direction = _say_direction(tuned.judged_by)
+    return f"Each at its own best {tuned.rate}, chosen by the {tuned.chosen_by}{judged} ({direction})"
 
 
 def describe_answer(comparison: Comparison) -> str:
-    """One sentence: what is best, and what cannot be told apart from it. Of families, where the rate was swept."""
+    """Return the answer: the best setting and those not separable from it; families, if the rate was swept."""
     if (tuned := choose_best_rates(comparison)) is not None:
         first, metric = tuned.choices[0], tuned.judged_by
         at = f" at {tuned.rate}={first.rate}" if first.rate else ""
@@ -198,20 +208,20 @@ def describe_answer(comparison: Comparison) -> str:
         name, value, mark = best.name, getattr(best, comparison.by), best.mark
         alike = [setting.name for setting in comparison.settings if setting.mark == "="]
     if not mark:
-        return "No run came to its end, so nothing is best."
+        return "No run finished, so no setting is best."
     more = f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else ""
     inseparable = f" Not separable from it: {', '.join(alike[:_NAMED])}{more}." if alike else ""
     return f"Best: {name} ({metric} {value}).{inseparable}"
 
 
 def list_notes(comparison: Comparison) -> list[str]:
-    """What a reader of the tables should know, each once."""
+    """Return the notes for the reader of the tables, without repetition."""
     tuned = choose_best_rates(comparison)
     return list(dict.fromkeys([*(tuned.notes if tuned else ()), *comparison.notes]))
 
 
 def format_duration(seconds: float | None) -> str:
-    """A time as a person says it.
+    """Return a time in seconds, minutes or hours.
 
     >>> format_duration(5.94), format_duration(75), format_duration(7384), format_duration(None)
     ('5.9 s', '1 min 15 s', '2 h 03 min', '')
@@ -224,7 +234,7 @@ def format_duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _ends(setting: Setting) -> list[str]:
+def _format_outcome(setting: Setting) -> list[str]:
     count = str(setting.ended) if not setting.broken else f"{setting.ended} of {len(setting.runs)}"
     return [
         count,
@@ -234,17 +244,17 @@ def _ends(setting: Setting) -> list[str]:
     ]
 
 
-def _plural(noun: str, count: int) -> str:
+def _pluralise(noun: str, count: int) -> str:
     return noun if count == 1 else f"{noun}s"
 
 
-def _better(metric: str) -> str:
+def _say_direction(metric: str) -> str:
     return "higher is better" if higher_is_better(metric) else "lower is better"
 
 
-def _said(value: Interval | None) -> str:
+def _format_interval(value: Interval | None) -> str:
     return "" if value is None else str(value)
 
 
-def _numbers(value: Interval | None) -> tuple[float | None, float | None]:
+def _split_interval(value: Interval | None) -> tuple[float | None, float | None]:
     return (None, None) if value is None else (value.mean, value.half)

@@ -52,7 +52,7 @@ from lrkit.config.overrides import (
 )  # fmt: skip
 from lrkit.config.trainer_options import check_count
 from lrkit.planning import tracks
-from lrkit.planning.base_lr import SANE_LR
+from lrkit.planning.base_lr import check_scaled_lr
 from lrkit.planning.batch_scaling import batch_scale
 from lrkit.planning.group_rules import group_rates
 from lrkit.planning.guard import POLICIES, Guard
@@ -394,10 +394,8 @@ def _resolved(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str])
         )
     except ArithmeticError as error:
         raise ConfigError("schedule", f"leads to numbers that cannot be computed: {error}") from None
-    low, high = SANE_LR
-    if not extreme and not low <= resolved.base() <= high:
-        must = f"must be in [{low:g}, {high:g}] after batch-size scaling; if it is meant, say allow_extreme_lr=true"
-        raise ConfigError("optimizer.lr", must, resolved.rate_line())
+    if not extreme:
+        check_scaled_lr(resolved)
     return resolved
 
 

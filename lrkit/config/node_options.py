@@ -1,6 +1,7 @@
 """The options of lrkit's own data and networks, by class path, checked without importing what they need.
 
-``tests/test_same_answers.py`` compares these rules with the constructors: names, and what is said of wrong values.
+``tests/promises/test_same_answers.py`` compares these rules with the constructors: the names, and the answers to wrong
+values.
 """
 
 from __future__ import annotations

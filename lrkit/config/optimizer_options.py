@@ -1,7 +1,8 @@
 """The options of optimizers: which a class has, what each may be, and which contradict each other.
 
 The signatures of the shipped optimizers are recorded here, so that a plan is checked as a training is, without torch;
-``tests/test_optimizer_options.py`` compares them with the installed classes. An option is of the kind of its default.
+``tests/config/test_optimizer_options.py`` compares them with the installed classes. An option is of the kind of its
+default.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config import trusted_targets, yaml_screening
+from lrkit.config.shipped_options import CONF_DIR
 from lrkit.planning import tracks
 
 __all__ = [
@@ -50,8 +51,6 @@ __all__ = [
     "with_added_tracks",
 ]  # fmt: skip
 
-_HERE = Path(__file__).resolve().parents[1]
-CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
 VERSION_BASE = "1.3"
 MAX_JOBS = 1000
 

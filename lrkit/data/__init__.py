@@ -26,7 +26,7 @@ __all__ = [
     "Torchvision",
 ]
 
-_WHERE = {
+_MODULES = {
     "Arrays": "arrays",
     "Digits": "digits",
     "HuggingFace": "hugging_face",
@@ -41,7 +41,7 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """The datasets, when they are asked for: they need Lightning, and how files are read does not."""
-    if name not in _WHERE:
+    """The dataset classes, imported on first use: they import Lightning, and the file readers do not."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"lrkit.data.{_WHERE[name]}"), name)
+    return getattr(import_module(f"lrkit.data.{_MODULES[name]}"), name)

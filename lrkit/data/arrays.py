@@ -1,4 +1,4 @@
-"""The user's own arrays: npz and csv files."""
+"""The user's own arrays, from npz and csv files."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from lrkit.config.missing_values import missing_policy
 from lrkit.data.file_readers import read_csv, read_npz
 from lrkit.data.in_memory import Array, InMemoryData, Splits, assemble_splits, standardise_splits
 from lrkit.data.options import check_flag, check_fractions, check_path
-from lrkit.data.tensor_conversion import kind_of_targets, to_floats
+from lrkit.data.tensor_conversion import check_target_kind, to_floats
 
 __all__ = ["Arrays"]
 
 
 class Arrays(InMemoryData):
-    """Your own numbers: an ``.npz`` of arrays or a ``.csv`` table.
+    """The user's own numbers: an ``.npz`` file of arrays or a ``.csv`` table.
 
-    Targets that are integers or strings are classes; targets that are floats are regressed on (mse); the plan says
-    which. Where there is no validation or test part, one is held out from the training samples, always the same.
+    Integer and string targets are classes; float targets are regressed on (mean squared error). The plan says which.
+    Without a validation or test part, one is held out from the training samples: the same samples in every run.
 
     Args:
-        path: ``.npz`` with ``x`` and ``y``, or ``x_train``, ``y_train`` and perhaps ``x_val``, ``x_test`` and
-            so on; or ``.csv``, where a first line of names is recognised.
-        target: The column of a ``.csv`` to predict. None: the last one.
-        targets: ``classes`` or ``numbers``, where it is not to be told by how they are written.
-        missing: What to do with samples that miss a value (nan, NA, null, an empty cell, ...): ``refuse`` the file,
-            ``drop`` them, or ``keep`` such words as the names of classes that they are.
-        standardise: Subtract each feature's mean over the training samples, divide by its standard deviation.
-        val_fraction: Share of all training samples to validate on.
-        test_fraction: Share of all training samples to test on.
+        path: An ``.npz`` file with ``x`` and ``y``, or with ``x_train`` and ``y_train`` and optionally ``x_val``,
+            ``y_val``, ``x_test`` and ``y_test``; or a ``.csv`` file, whose first line may be a header.
+        target: The column of a ``.csv`` file to predict. None: the last column.
+        targets: ``classes`` or ``numbers``. auto: decided by the type of the targets.
+        missing: How samples with a missing value (nan, NA, null, an empty cell, ...) are handled: ``refuse`` the
+            file, ``drop`` the samples, or ``keep`` such words as names of classes.
+        standardise: Subtract each feature's mean and divide by its standard deviation, both over the training samples.
+        val_fraction: Share of all training samples to hold out for validation.
+        test_fraction: Share of all training samples to hold out for the test.
     """
 
     origin = "data.path"
@@ -51,9 +51,9 @@ class Arrays(InMemoryData):
         if self.path.suffix not in (".npz", ".csv"):
             raise ConfigError("data.path", "must end in .npz or .csv", str(self.path))
         if target is not None and self.path.suffix == ".npz":
-            must = "must be null with an .npz as data.path, whose array y has the targets: it names a column of a .csv"
+            must = "must be null for an .npz file, whose array y has the targets: it names a column of a .csv file"
             raise ConfigError("data.target", must, target)
-        self.target, self.targets, self.missing = target, kind_of_targets(targets), missing_policy(missing)
+        self.target, self.targets, self.missing = target, check_target_kind(targets), missing_policy(missing)
         self.standardise = check_flag("data.standardise", standardise)
         self.fractions = check_fractions(val_fraction, test_fraction)
 
@@ -67,15 +67,15 @@ class Arrays(InMemoryData):
             raise ConfigError("data.path", f"must be a readable file: {error}", str(self.path)) from error
         tensors = {name: (to_floats(x, self.origin), y) for name, (x, y) in table.parts.items()}
         splits = assemble_splits(tensors, self.origin, *self.fractions, self.targets)
-        self.notes = (targets_taken_for(table.target, table.parts["train"][1], splits.classes),)
+        self.notes = (describe_targets(table.target, table.parts["train"][1], splits.classes),)
         if table.dropped:
-            self.notes += (f"samples left out, for they miss a value: {table.dropped} (data.missing=drop)",)
+            self.notes += (f"samples dropped because of a missing value: {table.dropped} (data.missing=drop)",)
         return standardise_splits(splits) if self.standardise else splits
 
 
-def targets_taken_for(name: str, y: Array, classes: int | None) -> str:
-    """What targets were taken for, by how they are written, in words."""
+def describe_targets(name: str, y: Array, classes: int | None) -> str:
+    """A line for the plan: whether the targets are numbers or classes, and the option that changes it."""
     if classes is None:
-        return f"targets: numbers of {name} (mean squared error); data.targets=classes makes classes of them"
-    numbers = "" if y.dtype.kind in "US" else "; data.targets=numbers makes a regression of them"
+        return f"targets: numbers of {name} (mean squared error); with data.targets=classes they are classes"
+    numbers = "" if y.dtype.kind in "US" else "; with data.targets=numbers they are numbers"
     return f"targets: {classes} classes of {name} (cross entropy){numbers}"

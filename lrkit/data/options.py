@@ -1,4 +1,4 @@
-"""Options of datasets: checked, with the key that is wrong."""
+"""Checks of the options of datasets; an error names the key."""
 
 from __future__ import annotations
 
@@ -9,35 +9,44 @@ from typing import Any
 from lrkit.base.errors import ConfigError
 from lrkit.base.option_rules import SWITCH, is_number
 
-__all__ = ["check_flag", "check_fractions", "check_path", "extra_is_missing", "import_extra"]
+__all__ = ["check_flag", "check_fractions", "check_path", "import_extra", "missing_extra_error"]
 
 
 def import_extra(module: str, data: str, extra: str) -> Any:
+    """The module of an optional package.
+
+    Raises:
+        ConfigError: the package is not installed; the message has the command that installs it.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise extra_is_missing(module.partition(".")[0], data, extra) from error
+        raise missing_extra_error(module.partition(".")[0], data, extra) from error
 
 
-def extra_is_missing(package: str, data: str, extra: str) -> ConfigError:
+def missing_extra_error(package: str, data: str, extra: str) -> ConfigError:
+    """The error for an optional package that is not installed."""
     return ConfigError(f"data={data}", f"needs the package {package}: pip install 'lrkit[{extra}]'")
 
 
 def check_fractions(val: Any, test: Any) -> tuple[float, float]:
+    """The shares of the samples for validation and test, which leave some to train on."""
     for key, value in (("data.val_fraction", val), ("data.test_fraction", test)):
         if not is_number(value) or not 0 < value < 1:
-            raise ConfigError(key, "must be a share between 0 and 1", value)
+            raise ConfigError(key, "must be a number between 0 and 1", value)
     if val + test >= 1:
         raise ConfigError("data.val_fraction", f"must be below 1 - data.test_fraction ({test})", val)
     return float(val), float(test)
 
 
-def check_path(key: str, value: Any, what: str) -> Path:
+def check_path(key: str, value: Any, kind: str) -> Path:
+    """A path, with ``~`` expanded; the message calls it ``kind``."""
     if not isinstance(value, str | Path) or not str(value):
-        raise ConfigError(key, f"must be {what}", value)
+        raise ConfigError(key, f"must be {kind}", value)
     return Path(value).expanduser()
 
 
 def check_flag(key: str, value: Any) -> bool:
+    """A flag: true or false, as YAML has them."""
     SWITCH.check(key, value)
     return bool(value)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lrkit.base.errors import ConfigError
-from lrkit.data.file_readers import read_text, standard_library
+from lrkit.data.file_readers import read_standard_library, read_text
 from lrkit.data.in_memory import InMemoryData, Pair, Splits, fetch_pair
 from lrkit.data.options import check_path
 from lrkit.data.tensor_loader import check_whole_number
@@ -16,24 +16,24 @@ __all__ = ["Text"]
 
 
 class Text(InMemoryData):
-    """Next-character prediction on a text: ``x`` is ``context`` characters, ``y`` the same moved by one.
+    """Next-character prediction on a text: ``x`` is a window of ``context`` characters, ``y`` the window one further.
 
-    An epoch is ``train_samples`` windows at random offsets into the first 90 % of the text, drawn anew each
-    time; validation and test are ``val_samples`` windows each, evenly spread over the two halves of the rest.
+    An epoch is ``train_samples`` windows at random offsets in the first 90 % of the text, drawn anew in each
+    epoch. Validation and test are ``val_samples`` windows each, evenly spread over the two halves of the rest.
 
     Args:
-        path: Any text file in UTF-8. None: 1.5 MB of the source code of Python's own standard library, which
-            every machine has (its text depends on the version of Python).
-        context: Characters in a window.
-        train_samples: Windows in an epoch.
-        val_samples: Windows in the validation set, and in the test set.
+        path: A text file in UTF-8. None: 1.5 MB of the source code of Python's standard library, which depends on
+            the version of Python.
+        context: Number of characters in a window.
+        train_samples: Number of windows in an epoch.
+        val_samples: Number of windows in the validation set, and in the test set.
 
     Attributes:
         vocabulary: After ``setup``: the characters, in the order of their numbers.
     """
 
     origin = "data.path"
-    class_axis = -1  # the next character of each: (batch, context, characters), however long the context is
+    class_axis = -1  # outputs are (batch, context, characters), for a context of any length
     vocabulary: str
 
     def __init__(
@@ -53,29 +53,37 @@ class Text(InMemoryData):
         self.val_samples = check_whole_number("data.val_samples", val_samples)
 
     def load(self) -> Splits:
-        text = standard_library() if self.path is None else read_text(self.path)
+        text = read_standard_library() if self.path is None else read_text(self.path)
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         symbols, numbers = np.unique(codes, return_inverse=True)
         self.vocabulary = "".join(map(chr, symbols))
         ids = torch.from_numpy(numbers.astype(np.int64))
         cut, middle = len(ids) * 90 // 100, len(ids) * 95 // 100
         if middle - cut <= self.context:
-            must = f"must have {20 * (self.context + 1)} characters or more at context {self.context}"
+            must = f"must have at least {20 * (self.context + 1)} characters for data.context={self.context}"
             raise ConfigError("data.path", must, len(ids))
-        train, *held_out = (self._windows(part) for part in (ids[:cut], ids[cut:middle], ids[middle:]))
+        train, *held_out = (self._cut_windows(part) for part in (ids[:cut], ids[cut:middle], ids[middle:]))
         if self.windows > len(train[0]):
-            raise ConfigError("data.train_samples", f"must be at most {len(train[0])} here", self.windows)
-        val, test = (self._spread(pair) for pair in held_out)
+            raise ConfigError(
+                "data.train_samples",
+                f"must be at most {len(train[0])}, the number of windows in the training text",
+                self.windows,
+            )
+        val, test = (self._select_evenly(pair) for pair in held_out)
         return Splits(train, val, test, classes=len(symbols), epoch=self.windows)
 
-    def _windows(self, ids: Tensor) -> Pair:
-        """Every window of the text: views that overlap, so they take no memory."""
+    def _cut_windows(self, ids: Tensor) -> Pair:
+        """All windows of the text, as overlapping views that take no memory."""
         windows = ids.unfold(0, self.context + 1, 1)
         return windows[:, :-1], windows[:, 1:]
 
-    def _spread(self, pair: Pair) -> Pair:
+    def _select_evenly(self, pair: Pair) -> Pair:
         count = len(pair[0])
         if self.val_samples > count:
-            raise ConfigError("data.val_samples", f"must be at most {count} here", self.val_samples)
+            raise ConfigError(
+                "data.val_samples",
+                f"must be at most {count}, the number of windows in each held-out text",
+                self.val_samples,
+            )
         offsets = torch.arange(self.val_samples) * count // self.val_samples
         return fetch_pair(*pair, offsets)

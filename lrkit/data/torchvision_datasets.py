@@ -18,15 +18,15 @@ __all__ = ["Torchvision"]
 
 
 class Torchvision(InMemoryData):
-    """A data set of images and classes from ``torchvision.datasets``, by name.
+    """A dataset of images and classes from ``torchvision.datasets``, by name.
 
     Args:
-        name: The class, such as ``FashionMNIST`` or ``CIFAR10``; of ``lrkit.config.named_datasets.TORCHVISION`` alone.
-        root: The folder with its files. None: in the user's cache folder.
-        download: Fetch the files when they are not there.
+        name: The class, such as ``FashionMNIST`` or ``CIFAR10``: one of ``lrkit.config.named_datasets.TORCHVISION``.
+        root: The folder with its files. None: a folder in the user's cache folder.
+        download: Download the files if they do not exist.
         options: Further arguments of the class, such as ``{split: letters}`` for ``EMNIST``.
-        val_fraction: Share of the training images to validate on.
-        test_fraction: Share to test on, where the set has no test part of its own.
+        val_fraction: Share of the training images to hold out for validation.
+        test_fraction: Share of the training images to hold out for the test, for a dataset without a test part.
     """
 
     origin = "data.name"
@@ -46,7 +46,7 @@ class Torchvision(InMemoryData):
     ) -> None:
         super().__init__(batch_size, seed, drop_last, train_samples)
         if not isinstance(name, str) or not name:
-            raise ConfigError("data.name", "must be a name in torchvision.datasets: FashionMNIST, say", name)
+            raise ConfigError("data.name", "must be a class of torchvision.datasets, such as FashionMNIST", name)
         check_torchvision(name)
         self.dataset = name
         self.root = None if root is None else check_path("data.root", root, "a folder")
@@ -55,31 +55,33 @@ class Torchvision(InMemoryData):
         self.fractions = check_fractions(val_fraction, test_fraction)
 
     def prepare_data(self) -> None:
-        """Downloads, where asked to: Lightning calls this in one process only."""
+        """Downloads the files with ``download: true``. Lightning calls this in one process only."""
         if self.download:
-            self._parts()
+            self._load_parts()
 
     def load(self) -> Splits:
-        sets = self._parts()
+        sets = self._load_parts()
         try:
             with without_ghostscript():
                 parts = {part: images_and_labels(images, self.origin) for part, images in sets.items()}
         except OSError as error:
             raise ConfigError(
-                "data.root", f"must hold images that can be read: {error}", str(self._folder())
+                "data.root", f"must be a folder with readable images: {error}", str(self._folder())
             ) from error
         return assemble_splits(parts, self.origin, *self.fractions)
 
     def _folder(self) -> Path:
         return self.root or cache_folder() / "torchvision"
 
-    def _parts(self) -> dict[str, Sequence[tuple[Any, Any]]]:
+    def _load_parts(self) -> dict[str, Sequence[tuple[Any, Any]]]:
         datasets = import_extra("torchvision", "torchvision", "vision").datasets
         make = getattr(datasets, self.dataset, None)
         if not isinstance(make, type):
-            raise ConfigError("data.name", "must be a name in torchvision.datasets of this release", self.dataset)
-        accepted = _accepted(make)
-        # The classes agree on no single way to ask for the test part.
+            raise ConfigError(
+                "data.name", "must be a class of torchvision.datasets in the installed release", self.dataset
+            )
+        accepted = _accepted_arguments(make)
+        # The classes have no common argument for the test part.
         if "train" in accepted:
             parts: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
         elif "split" in accepted and "split" not in self.options:
@@ -92,16 +94,16 @@ class Torchvision(InMemoryData):
         try:
             return {part: make(**which, **options) for part, which in parts.items()}
         except (OSError, RuntimeError, ValueError, TypeError) as error:
-            must = f"must lead to {self.dataset}'s files, or set data.download=true: {error}"
+            must = f"must be the folder with the files of {self.dataset}; data.download=true downloads them: {error}"
             raise ConfigError("data.root", must, str(root)) from error
 
 
-def _accepted(make: type) -> set[str]:
-    """The arguments that a class takes, with those that it hands up as ``**kwargs``."""
+def _accepted_arguments(make: type) -> set[str]:
+    """The arguments of a class, with those of its bases that it accepts by ``**kwargs``."""
     names: set[str] = set()
     for base in make.__mro__:
         parameters = inspect.signature(base).parameters
         names |= parameters.keys()
-        if all(each.kind is not each.VAR_KEYWORD for each in parameters.values()):
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
             break
     return names

@@ -1,20 +1,17 @@
-"""Finding a learning rate: range tests on throw-away copies, what they say, and a race that confirms it."""
+"""`lrkit find`: the base learning rate for a config."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from lrkit.assembly import data_of, hush_lightning, optimizer_of, trainer_of
+from lrkit.assembly import hush_lightning, optimizer_of, trainer_of
 from lrkit.base.errors import ConfigError, SearchError
 from lrkit.base.files import read_json
 from lrkit.base.process_pool import pass_config
@@ -22,22 +19,18 @@ from lrkit.base.safe_path import safe_path
 from lrkit.checkpoint.policies import Resumption
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO, Search
-from lrkit.lightning.classes import LightningDataModule, Trainer
+from lrkit.lightning.classes import Trainer
 from lrkit.lr_finder import short_run
-from lrkit.lr_finder.curve_analysis import CurveReading, RangeTestRun, has_diverged, read_curves
-from lrkit.lr_finder.result import FinderResult, round_rate
-from lrkit.lr_finder.short_run import ShortRun
-from lrkit.lr_finder.successive_halving import Confirmation, confirm_rate
+from lrkit.lr_finder.result import FinderResult
+from lrkit.lr_finder.search import Say, search_rate
+from lrkit.lr_finder.task import ConfigTask
 from lrkit.optim import factory
 from lrkit.planning.optimizer_traits import finds_rate
-from lrkit.planning.plan import Plan
 from lrkit.planning.tracks import KEY
-from lrkit.schedules.curve import Curve
 from lrkit.schedules.shapes import RangeTest
 
 __all__ = ["find_lr", "resolve_auto_lr"]
 
-Say = Callable[[str], None]
 Weights = Mapping[str, Tensor] | None
 
 
@@ -71,11 +64,11 @@ def find_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> 
         found.save(folder, config)
         return found
     hush_lightning()
-    trainer = trainer_of(short_run.trainer_options(config), config.get("trust", ()))
+    trainer = trainer_of(short_run.trainer_options(config["trainer"]), config.get("trust", ()))
     world = trainer.world_size
     if world > 1 and not _launched(trainer):
         return _in_processes(config, folder, world, quiet)
-    found = _search(config, search, say)
+    found = search_rate(ConfigTask.of(config, _weights(config)), search, say)
     if trainer.is_global_zero:
         for line in found.save(folder, config):
             say(f"note: {line}")
@@ -104,82 +97,6 @@ def resolve_auto_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = Fa
     }
 
 
-def _search(config: Mapping[str, Any], search: Search, say: Say) -> FinderResult:
-    begun = time.perf_counter()
-    # Any number will do: what each trial trains at is said by the plan that it follows.
-    config = {**config, "optimizer": {**config["optimizer"], "lr": 1.0}, "allow_extreme_lr": True}
-    weights, data = _weights(config), data_of(config)
-    tests = list(_range_tests(config, search, data, weights, say))
-    sweeps, steps = [_sweep(test, search) for test in tests], sum(len(test.losses) for test in tests)
-    reading = read_curves(sweeps)
-    lr, low, high, reason = reading.lr, reading.low, reading.high, reading.reason
-    verdict: Confirmation | None = None
-    if search.confirm and lr is not None:
-        said = ", ".join(f"{name} {estimate:.2g}" for name, estimate in reading.estimates.items())
-        say(f"the curve says: {said}")
-        verdict, raced = _confirmed(config, tests[0].full, reading, data, weights, say)
-        lr, low, high, reason, steps = verdict.lr, verdict.low, verdict.high, verdict.reason, steps + raced
-    seconds, heats = round(time.perf_counter() - begun, 3), verdict.heats if verdict else ()
-    if lr is None or low is None or high is None:
-        return FinderResult(None, None, None, reason, False, steps, seconds, sweeps, reading, heats)
-    lr, low, high = round_rate(lr), round_rate(low), round_rate(high)
-    return FinderResult(
-        lr, min(low, lr), max(high, lr), "", verdict is not None, steps, seconds, sweeps, reading, heats
-    )
-
-
-def _range_tests(
-    config: Mapping[str, Any], search: Search, data: LightningDataModule, weights: Weights, say: Say
-) -> Iterator[ShortRun]:
-    """The range tests, each with a seed of its own."""
-
-    def rising(full: Plan) -> tuple[Plan, int]:
-        """The rate alone rises, with every group in its proportion."""
-        horizon = dataclasses.replace(full.horizon, steps=search.length(full.horizon.steps))
-        plain = dataclasses.replace(full, horizon=horizon, momentum=None, decay_curve=None, plateau=None)
-        curve = Curve.build(search.schedule(), horizon)
-        return dataclasses.replace(plain, base_lr=search.end, curve=curve), horizon.require("steps", "find.steps")
-
-    def stop(losses: Sequence[float]) -> str:
-        return "it diverged" if has_diverged(losses) else ""
-
-    for repeat in range(search.repeats):
-        seeded = _with_seed(config, config["seed"] + repeat)
-        its_own = data if repeat == 0 else data_of(seeded)
-        test = short_run.run_short(seeded, its_own, rising, stop=stop, probe=search.loss == "val", weights=weights)
-        last = test.rates[-1] if test.losses else search.start
-        say(f"range test {repeat + 1} of {search.repeats}: {len(test.losses)} steps; {test.ended}, at lr {last:.3g}")
-        yield test
-
-
-def _sweep(test: ShortRun, search: Search) -> RangeTestRun:
-    """What a range test measured, as far as it is finite."""
-    losses = test.validated if search.loss == "val" else test.losses
-    kept = [(lr, loss) for lr, loss in zip(test.rates, losses, strict=False) if math.isfinite(loss)]
-    return RangeTestRun([lr for lr, _ in kept], [loss for _, loss in kept], test.ended)
-
-
-def _confirmed(
-    config: Mapping[str, Any], full: Plan, reading: CurveReading, data: LightningDataModule, weights: Weights, say: Say
-) -> tuple[Confirmation, int]:
-    """The verdict of the race, and the steps that it took."""
-    taken = 0
-
-    def train(rate: float, length: int) -> float:
-        nonlocal taken
-        raced = short_run.run_short(
-            config, data, lambda plan: (plan.within(length, rate), length), score=True, weights=weights
-        )
-        taken += len(raced.losses)
-        ended = f"{raced.score:.4g}" if math.isfinite(raced.score) else "diverged"
-        say(f"  lr {rate:<10.4g} {length} steps: {ended}")
-        return raced.score
-
-    assert reading.minimum is not None
-    say(f"race: the run's {full.horizon.steps or 'endless'} steps, compressed")
-    return confirm_rate(train, reading.minimum, full.horizon.steps), taken
-
-
 def _weights(config: Mapping[str, Any]) -> Weights:
     """The weights to begin with, where the run begins with those of a checkpoint."""
     resumption = Resumption.of(config, lambda: None)
@@ -191,13 +108,6 @@ def _weights(config: Mapping[str, Any]) -> Weights:
         )
     weights: Weights = resumption.saved.content["state_dict"]
     return weights
-
-
-def _with_seed(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The config with another seed, for the order of the data too where that goes by the same one."""
-    data = config["data"]
-    follows = data.get("seed") == config["seed"]
-    return {**config, "seed": seed % 2**32, "data": {**data, "seed": seed % 2**32} if follows else data}
 
 
 def _launched(trainer: Trainer) -> bool:

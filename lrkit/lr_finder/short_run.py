@@ -16,21 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrkit.assembly import callbacks_of, counted_plan, hush_lightning, module_of, optimizer_of, trainer_of, why_unfused
+from lrkit.assembly import hush_lightning, trainer_of, why_unfused
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.base.signals import Terminated
 from lrkit.callbacks.accumulation_fix import AccumulationFix
 from lrkit.callbacks.first_batch import FirstBatchCheck
 from lrkit.callbacks.noise_scale import NoiseScale
-from lrkit.config import compose as configs
-from lrkit.data.in_memory import loaders_of
 from lrkit.lightning.classes import (
     Callback,
     Checkpoint,
     EarlyStopping,
     LearningRateMonitor,
-    LightningDataModule,
     LightningModule,
     MisconfigurationException,
     ProgressBar,
@@ -40,6 +37,7 @@ from lrkit.lightning.classes import (
 )
 from lrkit.lightning.evaluation_weights import EvaluationMode
 from lrkit.lightning.module import OptimizerSetup, configure, scheduler_of
+from lrkit.lr_finder.task import TrainingTask
 from lrkit.planning.plan import Plan
 
 __all__ = ["ShortRun", "run_short", "trainer_options"]
@@ -89,75 +87,70 @@ class ShortRun:
 
 
 def run_short(
-    config: Mapping[str, Any],
-    data: LightningDataModule,
+    task: TrainingTask,
     follow: Callable[[Plan], tuple[Plan, int]],
     *,
     stop: Callable[[Sequence[float]], str] = lambda losses: "",
     probe: bool = False,
     score: bool = False,
-    weights: Mapping[str, Tensor] | None = None,
 ) -> ShortRun:
     """Train for some steps.
 
     Args:
-        config: of the run that the trial stands for.
-        data: its data module, which is not changed by this.
+        task: the training that the trial stands for.
         follow: from the plan of the run to the plan to follow here, and the steps to take.
         stop: shown the losses so far after each step; why to end here, or an empty string.
         probe: validate after each step, and show ``stop`` those losses.
         score: validate at the end.
-        weights: to begin with, instead of fresh ones.
 
     Raises:
         ConfigError: the config cannot mean what it says, or the module shows no loss.
     """
     hush_lightning()
-    seed_everything(config["seed"], workers=True, verbose=False)
-    module = module_of(config, data)
-    if weights is not None:
-        module.load_state_dict(weights)
-    watch = _Watch(stop, probe)
+    seed_everything(task.seed, workers=True, verbose=False)
+    module, watch = task.module(), _Watch(stop, probe)
 
     def planner(trainer: Trainer) -> Plan:
-        full = counted_plan(config, trainer)
+        full = task.plan(trainer)
         plan, watch.steps = follow(full)
         watch.trial = ShortRun(full, plan)
         return plan
 
-    unfused = why_unfused(config["trainer"])
     untold: Callable[[Trainer, Plan], None] = lambda trainer, plan: None  # noqa: E731
-    configure(module, OptimizerSetup(planner, untold, *optimizer_of(config), config["param_groups"], unfused))
-    theirs = [callback for callback in callbacks_of(config) if not isinstance(callback, _OF_THE_RUN)]
+    configure(module, OptimizerSetup(planner, untold, *task.optimizer(), task.rules, why_unfused(task.trainer)))
+    validating = task.trainer.get("limit_val_batches") != 0
+    if probe and not validating:
+        raise ConfigError("find.loss=val", "needs a validation, and trainer.limit_val_batches is 0")
     with tempfile.TemporaryDirectory() as nowhere:
-        first = FirstBatchCheck()
-        own = {
-            "callbacks": [first, EvaluationMode(), AccumulationFix(), *theirs, watch],
-            "default_root_dir": nowhere,
-        }
-        validating = config["trainer"].get("limit_val_batches") != 0
-        trainer = trainer_of(trainer_options(config, validating and probe), config.get("trust", ()), **own)
-        if probe and not validating:
-            raise ConfigError("find.loss=val", "needs a validation, and trainer.limit_val_batches is 0")
-        try:
-            with first.explaining(module):
-                trainer.fit(module, datamodule=loaders_of(data))
-        except SystemExit as ended:
-            if trainer.interrupted and not isinstance(ended, Terminated):
-                raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
-            raise
-        except (ValueError, ArithmeticError) as error:
-            # Some modules check their numbers themselves, and raise.
-            if watch.trial is None or isinstance(error, ConfigError) or not _burst(module):
-                raise
-            watch.trial.ended = "the weights had burst"
+        trainer = _fitted(task, module, watch, nowhere)
         trial = watch.trial
         assert trial is not None
         if score and _sound(trial):
-            trial.score = _score(config, trainer, module, data, trial) if validating else _tail(trial.losses)
+            trial.score = _score(task, trainer, module, trial) if validating else _tail(trial.losses)
         module.trainer = None
-        data.trainer = None  # a data module that is used again must not remember this one
+        task.release()
     return trial
+
+
+def _fitted(task: TrainingTask, module: LightningModule, watch: _Watch, folder: str) -> Trainer:
+    """The trainer, after the training that ``watch`` looks at."""
+    first = FirstBatchCheck()
+    theirs = [callback for callback in task.callbacks() if not isinstance(callback, _OF_THE_RUN)]
+    own = {"callbacks": [first, EvaluationMode(), AccumulationFix(), *theirs, watch], "default_root_dir": folder}
+    trainer = trainer_of(trainer_options(task.trainer, watch.probe), task.trust, **own)
+    try:
+        with first.explaining(module):
+            trainer.fit(module, **task.training_data())
+    except SystemExit as ended:
+        if trainer.interrupted and not isinstance(ended, Terminated):
+            raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
+        raise
+    except (ValueError, ArithmeticError) as error:
+        # Some modules check their numbers themselves, and raise.
+        if watch.trial is None or isinstance(error, ConfigError) or not _burst(module):
+            raise
+        watch.trial.ended = "the weights had burst"
+    return trainer
 
 
 class _Watch(Callback):
@@ -215,14 +208,11 @@ class _Watch(Callback):
             trainer.should_stop = True
 
 
-def trainer_options(config: Mapping[str, Any], probing: bool = False) -> dict[str, Any]:
+def trainer_options(trainer: Mapping[str, Any], probing: bool = False) -> dict[str, Any]:
     """The trainer of a trial: as configured, but quiet, and without an end of its own."""
-    trainer = config["trainer"]
     options = {**trainer, **_QUIET}
-    accumulate = configs.accumulation(config, configs.replicas_of(trainer)[0])
-    options["accumulate_grad_batches"] = accumulate
     if probing:  # after each optimizer step, whatever an epoch is
-        options |= {"val_check_interval": accumulate, "check_val_every_n_epoch": None}
+        options |= {"val_check_interval": trainer["accumulate_grad_batches"], "check_val_every_n_epoch": None}
     else:
         options["limit_val_batches"] = 0
     return options
@@ -242,20 +232,18 @@ def _loss_of(outputs: Any, trainer: Trainer, module: LightningModule) -> Tensor:
     raise ConfigError("model", f"shows no training loss: {type(module).__name__}.training_step returns none")
 
 
-def _score(
-    config: Mapping[str, Any], trainer: Trainer, module: LightningModule, data: LightningDataModule, trial: ShortRun
-) -> float:
+def _score(task: TrainingTask, trainer: Trainer, module: LightningModule, trial: ShortRun) -> float:
     """The monitored metric, so that lower is better."""
     if type(module).validation_step is LightningModule.validation_step:
         return _tail(trial.losses)
-    limit = config["trainer"].get("limit_val_batches")
+    limit = task.trainer.get("limit_val_batches")
     trainer.limit_val_batches = 1.0 if limit is None else limit
     try:
-        found = trainer.validate(module, datamodule=loaders_of(data), verbose=False)
+        found = trainer.validate(module, **task.validation_data(), verbose=False)
     except MisconfigurationException:  # nothing to validate with
         return _tail(trial.losses)
     metrics = {name: float(value) for each in found for name, value in each.items()}
-    wanted = str(config["monitor"])
+    wanted = task.monitor
     name = validation_loss_name(metrics) if wanted == "auto" else wanted
     if name is None:
         return _tail(trial.losses)

@@ -1,15 +1,17 @@
-"""The rule for a base learning rate that a user types."""
+"""The rules for a base learning rate: as the user types it, and after batch-size scaling."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.option_rules import is_number
 
-__all__ = ["SANE_LR", "check_lr"]
+if TYPE_CHECKING:
+    from lrkit.planning.plan import Plan
 
+__all__ = ["SANE_LR", "check_lr", "check_scaled_lr"]
 
 SANE_LR = (1e-8, 10.0)
 
@@ -39,3 +41,11 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def check_scaled_lr(plan: Plan) -> None:
+    """Refuse a base rate that only the batch-size rule has made extreme."""
+    low, high = SANE_LR
+    if not low <= plan.base() <= high:
+        must = f"must be in [{low:g}, {high:g}] after batch-size scaling; if it is meant, say allow_extreme_lr=true"
+        raise ConfigError("optimizer.lr", must, plan.rate_line())

@@ -11,7 +11,7 @@ comes next begins. ``schedule.final(n)`` is that value, approached from the left
 Lengths are written as durations (see ``lrkit.schedules.durations``) and counted from the beginning of the schedule,
 that is from the end of the warmup. ``schedule.resolved(horizon)`` is the same schedule with every length a whole number
 of optimizer steps; only a resolved schedule can be called. To add a schedule: a dataclass here, a few lines of YAML in
-``conf/schedule/``, a row in ``tests/test_schedules.py``.
+``conf/schedule/``, a row in ``tests/schedules/test_shapes.py``.
 """
 
 from __future__ import annotations

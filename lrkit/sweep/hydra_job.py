@@ -29,7 +29,7 @@ from lrkit.base.moved_classes import with_current_paths
 from lrkit.base.process_pool import as_lrkit
 from lrkit.config.compose import with_trust, with_typed_track_order, with_world
 from lrkit.config.instantiate import use_lightning
-from lrkit.sweep.sweep import ENDED, folder_name, read_result, write_failure
+from lrkit.sweep.job import ENDED, folder_name, read_result, write_failure
 
 if TYPE_CHECKING:
     from lrkit.training.run import FinishedRun

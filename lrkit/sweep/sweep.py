@@ -7,96 +7,31 @@ that is not finished: what is done is skipped, what was interrupted goes on from
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lrkit.base import tensorboard
-from lrkit.base.errors import ConfigError, RunError
+from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import INTERRUPTED, of_signal
-from lrkit.base.files import read_file, read_json, write_json
-from lrkit.base.metric_names import higher_is_better
+from lrkit.base.files import write_json
 from lrkit.base.process_pool import Outcome, Slots, available_slots, run_jobs
 from lrkit.base.signals import ASKING
 from lrkit.config import compose as configs
 from lrkit.config import timeout
-from lrkit.config.overrides import expand_jobs
-from lrkit.runs.run_reader import SWEEP, find_runs
+from lrkit.runs.run_reader import SWEEP
+from lrkit.sweep.job import ENDED, Job, job_identity, last_words, list_jobs, write_failure
+from lrkit.sweep.progress import Progress
+from lrkit.sweep.sweep_file import next_serial, read_sweep_file, serial_of, states_of
 
-__all__ = [
-    "ENDED",
-    "Job",
-    "Sweep",
-    "apply_preset",
-    "count_statuses",
-    "find_unfinished",
-    "folder_name",
-    "job_identity",
-    "quote_value",
-    "read_result",
-    "write_failure",
-]  # fmt: skip
-
-#: How a job can have ended so that it is not run again.
-ENDED = ("done", "stopped", "diverged")
+__all__ = ["Sweep", "apply_preset", "quote_value"]
 
 #: Exit codes of jobs that were asked to end: those of a shell, and of a process that had no time to take care of it.
 ASKED = (INTERRUPTED, *(of_signal(signum) for signum in ASKING), *(-signum for signum in ASKING))
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training of a sweep.
-
-    Args:
-        number: counted from 0.
-        overrides: all of its overrides.
-        label: those that differ between jobs.
-        folder: its own.
-    """
-
-    number: int
-    overrides: tuple[str, ...]
-    label: str
-    folder: Path
-
-    def result(self) -> dict[str, Any]:
-        """What it has left: ``metrics.json``, or nothing."""
-        return read_result(self.folder)
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """What a job has left in its folder: ``metrics.json``, or nothing."""
-    return _mapping(folder / "metrics.json")
-
-
-def count_statuses(folder: Path) -> Counter[str]:
-    """How the jobs in the folder of a sweep ended, as each says itself; of one that says nothing: ``unfinished``."""
-    try:
-        jobs = find_runs([folder])
-    except ConfigError:  # none has begun
-        return Counter()
-    return Counter(str(read_result(job).get("status", "unfinished")) for job in jobs)
-
-
-def job_identity(config: Mapping[str, Any]) -> str:
-    """The identity of a job: a hash of its resolved config, but for how the sweep is run.
-
-    >>> job_identity({"a": 1, "b": {"c": 2}}) == job_identity({"b": {"c": 2}, "a": 1, "jobs": 4})
-    True
-    """
-    matters = {key: value for key, value in config.items() if key not in ("jobs", "on_error", "timeout")}
-    text = json.dumps(matters, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Sweep:
@@ -110,14 +45,12 @@ class Sweep:
 
     def __init__(self, overrides: Sequence[str], folder: Path, config_dir: str | None = None) -> None:
         self.overrides, self.folder, self.config_dir = list(overrides), folder, config_dir
-        self.jobs = list(_jobs(overrides, folder, config_dir))
+        self.jobs = list(list_jobs(overrides, folder, config_dir))
         self.first = configs.compose(self.jobs[0].overrides, config_dir)
-        written = _mapping(folder / SWEEP)
-        self.state = _states(written)
-        self.serial = _serial(written) or 1 + max(map(_serial, map(_written, _siblings(folder))), default=0)
-        self.missing = self.begun = 0
-        self.seconds: list[float] = []
-        self.best: tuple[float, str] | None = None
+        written = read_sweep_file(folder)
+        self.state = states_of(written)
+        self.serial = serial_of(written) or next_serial(folder)
+        self.progress = Progress()
 
     def run(self, work: Callable[..., int], say: Say) -> dict[str, int]:
         """Run what is missing; how many jobs ended in which way.
@@ -132,9 +65,9 @@ class Sweep:
                 self._note(job, str(job.result()["status"]))
         self._check_free(missing)
         self._write()  # from here on, the same command goes on in this folder, whenever somebody ends us
-        self.missing = len(missing)
+        self.progress.missing = len(missing)
         for job in self.jobs:
-            self._remember(job)
+            self.progress.remember(job)
         if skipped := len(self.jobs) - len(missing):
             say(f"going on in {self.folder}: {skipped} of {len(self.jobs)} jobs are done")
         together = min(at_a_time.count, max(len(missing), 1))
@@ -144,15 +77,16 @@ class Sweep:
 
         def begin(i: int) -> tuple[list[str], str | None]:
             words = self._prepared(missing[i])
-            self.begun += 1
+            self.progress.begun += 1
             self._note(missing[i], "running")
             return words, self.config_dir
 
         def ended(i: int, outcome: Outcome) -> bool:
             status = self._ended(missing[i], outcome)
-            say(self._line(missing[i], status, outcome, at_a_time.count))
+            states = [each.get("status") for each in self.state.values()]
+            say(self.progress.line(missing[i], status, outcome, states, at_a_time.count))
             if status == "failed":
-                say(_indented(_last_words(missing[i].folder)))
+                say(last_words(missing[i].folder))
             return not (stop and status in ("failed", "timeout"))
 
         logs, longest = [job.folder / "job.log" for job in missing], timeout.seconds(self.first.get("timeout"))
@@ -237,49 +171,14 @@ class Sweep:
             if status != "failed" or "why" not in job.result():
                 write_failure(job.folder, "failed", _why(outcome.code))
             status = "failed"
-        self._remember(job)
-        self.seconds.append(outcome.seconds)
+        self.progress.remember(job)
+        self.progress.seconds.append(outcome.seconds)
         self._note(job, status, seconds=round(outcome.seconds, 3))
         return status
-
-    def _line(self, job: Job, status: str, outcome: Outcome, at_a_time: int) -> str:
-        """One line when a job has ended: how, and how the sweep stands."""
-        monitor, value = _best(job.result())
-        score = "" if value is None else f", {monitor} {value:.4g}"
-        states = [each.get("status") for each in self.state.values()]
-        running, left = self.begun - len(self.seconds), self.missing - self.begun
-        parts = [f"{sum(s in ENDED for s in states)} done"]
-        parts += [f"{running} running"] if running else []
-        lost = states.count("failed") + states.count("diverged")
-        parts += [f"{lost} failed or diverged"] if lost else []
-        parts += [f"{states.count('timeout')} timed out"] if "timeout" in states else []
-        parts += [f"{left} to go"] if left else []
-        parts += [f"best {self.best[1]}"] if self.best else []
-        if left + running and self.seconds:
-            each = sum(self.seconds) / len(self.seconds)
-            parts.append(f"about {_told(each * math.ceil((left + running) / at_a_time))} left")
-        return f"job {job.number} {job.label}: {status}{score}, {outcome.seconds:.1f} s   [{'; '.join(parts)}]"
-
-    def _remember(self, job: Job) -> None:
-        """Keep the best so far."""
-        result = job.result()
-        monitor, value = _best(result)
-        if result.get("status") not in ("done", "stopped") or value is None:
-            return
-        score = -value if higher_is_better(monitor) else value
-        if math.isfinite(score) and (self.best is None or score < self.best[0]):
-            self.best = (score, f"{monitor} {value:.4g} by {job.label}")
 
 
 def _why(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _best(result: Mapping[str, Any]) -> tuple[str, float | None]:
-    """The monitored metric of a job, and the best that it had."""
-    monitor = result.get("monitor")
-    value = (result.get("best") or {}).get(monitor)
-    return str(monitor), value if isinstance(value, int | float) else None
 
 
 def apply_preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:
@@ -289,93 +188,6 @@ def apply_preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     return configs.sweep_of_files(overrides, config_dir).words
 
 
-def find_unfinished(overrides: Sequence[str], parent: Path, config_dir: str | None = None) -> Path | None:
-    """The newest sweep of this very command that still has something to do.
-
-    Which is the newest is counted: names and times go by a clock, and that may have been set back.
-    """
-    found = [(folder, _written(folder)) for folder in parent.glob("*") if folder.is_dir()]
-    for folder, written in sorted(found, key=lambda each: (_serial(each[1]), each[0].name), reverse=True):
-        if written.get("overrides") != list(overrides):
-            continue
-        states = [job.get("status") for job in _states(written).values()]
-        complete = len(states) == len(expand_jobs(overrides, config_dir))
-        return None if states and all(status in ENDED for status in states) and complete else folder
-    return None
-
-
-def _siblings(folder: Path) -> list[Path]:
-    return [other for other in folder.parent.glob("*") if other != folder and other.is_dir()]
-
-
-def _written(folder: Path) -> dict[str, Any]:
-    return _mapping(folder / SWEEP)
-
-
-def _serial(written: Mapping[str, Any]) -> int:
-    """Which sweep it is of those in a folder, counted from 1; 0 where its file does not say so."""
-    serial = written.get("serial")
-    return serial if type(serial) is int and 0 < serial < 10**9 else 0
-
-
-def _states(written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """How the jobs stand, by their folders; of a file that says something else, nothing."""
-    jobs = written.get("jobs")
-    return {name: job for name, job in jobs.items() if isinstance(job, dict)} if isinstance(jobs, dict) else {}
-
-
-def _jobs(overrides: Sequence[str], folder: Path, config_dir: str | None) -> Iterator[Job]:
-    given = set(overrides)
-    for number, chosen in enumerate(expand_jobs(overrides, config_dir)):
-        label = ",".join(override for override in chosen if override not in given)
-        yield Job(number, tuple(chosen), label or "the only one", folder / f"{number}_{folder_name(label)}".rstrip("_"))
-
-
-def folder_name(text: str) -> str:
-    """A folder's name for a job: what it overrides, without separators, and not too long for a file system."""
-    name = "".join(c if c.isalnum() or c in "=,.+-_%" else "-" for c in text)
-    if len(name) <= 120:
-        return name
-    return f"{name[:110]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _mapping(file: Path) -> dict[str, Any]:
-    """What a file of JSON says; nothing where it is not there, or cut off."""
-    content = read_json(file)
-    return content if isinstance(content, dict) else {}
-
-
-def write_failure(folder: Path, status: str, why: str) -> None:
-    """A job that wrote no result, or one that is not true, is given one that says how it ended."""
-    with suppress(RunError):  # on a full disk the sweep itself knows it still
-        write_json(folder / "metrics.json", {**read_result(folder), "status": status, "why": why})
-
-
-def _last_words(folder: Path, lines: int = 3) -> str:
-    """The end of a job's log: what it said before it failed."""
-    try:
-        text = read_file(folder / "job.log").decode(errors="replace")
-    except OSError:
-        return "it left no log"
-    said = [line for line in text.splitlines() if line.strip()][-lines:]
-    return "\n".join([*said, f"all of it: {folder / 'job.log'}"])
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())
-
-
 def quote_value(text: str) -> str:
     """A value for a command line of Hydra's."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _told(seconds: float) -> str:
-    """A time in words.
-
-    >>> _told(42), _told(300), _told(9000)
-    ('42 s', '5 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,6 @@
+"""What the command does, as ordinary functions: for notebooks, scripts of plain Lightning and other Hydra apps."""
+
+from lrkit.api.lightning_module import configure
+from lrkit.api.resolve import curve, plan
+
+__all__ = ["configure", "curve", "plan"]

@@ -1,0 +1,230 @@
+"""What a caller says of a run, checked as the command checks it: names, options and objects become the plan's parts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.config import optimizer_options
+from lrkit.config.shipped_options import class_of_option, read_option
+from lrkit.planning import tracks
+from lrkit.planning.base_lr import check_scaled_lr
+from lrkit.planning.batch_scaling import batch_scale
+from lrkit.planning.group_rules import group_rates
+from lrkit.planning.guard import Guard
+from lrkit.planning.optimizer_traits import momentum_of
+from lrkit.planning.plan import GroupRate, Plan
+from lrkit.planning.plateau import Plateau
+from lrkit.planning.resolve import resolve_plan
+from lrkit.schedules.curve import Curve
+from lrkit.schedules.durations import Length
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import Schedule
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+__all__ = ["AnyGuard", "AnyPlateau", "AnyRules", "AnySchedule", "CurveParts", "RunParts"]
+
+#: A schedule as an object, by the name of an option, or as a mapping: ``{"name": "step", "every": "30ep"}``.
+AnySchedule = Schedule | str | Mapping[str, Any]
+AnyPlateau = Plateau | str | Mapping[str, Any]
+AnyGuard = Guard | str | Mapping[str, Any]
+AnyRules = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+Part = TypeVar("Part")
+
+#: What one of several optimizers may say for itself.
+_TRACK = (
+    "lr", "optimizer", "options", "schedule", "warmup", "warmup_length", "cooldown", "cooldown_length", "param_groups",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveParts:
+    """The arguments of ``lrkit.curve``, but for the length of the run."""
+
+    schedule: AnySchedule = "cosine"
+    warmup: AnySchedule | None = None
+    warmup_length: Length | None = None
+    cooldown: AnySchedule | None = None
+    cooldown_length: Length | None = None
+
+    def curve(self, horizon: Horizon) -> Curve:
+        """The curve, laid over a run."""
+        schedule = _schedule(self.schedule, "schedule")
+        return Curve.build(schedule, horizon, warmup=self.edge("warmup"), cooldown=self.edge("cooldown"))
+
+    def edge(self, name: str) -> Schedule | None:
+        """The warmup, or the cooldown; one that is named has the length that was said, or that of the option."""
+        part, length = getattr(self, name), getattr(self, f"{name}_length")
+        if length is not None:
+            if isinstance(part, Schedule) or (isinstance(part, Mapping) and "length" in part):
+                raise ConfigError(f"{name}_length", f"must be None, for the {name} has a length of its own", length)
+            if part in (None, "none"):
+                raise ConfigError(f"{name}_length", f"needs a {name}: {name}='linear'", length)
+            part = {**(part if isinstance(part, Mapping) else {"name": part}), "length": length}
+        return _option(part, name, Schedule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunParts(CurveParts):
+    """The arguments of ``lrkit.plan``, but for the length of the run."""
+
+    lr: float
+    optimizer: str | type[Optimizer] = "adamw"
+    options: Mapping[str, Any] | None = None
+    plateau: AnyPlateau | None = None
+    guard: AnyGuard | None = None
+    coschedule: Mapping[str, AnySchedule] | None = None
+    batch_scaling: str = "none"
+    base_batch_size: int = 256
+    param_groups: AnyRules | None = None
+    optimizers: Mapping[str, Mapping[str, Any]] | None = None
+    allow_extreme_lr: bool = False
+
+    def plan(self, horizon: Horizon) -> Plan:
+        """The plan of a run of this length.
+
+        Raises:
+            ConfigError: the parts cannot mean what they say.
+        """
+        return self._on_tracks(horizon) if self.optimizers else self._of_one(horizon)
+
+    def check(self, batch_size: int | None = None) -> None:
+        """Refuse what no run can be, where the length of the run is not known yet: the plan is tried on a long one.
+
+        Raises:
+            ConfigError: the parts cannot mean what they say.
+        """
+        self.plan(Horizon(10**6, 10**3, batch_size or 64))
+
+    def target(self) -> tuple[str, dict[str, Any]]:
+        """The class path of the optimizer, and its options: those of a shipped option, with what was said over them."""
+        said = dict(self.options or {})
+        if not isinstance(self.optimizer, str):
+            return _path(self.optimizer), said
+        if "." in self.optimizer:
+            return self.optimizer, said
+        shipped = read_option("optimizer", self.optimizer, "optimizer")
+        return str(shipped.pop("_target_")), {name: value for name, value in (shipped | said).items() if name != "lr"}
+
+    def rules(self) -> Mapping[str, Any]:
+        """The node ``param_groups``."""
+        return self.param_groups if isinstance(self.param_groups, Mapping) else {"rules": self.param_groups}
+
+    def listened(self) -> Plateau | None:
+        """Reduce on plateau, which the schedule ``plateau`` brings along."""
+        name = self.schedule.get("name") if isinstance(self.schedule, Mapping) else self.schedule
+        return _option("reduce" if self.plateau is None and name == "plateau" else self.plateau, "plateau", Plateau)
+
+    def guarded(self) -> Guard | None:
+        """The divergence guard."""
+        return _option(self.guard, "guard", Guard)
+
+    def each(self) -> list[tuple[tracks.Track, RunParts]]:
+        """Each of several optimizers, and what it says in place of what the run says."""
+        several = tracks.parse_tracks(self.optimizers or {}, _TRACK)
+        return [(track, self._of_track(track)) for track in several]
+
+    def _of_one(self, horizon: Horizon) -> Plan:
+        target, options = self.target()
+        in_force = {**optimizer_options.SIGNATURES.get(target, {}), **options}
+        groups = group_rates(self.param_groups)
+        optimizer_options.check({**options, "_target_": target})
+        optimizer_options.check_groups(target, groups, self.rules().get("layer_decay"))
+        coschedule = {name: _schedule(each, f"coschedule.{name}") for name, each in (self.coschedule or {}).items()}
+        plan = resolve_plan(
+            lr=self.lr,
+            schedule=_schedule(self.schedule, "schedule"),
+            horizon=horizon,
+            optimizer=target,
+            momentum=momentum_of(target, in_force),
+            weight_decay=float(in_force.get("weight_decay", 0.0)),
+            warmup=self.edge("warmup"),
+            cooldown=self.edge("cooldown"),
+            plateau=self.listened(),
+            guard=self.guarded(),
+            coschedule=coschedule,
+            scale=batch_scale(self.batch_scaling, self.base_batch_size, horizon.batch_size, target),
+            groups=[GroupRate(*rate) for rate in groups],
+            allow_extreme_lr=self.allow_extreme_lr,
+        )
+        if not self.allow_extreme_lr:
+            check_scaled_lr(plan)
+        return plan
+
+    def _on_tracks(self, horizon: Horizon) -> Plan:
+        """The plan of a run with several optimizers, a track each."""
+        if getattr(self.guarded(), "policy", None) in ("skip", "reduce"):
+            raise ConfigError("guard", "must be stop, or None, with several optimizers: a spike is told by one loss")
+        plans = {}
+        for track, own in self.each():
+            with track.naming():
+                made = own.plan(tracks.horizon_of(horizon, track.every, track.offset))
+            plans[track.name] = dataclasses.replace(made, every=track.every, offset=track.offset)
+        return dataclasses.replace(self, coschedule=None, optimizers=None).plan(horizon).on_tracks(plans)
+
+    def _of_track(self, track: tracks.Track) -> RunParts:
+        """The run as one track has it; another optimizer does not take the options of the run's."""
+        own = {"options": None} if "optimizer" in track.said else {}
+        return dataclasses.replace(self, **{"guard": None, "optimizers": None, **own, **track.said})
+
+
+def _schedule(part: AnySchedule, key: str) -> Schedule:
+    made = _option(part, "schedule", Schedule, key)
+    if made is None:
+        raise ConfigError(key, "must not be None: for a fixed rate use 'constant'")
+    return made
+
+
+def _option(part: Part | str | Mapping[str, Any] | None, group: str, kind: type[Part], key: str = "") -> Part | None:
+    """What a name, or a mapping with ``name`` and options, stands for; an object stands for itself.
+
+    Raises:
+        ConfigError: the group has no such option, or the option no such key.
+    """
+    key = key or group
+    if part is None or isinstance(part, kind):
+        return part
+    if not isinstance(part, str | Mapping):
+        raise ConfigError(key, f"must be a {kind.__name__}, a name, or a mapping with a name", part)
+    said = dict(part) if isinstance(part, Mapping) else {"name": part}
+    if "name" not in said:
+        raise ConfigError(f"{key}.name", "must be set: the name of an option")
+    node = read_option(group, said.pop("name"), key)
+    known = [name for name in node if name != "_target_"]
+    for name in said:
+        if name not in known:
+            raise ConfigError(f"{key}.{name}", f"is not a key. {did_you_mean(str(name), known)}".rstrip())
+    if not node:
+        return None
+    try:
+        made: Part = _built({**node, **said}, key)
+    except ConfigError as error:
+        raise error.under(key) from None
+    return made
+
+
+def _built(value: Any, key: str) -> Any:
+    """The object of a node, and of the nodes inside it; each a shipped one's, or a schedule by its name."""
+    if isinstance(value, list | tuple):
+        return tuple(_built(each, f"{key}[{i}]") for i, each in enumerate(value))
+    if isinstance(value, Mapping) and "name" in value:
+        return _schedule(value, key)
+    if not isinstance(value, Mapping) or "_target_" not in value:
+        return value
+    options = {name: _built(each, f"{key}.{name}") for name, each in value.items() if name != "_target_"}
+    return class_of_option(value["_target_"])(**options)
+
+
+def _path(optimizer: type[Optimizer]) -> str:
+    """The class path of an optimizer."""
+    if not isinstance(optimizer, type):
+        raise ConfigError("optimizer", "must be a class, a class path, or the name of an option", optimizer)
+    # torch.optim.adamw.AdamW is known to people, and to lrkit, as torch.optim.AdamW.
+    module = "torch.optim" if optimizer.__module__.startswith("torch.optim.") else optimizer.__module__
+    return f"{module}.{optimizer.__qualname__}"

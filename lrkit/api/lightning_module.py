@@ -1,0 +1,199 @@
+"""A plan inside an existing LightningModule, for scripts of plain Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lrkit.api.arguments import AnyGuard, AnyPlateau, AnyRules, AnySchedule, RunParts
+from lrkit.base import lightning_package
+from lrkit.base.errors import ConfigError
+from lrkit.planning.plan import Plan
+from lrkit.schedules.durations import Length
+from lrkit.schedules.horizon import Horizon
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from lrkit.lightning.classes import Callback, LightningModule, Trainer
+
+    AnyModule = TypeVar("AnyModule", bound=LightningModule)
+
+__all__ = ["configure"]
+
+
+def configure(
+    module: AnyModule,
+    *,
+    lr: float,
+    schedule: AnySchedule = "cosine",
+    optimizer: str | type[Optimizer] = "adamw",
+    options: Mapping[str, Any] | None = None,
+    warmup: AnySchedule | None = None,
+    warmup_length: Length | None = None,
+    cooldown: AnySchedule | None = None,
+    cooldown_length: Length | None = None,
+    plateau: AnyPlateau | None = None,
+    guard: AnyGuard | None = None,
+    coschedule: Mapping[str, AnySchedule] | None = None,
+    batch_scaling: str = "none",
+    base_batch_size: int = 256,
+    param_groups: AnyRules | None = None,
+    optimizers: Mapping[str, Mapping[str, Any]] | None = None,
+    allow_extreme_lr: bool = False,
+    batch_size: int | None = None,
+    steps: int | None = None,
+) -> AnyModule:
+    """Give a LightningModule its optimizer and its rates; then ``trainer.fit(module)`` as always.
+
+    The length of the run comes from the trainer. ``configure_optimizers`` is replaced, and callbacks that log
+    ``lr/<group>``, feed reduce-on-plateau and switch schedule-free optimizers are added to the module's own. Layers, as
+    ``layer_decay`` counts them, are told before training, among Lightning's own lines (``INFO``). A second call
+    replaces what the first one said.
+
+    Args:
+        module: any LightningModule; it is changed in place and returned.
+        batch_size: samples in a batch of one device, where the loader does not say it.
+        steps: optimizer steps of the run, where the module takes them itself (manual optimization, or an own
+            ``optimizer_step``) and not one after each batch.
+        The others as for ``lrkit.plan``.
+
+    Raises:
+        ConfigError: at once, for all that is wrong whatever the trainer is: a name, a key or a value that does not
+            exist, an optimizer that refuses its options. From ``trainer.fit``, before its first step, for what does not
+            fit the length of the run, the trainer, one of its callbacks, or how often the module steps.
+        Diverged: from ``trainer.fit``: the guard ended the training.
+        RunError: from ``trainer.fit``: the module takes another step than the plan has.
+
+    Warns:
+        UserWarning: at the end, that fewer steps were taken than planned, or none that trained anything.
+    """
+    parts = RunParts(
+        lr=lr,
+        schedule=schedule,
+        optimizer=optimizer,
+        options=options,
+        warmup=warmup,
+        warmup_length=warmup_length,
+        cooldown=cooldown,
+        cooldown_length=cooldown_length,
+        plateau=plateau,
+        guard=guard,
+        coschedule=coschedule,
+        batch_scaling=batch_scaling,
+        base_batch_size=base_batch_size,
+        param_groups=param_groups,
+        optimizers=optimizers,
+        allow_extreme_lr=allow_extreme_lr,
+    )
+    configure_module(module, parts, batch_size, steps)
+    return module
+
+
+def configure_module(module: LightningModule, parts: RunParts, batch_size: int | None, steps: int | None) -> None:
+    """Put a plan into a module.
+
+    Args:
+        batch_size, steps: as for ``configure``.
+
+    Raises:
+        ConfigError: what is wrong whatever the trainer is.
+    """
+    lightning_package.use_package({"module": type(module)})
+    from lrkit.lightning.classes import LightningModule as Lightning
+    from lrkit.lightning.classes import rank_zero_info
+    from lrkit.lightning.module import OptimizerSetup, TrackSetup
+    from lrkit.lightning.module import configure as set_up
+    from lrkit.optim.factory import check_optimizer
+
+    if not isinstance(module, Lightning):
+        raise ConfigError("module", "must be a LightningModule", type(module).__name__)
+    if parts.optimizers and steps is not None:
+        raise ConfigError("steps", "must not be set with several optimizers: every and offset say when each steps")
+    parts.check(batch_size)
+
+    def planner(trainer: Trainer) -> Plan:
+        if parts.optimizers and trainer.max_steps != -1:
+            raise ConfigError("max_steps", "must not be set with several optimizers: Lightning counts the steps of all")
+        return parts.plan(_horizon(trainer, batch_size, steps))
+
+    def planned(trainer: Trainer, plan: Plan) -> None:
+        for track, own in (plan.tracks or {"": plan}).items():
+            for note in own.notes:  # how the model was split, such as its layers: as Lightning tells what it has found
+                rank_zero_info(f"{track}: {note}" if track else note)
+
+    several = [TrackSetup(track, *own.target(), own.rules()) for track, own in parts.each()]
+    target, options = parts.target()
+    for each in several:
+        with each.track.naming():
+            check_optimizer(each.target, each.options)
+    if not several:
+        check_optimizer(target, options)
+    set_up(module, OptimizerSetup(planner, planned, target, options, parts.rules(), tracks=several))
+    present = vars(module).get("configure_callbacks", module.configure_callbacks)
+    theirs = present.theirs if isinstance(present, _WithOwnCallbacks) else present
+    module.configure_callbacks = _WithOwnCallbacks(theirs, _callbacks(parts))  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True)
+class _WithOwnCallbacks:
+    """The module's ``configure_callbacks``, and behind what it returns the callbacks that a plan needs."""
+
+    theirs: Callable[[], Any]
+    own: list[Callback]
+
+    def __call__(self) -> list[Callback]:
+        before = self.theirs()
+        return [*(before if isinstance(before, Sequence) else [before]), *self.own]
+
+
+def _callbacks(parts: RunParts) -> list[Callback]:
+    """What a plan needs during training."""
+    from lrkit.callbacks.accumulation_fix import AccumulationFix
+    from lrkit.callbacks.divergence_guard import DivergenceGuard
+    from lrkit.callbacks.group_names import GroupNaming
+    from lrkit.callbacks.lr_logger import LearningRateLogger
+    from lrkit.callbacks.plateau_feedback import PlateauFeedback
+    from lrkit.lightning.evaluation_weights import EvaluationMode
+    from lrkit.lightning.step_axis import StepAxisCallback
+    from lrkit.lightning.step_count import StepCountCheck
+    from lrkit.lightning.track_steps import TrackStepCheck
+
+    own: list[Callback] = [
+        StepCountCheck(),
+        StepAxisCallback(),
+        GroupNaming(),
+        LearningRateLogger(),
+        EvaluationMode(),
+        AccumulationFix(),
+    ]
+    if (plateau := parts.listened()) is not None:
+        own.append(PlateauFeedback(plateau.monitor))
+    if parts.optimizers:
+        own.append(TrackStepCheck())
+    if parts.guarded() is not None:
+        own.append(DivergenceGuard())
+    return own
+
+
+def _horizon(trainer: Trainer, batch_size: int | None, said: int | None) -> Horizon:
+    """Steps, steps per epoch and samples per step, as the trainer knows them once its data is loaded.
+
+    ``said``: the steps, where the module takes them itself; an epoch has its share of them, where that is a whole one.
+    """
+    from lrkit.lightning.replicas import count_replicas
+    from lrkit.lightning.step_count import uses_manual_optimization
+
+    steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
+    accumulate, size = trainer.accumulate_grad_batches, batch_size
+    if size is None:
+        size = getattr(trainer.train_dataloader, "batch_size", None)
+    known = None if steps in (float("inf"), -1) else int(steps)
+    per_epoch = None if batches == float("inf") else -(-int(batches) // accumulate)
+    if said is not None and said != known:
+        if known is not None and not uses_manual_optimization(trainer.lightning_module):
+            raise ConfigError("steps", f"must be what the run will take, {known} optimizer steps", said)
+        each, left = divmod(said, trainer.max_epochs or -1)
+        known, per_epoch = said, each if each > 0 and not left else None
+    return Horizon(known, per_epoch, None if size is None else size * count_replicas(trainer) * accumulate)

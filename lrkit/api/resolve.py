@@ -1,0 +1,144 @@
+"""The plan and the curve of a run, from ordinary arguments: what ``lrkit show`` prints. No torch.
+
+>>> import lrkit
+>>> rate = lrkit.curve("cosine", steps=100, warmup="linear", warmup_length="10%")
+>>> rate(10), rate(55)
+(1.0, 0.5)
+>>> print(lrkit.plan(lr=0.1, schedule="step", steps=90, batch_size=512, batch_scaling="linear").rate_line())
+lr 0.2 = 0.1 x 2 (linear: batch 512 / base 256)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lrkit.api.arguments import AnyGuard, AnyPlateau, AnyRules, AnySchedule, CurveParts, RunParts
+from lrkit.planning.plan import Plan
+from lrkit.schedules.curve import Curve
+from lrkit.schedules.durations import Length
+from lrkit.schedules.horizon import Horizon
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+__all__ = ["curve", "plan"]
+
+
+def curve(
+    schedule: AnySchedule = "cosine",
+    *,
+    steps: int | None,
+    steps_per_epoch: int | None = None,
+    batch_size: int | None = None,
+    warmup: AnySchedule | None = None,
+    warmup_length: Length | None = None,
+    cooldown: AnySchedule | None = None,
+    cooldown_length: Length | None = None,
+) -> Curve:
+    """The curve ``step -> multiplier`` of a run: warmup, schedule and cooldown, end to end.
+
+    A schedule is an object of ``lrkit.schedules``, the name of an option of ``conf/schedule`` with its defaults, or a
+    mapping with the name and other values. Lengths are durations: ``500`` optimizer steps, ``"5%"`` of the run,
+    ``"2ep"`` epochs, ``"64000sp"`` samples.
+
+    Args:
+        schedule: the shape between warmup and cooldown.
+        steps: optimizer steps of the run; None where that is not known.
+        steps_per_epoch: optimizer steps in an epoch, for lengths in epochs.
+        batch_size: samples in an optimizer step, for lengths in samples.
+        warmup, cooldown: the same, by the options of ``conf/warmup`` and ``conf/cooldown``.
+        warmup_length, cooldown_length: the lengths of those that are named; else 5 % and 20 %.
+
+    Raises:
+        ConfigError: a name or a key that does not exist, a value out of range, or parts that do not fit into the run.
+
+    >>> curve({"name": "step", "every": "30ep", "gamma": 0.5}, steps=90, steps_per_epoch=1)(31)
+    0.5
+    >>> curve("cosin", steps=90)  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    ConfigError: schedule has no option 'cosin'. Did you mean 'cosine'? ...
+    """
+    parts = CurveParts(
+        schedule=schedule,
+        warmup=warmup,
+        warmup_length=warmup_length,
+        cooldown=cooldown,
+        cooldown_length=cooldown_length,
+    )
+    return parts.curve(Horizon(steps, steps_per_epoch, batch_size))
+
+
+def plan(
+    *,
+    lr: float,
+    schedule: AnySchedule = "cosine",
+    steps: int | None,
+    steps_per_epoch: int | None = None,
+    batch_size: int | None = None,
+    optimizer: str | type[Optimizer] = "adamw",
+    options: Mapping[str, Any] | None = None,
+    warmup: AnySchedule | None = None,
+    warmup_length: Length | None = None,
+    cooldown: AnySchedule | None = None,
+    cooldown_length: Length | None = None,
+    plateau: AnyPlateau | None = None,
+    guard: AnyGuard | None = None,
+    coschedule: Mapping[str, AnySchedule] | None = None,
+    batch_scaling: str = "none",
+    base_batch_size: int = 256,
+    param_groups: AnyRules | None = None,
+    optimizers: Mapping[str, Mapping[str, Any]] | None = None,
+    allow_extreme_lr: bool = False,
+) -> Plan:
+    """The plan of a run: every factor of every learning rate, resolved before anything runs.
+
+        lr[group, t] = lr x batch scale x group scale x curve(t) x gain(t)
+
+    where ``t`` counts optimizer steps. ``print(plan)`` shows it as ``lrkit show`` does; ``plan.lr(group, t)`` is the
+    rate.
+
+    Args:
+        lr: base learning rate, > 0.
+        optimizer: the name of an option of ``conf/optimizer``, a class path, or a class.
+        options: its options but the rate; of a name, over those of the option.
+        plateau: reduce on plateau, on top of the curve: ``"reduce"``, a mapping, or a ``Plateau``.
+        guard: the divergence guard: ``"stop"``, ``"skip"``, ``"reduce"``, a mapping, or a ``Guard``.
+        coschedule: schedules for ``momentum`` and ``weight_decay``, as multiples of their values.
+        batch_scaling: ``none``, ``linear``, ``sqrt`` or ``auto``.
+        base_batch_size: samples in the optimizer step for which ``lr`` is right.
+        param_groups: rules; ``{"no_decay": True}`` or a list of ``{"name", "pattern", "lr_scale", ...}``.
+        optimizers: of a module with several, a track each: ``{"generator": {"every": 5}, "critic": {"lr": 4e-4}}``. It
+            may say ``parameters`` (a pattern), ``every``, ``offset``, and the arguments ``lr``, ``optimizer``,
+            ``options``, ``schedule``, ``warmup``, ``cooldown``, their lengths, and ``param_groups``; ``steps`` are
+            batches then.
+        allow_extreme_lr: accept an ``lr`` outside of [1e-8, 10].
+        schedule, warmup, cooldown, their lengths, steps, steps_per_epoch, batch_size: as for ``lrkit.curve``.
+
+    Raises:
+        ConfigError: the parts cannot mean what they say; by the key that the command has.
+
+    >>> rules = [{"name": "head", "pattern": "^head", "lr_scale": 2}]
+    >>> run = plan(lr=0.1, schedule="linear", steps=100, param_groups=rules)
+    >>> [run.lr(group, 50) for group in run.groups]
+    [0.1, 0.05]
+    """
+    parts = RunParts(
+        lr=lr,
+        schedule=schedule,
+        optimizer=optimizer,
+        options=options,
+        warmup=warmup,
+        warmup_length=warmup_length,
+        cooldown=cooldown,
+        cooldown_length=cooldown_length,
+        plateau=plateau,
+        guard=guard,
+        coschedule=coschedule,
+        batch_scaling=batch_scaling,
+        base_batch_size=base_batch_size,
+        param_groups=param_groups,
+        optimizers=optimizers,
+        allow_extreme_lr=allow_extreme_lr,
+    )
+    return parts.plan(Horizon(steps, steps_per_epoch, batch_size))

@@ -1,0 +1,61 @@
+"""The options that lrkit ships, by group and name, as their files in ``conf/`` have them. No Hydra."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lrkit.base.errors import ConfigError, did_you_mean
+
+__all__ = ["CONF_DIR", "class_of_option", "option_names", "read_option"]
+
+_HERE = Path(__file__).resolve().parents[1]
+CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
+
+
+@cache
+def option_names(group: str) -> tuple[str, ...]:
+    """The names of a group's options.
+
+    >>> option_names("cooldown")
+    ('cosine', 'linear', 'none', 'sqrt')
+    """
+    return tuple(sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml")))
+
+
+def read_option(group: str, name: str, key: str) -> dict[str, Any]:
+    """The keys and values of an option; empty for one such as ``none``.
+
+    Args:
+        group: a folder of ``conf/``, such as ``schedule``.
+        name: of the option.
+        key: what the user calls it, for the error.
+
+    Raises:
+        ConfigError: the group has no such option.
+
+    >>> read_option("schedule", "step", "schedule")["gamma"]
+    0.1
+    """
+    if name not in option_names(group):
+        raise ConfigError(key, f"has no option {str(name)!r}. {did_you_mean(str(name), option_names(group))}")
+    return dict(_read(group, name))
+
+
+def class_of_option(target: str) -> Any:
+    """The class that a shipped option names by ``_target_``; of lrkit itself, so nothing foreign is imported."""
+    module, _, name = target.rpartition(".")
+    assert module.partition(".")[0] == "lrkit", target
+    return getattr(import_module(module), name)
+
+
+@cache
+def _read(group: str, name: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / group / f"{name}.yaml"))
+    assert isinstance(node, dict)
+    own = node.get(group, node)  # an option that sets other groups too is a file of the whole config
+    return {str(key): value for key, value in own.items()}

@@ -1,0 +1,98 @@
+"""The search for a learning rate: range tests on throw-away copies, what they say, and short runs that confirm it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from lrkit.config.find_options import Search
+from lrkit.lr_finder import short_run
+from lrkit.lr_finder.curve_analysis import CurveReading, RangeTestRun, has_diverged, read_curves
+from lrkit.lr_finder.result import FinderResult, round_rate
+from lrkit.lr_finder.short_run import ShortRun
+from lrkit.lr_finder.successive_halving import Confirmation, confirm_rate
+from lrkit.lr_finder.task import TrainingTask
+from lrkit.planning.plan import Plan
+from lrkit.schedules.curve import Curve
+
+__all__ = ["Say", "search_rate"]
+
+Say = Callable[[str], None]
+
+
+def search_rate(task: TrainingTask, search: Search, say: Say) -> FinderResult:
+    """Find the base learning rate for a training.
+
+    Args:
+        task: the training.
+        search: the range test, and what follows it.
+        say: takes a line about each step of the search.
+
+    Raises:
+        ConfigError: the training cannot be what was asked for.
+    """
+    begun = time.perf_counter()
+    tests = list(_range_tests(task, search, say))
+    sweeps, steps = [_sweep(test, search) for test in tests], sum(len(test.losses) for test in tests)
+    reading = read_curves(sweeps)
+    lr, low, high, reason = reading.lr, reading.low, reading.high, reading.reason
+    verdict: Confirmation | None = None
+    if search.confirm and lr is not None:
+        said = ", ".join(f"{name} {estimate:.2g}" for name, estimate in reading.estimates.items())
+        say(f"the curve says: {said}")
+        verdict, raced = _confirmed(task, tests[0].full, reading, say)
+        lr, low, high, reason, steps = verdict.lr, verdict.low, verdict.high, verdict.reason, steps + raced
+    seconds, heats = round(time.perf_counter() - begun, 3), verdict.heats if verdict else ()
+    if lr is None or low is None or high is None:
+        return FinderResult(None, None, None, reason, False, steps, seconds, sweeps, reading, heats)
+    lr, low, high = round_rate(lr), round_rate(low), round_rate(high)
+    return FinderResult(
+        lr, min(low, lr), max(high, lr), "", verdict is not None, steps, seconds, sweeps, reading, heats
+    )
+
+
+def _range_tests(task: TrainingTask, search: Search, say: Say) -> Iterator[ShortRun]:
+    """The range tests, each with a seed of its own."""
+
+    def rising(full: Plan) -> tuple[Plan, int]:
+        """The rate alone rises, with every group in its proportion."""
+        horizon = dataclasses.replace(full.horizon, steps=search.length(full.horizon.steps))
+        plain = dataclasses.replace(full, horizon=horizon, momentum=None, decay_curve=None, plateau=None)
+        curve = Curve.build(search.schedule(), horizon)
+        return dataclasses.replace(plain, base_lr=search.end, curve=curve), horizon.require("steps", "find.steps")
+
+    def stop(losses: Sequence[float]) -> str:
+        return "it diverged" if has_diverged(losses) else ""
+
+    for repeat in range(search.repeats):
+        seeded = task.with_seed((task.seed + repeat) % 2**32)
+        test = short_run.run_short(seeded, rising, stop=stop, probe=search.loss == "val")
+        last = test.rates[-1] if test.losses else search.start
+        say(f"range test {repeat + 1} of {search.repeats}: {len(test.losses)} steps; {test.ended}, at lr {last:.3g}")
+        yield test
+
+
+def _sweep(test: ShortRun, search: Search) -> RangeTestRun:
+    """What a range test measured, as far as it is finite."""
+    losses = test.validated if search.loss == "val" else test.losses
+    kept = [(lr, loss) for lr, loss in zip(test.rates, losses, strict=False) if math.isfinite(loss)]
+    return RangeTestRun([lr for lr, _ in kept], [loss for _, loss in kept], test.ended)
+
+
+def _confirmed(task: TrainingTask, full: Plan, reading: CurveReading, say: Say) -> tuple[Confirmation, int]:
+    """The verdict of the race, and the steps that it took."""
+    taken = 0
+
+    def train(rate: float, length: int) -> float:
+        nonlocal taken
+        raced = short_run.run_short(task, lambda plan: (plan.within(length, rate), length), score=True)
+        taken += len(raced.losses)
+        ended = f"{raced.score:.4g}" if math.isfinite(raced.score) else "diverged"
+        say(f"  lr {rate:<10.4g} {length} steps: {ended}")
+        return raced.score
+
+    assert reading.minimum is not None
+    say(f"race: the run's {full.horizon.steps or 'endless'} steps, compressed")
+    return confirm_rate(train, reading.minimum, full.horizon.steps), taken

@@ -1,0 +1,81 @@
+"""How far a sweep is: a line for each job that has ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lrkit.base.metric_names import higher_is_better
+from lrkit.base.process_pool import Outcome
+from lrkit.sweep.job import ENDED, Job
+
+__all__ = ["Progress"]
+
+
+@dataclass
+class Progress:
+    """What is counted while a sweep runs.
+
+    Args:
+        missing: how many jobs are to be run.
+        begun: how many of them have begun.
+        seconds: how long each took that has ended.
+        best: the best score so far, lower is better, and the words for it.
+    """
+
+    missing: int = 0
+    begun: int = 0
+    seconds: list[float] = field(default_factory=list)
+    best: tuple[float, str] | None = None
+
+    def remember(self, job: Job) -> None:
+        """Keep the best so far."""
+        result = job.result()
+        monitor, value = _best_value(result)
+        if result.get("status") not in ("done", "stopped") or value is None:
+            return
+        score = -value if higher_is_better(monitor) else value
+        if math.isfinite(score) and (self.best is None or score < self.best[0]):
+            self.best = (score, f"{monitor} {value:.4g} by {job.label}")
+
+    def line(self, job: Job, status: str, outcome: Outcome, states: Sequence[Any], at_a_time: int) -> str:
+        """One line when a job has ended: how, and how the sweep stands.
+
+        Args:
+            states: the status of each job of the sweep.
+            at_a_time: how many jobs run at a time.
+        """
+        monitor, value = _best_value(job.result())
+        score = "" if value is None else f", {monitor} {value:.4g}"
+        running, left = self.begun - len(self.seconds), self.missing - self.begun
+        parts = [f"{sum(s in ENDED for s in states)} done"]
+        parts += [f"{running} running"] if running else []
+        lost = states.count("failed") + states.count("diverged")
+        parts += [f"{lost} failed or diverged"] if lost else []
+        parts += [f"{states.count('timeout')} timed out"] if "timeout" in states else []
+        parts += [f"{left} to go"] if left else []
+        parts += [f"best {self.best[1]}"] if self.best else []
+        if left + running and self.seconds:
+            each = sum(self.seconds) / len(self.seconds)
+            parts.append(f"about {_describe_time(each * math.ceil((left + running) / at_a_time))} left")
+        return f"job {job.number} {job.label}: {status}{score}, {outcome.seconds:.1f} s   [{'; '.join(parts)}]"
+
+
+def _best_value(result: Mapping[str, Any]) -> tuple[str, float | None]:
+    """The monitored metric of a job, and the best that it had."""
+    monitor = result.get("monitor")
+    value = (result.get("best") or {}).get(monitor)
+    return str(monitor), value if isinstance(value, int | float) else None
+
+
+def _describe_time(seconds: float) -> str:
+    """A time in words.
+
+    >>> _describe_time(42), _describe_time(300), _describe_time(9000)
+    ('42 s', '5 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,51 @@
+"""What ``sweep.json`` in a sweep's folder says: the command, and how each job stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lrkit.config.overrides import expand_jobs
+from lrkit.runs.run_reader import SWEEP
+from lrkit.sweep.job import ENDED, read_mapping
+
+__all__ = ["find_unfinished", "next_serial", "read_sweep_file", "serial_of", "states_of"]
+
+
+def read_sweep_file(folder: Path) -> dict[str, Any]:
+    """The content of ``sweep.json`` in a folder; nothing where it is not there, or cut off."""
+    return read_mapping(folder / SWEEP)
+
+
+def serial_of(written: Mapping[str, Any]) -> int:
+    """Which sweep it is of those in a folder, counted from 1; 0 where its file does not say so."""
+    serial = written.get("serial")
+    return serial if type(serial) is int and 0 < serial < 10**9 else 0
+
+
+def states_of(written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """How the jobs stand, by their folders; of a file that says something else, nothing."""
+    jobs = written.get("jobs")
+    return {name: job for name, job in jobs.items() if isinstance(job, dict)} if isinstance(jobs, dict) else {}
+
+
+def next_serial(folder: Path) -> int:
+    """The number of a new sweep in ``folder``: one more than the highest of those beside it."""
+    others = [other for other in folder.parent.glob("*") if other != folder and other.is_dir()]
+    return 1 + max(map(serial_of, map(read_sweep_file, others)), default=0)
+
+
+def find_unfinished(overrides: Sequence[str], parent: Path, config_dir: str | None = None) -> Path | None:
+    """The newest sweep of this very command that still has something to do.
+
+    Which is the newest is counted: names and times go by a clock, and that may have been set back.
+    """
+    found = [(folder, read_sweep_file(folder)) for folder in parent.glob("*") if folder.is_dir()]
+    for folder, written in sorted(found, key=lambda each: (serial_of(each[1]), each[0].name), reverse=True):
+        if written.get("overrides") != list(overrides):
+            continue
+        states = [job.get("status") for job in states_of(written).values()]
+        complete = len(states) == len(expand_jobs(overrides, config_dir))
+        return None if states and all(status in ENDED for status in states) and complete else folder
+    return None

@@ -1,0 +1,150 @@
+"""Training data as people load it for plain Lightning, each kind of loader once; nothing here knows lrkit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from plain_lightning import Data, Net, Points
+from torch import Tensor, nn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)  # fmt: skip
+
+
+class Noisy(Dataset[Any]):
+    """Augments each sample at random when it is loaded."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> Any:
+        sample = self.dataset[i]
+        return {**sample, "features": sample["features"] + 0.1 * torch.randn(4) + 0.1 * float(np.random.rand())}
+
+
+class Stream(IterableDataset[Any]):
+    """Has no position."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.dataset[i] for i in torch.randperm(len(self.dataset)).tolist())
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class Own(Sampler[int]):
+    """A sampler as people write them, with a generator of its own."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.rng = n, np.random.default_rng(5)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.rng.permutation(self.n).tolist())
+
+
+class ByEpoch(Sampler[int]):
+    """A sampler whose order follows from the epoch that it is told."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.epoch = n, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(torch.randperm(self.n, generator=torch.Generator().manual_seed(self.epoch)).tolist())
+
+
+def _stateful(data: Any, workers: int) -> Any:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    return StatefulDataLoader(data, batch_size=8, shuffle=True, num_workers=workers)
+
+
+def _seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+KINDS: dict[str, Callable[[Any, int], Any]] = {
+    "shuffled": lambda data, n: DataLoader(data, batch_size=8, shuffle=True, num_workers=n),
+    "in order": lambda data, n: DataLoader(data, batch_size=8, num_workers=n),
+    "generator": lambda data, n: DataLoader(data, batch_size=8, shuffle=True, num_workers=n, generator=_seeded()),
+    "sampler": lambda data, n: DataLoader(data, batch_size=8, num_workers=n, sampler=SubsetRandomSampler(range(50))),
+    "replacement": lambda data, n: DataLoader(
+        data, batch_size=8, num_workers=n, sampler=RandomSampler(data, True, 70, generator=_seeded())
+    ),
+    "weighted": lambda data, n: DataLoader(
+        data, batch_size=8, num_workers=n, sampler=WeightedRandomSampler([1.0, 2.0] * 30, 60)
+    ),
+    "batch_sampler": lambda data, n: DataLoader(
+        data, num_workers=n, batch_sampler=BatchSampler(RandomSampler(data), 8, drop_last=True)
+    ),
+    "own": lambda data, n: DataLoader(data, batch_size=8, num_workers=n, sampler=Own(len(data))),
+    "by epoch": lambda data, n: DataLoader(data, batch_size=8, num_workers=n, sampler=ByEpoch(len(data))),
+    "persistent": lambda data, n: DataLoader(
+        data, batch_size=8, shuffle=True, num_workers=n, persistent_workers=bool(n)
+    ),
+    "noisy": lambda data, n: DataLoader(Noisy(data), batch_size=8, shuffle=True, num_workers=n),
+    "stream": lambda data, n: DataLoader(Stream(data), batch_size=8, num_workers=n),
+    "two": lambda data, n: [DataLoader(data, batch_size=8, shuffle=True, num_workers=n) for _ in range(2)],
+    "stateful": _stateful,
+}  # fmt: skip
+
+
+class Loaded(Data):
+    """Points, by a loader of one of ``KINDS``."""
+
+    def __init__(self, kind: str = "shuffled", workers: int = 0, size: int = 8) -> None:
+        super().__init__(batch_size=size)
+        self.kind, self.workers, self.size = kind, workers, size
+
+    def setup(self, stage: str) -> None:
+        self.train, self.val = Points(60), Points(20)
+
+    def train_dataloader(self) -> Any:
+        if self.size != 8:
+            return DataLoader(self.train, batch_size=self.size, shuffle=True)
+        return KINDS[self.kind](self.train, self.workers)
+
+
+class Dropping(Net):
+    """Draws random numbers in each step, and in hooks around the epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body.append(nn.Dropout(0.3))
+
+    def loss(self, batch: Any) -> Tensor:
+        parts = batch if isinstance(batch, list) else [batch]  # of several loaders
+        return torch.stack([Net.loss(self, part) for part in parts]).sum()
+
+    def on_train_start(self) -> None:
+        torch.rand(3)
+
+    def on_train_epoch_start(self) -> None:
+        torch.rand(2)
+
+    def on_train_epoch_end(self) -> None:
+        torch.rand(1)

@@ -1,0 +1,125 @@
+"""The promise: the rates that ``lrkit show`` lists are, bit for bit, those of the optimizer, interrupted or not."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from interrupted_runs import EVERY, Interrupted, Stop, ignored
+from recorded_rates import Recorded
+
+from lrkit.base.errors import ConfigError
+from lrkit.config.compose import CONF_DIR, compose, plan
+from lrkit.planning import render
+from lrkit.training.run import run_training
+
+
+def listed(overrides: list[str]) -> list[dict[str, float]]:
+    """What ``lrkit show format=csv`` lists: a row for each step."""
+    header, *rows = render.render_csv(plan(compose(overrides))).splitlines()
+    return [dict(zip(header.split(","), map(float, row.split(",")), strict=True)) for row in rows]
+
+
+def used(recorded: Recorded, rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """What the optimizer used, in the same form."""
+    return [
+        {
+            "step": float(t),
+            **{f"lr/{name}": lr for name, (lr, _) in groups.items()},
+            **{f"momentum/{name}": m for name, (_, m) in groups.items() if f"momentum/{name}" in rows[0]},
+        }
+        for t, groups in enumerate(recorded)
+    ]
+
+
+def names(group: str) -> st.SearchStrategy[str]:
+    return st.sampled_from(sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml")))
+
+
+lengths = st.one_of(
+    st.integers(1, 9).map(str),
+    st.sampled_from(["5%", "0.1", "25%", "0.5ep", "1ep", "700sp", "250sp"]),
+)
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> list[str]:
+    """A command line of a run of some ten steps."""
+    schedule, warmup, cooldown = draw(names("schedule")), draw(names("warmup")), draw(names("cooldown"))
+    overrides = [
+        f"schedule={schedule}",
+        f"warmup={warmup}",
+        f"cooldown={cooldown}",
+        f"data.batch_size={draw(st.sampled_from([150, 200, 333]))}",
+        f"data.drop_last={draw(st.booleans())}",
+        f"trainer.accumulate_grad_batches={draw(st.integers(1, 3))}",
+        f"trainer.max_epochs={draw(st.integers(2, 3))}",
+        f"param_groups={draw(st.sampled_from(['default', 'no_decay']))}",
+        f"batch_scaling={draw(names('batch_scaling'))}",
+        f"seed={draw(st.integers(0, 3))}",
+    ]
+    if warmup != "none":
+        overrides.append(f"warmup.length={draw(lengths)}")
+    if cooldown != "none":
+        overrides.append(f"cooldown.length={draw(lengths)}")
+    if schedule == "step":
+        overrides.append(f"schedule.every={draw(lengths)}")
+    if schedule == "one_cycle":
+        overrides.append(f"schedule.up={draw(lengths)}")
+    return overrides
+
+
+SMALL = ["logger=none", "model.hidden=[4]", "model.dropout=0.5", "trainer.limit_val_batches=1"]
+
+
+def keep_the_promise(overrides: list[str], share: float, recorded: Recorded) -> None:
+    config = [*SMALL, *overrides]
+    try:
+        rows = listed(config)
+    except ConfigError:
+        assume(False)
+        raise
+    folder = Path(tempfile.mkdtemp())
+    kept = folder / "kept"
+    try:
+        config += [EVERY[0] % kept, EVERY[1]]
+        for name in ("whole", "part", "rest"):
+            (folder / name).mkdir()
+        recorded.clear()
+        run_training(compose(config), folder / "whole", quiet=True)
+        assert used(recorded, rows) == rows
+        shutil.rmtree(kept)
+        recorded.clear()
+        Stop.at = 1 + int(share * (len(rows) - 1))
+        if Stop.at < len(rows):
+            with pytest.raises(Interrupted):
+                run_training(compose(config), folder / "part", quiet=True)
+            checkpoint, Stop.at = kept / f"step={Stop.at}.ckpt", None
+            run_training(compose([*config, f"resume.path='{checkpoint}'"]), folder / "rest", quiet=True)
+            assert used(recorded, rows) == rows
+    finally:
+        Stop.at = None
+        shutil.rmtree(folder)
+
+
+several: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+@ignored
+@settings(max_examples=8, derandomize=True, **several)
+@given(overrides=runs(), share=st.floats(0, 1))
+def test_shown_is_used_is_resumed(overrides: list[str], share: float, recorded: Recorded) -> None:
+    keep_the_promise(overrides, share, recorded)
+
+
+@ignored
+@pytest.mark.slow
+@settings(max_examples=150, **several)
+@given(overrides=runs(), share=st.floats(0, 1))
+def test_shown_is_used_is_resumed_at_length(overrides: list[str], share: float, recorded: Recorded) -> None:
+    keep_the_promise(overrides, share, recorded)

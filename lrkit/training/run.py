@@ -34,7 +34,7 @@ from lrkit.base.links import check_links
 from lrkit.base.metric_names import higher_is_better
 from lrkit.base.process_pool import pass_config
 from lrkit.base.run_lock import hold_lock
-from lrkit.base.safe_path import launched_safely
+from lrkit.base.safe_path import launch_with_safe_path
 from lrkit.callbacks.accumulation_fix import AccumulationFix
 from lrkit.callbacks.divergence_guard import DivergenceGuard
 from lrkit.callbacks.first_batch import FirstBatchCheck
@@ -377,7 +377,7 @@ def _workers_rejoin(folder: Path, asked: Mapping[str, Any], trainer: Trainer) ->
         yield
         return
     argv, hydra, environment = sys.argv, HydraConfig.instance().cfg, dict(os.environ)
-    with pass_config(asked) as file, launched_safely(trainer.strategy.launcher):
+    with pass_config(asked) as file, launch_with_safe_path(trainer.strategy.launcher):
         sys.argv, HydraConfig.instance().cfg = [argv[0], "join", str(folder), file], None
         try:
             yield

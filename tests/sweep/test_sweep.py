@@ -121,7 +121,7 @@ def test_a_sweep_that_ends_before_its_first_job_goes_on_in_its_folder(
     """However early somebody ends it: its folder knows whose it is before anything else is done."""
     words = ["schedule=step,cosine", "trainer.max_epochs=1"]
     (tmp_path / "mine").mkdir()
-    monkeypatch.setattr(Sweep, "_for_tensorboard", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(Sweep, "_write_tensorboard_summaries", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         Sweep(words, tmp_path / "mine").run(lambda *_: 0, print)
     assert find_unfinished(words, tmp_path) == tmp_path / "mine"

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -136,6 +137,30 @@ def test_configured_twice_is_configured_as_said_last() -> None:
     once = lrkit.configure(Net(), lr=0.1, guard="stop")
     twice = lrkit.configure(lrkit.configure(Net(), lr=0.2, guard="skip"), lr=0.1, guard="stop")
     assert [type(each) for each in once.configure_callbacks()] == [type(each) for each in twice.configure_callbacks()]
+
+
+def test_a_notebook_shows_the_curve() -> None:
+    plan = lrkit.plan(
+        lr=0.1, steps=50, warmup="linear", param_groups=[{"name": "a.b", "pattern": "<x>", "lr_scale": 2}]
+    )
+    page = plan._repr_html_()
+    assert "lr[group, t] = 0.1 x scale[group] (a.b 2) x curve(t) (warmup then schedule)" in page
+    assert (page.count("<polyline"), page.count("<svg"), "<script" in page) == (2, 1, False)
+    ElementTree.fromstring(page)
+    ElementTree.fromstring(lrkit.curve(steps=10)._repr_html_())
+    ElementTree.fromstring(lrkit.curve("constant", steps=None)._repr_html_())
+    assert str(plan).splitlines()[0].startswith("lr 0.1")
+
+
+def test_plot_needs_matplotlib_and_takes_an_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    plan, ax = lrkit.plan(lr=0.1, steps=50, schedule="linear"), Figure().subplots()
+    assert plan.plot(ax) is ax
+    assert ax.lines[0].get_ydata()[25] == plan.lr(plan.groups[0], 25)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ConfigError, match=r"^plot needs the package matplotlib: pip install 'lrkit\[plot\]'"):
+        lrkit.curve(steps=10).plot()
 
 
 def test_every_public_name_is_there() -> None:

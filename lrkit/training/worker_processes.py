@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lrkit.base.process_pool import pass_config
-from lrkit.base.safe_path import launched_safely
+from lrkit.base.safe_path import launch_with_safe_path
 from lrkit.lightning.classes import (
     Trainer,
 )
@@ -33,7 +33,7 @@ def rejoin_as_worker(folder: Path, asked: Mapping[str, Any], trainer: Trainer) -
         yield
         return
     argv, hydra, environment = sys.argv, HydraConfig.instance().cfg, dict(os.environ)
-    with pass_config(asked) as file, launched_safely(trainer.strategy.launcher):
+    with pass_config(asked) as file, launch_with_safe_path(trainer.strategy.launcher):
         sys.argv, HydraConfig.instance().cfg = [argv[0], "join", str(folder), file], None
         try:
             yield

@@ -15,7 +15,7 @@ from typing import Any
 
 from lrkit.base import tensorboard
 from lrkit.base.errors import ConfigError
-from lrkit.base.exit_codes import INTERRUPTED, of_signal
+from lrkit.base.exit_codes import INTERRUPTED, signal_exit_code
 from lrkit.base.files import write_json
 from lrkit.base.process_pool import Outcome, Slots, available_slots, run_jobs
 from lrkit.base.signals import ASKING
@@ -29,7 +29,7 @@ from lrkit.sweep.sweep_file import next_serial, read_sweep_file, serial_of, stat
 __all__ = ["Sweep", "apply_preset", "quote_value"]
 
 #: Exit codes of jobs that were asked to end: those of a shell, and of a process that had no time to take care of it.
-ASKED = (INTERRUPTED, *(of_signal(signum) for signum in ASKING), *(-signum for signum in ASKING))
+ASKED = (INTERRUPTED, *(signal_exit_code(signum) for signum in ASKING), *(-signum for signum in ASKING))
 
 Say = Callable[[str], None]
 

@@ -406,7 +406,7 @@ def test_join_and_search_take_no_strangers_config(trap: Path, capsys: pytest.Cap
     (trap / "config.json").write_text(json.dumps(config))
     for words in (["join", ".", "config.json"], ["search", ".", "config.json"], ["join"], ["search"]):
         assert main.main(words) == 2
-        assert "is for processes that lrkit starts itself" in capsys.readouterr().err
+        assert "runs only in processes that lrkit starts itself" in capsys.readouterr().err
 
 
 def test_a_folder_of_runs_is_only_read(trap: Path, capsys: pytest.CaptureFixture[str]) -> None:

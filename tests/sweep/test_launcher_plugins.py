@@ -305,7 +305,7 @@ def test_an_engine_that_breaks_is_told_in_one_line(
     assert main(["train", "-m", "hydra/launcher=basic", "seed=1,2"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("lrkit: the engine failed: OSError: no such cluster (test_launcher_plugins.py, line ")
-    assert "; --traceback shows where\n" in err
+    assert "; add --traceback to see the traceback\n" in err
     assert "Traceback" not in err and err.endswith("lrkit: of 2 jobs 2 lost\n")
     assert "HYDRA_FULL_ERROR" not in os.environ
 

@@ -198,7 +198,7 @@ def print_closing(
     for line in said:
         console.print(line, markup=False)
     for finding in findings[:_SAID]:
-        console.print(Text(f"look: {finding}", style="yellow"))
+        console.print(Text(f"diagnosis: {finding}", style="yellow"))
     console.print(f"\n{ended + '; ' if ended else ''}{seconds:.1f} s; everything is in {_shown(folder)}")
     if tensorboard:
         console.print(f"curves: tensorboard --logdir {_shown(folder)}")

@@ -446,7 +446,7 @@ BEFORE_THE_DATA = [
 
 # Refused when the data has been read, or could not be; before the fit.
 BEFORE_THE_FIT = [
-    ("data=idx data.path=/nope", "data.path must be a folder that exists. Received: '/nope'"),
+    ("data=idx data.path=/nope", "data.path must be an existing folder. Received: '/nope'"),
     ("data=arrays data.path=/nope.npz", "data.path must be …"),
     (
         "data.train_samples=33",

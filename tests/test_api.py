@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,9 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from plain_lightning import Data, Net
+from plain_lightning import Data, Net, Points
 from recorded_rates import Recorded
+from torch.utils.data import DataLoader
 
 import lrkit
 from lrkit import ConfigError, Plateau
@@ -163,9 +166,99 @@ def test_plot_needs_matplotlib_and_takes_an_axes(monkeypatch: pytest.MonkeyPatch
         lrkit.curve(steps=10).plot()
 
 
+CPU: dict[str, Any] = {"max_epochs": 4, "accelerator": "cpu"}
+
+
+def test_find_leaves_module_data_and_random_numbers_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(1)
+    module, data = Net(), Points(40)
+    generator = torch.Generator().manual_seed(3)
+    loader = DataLoader(data, batch_size=8, shuffle=True, generator=generator)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    order, random, seeds = generator.get_state(), torch.get_rng_state(), os.environ.get("PL_GLOBAL_SEED")
+    found = lrkit.find(
+        module, loader, DataLoader(Points(16), batch_size=8), trainer=CPU, optimizer="momentum", warmup="linear",
+        search={"repeats": 1, "steps": 40},
+    )  # fmt: skip
+    assert found.lr is not None and found.low <= found.lr <= found.high  # type: ignore[operator]
+    assert found.heats and len(found.sweeps[0].losses) > 10
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert torch.equal(generator.get_state(), order) and torch.equal(torch.get_rng_state(), random)
+    assert os.environ.get("PL_GLOBAL_SEED") == seeds and module.training
+    assert not {"configure_optimizers", "configure_callbacks"} & {*vars(module)} and module._trainer is None
+    assert "range test 1 of 1" in capsys.readouterr().out
+    assert ElementTree.fromstring(found._repr_html_()).tag == "div"
+
+
+def test_find_takes_a_data_module_a_configured_module_and_a_folder(tmp_path: Path) -> None:
+    module, data = lrkit.configure(Net(), lr=0.1, schedule="step"), Data(batch_size=8, n=40)
+    found = lrkit.find(
+        module, datamodule=data, trainer={**CPU, "callbacks": []}, folder=tmp_path / "found", quiet=True,
+        search={"repeats": 1, "steps": 30, "confirm": False},
+    )  # fmt: skip
+    assert found.sweeps and not hasattr(data, "train") and data.trainer is None
+    assert {"find.json", "find.csv"} <= {file.name for file in (tmp_path / "found").iterdir()}
+    assert lrkit.find(Net(), data, trainer=CPU, optimizer="prodigy").lr == 1.0
+
+
+@pytest.mark.parametrize(
+    ("said", "begins"),
+    [
+        ({"trainer": {}}, "trainer must say how long the run is"),
+        ({"trainer": {"max_epoch": 3, "max_steps": 5}}, "trainer.max_epoch is not an option"),
+        ({"trainer": {**CPU, "accelerator": "cpux"}}, "trainer.accelerator must be"),
+        ({"trainer": {**CPU, "devices": 2}}, "trainer.devices must be 1"),
+        ({"search": {"start": 1, "end": 0.1}}, "find.start must be below end"),
+        ({"search": {"sart": 1}}, "find.sart is not a key. Did you mean 'start'?"),
+        ({"schedule": "cosin"}, "schedule has no option 'cosin'"),
+        ({"train_dataloaders": [1]}, "datamodule must be None"),
+    ],
+)
+def test_find_refuses_what_cannot_be(said: dict[str, Any], begins: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        lrkit.find(Net(), **{"datamodule": Data(), "trainer": CPU, **said})
+    assert str(refused.value).startswith(begins)
+    with pytest.raises(ConfigError, match=r"^module must be a LightningModule, or a list of overrides"):
+        lrkit.find(3)  # type: ignore[call-overload]
+
+
+SHORT = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=none")
+
+
+def test_train_and_compare_are_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = Net()
+    mine = lrkit.train(*SHORT, "optimizer.lr=0.1", module=module, data=Data(), folder="mine/a", quiet=True)
+    again = lrkit.train(*SHORT, "optimizer.lr=0.2", module=Net(), data=Data(), folder="mine/b", quiet=True)
+    assert (mine.status, mine.folder, again.status) == ("done", Path("mine/a"), "done")
+    assert json.loads(Path("mine/a/config.json").read_text())["model"] == {"_target_": "plain_lightning.Net"}
+    comparison = lrkit.compare("mine", metric="val_loss")
+    assert [*comparison.columns] == ["optimizer.lr"] and len(comparison.settings) == 2
+    assert {file.name for file in Path("mine").iterdir()} == {"a", "b"}
+    lrkit.compare("mine", metric="val_loss", out="told")
+    assert Path("told/results.md").is_file()
+
+
+def test_train_refuses_as_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words, given, begins in (
+        (["schedule=cosin"], {}, "schedule has no option 'cosin'. Did you mean 'cosine'?"),
+        (["hydra.run.dir=x"], {}, "hydra.run.dir is not for lrkit.train"),
+        (["model=cnn1d"], {"module": Net()}, "model must not be set beside the argument model"),
+        (["trainer.devices=2"], {"module": Net(), "data": Data()}, "trainer.devices must be 1 with objects of yours"),
+        (["seed=1"], {"module": Net()}, "data=module needs a model with loaders of its own"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            lrkit.train(*words, **given)
+        assert str(refused.value).startswith(begins)
+    with pytest.raises(ConfigError, match=r"^folders must name at least one folder"):
+        lrkit.compare()
+
+
 def test_every_public_name_is_there() -> None:
     assert lrkit.__all__ == [
-        "ConfigError", "Curve", "Guard", "Plan", "PlanScheduler", "Plateau", "configure", "curve", "plan", "schedules",
+        "ConfigError", "Curve", "Guard", "Plan", "PlanScheduler", "Plateau", "compare", "configure", "curve", "find",
+        "plan", "schedules", "train",
     ]  # fmt: skip
     assert dir(lrkit) == sorted(lrkit.__all__)
     for name in lrkit.__all__:

@@ -58,6 +58,7 @@ HEAVY = {
 LAZILY = {
     "planning.render": NUMBERS | PICTURES,
     "lr_finder.result": PICTURES,
+    "api.caller_task": {"torch"},
     "base.line_chart": {"matplotlib"},
     "base.process_pool": {"torch"},
     "runs.event_records": {"numpy"},

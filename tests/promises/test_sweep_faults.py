@@ -376,13 +376,13 @@ def test_a_process_dies_before_the_rendezvous(what: str, how: str, tmp_path: Pat
     since = time.monotonic()
     code, said = done(tmp_path, *TWO, PYTHONPATH=one_stays_away(tmp_path, what))
     assert code == 1, said
-    assert said.splitlines()[-1] == f"lrkit: process 1 of 2 has ended ({how}) before all had come together"
+    assert said.splitlines()[-1] == f"lrkit: process 1 of 2 has ended ({how}) before all had connected"
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
     assert metrics(run)["status"] == "failed" and how in metrics(run)["why"]
     seconds = time.monotonic() - since
     if what == "dies":
         row("one of two processes dies before they meet", 1, 1, 0, f"exit code 1 ({seconds:.0f} s after the start);"
-            f" `lrkit: process 1 of 2 has ended ({how}) before all had come together`")  # fmt: skip
+            f" `lrkit: process 1 of 2 has ended ({how}) before all had connected`")  # fmt: skip
 
 
 @pytest.mark.slow

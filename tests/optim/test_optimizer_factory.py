@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from evaluating import evaluating
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from lrkit.base.errors import ConfigError
-from lrkit.optim.factory import build_optimizer, evaluating, resolve_optimizer, switch_mode
+from lrkit.optim.factory import build_optimizer, resolve_optimizer, switch_mode
 from lrkit.optim.muon import Muon, orthogonalize
 from lrkit.optim.param_groups import split_parameters
 from lrkit.planning.optimizer_traits import traits_of

@@ -45,7 +45,10 @@ def test_every_link_and_picture_is_there_also_outside_the_repository() -> None:
     repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
     raw = repository.replace("github.com", "raw.githubusercontent.com")
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
-    links = re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)\)", README)
+    named = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", README, flags=re.M))
+    used = set(re.findall(r"\]\[([^\]]+)\]", README))
+    assert used == set(named)
+    links = [*re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)\)", README), *named.values()]
     assert pictures and links
     for picture in pictures:
         assert picture.startswith(f"{raw}/main/"), picture

@@ -231,9 +231,9 @@ def test_a_run_says_it_at_its_end(
     from lrkit.training.run import run_training
 
     run_training(compose(HOT), tmp_path)
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("look: ")]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("diagnosis: ")]
     (finding,) = json.loads((tmp_path / "metrics.json").read_text())["findings"]
-    assert said == [f"look: {Finding(**finding)}"]
+    assert said == [f"diagnosis: {Finding(**finding)}"]
     assert (finding["kind"], finding["advice"]) == (TOO_HIGH, "optimizer.lr=0.3 (a tenth), or lrkit find")
     assert json.loads((train(*HOT[2:], short=False).folder / "metrics.json").read_text())["findings"] == []
 

@@ -82,7 +82,7 @@ def test_the_page_names_every_preset() -> None:
     assert PRESETS == ["joblib", "optuna", "ray", "slurm", "submitit"]
     assert all(f"+launcher={name}" in page for name in PRESETS)
     assert all(f"lrkit[{extra}]" in page for _, extra in _PLUGINS.values())
-    assert "(docs/engines.md)" in (ROOT / "README.md").read_text()
+    assert "[docs/engines.md]" in (ROOT / "README.md").read_text()
 
 
 PAGE = (ROOT / "docs" / "engines.md").read_text().replace("\\\n", "")

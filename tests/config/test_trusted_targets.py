@@ -445,7 +445,7 @@ def test_a_strangers_sweep_is_no_command(jobs: Any, trap: Path) -> None:
     (folder / "sweep.json").write_text(json.dumps(content))
     assert find_unfinished(words, folder.parent) == folder
     sweep = Sweep(words, folder)
-    assert sweep.config_dir is None and all(not sweep._finished(job) for job in sweep.jobs)
+    assert sweep.config_dir is None and all(not sweep._is_finished(job) for job in sweep.jobs)
 
 
 @pytest.mark.parametrize("safe", [["-P"], []], ids=["lrkit", "python -m lrkit"])

@@ -170,7 +170,7 @@ class Preemption(Callback):
         self.agreement.close()
 
     def _listen(self, trainer: Trainer) -> None:
-        """Replace Lightning's handlers, which end with exit code 0 and do not save; keep a cluster's requeue handler."""
+        """Replace Lightning's handlers, which end with exit code 0 without saving; keep a cluster's requeue handler."""
         signums = {*ASKING, signal.SIGINT}
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:

@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # as in typing, which takes longer to import than all of 
 
 if TYPE_CHECKING:
     from lrkit import schedules
-    from lrkit.api import compare, configure, curve, find, plan, train
+    from lrkit.api import compare, configure, curve, find, from_config, plan, train
     from lrkit.base.errors import ConfigError
     from lrkit.optim.scheduler import PlanScheduler
     from lrkit.planning.guard import Guard
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigError", "Curve", "Guard", "Plan", "PlanScheduler", "Plateau", "compare", "configure", "curve", "find",
-    "plan", "schedules", "train",
+    "from_config", "plan", "schedules", "train",
 ]  # fmt: skip
 
 #: Where each name is; the block above tells the same to type checkers and editors.
@@ -35,6 +35,7 @@ _HOMES = {
     "configure": "lrkit.api",
     "curve": "lrkit.api",
     "find": "lrkit.api",
+    "from_config": "lrkit.api",
     "plan": "lrkit.api",
     "schedules": "lrkit",
     "train": "lrkit.api",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from plain_lightning import Data, Net, Points
 from recorded_rates import Recorded
 from torch.utils.data import DataLoader
@@ -258,7 +260,7 @@ def test_train_refuses_as_the_command_does(tmp_path: Path, monkeypatch: pytest.M
 def test_every_public_name_is_there() -> None:
     assert lrkit.__all__ == [
         "ConfigError", "Curve", "Guard", "Plan", "PlanScheduler", "Plateau", "compare", "configure", "curve", "find",
-        "plan", "schedules", "train",
+        "from_config", "plan", "schedules", "train",
     ]  # fmt: skip
     assert dir(lrkit) == sorted(lrkit.__all__)
     for name in lrkit.__all__:
@@ -284,17 +286,80 @@ def test_a_plan_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_another_hydra_application_takes_the_groups(tmp_path: Path) -> None:
-    (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "app.yaml").write_text(
-        "defaults:\n  - schedule: cosine\n  - warmup: linear\n  - _self_\nhydra:\n  searchpath: [pkg://lrkit.conf]\n"
-    )
-    (tmp_path / "app.py").write_text(
-        "import hydra\n"
-        "@hydra.main(config_path='conf', config_name='app', version_base='1.3')\n"
-        "def main(cfg): print(hydra.utils.instantiate(cfg.schedule)(1, 4), cfg.warmup.length)\n"
-        "main()\n"
-    )
-    command = [sys.executable, "app.py", "schedule=linear"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["0.75", "5%"]
+def of_groups(*overrides: str) -> dict[str, Any]:
+    names = ("optimizer", "schedule", "warmup", "cooldown", "plateau", "coschedule", "batch_scaling", "param_groups")
+    config = compose(overrides)
+    return {name: config[name] for name in names}
+
+
+def test_groups_of_a_config_drive_a_plain_loop() -> None:
+    cfg = of_groups("optimizer=adamw", "warmup=linear", "param_groups=no_decay", "plateau=reduce")
+    model = torch.nn.Linear(2, 1)
+    optimizer, scheduler = lrkit.from_config(OmegaConf.create({"app": 1, "rate": cfg}), model, steps=20, key="rate")
+    plan, rates = lrkit.plan(lr=1e-3, steps=20, warmup="linear", param_groups={"no_decay": True}), []
+    for _ in range(20):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    assert rates == [[plan.lr(group, t) for group in plan.groups] for t in range(20)]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0]
+    optimizer, _ = lrkit.from_config(of_groups("optimizer=sgd"), model.parameters(), steps=20)
+    assert len(optimizer.param_groups) == 1
+
+
+GUARD = {"_target_": "lrkit.planning.guard.Guard", "policy": "skip"}
+
+
+@pytest.mark.parametrize(
+    ("change", "begins"),
+    [
+        ({"schedule": None}, "schedule must be set: mount one of"),
+        ({"schedule": {"_target_": "lrkit.schedules.Cosine", "eta_min": 0}}, "schedule.eta_min"),
+        ({"schedule": {"_target_": "os.system", "command": "true"}}, "schedule._target_"),
+        ({"schedule": {"_target_": "torch.optim.SGD", "lr": 1}}, "schedule"),
+        ({"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "momentun": 0.9}}, "optimizer.momentun is unknown"),
+        ({"optimizer": {"_target_": "torch.optim.SGD"}}, "optimizer.lr must be set"),
+        ({"optimizer": {"_target_": "torch.optim.SGD", "lr": "auto"}}, "optimizer.lr is auto"),
+        ({"warmup": {"_target_": "lrkit.schedules.Linear", "length": 5, "end": 0.5}}, "warmup.end must not be set"),
+        ({"warmup": {"length": 5}}, "warmup.length is not a key of warmup=none"),
+        ({"batch_scaling": {"rule": "linear", "base": 3}}, "batch_scaling.base is not a key."),
+        (
+            {"guard": {"_target_": "lrkit.planning.guard.Guard", "policy": "skip", "gain": 0.5}},
+            "guard.gain has no effect",
+        ),
+        ({"param_groups": {"no_decay": True}}, "param_groups needs the model"),
+    ],
+)
+def test_groups_of_a_config_are_checked_as_by_the_command(change: dict[str, Any], begins: str) -> None:
+    groups = {
+        "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1},
+        "schedule": {"_target_": "lrkit.schedules.Cosine"},
+        **change,
+    }
+    for key in ("", "rate"):
+        with pytest.raises(ConfigError) as refused:
+            lrkit.from_config({key: groups} if key else groups, torch.nn.Linear(1, 1).parameters(), steps=9, key=key)
+        assert str(refused.value).startswith(f"{key}.{begins}" if key else begins)
+    with pytest.raises(ConfigError, match=r"^rate.shcedule is not a group. Did you mean 'schedule'"):
+        lrkit.from_config({"rate": {"shcedule": {}}}, module=Net(), key="rate")
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize("words", [[], ["schedule=one_cycle", "optimizer=momentum", "warmup=none"]])
+def test_another_hydra_application(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["app.py", *words, f"hydra.run.dir={tmp_path}", "hydra/job_logging=none"])
+    runpy.run_path(str(EXAMPLES / "hydra_app" / "app.py"), run_name="__main__")
+    assert "loss 0." in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+@pytest.mark.parametrize(("name", "says"), [("torch_loop", "loss 0.1"), ("lightning_script", "confirmed by")])
+def test_the_example(name: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    said = capsys.readouterr().out
+    assert says in said and "lr[group, t] = " in said

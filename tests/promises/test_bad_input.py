@@ -505,7 +505,7 @@ UNFIT = [
     ),
     (
         f"{MODULE}Net +model.outputs=3",
-        "data must give classes from 0 to 2 where the network returns 3 outputs. Received: '1 to 9'",
+        "data must give classes from 0 to 2 for 3 outputs of the network. Received: '1 to 9'",
     ),
     (f"{MODULE}Doubled", "model cannot use the first batch: … same dtype… the parameters are float64."),
     (f"{DATA}narrow {MODULE}Module", "model cannot use the first batch: … the batch is [float32 (8, 5), int64 (8)], …"),

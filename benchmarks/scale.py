@@ -145,11 +145,12 @@ import os
 from pathlib import Path
 import training
 from lrkit.config.compose import compose
-from lrkit.training import run as train
-train.callbacks_of = lambda config: [Count()]
+from lrkit.training import callbacks
+from lrkit.training.run import run_training
+callbacks.callbacks_of = lambda config: [Count()]
 folder = Path(os.environ["FOLDER"]) / os.environ["RANK"]
 folder.mkdir()
-train.run(compose(["data=custom", "data._target_=training.Data", "data.batch_size=64",
+run_training(compose(["data=custom", "data._target_=training.Data", "data.batch_size=64",
     f"data.train_samples={training.SAMPLES}", "model=custom", "model._target_=training.Net", "trainer.devices=2",
     "trainer.strategy=ddp",
     "trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_val_batches=0"]), folder, quiet=True)

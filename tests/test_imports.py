@@ -58,6 +58,9 @@ HEAVY = {
 LAZILY = {
     "planning.render": NUMBERS | PICTURES,
     "lr_finder.result": PICTURES,
+    "api.caller_task": {"torch"},
+    "api.mounted_config": {"torch", "omegaconf"},
+    "base.line_chart": {"matplotlib"},
     "base.process_pool": {"torch"},
     "runs.event_records": {"numpy"},
     "comparison.tables": {"rich"},

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from email import message_from_string
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,26 @@ def test_every_dependency_has_a_lower_bound_and_an_extra_that_the_code_names_exi
         extra for path in (ROOT / "lrkit").rglob("*.py") for extra in re.findall(r"lrkit\[(\w+)\]", path.read_text())
     }
     assert named and named <= set(extras)
+
+
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    """License by SPDX and no classifier of it (PEP 639), the Python versions it accepts, the project's addresses."""
+    with zipfile.ZipFile(wheel) as archive:
+        (file,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = message_from_string(archive.read(file).decode())
+    classifiers = metadata.get_all("Classifier", [])
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert not [each for each in classifiers if each.startswith("License ::")]
+    named = {each.rpartition(" :: ")[2] for each in classifiers if re.search(r":: 3\.\d+$", each)}
+    lower, upper = (int(minor) for minor in re.findall(r"3\.(\d+)", PROJECT["project"]["requires-python"]))
+    assert named == {f"3.{minor}" for minor in range(lower, upper)}
+    assert "Typing :: Typed" in classifiers
+    urls = dict(each.split(", ") for each in metadata.get_all("Project-URL", []))
+    assert urls == PROJECT["project"]["urls"] and set(urls) == {"Homepage", "Repository", "Documentation", "Changelog"}
+    for url in urls.values():
+        assert url.startswith(urls["Repository"])
+        assert (ROOT / re.sub(r"^/?((blob|tree)/main/)?", "", url.removeprefix(urls["Repository"]))).exists(), url
+    assert metadata["Description-Content-Type"] == "text/markdown"
 
 
 @pytest.mark.slow

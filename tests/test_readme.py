@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,24 @@ def test_the_table_names_every_option(group: str) -> None:
         assert any(re.search(rf"(?<!\w){option}(?!\w)", row.rpartition("| ")[2]) for row in rows), f"{group}={option}"
 
 
-def test_every_link_and_picture_is_there() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).is_file(), target
+def test_every_link_and_picture_is_there_also_outside_the_repository() -> None:
+    """PyPI and an installed wheel show the README where no file lies beside it, so each address is a whole one."""
+    repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    raw = repository.replace("github.com", "raw.githubusercontent.com")
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    named = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", README, flags=re.M))
+    used = set(re.findall(r"\]\[([^\]]+)\]", README))
+    assert used == set(named)
+    links = [*re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)\)", README), *named.values()]
+    assert pictures and links
+    for picture in pictures:
+        assert picture.startswith(f"{raw}/main/"), picture
+    for link in links:
+        assert link.startswith("https://"), link
+    for url in [*pictures, *links]:
+        if "/lrkit/" in url:
+            file = url.removeprefix(f"{raw}/main/").removeprefix(f"{repository}/blob/main/")
+            assert (ROOT / file).is_file(), url
 
 
 def test_the_shown_page_is_what_show_prints(capsys: pytest.CaptureFixture[str]) -> None:

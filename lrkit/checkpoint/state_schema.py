@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.files import parsed
+from lrkit.base.files import parse_json
 from lrkit.base.moved_classes import with_current_paths
 from lrkit.base.schema import (
     Schema,
@@ -54,7 +54,7 @@ def checked_plan(content: Any) -> dict[str, Any]:
     """
     record({"lrkit": record({"plan": text(_LONGEST_PLAN)}, others=True)}, others=True)(content, "checkpoint")
     try:
-        plan = with_current_paths(parsed(content["lrkit"]["plan"]))
+        plan = with_current_paths(parse_json(content["lrkit"]["plan"]))
     except (ValueError, RecursionError) as error:
         raise ConfigError("lrkit.plan", f"must be JSON: {error}") from None
     checked(plan, "lrkit.plan")

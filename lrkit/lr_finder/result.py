@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from lrkit.base import tensorboard
 from lrkit.base.files import write_figure, write_file, write_json
+from lrkit.base.line_chart import LineChart
 from lrkit.lr_finder.curve_analysis import CurveReading, RangeTestRun
 from lrkit.lr_finder.successive_halving import Round
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["FinderResult", "round_rate"]
@@ -125,6 +127,29 @@ class FinderResult:
             ax.legend(frameon=False, fontsize=8)
         figure.suptitle(self.sentence(), fontsize=10)
         return figure
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the loss over the learning rate by matplotlib, with the suggestion, into ``ax`` or a new figure.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        ax = self._chart().draw(ax)
+        if self.lr is not None and self.low is not None and self.high is not None:
+            ax.axvspan(self.low, self.high, color="C2", alpha=0.15, lw=0)
+            ax.axvline(self.lr, color="C2", lw=1.5)
+        return ax
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self._chart().html()
+
+    def _chart(self) -> LineChart:
+        """The smoothed loss over the rate, up to where it began: the cliff behind would make everything else flat."""
+        rates, losses = ((), ()) if self.reading is None else (self.reading.rates, self.reading.losses)
+        kept = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if loss <= 1.2 * abs(losses[0])]
+        points = [rate for rate, _ in kept], [loss for _, loss in kept]
+        return LineChart(self.sentence(), "base learning rate", "loss", {"range test": points}, logarithmic=True)
 
     def _draw_test(self, ax: Any) -> None:
         reading = self.reading

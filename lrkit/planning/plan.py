@@ -12,14 +12,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lrkit.base.line_chart import LineChart
 from lrkit.planning.batch_scaling import BatchScale
 from lrkit.planning.guard import Guard
 from lrkit.planning.plateau import Plateau
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.curve_json import curve_from_json, curve_to_json
 from lrkit.schedules.horizon import Horizon
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["GroupRate", "Plan"]
 
@@ -121,6 +125,36 @@ class Plan:
         """Optimizer steps of warmup."""
         first = self.curve.phases[0]
         return first.length or 0 if first.name == "warmup" else 0
+
+    def __str__(self) -> str:
+        """The plan as ``lrkit show`` prints it."""
+        from lrkit.planning.render import render_text
+
+        return render_text(self).rstrip()
+
+    def chart(self) -> LineChart:
+        """The plan as a chart: the learning rate of each group over optimizer steps, without the gain."""
+        from lrkit.planning.render import formula_lines
+
+        lines = {}
+        for track, own in (self.tracks or {"": self}).items():
+            steps = own.curve.places()
+            for group in own.groups:
+                rates = [own.lr(group, step) for step in steps]
+                lines[" ".join(filter(None, (track, group.name)))] = (steps, rates)
+        return LineChart("\n".join(formula_lines(self)), "optimizer step", "learning rate", lines)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the learning rates by matplotlib, into ``ax`` or a new figure.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        return self.chart().draw(ax)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self.chart().html()
 
     def rate_line(self) -> str:
         """The sentence about the base rate: ``lr 0.4 = 0.1 x 4 (linear: batch 1024 / base 256)``."""

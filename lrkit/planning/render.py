@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from lrkit.planning.plan import Plan
     from lrkit.runs.diagnosis import Finding
 
-__all__ = ["draw_picture", "draw_sketch", "print_closing", "print_finder_result", "render_csv", "render_text"]
+__all__ = [
+    "draw_picture",
+    "draw_sketch",
+    "formula_lines",
+    "print_closing",
+    "print_finder_result",
+    "render_csv",
+    "render_text",
+]
 
 _MOST_ROWS = 10**7  # half a gigabyte
 FORMATS = ("text", "csv", "json", "png")
@@ -127,9 +135,8 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
 
 def _places(plan: Plan, most: int = 2000) -> list[int]:
     """The steps to draw: all of them, or enough of a long run, and both sides of each edge."""
-    count = plan.horizon.require("steps", "format")
-    edges = {step for edge in plan.curve.edges for step in (edge - 1, edge) if 0 <= step < count}
-    return sorted({*range(0, count, -(-count // most)), *edges, count - 1})
+    plan.horizon.require("steps", "format")
+    return plan.curve.places(most)
 
 
 def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
@@ -191,7 +198,7 @@ def print_closing(
     for line in said:
         console.print(line, markup=False)
     for finding in findings[:_SAID]:
-        console.print(Text(f"look: {finding}", style="yellow"))
+        console.print(Text(f"diagnosis: {finding}", style="yellow"))
     console.print(f"\n{ended + '; ' if ended else ''}{seconds:.1f} s; everything is in {_shown(folder)}")
     if tensorboard:
         console.print(f"curves: tensorboard --logdir {_shown(folder)}")
@@ -257,19 +264,29 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
     if plan.plateau is not None:
         p = plan.plateau
         page.append(Text(f"gain x {p.factor:g} when {p.monitor} has not improved for more than {p.patience} checks"))
-    if plan.guard is not None and plan.guard.policy == "reduce":
-        page.append(Text(plan.guard.line()))
+    if plan.guard is not None and (line := plan.guard.line()):
+        page.append(Text(line))
     if curve and (drawn := draw_sketch(plan)):
         page.append(Text(drawn))
     page += [Text(f"note: {warning}", style="yellow") for warning in plan.warnings]
     return page
 
 
+def formula_lines(plan: Plan) -> list[str]:
+    """The formula of each optimizer, with its numbers.
+
+    >>> import lrkit
+    >>> formula_lines(lrkit.plan(lr=0.1, steps=10))
+    ['lr[group, t] = 0.1 x curve(t) (schedule)']
+    """
+    return [_formula(own, track) for track, own in _drivers(plan).items()]
+
+
 def _formula(plan: Plan, track: str = "") -> str:
     """The formula with its numbers; a factor that is 1 throughout is left out."""
     scales = {group.name: group.lr_scale for group in plan.groups if group.lr_scale != 1.0}
     feedback = ["plateau"] if plan.plateau is not None else []
-    feedback += ["guard"] if plan.guard is not None and plan.guard.policy == "reduce" else []
+    feedback += ["guard"] if plan.guard is not None and plan.guard.rules.lowers_rate else []
     factors = [
         f"{plan.base_lr:g}",
         *([str(plan.scale)] if plan.scale.rule != "none" else []),

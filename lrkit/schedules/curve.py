@@ -12,12 +12,16 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.line_chart import LineChart
 from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Constant, Schedule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Curve", "Excerpt", "Phase"]
 
@@ -78,6 +82,7 @@ class Excerpt(Schedule):
 
 
 _ENDLESS = 2**53  # beyond any run, and still exact as a float
+_UNENDING = 10_000  # steps of a curve without an end that are drawn
 
 
 @dataclass(frozen=True)
@@ -258,6 +263,35 @@ class Curve:
         arrived = self(step)
         begun = dataclasses.replace(falling, **({"start": arrived} if hasattr(falling, "start") else {}))
         return Curve((*self.until(step).phases, Phase("cooldown", begun, steps)))
+
+    def places(self, most: int = 2000) -> list[int]:
+        """The steps at which to draw the curve: all of them, or enough of a long run, and both sides of each edge.
+
+        >>> from lrkit.schedules.shapes import Step
+        >>> Curve.build(Step(every=50), Horizon(100)).places(4)
+        [0, 25, 49, 50, 75, 99]
+        """
+        count = _UNENDING if self.steps is None else self.steps
+        edges = {step for edge in self.edges for step in (edge - 1, edge) if 0 <= step < count}
+        return sorted({*range(0, count, -(-count // most)), *edges, count - 1})
+
+    def chart(self) -> LineChart:
+        """The curve as a chart: the multiplier over optimizer steps. One without an end is drawn for 10,000 steps."""
+        steps = self.places()
+        phases = " then ".join(f"{phase.name} ({type(phase.schedule).__name__.lower()})" for phase in self.phases)
+        return LineChart(f"curve(t): {phases}", "optimizer step", "multiplier", {"curve": (steps, self.values(steps))})
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the curve by matplotlib, into ``ax`` or a new figure.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        return self.chart().draw(ax)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self.chart().html()
 
     def values(self, steps: Sequence[int] | None = None) -> list[float]:
         """The multipliers at ``steps``, by default at every step of the run."""

@@ -14,7 +14,7 @@ import torch
 from short_runs import SHORT
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.links import check_links, links_out
+from lrkit.base.links import check_links, find_outside_links
 from lrkit.checkpoint import io as storage
 from lrkit.checkpoint.io import DurableIO, FixedNameCheckpoint, read_checkpoint
 from lrkit.cli.main import main
@@ -78,7 +78,7 @@ def test_a_folder_that_is_a_link_out_of_the_run_is_refused(
     with chdir(tmp_path):
         assert main(["train", f"resume.path={run}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("lrkit: resume.path must not have a link that leads out of it")
+    assert line.startswith("lrkit: resume.path must not contain a link to a target outside")
     assert f"{run}/checkpoints leads to {precious.parent}/theirs; " in line
     run_itself = before.pop(run)  # in which the lock was tried
     assert {path: path.stat().st_mtime_ns for path in before} == before and run_itself
@@ -89,7 +89,7 @@ def test_a_folder_that_is_a_link_out_of_the_run_is_refused(
 def test_so_is_a_file_that_others_would_write_through(name: str, there: bool, precious: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / name).parent.mkdir(parents=True)
     (tmp_path / "run" / name).symlink_to(precious if there else precious.with_name("nothing"))
-    with pytest.raises(ConfigError, match=rf"hydra\.run\.dir must not have a link .*{name} leads to .*home"):
+    with pytest.raises(ConfigError, match=rf"hydra\.run\.dir must not contain a link .*{name} leads to .*home"):
         check_links(tmp_path / "run", "hydra.run.dir")
     with chdir(tmp_path):
         assert main(["train", "hydra.run.dir=run"]) == 2
@@ -104,7 +104,7 @@ def test_so_is_a_pipe_for_which_a_logger_would_wait(whole: Path, tmp_path: Path)
     check_links(tmp_path / "run", "resume.path")
     os.mkfifo(tmp_path / "run" / "hparams.yaml")
     with pytest.raises(
-        ConfigError, match=r"resume\.path must have files and folders in it alone, .*/hparams\.yaml is nei"
+        ConfigError, match=r"resume\.path must contain only files and folders, and .*/hparams\.yaml is nei"
     ):
         check_links(tmp_path / "run", "resume.path")
 
@@ -116,7 +116,7 @@ def test_the_folder_of_a_job_that_is_a_link_is_refused(
     (tmp_path / "sweep" / "0_seed=1").symlink_to(precious.parent)
     with chdir(tmp_path):
         assert main(["train", "-m", "seed=1,2", "hydra.sweep.dir=sweep"]) == 2
-    assert "hydra.sweep.dir must not have a link" in capsys.readouterr().err
+    assert "hydra.sweep.dir must not contain a link" in capsys.readouterr().err
     assert [*precious.parent.iterdir()] == [precious]
 
 
@@ -127,7 +127,7 @@ def test_links_that_stay_inside_and_folders_of_the_users_that_are_links_are_let_
     (scratch / "run" / "itself").symlink_to("itself")
     (tmp_path / "outputs").symlink_to(scratch)
     (tmp_path / "mine").symlink_to(scratch / "run")
-    assert not [*links_out(tmp_path / "mine")]
+    assert not [*find_outside_links(tmp_path / "mine")]
     with chdir(tmp_path):
         assert main(["train", "resume.path=mine"]) == 0  # the run's folder is a link
         assert main(["train", *SHORT, "model.hidden=[2]"]) == 0  # so is the folder of all results

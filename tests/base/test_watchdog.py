@@ -105,7 +105,7 @@ def test_the_same_signal_told_twice_is_one() -> None:
 
 
 def test_a_farewell_that_hangs_too_is_cut_short() -> None:
-    body = "watchdog._FAREWELL = 0.3\nTraining.farewell = lambda self, signum: hang()\n"
+    body = "watchdog._FAREWELL_TIME = 0.3\nTraining.farewell = lambda self, signum: hang()\n"
     body += "with watchdog.watch_training(Training(0)): hang()"
     returned, seconds, _, err = ended(body, (0, signal.SIGTERM))
     assert (returned, err) == (143, "lrkit: stopped by SIGTERM\n") and seconds < 8

@@ -340,7 +340,7 @@ def test_a_half_written_run_is_compared_by_what_there_is(tmp_path: Path) -> None
     assert [(s.name, s.status, s.steps, s.best and s.best.mean) for s in comparison.settings] == [
         ("cosine", "done", 100, 0.4), ("step", "unfinished", 10, pytest.approx(0.9)),
     ]  # fmt: skip
-    assert "b: events.out.tfevents.1 ends in the middle of a record; what comes before was read" in comparison.notes
+    assert "b: events.out.tfevents.1 ends in the middle of a record; the records before were read" in comparison.notes
 
 
 def test_the_wall_time_of_a_resumed_run_is_that_of_all_its_parts(tmp_path: Path) -> None:
@@ -463,8 +463,11 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path, said: Said) -> None:
     write_events(tmp_path / "dumb", {"speed": {0: 1.0}})
     for argv, expected in (
         (["nowhere"], "lrkit: nowhere does not exist."),
-        (["empty"], "lrkit: empty has no runs in it: neither plan.json, metrics.json, .hydra nor event files"),
-        (["s=1/cosine-1/plan.json"], "must be a folder: of a run, or of a sweep"),
+        (
+            ["empty"],
+            "lrkit: empty must contain a run: it has no plan.json, metrics.json, .hydra or TensorBoard event files",
+        ),
+        (["s=1/cosine-1/plan.json"], "must be the folder of a run or of a sweep"),
         ([], "lrkit: lrkit compare needs a folder of runs"),
         (["s=1", "metric=val/los"], "metric must be a metric of the runs. Did you mean 'val/loss'? Accepted: "),
         (["s=1", "by=last"], "by must be one of best, final. Received: 'last'"),

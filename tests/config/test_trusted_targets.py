@@ -406,7 +406,7 @@ def test_join_and_search_take_no_strangers_config(trap: Path, capsys: pytest.Cap
     (trap / "config.json").write_text(json.dumps(config))
     for words in (["join", ".", "config.json"], ["search", ".", "config.json"], ["join"], ["search"]):
         assert main.main(words) == 2
-        assert "is for processes that lrkit starts itself" in capsys.readouterr().err
+        assert "runs only in processes that lrkit starts itself" in capsys.readouterr().err
 
 
 def test_a_folder_of_runs_is_only_read(trap: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -445,7 +445,7 @@ def test_a_strangers_sweep_is_no_command(jobs: Any, trap: Path) -> None:
     (folder / "sweep.json").write_text(json.dumps(content))
     assert find_unfinished(words, folder.parent) == folder
     sweep = Sweep(words, folder)
-    assert sweep.config_dir is None and all(not sweep._finished(job) for job in sweep.jobs)
+    assert sweep.config_dir is None and all(not sweep._is_finished(job) for job in sweep.jobs)
 
 
 @pytest.mark.parametrize("safe", [["-P"], []], ids=["lrkit", "python -m lrkit"])

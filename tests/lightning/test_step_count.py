@@ -111,7 +111,9 @@ def failed(tmp_path: Path) -> dict[str, Any]:
 def test_more_steps_than_planned_are_refused_after_the_first_batch(
     train: Callable[..., Any], recorded: Recorded
 ) -> None:
-    told = r"^horizon\.steps must be set, for Steps takes 2 steps in its first batch, and 12 .*horizon\.steps=24"
+    told = (
+        r"^horizon\.steps must be set: Steps takes 2 steps in its first batch, and the plan has 12 .*horizon\.steps=24"
+    )
     with pytest.raises(ConfigError, match=told):
         train(*of("Steps", "+model.times=2"))
     assert len(recorded) == 2

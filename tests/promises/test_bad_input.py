@@ -446,7 +446,7 @@ BEFORE_THE_DATA = [
 
 # Refused when the data has been read, or could not be; before the fit.
 BEFORE_THE_FIT = [
-    ("data=idx data.path=/nope", "data.path must be a folder that exists. Received: '/nope'"),
+    ("data=idx data.path=/nope", "data.path must be an existing folder. Received: '/nope'"),
     ("data=arrays data.path=/nope.npz", "data.path must be …"),
     (
         "data.train_samples=33",
@@ -505,7 +505,7 @@ UNFIT = [
     ),
     (
         f"{MODULE}Net +model.outputs=3",
-        "data must give classes from 0 to 2 where the network returns 3 outputs. Received: '1 to 9'",
+        "data must give classes from 0 to 2 for 3 outputs of the network. Received: '1 to 9'",
     ),
     (f"{MODULE}Doubled", "model cannot use the first batch: … same dtype… the parameters are float64."),
     (f"{DATA}narrow {MODULE}Module", "model cannot use the first batch: … the batch is [float32 (8, 5), int64 (8)], …"),

@@ -82,7 +82,7 @@ def test_the_page_names_every_preset() -> None:
     assert PRESETS == ["joblib", "optuna", "ray", "slurm", "submitit"]
     assert all(f"+launcher={name}" in page for name in PRESETS)
     assert all(f"lrkit[{extra}]" in page for _, extra in _PLUGINS.values())
-    assert "(docs/engines.md)" in (ROOT / "README.md").read_text()
+    assert "[docs/engines.md]" in (ROOT / "README.md").read_text()
 
 
 PAGE = (ROOT / "docs" / "engines.md").read_text().replace("\\\n", "")
@@ -305,7 +305,7 @@ def test_an_engine_that_breaks_is_told_in_one_line(
     assert main(["train", "-m", "hydra/launcher=basic", "seed=1,2"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("lrkit: the engine failed: OSError: no such cluster (test_launcher_plugins.py, line ")
-    assert "; --traceback shows where\n" in err
+    assert "; add --traceback to see the traceback\n" in err
     assert "Traceback" not in err and err.endswith("lrkit: of 2 jobs 2 lost\n")
     assert "HYDRA_FULL_ERROR" not in os.environ
 

@@ -121,7 +121,7 @@ def test_a_sweep_that_ends_before_its_first_job_goes_on_in_its_folder(
     """However early somebody ends it: its folder knows whose it is before anything else is done."""
     words = ["schedule=step,cosine", "trainer.max_epochs=1"]
     (tmp_path / "mine").mkdir()
-    monkeypatch.setattr(Sweep, "_for_tensorboard", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(Sweep, "_write_tensorboard_summaries", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         Sweep(words, tmp_path / "mine").run(lambda *_: 0, print)
     assert find_unfinished(words, tmp_path) == tmp_path / "mine"
@@ -181,15 +181,15 @@ def test_an_interrupted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     overrides = [*SHORT, "seed=1,2"]
     sweep = Sweep(overrides, tmp_path)
     job = sweep.jobs[0]
-    words = sweep._prepared(job)
+    words = sweep._prepare_job(job)
     assert words == [*SHORT, "seed=1", f"hydra.run.dir='{job.folder}'"]
     run_training(compose([*SHORT, "seed=1"]), job.folder, quiet=True)
     (job.folder / "metrics.json").unlink()  # it was killed after its last checkpoint
-    sweep._note(job, "running")
+    sweep._record_status(job, "running")
     again = Sweep(overrides, tmp_path)
-    assert again._prepared(job)[-2:] == [f"resume.path='{job.folder}'", "hydra.output_subdir=null"]
+    assert again._prepare_job(job)[-2:] == [f"resume.path='{job.folder}'", "hydra.output_subdir=null"]
     other = Sweep([*SHORT[1:], "trainer.max_epochs=2", "seed=1,2"], tmp_path)
-    assert other._prepared(other.jobs[0])[-1] == f"hydra.run.dir='{job.folder}'"  # another config: anew
+    assert other._prepare_job(other.jobs[0])[-1] == f"hydra.run.dir='{job.folder}'"  # another config: anew
     assert not (job.folder / "checkpoints").exists()
 
 
@@ -229,7 +229,7 @@ def test_devices_are_pinned_in_turn(
 
 
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_pool, "_cores", lambda: 8)
+    monkeypatch.setattr(process_pool, "_count_cores", lambda: 8)
     assert process_pool.available_slots("auto", 1, "cpu") == process_pool.Slots(4, 2)
     assert process_pool.available_slots(2, 1, "cpu") == process_pool.Slots(2, 4)
     assert process_pool.available_slots("auto", 4, "cpu") == process_pool.Slots(2, 4)
@@ -260,7 +260,7 @@ def test_what_another_sweep_has_left_is_not_written_over(tmp_path: Path) -> None
     swept(tmp_path, *words)
     before = {file: file.read_bytes() for file in (tmp_path / "mine").glob("*/checkpoints/*")}
     said = swept(tmp_path, *words, "optimizer.lr=0.5", code=2)
-    assert "lrkit: hydra.sweep.dir must be a folder of its own: 0_seed=1 in it is of another sweep." in said
+    assert "lrkit: hydra.sweep.dir must be a folder without another sweep: its 0_seed=1 belongs to one." in said
     assert before == {file: file.read_bytes() for file in (tmp_path / "mine").glob("*/checkpoints/*")} != {}
     swept(tmp_path, "seed=1,2,3", *words[1:])  # more of the same goes into the same folder
     assert len(statuses(tmp_path / "mine")) == 3
@@ -271,7 +271,7 @@ def test_a_folder_of_the_users_is_no_jobs(tmp_path: Path) -> None:
     theirs.parent.mkdir(parents=True)
     theirs.write_text("mine")
     sweep = Sweep(["seed=1,2", *SHORT], tmp_path / "mine")
-    with pytest.raises(ConfigError, match=r"^hydra\.sweep\.dir must be a folder of its own: 0_seed=1 in it"):
+    with pytest.raises(ConfigError, match=r"^hydra\.sweep\.dir must be a folder without another sweep: its 0_seed=1"):
         sweep.run(lambda *_: 0, print)
     assert theirs.read_text() == "mine"
 
@@ -281,7 +281,7 @@ def test_event_files_of_others_in_a_sweeps_folder_are_left(tmp_path: Path) -> No
     theirs.write_bytes(b"somebody's")
     sweep = Sweep(["optimizer.lr=0.1,0.2", *SHORT], tmp_path)
     for _ in range(2):  # what was written before is replaced
-        sweep._for_tensorboard()
+        sweep._write_tensorboard_summaries()
         ours = [file for file in tmp_path.glob("*tfevents*") if file != theirs]
         assert len(ours) == 1 and ours[0].name.endswith(".lrkit")
     assert theirs.read_bytes() == b"somebody's"

@@ -319,6 +319,20 @@ def test_what_came_from_a_folder_is_no_markup(tmp_path: Path) -> None:
     assert "<img" not in html and "data-family=" in html
 
 
+def test_the_best_rates_are_computed_once_for_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Comparison] = []
+
+    def counted(comparison: Comparison) -> RankedFamilies | None:
+        asked.append(comparison)
+        return choose_best_rates(comparison)
+
+    monkeypatch.setattr("lrkit.comparison.best_lr.choose_best_rates", counted)
+    comparison = compare([sweep(tmp_path, **CROSSED)])
+    tables.tables_as_text(comparison)
+    report.write_report(comparison, tmp_path)
+    assert asked == [comparison]
+
+
 def test_a_colour_means_a_family_and_what_was_not_chosen_is_grey(tmp_path: Path) -> None:
     few = compare([sweep(tmp_path / "few", **CROSSED)])
     assert GREY not in setting_colours(few) and len(set(setting_colours(few))) == 6

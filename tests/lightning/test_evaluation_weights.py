@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from evaluating import evaluating
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -16,7 +17,7 @@ from lrkit.checkpoint.io import read_checkpoint
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.evaluation_weights import TRAINING_WEIGHTS
-from lrkit.optim.factory import evaluating, evaluation_copy, switch_mode
+from lrkit.optim.factory import evaluation_copy, switch_mode
 from lrkit.training.run import run_training
 
 FREE = ("schedulefree.SGDScheduleFree", "schedulefree.AdamWScheduleFree", "schedulefree.RAdamScheduleFree",

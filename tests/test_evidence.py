@@ -76,7 +76,7 @@ def test_the_page_is_put_together_of_what_was_kept(tmp_path: Path) -> None:
     figure, _ = frame(("a", "b"))
     claims = {name: Claim(f"Title, {name}", "says", "done", lambda lab: finding, ["lrkit train"]) for name in "ab"}
     finding = Finding("reproduced", "words", [["x", "y"], ["1", "2"]], figure)
-    page.keep("a", finding, 60.0, tmp_path, tmp_path / "evidence")
+    page.save_finding("a", finding, 60.0, tmp_path, tmp_path / "evidence")
     page.write(tmp_path / "evidence.md", claims, tmp_path, quick=False)
     text = (tmp_path / "evidence.md").read_text()
     assert "[Title, a](#title-a) | reproduced" in text and "Title, b" not in text

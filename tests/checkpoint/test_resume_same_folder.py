@@ -1,4 +1,4 @@
-"""Going on through the command: in the same folder, in one curve, with what was there left as it was."""
+"""Resume by the command in the same folder: one continuous curve, and the other files unchanged."""
 
 from __future__ import annotations
 

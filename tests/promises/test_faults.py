@@ -1,10 +1,10 @@
-"""Faults, one after the other: what survives, and what whoever looks on is told.
+"""Faults: which checkpoints survive each fault, and the message that the user sees.
 
     LRKIT_FAULTS=docs/faults.md pytest tests/promises/test_faults.py tests/promises/test_sweep_faults.py \
         -m 'slow or not slow'
 
-writes the table. Each row is measured: how often a fault was made, how often a whole checkpoint was there afterwards,
-and how often something was lost that had been saved.
+writes the table. Each row has three counts: how often the fault was injected, how often a complete checkpoint existed
+afterwards, and how often saved data were lost.
 """
 
 from __future__ import annotations

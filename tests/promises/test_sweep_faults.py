@@ -1,4 +1,4 @@
-"""Faults of clocks, of jobs in a sweep, and of processes that are to meet. How the page is written: test_faults."""
+"""Faults of clocks, of jobs in a sweep, and of processes that must meet. test_faults.py says how to write the page."""
 
 from __future__ import annotations
 

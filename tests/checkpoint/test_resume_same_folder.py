@@ -346,6 +346,6 @@ def test_two_processes_go_on(at: int, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     one, other, whole = both_ranks(tmp_path / "whole", *base)
     first, _, folder = both_ranks(tmp_path / "part", *base, halt(at))
-    rest, beside, folder = both_ranks(tmp_path / "part", *base, f"resume.path={folder}")
+    rest, beside, folder = both_ranks(tmp_path / "part", *base, "--trust", "interrupted_runs", f"resume.path={folder}")
     assert one == other and rest == beside and first + rest == one and len(one) == 24
     assert all(torch.equal(weights(whole)[name], weights(folder)[name]) for name in weights(whole))

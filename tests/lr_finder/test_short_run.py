@@ -41,7 +41,8 @@ class Burst(plain_lightning.Net):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         logits = self.head(self.body(batch["features"]))
-        torch.distributions.Categorical(logits=logits)  # a ValueError where they are not finite
+        # A ValueError where they are not finite; torch's compiler turns this check off for the whole process.
+        torch.distributions.Categorical(logits=logits, validate_args=True)
         return nn.functional.cross_entropy(logits, batch["label"])
 
 

@@ -1,7 +1,7 @@
 """Declarative learning rates for PyTorch Lightning.
 
-``plan``, ``curve`` and ``configure`` do in Python what the command ``lrkit`` does. Each name is loaded when it is first
-used: importing this imports nothing heavy.
+``plan``, ``curve``, ``configure``, ``find``, ``train`` and ``compare`` do in Python what the command ``lrkit`` does.
+Each name is loaded when it is first used: importing this imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # as in typing, which takes longer to import than all of 
 
 if TYPE_CHECKING:
     from lrkit import schedules
-    from lrkit.api import configure, curve, plan
+    from lrkit.api import compare, configure, curve, find, from_config, plan, train
     from lrkit.base.errors import ConfigError
     from lrkit.optim.scheduler import PlanScheduler
     from lrkit.planning.guard import Guard
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from lrkit.schedules.curve import Curve
 
 __all__ = [
-    "ConfigError", "Curve", "Guard", "Plan", "PlanScheduler", "Plateau", "configure", "curve", "plan", "schedules",
+    "ConfigError", "Curve", "Guard", "Plan", "PlanScheduler", "Plateau", "compare", "configure", "curve", "find",
+    "from_config", "plan", "schedules", "train",
 ]  # fmt: skip
 
 #: Where each name is; the block above tells the same to type checkers and editors.
@@ -30,10 +31,14 @@ _HOMES = {
     "Plan": "lrkit.planning.plan",
     "PlanScheduler": "lrkit.optim.scheduler",
     "Plateau": "lrkit.planning.plateau",
+    "compare": "lrkit.api",
     "configure": "lrkit.api",
     "curve": "lrkit.api",
+    "find": "lrkit.api",
+    "from_config": "lrkit.api",
     "plan": "lrkit.api",
     "schedules": "lrkit",
+    "train": "lrkit.api",
 }
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -53,6 +54,7 @@ __all__ = [
     "optimizer_of",
     "tracks_of",
     "trainer_of",
+    "use_objects",
     "why_unfused",
 ]
 
@@ -126,8 +128,26 @@ def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
     return found if isinstance(found, int) else None
 
 
+_given: dict[str, Any] = {}  # objects of the caller's
+
+
+@contextmanager
+def use_objects(module: LightningModule | None, data: LightningDataModule | None) -> Iterator[None]:
+    """Within it, ``module_of`` and ``data_of`` return these objects, where they are not None."""
+    before = dict(_given)
+    _given.update({name: each for name, each in (("module", module), ("data", data)) if each is not None})
+    try:
+        yield
+    finally:
+        _given.clear()
+        _given.update(before)
+
+
 def data_of(config: Mapping[str, Any]) -> LightningDataModule:
     """The data module; what only lrkit needs to know of a foreign one is not passed on to it."""
+    if "data" in _given:
+        given: LightningDataModule = _given["data"]
+        return given
     node = config["data"]
     trust = config.get("trust", ())
     made = trusted_targets.resolve_class(node.get("_target_"), "data._target_", trust)
@@ -140,24 +160,8 @@ def data_of(config: Mapping[str, Any]) -> LightningDataModule:
 
 def module_of(config: Mapping[str, Any], data: LightningDataModule) -> LightningModule:
     """The user's LightningModule as it is, or lrkit's own around their network."""
-    node = dict(config["model"])
-    made = trusted_targets.resolve_class(node.get(trusted_targets.TARGET), "model._target_", config.get("trust", ()))
-    theirs = not str(made.__module__).startswith("lrkit.")
-    alien = "is for lrkit's own networks: with one of yours say model=custom too"
-    for name in ("inputs", "outputs"):
-        if node.get(name) == "auto" and theirs and not _accepted(made) & {name, "kwargs"}:
-            raise ConfigError(f"model.{name}", alien)  # before any data is read
-    if any(node.get(name) == "auto" for name in ("inputs", "outputs")):
-        data.prepare_data()
-        data.setup("fit")
-        for name in ("inputs", "outputs"):
-            if node.get(name) == "auto":
-                if not hasattr(data, name):
-                    if theirs:
-                        raise ConfigError(f"model.{name}", alien)
-                    raise ConfigError(f"model.{name}", f"must be set: {type(data).__name__} does not say it", "auto")
-                node[name] = getattr(data, name)
-    model = configs.build(node, "model", config.get("trust", ()))
+    node = config["model"]
+    model = _given["module"] if "module" in _given else _built_model(config, data)
     if isinstance(model, LightningModule):
         if type(model).training_step is LightningModule.training_step:
             raise ConfigError("model._target_", "must have a training_step", node["_target_"])
@@ -175,6 +179,28 @@ def module_of(config: Mapping[str, Any], data: LightningDataModule) -> Lightning
     if isinstance(data, ModuleLoaders):
         raise ConfigError("data=module", "needs a model with loaders of its own, and a plain network has none")
     return _supervised(model, config["data"], data)
+
+
+def _built_model(config: Mapping[str, Any], data: LightningDataModule) -> Any:
+    """What the node ``model`` describes, with the sizes that the data say where it leaves them to them."""
+    node = dict(config["model"])
+    made = trusted_targets.resolve_class(node.get(trusted_targets.TARGET), "model._target_", config.get("trust", ()))
+    theirs = not str(made.__module__).startswith("lrkit.")
+    alien = "is for lrkit's own networks: with one of yours say model=custom too"
+    for name in ("inputs", "outputs"):
+        if node.get(name) == "auto" and theirs and not _accepted(made) & {name, "kwargs"}:
+            raise ConfigError(f"model.{name}", alien)  # before any data is read
+    if any(node.get(name) == "auto" for name in ("inputs", "outputs")):
+        data.prepare_data()
+        data.setup("fit")
+        for name in ("inputs", "outputs"):
+            if node.get(name) == "auto":
+                if not hasattr(data, name):
+                    if theirs:
+                        raise ConfigError(f"model.{name}", alien)
+                    raise ConfigError(f"model.{name}", f"must be set: {type(data).__name__} does not say it", "auto")
+                node[name] = getattr(data, name)
+    return configs.build(node, "model", config.get("trust", ()))
 
 
 def _supervised(model: nn.Module, node: Mapping[str, Any], data: LightningDataModule) -> Supervised:

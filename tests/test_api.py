@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import json
+import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +16,16 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from plain_lightning import Data, Net
+from omegaconf import OmegaConf
+from plain_lightning import Data, Net, Points
 from recorded_rates import Recorded
+from torch.utils.data import DataLoader
 
 import lrkit
 from lrkit import ConfigError, Plateau
 from lrkit.config.compose import compose
 from lrkit.config.compose import plan as plan_of
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.classes import PACKAGE, Trainer
 from lrkit.schedules.shapes import Cosine, Linear, Step
 
 HEAD = [{"name": "head", "pattern": "^head", "lr_scale": 2}]
@@ -163,9 +169,106 @@ def test_plot_needs_matplotlib_and_takes_an_axes(monkeypatch: pytest.MonkeyPatch
         lrkit.curve(steps=10).plot()
 
 
+CPU: dict[str, Any] = {"max_epochs": 4, "accelerator": "cpu"}
+
+
+def test_find_leaves_module_data_and_random_numbers_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(1)
+    module, data = Net(), Points(40)
+    generator = torch.Generator().manual_seed(3)
+    loader = DataLoader(data, batch_size=8, shuffle=True, generator=generator)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    order, random, seeds = generator.get_state(), torch.get_rng_state(), os.environ.get("PL_GLOBAL_SEED")
+    found = lrkit.find(
+        module, loader, DataLoader(Points(16), batch_size=8), trainer=CPU, optimizer="momentum", warmup="linear",
+        search={"repeats": 1, "steps": 40},
+    )  # fmt: skip
+    assert found.lr is not None and found.low <= found.lr <= found.high  # type: ignore[operator]
+    assert found.heats and len(found.sweeps[0].losses) > 10
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert torch.equal(generator.get_state(), order) and torch.equal(torch.get_rng_state(), random)
+    assert os.environ.get("PL_GLOBAL_SEED") == seeds and module.training
+    assert not {"configure_optimizers", "configure_callbacks"} & {*vars(module)} and module._trainer is None
+    assert "range test 1 of 1" in capsys.readouterr().out
+    assert ElementTree.fromstring(found._repr_html_()).tag == "div"
+
+
+def test_find_takes_a_data_module_a_configured_module_and_a_folder(tmp_path: Path) -> None:
+    module, data = lrkit.configure(Net(), lr=0.1, schedule="step"), Data(batch_size=8, n=40)
+    found = lrkit.find(
+        module, datamodule=data, trainer={**CPU, "callbacks": []}, folder=tmp_path / "found", quiet=True,
+        search={"repeats": 1, "steps": 30, "confirm": False},
+    )  # fmt: skip
+    assert found.sweeps and not hasattr(data, "train") and data.trainer is None
+    assert {"find.json", "find.csv"} <= {file.name for file in (tmp_path / "found").iterdir()}
+    assert lrkit.find(Net(), data, trainer=CPU, optimizer="prodigy").lr == 1.0
+
+
+def test_find_on_a_module_of_lightnings_own_with_its_own_loaders() -> None:
+    boring = importlib.import_module(f"{PACKAGE}.demos.boring_classes").BoringModel()
+    search = {"repeats": 1, "steps": 30, "confirm": False}
+    found = lrkit.find(boring, trainer={"max_steps": 300, "accelerator": "cpu"}, search=search, quiet=True)
+    assert found.sweeps[0].losses and (found.lr is None) == bool(found.reason)
+
+
+@pytest.mark.parametrize(
+    ("said", "begins"),
+    [
+        ({"trainer": {}}, "trainer must say how long the run is"),
+        ({"trainer": {"max_epoch": 3, "max_steps": 5}}, "trainer.max_epoch is not an option"),
+        ({"trainer": {**CPU, "accelerator": "cpux"}}, "trainer.accelerator must be"),
+        ({"trainer": {**CPU, "devices": 2}}, "trainer.devices must be 1"),
+        ({"search": {"start": 1, "end": 0.1}}, "find.start must be below end"),
+        ({"search": {"sart": 1}}, "find.sart is not a key. Did you mean 'start'?"),
+        ({"schedule": "cosin"}, "schedule has no option 'cosin'"),
+        ({"train_dataloaders": [1]}, "datamodule must be None"),
+    ],
+)
+def test_find_refuses_what_cannot_be(said: dict[str, Any], begins: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        lrkit.find(Net(), **{"datamodule": Data(), "trainer": CPU, **said})
+    assert str(refused.value).startswith(begins)
+    with pytest.raises(ConfigError, match=r"^module must be a LightningModule, or a list of overrides"):
+        lrkit.find(3)  # type: ignore[call-overload]
+
+
+SHORT = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=none")
+
+
+def test_train_and_compare_are_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = Net()
+    mine = lrkit.train(*SHORT, "optimizer.lr=0.1", module=module, data=Data(), folder="mine/a", quiet=True)
+    again = lrkit.train(*SHORT, "optimizer.lr=0.2", module=Net(), data=Data(), folder="mine/b", quiet=True)
+    assert (mine.status, mine.folder, again.status) == ("done", Path("mine/a"), "done")
+    assert json.loads(Path("mine/a/config.json").read_text())["model"] == {"_target_": "plain_lightning.Net"}
+    comparison = lrkit.compare("mine", metric="val_loss")
+    assert [*comparison.columns] == ["optimizer.lr"] and len(comparison.settings) == 2
+    assert {file.name for file in Path("mine").iterdir()} == {"a", "b"}
+    lrkit.compare("mine", metric="val_loss", out="told")
+    assert Path("told/results.md").is_file()
+
+
+def test_train_refuses_as_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words, given, begins in (
+        (["schedule=cosin"], {}, "schedule has no option 'cosin'. Did you mean 'cosine'?"),
+        (["hydra.run.dir=x"], {}, "hydra.run.dir is not for lrkit.train"),
+        (["model=cnn1d"], {"module": Net()}, "model must not be set beside the argument model"),
+        (["trainer.devices=2"], {"module": Net(), "data": Data()}, "trainer.devices must be 1 with objects of yours"),
+        (["seed=1"], {"module": Net()}, "data=module needs a model with loaders of its own"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            lrkit.train(*words, **given)
+        assert str(refused.value).startswith(begins)
+    with pytest.raises(ConfigError, match=r"^folders must name at least one folder"):
+        lrkit.compare()
+
+
 def test_every_public_name_is_there() -> None:
     assert lrkit.__all__ == [
-        "ConfigError", "Curve", "Guard", "Plan", "PlanScheduler", "Plateau", "configure", "curve", "plan", "schedules",
+        "ConfigError", "Curve", "Guard", "Plan", "PlanScheduler", "Plateau", "compare", "configure", "curve", "find",
+        "from_config", "plan", "schedules", "train",
     ]  # fmt: skip
     assert dir(lrkit) == sorted(lrkit.__all__)
     for name in lrkit.__all__:
@@ -191,17 +294,83 @@ def test_a_plan_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_another_hydra_application_takes_the_groups(tmp_path: Path) -> None:
-    (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "app.yaml").write_text(
-        "defaults:\n  - schedule: cosine\n  - warmup: linear\n  - _self_\nhydra:\n  searchpath: [pkg://lrkit.conf]\n"
-    )
-    (tmp_path / "app.py").write_text(
-        "import hydra\n"
-        "@hydra.main(config_path='conf', config_name='app', version_base='1.3')\n"
-        "def main(cfg): print(hydra.utils.instantiate(cfg.schedule)(1, 4), cfg.warmup.length)\n"
-        "main()\n"
-    )
-    command = [sys.executable, "app.py", "schedule=linear"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["0.75", "5%"]
+def of_groups(*overrides: str) -> dict[str, Any]:
+    names = ("optimizer", "schedule", "warmup", "cooldown", "plateau", "coschedule", "batch_scaling", "param_groups")
+    config = compose(overrides)
+    return {name: config[name] for name in names}
+
+
+def test_groups_of_a_config_drive_a_plain_loop() -> None:
+    cfg = of_groups("optimizer=adamw", "warmup=linear", "param_groups=no_decay", "plateau=reduce")
+    model = torch.nn.Linear(2, 1)
+    optimizer, scheduler = lrkit.from_config(OmegaConf.create({"app": 1, "rate": cfg}), model, steps=20, key="rate")
+    plan, rates = lrkit.plan(lr=1e-3, steps=20, warmup="linear", param_groups={"no_decay": True}), []
+    for _ in range(20):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    assert rates == [[plan.lr(group, t) for group in plan.groups] for t in range(20)]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0]
+    optimizer, _ = lrkit.from_config(of_groups("optimizer=sgd"), model.parameters(), steps=20)
+    assert len(optimizer.param_groups) == 1
+
+
+GUARD = {"_target_": "lrkit.planning.guard.Guard", "policy": "skip"}
+
+
+@pytest.mark.parametrize(
+    ("change", "begins"),
+    [
+        ({"schedule": None}, "schedule must be set: mount one of"),
+        ({"schedule": {"_target_": "lrkit.schedules.Cosine", "eta_min": 0}}, "schedule.eta_min"),
+        ({"schedule": {"_target_": "os.system", "command": "true"}}, "schedule._target_"),
+        ({"schedule": {"_target_": "torch.optim.SGD", "lr": 1}}, "schedule"),
+        ({"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "momentun": 0.9}}, "optimizer.momentun is unknown"),
+        ({"optimizer": {"_target_": "torch.optim.SGD"}}, "optimizer.lr must be set"),
+        ({"optimizer": {"_target_": "torch.optim.SGD", "lr": "auto"}}, "optimizer.lr is auto"),
+        ({"warmup": {"_target_": "lrkit.schedules.Linear", "length": 5, "end": 0.5}}, "warmup.end must not be set"),
+        ({"warmup": {"length": 5}}, "warmup.length is not a key of warmup=none"),
+        ({"batch_scaling": {"rule": "linear", "base": 3}}, "batch_scaling.base is not a key."),
+        (
+            {"guard": {"_target_": "lrkit.planning.guard.Guard", "policy": "skip", "gain": 0.5}},
+            "guard.gain has no effect",
+        ),
+        ({"param_groups": {"no_decay": True}}, "param_groups needs the model"),
+    ],
+)
+def test_groups_of_a_config_are_checked_as_by_the_command(change: dict[str, Any], begins: str) -> None:
+    groups = {
+        "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1},
+        "schedule": {"_target_": "lrkit.schedules.Cosine"},
+        **change,
+    }
+    for key in ("", "rate"):
+        with pytest.raises(ConfigError) as refused:
+            lrkit.from_config({key: groups} if key else groups, torch.nn.Linear(1, 1).parameters(), steps=9, key=key)
+        assert str(refused.value).startswith(f"{key}.{begins}" if key else begins)
+    with pytest.raises(ConfigError, match=r"^rate.shcedule is not a group. Did you mean 'schedule'"):
+        lrkit.from_config({"rate": {"shcedule": {}}}, module=Net(), key="rate")
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+of_pytorch_lightning = pytest.mark.skipif(PACKAGE != "pytorch_lightning", reason="the examples import the other one")
+
+
+@of_pytorch_lightning
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize("words", [[], ["schedule=one_cycle", "optimizer=momentum", "warmup=none"]])
+def test_another_hydra_application(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["app.py", *words, f"hydra.run.dir={tmp_path}", "hydra/job_logging=none"])
+    runpy.run_path(str(EXAMPLES / "hydra_app" / "app.py"), run_name="__main__")
+    assert "loss 0." in capsys.readouterr().out
+
+
+@of_pytorch_lightning
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+@pytest.mark.parametrize(("name", "says"), [("torch_loop", "loss 0.1"), ("lightning_script", "confirmed by")])
+def test_the_example(name: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    said = capsys.readouterr().out
+    assert says in said and "lr[group, t] = " in said

@@ -1,4 +1,4 @@
-"""What the README shows is true: its commands are accepted, and its tables name all options."""
+"""The README is true: lrkit accepts its commands, and its tables name all options."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def test_every_link_and_picture_is_there_also_outside_the_repository() -> None:
     repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
     raw = repository.replace("github.com", "raw.githubusercontent.com")
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
-    links = re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)\)", README)
+    named = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", README, flags=re.M))
+    used = set(re.findall(r"\]\[([^\]]+)\]", README))
+    assert used == set(named)
+    links = [*re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)\)", README), *named.values()]
     assert pictures and links
     for picture in pictures:
         assert picture.startswith(f"{raw}/main/"), picture

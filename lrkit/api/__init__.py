@@ -1,6 +1,9 @@
 """What the command does, as ordinary functions: for notebooks, scripts of plain Lightning and other Hydra apps."""
 
+from lrkit.api.commands import compare, train
 from lrkit.api.lightning_module import configure
+from lrkit.api.mounted_config import from_config
+from lrkit.api.range_test import find
 from lrkit.api.resolve import curve, plan
 
-__all__ = ["configure", "curve", "plan"]
+__all__ = ["compare", "configure", "curve", "find", "from_config", "plan", "train"]

@@ -15,6 +15,7 @@ from lrkit.planning.base_lr import check_scaled_lr
 from lrkit.planning.batch_scaling import batch_scale
 from lrkit.planning.group_rules import group_rates
 from lrkit.planning.guard import Guard
+from lrkit.planning.guard_policies import policies_for_several
 from lrkit.planning.optimizer_traits import momentum_of
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
@@ -159,8 +160,11 @@ class RunParts(CurveParts):
 
     def _on_tracks(self, horizon: Horizon) -> Plan:
         """The plan of a run with several optimizers, a track each."""
-        if getattr(self.guarded(), "policy", None) in ("skip", "reduce"):
-            raise ConfigError("guard", "must be stop, or None, with several optimizers: a spike is told by one loss")
+        guard = self.guarded()
+        if guard is not None and guard.rules.needs_one_optimizer:
+            allowed = ", ".join(policies_for_several())
+            must = f"must be {allowed}, or None, with several optimizers: a spike is told by one loss"
+            raise ConfigError("guard", must)
         plans = {}
         for track, own in self.each():
             with track.naming():

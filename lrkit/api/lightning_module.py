@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     AnyModule = TypeVar("AnyModule", bound=LightningModule)
 
-__all__ = ["configure"]
+__all__ = ["WithOwnCallbacks", "configure"]
 
 
 def configure(
@@ -132,12 +132,12 @@ def configure_module(module: LightningModule, parts: RunParts, batch_size: int |
         check_optimizer(target, options)
     set_up(module, OptimizerSetup(planner, planned, target, options, parts.rules(), tracks=several))
     present = vars(module).get("configure_callbacks", module.configure_callbacks)
-    theirs = present.theirs if isinstance(present, _WithOwnCallbacks) else present
-    module.configure_callbacks = _WithOwnCallbacks(theirs, _callbacks(parts))  # type: ignore[method-assign]
+    theirs = present.theirs if isinstance(present, WithOwnCallbacks) else present
+    module.configure_callbacks = WithOwnCallbacks(theirs, _callbacks(parts))  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
-class _WithOwnCallbacks:
+class WithOwnCallbacks:
     """The module's ``configure_callbacks``, and behind what it returns the callbacks that a plan needs."""
 
     theirs: Callable[[], Any]

@@ -1,4 +1,4 @@
-"""The command line that this process runs: as it was typed, for whoever tells the user what to type next."""
+"""The command line of this process, as the user typed it, for messages that say which command resumes the run."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from pathlib import Path
 
 __all__ = ["command_line_of", "resume_command"]
 
-_given: list[str] = []
+_current_words: list[str] = []
 
 #: Overrides that belong to one run and not to the next.
 _OF_ONE_RUN = ("resume.", "hydra.")
-#: Flags that make several runs of one, or whose value follows.
+#: Flags of a sweep, and flags with a value in the next word.
 _MANY, _TAKES_VALUE = ("-m", "--multirun"), ("--config-dir", "-cd", "--trust")
 
 
 @contextmanager
 def command_line_of(words: Sequence[str]) -> Iterator[None]:
-    """Within it, ``words`` are what was typed behind ``lrkit``."""
-    global _given
-    before, _given = _given, list(words)
+    """Within this context, ``words`` are the user's words after ``lrkit``."""
+    global _current_words
+    before, _current_words = _current_words, list(words)
     try:
         yield
     finally:
-        _given = before
+        _current_words = before
 
 
 def resume_command(folder: Path) -> str:
-    """What to type to go on with the run in ``folder``: the whole command with all of its flags, and where it was.
+    """Return the command that resumes the run in ``folder``: the user's command with its flags and ``resume.path``.
 
     >>> with command_line_of(["train", "--config-dir", "my configs", "warmup=linear", "resume.path=old"]):
     ...     resume_command(Path("outputs/runs/a"))
     "lrkit train --config-dir 'my configs' warmup=linear resume.path=outputs/runs/a"
     """
-    words = _given[1:] if _given[:1] == ["train"] else []
-    # A plan that was bent to fit a checkpoint is in the new checkpoints, and not in the words.
-    bent = {"extend", "cooldown", "restore"} & {w.partition("=")[2] for w in words if w.startswith("resume.policy=")}
+    words = _current_words[1:] if _current_words[:1] == ["train"] else []
+    # These policies changed the plan. The changed plan is in the new checkpoints, but not in the words.
+    changed = {"extend", "cooldown", "restore"} & {w.partition("=")[2] for w in words if w.startswith("resume.policy=")}
     here = Path.cwd()
     near = folder.relative_to(here) if folder.is_relative_to(here) else folder
-    policy = ["resume.policy=restore"] if bent else []
-    return shlex.join(["lrkit", "train", *_kept(words), f"resume.path={_quoted(str(near))}", *policy])
+    policy = ["resume.policy=restore"] if changed else []
+    return shlex.join(["lrkit", "train", *_keep_words(words), f"resume.path={_quote_path(str(near))}", *policy])
 
 
-def _kept(words: Sequence[str]) -> list[str]:
+def _keep_words(words: Sequence[str]) -> list[str]:
     kept: list[str] = []
     takes_value = False
     for word in words:
@@ -55,8 +55,8 @@ def _kept(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _quoted(path: str) -> str:
-    """The path as Hydra's grammar takes it."""
+def _quote_path(path: str) -> str:
+    """Return a path, quoted for Hydra's override grammar if needed."""
     if all(c.isalnum() or c in "/-_.:+%\\" or c == " " for c in path) and path == path.strip():
         return path
     return "'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'"

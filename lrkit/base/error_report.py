@@ -1,4 +1,4 @@
-"""How a failure is told: in one line, and with Python's traceback only where that was asked for."""
+"""The report of a failure: one line, and the Python traceback only with ``--traceback``."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ __all__ = [
     "describe_cause",
     "describe_error",
     "report_failure",
-    "tracebacks_as_asked",
+    "show_tracebacks",
     "wants_traceback",
     "write_traceback",
 ]  # fmt: skip
 
 
-#: Set in the environment, so that the processes of a sweep, of an engine and of further devices know it too.
+#: An environment variable, so that the processes of a sweep, of a launcher and of further devices inherit it.
 _VARIABLE = "LRKIT_TRACEBACK"
-HOLD = 3.0  #: seconds for which a process waits whether the first one, which then ends all, has found the same
+HOLD = 3.0  #: seconds that another rank waits before it reports: if rank 0 has the same error, it ends all ranks first
 
-_LONGEST = 600  # characters of a message: a tensor may be in it
+_LONGEST = 600  # characters of a message, which may contain a tensor
 
 _HERE = Path(__file__).resolve().parents[1]
 _LIBRARIES = tuple(
@@ -43,8 +43,8 @@ _LIBRARIES = tuple(
 
 
 @contextmanager
-def tracebacks_as_asked(asked: bool) -> Iterator[None]:
-    """Within it, in this process and in those that it starts, tracebacks are shown if they were asked for."""
+def show_tracebacks(asked: bool) -> Iterator[None]:
+    """Within this context, show tracebacks in this process and in those that it starts, if ``asked``."""
     before = os.environ.get(_VARIABLE)
     if asked:
         os.environ[_VARIABLE] = "1"
@@ -56,33 +56,33 @@ def tracebacks_as_asked(asked: bool) -> Iterator[None]:
 
 
 def wants_traceback() -> bool:
-    """Whether a traceback is to be shown."""
+    """Return whether the user asked for tracebacks."""
     return os.environ.get(_VARIABLE) == "1"
 
 
 def report_failure(error: BaseException, about: str = "") -> int:
-    """Say on the error stream what went wrong, and in what; the exit code that it means.
+    """Print an error on the error stream after the prefix ``about``, and return its exit code.
 
-    Of several processes the first one says it. Another one speaks where it alone has failed.
+    Of several processes rank 0 prints the error. Another rank prints an error that only this rank has.
     """
-    asked = isinstance(error, KeyboardInterrupt | Terminated)  # all processes hear of it, and one says so
+    asked = isinstance(error, KeyboardInterrupt | Terminated)  # all ranks receive the signal; rank 0 reports it
     rank = global_rank()
     if rank > 0 and not asked and not getattr(error, "told", False):
         if local_rank() > 0:
             time.sleep(HOLD)
         about = f"rank {rank}: {about}"
     elif rank > 0:
-        return _code(error)
+        return _find_exit_code(error)
     if details := getattr(error, "details", ""):
         print(details, file=sys.stderr)
     if wants_traceback() and not asked:
         traceback.print_exception(error)
     print(f"lrkit: {about}{describe_error(error)}", file=sys.stderr)
-    return _code(error)
+    return _find_exit_code(error)
 
 
-def _code(error: BaseException) -> int:
-    """The exit code that an error means."""
+def _find_exit_code(error: BaseException) -> int:
+    """Return the exit code of an error."""
     if isinstance(error, Terminated):
         return int(error.code or 0)
     if isinstance(error, KeyboardInterrupt):
@@ -91,32 +91,32 @@ def _code(error: BaseException) -> int:
 
 
 def describe_error(error: BaseException) -> str:
-    """One line about an error: what it says where it is one of ours, else also what it is, and where it came from.
+    """Return one line about an error: the message of an error of lrkit, else also the type and the line of code.
 
     >>> describe_error(ConfigError("seed", "must be a whole number", "a"))
     "seed must be a whole number. Received: 'a'"
     >>> describe_error(KeyError("weight"))
-    "KeyError: 'weight'; --traceback shows where"
+    "KeyError: 'weight'; add --traceback to see the traceback"
     """
     if isinstance(error, KeyboardInterrupt):
         return escape_terminal(str(error)) or "interrupted"
     if isinstance(error, ConfigError | SearchError | RunError | Terminated):
         return escape_terminal(str(error))
     notes = [escape_terminal(note) for note in getattr(error, "__notes__", ())]
-    hint = [] if wants_traceback() or notes else ["--traceback shows where"]
+    hint = [] if wants_traceback() or notes else ["add --traceback to see the traceback"]
     return "; ".join([describe_cause(error), *notes, *hint])
 
 
 def describe_cause(error: BaseException) -> str:
-    """What an error is, what it says, and the line that it came from."""
-    said = escape_terminal(_message(error)).rstrip(".")
+    """Return the type of an error, its message, and the line of code that raised it."""
+    said = escape_terminal(_shorten_message(error)).rstrip(".")
     if len(said) > _LONGEST:
         said = f"{said[:_LONGEST]}..."
-    return f"{type(error).__name__}: {said}".removesuffix(": ") + _place(error)
+    return f"{type(error).__name__}: {said}".removesuffix(": ") + _locate_error(error)
 
 
 def write_traceback(error: BaseException, file: Path) -> Path | None:
-    """Write the traceback in full to ``file``, which the error names from then on; None where it cannot be written."""
+    """Write the full traceback to ``file``, add the path to the error's notes, and return it; None if this fails."""
     try:
         write_file(file, "".join(traceback.format_exception(error)))
     except RunError:
@@ -125,8 +125,8 @@ def write_traceback(error: BaseException, file: Path) -> Path | None:
     return file
 
 
-def _message(error: BaseException) -> str:
-    """What the error says; of one that was raised in another process, which quotes its traceback, the two ends."""
+def _shorten_message(error: BaseException) -> str:
+    """Return the message of an error; of one that quotes the traceback of another process, its first and last line."""
     text = str(error)
     if "Traceback (most recent call last)" not in text:
         return text
@@ -134,18 +134,18 @@ def _message(error: BaseException) -> str:
     return f"{lines[0].rstrip('.')}: {lines[-1]}"
 
 
-def _place(error: BaseException) -> str:
-    """The line of the user's own code that it came from, else of whatever raised it."""
+def _locate_error(error: BaseException) -> str:
+    """Return the last line of the user's code in the traceback, else the line that raised the error."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _of_a_library(frame.filename)]
+    own = [frame for frame in frames if not _is_library_file(frame.filename)]
     if not frames:
         return ""
     frame = (own or frames)[-1]
     return f" ({escape_terminal(Path(frame.filename).name)}, line {frame.lineno}, in {frame.name})"
 
 
-def _of_a_library(file: str) -> bool:
-    # Also where they lie elsewhere: installed by `pip --target`, say, and found by PYTHONPATH.
+def _is_library_file(file: str) -> bool:
+    # The folders of loaded packages too: they may be outside of site-packages, by `pip --target` and PYTHONPATH.
     loaded = (getattr(sys.modules.get(name), "__file__", None) for name in ("torch", *LIGHTNING))
     folders = [_HERE, *(Path(each).parent for each in loaded if each)]
     return file.startswith(("<", *_LIBRARIES)) or not {*folders}.isdisjoint(Path(file).parents)

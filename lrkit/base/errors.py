@@ -1,4 +1,4 @@
-"""The error that bad input raises, and the sentence it says; and how else a command may end."""
+"""The errors of lrkit: ``ConfigError`` for bad input, and errors for a failed search, a diverged and a failed run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ _MANY = 24  # names that still make one readable line
 
 
 class ConfigError(ValueError):
-    """Something the user wrote cannot mean what it says.
+    """A value of the user's breaks a rule. The command prints this sentence in one line and exits with code 2.
 
-    ``key`` is the dotted path of the key as the user would type it, so that the sentence can be
-    acted upon; the command prints the sentence alone and exits with code 2.
+    Args:
+        key: dotted path of the key, as the user types it.
+        must: the rule, as a predicate of the key.
+        received: the user's value; left out if there is none.
 
     >>> print(ConfigError("schedule.gamma", "must be in (0, 1]", 1.5))
     schedule.gamma must be in (0, 1]. Received: 1.5
@@ -27,33 +29,33 @@ class ConfigError(ValueError):
 
     _nothing = object()
     details: str = ""  #: a table to print above the sentence
-    told: bool = False  #: whether another process says it
+    told: bool = False  #: whether another process reports this error
 
     def __init__(self, key: str, must: str, received: Any = _nothing) -> None:
         self.key, self.must, self.received = key, must, received
         stop = "" if must.endswith((".", "?", "!")) else "."
-        tail = "" if received is self._nothing else f" Received: {_short(received)}"
+        tail = "" if received is self._nothing else f" Received: {_format_value(received)}"
         super().__init__(" ".join(f"{key} {must}{stop}{tail}".split("\n")))
 
     def under(self, prefix: str) -> ConfigError:
-        """The same error, seen from one level further up: ``gamma`` becomes ``schedule.gamma``."""
+        """Return the same error with a prefix before its key: ``gamma`` becomes ``schedule.gamma``."""
         return ConfigError(f"{prefix}.{self.key}" if self.key else prefix, self.must, self.received)
 
 
 class SearchError(RuntimeError):
-    """A search that came to nothing. Nobody wrote anything wrong: the command says why, and exits with code 1."""
+    """A search without a result, with valid input. The command prints the reason and exits with code 1."""
 
 
 class Diverged(RuntimeError):
-    """The divergence guard ended a training. Not a failure of the program: the exit code is 3."""
+    """The divergence guard stopped a run. This is not a failure of the program: the exit code is 3."""
 
 
 class RunError(RuntimeError):
-    """A run that could not go on: a full disk, a process that died. The command says why, and exits with code 1."""
+    """A run that cannot continue: a full disk, a dead process. The command prints the reason and exits with code 1."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """A hint for a misspelt name: the nearest choice where one is near, else all of them.
+    """Return a hint for a misspelt name: the closest choice if there is one, and the accepted choices.
 
     >>> did_you_mean("cosin", ["cosine", "step"])
     "Did you mean 'cosine'? Accepted: cosine, step"
@@ -69,9 +71,9 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f"{hint}Accepted: {', '.join(options)}" if options else hint.rstrip()
 
 
-def _short(value: Any, limit: int = 120) -> str:
+def _format_value(value: Any, limit: int = 120) -> str:
     try:
         text = repr(value)
-    except ValueError:  # Python writes out no number of thousands of digits
+    except ValueError:  # Python refuses to print an integer with thousands of digits
         text = "a number of thousands of digits"
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,4 +1,4 @@
-"""Text from elsewhere, made safe for where it is shown: names of folders, keys, tags, messages may be a stranger's."""
+"""Escapes for untrusted text (names of folders, keys, tags, messages) on a terminal, in CSV and in Markdown."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["escape_csv", "escape_markdown", "escape_terminal"]
 
 
 def escape_terminal(text: str, longest: int | None = None) -> str:
-    r"""For a terminal: without line breaks, and with what cannot be printed written out.
+    r"""Return text in one line for a terminal, with escapes in place of unprintable characters.
 
     Args:
-        longest: characters after which it is cut.
+        longest: number of characters after which the text is cut; None for no limit.
 
     >>> escape_terminal("a\n  b"), escape_terminal("a\x1b[0m")
     ('a b', 'a\\x1b[0m')
@@ -24,7 +24,7 @@ def escape_terminal(text: str, longest: int | None = None) -> str:
 
 
 def escape_csv(value: Any) -> Any:
-    """For a table that a spreadsheet may open: text that it would take for a formula is marked as text.
+    """Return a cell of a CSV file: text that a spreadsheet would read as a formula gets a leading quote.
 
     >>> escape_csv("=1+1"), escape_csv("-0.5"), escape_csv("@cmd"), escape_csv(-0.5)
     ("'=1+1", '-0.5', "'@cmd", -0.5)
@@ -39,7 +39,7 @@ def escape_csv(value: Any) -> Any:
 
 
 def escape_markdown(text: str) -> str:
-    r"""For Markdown: no markup of its own, no HTML, no link, no further cell of a table.
+    r"""Return text for Markdown, escaped so that it is no markup, HTML, link or new cell of a table.
 
     >>> escape_markdown("<b>[x](http://y)|*z*")
     '&lt;b>\\[x\\](http://y)\\|\\*z\\*'

@@ -1,4 +1,4 @@
-"""What happened to a run, in order: ``events.json`` in its folder, one entry for each thing worth knowing later."""
+"""The event log of a run: ``events.json`` in its folder, with one entry for each event, in order."""
 
 from __future__ import annotations
 
@@ -16,41 +16,42 @@ __all__ = ["EventLog"]
 
 
 class EventLog:
-    """The entries of a run; one that is gone on with keeps those that it has.
+    """The event log of a run. A resumed run keeps its earlier entries.
 
-    An entry says at which optimizer step it happened (``step``), what it was (``event``) and why, in a sentence
-    (``why``); and what else its kind has to say. The file is replaced in one piece after each entry. A journal that
-    cannot be written, on a full disk, is kept in memory: it must never be what ends a training.
+    An entry has the optimizer step (``step``), the kind of event (``event``), the reason in a sentence (``why``), and
+    further fields by kind. Each new entry replaces the file atomically. If the file cannot be written (full disk), the
+    entries stay in memory: a failure of the log must not stop the run.
 
     Args:
-        folder: the run's own; None keeps the entries in memory alone, as all processes but the first do.
+        folder: folder of the run; None keeps the entries only in memory, as all ranks except 0 do.
 
-    >>> journal = EventLog(None)
-    >>> journal.add(12, "skip", "the loss is nan", loss="nan")
-    >>> [(entry["step"], entry["event"], entry["why"]) for entry in journal.entries]
+    >>> log = EventLog(None)
+    >>> log.add(12, "skip", "the loss is nan", loss="nan")
+    >>> [(entry["step"], entry["event"], entry["why"]) for entry in log.entries]
     [(12, 'skip', 'the loss is nan')]
     """
 
     def __init__(self, folder: Path | None) -> None:
         self.file = None if folder is None else folder / "events.json"
-        self.entries: list[dict[str, Any]] = [] if self.file is None else _written(self.file)
+        self.entries: list[dict[str, Any]] = [] if self.file is None else _read_entries(self.file)
 
     def add(self, step: int, event: str, why: str, **more: Any) -> None:
-        """Take down one more entry. Values must be plain: numbers that are not finite are written as text."""
-        self.entries.append({"step": step, "event": event, "why": why, "time": round(time.time(), 3), **_plain(more)})
+        """Append an entry. Its values must fit into JSON; a number that is not finite is written as text."""
+        entry = {"step": step, "event": event, "why": why, "time": round(time.time(), 3)}
+        self.entries.append({**entry, **_make_serialisable(more)})
         if self.file is None:
             return
         with suppress(RunError):
             write_json(self.file, self.entries)
 
 
-def _written(file: Path) -> list[dict[str, Any]]:
-    """The entries of a file; none where it is missing or damaged."""
+def _read_entries(file: Path) -> list[dict[str, Any]]:
+    """Return the entries of a file; an empty list if the file is missing or damaged."""
     entries = read_json(file)
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def _make_serialisable(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in values.items()

@@ -1,24 +1,24 @@
-"""How a command ends, as a number for the shell."""
+"""The exit codes of lrkit."""
 
 from __future__ import annotations
 
-__all__ = ["DIVERGED", "FAILED", "INTERRUPTED", "OK", "REFUSED", "of_signal"]
+__all__ = ["DIVERGED", "FAILED", "INTERRUPTED", "OK", "REFUSED", "signal_exit_code"]
 
 OK = 0
-#: A run or a search that could not go on: a full disk, a process that died, steps that were planned and not taken.
+#: A run or a search that could not finish: a full disk, a dead process, planned optimizer steps that did not happen.
 FAILED = 1
-#: Bad input, refused before anything was trained.
+#: Bad input, refused before the training.
 REFUSED = 2
-#: The divergence guard has ended a run, or a loss is not finite at its end.
+#: The divergence guard stopped a run, or the loss at its end is not finite.
 DIVERGED = 3
 #: Ctrl-C.
 INTERRUPTED = 130
 
 
-def of_signal(signum: int) -> int:
-    """The exit code of a command that a signal has ended, as shells have it.
+def signal_exit_code(signum: int) -> int:
+    """Return the exit code of a command that a signal ended, by the convention of shells.
 
-    >>> of_signal(15)
+    >>> signal_exit_code(15)
     143
     """
     return 128 + signum

@@ -1,9 +1,8 @@
-"""The files that lrkit leaves: each is there as a whole or not at all, and none is written through a link.
+"""Atomic files: a reader sees the old content or the new content, and a write never follows a link.
 
-A result is written into a new file beside its place, which then takes that place. So whoever reads it sees the old
-content or the new one, never half of it; and where its name was a link to somebody's file, the link is replaced and
-the file is left. All of lrkit writes its results by this module (checkpoints, which are large, by
-``lrkit.checkpoint.io``).
+The content goes into a temporary file in the same folder, which then replaces the target (``os.replace``). If the
+target is a link, the link is replaced, and the file that it leads to stays unchanged. All results of lrkit are written
+by this module, except checkpoints (``lrkit.checkpoint.io``), which are large.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NEW",
-    "create_beside",
-    "left_behind",
-    "name_beside",
+    "choose_temporary_name",
+    "create_temporary_file",
+    "find_leftovers",
+    "open_regular_file",
     "open_to_append",
-    "opened",
-    "parsed",
+    "parse_json",
     "read_file",
     "read_json",
     "write_figure",
@@ -40,28 +39,28 @@ __all__ = [
     "write_json",
 ]  # fmt: skip
 
-#: The end of the name of a file that is being written.
+#: Suffix of a temporary file.
 NEW = ".new"
-#: What ``name_beside`` says.
-_CREATED = re.compile(rf"\.(.+)\.[0-9a-f]{{8}}{re.escape(NEW)}")
-#: Windows has no such flag, and no links that a user without rights could make.
+#: The names that ``choose_temporary_name`` returns.
+_TEMPORARY_NAME = re.compile(rf"\.(.+)\.[0-9a-f]{{8}}{re.escape(NEW)}")
+#: Windows has no such flag; there an ordinary user cannot create links.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-#: A pipe that nobody writes to is opened all the same, and then seen to be one.
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-#: Bytes of a file of text, where nothing else is said.
+#: With this flag, opening a pipe without a writer does not block, so that the type of the file can be checked.
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+#: Default limit for the size of a text file, in bytes.
 LARGEST = 2**26
 
 
-def opened(file: Path) -> BinaryIO:
-    """A regular file, open to be read.
+def open_regular_file(file: Path) -> BinaryIO:
+    """Open a regular file for reading.
 
     Raises:
-        OSError: it cannot be read, or is no regular file: a pipe would be waited for, and a device has no end.
+        OSError: the file cannot be read, or is not a regular file: a pipe would block, and a device has no end.
     """
-    number = os.open(file, os.O_RDONLY | _AT_ONCE)
+    number = os.open(file, os.O_RDONLY | _NO_WAIT)
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(file))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(file))
         return os.fdopen(number, "rb")
     except OSError:
         os.close(number)
@@ -69,40 +68,38 @@ def opened(file: Path) -> BinaryIO:
 
 
 def read_file(file: Path, largest: int = LARGEST) -> bytes:
-    """The content of a regular file of at most ``largest`` bytes.
+    """Return the content of a regular file of at most ``largest`` bytes.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger.
+        OSError: the file cannot be read, is not a regular file, or is larger.
     """
-    with opened(file) as stream:
+    with open_regular_file(file) as stream:
         size = os.fstat(stream.fileno()).st_size
-        content = stream.read(largest + 1) if size <= largest else b""  # of a file with holes, not one byte
+        content = stream.read(largest + 1) if size <= largest else b""  # read nothing of a sparse file
     if size > largest or len(content) > largest:
         raise OSError(errno.EFBIG, f"it is larger than {largest} bytes", str(file))
     return content
 
 
 def read_json(file: Path) -> Any:
-    """What ``file`` says; None where it is missing, cut off, or nothing that JSON could be."""
+    """Return the content of a JSON file; None if the file is missing, truncated or not JSON."""
     try:
-        return parsed(read_file(file))
+        return parse_json(read_file(file))
     except (OSError, ValueError, RecursionError):
         return None
 
 
-def parsed(text: str | bytes) -> Any:
-    """What a text of JSON says.
-
-    A number of more digits than a computer counts with is one that is not finite, or not exact.
+def parse_json(text: str | bytes) -> Any:
+    """Return the content of a text in JSON. An integer of more than 19 characters is read as a float.
 
     Raises:
-        ValueError: it is no JSON.
-        RecursionError: it is nested too deep.
+        ValueError: the text is not JSON.
+        RecursionError: the content is nested too deeply.
     """
-    return json.loads(text, parse_int=_number)
+    return json.loads(text, parse_int=_parse_integer)
 
 
-def _number(text: str) -> int | float:
+def _parse_integer(text: str) -> int | float:
     return int(text) if len(text) <= 19 else float(text)
 
 
@@ -112,66 +109,66 @@ def write_json(file: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
 
 
 def write_figure(file: Path, figure: Figure) -> None:
-    """Replace ``file`` by a figure in the format that its ending says; see ``write_file``."""
+    """Replace ``file`` by a figure in the format of its suffix; see ``write_file``."""
     picture = io.BytesIO()
     figure.savefig(picture, format=file.suffix[1:])
     write_file(file, picture.getvalue())
 
 
 def write_file(file: Path, content: str | bytes) -> None:
-    """Replace ``file`` in one piece.
+    """Replace the content of ``file`` atomically.
 
     Raises:
-        RunError: it cannot be written; what was there before is left.
+        RunError: the file cannot be written; its old content stays.
     """
     data = content.encode() if isinstance(content, str) else content
     try:
-        beside, number = create_beside(file)
+        beside, number = create_temporary_file(file)
         try:
             with os.fdopen(number, "wb") as stream:
                 stream.write(data)
             os.replace(beside, file)
         except OSError:
-            with suppress(OSError):  # in a folder that is gone or read-only there is nothing to tidy
+            with suppress(OSError):  # the folder may be gone or read-only
                 beside.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise RunError(f"{file} cannot be written ({error.strerror or error})") from None
 
 
-def create_beside(file: Path) -> tuple[Path, int]:
-    """A new file beside ``file``, under a name that was free, and the number by which it is open for writing."""
-    beside = name_beside(file)
+def create_temporary_file(file: Path) -> tuple[Path, int]:
+    """Create a temporary file in the folder of ``file``; return its path and its descriptor, open for writing."""
+    beside = choose_temporary_name(file)
     return beside, os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
 
 
-def name_beside(file: Path) -> Path:
-    """A name in the folder of ``file`` that nobody can have known before."""
+def choose_temporary_name(file: Path) -> Path:
+    """Return a path in the folder of ``file`` with a random name, which no other user can predict."""
     return file.with_name(f".{file.name}.{secrets.token_hex(4)}{NEW}")
 
 
 def open_to_append(file: Path) -> TextIO:
-    """``file``, open to be written to at its end, line by line.
+    """Open ``file`` for appending, line-buffered.
 
     Raises:
-        RunError: it cannot be opened, or is a link.
+        RunError: the file cannot be opened, or is a link.
     """
     try:
-        number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK | _AT_ONCE, 0o666)
+        number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK | _NO_WAIT, 0o666)
         if not stat.S_ISREG(os.fstat(number).st_mode):
             os.close(number)
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
     except OSError as error:
         raise RunError(f"{file} cannot be written ({error.strerror or error})") from None
     return os.fdopen(number, "a", buffering=1)
 
 
-def left_behind(folder: Path, ending: str) -> list[Path]:
-    """The files that ``create_beside`` made in a folder for names with this ending, and that were left there."""
+def find_leftovers(folder: Path, ending: str) -> list[Path]:
+    """Return the temporary files in a folder whose target has this ending, left by a write that did not finish."""
     found = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            name = _CREATED.fullmatch(entry.name)
+            name = _TEMPORARY_NAME.fullmatch(entry.name)
             if name is not None and name[1].endswith(ending) and entry.is_file(follow_symlinks=False):
                 found.append(folder / entry.name)
     return found

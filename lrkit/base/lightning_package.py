@@ -1,9 +1,9 @@
-"""Which Lightning a process uses: ``pytorch_lightning`` or ``lightning.pytorch``, which have the same classes twice.
+"""The choice of the Lightning package of a process: ``pytorch_lightning`` or ``lightning.pytorch``.
 
-The two packages are the same code under two names, and no class of the one passes for a class of the other. So a
-process uses one of them: that of the user's own module, data, callbacks and loggers. Where these are of both, or where
-the process uses the other one already, that is refused. Nothing of Lightning is imported here:
-``lrkit.lightning.classes`` does that, once, for all of lrkit.
+The two packages are the same code under two names, but a class of one package is not a class of the other. So a
+process uses one package: that of the user's module, data, callbacks and loggers. lrkit refuses a mixture of both, and
+a class of one package in a process that already uses the other. This module does not import Lightning:
+``lrkit.lightning.classes`` does, once, for all of lrkit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lrkit.base.errors import ConfigError, did_you_mean
 __all__ = ["LIGHTNING", "VARIABLE", "chosen_package", "in_chosen_package", "package_of", "use_package"]
 
 LIGHTNING = ("pytorch_lightning", "lightning.pytorch")
-#: The environment variable that decides where nothing of the user's does.
+#: The environment variable that decides if no class of the user's does.
 VARIABLE = "LRKIT_LIGHTNING"
 _SPELLINGS = {"pytorch_lightning": "pytorch_lightning", "lightning": "lightning.pytorch"}
 
@@ -26,8 +26,7 @@ _used: str | None = None
 
 
 def chosen_package() -> str:
-    """The package that this process uses, or would: by ``use_package``, else by ``LRKIT_LIGHTNING``, else what is
-    installed.
+    """Return the package of this process: from ``use_package``, else ``LRKIT_LIGHTNING``, else the installed one.
 
     Raises:
         ConfigError: ``LRKIT_LIGHTNING`` names another package.
@@ -38,39 +37,38 @@ def chosen_package() -> str:
     if spelling is None:
         return LIGHTNING[0] if importlib.util.find_spec(LIGHTNING[0]) else LIGHTNING[1]
     if spelling not in _SPELLINGS:
-        raise ConfigError(VARIABLE, f"is not a Lightning package. {did_you_mean(spelling, _SPELLINGS)}", spelling)
+        raise ConfigError(VARIABLE, f"must be a Lightning package. {did_you_mean(spelling, _SPELLINGS)}", spelling)
     return _SPELLINGS[spelling]
 
 
 def use_package(classes: Mapping[str, Any]) -> str:
-    """Decide for the package that these classes need, or for ``chosen_package()`` where they need none; from now on it
-    stays.
+    """Fix the package of this process: the one that the classes inherit from, else ``chosen_package()``. Return it.
 
     Args:
-        classes: what the user has given, by its key.
+        classes: key -> class of the user's.
 
     Raises:
-        ConfigError: they need both packages, or another one than the process uses already.
+        ConfigError: the classes need both packages, or not the one that the process already uses.
     """
     global _used
     needs = {key: package for key, cls in classes.items() if (package := package_of(cls)) is not None}
     first, package = next(iter(needs.items()), ("", chosen_package()))
     for key, other in needs.items():
         if other != package:
-            must = f"must be of {package}, as {first} is ({_name(classes[first])}): the two packages do not mix"
-            raise ConfigError(key, must, f"{_name(classes[key])}, of {other}")
+            must = f"must come from {package}, as {first} does ({_qualified_name(classes[first])}): the two cannot mix"
+            raise ConfigError(key, must, f"{_qualified_name(classes[key])}, from {other}")
     if _used not in (None, package):
         must = (
-            f"must be of {_used}, which this process uses already: the two packages do not mix (in a notebook, set"
-            f" {VARIABLE} before lrkit is imported)"
+            f"must come from {_used}, which this process already uses: the two cannot mix (in a notebook, set"
+            f" {VARIABLE} before you import lrkit)"
         )
-        raise ConfigError(first, must, f"{_name(classes[first])}, of {package}")
+        raise ConfigError(first, must, f"{_qualified_name(classes[first])}, from {package}")
     _used = package
     return package
 
 
 def package_of(cls: Any) -> str | None:
-    """The Lightning package that a class comes from, itself or by what it inherits from; None for any other.
+    """Return the Lightning package of a class or of one of its base classes; None for any other class.
 
     >>> package_of(dict) is None
     True
@@ -83,7 +81,7 @@ def package_of(cls: Any) -> str | None:
 
 
 def in_chosen_package(target: str) -> str:
-    """The dotted path of a class of Lightning's own, in the package that is used, whichever it is written with.
+    """Return the dotted path of a Lightning class in the package of this process; any other path unchanged.
 
     >>> in_chosen_package("torch.nn.Linear")
     'torch.nn.Linear'
@@ -94,5 +92,5 @@ def in_chosen_package(target: str) -> str:
     return target
 
 
-def _name(cls: Any) -> str:
+def _qualified_name(cls: Any) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,8 +1,8 @@
-"""Links and pipes in a folder that is written into: what is written would go out of it, or wait for ever.
+"""The check of an output folder for links that lead out of it, and for pipes and devices.
 
-A folder of runs may be somebody else's, and a link in it may lead to anything of the user's. What ``lrkit.base.files``
-writes takes the place of a link, or of a pipe; but Hydra, loggers and callbacks write through it, and so does whoever
-writes into a folder that is a link. A folder that the user names may itself be one, as scratch space is.
+A folder of runs may be untrusted, and a link in it may lead to any file of the user's. ``lrkit.base.files`` replaces a
+link or a pipe; but Hydra, loggers and callbacks write through a link, and a write to a pipe blocks. The folder that
+the user names may itself be a link, as scratch folders often are.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from lrkit.base.errors import ConfigError
 
-__all__ = ["check_links", "links_out"]
+__all__ = ["check_links", "find_outside_links"]
 
-#: What only ``lrkit.base.files`` and ``lrkit.checkpoint.io`` write, which replace a link.
+#: The files that only ``lrkit.base.files`` and ``lrkit.checkpoint.io`` write, which replace a link.
 _REPLACED = {
     "plan.json", "config.json", "metrics.json", "events.json", "sweep.json", "find.json", "find.csv", "find.png",
     "results.csv", "results.md", "tuned.csv", "compare.png", "compare.html", "error.log",
@@ -24,27 +24,27 @@ _REPLACED = {
 
 
 def check_links(folder: Path, key: str) -> None:
-    """Refuse a folder in which a link leads out of it, or that has a pipe or a device in it.
+    """Refuse a folder that contains a link to a target outside of it, a pipe or a device.
 
     Args:
-        folder: the folder of a run or of a sweep; it need not exist.
-        key: what the user typed to name it.
+        folder: folder of a run or of a sweep; it need not exist.
+        key: key by which the user named the folder.
 
     Raises:
-        ConfigError: naming the link, and where it leads.
+        ConfigError: with the link and its target.
     """
-    for link, target in links_out(folder):
+    for link, target in find_outside_links(folder):
         if target is None:
-            must = f"must have files and folders in it alone, and {link} is neither: a run would wait for it"
+            must = f"must contain only files and folders, and {link} is neither: a run would block on it"
             raise ConfigError(key, must, str(folder))
-        must = f"must not have a link that leads out of it, for a run would write through it: {link} leads to {target}"
-        raise ConfigError(key, f"{must}; take it away, or put what it leads to in its place", str(folder))
+        must = f"must not contain a link to a target outside, which a run would overwrite: {link} leads to {target}"
+        raise ConfigError(key, f"{must}; remove the link, or replace it by a copy of its target", str(folder))
 
 
-def links_out(folder: Path) -> Iterator[tuple[Path, Path | None]]:
-    """The links below ``folder`` that lead out of it and would be written through, and where each leads to.
+def find_outside_links(folder: Path) -> Iterator[tuple[Path, Path | None]]:
+    """Yield each link below ``folder`` that leads out of it and that a run would follow, with its target.
 
-    None stands for the place of what is itself no file: a pipe, a socket, a device.
+    For a pipe, a socket or a device the target is None.
     """
     top = folder.resolve()
     for place, inner, files in os.walk(top):
@@ -56,7 +56,7 @@ def links_out(folder: Path) -> Iterator[tuple[Path, Path | None]]:
                     continue
                 is_link, target = stat.S_ISLNK(mode), path.resolve()
                 replaced = not path.is_dir() and (name in _REPLACED or name.endswith(".ckpt"))
-            except (OSError, RuntimeError):  # it is gone, or leads to itself, and so nowhere
+            except (OSError, RuntimeError):  # the entry is gone, or is a link to itself
                 continue
             if replaced or (is_link and (target == top or top in target.parents)):
                 continue

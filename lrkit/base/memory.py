@@ -1,4 +1,4 @@
-"""The memory that is left, and whether what a file promises fits into it."""
+"""The available memory, and the check that the content of a file fits into it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from lrkit.base.errors import ConfigError
 
-__all__ = ["available", "check_fits"]
+__all__ = ["available_memory", "check_fits"]
 
 
-def available() -> int:
-    """Bytes that can be used without swapping, as the operating system says; where it does not, all there are."""
+def available_memory() -> int:
+    """Return the bytes available without swapping (Linux), else all physical memory, else 1 TiB if unknown."""
     with suppress(OSError, ValueError):
         found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
         if found is not None:
@@ -24,20 +24,20 @@ def available() -> int:
 
 
 def check_fits(size: int, key: str, path: Path) -> None:
-    """Refuse to read what is larger than the memory that is left.
+    """Refuse content of ``size`` bytes if it is larger than the available memory.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: with ``key``, the file and both sizes.
     """
-    if size > (left := available()):
-        must = f"must fit into memory: {path.name} stands for {_told(size)}, and {_told(left)} are left"
+    if size > (left := available_memory()):
+        must = f"must fit into memory: {path.name} needs {_format_bytes(size)}, and {_format_bytes(left)} are available"
         raise ConfigError(key, must, str(path))
 
 
-def _told(size: int) -> str:
-    """A number of bytes in words.
+def _format_bytes(size: int) -> str:
+    """Return a number of bytes with a binary unit.
 
-    >>> _told(3 * 2**20), _told(29 * 2**40)
+    >>> _format_bytes(3 * 2**20), _format_bytes(29 * 2**40)
     ('3 MiB', '29 TiB')
     """
     power = min((size.bit_length() - 1) // 10, 4) if size else 0

@@ -1,4 +1,4 @@
-"""Names of metrics: which is the validation loss, and which way is better."""
+"""Rules for names of metrics: which one is the validation loss, and whether higher is better."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 __all__ = ["FIRST_LOADER", "higher_is_better", "validation_loss_name", "without_loader_index"]
 
 
-#: What Lightning adds to the name of a metric that several loaders have.
+#: The suffix that Lightning adds to a metric of the first of several data loaders.
 FIRST_LOADER = "/dataloader_idx_0"
 
 _USUAL = ("val/loss", "val_loss")
@@ -16,7 +16,7 @@ _OF_A_LOADER = re.compile(r"/dataloader_idx_\d+$")
 
 
 def validation_loss_name(logged: Iterable[str]) -> str | None:
-    """The metric that is the validation loss, by its name; None where there is none. Of several loaders, the first's.
+    """Return the name of the validation loss, of the first data loader if there are several; None if there is none.
 
     >>> validation_loss_name(["train/loss", "val_accuracy", "val_loss", "val_aux_loss"])
     'val_loss'
@@ -24,11 +24,11 @@ def validation_loss_name(logged: Iterable[str]) -> str | None:
     'val_loss/dataloader_idx_0'
     """
     losses = [name for name in logged if name.startswith("val") and "loss" in name]
-    return min(losses, key=lambda name: (_rank(without_loader_index(name)), name), default=None)
+    return min(losses, key=lambda name: (_rank_name(without_loader_index(name)), name), default=None)
 
 
 def without_loader_index(name: str) -> str:
-    """The name of a metric without the number of the loader that it is of.
+    """Return the name of a metric without the index of its data loader.
 
     >>> without_loader_index("val_loss/dataloader_idx_1"), without_loader_index("val_loss")
     ('val_loss', 'val_loss')
@@ -36,12 +36,12 @@ def without_loader_index(name: str) -> str:
     return _OF_A_LOADER.sub("", name)
 
 
-def _rank(name: str) -> int:
+def _rank_name(name: str) -> int:
     return _USUAL.index(name) if name in _USUAL else len(_USUAL)
 
 
 def higher_is_better(monitor: str) -> bool:
-    """Whether a metric is one to maximise, by its name.
+    """Return whether a metric is to be maximised, by its name.
 
     >>> higher_is_better("val/accuracy"), higher_is_better("val/F1"), higher_is_better("val/loss")
     (True, True, False)

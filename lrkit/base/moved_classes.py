@@ -1,4 +1,4 @@
-"""Classes of lrkit that had another path in earlier versions: configs, plans and checkpoints still name them so."""
+"""The earlier paths of moved classes, which users' configs, saved plans and checkpoints still name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOVED = {
 
 
 def with_current_paths(node: Any) -> Any:
-    """A copy of a config or a plan, in which each class of lrkit has the path that it has today.
+    """Return a copy of a config or a plan with the current path of each class of lrkit.
 
     >>> with_current_paths({"optimizer": {"_target_": "lrkit.muon.Muon", "lr": 0.02}})
     {'optimizer': {'_target_': 'lrkit.optim.muon.Muon', 'lr': 0.02}}

@@ -1,7 +1,7 @@
-"""Processes for the jobs of a sweep: one each, so that none sees another's random numbers, logs, memory or crash.
+"""The processes of a sweep: one for each job, so that jobs share no random state, logs, memory or crash.
 
-Loading torch takes longer than many a training. So on Linux a server process loads everything once, and each job is
-forked from it, fresh (``multiprocessing``'s forkserver); elsewhere each job loads what it needs.
+The import of torch can take longer than a short training. So on Linux a server process imports the packages once, and
+each job is a fork of it (``multiprocessing``'s forkserver); on other systems each job imports them itself.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.exit_codes import of_signal
+from lrkit.base.exit_codes import signal_exit_code
 from lrkit.base.files import open_to_append, read_file
 from lrkit.base.lightning_package import chosen_package
-from lrkit.base.safe_path import let_go, safe_path
+from lrkit.base.safe_path import restore_path, safe_path
 from lrkit.base.signals import ASKING, Terminated, handle_signals
 
-__all__ = ["Outcome", "Slots", "as_lrkit", "available_slots", "pass_config", "receive_config", "run_jobs"]
+__all__ = ["Outcome", "Slots", "available_slots", "pass_config", "receive_config", "run_as_lrkit", "run_jobs"]
 
-#: Where a process that lrkit starts finds what the config that it is handed must be: a hash of the file.
-_HANDED = "LRKIT_HANDED"
+#: Environment variable with the hash of the config file that lrkit passes to a process that it starts.
+_CONFIG_HASH = "LRKIT_HANDED"
 
-#: What a job needs that takes long to load.
+#: The modules of a job that are slow to import.
 _PRELOADED = (
     "torch.utils.tensorboard",
     "lrkit.sweep.hydra_job",
@@ -54,12 +54,12 @@ PATIENCE = 60  #: seconds for a job to finish a step and save
 
 @dataclass(frozen=True)
 class Slots:
-    """How many jobs run at a time, and what each gets.
+    """The number of parallel jobs, and the resources of each job.
 
     Args:
-        count: jobs at a time.
-        threads: of each job.
-        devices: for each slot the value of ``CUDA_VISIBLE_DEVICES``; empty where jobs have no device of their own.
+        count: number of parallel jobs.
+        threads: number of threads of each job.
+        devices: value of ``CUDA_VISIBLE_DEVICES`` for each slot; empty if jobs have no device of their own.
     """
 
     count: int
@@ -69,12 +69,12 @@ class Slots:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the process of a job ended.
+    """The end of a job's process.
 
     Args:
-        code: its exit code; the negative number of the signal that ended it.
-        seconds: how long it took.
-        timed_out: whether it was asked to end because it took too long.
+        code: exit code; the negative number of the signal that ended it.
+        seconds: duration in seconds.
+        timed_out: whether the job was stopped because of its time limit.
     """
 
     code: int
@@ -83,18 +83,19 @@ class Outcome:
 
 
 def available_slots(jobs: int | str, per_job: int, accelerator: str) -> Slots:
-    """Share out the machine.
+    """Return the slots of this machine.
 
     Args:
-        jobs: at a time; ``auto``: one for each set of GPUs that a job takes, else one for each core, four at most.
-        per_job: devices of a job.
-        accelerator: as the trainer is told.
+        jobs: number of parallel jobs; ``auto``: one for each set of ``per_job`` GPUs, else one for each ``per_job``
+            cores, four at most.
+        per_job: number of devices of a job.
+        accelerator: value of ``trainer.accelerator``.
 
     >>> available_slots(2, 1, "cpu").count
     2
     """
-    cores = _cores()
-    gpus = _gpus() if accelerator in ("auto", "gpu", "cuda") else []
+    cores = _count_cores()
+    gpus = _list_gpus() if accelerator in ("auto", "gpu", "cuda") else []
     if gpus:
         sets = [",".join(gpus[i : i + per_job]) for i in range(0, len(gpus) - per_job + 1, per_job)] or [",".join(gpus)]
         count = len(sets) if jobs == "auto" else int(jobs)
@@ -103,12 +104,12 @@ def available_slots(jobs: int | str, per_job: int, accelerator: str) -> Slots:
     return Slots(count, max(1, cores // count))
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _gpus() -> list[str]:
-    """The GPUs of this machine that may be used. Asked of the driver, for torch would be loaded for it."""
+def _list_gpus() -> list[str]:
+    """Return the visible GPUs of this machine, from the environment or the driver: torch would be slow to import."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
@@ -127,49 +128,50 @@ def run_jobs(
     ended: Callable[[int, Outcome], bool],
     timeout: float | None = None,
 ) -> None:
-    """Run ``work`` once for each of ``logs``, several at a time, each in a process of its own.
+    """Run ``work`` once for each of ``logs``, each in its own process, several in parallel.
 
     Args:
-        work: a function at the top of a module; what it returns is the exit code.
-        logs: where each job's output goes.
-        share: how many at a time.
-        begin: asked for a job's arguments when it begins.
-        ended: told how a job ended; whether more are to be started.
-        timeout: seconds for a job. One that takes longer is asked to end, and killed where it does not.
+        work: function at the top level of a module; it returns the exit code.
+        logs: file for the output of each job.
+        share: number of parallel jobs, with their resources.
+        begin: called with a job's index when it begins; returns its arguments.
+        ended: called with a job's index and outcome when it ended; returns whether to start more jobs.
+        timeout: time limit of a job in seconds. A longer job gets SIGTERM, and is killed if it does not end.
 
-    On Ctrl-C, or a signal that asks for an end, running jobs are asked to end too, and waited for; then it is raised.
+    Raises:
+        KeyboardInterrupt, Terminated: on Ctrl-C or a signal, after the running jobs have been stopped.
     """
     kind = "forkserver" if sys.platform == "linux" else "spawn"
     context: Any = multiprocessing.get_context(kind)
     if kind == "forkserver":
-        # Not what of lrkit is made of Lightning's classes: which Lightning that is, a job's own module says.
+        # No module of lrkit with subclasses of Lightning's: the user's module of each job decides the package.
         context.set_forkserver_preload([chosen_package(), *_PRELOADED])
-        # A signal to all of us must leave the server to tell how jobs ended, also while it still loads.
+        # The server must survive a signal to the process group, to report the exit codes of its jobs.
         with safe_path(), handle_signals(signal.SIG_IGN, signal.SIGTERM, signal.SIGINT):
             forkserver.ensure_running()
     waiting, free = list(range(len(logs))), list(range(share.count))
-    running: dict[Any, _Running] = {}
+    running: dict[Any, _RunningJob] = {}
     try:
         while waiting or running:
             while waiting and free:
                 job, slot = waiting.pop(0), free.pop(0)
                 device = share.devices[slot] if share.devices else None
                 arguments = (work, begin(job), str(logs[job]), share.threads, device)
-                process = context.Process(target=_job, args=arguments)
+                process = context.Process(target=_run_job, args=arguments)
                 process.start()
-                running[process.sentinel] = _Running(process, job, slot, timeout)
-            for sentinel in wait(list(running), _until_the_next(running.values())):
+                running[process.sentinel] = _RunningJob(process, job, slot, timeout)
+            for sentinel in wait(list(running), _seconds_to_next_timeout(running.values())):
                 over = running.pop(sentinel)
                 over.process.join()
                 free.append(over.slot)
                 if not ended(over.job, over.outcome()):
                     waiting.clear()
             for each in running.values():
-                each.hasten()
+                each.enforce_timeout()
     except (KeyboardInterrupt, Terminated) as asked:
-        with handle_signals(signal.SIG_IGN, *ASKING):  # it is being done
+        with handle_signals(signal.SIG_IGN, *ASKING):  # the jobs are being stopped already
             for each in running.values():
-                if isinstance(asked, Terminated):  # of Ctrl-C a terminal has told them
+                if isinstance(asked, Terminated):  # on Ctrl-C the terminal has sent SIGINT to the jobs too
                     each.process.terminate()
             for each in running.values():
                 each.process.join(timeout=PATIENCE)
@@ -180,8 +182,8 @@ def run_jobs(
         raise
 
 
-class _Running:
-    """A job under way, in its process; by a clock that nobody sets."""
+class _RunningJob:
+    """A running job, with its process and its time limit by the monotonic clock."""
 
     def __init__(self, process: Any, job: int, slot: int, timeout: float | None) -> None:
         self.process, self.job, self.slot = process, job, slot
@@ -189,8 +191,8 @@ class _Running:
         self.until = math.inf if timeout is None else self.since + timeout
         self.timed_out = False
 
-    def hasten(self) -> None:
-        """Past its time ask it to end, and kill it where it has not after a while."""
+    def enforce_timeout(self) -> None:
+        """Stop the job after its time limit, and kill it ``PATIENCE`` seconds later."""
         if (now := time.monotonic()) < self.until:
             return
         if self.timed_out:
@@ -203,18 +205,18 @@ class _Running:
         return Outcome(self.process.exitcode or 0, time.monotonic() - self.since, self.timed_out)
 
 
-def _until_the_next(running: Iterable[_Running]) -> float | None:
-    """Seconds until a job has taken too long; None where none can."""
+def _seconds_to_next_timeout(running: Iterable[_RunningJob]) -> float | None:
+    """Return the seconds until the next time limit of a job; None without time limits."""
     first = min((each.until for each in running), default=math.inf)
     return None if first == math.inf else max(0.0, first - time.monotonic())
 
 
-def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads: int, device: str | None) -> None:
-    """In the job's own process: its output goes to its log, its threads and its device are its own."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the server ignores, as it does
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C
+def _run_job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads: int, device: str | None) -> None:
+    """Run a job in its process, with its log as output and its own threads and device."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the server ignores both signals, and a fork inherits that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_follow_parent, daemon=True).start()
-    let_go()
+    restore_path()
     with open_to_append(Path(log)) as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -224,15 +226,15 @@ def _job(work: Callable[..., int], arguments: tuple[Any, ...], log: str, threads
     import torch
 
     torch.set_num_threads(threads)
-    with as_lrkit():
+    with run_as_lrkit():
         sys.exit(work(*arguments))
 
 
 @contextmanager
-def as_lrkit() -> Iterator[None]:
-    """Within it, what Lightning starts for further devices is ``python -m lrkit``, whatever this process began as.
+def run_as_lrkit() -> Iterator[None]:
+    """Within this context, Lightning starts the processes of further devices as ``python -m lrkit``.
 
-    A job runs in a process of multiprocessing's, joblib's, submitit's or Ray's, whose main module is theirs.
+    A job runs in a process of multiprocessing, joblib, submitit or Ray, whose main module is not lrkit.
     """
     main = sys.modules["__main__"]
     before, main.__spec__ = main.__spec__, importlib.util.find_spec("lrkit.__main__")
@@ -244,40 +246,43 @@ def as_lrkit() -> Iterator[None]:
 
 @contextmanager
 def pass_config(config: Mapping[str, Any]) -> Iterator[str]:
-    """A file of the config for processes that are started within; they, and nobody else, will take it."""
+    """Yield a file of the config for the processes started within; a hash in the environment authenticates it."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         text = json.dumps(config, default=str)
         file.write(text)
         file.flush()
-        os.environ[_HANDED] = _hash(text)
+        os.environ[_CONFIG_HASH] = _hash_text(text)
         try:
             yield file.name
         finally:
-            os.environ.pop(_HANDED, None)
+            os.environ.pop(_CONFIG_HASH, None)
 
 
 def receive_config(file: Path) -> dict[str, Any]:
-    """The config in a file, if it is the one that the lrkit which started this process has written there.
+    """Return the config in a file, if its hash is the one in the environment: then the parent process wrote it.
 
-    It may name classes of the user's own, so a file of anybody else's is not taken.
+    The config may name classes of the user's own, so a file of another origin is refused.
+
+    Raises:
+        ConfigError: the file is missing, or the parent process did not write it.
     """
     try:
         text = read_file(file).decode()
     except (OSError, ValueError):
         text = ""
-    if os.environ.get(_HANDED) != _hash(text):
-        raise ConfigError("lrkit join", "is for processes that lrkit starts itself: use lrkit train", str(file))
+    if os.environ.get(_CONFIG_HASH) != _hash_text(text):
+        raise ConfigError("lrkit join", "runs only in processes that lrkit starts itself: use lrkit train", str(file))
     config: dict[str, Any] = json.loads(text)
     return config
 
 
-def _hash(text: str) -> str:
+def _hash_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _follow_parent() -> None:
-    """End with the process that runs the sweep, however that ends: nobody else would take up the result."""
+    """End this process when the sweep's process ends, because only that process uses the result."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    os._exit(of_signal(signal.SIGTERM))
+    os._exit(signal_exit_code(signal.SIGTERM))

@@ -1,6 +1,6 @@
-"""One process writes into the folder of a run or a sweep; a second one is refused, before it changes anything.
+"""The lock of the folder of a run or a sweep: a second process is refused before it changes a file.
 
-The lock is the operating system's: it ends with the process that holds it, however that ends.
+It is a lock of the operating system, which releases it when the process ends, even by a crash.
 """
 
 from __future__ import annotations
@@ -18,64 +18,64 @@ __all__ = ["FILE", "hold_lock"]
 
 FILE = ".lock"
 
-#: The handles of this process. Opening the file a second time, and closing it, would give its lock away.
+#: The lock files of this process. Closing a second handle of the same file would release its lock.
 _held: dict[Path, int] = {}
 
 
 @contextmanager
 def hold_lock(folder: Path, key: str) -> Iterator[None]:
-    """Within it, this process alone writes into ``folder``. It may say so again for the same folder.
+    """Within this context, only this process writes into ``folder``. It may hold the same lock several times.
 
     Args:
-        folder: it exists.
-        key: what the user typed to name the folder.
+        folder: an existing folder.
+        key: key by which the user named the folder.
 
     Raises:
-        ConfigError: another process does.
+        ConfigError: another process holds the lock.
     """
     file = folder.resolve() / FILE
     if file in _held:
         yield
         return
     while True:
-        handle = _opened(file)
-        if handle is None:  # who cannot write there is told so elsewhere
+        handle = _open_lock_file(file)
+        if handle is None:  # a folder without write permission is refused elsewhere
             yield
             return
-        if not _lock(handle):
+        if not _try_lock(handle):
             os.close(handle)
-            must = "must be a folder that no other process is writing to: a run there is under way"
+            must = "must be a folder without a running process, and another process is writing to it"
             raise ConfigError(key, must, str(folder))
-        if _is(file, handle):
+        if _is_same_file(file, handle):
             break
-        os.close(handle)  # who had it before has taken the file away since
+        os.close(handle)  # the previous holder has removed the file since
     _held[file] = handle
     try:
         yield
     finally:
         del _held[file]
         with suppress(OSError):
-            file.unlink()  # while it is locked: whoever has opened it meanwhile looks again
+            file.unlink()  # while locked: a process that has opened it meanwhile then opens a new one
         os.close(handle)
 
 
-def _opened(file: Path) -> int | None:
+def _open_lock_file(file: Path) -> int | None:
     try:
         return os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
     except OSError:
         return None
 
 
-def _is(file: Path, handle: int) -> bool:
-    """Whether what was opened is still what lies there."""
+def _is_same_file(file: Path, handle: int) -> bool:
+    """Return whether the open file is still the file at this path."""
     try:
         return os.path.samestat(os.stat(file, follow_symlinks=False), os.fstat(handle))
     except OSError:
         return False
 
 
-def _lock(handle: int) -> bool:
-    """Lock a file without waiting; whether nobody else had it. True where the system has no such locks."""
+def _try_lock(handle: int) -> bool:
+    """Lock a file without waiting; return False if another process holds it. True if the system has no locks."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -85,12 +85,12 @@ def _lock(handle: int) -> bool:
         else:
             import fcntl
 
-            # Not flock: processes that load data would share its lock, and it would outlive this one as they do.
+            # Not flock: data loader processes would inherit the lock, and could hold it after this process ends.
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:
         return True
     except (BlockingIOError, PermissionError):
         return False
-    except OSError:  # a file system that knows no locks
+    except OSError:  # a file system without locks
         return True
     return True

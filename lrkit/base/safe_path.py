@@ -1,8 +1,7 @@
-"""Python's safe path, for the processes that lrkit starts: they do not look for modules in the folder that we are in.
+"""Python's safe path for the processes that lrkit starts: they do not import modules from the current folder.
 
-``python -m`` and ``python -c`` put that folder first of all, before the standard library. It may be a stranger's, with
-a ``torch.py`` in it. The user's own modules are found all the same: ``lrkit.config.trusted_targets`` looks there for
-what is named.
+``python -m`` and ``python -c`` put the current folder before the standard library. It may be untrusted and contain a
+``torch.py``. The user's own modules are still found: ``lrkit.config.trusted_targets`` imports named classes from there.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["launched_safely", "let_go", "safe_path"]
+__all__ = ["launch_with_safe_path", "restore_path", "safe_path"]
 
 _VARIABLE = "PYTHONSAFEPATH"
-_OURS = "lrkit"  # Python takes any text; by this one we know that the user has not said it
+_OURS = "lrkit"  # Python accepts any text; this one shows that lrkit set the variable, not the user
 
 
 @contextmanager
 def safe_path() -> Iterator[None]:
-    """Within it, a Python that is started has the safe path.
+    """Within this context, a Python process that is started has the safe path.
 
-    But not where lrkit itself lies in the folder that we are in: there may be no other way to find it.
+    This does not hold in the folder that contains lrkit itself, because lrkit may be importable only from there.
     """
     if os.environ.get(_VARIABLE) or Path.cwd() == Path(__file__).resolve().parents[2]:
         yield
@@ -33,20 +32,20 @@ def safe_path() -> Iterator[None]:
     try:
         yield
     finally:
-        let_go()
+        restore_path()
 
 
-def let_go() -> None:
-    """In a process that was started so: what the user's own code starts is as it would be anywhere."""
+def restore_path() -> None:
+    """Remove the safe path from the environment, so that processes of the user's code start without it."""
     if os.environ.get(_VARIABLE) == _OURS:
         del os.environ[_VARIABLE]
 
 
 @contextmanager
-def launched_safely(launcher: Any) -> Iterator[None]:
-    """Within it, what a launcher of Lightning's starts for further devices has the safe path, if that is lrkit.
+def launch_with_safe_path(launcher: Any) -> Iterator[None]:
+    """Within this context, a Lightning launcher starts the processes of further devices with the safe path.
 
-    A program of the user's own is started as they started it: it may need what lies beside it.
+    This holds only if the program is lrkit. A program of the user's may need modules in its folder.
     """
     main = getattr(sys.modules["__main__"], "__spec__", None)
     if launcher is None or main is None or main.name != "lrkit.__main__":
@@ -58,7 +57,7 @@ def launched_safely(launcher: Any) -> Iterator[None]:
         with ExitStack() as starting:
             starting.enter_context(safe_path())
 
-            def begun(*inner: Any, **more: Any) -> Any:  # all processes have been started
+            def begun(*inner: Any, **more: Any) -> Any:  # all processes are started
                 starting.close()
                 return function(*inner, **more)
 

@@ -1,4 +1,4 @@
-"""Signals that ask a command to end: SIGTERM and SIGUSR1, as clusters send them before they take a machine away."""
+"""The signals that stop a command: SIGTERM and SIGUSR1, which clusters send before they reclaim a machine."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from lrkit.base.exit_codes import of_signal
+from lrkit.base.exit_codes import signal_exit_code
 
 __all__ = [
     "ASKING",
     "Terminated",
     "count_answers",
     "handle_signals",
+    "has_watchdog",
+    "is_signal_pending",
     "note_answer",
-    "put_off",
     "raise_on_signals",
     "signal_name",
-    "watched",
 ]
 
-#: The signals that ask for an end; SIGUSR1 is not known everywhere.
+#: The signals that stop a command; Windows has no SIGUSR1.
 ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 _answers = 0
 _put_off = False
 
-#: Whether somebody sends a signal once more that was put off, and ends this process where that is of no use.
-watched = False
+#: Whether the watchdog runs, which sends a postponed signal again and ends a process that does not answer.
+has_watchdog = False
 
 Handler = Callable[[int, FrameType | None], Any]
 
 
 class Terminated(SystemExit):
-    """A signal has ended this command. The exit code is that of a shell: 128 and the signal's number.
+    """A signal stopped this command. The exit code is 128 plus the signal's number, as in a shell.
 
     >>> print(Terminated(signal.SIGTERM), Terminated(signal.SIGTERM).code)
     stopped by SIGTERM 143
     """
 
     def __init__(self, signum: int, said: str = "") -> None:
-        super().__init__(of_signal(signum))
+        super().__init__(signal_exit_code(signum))
         self.signum, self.said = signum, said or f"stopped by {signal_name(signum)}"
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Terminated(SystemExit):
 
 
 def signal_name(signum: int) -> str:
-    """The name of a signal, as people know it.
+    """Return the usual name of a signal.
 
     >>> signal_name(signal.SIGTERM), signal_name(signal.SIGINT)
     ('SIGTERM', 'Ctrl-C')
@@ -60,24 +60,24 @@ def signal_name(signum: int) -> str:
 
 
 def note_answer() -> None:
-    """To be called by each handler: the main thread does answer."""
+    """Record that the main thread answered a signal. Each handler calls this."""
     global _answers, _put_off
     _answers += 1
     _put_off = False
 
 
 def count_answers() -> int:
-    """How often a handler has been called in this process."""
+    """Return how many signals the main thread of this process has answered."""
     return _answers
 
 
-def put_off() -> bool:
-    """Whether a signal has come that the main thread could not answer yet."""
+def is_signal_pending() -> bool:
+    """Return whether the main thread has postponed a signal that it must still answer."""
     return _put_off
 
 
-def _imports(frame: FrameType | None) -> bool:
-    """Whether a module is being imported there. What is raised then may be swallowed by it, or leave half of it."""
+def _is_importing(frame: FrameType | None) -> bool:
+    """Return whether a frame is inside an import, which may swallow an exception or leave a half-loaded module."""
     while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
         frame = frame.f_back
     return frame is not None
@@ -85,9 +85,9 @@ def _imports(frame: FrameType | None) -> bool:
 
 @contextmanager
 def handle_signals(handler: Handler | signal.Handlers, *signums: int) -> Iterator[None]:
-    """Within it ``handler`` is what these signals do; afterwards all is as before.
+    """Within this context, ``handler`` handles these signals; afterwards the previous handlers are restored.
 
-    Python lets only the main thread say what signals do; in another one this does nothing.
+    Only the main thread of a Python process can set handlers; in another thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -102,12 +102,14 @@ def handle_signals(handler: Handler | signal.Handlers, *signums: int) -> Iterato
 
 @contextmanager
 def raise_on_signals(*signums: int) -> Iterator[None]:
-    """Within it these signals raise ``Terminated``, and SIGINT ``KeyboardInterrupt``; but one that somebody else takes
-    care of, or ignores, is let be."""
+    """Within this context, these signals raise ``Terminated``, and SIGINT ``KeyboardInterrupt``.
+
+    A signal that already has another handler, or is ignored, is left alone.
+    """
 
     def end(signum: int, frame: FrameType | None) -> None:
         global _put_off
-        if watched and _imports(frame):
+        if has_watchdog and _is_importing(frame):
             _put_off = True
             return
         note_answer()
@@ -115,6 +117,6 @@ def raise_on_signals(*signums: int) -> Iterator[None]:
             raise KeyboardInterrupt
         raise Terminated(signum)
 
-    nobodys = (signal.SIG_DFL, signal.default_int_handler)
-    with handle_signals(end, *(signum for signum in signums if signal.getsignal(signum) in nobodys)):
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    with handle_signals(end, *(signum for signum in signums if signal.getsignal(signum) in defaults)):
         yield

@@ -1,4 +1,4 @@
-"""The three standard streams, made safe to write to: whatever a shell closed, whatever a terminal cannot show."""
+"""Safe standard streams: for streams that the shell closed, and for characters outside the terminal's encoding."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ __all__ = ["guard_streams"]
 
 
 def guard_streams(run: Callable[[], int]) -> int:
-    """What ``run`` returns, an exit code; and nothing is left in a buffer that could fail when Python ends."""
-    _open()
+    """Call ``run`` and return its exit code; flush the streams, so that no write fails when Python ends."""
+    _prepare_streams()
     try:
         code = run()
         sys.stdout.flush()
         sys.stderr.flush()
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader closed the pipe, such as head
         code = 0
-        _discard()
+        _discard_output()
     except OSError as error:  # such as a full disk
-        _discard(sys.stdout)
+        _discard_output(sys.stdout)
         print(f"lrkit: the output cannot be written ({error.strerror})", file=sys.stderr)
         code = FAILED
-    except KeyboardInterrupt:  # while the last words are said
+    except KeyboardInterrupt:  # during the last flush
         code = INTERRUPTED
     return code
 
 
-def _open() -> None:
-    """Put something in the place of a closed stream, else the next file that is opened would be taken for it."""
+def _prepare_streams() -> None:
+    """Replace a closed stream by the null device, else the next file to be opened would get its descriptor."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # else the curve could not be drawn where the encoding is ASCII
+        if isinstance(stream, io.TextIOWrapper):  # else the curve would fail on an ASCII terminal
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
 
 
-def _discard(*streams: TextIO) -> None:
-    """Whatever is still to be written goes nowhere."""
+def _discard_output(*streams: TextIO) -> None:
+    """Discard all further output of these streams."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams or (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())

@@ -1,4 +1,4 @@
-"""TensorBoard: started on what runs have logged, and what is written for it beside scalars."""
+"""TensorBoard: its start on a folder of runs, and the summaries beside scalars that lrkit writes for it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = [
 
 
 def tensorboard_command(argv: Sequence[str]) -> list[str]:
-    """TensorBoard's command line for ``PATH [port=6006]``: for this machine alone, all files of a resumed run read.
+    """Return TensorBoard's command line for ``PATH [port=6006]``, reachable only from this machine.
 
     Raises:
-        ConfigError: a path without event files, or a port that is none.
+        ConfigError: a path without event files, or an invalid port.
     """
     for word in argv:
-        if word.startswith(("-", "host=")):  # whoever reaches the port reads all that the runs have logged
-            raise ConfigError(word.partition("=")[0], "is not for lrkit board, which serves this machine alone")
+        if word.startswith(("-", "host=")):  # TensorBoard shows all logs to each client of its port
+            raise ConfigError(word.partition("=")[0], "is refused: lrkit board serves only this machine")
     paths = [word for word in argv if not word.startswith("port=")]
     ports = [word.partition("=")[2] for word in argv if word.startswith("port=")]
     if len(paths) != 1:
@@ -39,34 +39,34 @@ def tensorboard_command(argv: Sequence[str]) -> list[str]:
     key, equals, _ = paths[0].partition("=")
     if equals and key.isidentifier() and not os.path.exists(path):
         raise ConfigError(key, f"is not a key. {did_you_mean(key, ['port'])}")
-    if not os.path.isdir(path):  # also where it cannot be a path: too long, or with a null character
-        raise ConfigError(str(path), "must be a folder that exists")
+    if not os.path.isdir(path):  # also for an invalid path: too long, or with a null character
+        raise ConfigError(str(path), "must be an existing folder")
     if not port.isdigit() or not 0 <= int(port) < 2**16:
-        raise ConfigError("port", "must be a whole number in [0, 65535]; 0 takes one that is free", port)
+        raise ConfigError("port", "must be a whole number in [0, 65535]; 0 takes a free port", port)
     if next(path.rglob("*tfevents*"), None) is None:
-        raise ConfigError(str(path), "has no event files in it, at no depth")
-    # Without reload_multifile, what a resumed run writes into a second file is not seen until a restart.
+        raise ConfigError(str(path), "contains no TensorBoard event files (searched recursively)")
+    # Without reload_multifile, TensorBoard does not read the second file of a resumed run until a restart.
     options = ["--logdir", str(path), "--host", "127.0.0.1", "--port", port, "--reload_multifile", "true"]
-    # -P: else a file of the folder that we are in, such as numpy.py, would be taken for the library.
+    # -P: else a file of the current folder, such as numpy.py, would be imported in place of the library.
     return [sys.executable, "-P", "-m", "tensorboard.main", *options]
 
 
 def start_tensorboard(argv: Sequence[str]) -> int:
-    """Start TensorBoard, and wait until it ends."""
+    """Start TensorBoard, wait until it ends, and return its exit code."""
     return subprocess.call(tensorboard_command(argv))
 
 
 def image_summary(tag: str, png: bytes) -> Any:
-    """A picture as a summary; its bytes stay as they are."""
+    """Return a PNG as an image summary, without a change of its bytes."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))  # where PNG has them
+    width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))  # the offsets in a PNG
     encoded = Summary.Image(encoded_image_string=png, height=height, width=width, colorspace=4)
     return Summary(value=[Summary.Value(tag=tag, image=encoded)])
 
 
 def layout_summary() -> Any:
-    """The page "Custom scalars" as a summary: the rates of all runs in one chart, their losses in the next."""
+    """Return the summary of the page "Custom scalars": charts of learning rates, losses and other factors."""
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
     from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -82,14 +82,14 @@ def layout_summary() -> Any:
         )
     ]
     charted = layout_pb2.Layout(category=[layout_pb2.Category(title="all runs", chart=charts)])
-    # As the plugin's own summary.pb() makes it, which needs TensorFlow.
+    # The same as the plugin's summary.pb(), which needs TensorFlow.
     metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="custom_scalars"))
     text = TensorProto(dtype="DT_STRING", string_val=[charted.SerializeToString()], tensor_shape=TensorShapeProto())
     return Summary(value=[Summary.Value(tag="custom_scalars__config__", tensor=text, metadata=metadata)])
 
 
 def hparams_summary(keys: Sequence[str], metrics: Sequence[str]) -> Any:
-    """What the page "HParams" shows of a sweep, as a summary: the keys that were swept, the metrics in this order."""
+    """Return the summary of a sweep's page "HParams": the swept keys, and the metrics in this order."""
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
     from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
@@ -103,12 +103,12 @@ def hparams_summary(keys: Sequence[str], metrics: Sequence[str]) -> Any:
     return Summary(value=[value])
 
 
-#: The end of the names of the event files that lrkit writes itself: what it may take away again.
+#: Suffix of the event files that lrkit writes itself, and may delete again.
 OURS = ".lrkit"
 
 
 def write_summaries(folder: Path, *summaries: Any) -> None:
-    """Write summaries into an event file of their own, whose name says that lrkit wrote it."""
+    """Write summaries into a separate event file, with a suffix that marks it as lrkit's."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 

@@ -1,13 +1,13 @@
-"""A watchdog for signals: it ends this process where a signal asks for that and the main thread does not answer.
+"""The watchdog for signals: it ends this process if a signal arrives and the main thread does not answer.
 
-Python calls the handler of a signal in the main thread, between two of its instructions. A thread that waits inside of
-a library (for processes that do not come, or in a collective operation whose other side is gone) never gets there. But
-the operating system's side of the handler writes a byte (``signal.set_wakeup_fd``), which a thread of ours reads.
+Python calls a signal handler in the main thread, between two bytecode instructions. A main thread that waits inside a
+library (for missing processes, or in a collective operation without its peers) never gets there. But the C part of the
+handler writes a byte to a descriptor (``signal.set_wakeup_fd``), and the watchdog's thread reads it.
 
-Before a training has begun, the main thread has ``GRACE`` seconds to answer; while it imports something it does not,
-for the import might swallow the answer, and is asked again when that may be over. In a training it has as long as
-steps are finished: it ends where none was for the training's patience. A second signal gives it ``GRACE`` seconds
-again. Nothing is torn by it: files are written beside their places and put there in one piece.
+Before a training, the main thread has ``GRACE`` seconds to answer. During an import it postpones the signal, because
+the import might swallow the exception; the watchdog then sends the signal again. During a training, the process may
+continue while it makes progress; it is ended after the training's ``patience`` without progress. After a second signal
+the main thread again has ``GRACE`` seconds. No file is left half-written, because lrkit replaces files atomically.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lrkit.base import signals
-from lrkit.base.exit_codes import of_signal
+from lrkit.base.exit_codes import signal_exit_code
 from lrkit.base.launcher import global_rank
 from lrkit.base.signals import signal_name
 
 __all__ = ["AGAIN", "GRACE", "Training", "run_watchdog", "watch_training"]
 
 GRACE = 3.0  #: seconds for an answer
-AGAIN = 5.0  #: a signal that comes so many seconds after the first is a second one; before, it is the same, told twice
-_FAREWELL = 5.0  # seconds for what is said and kept at the end
+AGAIN = 5.0  #: seconds after the first signal from which another one counts as a second signal, not as a repetition
+_FAREWELL_TIME = 5.0  # seconds to write the last entries and the last message
 _TICK = 0.1
-_OVER = 0  # no signal's number
+_OVER = 0  # stops the watchdog; no signal has this number
 
-_ASKED = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Training(Protocol):
-    """What the watchdog must know of a training."""
+    """The state of a training that the watchdog reads."""
 
     def begun(self) -> bool:
-        """Whether a signal waits for the end of a step."""
+        """Return whether a signal takes effect at the end of the current step."""
 
     def ends(self) -> bool:
-        """Whether it has heard, and is being ended."""
+        """Return whether the training has received the signal and is stopping."""
 
     def progress(self) -> object:
-        """Something that changes with each batch, and while a checkpoint is written."""
+        """Return a value that changes with each batch, and while a checkpoint is written."""
 
     def patience(self) -> float:
-        """Seconds without progress after which nothing is to be hoped for."""
+        """Return the seconds without progress after which the process is ended."""
 
     def farewell(self, signum: int) -> str:
-        """Take down how it ended, from another thread than the main one; the sentence that says so."""
+        """Record the end of the run, from a thread that is not the main one, and return the message about it."""
 
 
 @dataclass
-class _Asked:
+class _Request:
     signum: int
     first: float
     since: float
-    answers: int  # there were before it came
+    answers: int  # signals answered before this one
     urgent: bool
     progress: object = None
 
@@ -72,12 +72,12 @@ class _Asked:
 class _Watchdog:
     def __init__(self) -> None:
         self.training: Training | None = None
-        self.reads, self.writes = socket.socketpair()  # Windows knows nothing else that may be a wakeup descriptor
+        self.reads, self.writes = socket.socketpair()  # on Windows only a socket can be a wakeup descriptor
         self.reads.setblocking(False)
         self.writes.setblocking(False)
         self.answers = signals.count_answers()
-        self.asked: _Asked | None = None
-        self.echoes = 0  # signals that we have sent to ourselves, and not read yet
+        self.asked: _Request | None = None
+        self.echoes = 0  # signals that the watchdog sent to this process and has not read yet
         self.thread = threading.Thread(target=self._watch, daemon=True, name="lrkit watchdog")
 
     def close(self) -> None:
@@ -96,27 +96,27 @@ class _Watchdog:
             if _OVER in came:
                 return
             for signum in came:
-                if signum in _ASKED and self.echoes:
+                if signum in _SIGNALS and self.echoes:
                     self.echoes -= 1
-                elif signum in _ASKED:
-                    self._take(signum)
-            if self.asked is not None and self._overdue(self.asked):
-                self._end(self.asked.signum)
-            if self.asked is not None and signals.put_off():  # the import that it waits for may be over
+                elif signum in _SIGNALS:
+                    self._note_signal(signum)
+            if self.asked is not None and self._is_overdue(self.asked):
+                self._end_process(self.asked.signum)
+            if self.asked is not None and signals.is_signal_pending():  # the import may be over
                 self.echoes += 1
                 os.kill(os.getpid(), self.asked.signum)
             self.answers = signals.count_answers()
 
-    def _take(self, signum: int) -> None:
+    def _note_signal(self, signum: int) -> None:
         now, training = time.monotonic(), self.training
         waits = training is not None and training.begun()
         if self.asked is None:
-            self.asked = _Asked(signum, now, now, self.answers, not waits, training and training.progress())
+            self.asked = _Request(signum, now, now, self.answers, not waits, training and training.progress())
         elif now - self.asked.first > AGAIN:
-            self.asked = _Asked(signum, self.asked.first, now, self.answers, True)
+            self.asked = _Request(signum, self.asked.first, now, self.answers, True)
 
-    def _overdue(self, asked: _Asked) -> bool:
-        """Whether nothing has come of it; what somebody takes care of is let be, until a second signal comes."""
+    def _is_overdue(self, asked: _Request) -> bool:
+        """Return whether the process must be ended; an answered signal is never overdue until a second one arrives."""
         now, training = time.monotonic(), self.training
         if asked.urgent:
             if signals.count_answers() > asked.answers:
@@ -129,7 +129,7 @@ class _Watchdog:
             asked.progress, asked.since = progress, now
         return now - asked.since > training.patience()
 
-    def _end(self, signum: int) -> None:
+    def _end_process(self, signum: int) -> None:
         said = [f"stopped by {signal_name(signum)}"]
 
         def keep() -> None:
@@ -139,11 +139,11 @@ class _Watchdog:
 
         keeping = threading.Thread(target=keep, daemon=True)
         keeping.start()
-        keeping.join(_FAREWELL)
+        keeping.join(_FAREWELL_TIME)
         if global_rank() == 0:
             with suppress(OSError):
                 os.write(2, f"lrkit: {said[-1]}\n".encode())
-        os._exit(of_signal(signum))
+        os._exit(signal_exit_code(signum))
 
 
 _watchdog: _Watchdog | None = None
@@ -151,7 +151,10 @@ _watchdog: _Watchdog | None = None
 
 @contextmanager
 def run_watchdog() -> Iterator[None]:
-    """Within it, a main thread that does not answer SIGTERM or Ctrl-C is not waited for. Elsewhere it does nothing."""
+    """Within this context, SIGTERM or Ctrl-C ends a process whose main thread does not answer.
+
+    Outside of the main thread, and within another watchdog, this does nothing.
+    """
     global _watchdog
     if threading.current_thread() is not threading.main_thread() or _watchdog is not None:
         yield
@@ -159,38 +162,38 @@ def run_watchdog() -> Iterator[None]:
     _watchdog = watchdog = _Watchdog()
     before = signal.set_wakeup_fd(watchdog.writes.fileno(), warn_on_full_buffer=False)
     watchdog.thread.start()
-    signals.watched = True
+    signals.has_watchdog = True
     try:
         yield
     finally:
-        signals.watched = False
-        if _watchdog is watchdog:  # else this process was forked meanwhile
+        signals.has_watchdog = False
+        if _watchdog is watchdog:  # else this process is a fork
             signal.set_wakeup_fd(before)
             _watchdog = None
             watchdog.close()
 
 
-def _forked() -> None:
-    """A process that is forked has no watchdog, and must not write to that of its parent."""
+def _forget_watchdog() -> None:
+    """Remove the watchdog in a fork, which must not write to the parent's descriptor."""
     global _watchdog
     if _watchdog is not None:
         with suppress(ValueError):
             signal.set_wakeup_fd(-1)
-        _watchdog, signals.watched = None, False
+        _watchdog, signals.has_watchdog = None, False
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=_forget_watchdog)
 
 
 @contextmanager
-def watch_training(under_way: Training) -> Iterator[None]:
-    """Within it, this training is what a signal would end."""
+def watch_training(training: Training) -> Iterator[None]:
+    """Within this context, the watchdog reads the state of this training."""
     watchdog = _watchdog
     if watchdog is None:
         yield
         return
-    watchdog.training = under_way
+    watchdog.training = training
     try:
         yield
     finally:

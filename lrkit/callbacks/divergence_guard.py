@@ -26,7 +26,8 @@ from lrkit.base.event_log import EventLog
 from lrkit.lightning.classes import Callback, LightningModule, TensorBoardLogger, Trainer
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, scheduler_of, schedulers_of
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.guard import POLICIES, Guard, LossStatistics
+from lrkit.planning.guard import Guard, LossStatistics
+from lrkit.planning.guard_policies import POLICIES, policy_named
 
 __all__ = ["DivergenceGuard", "gradient_norm", "gradient_norm_value", "is_sharded", "norm_of_tensors"]
 
@@ -75,10 +76,10 @@ class DivergenceGuard(Callback):
         self.guard = planned
         self.levels.recent = deque(self.levels.recent, maxlen=self.guard.window)
         self.scaler = getattr(trainer.precision_plugin, "scaler", None)
-        self.waits = self.guard.policy != "stop" or trainer.strategy.root_device.type != "cuda"
+        self.waits = self.guard.rules.waits_for_loss or trainer.strategy.root_device.type != "cuda"
         self.sharded = is_sharded(trainer)
         self.together = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if self.guard.policy == "reduce":
+        if self.guard.rules.keeps_copies:
             self._remember(trainer, pl_module)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -166,13 +167,12 @@ class DivergenceGuard(Callback):
         if not math.isfinite(loss):
             self.why = f"the loss is {loss}"
             return
-        stops = guard.policy == "stop"
-        if loss <= (levels.far(guard.far) if stops else levels.limit(guard.spike)):
+        if loss <= guard.rules.suspicious_loss(guard, levels):
             self.above = 0
             return
         self.above += 1
-        if guard.policy == "skip" or self.above >= guard.patience:
-            than = f"{levels.began:.4g} at the beginning" if stops else f"{levels.middle:.4g} usually"
+        if self.above >= guard.rules.tolerated_losses(guard):
+            than = guard.rules.usual_loss(levels)
             in_a_row = f", {self.above} times in a row" if self.above > 1 else ""
             self.why = f"the loss is {loss:.4g}, where it was {than}{in_a_row}"
 
@@ -182,7 +182,7 @@ class DivergenceGuard(Callback):
         for loss in losses:
             if loss <= limit:
                 self.levels.add(loss)
-        if self.guard.policy != "reduce" or self.above:
+        if not self.guard.rules.keeps_copies or self.above:
             return
         if scheduler_of(trainer).applied % int(self.guard.every) == 0:
             self._remember(trainer, pl_module)
@@ -218,20 +218,22 @@ class DivergenceGuard(Callback):
         return losses[0] if losses else str(said[0])
 
     def _act(self, trainer: Trainer, pl_module: LightningModule, scheduler: PlanScheduler, why: str) -> None:
-        if self.guard.policy == "stop":
-            self._stop(trainer, why, _place(trainer, scheduler))
-        elif self.guard.policy == "skip":
-            if self.in_a_row > self.guard.patience:
-                self._stop(trainer, f"{self.in_a_row} steps in a row would have been skipped; {why}", scheduler.applied)
-            self.skipped += 1
-            self._tell(trainer, "skip", why, scheduler.applied, skipped=self.skipped)
-        else:
-            if scheduler.reduction.times >= self.guard.most:
-                self._stop(trainer, f"{why}, and the rate was reduced {self.guard.most} times", scheduler.applied)
+        """Do what the policy decides about a bad step."""
+        policy = self.guard.rules
+        action = policy.decide(self.guard, why, self.in_a_row, scheduler.reduction.times)
+        if action.stop:
+            self._stop(trainer, action.why, _place(trainer, scheduler))
+        if action.roll_back:
             self._go_back(trainer, pl_module)
-            gain = scheduler.reduce(self.guard.gain, int(self.guard.warmup))
+        if action.roll_back or action.lower_rate:
             self.above = self.in_a_row = 0
-            self._tell(trainer, "reduce", why, scheduler.applied, gain=gain)
+        else:
+            self.skipped += 1
+        if action.lower_rate:
+            more = {"gain": scheduler.reduce(self.guard.gain, int(self.guard.warmup))}
+        else:
+            more = {"skipped": self.skipped}
+        self._tell(trainer, policy.name, action.why, scheduler.applied, **more)
         scheduler.skip()
 
     def _stop(self, trainer: Trainer, why: str, step: int) -> None:
@@ -245,8 +247,7 @@ class DivergenceGuard(Callback):
         scheduler, *others = schedulers_of(trainer)
         plan, gain = scheduler.plan, scheduler.total_gain
         rate = {} if others else {"lr": plan.lr(plan.groups[0], step, gain)}
-        back = f"back to the last good weights, gain {more.get('gain')}"
-        done = {"stop": "stopped", "skip": "skipped", "reduce": back}[event]
+        done = policy_named(event).describe_action(more.get("gain"))
         line = f"guard: step {step}: {done}: {why}"
         self.journal.add(step, event, why, **rate, **more)
         self.say(line)

@@ -54,14 +54,22 @@ class ResultsWriter(Callback):
         self.best_step: int | None = None
         self.best_epoch: int | None = None
         self.findings: Sequence[Finding] = ()
-        self.seconds = 0.0
+        self.begun: float | None = None
+        self.ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the training took, or has taken so far."""
+        if self.begun is None:
+            return 0.0
+        return (time.perf_counter() if self.ended is None else self.ended) - self.begun
 
     @property
     def monitor(self) -> str | None:
         return None if self.best is None or self.best.monitor == "auto" else self.best.monitor
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.begun = time.perf_counter()
+        self.begun, self.ended = time.perf_counter(), None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -83,7 +91,7 @@ class ResultsWriter(Callback):
             self.best_step, self.best_epoch = step_of(trainer), trainer.current_epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seconds = time.perf_counter() - self.begun
+        self.ended = time.perf_counter()
         self.final = {name: float(value) for name, value in trainer.callback_metrics.items()} | dict(self.more())
         if trainer.is_global_zero:
             summary = {f"result/final {name}": value for name, value in self.final.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lrkit.base.files import parsed
+from lrkit.base.files import parse_json
 from lrkit.checkpoint.file import load
 
 __all__ = ["read_config"]
@@ -15,7 +15,7 @@ def read_config(path: str) -> dict[str, Any] | None:
     """The config of the run that wrote the checkpoint ``path``; None where none can be read. Nothing is executed."""
     try:
         content = load(Path(path), mmap=True)
-        config = parsed(content["lrkit"]["plan"])["config"]
+        config = parse_json(content["lrkit"]["plan"])["config"]
     except Exception:  # whatever a damaged file provokes; why it cannot be read is told by whoever goes on from it
         return None
     return config if isinstance(config, dict) else None

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrkit.base.archives import listed, unsound
+from lrkit.base.archives import find_defect, list_members
 from lrkit.base.errors import RunError
-from lrkit.base.files import opened
+from lrkit.base.files import open_regular_file
 
 __all__ = ["Unreadable", "find_damage", "load", "oversized"]
 
@@ -36,7 +36,7 @@ def find_damage(file: Path) -> str:
     if file.is_dir():
         return "it is a folder"
     try:
-        with opened(file) as stream:
+        with open_regular_file(file) as stream:
             if wrong := _layout(stream):
                 return wrong
             with zipfile.ZipFile(stream) as parts:
@@ -64,7 +64,7 @@ def load(file: Path, map_location: Any = "cpu", *, mmap: bool = False) -> Any:
     Raises:
         Unreadable: it could take more memory than its size tells.
     """
-    with opened(file) as stream:
+    with open_regular_file(file) as stream:
         if wrong := _layout(stream):
             raise Unreadable(f"{file.name}: {wrong}")
         stream.seek(0)
@@ -80,8 +80,8 @@ def _layout(stream: Any) -> str:
     size = os.fstat(stream.fileno()).st_size
     if size == 0:
         return "it is empty"
-    members = listed(stream)
-    if wrong := unsound(members, size, stored=True):
+    members = list_members(stream)
+    if wrong := find_defect(members, size, stored=True):
         return wrong
     pickles = [member for member in members if member.filename.endswith("/data.pkl")]
     if len(pickles) != 1:

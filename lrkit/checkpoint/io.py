@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from lrkit.base.errors import RunError
-from lrkit.base.files import create_beside, left_behind, name_beside
+from lrkit.base.files import choose_temporary_name, create_temporary_file, find_leftovers
 from lrkit.checkpoint.decoding import from_plain_data
 from lrkit.checkpoint.file import Unreadable, find_damage, load
 from lrkit.checkpoint.unreadable import find_unreadable
@@ -87,7 +87,7 @@ class DurableIO(TorchCheckpointIO):
         beside: Path | None = None
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            beside, number = create_beside(file)
+            beside, number = create_temporary_file(file)
             _write(checkpoint, number)
             if not self.verified:
                 _verify(checkpoint, beside)
@@ -158,7 +158,7 @@ def describe_last_good(last: Path) -> str:
 
 def sweep_up(folder: Path) -> None:
     """Remove what a process that was killed has left half written."""
-    for file in left_behind(folder, ".ckpt"):
+    for file in find_leftovers(folder, ".ckpt"):
         _remove(file)
 
 
@@ -194,7 +194,7 @@ def _verify(checkpoint: dict[str, Any], file: Path) -> None:
 def _keep(file: Path) -> None:
     """Let ``previous.ckpt`` be what ``file`` is, without a moment at which ``file`` is missing, and without copying."""
     kept = file.with_name(PREVIOUS)
-    link = name_beside(kept)
+    link = choose_temporary_name(kept)
     try:
         os.link(file, link)
         os.replace(link, kept)

@@ -12,7 +12,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import FAILED, OK
 from lrkit.base.launcher import global_rank
 from lrkit.base.process_pool import receive_config
-from lrkit.base.safe_path import let_go
+from lrkit.base.safe_path import restore_path
 from lrkit.cli.arguments import split_arguments
 from lrkit.cli.errors_in_one_line import refuse_together
 from lrkit.cli.folders import create_folder
@@ -53,7 +53,7 @@ def run_find(argv: list[str]) -> int:
 
 
 def join_search(folder: Path, config: Path, quiet: bool) -> int:
-    let_go()
+    restore_path()
     search_and_print(receive_config(config), folder, quiet=quiet or global_rank() > 0)
     return OK
 

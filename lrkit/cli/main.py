@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     if signal.getsignal(signal.SIGINT) is _interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on the command answers it by itself
     words = [word for word in argv if word != "--traceback"]
-    with error_report.tracebacks_as_asked(len(words) < len(argv)), command_line.command_line_of(argv):
+    with error_report.show_tracebacks(len(words) < len(argv)), command_line.command_line_of(argv):
         return report_errors(lambda: _main(words))
 
 

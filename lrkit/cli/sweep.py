@@ -121,7 +121,7 @@ def close_sweep(folder: Path, counts: Mapping[str, int], advice: str = "") -> in
 def check_single_process() -> None:
     launch = detect_launch()
     if global_rank() > 0 or (launch is not None and launch.world > 1):
-        by, there = ("a launcher", "") if launch is None else (launch.by, f": there are {launch}")
+        by, there = ("a launcher", "") if launch is None else (launch.by, f": {launch}")
         raise ConfigError("-m", f"must not be given to {by}{there}; each job of a sweep starts its own processes")
 
 

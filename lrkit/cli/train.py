@@ -16,7 +16,7 @@ from lrkit.base.launcher import global_rank
 from lrkit.base.links import check_links
 from lrkit.base.process_pool import receive_config
 from lrkit.base.run_lock import hold_lock
-from lrkit.base.safe_path import let_go
+from lrkit.base.safe_path import restore_path
 from lrkit.base.signals import Terminated
 from lrkit.cli.arguments import asks_for_information, check_hydra_overrides, split_arguments
 from lrkit.cli.errors_in_one_line import refuse_together
@@ -86,7 +86,7 @@ def follow_run(overrides: list[str], config_dir: str | None) -> int:
 
 def join_run(folder: Path, config: Path) -> int:
     """One more process of a run: the config is the one that the first process resolved."""
-    let_go()
+    restore_path()
     # The first process says how it ended; a code of our own would make Lightning kill it while it does.
     with contextlib.suppress(KeyboardInterrupt, Terminated):
         train_config(receive_config(config), folder)

@@ -6,7 +6,6 @@ the steps and over the rate. Else the settings with the first ranks have the col
 
 from __future__ import annotations
 
-from lrkit.comparison.best_lr import choose_best_rates
 from lrkit.comparison.ranking import Comparison
 
 __all__ = ["COLOURS", "GREY", "family_colours", "setting_colours"]
@@ -29,7 +28,7 @@ COLOURS = (
 
 def setting_colours(comparison: Comparison) -> list[str]:
     """Return the colour of each setting, in the order of the ranking."""
-    tuned, ids = choose_best_rates(comparison), [id(setting) for setting in comparison.settings]
+    tuned, ids = comparison.best_rates, [id(setting) for setting in comparison.settings]
     first = [id(choice.setting) for choice in tuned.choices] if tuned else []
     few = len(ids) <= len(COLOURS) or not first
     palette = COLOURS if few else COLOURS[: len(first)]

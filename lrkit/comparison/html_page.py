@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.metric_names import higher_is_better
-from lrkit.comparison.best_lr import choose_best_rates
 from lrkit.comparison.colours import GREY, family_colours, setting_colours
 from lrkit.comparison.plot_data import RATE_TITLE, Band, Panel, rate_sensitivity, sensitivity_range, vertical_range
 from lrkit.comparison.ranking import Comparison
@@ -53,13 +52,13 @@ def render_page(comparison: Comparison, frames: Sequence[Panel]) -> str:
 def _render_settings(comparison: Comparison) -> str:
     """Return a table with a row for each setting, in the colour of its curves."""
     broken = [setting.broken > 0 for setting in comparison.settings]
-    heading = "<h2>All settings</h2>" if choose_best_rates(comparison) else ""
+    heading = "<h2>All settings</h2>" if comparison.best_rates else ""
     return heading + _render_table("settings", settings_sheet(comparison), setting_colours(comparison), broken)
 
 
 def _render_families(comparison: Comparison) -> str:
     """Return a table with a row for each family at its own best rate, in the colour of the family."""
-    tuned = choose_best_rates(comparison)
+    tuned = comparison.best_rates
     if tuned is None:
         return ""
     shades, ranks = family_colours(comparison), {id(setting): i for i, setting in enumerate(comparison.settings)}

@@ -12,9 +12,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
@@ -22,6 +22,9 @@ from lrkit.comparison.run_groups import RATE, Setting, gather_settings, short_la
 from lrkit.comparison.statistics import Interval, means_differ
 from lrkit.runs.diagnosis import KINDS
 from lrkit.runs.run_reader import FINISHED, Run, find_runs, load_run
+
+if TYPE_CHECKING:
+    from lrkit.comparison.best_lr import RankedFamilies
 
 __all__ = [
     "BY",
@@ -65,6 +68,13 @@ class Comparison:
     def rate(self) -> str | None:
         """The column of learning rates; None if no learning rate was swept."""
         return next((column for column in self.columns if RATE.search(column)), None)
+
+    @cached_property
+    def best_rates(self) -> RankedFamilies | None:
+        """The families at their own best learning rates: computed once, for all tables, pictures and the page."""
+        from lrkit.comparison.best_lr import choose_best_rates  # which imports this file
+
+        return choose_best_rates(self)
 
     def families(self) -> dict[str, list[tuple[float | None, Setting]]]:
         """Return family -> (rate, setting), best first; the rate is None where its text is not a positive number."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import write_file
 from lrkit.comparison import figures, html_page, tables
-from lrkit.comparison.best_lr import choose_best_rates
 from lrkit.comparison.plot_data import build_panels
 from lrkit.comparison.ranking import Comparison
 
@@ -26,7 +25,7 @@ def write_report(comparison: Comparison, folder: Path) -> tuple[list[Path], list
         "results.md": tables.tables_as_markdown(comparison),
         "compare.html": html_page.render_page(comparison, frames),
     }
-    if (tuned := choose_best_rates(comparison)) is not None:
+    if (tuned := comparison.best_rates) is not None:
         texts["tuned.csv"] = tables.families_as_csv(tuned)
     for name, content in texts.items():
         write_file(folder / name, content)

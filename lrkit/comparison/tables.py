@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lrkit.base import escaping
 from lrkit.base.metric_names import higher_is_better
-from lrkit.comparison.best_lr import RankedFamilies, choose_best_rates
+from lrkit.comparison.best_lr import RankedFamilies
 from lrkit.comparison.ranking import Comparison, best_value, final_value
 from lrkit.comparison.run_groups import Setting
 from lrkit.comparison.statistics import Interval
@@ -93,7 +93,7 @@ def tables_as_text(comparison: Comparison) -> str:
             table.add_row(*(Text(cell) for cell in row))
         console.print(table)
 
-    settings, tuned = settings_sheet(comparison), choose_best_rates(comparison)
+    settings, tuned = settings_sheet(comparison), comparison.best_rates
     if tuned is not None:
         console.print(Text(f"{describe_families(tuned)}:"))
         show(families_sheet(tuned), len(tuned.choices))
@@ -116,7 +116,7 @@ def tables_as_text(comparison: Comparison) -> str:
 
 def tables_as_markdown(comparison: Comparison) -> str:
     """Return the same tables in GitHub's Markdown."""
-    tuned = choose_best_rates(comparison)
+    tuned = comparison.best_rates
     parts = [escaping.escape_markdown(describe_answer(comparison))]
     if tuned is not None:
         parts += [
@@ -198,7 +198,7 @@ def describe_families(tuned: RankedFamilies) -> str:
 
 def describe_answer(comparison: Comparison) -> str:
     """Return the answer: the best setting and those not separable from it; families, if the rate was swept."""
-    if (tuned := choose_best_rates(comparison)) is not None:
+    if (tuned := comparison.best_rates) is not None:
         first, metric = tuned.choices[0], tuned.judged_by
         at = f" at {tuned.rate}={first.rate}" if first.rate else ""
         name, value, mark = first.name + at, first.judged, first.mark
@@ -216,7 +216,7 @@ def describe_answer(comparison: Comparison) -> str:
 
 def list_notes(comparison: Comparison) -> list[str]:
     """Return the notes for the reader of the tables, without repetition."""
-    tuned = choose_best_rates(comparison)
+    tuned = comparison.best_rates
     return list(dict.fromkeys([*(tuned.notes if tuned else ()), *comparison.notes]))
 
 

@@ -30,7 +30,7 @@ def _is_size(value: Any) -> bool:
 
 
 _COUNT, _LEAST = whole(1), whole(0)
-_SHARE = Rule("must be a share between 0 and 1", lambda x: is_number(x) and 0 < x < 1)
+_SHARE = Rule("must be a number between 0 and 1", lambda x: is_number(x) and 0 < x < 1)
 _TARGETS = Rule("must be auto, classes or numbers", lambda x: x in ("auto", "classes", "numbers"))
 _SPLIT = {"val_fraction": _SHARE, "test_fraction": _SHARE}
 _ANY = Rule("", lambda value: True)
@@ -67,11 +67,11 @@ _RULES: dict[str, dict[str, Any]] = {
         "target": _ANY, "targets": _TARGETS, "missing": choice(*POLICIES), "standardise": SWITCH, **_SPLIT,
     },
     "lrkit.data.Torchvision": {
-        **_DATA, "name": _path("a name in torchvision.datasets: FashionMNIST, say"),
+        **_DATA, "name": _path("a class of torchvision.datasets, such as FashionMNIST"),
         "root": _or_null(_path("a folder")), "download": SWITCH, "options": _ARGUMENTS, **_SPLIT,
     },
     "lrkit.data.HuggingFace": {
-        **_DATA, "path": _path("a name that load_dataset takes, or a saved folder"), "x": _COLUMNS,
+        **_DATA, "path": _path("a name for load_dataset, or a folder that save_to_disk wrote"), "x": _COLUMNS,
         "y": _path("a column"), "targets": _TARGETS, "options": _ARGUMENTS, **_SPLIT,
     },
     "lrkit.models.Linear": _MODEL,
@@ -120,7 +120,7 @@ def _check_together(key: str, node: Mapping[str, Any]) -> None:
     if target == "lrkit.data.Torchvision" and isinstance(name := given("name"), str):
         check_torchvision(name)
     if target == "lrkit.data.Arrays" and str(given("path")).endswith(".npz") and given("target") is not None:
-        must = "must be null with an .npz as data.path, whose array y has the targets: it names a column of a .csv"
+        must = "must be null for an .npz file, whose array y has the targets: it names a column of a .csv file"
         raise ConfigError(f"{key}.target", must, given("target"))
     val, test = given("val_fraction"), given("test_fraction")
     if val and test and val + test >= 1:

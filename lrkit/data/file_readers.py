@@ -18,9 +18,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lrkit.base.archives import listed, unsound
+from lrkit.base.archives import find_defect, list_members
 from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.base.files import opened
+from lrkit.base.files import open_regular_file
 from lrkit.base.memory import check_fits
 from lrkit.config.missing_values import is_missing
 
@@ -91,8 +91,8 @@ def read_npz(path: Path, missing: str = "refuse") -> Table:
 
 def _check_arrays(path: Path, file: BinaryIO) -> None:
     """Refuse arrays whose headers give another size than the file has, or that need more than the free memory."""
-    members = listed(file)
-    if wrong := unsound(members, os.fstat(file.fileno()).st_size, stored=False):
+    members = list_members(file)
+    if wrong := find_defect(members, os.fstat(file.fileno()).st_size, stored=False):
         raise ConfigError("data.path", f"must be an .npz of plain arrays: {wrong}", str(path))
     check_fits(sum(member.file_size for member in members), "data.path", path)
     file.seek(0)
@@ -116,7 +116,7 @@ def open_data(path: Path) -> BinaryIO:
         ConfigError: it does not exist, is no regular file, or is larger than the free memory.
     """
     try:
-        stream = opened(path)
+        stream = open_regular_file(path)
     except OSError as error:
         raise ConfigError("data.path", f"must be a readable file: {error.strerror}", str(path)) from error
     try:
@@ -292,7 +292,7 @@ def read_standard_library(size: int = 1_500_000) -> str:
 def read_cache(file: Path) -> tuple[Array, Array] | None:
     """The arrays of a cache file; None if it does not exist or is damaged: the caller generates them again."""
     try:
-        with opened(file) as stream:
+        with open_regular_file(file) as stream:
             _check_arrays(file, stream)
             with np.load(stream, allow_pickle=False) as arrays:
                 return arrays["x"], arrays["y"]

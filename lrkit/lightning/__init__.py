@@ -1,1 +1,1 @@
-"""Where the plan meets Lightning: modules, the steps that are taken, and the processes of a run."""
+"""Connects the plan to Lightning: modules, checks of the steps taken, and the processes of a run."""

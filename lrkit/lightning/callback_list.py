@@ -1,8 +1,8 @@
-"""Lightning's loop without what nobody reads: what it spends on a step should not be more than the step itself.
+"""Less overhead in Lightning's loop: several callbacks as one, and a profiler that does nothing.
 
-At each of a dozen places in a step Lightning calls each callback, and around each call it formats a name and opens a
-context for its profiler. lrkit's own callbacks are many and small; so they are handed to Lightning as one, which passes
-on to each only what it listens to. And where no profiler was asked for, there is one that does nothing at all.
+At each of a dozen hooks in a step Lightning calls each callback, and around each call it formats a name and opens a
+context for its profiler. lrkit's own callbacks are many and small, so Lightning gets them as one callback, which calls
+only the hooks that each of them overrides. Without a profiler in the config, ``NoProfiler`` replaces Lightning's.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _HOOKS = [name for name in vars(Callback) if name.startswith("on_") or name in (
 
 
 class CallbackList(Callback):
-    """Several callbacks as one, in their order.
+    """A callback that calls several callbacks, in their order.
 
     Args:
-        parts: the callbacks; no two of the same kind with a state.
+        parts: the callbacks; no two with the same state key and a state.
 
     >>> class Count(Callback):
     ...     seen = 0
@@ -38,15 +38,15 @@ class CallbackList(Callback):
     def __init__(self, parts: Sequence[Callback]) -> None:
         self.parts = tuple(parts)
         for name in _HOOKS:
-            listening = [
+            overridden = [
                 getattr(part, name) for part in parts if getattr(type(part), name) is not getattr(Callback, name)
             ]
-            if listening:
-                setattr(self, name, listening[0] if len(listening) == 1 else _each(listening))
+            if overridden:
+                setattr(self, name, overridden[0] if len(overridden) == 1 else _call_in_order(overridden))
 
     @property
     def state_key(self) -> str:
-        return "AsOne"  # the name in checkpoints, which outlives that of the class
+        return "AsOne"  # the key in existing checkpoints, from an earlier name of the class
 
     def state_dict(self) -> dict[str, Any]:
         states = {part.state_key: part.state_dict() for part in self.parts}
@@ -58,7 +58,9 @@ class CallbackList(Callback):
                 part.load_state_dict(state_dict[part.state_key])
 
 
-def _each(hooks: Sequence[Callable[..., None]]) -> Callable[..., None]:
+def _call_in_order(hooks: Sequence[Callable[..., None]]) -> Callable[..., None]:
+    """A function that calls the hooks in their order."""
+
     def call(*args: Any, **kwargs: Any) -> None:
         for hook in hooks:
             hook(*args, **kwargs)
@@ -67,9 +69,9 @@ def _each(hooks: Sequence[Callable[..., None]]) -> Callable[..., None]:
 
 
 class NoProfiler(PassThroughProfiler):
-    """No profiler: one context for all, where Lightning makes a generator for each thing that it does not time."""
+    """A profiler that does nothing, with one context for all actions: Lightning's creates a generator for each."""
 
-    _nothing: AbstractContextManager[None] = nullcontext()
+    _context: AbstractContextManager[None] = nullcontext()
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        return self._nothing
+        return self._context

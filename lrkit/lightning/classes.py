@@ -1,4 +1,4 @@
-"""All that lrkit takes from Lightning, from the one package that the process uses: see
+"""All names that lrkit imports from Lightning, from the package that the process uses: see
 ``lrkit.base.lightning_package``.
 
 No other file of lrkit imports Lightning.

@@ -1,7 +1,7 @@
-"""Loggers that cannot end a training: one that fails is told of once, and is silent from then on.
+"""Loggers whose failure does not end a training: it is reported once, and the logger is not called again.
 
-A full disk under TensorBoard, a server that is down, a folder that somebody has deleted: the curves are lost from
-there on, the training is not. What a logger refuses when it is made is still refused, before anything is trained.
+Examples are a full disk under TensorBoard, a server that does not answer, a deleted folder: the later curves are lost,
+the training continues. An error in a logger's constructor still ends the run before training.
 """
 
 from __future__ import annotations
@@ -21,116 +21,119 @@ from lrkit.lightning.module import step_of
 
 __all__ = ["guard_loggers", "quiet_writers"]
 
-#: What Lightning calls of a logger.
-_CALLED = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
+#: The methods of a logger that Lightning calls.
+_LOGGER_METHODS = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
 
-Tell = Callable[[Exception], None]
+ReportFailure = Callable[[Exception], None]
 
 
-class _Silence:
-    """Stands in for whatever a logger writes to: it has everything, and does nothing."""
+class _Inert:
+    """Replaces the object that a logger writes to: it has every attribute, each a call without effect."""
 
-    def __getattr__(self, name: str) -> _Silence:
+    def __getattr__(self, name: str) -> _Inert:
         if name.startswith("__"):
             raise AttributeError(name)
         return self
 
-    def __call__(self, *args: Any, **kwargs: Any) -> _Silence:
+    def __call__(self, *args: Any, **kwargs: Any) -> _Inert:
         return self
 
 
-class _Shield:
-    """Calls what may fail; after a failure, nothing more."""
+class _FailureGuard:
+    """Calls functions that may fail; after the first failure it calls none of them."""
 
-    def __init__(self, tell: Tell) -> None:
-        self.tell = tell
-        self.down = False
+    def __init__(self, report: ReportFailure) -> None:
+        self.report = report
+        self.failed = False
 
-    def call(self, do: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self.down:
-            return _Silence()
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The result of the function; an object without effect after a failure."""
+        if self.failed:
+            return _Inert()
         try:
-            return do(*args, **kwargs)
+            return function(*args, **kwargs)
         except Exception as error:
-            self.down = True
-            self.tell(error)
-            return _Silence()
+            self.failed = True
+            self.report(error)
+            return _Inert()
 
-    def over(self, thing: Any, names: Sequence[str]) -> None:
-        """Put it over methods of a thing that stays what it is."""
+    def wrap(self, target: Any, names: Sequence[str]) -> None:
+        """Replace methods of an object by guarded ones; its class stays the same."""
         for name in names:
-            setattr(thing, name, _through(self, getattr(thing, name)))
+            setattr(target, name, _guard_method(self, getattr(target, name)))
 
 
-def _through(shield: _Shield, method: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: shield.call(method, *args, **kwargs)
+def _guard_method(guard: _FailureGuard, method: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: guard.call(method, *args, **kwargs)
 
 
-class _Guarded(Logger):
-    """Mixed into the class of a logger, so that it is still one of its kind."""
+class _GuardedLogger(Logger):
+    """A mixin for the class of a logger, so that the logger is still an instance of its class."""
 
-    _shield: _Shield
+    _failure_guard: _FailureGuard
 
     @property
     def experiment(self) -> Any:
-        if self._shield.down:
-            return _Silence()
+        if self._failure_guard.failed:
+            return _Inert()
         try:
             experiment = super().experiment  # type: ignore[misc]
-        except AttributeError:  # a logger that has none
+        except AttributeError:  # a logger without an experiment
             raise
         except Exception as error:
-            return self._shield.call(_raise, error)
-        if type(experiment).__name__.endswith("DummyExperiment"):  # of a process that writes nothing; it lacks much
-            return _Silence()
+            return self._failure_guard.call(_raise_error, error)
+        if type(experiment).__name__.endswith("DummyExperiment"):  # of a process that writes nothing
+            return _Inert()
         if isinstance(experiment, SummaryWriter) and "flush" not in vars(experiment):
             writes = [name for name in dir(experiment) if name.startswith("add_")]
-            self._shield.over(experiment, [*writes, "flush", "close"])
-            self._shield.over(experiment.file_writer, ["add_summary", "add_event", "flush", "close"])
+            self._failure_guard.wrap(experiment, [*writes, "flush", "close"])
+            self._failure_guard.wrap(experiment.file_writer, ["add_summary", "add_event", "flush", "close"])
         return experiment
 
 
-def _raise(error: Exception) -> None:
+def _raise_error(error: Exception) -> None:
     raise error
 
 
-def guard_loggers(trainer: Trainer, names: Sequence[str], journal: EventLog) -> None:
-    """Guard the loggers of a trainer, which are called ``names`` in the config."""
+def guard_loggers(trainer: Trainer, names: Sequence[str], event_log: EventLog) -> None:
+    """Guard the loggers of a trainer, whose keys in the config are ``names``."""
     for name, logger in zip(names, trainer.loggers, strict=True):
-        _guard(logger, _Shield(_teller(trainer, name, journal)))
+        _guard_logger(logger, _FailureGuard(_make_report(trainer, name, event_log)))
 
 
-def _guard(logger: Logger, shield: _Shield) -> None:
+def _guard_logger(logger: Logger, guard: _FailureGuard) -> None:
     kind = type(logger)
-    logger.__class__ = type(kind.__name__, (_Guarded, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
-    logger._shield = shield  # type: ignore[attr-defined]
-    shield.over(logger, [name for name in _CALLED if hasattr(logger, name)])
+    logger.__class__ = type(
+        kind.__name__, (_GuardedLogger, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__}
+    )
+    logger._failure_guard = guard  # type: ignore[attr-defined]
+    guard.wrap(logger, [name for name in _LOGGER_METHODS if hasattr(logger, name)])
 
 
-def _teller(trainer: Trainer, name: str, journal: EventLog) -> Tell:
-    def tell(error: Exception) -> None:
-        why, step = describe_cause(error), step_of(trainer)
+def _make_report(trainer: Trainer, name: str, event_log: EventLog) -> ReportFailure:
+    def report(error: Exception) -> None:
+        cause, step = describe_cause(error), step_of(trainer)
         print(
-            f"lrkit: logger.{name} has failed at step {step} ({why}); training goes on without it",
+            f"lrkit: logger.{name} has failed at step {step} ({cause}); training goes on without it",
             file=sys.stderr,
             flush=True,
         )
-        journal.add(step, "logger", why, logger=name)
+        event_log.add(step, "logger", cause, logger=name)
 
-    return tell
+    return report
 
 
 @contextmanager
 def quiet_writers() -> Iterator[None]:
-    """Within it TensorBoard's writing threads die without a traceback: what killed them is raised where it is told."""
-    before = threading.excepthook
+    """Within the context TensorBoard's writing threads end without a traceback: their error is raised to the guard."""
+    previous = threading.excepthook
 
-    def hook(died: threading.ExceptHookArgs, /) -> None:
-        if not type(died.thread).__module__.startswith("tensorboard."):
-            before(died)
+    def hook(arguments: threading.ExceptHookArgs, /) -> None:
+        if not type(arguments.thread).__module__.startswith("tensorboard."):
+            previous(arguments)
 
     threading.excepthook = hook
     try:
         yield
     finally:
-        threading.excepthook = before
+        threading.excepthook = previous

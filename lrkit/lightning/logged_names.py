@@ -1,4 +1,4 @@
-"""The names of what a loop has logged so far, also where Lightning does not show the values yet."""
+"""The names that a loop has logged so far, including those whose values Lightning does not return yet."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ __all__ = ["logged_names"]
 
 
 def logged_names(trainer: Trainer) -> set[str]:
-    """The names that the loop which is running has logged, as ``trainer.callback_metrics`` will have them.
+    """The names that the running loop has logged, as ``trainer.callback_metrics`` will have them.
 
-    ``callback_metrics`` lacks, in the validation before training, what is logged of several loaders; and in an epoch,
-    what is to be averaged over it. Where Lightning's collection of results is not what it was, that alone is asked.
+    ``callback_metrics`` lacks the metrics of several loaders in the validation before training, and the metrics of an
+    epoch until its end. If Lightning's collection of results has another form than in the known releases, the names of
+    ``callback_metrics`` alone are returned.
     """
     results = getattr(trainer, "_results", None)
     names = set() if trainer.training else set(trainer.callback_metrics)

@@ -1,4 +1,4 @@
-"""A plan inside a LightningModule: lrkit's own module, and any existing one unchanged."""
+"""Attaches a plan to a LightningModule: to lrkit's own module, or to the user's, whose code is not changed."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class OptimizerSetup:
-    """What ``configure_optimizers`` needs: how to plan, which optimizer, which parameter groups.
+    """The arguments of ``configure_optimizers``: the plan, the optimizer, the parameter groups.
 
     Args:
-        planner: the plan, once a trainer knows how long the run is.
-        planned: told the plan once the parameter groups are known too.
+        planner: returns the plan, when the trainer knows the length of the run.
+        planned: is called with the plan, when the parameter groups are known.
         target: class path of the optimizer.
-        options: its options but the rate.
+        options: its options without the learning rate.
         rules: the node ``param_groups``.
-        unfused: why a fused implementation must not be used, if so.
-        tracks: of a module with several optimizers, what each needs; the three above are not used then.
+        unfused: the reason not to use a fused implementation; None if there is none.
+        tracks: the setup of each optimizer of a module with several; then target, options and rules are not used.
     """
 
     planner: Callable[[Trainer], Plan]
@@ -60,7 +60,7 @@ class OptimizerSetup:
 
 @dataclass(frozen=True)
 class TrackSetup:
-    """What one of several optimizers needs; see ``OptimizerSetup``."""
+    """The setup of one of several optimizers; see ``OptimizerSetup``."""
 
     track: Track
     target: str
@@ -68,24 +68,27 @@ class TrackSetup:
     rules: Mapping[str, Any]
 
 
-def configure(module: LightningModule, wiring: OptimizerSetup) -> LightningModule:
-    """Replace the module's ``configure_optimizers`` by one that follows the plan. Nothing else is touched."""
+def configure(module: LightningModule, setup: OptimizerSetup) -> LightningModule:
+    """Replace the module's ``configure_optimizers`` by one that follows the plan; return the module.
+
+    Nothing else of the module is changed.
+    """
 
     def configure_optimizers(self: LightningModule) -> Any:
-        if wiring.tracks:
-            return _several(self, wiring)
-        groups = groups_of(self, wiring.rules)
-        plan = wiring.planner(self.trainer).with_groups(
-            rates_of(groups), grouping.group_remarks(_own(self), wiring.rules)
+        if setup.tracks:
+            return _configure_tracks(self, setup)
+        groups = groups_of(self, setup.rules)
+        plan = setup.planner(self.trainer).with_groups(
+            rates_of(groups), grouping.group_remarks(_unwrap(self), setup.rules)
         )
         if not self.automatic_optimization:
             own_optimizers.refuse_several(self)
-        wiring.planned(self.trainer, plan)
+        setup.planned(self.trainer, plan)
         optimizer = factory.build_optimizer(
-            wiring.target,
-            wiring.options,
+            setup.target,
+            setup.options,
             [group.options(plan.base(group.lr_scale)) for group in groups],
-            unfused=wiring.unfused,
+            unfused=setup.unfused,
         )
         scheduler = PlanScheduler(optimizer, plan)
         scheduler.write()
@@ -95,32 +98,34 @@ def configure(module: LightningModule, wiring: OptimizerSetup) -> LightningModul
     return module
 
 
-def _several(module: LightningModule, wiring: OptimizerSetup) -> tuple[list[Optimizer], list[Any]]:
-    """Optimizers and schedulers of a module that has a track for each, in the order in which it makes its own."""
-    groups = track_groups(module, wiring.tracks)
+def _configure_tracks(module: LightningModule, setup: OptimizerSetup) -> tuple[list[Optimizer], list[Any]]:
+    """The optimizers and schedulers of a module with a track for each, in the order of its own optimizers."""
+    groups = track_groups(module, setup.tracks)
     names = {name: [n for group in split for n in group.names] for name, split in groups.items()}
-    plan = wiring.planner(module.trainer)
+    plan = setup.planner(module.trainer)
     notes = {
-        each.track.name: grouping.group_remarks(module, each.rules, names[each.track.name]) for each in wiring.tracks
+        each.track.name: grouping.group_remarks(module, each.rules, names[each.track.name]) for each in setup.tracks
     }
     plan = plan.with_track_groups({name: rates_of(split) for name, split in groups.items()}, notes)
     own = own_optimizers.own_optimizers_of(module)
     order = list(names) if own is None else own_optimizers.order_tracks(own, module, names)
-    wiring.planned(module.trainer, plan)
+    setup.planned(module.trainer, plan)
     optimizers, schedulers = [], []
-    for each in sorted(wiring.tracks, key=lambda each: order.index(each.track.name)):
+    for each in sorted(setup.tracks, key=lambda each: order.index(each.track.name)):
         own_plan = plan.tracks[each.track.name]
         bases = [group.options(own_plan.base(group.lr_scale)) for group in groups[each.track.name]]
         with each.track.naming():
-            optimizer = factory.build_optimizer(each.target, each.options, bases, unfused=wiring.unfused)
+            optimizer = factory.build_optimizer(each.target, each.options, bases, unfused=setup.unfused)
         scheduler = PlanScheduler(optimizer, own_plan, each.track.name, plan)
         scheduler.write()
         optimizers.append(optimizer)
         schedulers.append(scheduler)
     if own is not None and own.scheduled is not None and own.scheduled != [*range(len(schedulers))]:
-        shown = [schedulers[i] for i in own.scheduled]  # `self.lr_schedulers()` in its steps finds as many as it made
-        if shown:
-            vars(module)["lr_schedulers"] = lambda: shown[0] if len(shown) == 1 else shown
+        returned = [
+            schedulers[i] for i in own.scheduled
+        ]  # the module's steps get as many from `self.lr_schedulers()` as it made
+        if returned:
+            vars(module)["lr_schedulers"] = lambda: returned[0] if len(returned) == 1 else returned
     return optimizers, [{"scheduler": scheduler, "interval": "step"} for scheduler in schedulers]
 
 
@@ -128,16 +133,18 @@ def track_groups(module: LightningModule, tracks: Sequence[TrackSetup]) -> dict[
     """The parameter groups of each track.
 
     Raises:
-        ConfigError: the module leaves its steps to Lightning, or a parameter is in no track, or in two.
+        ConfigError: the module uses automatic optimization, or a parameter is in no track, or in two.
     """
     if module.automatic_optimization:
         raise needs_manual(type(module).__name__)
-    names: dict[nn.Parameter, list[str]] = {}  # a network that is an attribute, and a part of another one, has several
+    names: dict[
+        nn.Parameter, list[str]
+    ] = {}  # a network that is an attribute and a part of another network has several names
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     trains = {first: parameter.requires_grad for parameter, (first, *_) in names.items()}
-    also = {first: more for first, *more in names.values()}
-    members = assign_parameters(trains, [each.track for each in tracks], also)
+    aliases = {first: more for first, *more in names.values()}
+    members = assign_parameters(trains, [each.track for each in tracks], aliases)
     groups = {}
     for each in tracks:
         with each.track.naming():
@@ -146,32 +153,39 @@ def track_groups(module: LightningModule, tracks: Sequence[TrackSetup]) -> dict[
 
 
 def groups_of(module: LightningModule, rules: Mapping[str, Any]) -> list[grouping.ParamGroup]:
-    """The parameter groups of a module, by rules that name parameters as their owner knows them."""
-    return grouping.split_parameters(_own(module), rules)
+    """The parameter groups of a module, by rules on the names of the parameters in the user's network."""
+    return grouping.split_parameters(_unwrap(module), rules)
 
 
-def _own(module: LightningModule) -> nn.Module:
-    """The user's network, whose parameters are named without the prefix that lrkit's own wrapper adds."""
+def _unwrap(module: LightningModule) -> nn.Module:
+    """The user's network: its parameter names lack the prefix of lrkit's own module."""
     return module.model if isinstance(module, Supervised) else module
 
 
 def rates_of(groups: Sequence[grouping.ParamGroup]) -> list[GroupRate]:
-    """What the plan needs to know of parameter groups."""
+    """Name, scale and weight decay of each parameter group, for the plan."""
     return [GroupRate(group.name, group.lr_scale, group.weight_decay) for group in groups]
 
 
 def scheduler_of(trainer: Trainer) -> PlanScheduler:
-    """The scheduler that ``configure`` gave to a trainer of one optimizer."""
+    """The scheduler that ``configure`` attached to a trainer with one optimizer.
+
+    Raises:
+        ConfigError: the trainer has several schedulers, or none of lrkit's.
+    """
     for config in trainer.lr_scheduler_configs:
         if isinstance(config.scheduler, PlanScheduler):
             if config.scheduler.track:
-                raise ConfigError(KEY, f"has several schedulers, and one was asked for: {config.scheduler.track}, ...")
+                raise ConfigError(
+                    KEY,
+                    f"must not be set where one scheduler is expected: {config.scheduler.track} has its own",
+                )
             return config.scheduler
-    raise ConfigError("model", "must leave its optimizers to lrkit: no plan is attached to this trainer")
+    raise ConfigError("model", "must have been given to lrkit.configure: this trainer has no plan")
 
 
 def schedulers_of(trainer: Trainer) -> list[PlanScheduler]:
-    """The schedulers that ``configure`` gave to a trainer: one, or one of each track."""
+    """The schedulers that ``configure`` attached to a trainer: one, or one for each track."""
     found = [each.scheduler for each in trainer.lr_scheduler_configs if isinstance(each.scheduler, PlanScheduler)]
     return found if found and found[0].track else [scheduler_of(trainer)]
 
@@ -188,13 +202,13 @@ def plan_of(trainer: Trainer) -> Plan:
 
 
 def batch_of(trainer: Trainer) -> int:
-    """The batch that is trained on, from 0 on: what Lightning takes for x when it logs the losses of it."""
+    """The number of the current training batch, from 0: Lightning uses it as x when it logs a loss."""
     count: int = trainer.fit_loop.epoch_loop._batches_that_stepped
     return count
 
 
 def step_of(trainer: Trainer) -> int:
-    """How far a run has come: of one optimizer its applied steps; of several, the batches begun."""
+    """The progress of a run: the applied steps of its optimizer; for several optimizers, the batches begun."""
     found = [each.scheduler for each in trainer.lr_scheduler_configs if isinstance(each.scheduler, PlanScheduler)]
     if not found:
         return trainer.global_step

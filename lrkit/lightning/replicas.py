@@ -1,7 +1,7 @@
-"""Data-parallel replicas: the processes of a run that see batches of their own.
+"""Data-parallel replicas: groups of processes that train on different batches.
 
-Mostly all of them. Where one copy of the model is divided among several processes (tensor parallel), these see the same
-batches, and count once in the samples of a step.
+Usually each process is a replica. With tensor parallelism, one copy of the model is divided among several processes,
+which see the same batches and count as one replica in the samples of a step.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ __all__ = ["count_replicas", "replica_index"]
 
 
 def count_replicas(trainer: Trainer) -> int:
-    """How many there are. To be asked once the trainer's strategy is set up."""
-    return _kwargs(trainer)["num_replicas"]
+    """The number of replicas; valid after the trainer's strategy is set up."""
+    return _sampler_arguments(trainer)["num_replicas"]
 
 
 def replica_index(trainer: Trainer) -> int:
-    """Which of them this process belongs to."""
-    return _kwargs(trainer)["rank"]
+    """The index of the replica that this process belongs to."""
+    return _sampler_arguments(trainer)["rank"]
 
 
-def _kwargs(trainer: Trainer) -> dict[str, int]:
-    """What Lightning itself would give to a sampler."""
-    alone = {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
+def _sampler_arguments(trainer: Trainer) -> dict[str, int]:
+    """The arguments that Lightning gives to a distributed sampler."""
+    by_rank = {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
     if trainer.world_size == 1:
-        return alone
-    return {**alone, **(getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {})}
+        return by_rank
+    return {**by_rank, **(getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {})}

@@ -1,7 +1,7 @@
-"""One axis: what Lightning logs lies at the optimizer step that it belongs to, as the rates do.
+"""One x axis for all logged values: the optimizer step, as for the learning rates.
 
-Lightning counts the batches after which there was to be a step. Steps that mixed precision or the guard left out, two
-steps in a batch, a run that goes on with another batch size: each makes that another number than the steps applied.
+Lightning counts the batches after which a step was due. That number differs from the applied steps after steps that
+mixed precision or the guard skipped, with two steps in a batch, and after a resume with another batch size.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ __all__ = ["StepAxisCallback"]
 
 
 class StepAxisCallback(Callback):
-    """Sets the number that Lightning takes for x: the last step of a batch that has one, else the step to come.
+    """Sets Lightning's x value to the last step of a batch, or to the next step for a batch without one.
 
-    Of several optimizers each has steps of its own, and x is the batch, as Lightning has it.
+    Several optimizers have different numbers of steps: with them x stays Lightning's count of batches.
     """
 
     def __init__(self) -> None:
-        self.scheduler: PlanScheduler | None = None  # of a run with one optimizer
-        self.before = 0
+        self.scheduler: PlanScheduler | None = None  # None for several optimizers
+        self.applied_before = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         scheduler = schedulers_of(trainer)[0]
         self.scheduler = None if scheduler.track else scheduler
-        self._set(trainer)
+        self._set_axis(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._set(trainer)
+        self._set_axis(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.scheduler is not None and self.scheduler.applied > self.before + 1:
+        if self.scheduler is not None and self.scheduler.applied > self.applied_before + 1:
             trainer.fit_loop.epoch_loop._batches_that_stepped = self.scheduler.applied - 1
 
-    def _set(self, trainer: Trainer) -> None:
+    def _set_axis(self, trainer: Trainer) -> None:
         if self.scheduler is not None:
-            self.before = trainer.fit_loop.epoch_loop._batches_that_stepped = self.scheduler.applied
+            self.applied_before = trainer.fit_loop.epoch_loop._batches_that_stepped = self.scheduler.applied

@@ -40,10 +40,10 @@ from lrkit.lightning.module import OptimizerSetup, configure, scheduler_of
 from lrkit.lr_finder.task import TrainingTask
 from lrkit.planning.plan import Plan
 
-__all__ = ["ShortRun", "run_short", "trainer_options"]
+__all__ = ["OF_THE_RUN", "ShortRun", "run_short", "trainer_options"]
 
 #: What decides about the length of the run, or writes: not a trial's business. Other callbacks take part in it.
-_OF_THE_RUN = (Checkpoint, EarlyStopping, Timer, LearningRateMonitor, NoiseScale, ProgressBar)
+OF_THE_RUN = (Checkpoint, EarlyStopping, Timer, LearningRateMonitor, NoiseScale, ProgressBar)
 
 _TO_THE_END = "it came to its end"
 
@@ -135,7 +135,7 @@ def run_short(
 def _fitted(task: TrainingTask, module: LightningModule, watch: _Watch, folder: str) -> Trainer:
     """The trainer, after the training that ``watch`` looks at."""
     first = FirstBatchCheck()
-    theirs = [callback for callback in task.callbacks() if not isinstance(callback, _OF_THE_RUN)]
+    theirs = [callback for callback in task.callbacks() if not isinstance(callback, OF_THE_RUN)]
     own = {"callbacks": [first, EvaluationMode(), AccumulationFix(), *theirs, watch], "default_root_dir": folder}
     trainer = trainer_of(trainer_options(task.trainer, watch.probe), task.trust, **own)
     try:

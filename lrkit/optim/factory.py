@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +21,6 @@ from lrkit.planning.optimizer_traits import FAMILIES, option_name, traits_of
 __all__ = [
     "build_optimizer",
     "check_optimizer",
-    "evaluating",
     "evaluation_copy",
     "has_modes",
     "resolve_optimizer",
@@ -139,18 +137,6 @@ def switch_mode(optimizer: Optimizer, training: bool) -> bool:
     before = bool(optimizer.param_groups[0].get("train_mode", True))
     optimizer.train() if training else optimizer.eval()  # type: ignore[attr-defined]
     return before
-
-
-@contextmanager
-def evaluating(optimizer: Optimizer) -> Iterator[None]:
-    """Evaluate inside of this: see ``switch_mode``. Afterwards mode and weights are what they were, to the bit."""
-    weights = training_weights(optimizer)
-    before = switch_mode(optimizer, training=False)
-    try:
-        yield
-    finally:
-        switch_mode(optimizer, training=before)
-        restore_weights(weights)
 
 
 def has_modes(optimizer: Optimizer) -> bool:

@@ -24,16 +24,15 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 from lrkit.base.errors import ConfigError
+from lrkit.planning.guard_policies import POLICIES, Policy, policy_named
 from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import check_choice, check_number
 
 __all__ = ["POLICIES", "Guard", "LossStatistics", "Reduction"]
-
-POLICIES = ("stop", "skip", "reduce")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class Guard:
         every: duration between two copies of the state that ``reduce`` goes back to.
     """
 
-    policy: Literal["stop", "skip", "reduce"] = "stop"
+    policy: str = "stop"
     far: float | None = 20.0
     spike: float | None = 10.0
     window: int = 100
@@ -76,17 +75,22 @@ class Guard:
         for name in ("warmup", "every"):
             Duration.parse(getattr(self, name), name)
 
+    @property
+    def rules(self) -> Policy:
+        """The policy: what it calls suspicious, and what it does then."""
+        return policy_named(self.policy)
+
     def in_steps(self, horizon: Horizon) -> Guard:
         """The same guard, its durations in optimizer steps."""
-        if self.policy != "reduce":
+        if not (self.rules.keeps_copies or self.rules.lowers_rate):
             return self
         lengths = {name: Duration.parse(getattr(self, name), f"guard.{name}") for name in ("warmup", "every")}
         steps = {name: max(1, length.steps(horizon, f"guard.{name}")) for name, length in lengths.items()}
         return replace(self, warmup=steps["warmup"], every=steps["every"])
 
     def line(self) -> str:
-        """What may happen to the rate, as the plan says it."""
-        return f"gain x {self.gain:g} from the last good weights when the run diverges, at most {self.most} times"
+        """What may happen to the rate, as the plan says it; an empty string where nothing may."""
+        return self.rules.describe(self)
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ def print_closing(
     for line in said:
         console.print(line, markup=False)
     for finding in findings[:_SAID]:
-        console.print(Text(f"look: {finding}", style="yellow"))
+        console.print(Text(f"diagnosis: {finding}", style="yellow"))
     console.print(f"\n{ended + '; ' if ended else ''}{seconds:.1f} s; everything is in {_shown(folder)}")
     if tensorboard:
         console.print(f"curves: tensorboard --logdir {_shown(folder)}")
@@ -264,8 +264,8 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
     if plan.plateau is not None:
         p = plan.plateau
         page.append(Text(f"gain x {p.factor:g} when {p.monitor} has not improved for more than {p.patience} checks"))
-    if plan.guard is not None and plan.guard.policy == "reduce":
-        page.append(Text(plan.guard.line()))
+    if plan.guard is not None and (line := plan.guard.line()):
+        page.append(Text(line))
     if curve and (drawn := draw_sketch(plan)):
         page.append(Text(drawn))
     page += [Text(f"note: {warning}", style="yellow") for warning in plan.warnings]
@@ -286,7 +286,7 @@ def _formula(plan: Plan, track: str = "") -> str:
     """The formula with its numbers; a factor that is 1 throughout is left out."""
     scales = {group.name: group.lr_scale for group in plan.groups if group.lr_scale != 1.0}
     feedback = ["plateau"] if plan.plateau is not None else []
-    feedback += ["guard"] if plan.guard is not None and plan.guard.policy == "reduce" else []
+    feedback += ["guard"] if plan.guard is not None and plan.guard.rules.lowers_rate else []
     factors = [
         f"{plan.base_lr:g}",
         *([str(plan.scale)] if plan.scale.rule != "none" else []),

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.planning.guard_policies import POLICIES, policies_for_several
 from lrkit.schedules.horizon import Horizon
 
 __all__ = [
@@ -292,6 +293,8 @@ def refuse_combinations(config: Mapping[str, Any]) -> None:
     """
     trainer, guard, policy = config["trainer"], (config["guard"] or {}).get("policy"), config["resume"]["policy"]
     fast = trainer.get("fast_dev_run")
+    allowed = " or ".join(f"guard={name}" for name in (*policies_for_several(), "off"))
+    refused = [name for name in POLICIES if name not in policies_for_several()]
     table: tuple[tuple[str, bool, str], ...] = (
         ("trainer.max_steps", trainer.get("max_steps") not in (None, -1),
          "Lightning counts the steps of all optimizers together: set trainer.max_epochs"),
@@ -304,8 +307,8 @@ def refuse_combinations(config: Mapping[str, Any]) -> None:
          " Lightning does only where it takes the optimizer step itself"),
         ("trainer.gradient_clip_val", bool(trainer.get("gradient_clip_val")),
          "where the module takes the steps it clips too: self.clip_gradients(optimizer, gradient_clip_val=...)"),
-        (f"guard={guard}", guard in ("skip", "reduce"), "what a spike is, and what is gone back to, is known of one"
-         " loss and one optimizer: use guard=stop or guard=off"),
+        (f"guard={guard}", guard in refused, "what a spike is, and what is gone back to, is"
+         f" known of one loss and one optimizer: use {allowed}"),
         (f"resume.policy={policy}", policy in ("extend", "cooldown"), "each track is at a step of its own:"
          " use override"),
     )  # fmt: skip

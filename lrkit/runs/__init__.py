@@ -1,1 +1,1 @@
-"""Finished runs, read from their folders: results, event files, and what their curves say. No torch."""
+"""Finished runs, read from their folders: results, event files, and the diagnosis of their curves. No torch."""

@@ -1,4 +1,4 @@
-"""The records that an event file is a row of, and where the first damage is.
+"""The records of an event file, and the position of the first damage.
 
     length (8 bytes) | crc of the length (4) | data (length) | crc of the data (4)
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["record_spans"]
 
-_CHECKED = 512  # bytes; longer records hold no scalars but images and graphs, and their crc is not looked at
+_CHECKED = 512  # bytes; longer records hold images and graphs, no scalars, and their crc is not checked
 _HEADER = struct.Struct("<QI")
 
 
 def record_spans(content: bytes) -> tuple[list[tuple[int, int]], str]:
-    """Where the data of each record begins and ends, up to the first damage; and that damage as a sentence's end."""
+    """``(start, end)`` of the data of each record before the first damage, and a phrase for the damage, or ""."""
     spans: list[tuple[int, int]] = []
-    lengths: dict[bytes, int] = {}  # a length comes again and again, and its crc with it
+    lengths: dict[bytes, int] = {}  # the lengths by their headers: most records have one of a few lengths
     at, size, damage = 0, len(content), ""
     while at < size:
         header = content[at : at + 12]
@@ -34,7 +34,7 @@ def record_spans(content: bytes) -> tuple[list[tuple[int, int]], str]:
                 damage = "ends in the middle of a record"
                 break
             length, crc = _HEADER.unpack(header)
-            if _masked(_crc(header[:8])) != crc:
+            if _mask_crc(_crc32c(header[:8])) != crc:
                 damage = f"is damaged at byte {at}" if at else "is not an event file"
                 break
             lengths[header] = length
@@ -45,17 +45,17 @@ def record_spans(content: bytes) -> tuple[list[tuple[int, int]], str]:
             damage = "ends in the middle of a record"
             break
         spans.append((start, end))
-    wrong = _first_wrong(content, spans)
+    wrong = _find_wrong_crc(content, spans)
     if wrong is None:
         return spans, damage
     return spans[:wrong], f"is damaged at byte {spans[wrong][0]}"
 
 
-def _first_wrong(content: bytes, spans: Sequence[tuple[int, int]]) -> int | None:
-    """The first record whose crc is not that of its data; all records at once.
+def _find_wrong_crc(content: bytes, spans: Sequence[tuple[int, int]]) -> int | None:
+    """The index of the first record with a wrong crc; None for none. All records are computed at once.
 
     A CRC without its start and end values is linear: it is the sum (xor) of what each byte contributes by its value
-    and its distance from the end. So the records are laid out with their ends aligned, and looked up in one table.
+    and its distance from the end. So the records are aligned at their ends, and one table has all contributions.
     """
     import numpy as np
 
@@ -71,10 +71,10 @@ def _first_wrong(content: bytes, spans: Sequence[tuple[int, int]]) -> int | None
                 continue
             length = lengths[some]
             width = int(length.max())
-            before = width - np.arange(width)  # how far from the end
+            before = width - np.arange(width)  # distance from the end
             bytes_ = raw[np.maximum(ends[some, None] - before, 0)]
             bytes_[before > length[:, None]] = 0
-            table = _tables()
+            table = _crc_tables()
             crc = np.bitwise_xor.reduce(table[before - 1, bytes_], axis=1)
             start = np.bitwise_xor.reduce(table[length[:, None] - np.arange(1, 5), 255], axis=1)
             crc ^= start ^ np.uint32(0xFFFFFFFF)
@@ -84,7 +84,7 @@ def _first_wrong(content: bytes, spans: Sequence[tuple[int, int]]) -> int | None
 
 
 @cache
-def _tables() -> NDArray[np.uint32]:
+def _crc_tables() -> NDArray[np.uint32]:
     """``[distance from the end, byte] -> contribution`` to a CRC-32C, whose polynomial is 0x1EDC6F41 (RFC 3720)."""
     import numpy as np
 
@@ -97,13 +97,14 @@ def _tables() -> NDArray[np.uint32]:
     return np.stack(rows)
 
 
-def _crc(data: bytes) -> int:
-    single, crc = _tables()[0], 0xFFFFFFFF
+def _crc32c(data: bytes) -> int:
+    """The CRC-32C of some bytes."""
+    single, crc = _crc_tables()[0], 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ int(single[(crc ^ byte) & 0xFF])
     return crc ^ 0xFFFFFFFF
 
 
-def _masked(crc: int) -> int:
-    """As it is written: a CRC of data that holds CRCs would be a weak one."""
+def _mask_crc(crc: int) -> int:
+    """The crc as an event file stores it: masked, because a CRC of data that contains CRCs is weak."""
     return (((crc >> 15 | crc << 17) & 0xFFFFFFFF) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,7 +1,7 @@
-"""Finished runs, read from their folders: those of lrkit, and foreign ones of which there are only event files.
+"""Reads finished runs from their folders: runs of lrkit, and foreign runs that have only event files.
 
-Whatever a folder holds is data. JSON and YAML are parsed without making objects, interpolations that would call a
-resolver stay the text that they are, and nothing is imported.
+All content of a folder is data. JSON and YAML are parsed without creating objects, an interpolation that would call a
+resolver stays text, and nothing is imported.
 """
 
 from __future__ import annotations
@@ -22,17 +22,24 @@ from lrkit.runs.event_reader import Series, event_files, read_events
 
 __all__ = ["FINISHED", "SWEEP", "Run", "find_runs", "load_run"]
 
-SWEEP = "sweep.json"  #: in the folder of a sweep, beside those of its jobs
+SWEEP = "sweep.json"  #: in the folder of a sweep, output_key the folders of its jobs
 
-#: Statuses of runs that came to the end that they were to come to. Of a foreign run nobody says it.
+#: The statuses of runs that ended as planned. A foreign run has no status: it is unknown.
 FINISHED = ("done", "stopped", "unknown")
-#: Keys that say where a run writes to, not what it does.
-_BESIDE = ("resume.path", "logger", "trust", "hydra", "trainer.enable_progress_bar", "trainer.enable_model_summary")
-_DEEPEST, _MOST = 16, 5000
-_LONGEST = 1000  # characters of a name, a key or a value
-#: What ``metrics.json`` says, each value for itself: one that is another thing is passed over.
+#: Keys that change the output of a run and not its result.
+_OUTPUT_KEYS = (
+    "resume.path",
+    "logger",
+    "trust",
+    "hydra",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+)
+_MAX_DEPTH, _MAX_NODES = 16, 5000
+_MAX_LENGTH = 1000  # characters of a name, a key or a value
+#: The schemas of single values of ``metrics.json``: a value of another type is ignored.
 _STEPS, _SECONDS, _MEASURED, _TEXT = whole(), number(0), number(finite=False), text()
-_PARTS = {"train": "train/", "validation": "val/", "val": "val/"}  # folders into which Keras splits a run
+_PARTS = {"train": "train/", "validation": "val/", "val": "val/"}  # the folders of a run of Keras
 
 
 @dataclass
@@ -40,16 +47,16 @@ class Run:
     """One run.
 
     Attributes:
-        name: its folder, as seen from what was asked for.
-        source: where the facts are from: ``config``, ``hparams``, or ``name`` where there are none.
-        facts: dotted key -> value, without nulls, seeds, and what does not matter to a result.
-        choices: group -> the option that was chosen, where Hydra kept it.
-        status: as the run says itself; ``unfinished`` where it does not, ``unknown`` for a foreign one.
-        final, best: metric -> value at the end, and where the monitored metric was best.
-        test: metric -> value on the test data, where the run was trained with ``test=true``.
-        findings: symptom -> the flags to try, as the run's diagnosis said it.
+        name: the path of its folder, relative to the paths that were given.
+        source: the source of the facts: ``config``, ``hparams``, or ``name`` for a run without either.
+        facts: dotted key -> value, without nulls, seeds, and keys without influence on the result.
+        choices: group -> the chosen option, if Hydra saved it.
+        status: the status in the run's ``metrics.json``; without it ``unfinished``, and ``unknown`` for a foreign run.
+        final, best: metric -> value at the end, and at the best value of the monitored metric.
+        test: metric -> value on the test data, for a run with ``test=true``.
+        findings: symptom -> the flags to try, from the run's diagnosis.
         series: tag -> its curve.
-        notes: what could not be read.
+        notes: a sentence for each file that could not be read.
     """
 
     name: str
@@ -71,7 +78,7 @@ class Run:
 
     @property
     def repeat(self) -> object:
-        """What tells it apart from the other runs of its setting: its seed, or its name where there is none."""
+        """The seed, which distinguishes the runs of one configuration; the name for a run without a seed."""
         return self.name if self.seed is None else self.seed
 
 
@@ -79,84 +86,86 @@ def find_runs(paths: Sequence[Path]) -> dict[Path, str]:
     """The folders of all runs at or below ``paths``, and a name for each.
 
     Raises:
-        ConfigError: a path that is not there, or has no run in it.
+        ConfigError: a path does not exist, or contains no run.
     """
     for path in paths:
-        if not os.path.exists(path):  # also where it cannot be a path: too long, or with a null character
+        if not os.path.exists(path):  # false also for an invalid path: too long, or with a null character
             raise ConfigError(str(path), "does not exist")
         if not path.is_dir():
-            raise ConfigError(str(path), "must be a folder: of a run, or of a sweep")
+            raise ConfigError(str(path), "must be the folder of a run or of a sweep")
     above = Path(os.path.commonpath([path.resolve() for path in paths]))
-    found: dict[Path, str] = {}
+    runs: dict[Path, str] = {}
     for path in paths:
-        folders = [folder.resolve() for folder in _below(path)]
+        folders = [folder.resolve() for folder in _find_run_folders(path)]
         if not folders:
-            must = "has no runs in it: neither plan.json, metrics.json, .hydra nor event files of TensorBoard"
+            must = "must contain a run: it has no plan.json, metrics.json, .hydra or TensorBoard event files"
             raise ConfigError(str(path), must)
         for folder in folders:
-            found[folder] = _shown(folder.name if folder == above else str(folder.relative_to(above)))
-    return found
+            runs[folder] = _escape(folder.name if folder == above else str(folder.relative_to(above)))
+    return runs
 
 
-def _below(top: Path) -> Iterator[Path]:
-    """Runs, in the order of their names with numbers as numbers. What lies inside of a run belongs to it."""
+def _find_run_folders(top: Path) -> Iterator[Path]:
+    """The folders of runs, in the order of their names with numbers as numbers. A folder inside a run belongs to it."""
     for place, inner, files in os.walk(top):
         folder = Path(place)
-        inner.sort(key=_natural)
+        inner.sort(key=_natural_key)
         if {"plan.json", "metrics.json"} & set(files) or ".hydra" in inner:
             yield folder
             inner.clear()
-        elif SWEEP in files:  # what lies beside it is about all of its jobs
+        elif SWEEP in files:  # its event files, if any, are about all of its jobs
             continue
         elif any("tfevents" in name for name in files):
             yield folder
-            inner[:] = [name for name in inner if not _of_add_hparams(name)]
+            inner[:] = [name for name in inner if not _is_add_hparams_folder(name)]
         elif any(name in _PARTS and event_files(folder / name) for name in inner):
             yield folder
             inner[:] = [name for name in inner if name not in _PARTS]
 
 
 def load_run(folder: Path, name: str) -> Run:
-    """Read one run, as far as it can be read."""
+    """One run; files that cannot be read become notes."""
     run = Run(name, folder)
-    metrics, config = _json(folder / "metrics.json", run), _json(folder / "config.json", run)
-    config = config or _yaml(folder / ".hydra" / "config.yaml", run)
+    metrics, config = _read_json(folder / "metrics.json", run), _read_json(folder / "config.json", run)
+    config = config or _read_yaml(folder / ".hydra" / "config.yaml", run)
     hparams = _read_events(run)
     if config:
-        run.source, run.choices = "config", _choices(folder / ".hydra" / "hydra.yaml")
-        _set_facts(run, {key: _looked_up(value, config) for key, value in _leaves(config)})
-    elif hparams := hparams or dict(_leaves(_yaml(folder / "hparams.yaml", run))):
+        run.source, run.choices = "config", _read_choices(folder / ".hydra" / "hydra.yaml")
+        _set_facts(run, {key: _resolve_reference(value, config) for key, value in _flatten(config)})
+    elif hparams := hparams or dict(_flatten(_read_yaml(folder / "hparams.yaml", run))):
         run.source = "hparams"
         _set_facts(run, hparams)
     if (folder / "plan.json").exists() or (config and not run.series):
         run.status = "unfinished"
-    run.status = _text(metrics.get("status")) or run.status
-    monitor = _text(metrics.get("monitor")) or _text(config.get("monitor"))
+    run.status = _text_or_none(metrics.get("status")) or run.status
+    monitor = _text_or_none(metrics.get("monitor")) or _text_or_none(config.get("monitor"))
     run.monitor = monitor if monitor != "auto" else None
-    run.final, run.best, run.test = (_numbers(metrics.get(part)) for part in ("final", "best", "test"))
-    run.findings = _findings(metrics.get("findings"))
+    run.final, run.best, run.test = (_read_numbers(metrics.get(part)) for part in ("final", "best", "test"))
+    run.findings = _read_findings(metrics.get("findings"))
     steps, seconds = metrics.get("steps"), metrics.get("seconds")
     run.steps = steps if fits(_STEPS, steps) else max((s.steps[-1] for s in run.series.values()), default=None)
     if isinstance(seconds, int | float) and fits(_SECONDS, seconds) and len(event_files(folder)) <= 1:
-        run.seconds = float(seconds)  # of a resumed run it is the last part's
+        run.seconds = float(seconds)  # in a resumed run it is only the time of the last part
     return run
 
 
 def _read_events(run: Run) -> dict[str, Any]:
-    """Read the event files of a run, in its folder or wherever below it they are; its hyper-parameters."""
+    """Read the event files of a run, in its folder or below it, into ``run``; return their hyper-parameters."""
     folder, hparams = run.folder, dict[str, Any]()
     parts: dict[str, list[Path]] = {}
     for name, prefix in _PARTS.items():
         parts.setdefault(prefix, []).extend(event_files(folder / name))
     if own := event_files(folder):
-        groups = {"": own + [f for d in sorted(folder.iterdir()) if _of_add_hparams(d.name) for f in event_files(d)]}
+        groups = {
+            "": own + [f for d in sorted(folder.iterdir()) if _is_add_hparams_folder(d.name) for f in event_files(d)]
+        }
     elif any(parts.values()):
         groups = parts
     else:
         groups = {"": sorted(path for path in folder.rglob("*tfevents*") if path.is_file())}
     for prefix, files in groups.items():
         scalars = read_events(files)
-        run.series |= {_shown(prefix + tag): series for tag, series in scalars.series.items()}
+        run.series |= {_escape(prefix + tag): series for tag, series in scalars.series.items()}
         hparams |= scalars.hparams
         run.notes += scalars.notes
         if files:
@@ -164,51 +173,51 @@ def _read_events(run: Run) -> dict[str, Any]:
     return hparams
 
 
-def _of_add_hparams(name: str) -> bool:
-    """Whether a folder is one that torch's ``SummaryWriter.add_hparams`` made inside of a run: named by the time."""
+def _is_add_hparams_folder(name: str) -> bool:
+    """Whether torch's ``SummaryWriter.add_hparams`` made a folder inside a run: its name is the time."""
     return re.fullmatch(r"\d{9,}\.\d+", name) is not None
 
 
 def _set_facts(run: Run, leaves: Mapping[str, Any]) -> None:
-    """Facts without the seed: that is what runs of one setting differ in."""
+    """Set the run's seed, and its facts without it: runs of one configuration differ only in the seed."""
     seeds = [value for key, value in leaves.items() if re.search(r"(^|[._/])seed$", key)]
     run.seed = leaves.get("seed", seeds[0] if seeds else None)
     run.facts = {
         key: value
         for key, value in leaves.items()
         if not (key.lower().endswith("seed") and value == run.seed)
-        and not any(key == beside or key.startswith(f"{beside}.") for beside in _BESIDE)
+        and not any(key == output_key or key.startswith(f"{output_key}.") for output_key in _OUTPUT_KEYS)
     }
 
 
-def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values, without nulls; a list of plain values is one. Not more, nor deeper, than a config is."""
-    left = _MOST
+def _flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values, without nulls; a list of plain values is one value. Number and depth are limited."""
+    remaining = _MAX_NODES
 
     def walk(node: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-        nonlocal left
-        left -= 1
-        if left <= 0 or depth > _DEEPEST or node is None:
+        nonlocal remaining
+        remaining -= 1
+        if remaining <= 0 or depth > _MAX_DEPTH or node is None:
             return
         if isinstance(node, list) and any(isinstance(inner, list | Mapping) for inner in node):
             node = dict(enumerate(node))
         if isinstance(node, Mapping):
             for key, value in node.items():
-                yield from walk(value, _shown(f"{prefix}.{key}" if prefix else str(key)), depth + 1)
+                yield from walk(value, _escape(f"{prefix}.{key}" if prefix else str(key)), depth + 1)
         else:
-            yield prefix, _value(node)
+            yield prefix, _plain_value(node)
 
     return walk(config, "", 0)
 
 
-def _value(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", value, re.IGNORECASE):
         return float(value)  # PyYAML reads 1e-3 as text
-    return value if isinstance(value, int | float) else _shown(str(value))
+    return value if isinstance(value, int | float) else _escape(str(value))
 
 
-def _looked_up(value: Any, config: Mapping[str, Any]) -> Any:
-    """What ``${key}`` stands for; what would call a resolver stays text."""
+def _resolve_reference(value: Any, config: Mapping[str, Any]) -> Any:
+    """The value of ``${key}`` in the config; an interpolation that would call a resolver stays text."""
     reference = re.fullmatch(r"\$\{(\w+(?:\.\w+)*)\}", value) if isinstance(value, str) else None
     node: Any = config
     for part in reference[1].split(".") if reference else ():
@@ -216,8 +225,8 @@ def _looked_up(value: Any, config: Mapping[str, Any]) -> Any:
     return value if isinstance(node, Mapping) or node is None else node
 
 
-def _choices(file: Path) -> dict[str, str]:
-    """The chosen options, from the few lines of ``hydra.yaml`` that name them: to parse all of it takes long."""
+def _read_choices(file: Path) -> dict[str, str]:
+    """The chosen options, from the lines of ``hydra.yaml`` that name them: parsing the whole file is slow."""
     try:
         text = read_file(file).decode(errors="replace")
     except OSError:
@@ -225,56 +234,57 @@ def _choices(file: Path) -> dict[str, str]:
     block = re.search(r"^ +choices:\n((?: {6,}\S.*\n)+)", text, re.MULTILINE)
     pairs = [line.strip().rpartition(": ") for line in block[1].splitlines()] if block else []
     return {
-        _shown(group.partition("@")[2] or group): _shown(option)
+        _escape(group.partition("@")[2] or group): _escape(option)
         for group, _, option in pairs
         if not group.startswith("hydra/") and option != "null"
     }
 
 
-def _json(file: Path, run: Run) -> dict[str, Any]:
+def _read_json(file: Path, run: Run) -> dict[str, Any]:
     if not os.path.lexists(file):
         return {}
     content = read_json(file)
     if content is None:
         run.notes.append(f"{file.name} cannot be read")
-    return _mapping(content)
+    return _text_mapping(content)
 
 
-def _yaml(file: Path, run: Run) -> dict[str, Any]:
+def _read_yaml(file: Path, run: Run) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    from lrkit.config.yaml_screening import load_plain  # loads the parser, which only some folders need
+    from lrkit.config.yaml_screening import load_plain  # imports the YAML parser, which only some folders need
 
     try:
-        return _mapping(load_plain(file))
+        return _text_mapping(load_plain(file))
     except (OSError, ValueError, RecursionError):
         run.notes.append(f"{file.name} cannot be read as plain data")
         return {}
 
 
-def _mapping(node: Any) -> dict[str, Any]:
-    """A mapping with texts that can be shown for keys; nothing of what is none."""
-    return {_shown(str(key)): value for key, value in node.items()} if isinstance(node, Mapping) else {}
+def _text_mapping(node: Any) -> dict[str, Any]:
+    """A mapping with escaped texts as keys; an empty one for any other value."""
+    return {_escape(str(key)): value for key, value in node.items()} if isinstance(node, Mapping) else {}
 
 
-def _numbers(node: Any) -> dict[str, float]:
-    return {key: float(value) for key, value in _mapping(node).items() if fits(_MEASURED, value)}
+def _read_numbers(node: Any) -> dict[str, float]:
+    return {key: float(value) for key, value in _text_mapping(node).items() if fits(_MEASURED, value)}
 
 
-def _text(value: Any) -> str | None:
-    return _shown(value) if value and fits(_TEXT, value) else None
+def _text_or_none(value: Any) -> str | None:
+    return _escape(value) if value and fits(_TEXT, value) else None
 
 
-def _findings(node: Any) -> dict[str, str]:
-    said = [_mapping(finding) for finding in node] if isinstance(node, list) else []
-    kinds = {_text(one.get("kind")): _shown(str(one.get("advice", ""))) for one in said}
+def _read_findings(node: Any) -> dict[str, str]:
+    findings = [_text_mapping(finding) for finding in node] if isinstance(node, list) else []
+    kinds = {_text_or_none(one.get("kind")): _escape(str(one.get("advice", ""))) for one in findings}
     return {kind: advice for kind, advice in kinds.items() if kind in KINDS}
 
 
-def _shown(text: str) -> str:
-    """Text of a stranger's, as it can stand in a table."""
-    return escape_terminal(text, _LONGEST)
+def _escape(text: str) -> str:
+    """Untrusted text, escaped for a table in the terminal and cut to a maximal length."""
+    return escape_terminal(text, _MAX_LENGTH)
 
 
-def _natural(name: str) -> list[Any]:
+def _natural_key(name: str) -> list[Any]:
+    """A sort key that orders the numbers in names as numbers."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]

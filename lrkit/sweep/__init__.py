@@ -1,1 +1,1 @@
-"""Sweeps: every combination of the swept values as a job in a process of its own."""
+"""Sweeps: one job, in its own process, for each combination of the swept values."""

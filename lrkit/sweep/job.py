@@ -1,4 +1,4 @@
-"""One job of a sweep: what it overrides, its folder, its identity, and the result that it leaves."""
+"""One job of a sweep: its overrides, its folder, its identity and its result."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ __all__ = [
     "write_failure",
 ]
 
-#: How a job can have ended so that it is not run again.
+#: The statuses of a job that a resumed sweep does not run again.
 ENDED = ("done", "stopped", "diverged")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training of a sweep.
+    """One run of a sweep.
 
     Args:
-        number: counted from 0.
-        overrides: all of its overrides.
-        label: those that differ between jobs.
-        folder: its own.
+        number: index of the job, from 0.
+        overrides: all overrides of the job.
+        label: overrides that differ between jobs.
+        folder: folder of the job.
     """
 
     number: int
@@ -50,12 +50,12 @@ class Job:
     folder: Path
 
     def result(self) -> dict[str, Any]:
-        """What it has left: ``metrics.json``, or nothing."""
+        """Return the content of the job's ``metrics.json``, or an empty dictionary."""
         return read_result(self.folder)
 
 
 def list_jobs(overrides: Sequence[str], folder: Path, config_dir: str | None) -> Iterator[Job]:
-    """The jobs of a sweep: one for each combination of the swept values."""
+    """Yield the jobs of a sweep: one for each combination of the swept values."""
     given = set(overrides)
     for number, chosen in enumerate(expand_jobs(overrides, config_dir)):
         label = ",".join(override for override in chosen if override not in given)
@@ -63,27 +63,27 @@ def list_jobs(overrides: Sequence[str], folder: Path, config_dir: str | None) ->
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What a job has left in its folder: ``metrics.json``, or nothing."""
+    """Return the content of ``metrics.json`` in a job's folder, or an empty dictionary."""
     return read_mapping(folder / "metrics.json")
 
 
 def write_failure(folder: Path, status: str, why: str) -> None:
-    """A job that wrote no result, or one that is not true, is given one that says how it ended."""
-    with suppress(RunError):  # on a full disk the sweep itself knows it still
+    """Write the status and the reason of a failure into ``metrics.json``, for a job that did not write them itself."""
+    with suppress(RunError):  # on a full disk sweep.json, or at least the sweep's memory, has the status
         write_json(folder / "metrics.json", {**read_result(folder), "status": status, "why": why})
 
 
 def count_statuses(folder: Path) -> Counter[str]:
-    """How the jobs in the folder of a sweep ended, as each says itself; of one that says nothing: ``unfinished``."""
+    """Return status -> number of jobs in a sweep's folder; a job without a status counts as ``unfinished``."""
     try:
         jobs = find_runs([folder])
-    except ConfigError:  # none has begun
+    except ConfigError:  # no job has begun
         return Counter()
     return Counter(str(read_result(job).get("status", "unfinished")) for job in jobs)
 
 
 def job_identity(config: Mapping[str, Any]) -> str:
-    """The identity of a job: a hash of its resolved config, but for how the sweep is run.
+    """Return the identity of a job: a hash of its resolved config without ``jobs``, ``on_error`` and ``timeout``.
 
     >>> job_identity({"a": 1, "b": {"c": 2}}) == job_identity({"b": {"c": 2}, "a": 1, "jobs": 4})
     True
@@ -94,7 +94,7 @@ def job_identity(config: Mapping[str, Any]) -> str:
 
 
 def folder_name(text: str) -> str:
-    """A folder's name for a job: what it overrides, without separators, and not too long for a file system."""
+    """Return the name of a job's folder: its overrides without separators, shortened for the file system."""
     name = "".join(c if c.isalnum() or c in "=,.+-_%" else "-" for c in text)
     if len(name) <= 120:
         return name
@@ -102,20 +102,20 @@ def folder_name(text: str) -> str:
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """What a file of JSON says; nothing where it is not there, or cut off."""
+    """Return the content of a JSON file; an empty dictionary if the file is missing or truncated."""
     content = read_json(file)
     return content if isinstance(content, dict) else {}
 
 
 def last_words(folder: Path, lines: int = 3) -> str:
-    """The end of a job's log: what it said before it failed, indented."""
+    """Return the last lines of a job's log, indented."""
     try:
         text = read_file(folder / "job.log").decode(errors="replace")
     except OSError:
-        return _indented("it left no log")
+        return _indent_lines("the job wrote no log")
     said = [line for line in text.splitlines() if line.strip()][-lines:]
-    return _indented("\n".join([*said, f"all of it: {folder / 'job.log'}"]))
+    return _indent_lines("\n".join([*said, f"full log: {folder / 'job.log'}"]))
 
 
-def _indented(text: str) -> str:
+def _indent_lines(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""How far a sweep is: a line for each job that has ended."""
+"""The progress of a sweep: a line for each job that has ended."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["Progress"]
 
 @dataclass
 class Progress:
-    """What is counted while a sweep runs.
+    """The counts of a running sweep.
 
     Args:
-        missing: how many jobs are to be run.
-        begun: how many of them have begun.
-        seconds: how long each took that has ended.
-        best: the best score so far, lower is better, and the words for it.
+        missing: number of jobs to run.
+        begun: number of these jobs that have begun.
+        seconds: duration of each job that has ended, in seconds.
+        best: best score so far (lower is better), and its description.
     """
 
     missing: int = 0
@@ -31,7 +31,7 @@ class Progress:
     best: tuple[float, str] | None = None
 
     def remember(self, job: Job) -> None:
-        """Keep the best so far."""
+        """Update the best score with the result of a job."""
         result = job.result()
         monitor, value = _best_value(result)
         if result.get("status") not in ("done", "stopped") or value is None:
@@ -41,11 +41,14 @@ class Progress:
             self.best = (score, f"{monitor} {value:.4g} by {job.label}")
 
     def line(self, job: Job, status: str, outcome: Outcome, states: Sequence[Any], at_a_time: int) -> str:
-        """One line when a job has ended: how, and how the sweep stands.
+        """Return the line for a job that has ended: its status and score, and the progress of the sweep.
 
         Args:
-            states: the status of each job of the sweep.
-            at_a_time: how many jobs run at a time.
+            job: the job.
+            status: its status.
+            outcome: the end of its process.
+            states: status of each job of the sweep.
+            at_a_time: number of parallel jobs.
         """
         monitor, value = _best_value(job.result())
         score = "" if value is None else f", {monitor} {value:.4g}"
@@ -64,14 +67,14 @@ class Progress:
 
 
 def _best_value(result: Mapping[str, Any]) -> tuple[str, float | None]:
-    """The monitored metric of a job, and the best that it had."""
+    """Return the monitored metric of a job and its best value."""
     monitor = result.get("monitor")
     value = (result.get("best") or {}).get(monitor)
     return str(monitor), value if isinstance(value, int | float) else None
 
 
 def _describe_time(seconds: float) -> str:
-    """A time in words.
+    """Return a time in seconds, minutes or hours.
 
     >>> _describe_time(42), _describe_time(300), _describe_time(9000)
     ('42 s', '5 min', '2.5 h')

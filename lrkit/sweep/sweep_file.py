@@ -1,4 +1,4 @@
-"""What ``sweep.json`` in a sweep's folder says: the command, and how each job stands."""
+"""The content of ``sweep.json`` in a sweep's folder: the command, and the status of each job."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ __all__ = ["find_unfinished", "next_serial", "read_sweep_file", "serial_of", "st
 
 
 def read_sweep_file(folder: Path) -> dict[str, Any]:
-    """The content of ``sweep.json`` in a folder; nothing where it is not there, or cut off."""
+    """Return the content of ``sweep.json`` in a folder; an empty dictionary if it is missing or truncated."""
     return read_mapping(folder / SWEEP)
 
 
 def serial_of(written: Mapping[str, Any]) -> int:
-    """Which sweep it is of those in a folder, counted from 1; 0 where its file does not say so."""
+    """Return the serial number of a sweep among those of one parent folder, from 1; 0 if its file has none."""
     serial = written.get("serial")
     return serial if type(serial) is int and 0 < serial < 10**9 else 0
 
 
 def states_of(written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """How the jobs stand, by their folders; of a file that says something else, nothing."""
+    """Return folder name of a job -> its record; an empty dictionary if the file has no such records."""
     jobs = written.get("jobs")
     return {name: job for name, job in jobs.items() if isinstance(job, dict)} if isinstance(jobs, dict) else {}
 
 
 def next_serial(folder: Path) -> int:
-    """The number of a new sweep in ``folder``: one more than the highest of those beside it."""
+    """Return the serial number of a new sweep in ``folder``: the highest one of its parent folder plus 1."""
     others = [other for other in folder.parent.glob("*") if other != folder and other.is_dir()]
     return 1 + max(map(serial_of, map(read_sweep_file, others)), default=0)
 
 
 def find_unfinished(overrides: Sequence[str], parent: Path, config_dir: str | None = None) -> Path | None:
-    """The newest sweep of this very command that still has something to do.
+    """Return the folder of the newest sweep with exactly this command, if it has unfinished jobs; else None.
 
-    Which is the newest is counted: names and times go by a clock, and that may have been set back.
+    The newest sweep has the highest serial number. Names and times depend on a clock, which may have been set back.
     """
     found = [(folder, read_sweep_file(folder)) for folder in parent.glob("*") if folder.is_dir()]
     for folder, written in sorted(found, key=lambda each: (serial_of(each[1]), each[0].name), reverse=True):

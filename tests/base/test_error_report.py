@@ -1,4 +1,4 @@
-"""How failures are told: one line for whatever happens, on whatever streams there are."""
+"""Reports of failures: one line for each error, on each combination of open and closed streams."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (ConfigError("seed", "must be 1", 2), 2, "seed must be 1. Received: 2"),
         (SearchError("no rate was found"), 1, "no rate was found"),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (ValueError("a\n b\x1b[0m"), 1, "ValueError: a b\\x1b[0m; --traceback shows where"),
-        (ValueError(), 1, "ValueError; --traceback shows where"),
-        (ValueError("x" * 2000), 1, f"ValueError: {'x' * 600}...; --traceback shows where"),
+        (ValueError("a\n b\x1b[0m"), 1, "ValueError: a b\\x1b[0m; add --traceback to see the traceback"),
+        (ValueError(), 1, "ValueError; add --traceback to see the traceback"),
+        (ValueError("x" * 2000), 1, f"ValueError: {'x' * 600}...; add --traceback to see the traceback"),
         (
             RuntimeError("Caught KeyError in worker 0.\nOriginal Traceback (most recent call last):\n  a\nKeyError: 3"),
-            1, "RuntimeError: Caught KeyError in worker 0: KeyError: 3; --traceback shows where",
+            1, "RuntimeError: Caught KeyError in worker 0: KeyError: 3; add --traceback to see the traceback",
         ),
     ],
 )  # fmt: skip
@@ -59,7 +59,7 @@ def test_a_note_says_where_the_traceback_is_and_stands_in_for_the_hint() -> None
 
 def test_processes_that_are_started_know_that_tracebacks_are_wanted() -> None:
     assert not error_report.wants_traceback()
-    with error_report.tracebacks_as_asked(True):
+    with error_report.show_tracebacks(True):
         done = subprocess.run(
             [
                 sys.executable,

@@ -1,4 +1,4 @@
-"""Names and texts of strangers in what ``lrkit compare`` prints and leaves: text, and nothing that acts."""
+"""Untrusted names and texts in the output of ``lrkit compare``: shown as text, not as markup, formulas or controls."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ class TestReading:
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         since = time.perf_counter()
-        with pytest.raises(OSError, match="it is no regular file"):
+        with pytest.raises(OSError, match="it is not a regular file"):
             read_file(tmp_path / "pipe")
         assert read_json(tmp_path / "pipe") is None
         assert time.perf_counter() - since < 1
 
     def test_a_device_has_no_end(self) -> None:
-        with pytest.raises(OSError, match="it is no regular file"):
+        with pytest.raises(OSError, match="it is not a regular file"):
             read_file(Path("/dev/zero"))
 
     def test_no_more_is_read_than_may_be(self, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The processes that a launcher started, read from the environment; what was typed must be the same number."""
+"""The processes that a launcher started, read from the environment; a typed number must be equal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from slurm import SLURM_HERE
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.launcher import detect_launch, global_rank, in_srun, local_rank
+from lrkit.base.launcher import detect_launch, global_rank, is_srun_task, local_rank
 from lrkit.cli import main
 from lrkit.config.compose import compose, plan
 
@@ -67,7 +67,7 @@ def test_who_has_started_how_many(
     "variables",
     [
         {},
-        LIGHTNING,  # started by Lightning itself, by what the plan says
+        LIGHTNING,  # started by Lightning itself, as many as the plan has
         {"OMPI_COMM_WORLD_SIZE": "1"},
         {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
         {"SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # a script of sbatch without srun
@@ -84,7 +84,7 @@ def test_nobody_has_started_it(variables: dict[str, str]) -> None:
 
 
 def test_a_shell_of_srun_is_no_task() -> None:
-    assert in_srun(SRUN) and not in_srun({**SRUN, "SLURM_JOB_NAME": "bash"})
+    assert is_srun_task(SRUN) and not is_srun_task({**SRUN, "SLURM_JOB_NAME": "bash"})
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_which_process_this_is(variables: dict[str, str], rank: int, local: int,
         (SRUN, ["trainer.num_nodes=2"], 4, 2),
         (KUBEFLOW, [], 1, 3),
         (DEEPSPEED, [], 2, 1),
-        (DEEPSPEED, ["trainer.devices=1", "trainer.num_nodes=2"], 1, 2),  # where each is, only the user knows
+        (DEEPSPEED, ["trainer.devices=1", "trainer.num_nodes=2"], 1, 2),  # only the user knows the nodes
         ({}, [], 1, 1),
     ],
 )
@@ -125,7 +125,7 @@ def test_the_plan_counts_them_and_says_so(environment: Any) -> None:
     environment(TORCHRUN)
     resolved = plan(compose(["batch_scaling=linear", "batch_scaling.base_batch_size=32", "data.batch_size=32"]))
     assert resolved.scale.factor == 4.0 and resolved.horizon.batch_size == 128
-    assert "4 processes on 2 nodes, by torchrun (WORLD_SIZE=4)" in resolved.warnings
+    assert "torchrun started 4 processes on 2 nodes (WORLD_SIZE=4)" in resolved.warnings
 
 
 ONE = {**TORCHRUN, "WORLD_SIZE": "2", "GROUP_RANK": "0", "RANK": "1"}
@@ -135,16 +135,16 @@ ONE = {**TORCHRUN, "WORLD_SIZE": "2", "GROUP_RANK": "0", "RANK": "1"}
     ("variables", "typed", "said"),
     [
         (ONE, ["trainer.devices=1"],
-         "trainer.devices must be 2, or be left out: there are 2 processes, by torchrun (WORLD_SIZE=2). Received: 1"),
+         "trainer.devices must be 2 or not be set: torchrun started 2 processes (WORLD_SIZE=2). Received: 1"),
         (ONE, ["trainer.num_nodes=2"],
-         "trainer.num_nodes must be 1, or be left out: there are 2 processes, by torchrun (WORLD_SIZE=2). Received: 2"),
-        (SRUN, ["trainer.devices=8"], "trainer.devices must be 4 a node, or be left out: there are 8 processes on 2"
-         " nodes, by srun (SLURM_NTASKS=8). Received: 8"),
+         "trainer.num_nodes must be 1 or not be set: torchrun started 2 processes (WORLD_SIZE=2). Received: 2"),
+        (SRUN, ["trainer.devices=8"], "trainer.devices must be 4 per node or not be set: srun started 8 processes on 2"
+         " nodes (SLURM_NTASKS=8). Received: 8"),
         ({**SRUN, "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NUM_NODES": "1"},
          ["trainer.devices=2"],
-         "trainer.devices must be 1, or be left out: there is 1 process, by srun (SLURM_NTASKS=1). Received: 2"),
+         "trainer.devices must be 1 or not be set: srun started 1 process (SLURM_NTASKS=1). Received: 2"),
         (DEEPSPEED, ["trainer.devices=4"],
-         "trainer.devices must be 2, or be left out: there are 2 processes, by a launcher (WORLD_SIZE=2). Received: 4"),
+         "trainer.devices must be 2 or not be set: a launcher started 2 processes (WORLD_SIZE=2). Received: 4"),
         (TORCHRUN, ["trainer.devices=0"],
          "trainer.devices must be a number >= 1, a list of devices, or auto. Received: 0"),
     ],
@@ -162,14 +162,16 @@ def test_a_file_says_it_as_well(environment: Any, tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "four.yaml").write_text("# @package _global_\ntrainer:\n  devices: 4\n")
     environment(ONE)
-    with pytest.raises(ConfigError, match=r"^trainer.devices must be 2, or be left out"):
+    with pytest.raises(ConfigError, match=r"^trainer.devices must be 2 or not be set"):
         compose(["+experiment=four"], str(tmp_path))
 
 
 def test_mpi_without_its_package_is_refused(environment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(OPEN_MPI)
     monkeypatch.setattr("lrkit.base.launcher.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"mpirun has started 4 processes .* pip install mpi4py, or .* torchrun"):
+    with pytest.raises(
+        ConfigError, match=r"mpirun needs the package mpi4py .* 4 processes .* pip install mpi4py, or .* torchrun"
+    ):
         compose([])
 
 
@@ -180,7 +182,7 @@ def test_mpi_without_its_package_is_refused(environment: Any, monkeypatch: pytes
         ("1", ["train", "trainer.devices=1"], 2, "", ""),
         ("1", ["find", "trainer.devices=1"], 2, "", ""),
         ("1", ["train", "schedule=cosin"], 2, "", ""),
-        ("0", ["train", "-m", "seed=1,2"], 2, "", "lrkit: -m must not be given to torchrun: there are 2 processes"),
+        ("0", ["train", "-m", "seed=1,2"], 2, "", "lrkit: -m must not be given to torchrun: torchrun started 2"),
         ("1", ["train", "-m", "seed=1,2"], 2, "", ""),
         ("1", ["train", "seed=1,2", "+launcher=joblib"], 2, "", ""),
         ("0", ["show"], 0, "64 samples a step (32 a device x 2 x accumulate 1)", ""),
@@ -200,7 +202,7 @@ def test_one_process_speaks(
     said = capsys.readouterr()
     assert out in said.out and bool(out) == bool(said.out)
     assert said.err.startswith(err) and bool(err) == bool(said.err)
-    assert [*tmp_path.iterdir()] == []  # refused before anything is made
+    assert [*tmp_path.iterdir()] == []  # refused before a file is written
 
 
 def test_reading_it_needs_no_torch() -> None:

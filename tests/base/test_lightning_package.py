@@ -1,4 +1,4 @@
-"""``lightning`` beside ``pytorch_lightning``: the trainer follows the user's classes, and mixed ones are refused."""
+"""The choice between ``lightning`` and ``pytorch_lightning``: by the user's classes; a mixture is refused."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestChoice:
 
     def test_what_it_names_must_be_one(self, undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(lightning_package.VARIABLE, "torch_lightning")
-        with pytest.raises(ConfigError, match=r"^LRKIT_LIGHTNING is not a Lightning package\. .*pytorch_lightning"):
+        with pytest.raises(ConfigError, match=r"^LRKIT_LIGHTNING must be a Lightning package\. .*pytorch_lightning"):
             chosen_package()
 
     def test_both_at_once_are_refused_by_their_names(self, undecided: None) -> None:
@@ -72,7 +72,7 @@ class TestChoice:
 
     def test_a_process_keeps_to_one(self, undecided: None) -> None:
         use_package({"model": Ours})
-        with pytest.raises(ConfigError, match=r"^model must be of pytorch_lightning, which this process uses already"):
+        with pytest.raises(ConfigError, match=r"^model must come from pytorch_lightning, which this process already"):
             use_package({"model": Theirs})
 
     def test_what_is_lightnings_own_is_read_as_the_chosen_ones(self, undecided: None) -> None:

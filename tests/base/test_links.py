@@ -1,4 +1,4 @@
-"""What lrkit writes never goes through a link in a folder of runs, and it removes only what it wrote."""
+"""lrkit never writes through a link in a folder of runs, and deletes only its own files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from short_runs import SHORT
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.links import check_links, links_out
+from lrkit.base.links import check_links, find_outside_links
 from lrkit.checkpoint import io as storage
 from lrkit.checkpoint.io import DurableIO, FixedNameCheckpoint, read_checkpoint
 from lrkit.cli.main import main
@@ -22,7 +22,7 @@ from lrkit.cli.main import main
 
 @pytest.fixture
 def precious(tmp_path: Path) -> Path:
-    """Somebody's folder with a file in it, to which links lead."""
+    """A folder of the user's with a file in it, the target of links."""
     file = tmp_path / "home" / "precious"
     file.parent.mkdir()
     file.write_text("mine")
@@ -31,7 +31,7 @@ def precious(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of two epochs, of which the second is to be done again."""
+    """The folder of a run of two epochs, whose second epoch a resume repeats."""
     folder = tmp_path_factory.mktemp("whole")
     with chdir(folder):
         assert main(["train", *SHORT[1:], "trainer.max_epochs=2", "model.hidden=[2]", "hydra.run.dir=run"]) == 0
@@ -50,7 +50,7 @@ def test_a_checkpoint_takes_the_place_of_a_link(name: str, precious: Path, tmp_p
         io.save_checkpoint({"global_step": step}, folder / "last.ckpt")
     assert precious.read_text() == "mine"
     assert [read_checkpoint(folder / each)[0]["global_step"] for each in ("last.ckpt", "previous.ckpt")] == [2, 1]
-    assert (folder / name).is_symlink() == name.endswith(".new")  # nothing of lrkit's is called so
+    assert (folder / name).is_symlink() == name.endswith(".new")  # no file of lrkit has this name
     assert {each.name for each in folder.iterdir()} == {"last.ckpt", "previous.ckpt", name}
 
 
@@ -78,9 +78,9 @@ def test_a_folder_that_is_a_link_out_of_the_run_is_refused(
     with chdir(tmp_path):
         assert main(["train", f"resume.path={run}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("lrkit: resume.path must not have a link that leads out of it")
+    assert line.startswith("lrkit: resume.path must not contain a link to a target outside")
     assert f"{run}/checkpoints leads to {precious.parent}/theirs; " in line
-    run_itself = before.pop(run)  # in which the lock was tried
+    run_itself = before.pop(run)  # the lock file changed its time
     assert {path: path.stat().st_mtime_ns for path in before} == before and run_itself
 
 
@@ -89,7 +89,7 @@ def test_a_folder_that_is_a_link_out_of_the_run_is_refused(
 def test_so_is_a_file_that_others_would_write_through(name: str, there: bool, precious: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / name).parent.mkdir(parents=True)
     (tmp_path / "run" / name).symlink_to(precious if there else precious.with_name("nothing"))
-    with pytest.raises(ConfigError, match=rf"hydra\.run\.dir must not have a link .*{name} leads to .*home"):
+    with pytest.raises(ConfigError, match=rf"hydra\.run\.dir must not contain a link .*{name} leads to .*home"):
         check_links(tmp_path / "run", "hydra.run.dir")
     with chdir(tmp_path):
         assert main(["train", "hydra.run.dir=run"]) == 2
@@ -98,13 +98,13 @@ def test_so_is_a_file_that_others_would_write_through(name: str, there: bool, pr
 
 def test_so_is_a_pipe_for_which_a_logger_would_wait(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
-    for name in ("plan.json", "checkpoints/best.ckpt"):  # whose place is taken
+    for name in ("plan.json", "checkpoints/best.ckpt"):  # lrkit replaces these
         (tmp_path / "run" / name).unlink()
         os.mkfifo(tmp_path / "run" / name)
     check_links(tmp_path / "run", "resume.path")
     os.mkfifo(tmp_path / "run" / "hparams.yaml")
     with pytest.raises(
-        ConfigError, match=r"resume\.path must have files and folders in it alone, .*/hparams\.yaml is nei"
+        ConfigError, match=r"resume\.path must contain only files and folders, and .*/hparams\.yaml is nei"
     ):
         check_links(tmp_path / "run", "resume.path")
 
@@ -116,7 +116,7 @@ def test_the_folder_of_a_job_that_is_a_link_is_refused(
     (tmp_path / "sweep" / "0_seed=1").symlink_to(precious.parent)
     with chdir(tmp_path):
         assert main(["train", "-m", "seed=1,2", "hydra.sweep.dir=sweep"]) == 2
-    assert "hydra.sweep.dir must not have a link" in capsys.readouterr().err
+    assert "hydra.sweep.dir must not contain a link" in capsys.readouterr().err
     assert [*precious.parent.iterdir()] == [precious]
 
 
@@ -127,7 +127,7 @@ def test_links_that_stay_inside_and_folders_of_the_users_that_are_links_are_let_
     (scratch / "run" / "itself").symlink_to("itself")
     (tmp_path / "outputs").symlink_to(scratch)
     (tmp_path / "mine").symlink_to(scratch / "run")
-    assert not [*links_out(tmp_path / "mine")]
+    assert not [*find_outside_links(tmp_path / "mine")]
     with chdir(tmp_path):
         assert main(["train", "resume.path=mine"]) == 0  # the run's folder is a link
         assert main(["train", *SHORT, "model.hidden=[2]"]) == 0  # so is the folder of all results

@@ -1,4 +1,4 @@
-"""`lrkit board`: what is handed to TensorBoard, and what is refused. Starting it is a slow proof."""
+"""`lrkit board`: its command line for TensorBoard, and its refusals. A slow test starts TensorBoard."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def test_it_is_for_this_machine_alone_and_reads_all_files_of_a_run(tmp_path: Pat
     [
         ([], "lrkit board needs one folder: lrkit board outputs."),
         (["{logs}", "{logs}"], "lrkit board needs one folder"),
-        (["{logs}", "--bind_all"], "--bind_all is not for lrkit board, which serves this machine alone."),
-        (["--host=0.0.0.0", "{logs}"], "--host is not for lrkit board, which serves this machine alone."),
-        (["{logs}", "host=0.0.0.0"], "host is not for lrkit board, which serves this machine alone."),
-        (["{logs}/none"], "must be a folder that exists"),
-        (["{empty}"], "has no event files in it, at no depth."),
+        (["{logs}", "--bind_all"], "--bind_all is refused: lrkit board serves only this machine."),
+        (["--host=0.0.0.0", "{logs}"], "--host is refused: lrkit board serves only this machine."),
+        (["{logs}", "host=0.0.0.0"], "host is refused: lrkit board serves only this machine."),
+        (["{logs}/none"], "must be an existing folder"),
+        (["{empty}"], "contains no TensorBoard event files (searched recursively)."),
         (["{logs}", "port=http"], "port must be a whole number in [0, 65535]"),
         (["prt=1"], "prt is not a key. Did you mean 'port'? Accepted: port."),
     ],

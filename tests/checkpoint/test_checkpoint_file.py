@@ -1,4 +1,4 @@
-"""A checkpoint takes the memory that the size of its file tells, or it is not read."""
+"""A checkpoint needs no more memory than its file's size implies, or it is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from lrkit.base.archives import listed
+from lrkit.base.archives import list_members
 from lrkit.checkpoint import file as checkpoint_file
 from lrkit.checkpoint.config import read_config
 from lrkit.checkpoint.file import Unreadable, find_damage, load, oversized
@@ -112,15 +112,15 @@ def a_terabyte(file: Path) -> None:
 WRONG: dict[Callable[[Path], None], str] = {
     compressed: "is compressed: ",
     a_bomb: "is compressed: ",
-    twice: "two of its members have one name",
+    twice: "two of its members have the same name",
     laid_over: "its members overlap",
-    longer: "it is cut off",
+    longer: "it is truncated",
     encrypted: "is encrypted",
     legacy: "it is cut off, or no checkpoint",
     behind_something: "it is cut off, or no checkpoint",
     a_long_pickle: "its data.pkl has 2000000 bytes",
-    a_pipe: "it is no regular file",
-    without_end: "it is no regular file",
+    a_pipe: "it is not a regular file",
+    without_end: "it is not a regular file",
     a_terabyte: "it is cut off, or no checkpoint",
 }
 
@@ -201,10 +201,10 @@ def test_a_long_list_of_members_is_read_and_a_longer_one_is_not(monkeypatch: pyt
     with zipfile.ZipFile(made, "w") as archive:
         for i in range(100):
             archive.writestr(f"a/data/{i}", b"x")
-    assert b"PK\x06\x06" in made.getvalue() and len(listed(made)) == 100
+    assert b"PK\x06\x06" in made.getvalue() and len(list_members(made)) == 100
     monkeypatch.setattr("lrkit.base.archives.MOST", 99)
     with pytest.raises(zipfile.BadZipFile, match="more than 99 members"):
-        listed(made)
+        list_members(made)
     monkeypatch.setattr("lrkit.base.archives._LARGEST_LIST", 1000)
     with pytest.raises(zipfile.BadZipFile, match="too long"):
-        listed(made)
+        list_members(made)

@@ -1,4 +1,4 @@
-"""Going on by the command: with the run's own config, by each policy, from each place, and from nowhere twice."""
+"""Resume by the command: with the run's own config, by each policy, from each checkpoint."""
 
 from __future__ import annotations
 
@@ -367,7 +367,7 @@ class TestOneProcess:
         try:
             assert main(["train", "resume.path=it"]) == 2
             said = last_line(capsys)
-            assert said.startswith("lrkit: resume.path must be a folder that no other process is writing to")
+            assert said.startswith("lrkit: resume.path must be a folder without a running process")
             assert first.is_alive()
             assert (
                 (tmp_path / "it" / "plan.json").read_bytes(),

@@ -1,4 +1,4 @@
-"""Data are read from regular files alone, and where their headers say what is there: no pipe, no bomb, no terabytes."""
+"""Data files must be regular files whose headers are true: no pipe, no archive that expands to terabytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from short_runs import SHORT
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.memory import available
+from lrkit.base.memory import available_memory
 from lrkit.cli.main import main
 from lrkit.data.arrays import Arrays
 from lrkit.data.file_readers import read_cache, read_csv, read_npz, read_text
@@ -57,17 +57,17 @@ def test_a_header_that_says_another_size_is_refused_before_it_is_believed(shape:
 
 
 def test_what_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 2**26 < available() < 2**50
+    assert 2**26 < available_memory() < 2**50
     npz(tmp_path / "a.npz", kind=zipfile.ZIP_DEFLATED, size=10**6)
     assert (tmp_path / "a.npz").stat().st_size < 10**5
     (tmp_path / "a.csv").write_text("1,2\n" * 10)
     os.truncate(tmp_path / "a.csv", 2**42)
-    monkeypatch.setattr("lrkit.base.memory.available", lambda: 10**7)
+    monkeypatch.setattr("lrkit.base.memory.available_memory", lambda: 10**7)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ConfigError, match=r"data\.path must fit into memory: a\.npz stands for 22\.89 MiB, and 9\.5"):
+    with pytest.raises(ConfigError, match=r"data\.path must fit into memory: a\.npz needs 22\.89 MiB, and 9\.5"):
         read_npz(tmp_path / "a.npz")
     for read in (lambda: read_csv(tmp_path / "a.csv", None), lambda: read_text(tmp_path / "a.csv")):
-        with pytest.raises(ConfigError, match=r"data\.path must fit into memory: a\.csv stands for 4 TiB"):
+        with pytest.raises(ConfigError, match=r"data\.path must fit into memory: a\.csv needs 4 TiB"):
             read()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 5_000
 
@@ -87,7 +87,7 @@ def test_what_is_gzipped_becomes_no_larger_than_it_says(tmp_path: Path) -> None:
     ):
         Idx(2, path=str(tmp_path), val_samples=1).load()
     idx(images, head[:4] + b"\xff" * 12)
-    with pytest.raises(ConfigError, match=r"must fit into memory: train-images-idx3-ubyte\.gz stands for"):
+    with pytest.raises(ConfigError, match=r"must fit into memory: train-images-idx3-ubyte\.gz needs"):
         Idx(2, path=str(tmp_path), val_samples=1).load()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000
 

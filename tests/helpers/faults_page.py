@@ -1,4 +1,4 @@
-"""The page docs/faults.md, row by row as the tests of faults measure it."""
+"""The page docs/faults.md: the tests of faults write its rows."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ ROWS: list[str] = []
 
 #: The page around the rows; a test that calls ``row`` adds one.
 PAGE = """\
-# Faults, and what is left after them
+# Faults: what a run survives
 
-What happens to a run when its process, its disk, its machine or its code fails. Measured by
-`tests/promises/test_faults.py` and `tests/promises/test_sweep_faults.py`, which write this page: *survived* counts the
-tries after which the run could be gone on with from all that it had saved, *lost* those after which a finished
-checkpoint or result was unreadable, missing, or full of nan.
+This page shows the effect of a fault in the process, the disk, the machine or the code of a run.
+`tests/promises/test_faults.py` and `tests/promises/test_sweep_faults.py` measure it and write this page. *Survived*
+counts the tries after which the run could be resumed with all that it had saved. *Lost* counts the tries after which a
+finished checkpoint or result was unreadable, missing, or full of nan.
 
 | fault | tries | survived | lost | what the user sees |
 |---|--:|--:|--:|---|
 {rows}
 
-`kill -9` by Lightning's own way of saving is the control: it shows that these tests can tell. Everything ran on a CPU
-under Linux, with one process where no other number is said; that several end at the same step is proved with two in
-`tests/lightning/test_preemption.py`. A power failure was not tried: each file and its folder are flushed to the disk
-(`fsync`).
-What "to the bit" holds for, loader by loader: [going_on.md](going_on.md).
+The control saves checkpoints by Lightning's own code: it shows that these tests can find a loss. All tests ran on a CPU
+under Linux, with one process unless the row names another number. `tests/lightning/test_preemption.py` proves, with two
+processes, that all processes end at the same step. A power failure was not tried; lrkit flushes each file and its
+folder to the disk (`fsync`). [going_on.md](going_on.md) says for which data loaders "to the bit" holds.
 """
 
 

@@ -1,4 +1,4 @@
-"""What networks return: used where it is sure what is meant, refused in words where it is not."""
+"""The output of a network: used if its meaning is certain, else refused with a message."""
 
 from __future__ import annotations
 
@@ -74,7 +74,10 @@ LEARNED = LOGITS.clone().requires_grad_()
     ids=["loss", "aux_loss", "aux", "aux_logits"],
 )
 def test_nothing_that_would_be_trained_on_is_left_out_silently(output: Any, lost: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^model must return nothing to train on beside \S+( 0)?, for {lost} would"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"^model must return no part to train on besides \S+( 0)?: the loss would not contain {lost}",
+    ):
         tensor_of(output)
 
 
@@ -98,7 +101,7 @@ def test_shapes_tell_where_the_classes_are(out: tuple[int, ...], y: tuple[int, .
     plain = targets.view(in_second.shape[:1] + in_second.shape[2:])
     assert torch.allclose(loss_of(logits, targets), F.cross_entropy(in_second, plain))
     module = Supervised(nn.Identity()).eval()
-    _, accuracy = module._measure([logits, targets])
+    _, accuracy = module._compute_loss_and_accuracy([logits, targets])
     assert accuracy is not None
     assert float(accuracy) == pytest.approx(float((in_second.argmax(1) == plain).float().mean()))
 
@@ -106,7 +109,7 @@ def test_shapes_tell_where_the_classes_are(out: tuple[int, ...], y: tuple[int, .
 @pytest.mark.parametrize("size", [(2, 32, 32, 32), (2, 7, 7)], ids=["image", "text"])
 def test_as_many_classes_as_pixels_are_not_guessed_at(size: tuple[int, ...]) -> None:
     logits, targets = torch.randn(size), torch.randint(0, size[-1], size[:-1])
-    with pytest.raises(ConfigError, match=rf"^data\.class_axis must be set to 1 .*float32 \({size[0]}, .* may be"):
+    with pytest.raises(ConfigError, match=rf"^data\.class_axis must be set to 1 .*float32 \({size[0]}, .* both axes"):
         loss_of(logits, targets)
     assert torch.equal(loss_of(logits, targets, class_axis=1), F.cross_entropy(logits, targets))
     last = F.cross_entropy(logits.flatten(0, -2), targets.flatten())
@@ -147,12 +150,12 @@ def test_targets_of_other_kinds() -> None:
     ("out", "y", "loss", "sentence"),
     [
         (LOGITS, torch.tensor([0.0, 2.0]), "cross_entropy", r"^data must give classes as whole numbers \(int64\), or"),
-        (LOGITS, torch.rand(2, 3), None, r"^data\.targets must say what targets of float32 \(2, 3\) are"),
+        (LOGITS, torch.rand(2, 3), None, r"^data\.targets must be set for targets of float32 \(2, 3\): numbers"),
         (LOGITS, torch.ones(2, 3), "cross_entropy", r"^data must give as targets probabilities that sum to 1"),
         (LOGITS, torch.eye(3, dtype=torch.int64)[:2], None, r"^data must give a class for each sample.*y\.argmax\(1\)"),
         (LOGITS, torch.zeros(2, 7, dtype=torch.int64), None,
          r"^model must return logits of shape \(2, 7, classes\) or \(2, classes, 7\) for targets int64 \(2, 7\)\."),
-        (LOGITS[:, :1], torch.tensor([0, 0]), None, r"^model must return an output for each class, two for two "),
+        (LOGITS[:, :1], torch.tensor([0, 0]), None, r"^model must return an output for each class, at least two"),
         (LOGITS.argmax(1), torch.tensor([0, 0]), None, r"^model must return floats for each sample"),
         (LOGITS.sum(), torch.tensor([0, 0]), None, r"^model must return floats for each sample"),
         (LOGITS, [0, 1], None, r"^data must give targets as one tensor"),
@@ -168,7 +171,7 @@ def test_values_are_never_repeated_to_make_shapes_fit() -> None:
     for one, other in ((out, y), (out[:, 0], y[:, None])):  # torch would compare each with each
         assert torch.equal(loss_of(one, other, "mse"), F.mse_loss(out[:, 0], y))
     for wrong in (torch.randn(1), torch.randn(4, 3), torch.randn(2, 2)):
-        with pytest.raises(ConfigError, match=r"^model must return as many numbers as there are targets, float32"):
+        with pytest.raises(ConfigError, match=r"^model must return as many numbers as targets, float32"):
             loss_of(out, wrong, "mse")
 
 
@@ -182,16 +185,16 @@ def test_what_half_precision_returns_does_not_round_the_targets() -> None:
 def test_a_class_that_the_network_lacks_is_told_before_anything_else(y: Tensor, first: bool) -> None:
     module = Supervised(nn.Identity())
     if not first:
-        module.eval()._measure([LOGITS, torch.tensor([0, 1])])
+        module.eval()._compute_loss_and_accuracy([LOGITS, torch.tensor([0, 1])])
         module.train()
-    with pytest.raises(ConfigError, match=r"^data must give classes from 0 to 2 where the network returns 3 outputs"):
-        module._measure([LOGITS, y])
+    with pytest.raises(ConfigError, match=r"^data must give classes from 0 to 2 for 3 outputs of the network"):
+        module._compute_loss_and_accuracy([LOGITS, y])
 
 
 def test_targets_that_torch_leaves_out_are_neither_right_nor_wrong() -> None:
     module = Supervised(nn.Identity()).eval()
     logits = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
-    loss, accuracy = module._measure([logits, torch.tensor([-100, 0, 1])])
+    loss, accuracy = module._compute_loss_and_accuracy([logits, torch.tensor([-100, 0, 1])])
     assert float(accuracy or -1) == 0.5
     assert torch.equal(loss, F.cross_entropy(logits[1:], torch.tensor([0, 1])))
 
@@ -200,7 +203,7 @@ def test_the_accuracy_is_to_the_bit_what_it_was() -> None:
     generator = torch.Generator().manual_seed(0)
     for n in (7, 32, 300):
         logits, y = torch.randn(n, 10, generator=generator), torch.randint(0, 10, (n,), generator=generator)
-        _, accuracy = Supervised(nn.Identity()).eval()._measure([logits, y])
+        _, accuracy = Supervised(nn.Identity()).eval()._compute_loss_and_accuracy([logits, y])
         assert accuracy is not None and torch.equal(accuracy, (logits.argmax(-1) == y).float().mean())
 
 
@@ -214,10 +217,10 @@ class WithTargets(nn.Module):
 def test_a_network_with_a_loss_of_its_own_is_told_what_to_do() -> None:
     module = Supervised(WithTargets())
     x = torch.zeros(2, 5, dtype=torch.int64)
-    with pytest.raises(ConfigError, match=r"^model must return .*forward\(targets=\.\.\.\), needs a LightningModule"):
-        module._measure([x, x])
-    with pytest.raises(ConfigError, match=r"^data must give batches of two, inputs and targets, to a plain network"):
-        module._measure([x])
+    with pytest.raises(ConfigError, match=r"^model must return .*forward\(targets=\.\.\.\) needs a LightningModule"):
+        module._compute_loss_and_accuracy([x, x])
+    with pytest.raises(ConfigError, match=r"^data must give batches of two, inputs and targets, if the model is"):
+        module._compute_loss_and_accuracy([x])
 
 
 def test_what_transformers_return_is_read() -> None:
@@ -428,7 +431,7 @@ def test_a_plain_network_for_pictures(train: Callable[..., Any]) -> None:
     done = train(*words, "+model.out_channels=8", "data.class_axis=1")
     assert done.final["val/accuracy/dataloader_idx_1"] == 1.0
     assert done.monitor == "val/loss/dataloader_idx_0"
-    with pytest.raises(ConfigError, match=r"^data\.targets must say what targets of float32 \(4, 1, 8, 8\) are"):
+    with pytest.raises(ConfigError, match=r"^data\.targets must be set for targets of float32 \(4, 1, 8, 8\): numbers"):
         train(*words, "+model.out_channels=1", "+data.floats=true")
     done = train(*words, "+model.out_channels=1", "+data.floats=true", "data.targets=numbers")
     assert done.final["val/loss/dataloader_idx_0"] < 1e-2

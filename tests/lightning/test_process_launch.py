@@ -1,4 +1,4 @@
-"""Real processes on one CPU: whoever starts them, they are one run; and a signal ends what waits for ever."""
+"""Real processes on one CPU: with any launcher they are one run; a signal ends a process that waits forever."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class TestTorchrun:
         code, out, err = done(tmp_path, *TORCHRUN, "-m", "lrkit", "train", *ALONE[:2])
         assert code == 0, err
         assert out.count("lr[group, t]") == 1 and "64 samples a step (32 a device x 2 x accumulate 1)" in out
-        assert out.count("note: 2 processes, by torchrun (WORLD_SIZE=2)") == 1
+        assert out.count("note: torchrun started 2 processes (WORLD_SIZE=2)") == 1
         assert "lrkit:" not in err and "add_summary" not in err
         metrics = json.loads((the_run(tmp_path) / "metrics.json").read_text())
         assert (metrics["status"], metrics["steps"]) == ("done", 38)
@@ -76,7 +76,7 @@ class TestTorchrun:
     def test_another_number_is_refused_once(self, tmp_path: Path) -> None:
         code, out, err = done(tmp_path, *TORCHRUN, "-m", "lrkit", "train", *ALONE, "trainer.devices=1")
         assert code != 0 and out == ""
-        assert err.count("lrkit: ") == 1 and "lrkit: trainer.devices must be 2, or be left out: there are 2" in err
+        assert err.count("lrkit: ") == 1 and "lrkit: trainer.devices must be 2 or not be set: torchrun started 2" in err
         assert "exitcode  : 2" in err and not (tmp_path / "outputs").exists()
 
     def test_what_is_found_late_is_told_once(self, tmp_path: Path) -> None:
@@ -118,12 +118,12 @@ def test_tasks_of_srun_are_one_run(tmp_path: Path) -> None:
     ]  # fmt: skip
     (out, err), (nothing, silence) = (task.communicate(timeout=200) for task in tasks)
     assert [task.returncode for task in tasks] == [0, 0], err + silence
-    assert "note: 2 processes, by srun (SLURM_NTASKS=2)" in out and (nothing, silence) == ("", "")
+    assert "note: srun started 2 processes (SLURM_NTASKS=2)" in out and (nothing, silence) == ("", "")
     assert json.loads((the_run(tmp_path) / "metrics.json").read_text())["steps"] == 38
 
 
 def test_an_allocation_without_srun_is_no_launch(tmp_path: Path) -> None:
-    """Lightning would wait for tasks that nobody has started."""
+    """Lightning would wait for tasks that do not exist."""
     words = ("-m", "lrkit", "train", *ALONE, "trainer.devices=2")
     code, _, err = done(tmp_path, *words, SLURM_NTASKS="2", SLURM_NTASKS_PER_NODE="2", SLURM_PROCID="0")
     assert code == 0, err

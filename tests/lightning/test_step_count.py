@@ -1,4 +1,4 @@
-"""Steps planned are steps taken: one too many ends the run, one too few is told; callbacks that do it are refused."""
+"""The number of optimizer steps is the plan's: one more ends it, one less is reported; such callbacks are refused."""
 
 from __future__ import annotations
 
@@ -111,7 +111,9 @@ def failed(tmp_path: Path) -> dict[str, Any]:
 def test_more_steps_than_planned_are_refused_after_the_first_batch(
     train: Callable[..., Any], recorded: Recorded
 ) -> None:
-    told = r"^horizon\.steps must be set, for Steps takes 2 steps in its first batch, and 12 .*horizon\.steps=24"
+    told = (
+        r"^horizon\.steps must be set: Steps takes 2 steps in its first batch, and the plan has 12 .*horizon\.steps=24"
+    )
     with pytest.raises(ConfigError, match=told):
         train(*of("Steps", "+model.times=2"))
     assert len(recorded) == 2
@@ -253,7 +255,7 @@ class TestConflicts:
             assert conflict_of(type("Mine", (getattr(callbacks, name),), {}))
         fine = ("EarlyStopping", "LearningRateMonitor", "BackboneFinetuning", "WeightAveraging", "Timer")
         assert not [name for name in fine if conflict_of(getattr(callbacks, name))]
-        assert conflict_of(type("BatchSizeFinder", (), {})) is None  # of nobody we know
+        assert conflict_of(type("BatchSizeFinder", (), {})) is None  # of an unknown package
 
     @pytest.mark.parametrize(
         ("name", "arguments", "advice"),

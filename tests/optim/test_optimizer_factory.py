@@ -1,4 +1,4 @@
-"""Optimizers: every option trains, obeys its rate and resumes; every wrong option is refused by name."""
+"""Optimizers: every option trains, follows its rate and resumes; every wrong option is refused by name."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from evaluating import evaluating
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from lrkit.base.errors import ConfigError
-from lrkit.optim.factory import build_optimizer, evaluating, resolve_optimizer, switch_mode
+from lrkit.optim.factory import build_optimizer, resolve_optimizer, switch_mode
 from lrkit.optim.muon import Muon, orthogonalize
 from lrkit.optim.param_groups import split_parameters
 from lrkit.planning.optimizer_traits import traits_of
@@ -188,7 +189,7 @@ def test_the_option_says_whether_a_step_writes_over_the_gradient(name: str) -> N
         parameter.grad = parameter.detach() + 0.1
     optimizer.step()
     kept = all(torch.equal(p.grad, g + 0.1) for p, g in zip(model.parameters(), mlp().parameters(), strict=True))
-    assert kept == ("writes over p.grad" not in (CONF / f"{name}.yaml").read_text())
+    assert kept == ("overwrites p.grad" not in (CONF / f"{name}.yaml").read_text())
 
 
 @pytest.mark.parametrize("name", ["adabound", "lamb", "muon"])

@@ -1,4 +1,4 @@
-"""The divergence guard in numbers: what a spike is, what is far above, and how the gain comes back."""
+"""The numbers of the divergence guard: spikes, high losses, and the recovery of the gain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 import lrkit
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose, plan
-from lrkit.planning.guard import Guard, LossStatistics, Reduction
+from lrkit.planning import render
+from lrkit.planning.guard import POLICIES, Guard, LossStatistics, Reduction
+from lrkit.planning.guard_policies import Action, policy_named
 
 
 def levels(losses: list[float], window: int = 100) -> LossStatistics:
@@ -106,7 +108,35 @@ def test_durations_become_steps_and_the_plan_says_so() -> None:
     assert plan(compose([])).guard == Guard()
 
 
-@pytest.mark.parametrize("policy", ["stop", "skip", "reduce"])
+#: What each policy does: at the first bad step, and after 51 of them in a row and 3 reductions of the rate.
+DECISIONS = {
+    "stop": (Action("nan", stop=True), Action("nan", stop=True)),
+    "skip": (Action("nan"), Action("51 steps in a row would have been skipped; nan", stop=True)),
+    "reduce": (
+        Action("nan", roll_back=True, lower_rate=True),
+        Action("nan, and the rate was reduced 3 times", stop=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_a_policy_decides(policy: str) -> None:
+    guard = plan(compose([f"guard={policy}", "horizon.steps=1000"])).guard
+    assert guard is not None and guard.policy == policy
+    decisions = (guard.rules.decide(guard, "nan", 1, 0), guard.rules.decide(guard, "nan", 51, 3))
+    assert decisions == DECISIONS[policy]
+
+
+def test_the_plan_shows_the_guard_where_it_lowers_the_rate() -> None:
+    for policy in POLICIES:
+        page = render.render_text(plan(compose([f"guard={policy}", "horizon.steps=1000"])))
+        assert ("gain(t) (guard)" in page) == policy_named(policy).lowers_rate
+        assert ("gain x 0.5 from the last good weights when the run diverges, at most 3 times" in page) == (
+            policy == "reduce"
+        )
+
+
+@pytest.mark.parametrize("policy", POLICIES)
 def test_the_name_of_a_policy_means_in_a_script_what_it_means_on_the_command_line(policy: str) -> None:
     by_name = lrkit.plan(lr=0.1, steps=1000, guard=policy).guard
     assert by_name == plan(compose([f"guard={policy}", "horizon.steps=1000"])).guard

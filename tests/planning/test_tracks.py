@@ -1,4 +1,4 @@
-"""Several optimizers: each parameter in one track, each track by its own plan, as shown, logged and gone on with."""
+"""Several optimizers: each parameter in one track, each track with its own plan, as shown, logged and resumed."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class TestAssign:
 def test_what_cannot_be_meant(words: list[str], message: str) -> None:
     keys = {word.partition("=")[0] for word in words}
     given = [word for word in (DECLARED, "data.batch_size=5") if word.partition("=")[0] not in keys]
-    if "data.train_samples" in keys:  # not known, of data that nobody has looked at
+    if "data.train_samples" in keys:  # unknown, because the data were not read
         given += ["data=custom", "data._target_=several_optimizers.Data"]
         words = [word for word in words if not word.startswith("data.")]
     with pytest.raises(ConfigError, match=message):
@@ -249,14 +249,14 @@ class TestTrain:
 
     def test_a_step_that_was_not_planned_is_refused_when_it_is_taken(self, train: Callable[..., Any]) -> None:
         with pytest.raises(
-            ConfigError, match=r"^optimizers\.discriminator\.every must be how often .* batch 1 of an ep"
+            ConfigError, match=r"^optimizers\.discriminator\.every must be the batches .* batch 1 of an ep"
         ):
             train(*gan("WGAN", "optimizers={generator: {every: 5}, discriminator: {every: 2}}"))
         with pytest.raises(ConfigError, match=r"^optimizers\.discriminator must take at most one .* batch 0 it took 2"):
             train(*gan("Twice", BOTH))
         late = "optimizers={generator: {every: 5, offset: 4}, discriminator: {}}"
         with pytest.raises(
-            ConfigError, match=r"^optimizers\.generator\.every .* and \.offset where first: .* batch 4 of"
+            ConfigError, match=r"^optimizers\.generator\.every .* and \.offset the first: .* batch 4 of"
         ):
             train(*gan("Late", EVERY))
         run = train(*gan("Late", late))
@@ -268,12 +268,12 @@ class TestTrain:
         """Also where it was left out before a stop."""
         monkeypatch.chdir(tmp_path)
         wrong = (
-            "generator: 24 steps were planned, 6 were taken: its schedule did not come to its end."
-            " optimizers.generator.every and .offset say where it steps"
+            "generator: 24 steps were planned, 6 were taken: its schedule did not reach its end."
+            " optimizers.generator.every and .offset set its batches"
         )
         assert main(["train", *gan("WGAN", BOTH, "logger=none")]) == 1
         said = capsys.readouterr()
-        assert said.out.count("note: generator took no step in batch 1 of an epoch, where one is planned") == 1
+        assert said.out.count("note: generator took no step in batch 1 of an epoch, where the plan has one") == 1
         assert said.err == f"lrkit: {wrong}\n"
         (folder,) = Path("outputs/runs").iterdir()
         result = json.loads((folder / "metrics.json").read_text())
@@ -289,13 +289,13 @@ class TestTrain:
         assert "generator: 24 steps were planned, 22 were taken: its" in capsys.readouterr().err
 
     def test_a_track_that_was_not_trained_is_named(self, train: Callable[..., Any], tmp_path: Path) -> None:
-        with pytest.raises(RunError, match=r"^generator: no parameter had a gradient at any step, so nothing of it wa"):
+        with pytest.raises(RunError, match=r"^generator: no parameter had a gradient at any step, so none of its par"):
             train(*gan("Detached", BOTH))
         never = "optimizers={generator: {every: 12}, discriminator: {}}"
-        with pytest.raises(RunError, match=r"^generator: 2 steps were planned, none was taken, so nothing of it was t"):
+        with pytest.raises(RunError, match=r"^generator: 2 steps were planned, none was taken, so none of its parame"):
             train(*gan("Never", never))
         run = train(*gan("WGAN", EVERY, "+callbacks.ends={_target_: test_tracks.Ends, at: 2}"))
-        assert run.status == "stopped"  # before the generator had a second step: nobody was late
+        assert run.status == "stopped"  # before the generator's second step: no track was late
         module = lrkit.configure(
             several_optimizers.Detached(), lr=1e-3, optimizers={"generator": {}, "discriminator": {}}
         )

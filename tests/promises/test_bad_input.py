@@ -1,6 +1,6 @@
-"""What lrkit says to bad input. A row teaches one mistake: the command line, and the one line that answers it.
+"""Messages about bad input. A row has one mistake: the command line, and lrkit's answer in one line.
 
-A line that ends in an ellipsis is a beginning: what follows lists options, which come and go.
+An ellipsis in the answer stands for any text, such as a list of options, which changes.
 """
 
 from __future__ import annotations
@@ -446,7 +446,7 @@ BEFORE_THE_DATA = [
 
 # Refused when the data has been read, or could not be; before the fit.
 BEFORE_THE_FIT = [
-    ("data=idx data.path=/nope", "data.path must be a folder that exists. Received: '/nope'"),
+    ("data=idx data.path=/nope", "data.path must be an existing folder. Received: '/nope'"),
     ("data=arrays data.path=/nope.npz", "data.path must be …"),
     (
         "data.train_samples=33",
@@ -505,7 +505,7 @@ UNFIT = [
     ),
     (
         f"{MODULE}Net +model.outputs=3",
-        "data must give classes from 0 to 2 where the network returns 3 outputs. Received: '1 to 9'",
+        "data must give classes from 0 to 2 for 3 outputs of the network. Received: '1 to 9'",
     ),
     (f"{MODULE}Doubled", "model cannot use the first batch: … same dtype… the parameters are float64."),
     (f"{DATA}narrow {MODULE}Module", "model cannot use the first batch: … the batch is [float32 (8, 5), int64 (8)], …"),
@@ -524,7 +524,7 @@ UNFIT = [
     ),
 ]
 
-# What nobody could know before: told in one line too, with where it came from; the exit code is 1.
+# Errors that cannot be found before the run: also one line, with the line of code; the exit code is 1.
 FAILS = [
     (
         f"{MODULE}Module +model.loss=late",

@@ -1,4 +1,4 @@
-"""Faults of clocks, of jobs in a sweep, and of processes that are to meet. How the page is written: test_faults."""
+"""Faults of clocks, of jobs in a sweep, and of processes that must meet. test_faults.py says how to write the page."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_the_clock_goes_backwards_between_sweeps(tmp_path: Path, clock: Any, row
     assert states(complete) == ["done"] * 3
     put(-3600)
     code, said = done(tmp_path, *words, **env)
-    assert code == 0 and f"going on in {newest.relative_to(tmp_path)}: 1 of 3 jobs are done" in said, said
+    assert code == 0 and f"resuming {newest.relative_to(tmp_path)}: 1 of 3 jobs are done" in said, said
     assert states(newest) == ["done"] * 3
     assert sorted((tmp_path / "outputs" / "sweeps").iterdir()) == [newest, complete]
     row("the clock is set back by a day between two sweeps, the second killed", 1, 1, 0,
@@ -172,7 +172,7 @@ def test_the_newest_sweep_is_not_that_with_the_latest_name(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
         sweep = Sweep(words, tmp_path / name)
         for job in sweep.jobs:
-            sweep._note(job, "done")
+            sweep._record_status(job, "done")
     assert find_unfinished(words, tmp_path) is None
     (tmp_path / "2026-01-02" / "sweep.json").write_text(
         (tmp_path / "2026-01-02" / "sweep.json").read_text().replace("done", "running")
@@ -220,7 +220,7 @@ def test_a_job_that_hangs(tmp_path: Path, row: Row) -> None:
     table = (sweep / "results.csv").read_text()
     assert table.count(",timeout,") == 2, table
     code, said = done(tmp_path, *words)
-    assert code == 0 and "going on in " in said and "1 of 3 jobs are done" in said, said
+    assert code == 0 and "resuming " in said and "1 of 3 jobs are done" in said, said
     assert states(sweep) == ["done"] * 3
     starts = sorted(tuple(line.split()[:2]) for line in (sweep / "starts.txt").read_text().splitlines())
     assert [step for _, step in starts] == ["0", "4", "0", "4", "0"]  # each from its checkpoint of the first epoch
@@ -343,11 +343,11 @@ def test_a_job_that_ended_as_its_sweep_was_killed_is_done(tmp_path: Path) -> Non
     """Its result is there, and the sweep had no time to take it down."""
     sweep = Sweep([*QUICK, "seed=1,2"], tmp_path)
     job = sweep.jobs[0]
-    sweep._prepared(job)
-    sweep._note(job, "running")
+    sweep._prepare_job(job)
+    sweep._record_status(job, "running")
     (job.folder / "metrics.json").write_text(json.dumps({"status": "done"}))
     again = Sweep([*QUICK, "seed=1,2"], tmp_path)
-    assert [again._finished(each) for each in again.jobs] == [True, False]
+    assert [again._is_finished(each) for each in again.jobs] == [True, False]
 
 
 # --- processes that are to meet ---------------------------------------------------------------------
@@ -376,13 +376,13 @@ def test_a_process_dies_before_the_rendezvous(what: str, how: str, tmp_path: Pat
     since = time.monotonic()
     code, said = done(tmp_path, *TWO, PYTHONPATH=one_stays_away(tmp_path, what))
     assert code == 1, said
-    assert said.splitlines()[-1] == f"lrkit: process 1 of 2 has ended ({how}) before all had come together"
+    assert said.splitlines()[-1] == f"lrkit: process 1 of 2 has ended ({how}) before all had connected"
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
     assert metrics(run)["status"] == "failed" and how in metrics(run)["why"]
     seconds = time.monotonic() - since
     if what == "dies":
         row("one of two processes dies before they meet", 1, 1, 0, f"exit code 1 ({seconds:.0f} s after the start);"
-            f" `lrkit: process 1 of 2 has ended ({how}) before all had come together`")  # fmt: skip
+            f" `lrkit: process 1 of 2 has ended ({how}) before all had connected`")  # fmt: skip
 
 
 @pytest.mark.slow
@@ -431,7 +431,7 @@ def test_ctrl_c_while_the_command_loads(tmp_path: Path, row: Row) -> None:
 def test_find_on_a_loss_that_is_nan_at_the_first_step(tmp_path: Path) -> None:
     """No lower rate helps there, so none is advised."""
     (tmp_path / "sick.py").write_text(
-        "import torch\nfrom lrkit.lightning import LightningModule\n\n\nclass Net(LightningModule):\n"
+        "import torch\nfrom lrkit.lightning.classes import LightningModule\n\n\nclass Net(LightningModule):\n"
         "    def __init__(self):\n        super().__init__()\n        self.layer = torch.nn.Linear(64, 10)\n\n"
         "    def training_step(self, batch, i):\n        return self.layer(batch[0].flatten(1)).sum() * float('nan')\n"
     )

@@ -1,4 +1,4 @@
-"""What curves say about a rate: each symptom where it is made, silence where it is not, and curves of real runs."""
+"""The diagnosis of curves: each symptom where it is present, none where it is absent, and curves of real runs."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def plan(**parts: Any) -> lrkit.Plan:
         ("falls straight", {}, "optimizer.lr=1 (ten times), or lrkit find"),
         ("was cut off", {"schedule": Step(every="15%", gamma=0.01)}, "schedule.every=40%, or schedule=cosine"),
         ("was cut off", {"schedule": "multistep"}, "schedule=cosine"),
-        ("overfits", {}, "trainer.max_epochs=8, more optimizer.weight_decay, or checkpoints/best.ckpt as it is"),
+        ("overfits", {}, "trainer.max_epochs=8, more optimizer.weight_decay, or use checkpoints/best.ckpt"),
     ],
 )
 def test_advice_is_a_flag_to_type(name: str, parts: dict[str, Any], advice: str) -> None:
@@ -197,8 +197,8 @@ def test_advice_is_a_flag_to_type(name: str, parts: dict[str, Any], advice: str)
 def test_evidence_is_a_sentence_with_its_numbers() -> None:
     (found,) = diagnose(SICK["overfits"][0])
     assert found.evidence == (
-        "validation loss was lowest, 0.802, at step 120 of 300 and is 1.1 now, while training loss fell from 0.469"
-        " to 0.0447"
+        "validation loss was lowest, 0.802, at step 120 of 300 and is 1.1 at the end, while training loss fell"
+        " from 0.469 to 0.0447"
     )
 
 
@@ -231,9 +231,9 @@ def test_a_run_says_it_at_its_end(
     from lrkit.training.run import run_training
 
     run_training(compose(HOT), tmp_path)
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("look: ")]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("diagnosis: ")]
     (finding,) = json.loads((tmp_path / "metrics.json").read_text())["findings"]
-    assert said == [f"look: {Finding(**finding)}"]
+    assert said == [f"diagnosis: {Finding(**finding)}"]
     assert (finding["kind"], finding["advice"]) == (TOO_HIGH, "optimizer.lr=0.3 (a tenth), or lrkit find")
     assert json.loads((train(*HOT[2:], short=False).folder / "metrics.json").read_text())["findings"] == []
 

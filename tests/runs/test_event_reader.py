@@ -1,4 +1,4 @@
-"""Event files are read as TensorBoard reads them; what is cut off or damaged ends them, and nothing else."""
+"""The reader of event files: the same values as from TensorBoard; a truncated or damaged file ends only its curve."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_cut_off_end_costs_the_last_record_alone(tmp_path: Path) -> None:
         whole.write_bytes(content[:-cut])
         found = read_events([whole])
         assert values(found) == pytest.approx({s: CURVE[s] for s in list(CURVE)[:-1]})
-        assert found.notes == [f"{whole.name} ends in the middle of a record; what comes before was read"]
+        assert found.notes == [f"{whole.name} ends in the middle of a record; the records before were read"]
     whole.write_bytes(content[:last])
     assert read_events([whole]).notes == []
 
@@ -78,7 +78,7 @@ def test_damage_ends_the_reading_and_is_said(tmp_path: Path, where: str) -> None
 def test_a_file_of_another_kind_is_said_to_be_none(tmp_path: Path) -> None:
     file = tmp_path / "events.out.tfevents.1"
     file.write_bytes(b"not an event file, but long enough to be one")
-    assert read_events([file]).notes == [f"{file.name} is not an event file; what comes before was read"]
+    assert read_events([file]).notes == [f"{file.name} is not an event file; the records before were read"]
     file.write_bytes(b"")
     assert read_events([file]) == Scalars()
 

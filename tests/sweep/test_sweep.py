@@ -1,4 +1,4 @@
-"""Sweeps: jobs in processes of their own, bad ends, going on after a kill, and the answer at the end."""
+"""Sweeps: jobs in their own processes, failures, resume after a kill, and the comparison at the end."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def command(*words: str) -> list[str]:
 
 
 def swept(tmp_path: Path, *words: str, code: int = 0) -> str:
-    """Run a sweep to its end; what it printed."""
+    """Run a sweep to its end, and return its output."""
     env = {**os.environ, "PYTHONPATH": python_path()}
     done = subprocess.run(command(*words), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stdout + done.stderr
@@ -78,10 +78,12 @@ def test_of_twelve_jobs_with_bad_ends_there_is_an_answer(tmp_path: Path) -> None
     rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert len(rows) == 12 and Counter(row["status"] for row in rows) == Counter(ended.values())
     table = (folder / "results.md").read_text()
-    assert table.index("cosine") < min(table.index(name) for name in ("step", "linear"))  # those with bad ends are last
+    assert table.index("cosine") < min(
+        table.index(name) for name in ("step", "linear")
+    )  # settings with failed runs are last
     assert {"compare.png", "compare.html", "sweep.json"} < {path.name for path in folder.iterdir()}
 
-    # The same command once more: what is done is skipped, also what diverged; what failed is tried again.
+    # The same command again skips finished and diverged jobs, and runs failed jobs again.
     again = swept(tmp_path, *words, *fate(bad), code=1)
     assert "11 of 12 jobs are done" in again and "1 jobs, 1 at a time" in again
     starts = Counter(line.split()[0] for line in (folder / "starts.txt").read_text().splitlines())
@@ -109,19 +111,19 @@ def test_a_sweep_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 of 12 jobs are done" in done.stdout and "7 jobs, 1 at a time" in done.stdout
     starts = Counter(line.split()[0] for line in (folder / "starts.txt").read_text().splitlines())
-    assert len(starts) == 12 and sum(starts.values()) <= 13  # one was under way
+    assert len(starts) == 12 and sum(starts.values()) <= 13  # one job was running
     assert Counter(statuses(folder).values()) == {"done": 12}
-    # Now that it is complete, the same command is a new sweep.
+    # After a complete sweep, the same command begins a new one.
     assert find_unfinished(line[5:], tmp_path / "outputs" / "sweeps") is None
 
 
 def test_a_sweep_that_ends_before_its_first_job_goes_on_in_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However early somebody ends it: its folder knows whose it is before anything else is done."""
+    """The sweep writes ``sweep.json`` before anything else, so that an early end can be resumed."""
     words = ["schedule=step,cosine", "trainer.max_epochs=1"]
     (tmp_path / "mine").mkdir()
-    monkeypatch.setattr(Sweep, "_for_tensorboard", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(Sweep, "_write_tensorboard_summaries", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         Sweep(words, tmp_path / "mine").run(lambda *_: 0, print)
     assert find_unfinished(words, tmp_path) == tmp_path / "mine"
@@ -135,7 +137,7 @@ def test_ctrl_c_ends_it_with_130_and_a_word_on_going_on(when: str, tmp_path: Pat
     process = subprocess.Popen(
         line, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs are deaf to it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore SIGINT
     )  # fmt: skip
     starts = tmp_path / "outputs" / "sweeps"
     for _ in range(600):
@@ -164,7 +166,7 @@ def test_on_error_stop_starts_no_more(tmp_path: Path) -> None:
 
 
 def test_a_job_is_what_it_would_be_alone(tmp_path: Path) -> None:
-    """Whatever ran before it, or beside it: the same weights, to the bit."""
+    """A job's weights are bit-identical with any job before it or in parallel."""
     swept(tmp_path, "seed=1,2", "jobs=2", "optimizer=adamw", *fate({}))
     threads = {line.split()[2] for line in (the_sweep(tmp_path) / "starts.txt").read_text().splitlines()}
     assert threads == {str(max(1, len(os.sched_getaffinity(0)) // 2))}
@@ -177,19 +179,19 @@ def test_a_job_is_what_it_would_be_alone(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    """The words of its command line: with ``resume.path`` where there is a checkpoint of this very config."""
+    """The words of a job's command line have ``resume.path`` if there is a checkpoint with the same config."""
     overrides = [*SHORT, "seed=1,2"]
     sweep = Sweep(overrides, tmp_path)
     job = sweep.jobs[0]
-    words = sweep._prepared(job)
+    words = sweep._prepare_job(job)
     assert words == [*SHORT, "seed=1", f"hydra.run.dir='{job.folder}'"]
     run_training(compose([*SHORT, "seed=1"]), job.folder, quiet=True)
     (job.folder / "metrics.json").unlink()  # it was killed after its last checkpoint
-    sweep._note(job, "running")
+    sweep._record_status(job, "running")
     again = Sweep(overrides, tmp_path)
-    assert again._prepared(job)[-2:] == [f"resume.path='{job.folder}'", "hydra.output_subdir=null"]
+    assert again._prepare_job(job)[-2:] == [f"resume.path='{job.folder}'", "hydra.output_subdir=null"]
     other = Sweep([*SHORT[1:], "trainer.max_epochs=2", "seed=1,2"], tmp_path)
-    assert other._prepared(other.jobs[0])[-1] == f"hydra.run.dir='{job.folder}'"  # another config: anew
+    assert other._prepare_job(other.jobs[0])[-1] == f"hydra.run.dir='{job.folder}'"  # another config: anew
     assert not (job.folder / "checkpoints").exists()
 
 
@@ -229,7 +231,7 @@ def test_devices_are_pinned_in_turn(
 
 
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_pool, "_cores", lambda: 8)
+    monkeypatch.setattr(process_pool, "_count_cores", lambda: 8)
     assert process_pool.available_slots("auto", 1, "cpu") == process_pool.Slots(4, 2)
     assert process_pool.available_slots(2, 1, "cpu") == process_pool.Slots(2, 4)
     assert process_pool.available_slots("auto", 4, "cpu") == process_pool.Slots(2, 4)
@@ -260,9 +262,9 @@ def test_what_another_sweep_has_left_is_not_written_over(tmp_path: Path) -> None
     swept(tmp_path, *words)
     before = {file: file.read_bytes() for file in (tmp_path / "mine").glob("*/checkpoints/*")}
     said = swept(tmp_path, *words, "optimizer.lr=0.5", code=2)
-    assert "lrkit: hydra.sweep.dir must be a folder of its own: 0_seed=1 in it is of another sweep." in said
+    assert "lrkit: hydra.sweep.dir must be a folder without another sweep: its 0_seed=1 belongs to one." in said
     assert before == {file: file.read_bytes() for file in (tmp_path / "mine").glob("*/checkpoints/*")} != {}
-    swept(tmp_path, "seed=1,2,3", *words[1:])  # more of the same goes into the same folder
+    swept(tmp_path, "seed=1,2,3", *words[1:])  # more values of the same key use the same folder
     assert len(statuses(tmp_path / "mine")) == 3
 
 
@@ -271,7 +273,7 @@ def test_a_folder_of_the_users_is_no_jobs(tmp_path: Path) -> None:
     theirs.parent.mkdir(parents=True)
     theirs.write_text("mine")
     sweep = Sweep(["seed=1,2", *SHORT], tmp_path / "mine")
-    with pytest.raises(ConfigError, match=r"^hydra\.sweep\.dir must be a folder of its own: 0_seed=1 in it"):
+    with pytest.raises(ConfigError, match=r"^hydra\.sweep\.dir must be a folder without another sweep: its 0_seed=1"):
         sweep.run(lambda *_: 0, print)
     assert theirs.read_text() == "mine"
 
@@ -281,7 +283,7 @@ def test_event_files_of_others_in_a_sweeps_folder_are_left(tmp_path: Path) -> No
     theirs.write_bytes(b"somebody's")
     sweep = Sweep(["optimizer.lr=0.1,0.2", *SHORT], tmp_path)
     for _ in range(2):  # what was written before is replaced
-        sweep._for_tensorboard()
+        sweep._write_tensorboard_summaries()
         ours = [file for file in tmp_path.glob("*tfevents*") if file != theirs]
         assert len(ours) == 1 and ours[0].name.endswith(".lrkit")
     assert theirs.read_bytes() == b"somebody's"

@@ -1,0 +1,220 @@
+"""The caller's own module and data as a training that can be begun anew; nothing of theirs is changed by it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lrkit.api.arguments import RunParts
+from lrkit.api.lightning_module import WithOwnCallbacks
+from lrkit.assembly import hush_lightning, trainer_of
+from lrkit.base.errors import ConfigError
+from lrkit.checkpoint.random_state import capture_global, capture_own, restore_global, restore_own
+from lrkit.config import trainer_options
+from lrkit.config.shipped_options import read_option
+from lrkit.lightning.classes import Callback, LightningDataModule, LightningModule, Trainer
+from lrkit.lightning.replicas import count_replicas
+from lrkit.lr_finder.short_run import OF_THE_RUN
+from lrkit.planning.plan import Plan
+from lrkit.schedules.horizon import LoaderSize, horizon_of
+
+__all__ = ["CallerData", "CallerTask", "check_one_process", "leaving_no_trace", "read_trainer"]
+
+#: Set by Lightning when it seeds, and read by it later.
+_SEEDS = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
+_LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
+_DEEP = 4  # attributes of attributes of a loader that are looked at
+
+
+class CallerData:
+    """Loaders or a data module of the caller's, left as they were by each use.
+
+    Args:
+        train, val, datamodule: as for ``Trainer.fit``.
+        batch_size: samples in a batch, where the loader does not say it.
+    """
+
+    def __init__(self, train: Any, val: Any, datamodule: LightningDataModule | None, batch_size: int | None) -> None:
+        if isinstance(train, LightningDataModule) and datamodule is None:
+            train, datamodule = None, train
+        if datamodule is not None and (train is not None or val is not None):
+            raise ConfigError("datamodule", "must be None beside train_dataloaders and val_dataloaders")
+        self.train, self.val, self.datamodule, self.batch_size = train, val, datamodule, batch_size
+        self._used: LightningDataModule | None = None
+        self._owners = dict(_carriers({"train": train, "val": val, "datamodule": datamodule}, _DEEP))
+        self._random = capture_own(self._owners)
+        self._plain = {name: _plain_attributes(owner) for name, owner in self._owners.items()}
+
+    def training(self) -> dict[str, Any]:
+        """What ``Trainer.fit`` is given. A copy of the data module, whose ``setup`` then is the copy's."""
+        if self.datamodule is None:
+            return {"train_dataloaders": self.train, "val_dataloaders": self.val}
+        self._used = copy.copy(self.datamodule)
+        return {"datamodule": self._used}
+
+    def validation(self) -> dict[str, Any]:
+        """What ``Trainer.validate`` is given, after that."""
+        return {"dataloaders": self.val} if self.datamodule is None else {"datamodule": self._used}
+
+    def release(self) -> None:
+        """Put back the generators, counters and iterators that the loaders carry."""
+        self._used = None
+        restore_own(self._owners, self._random)
+        for name, owner in self._owners.items():
+            for attribute, value in self._plain[name].items():
+                if vars(owner).get(attribute) is not value:
+                    vars(owner)[attribute] = value
+
+
+@dataclass(frozen=True)
+class CallerTask:
+    """A training of the caller's objects (see ``lrkit.lr_finder.task.TrainingTask``).
+
+    Args:
+        original: the module; it is copied for each short run.
+        data: what it is trained on.
+        parts: how it is trained; the rate does not matter.
+        trainer: the options of the run's trainer.
+        theirs: the callbacks of the run's trainer; each short run has copies.
+        monitor: the metric that decides which short run is the best.
+        seed: of the random numbers.
+    """
+
+    original: LightningModule
+    data: CallerData
+    parts: RunParts
+    trainer: Mapping[str, Any]
+    theirs: Sequence[Callback]
+    monitor: str
+    seed: int
+    trust: tuple[str, ...] = ()
+
+    @property
+    def rules(self) -> Mapping[str, Any]:
+        return self.parts.rules()
+
+    def optimizer(self) -> tuple[str, dict[str, Any]]:
+        return self.parts.target()
+
+    def module(self) -> LightningModule:
+        try:
+            module = copy.deepcopy(self.original)
+        except Exception as error:  # whatever a part of the module raises that cannot be copied
+            raise ConfigError("module", f"must be one that copy.deepcopy can copy: {error}") from error
+        present = vars(module).pop("configure_callbacks", None)
+        theirs = present.theirs if isinstance(present, WithOwnCallbacks) else present or module.configure_callbacks
+
+        def configure_callbacks() -> list[Callback]:
+            made = theirs()
+            listed = made if isinstance(made, Sequence) else [made]
+            return [callback for callback in listed if not isinstance(callback, OF_THE_RUN)]
+
+        module.configure_callbacks = configure_callbacks  # type: ignore[method-assign]
+        return module
+
+    def callbacks(self) -> list[Callback]:
+        return [copy.deepcopy(each) for each in self.theirs if not isinstance(each, OF_THE_RUN)]
+
+    def training_data(self) -> dict[str, Any]:
+        return self.data.training()
+
+    def validation_data(self) -> dict[str, Any]:
+        return self.data.validation()
+
+    def plan(self, trainer: Trainer) -> Plan:
+        if trainer.train_dataloader is None:
+            trainer.fit_loop.setup_data()
+        batches, size = trainer.num_training_batches, self.data.batch_size
+        if batches == 0:
+            raise ConfigError("train_dataloaders", "has no batch to train on: it is empty, or drop_last leaves none")
+        if size is None:
+            size = getattr(trainer.train_dataloader, "batch_size", None)
+        counted = None if batches == float("inf") else int(batches)
+        loader = LoaderSize(None, size)
+        return self.parts.plan(horizon_of(loader, self.trainer, world=count_replicas(trainer), batches=counted))
+
+    def with_seed(self, seed: int) -> CallerTask:
+        return replace(self, seed=seed)
+
+    def release(self) -> None:
+        self.data.release()
+
+
+def read_trainer(said: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[Callback]]:
+    """The options of a trainer, checked as the command checks its node ``trainer``; and its callbacks.
+
+    Raises:
+        ConfigError: an option that Lightning does not have, a value that it cannot be, or no length of the run.
+    """
+    options = dict(said or {})
+    callbacks = options.pop("callbacks", None) or []
+    for name in ("logger", "default_root_dir"):
+        options.pop(name, None)  # nothing is logged
+    if options.get("max_epochs") is None and options.get("max_steps", -1) == -1:
+        raise ConfigError("trainer", "must say how long the run is: trainer={'max_epochs': 20}", said)
+    shipped = read_option("trainer", "default", "trainer")
+    plain = {name: value for name, value in options.items() if _is_plain(value)}
+    for name in plain:
+        if name not in shipped:
+            raise ConfigError(f"trainer.{name}", "is not an option of Lightning's Trainer that lrkit knows")
+    trainer_options.check({**shipped, **plain})
+    return {**shipped, "max_epochs": None, **options}, callbacks if isinstance(callbacks, list) else [callbacks]
+
+
+def check_one_process(options: Mapping[str, Any]) -> None:
+    """Refuse several processes, which would need the caller's objects too.
+
+    Raises:
+        ConfigError: the trainer starts more than one.
+    """
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    world = trainer_of({**options, **quiet}, logger=False).world_size
+    if world > 1:
+        raise ConfigError("trainer.devices", "must be 1: the copies of the module are trained in this process", world)
+
+
+@contextmanager
+def leaving_no_trace() -> Iterator[None]:
+    """Within it random numbers are drawn, Lightning is seeded and kept quiet; afterwards all is as before."""
+    random, seeds = capture_global(), {name: os.environ.get(name) for name in _SEEDS}
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    try:
+        with warnings.catch_warnings():
+            hush_lightning()
+            warnings.filterwarnings("ignore", ".*does not have many workers")
+            yield
+    finally:
+        restore_global(random)
+        for name, value in seeds.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _carriers(things: Mapping[str, Any], deep: int) -> Iterator[tuple[str, Any]]:
+    """The objects among and inside ``things`` that may carry generators and counters: loaders, samplers, data sets."""
+    from torch import Tensor, nn
+
+    for name, thing in things.items():
+        if isinstance(thing, list | tuple | dict):
+            inner = thing if isinstance(thing, dict) else dict(enumerate(thing))
+            yield from _carriers({f"{name}.{key}": each for key, each in list(inner.items())[:32]}, deep - 1)
+        elif deep > 0 and hasattr(thing, "__dict__") and not isinstance(thing, type | nn.Module | Tensor | Trainer):
+            yield name, thing
+            yield from _carriers({f"{name}.{key}": each for key, each in list(vars(thing).items())}, deep - 1)
+
+
+def _plain_attributes(owner: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(owner).items() if value is None or isinstance(value, int | float | str)}
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | list | dict)

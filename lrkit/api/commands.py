@@ -1,0 +1,146 @@
+"""`lrkit train` and `lrkit compare` as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrkit.base import lightning_package
+from lrkit.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lrkit.comparison.ranking import Comparison
+    from lrkit.lightning.classes import LightningDataModule, LightningModule
+    from lrkit.training.run import FinishedRun
+
+__all__ = ["compare", "train"]
+
+
+def compare(
+    *folders: Path | str, metric: str | None = None, by: str = "best", out: Path | str | None = None
+) -> Comparison:
+    """Read finished runs, gather them into settings over seeds, and rank these: what `lrkit compare` does.
+
+    Args:
+        folders: folders of runs or of sweeps.
+        metric: what to rank by; None for what the runs monitored. Higher is better for accuracy, F1 and AUC.
+        by: ``best`` or ``final``: which of a run's values counts.
+        out: where ``results.csv``, ``results.md``, ``compare.html`` and pictures go; None writes nothing.
+
+    Raises:
+        ConfigError: no folder, no runs in one, or a metric that no run has.
+    """
+    if not folders:
+        raise ConfigError("folders", "must name at least one folder of runs")
+    from lrkit.cli.folders import make_writable
+    from lrkit.comparison import ranking, report
+
+    comparison = ranking.compare([Path(folder) for folder in folders], metric, by)
+    if out is not None:
+        make_writable(Path(out), "out")
+        _, notes = report.write_report(comparison, Path(out))
+        comparison.notes.extend(notes)
+    return comparison
+
+
+def train(
+    *overrides: str,
+    folder: Path | str | None = None,
+    module: LightningModule | None = None,
+    data: LightningDataModule | None = None,
+    config_dir: Path | str | None = None,
+    trust: Sequence[str] = (),
+    quiet: bool = False,
+) -> FinishedRun:
+    """Train one run in this process: what `lrkit train` does.
+
+    A run that diverges is returned with ``status == "diverged"``; nothing is raised for it.
+
+    Args:
+        overrides: as on the command line: ``"schedule=cosine"``, ``"trainer.max_epochs=5"``, ``"resume.path=..."``.
+        folder: the run's folder; None makes one in ``outputs/runs``, or goes on in that of ``resume.path``.
+        module: a LightningModule in place of ``model=...``; it is trained in place.
+        data: a LightningDataModule in place of ``data=...``; without it the loaders of ``module`` are used.
+        config_dir: a folder of your own groups and options.
+        trust: packages whose classes files may name.
+        quiet: print nothing.
+
+    Raises:
+        ConfigError: the config cannot mean what it says; nothing was trained.
+        RunError, SearchError: the run could not go on, or ``optimizer.lr=auto`` found no rate.
+    """
+    if module is not None or data is not None:
+        lightning_package.use_package({"module": type(module), "data": type(data)})
+    from lrkit.cli.resumed import continued_folder, load_resumed_config
+    from lrkit.config import compose as configs
+    from lrkit.config.instantiate import use_lightning
+
+    for word in overrides:
+        if word.lstrip("+~").startswith("hydra"):
+            raise ConfigError(word.partition("=")[0], "is not for lrkit.train: the folder is an argument, folder=...")
+    load_resumed_config(overrides)
+    config = configs.compose(overrides, None if config_dir is None else str(config_dir), trust)
+    config = _with_objects(config, overrides, module, data)
+    (configs.check if config["resume"]["path"] is None else configs.check_values)(config)
+    place = _folder_for(folder, continued_folder(config["resume"]))
+    use_lightning(config)
+    from lrkit.assembly import use_objects
+    from lrkit.training.run import run_training
+
+    with use_objects(module, data):
+        return run_training(config, place, quiet=quiet)
+
+
+def _with_objects(config: dict[str, Any], overrides: Sequence[str], module: Any, data: Any) -> dict[str, Any]:
+    """The config with the classes of the caller's objects in place of those that it names.
+
+    Raises:
+        ConfigError: an override about what was given as an object; or several processes.
+    """
+    given = {"model": module, "data": data} if module is not None or data is not None else {}
+    for group, thing in given.items():
+        own = [word for word in overrides if word.lstrip("+~").partition("=")[0].partition(".")[0] == group]
+        if own and thing is not None:
+            raise ConfigError(own[0].partition("=")[0], f"must not be set beside the argument {group}")
+    if not given:
+        return config
+    if _world(config) > 1:
+        raise ConfigError("trainer.devices", "must be 1 with objects of yours: they cannot be sent to other processes")
+    trust = list(config["trust"])
+    if module is not None:
+        config = {**config, "model": {"_target_": _path(module)}}
+        trust.append(_path(module))
+        if data is None:
+            config["data"] = {"_target_": "lrkit.data.ModuleLoaders", "batch_size": None, "train_samples": None}
+    if data is not None:
+        config = {**config, "data": {"_target_": _path(data), "batch_size": getattr(data, "batch_size", None)}}
+        trust.append(_path(data))
+    return {**config, "trust": trust}
+
+
+def _world(config: dict[str, Any]) -> int:
+    """The processes of a run."""
+    from lrkit.config import compose as configs
+
+    return configs.world_of(config["trainer"])[0]
+
+
+def _folder_for(folder: Path | str | None, continued: Path | None) -> Path:
+    """The run's folder, which is made."""
+    from lrkit.cli.folders import check_holds_no_run, create_folder, make_writable
+
+    if continued is not None:
+        if folder is not None and Path(folder).resolve() != continued.resolve():
+            raise ConfigError("folder", "must be None to go on with a run, which has its folder", str(folder))
+        make_writable(continued, "resume.path")
+        return continued
+    if folder is None:
+        return Path(create_folder(Path("outputs") / "runs"))
+    make_writable(Path(folder), "folder")
+    check_holds_no_run(Path(folder))
+    return Path(folder)
+
+
+def _path(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"

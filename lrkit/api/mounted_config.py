@@ -1,0 +1,260 @@
+"""lrkit's groups in the config of another Hydra application: a configured module, or optimizer and scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from lrkit.api.arguments import RunParts
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.moved_classes import with_current_paths
+from lrkit.config.shipped_options import option_names, read_option
+from lrkit.planning.guard import Guard
+from lrkit.planning.plateau import Plateau
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import Schedule
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from lrkit.lightning.classes import LightningModule
+    from lrkit.optim.scheduler import PlanScheduler
+
+    AnyModule = TypeVar("AnyModule", bound=LightningModule)
+
+__all__ = ["from_config"]
+
+Part = TypeVar("Part")
+
+#: The groups that are read; each may be missing but for the first two.
+_GROUPS = (
+    "optimizer", "schedule", "warmup", "cooldown", "plateau", "guard", "coschedule", "batch_scaling", "param_groups",
+    "allow_extreme_lr",
+)  # fmt: skip
+
+
+@overload
+def from_config(
+    cfg: DictConfig | Mapping[str, Any],
+    model: nn.Module | Iterable[nn.Parameter],
+    *,
+    steps: int | None,
+    steps_per_epoch: int | None = ...,
+    batch_size: int | None = ...,
+    key: str = ...,
+    trust: Sequence[str] = ...,
+) -> tuple[Optimizer, PlanScheduler]: ...
+
+
+@overload
+def from_config(
+    cfg: DictConfig | Mapping[str, Any],
+    *,
+    module: AnyModule,
+    steps: int | None = ...,
+    batch_size: int | None = ...,
+    key: str = ...,
+    trust: Sequence[str] = ...,
+) -> AnyModule: ...
+
+
+def from_config(
+    cfg: DictConfig | Mapping[str, Any],
+    model: nn.Module | Iterable[nn.Parameter] | None = None,
+    *,
+    module: LightningModule | None = None,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    batch_size: int | None = None,
+    key: str = "",
+    trust: Sequence[str] = (),
+) -> Any:
+    """Turn lrkit's groups in a config into a configured LightningModule, or into an optimizer and its scheduler.
+
+    The application mounts the groups by ``hydra.searchpath: [pkg://lrkit.conf]`` and a defaults list such as
+    ``[optimizer: adamw, schedule: cosine, warmup: linear]``. Read are ``optimizer`` and ``schedule``, which must be
+    there, and ``warmup``, ``cooldown``, ``plateau``, ``guard``, ``coschedule``, ``batch_scaling``, ``param_groups`` and
+    ``allow_extreme_lr``; all else in ``cfg`` is the application's.
+
+    Args:
+        cfg: the config, composed; a ``DictConfig`` or plain containers.
+        model: of a plain torch loop: the model, or its parameters. Rules for parameter groups need the model. Call
+            ``scheduler.step()`` after each ``optimizer.step()``, and ``scheduler.observe(metric)`` for a plateau.
+        module: or a LightningModule, which is configured in place as by ``lrkit.configure``.
+        steps: optimizer steps of the run; with ``module``, only where it takes them itself.
+        steps_per_epoch: optimizer steps in an epoch, for lengths in epochs.
+        batch_size: samples in an optimizer step; with ``module``, in a batch of one device.
+        key: where the groups are, if not at the root: ``"training.rate"``.
+        trust: packages whose classes the config may name beside those of lrkit and torch.
+
+    Returns:
+        ``module``, or ``(optimizer, scheduler)``. The plan is ``scheduler.plan``.
+
+    Raises:
+        ConfigError: what the command would refuse, by the same key.
+
+    >>> import torch
+    >>> cfg = {
+    ...     "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1},
+    ...     "schedule": {"_target_": "lrkit.schedules.Linear", "start": 1.0, "end": 0.0},
+    ... }
+    >>> optimizer, scheduler = from_config(cfg, torch.nn.Linear(1, 1), steps=10)
+    >>> for _ in range(5):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.05]
+    """
+    if (model is None) == (module is None):
+        raise ConfigError("module", "or a model must be given, and not both")
+    try:
+        nodes = _read_groups(cfg, key)
+        parts = _parts(nodes, tuple(trust))
+        if module is None:
+            assert model is not None
+            return _for_loop(model, parts, Horizon(steps, steps_per_epoch, batch_size))
+        from lrkit.api.lightning_module import configure_module
+
+        configure_module(module, parts, batch_size, steps)
+    except ConfigError as error:
+        raise error.under(key) if key and error.key.partition(".")[0] in _GROUPS else error from None
+    return module
+
+
+def _read_groups(cfg: Any, key: str) -> dict[str, Any]:
+    """lrkit's groups of a config, as plain containers."""
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    at: Any = cfg
+    for name in filter(None, key.split(".")):
+        at = at.get(name) if isinstance(at, Mapping | DictConfig) else None
+    if not isinstance(at, Mapping | DictConfig):
+        raise ConfigError(key or "cfg", "must be a group of keys", type(at).__name__)
+    if key:  # a place of lrkit's own: whatever else is there is misspelt
+        for name in at:
+            if name not in _GROUPS:
+                raise ConfigError(f"{key}.{name}", f"is not a group. {did_you_mean(str(name), _GROUPS)}")
+    nodes: dict[str, Any] = {}
+    try:
+        for name in (name for name in _GROUPS if name in at):
+            node = at[name]
+            if OmegaConf.is_config(node):
+                node = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+            nodes[name] = with_current_paths(node)
+    except OmegaConfBaseException as error:
+        where = str(getattr(error, "full_key", None) or key or "cfg")
+        raise ConfigError(where, "cannot be resolved: " + str(error).splitlines()[0].rstrip(".")) from None
+    for name, node in nodes.items():
+        if name != "allow_extreme_lr" and node is not None and not isinstance(node, Mapping):
+            raise ConfigError(name, "must be a group of keys", node)
+    return nodes
+
+
+def _parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
+    """What the groups say, built and checked as the command does it."""
+    from lrkit.config import trusted_targets
+
+    trusted_targets.check({**nodes, "trust": trust})
+    for name in ("optimizer", "schedule"):
+        if not nodes.get(name):
+            raise ConfigError(name, f"must be set: mount one of {', '.join(option_names(name))}")
+    node = dict(nodes["optimizer"])
+    if "_target_" not in node:
+        raise ConfigError("optimizer._target_", "must be set")
+    if node.get("lr") == "auto":
+        raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
+    rule = _known(nodes, "batch_scaling", read_option("batch_scaling", "linear", "batch_scaling"))
+    mounted: Mapping[str, Any] = nodes.get("coschedule") or {}
+    driven = {name: _schedule(f"coschedule.{name}", each, trust) for name, each in mounted.items()}
+    schedule = _schedule("schedule", nodes["schedule"], trust)
+    assert schedule is not None
+    return RunParts(
+        lr=node.pop("lr", None),
+        optimizer=str(node.pop("_target_")),
+        options=node,
+        schedule=schedule,
+        warmup=_schedule("warmup", nodes.get("warmup"), trust),
+        cooldown=_schedule("cooldown", nodes.get("cooldown"), trust),
+        plateau=_object(nodes.get("plateau"), "plateau", Plateau, trust),
+        guard=_guard(nodes.get("guard"), trust),
+        coschedule={name: each for name, each in driven.items() if each is not None},
+        batch_scaling=rule.get("rule", "none"),
+        base_batch_size=rule.get("base_batch_size", 256),
+        param_groups=nodes.get("param_groups") or {},
+        allow_extreme_lr=bool(nodes.get("allow_extreme_lr", False)),
+    )
+
+
+def _schedule(key: str, node: Any, trust: tuple[str, ...]) -> Schedule | None:
+    """The schedule of a group. The end of a warmup and the start of a cooldown are where they meet the schedule."""
+    if not node:
+        return None
+    moot = {"warmup": "end", "cooldown": "start"}.get(key, "")
+    if node.get(moot, 1.0) not in (1.0, None):
+        meets = "ends where the schedule begins" if key == "warmup" else "starts where the schedule arrived"
+        raise ConfigError(f"{key}.{moot}", f"must not be set: a {key} {meets}", node[moot])
+    return _object(node, key, Schedule, trust)
+
+
+def _guard(node: Any, trust: tuple[str, ...]) -> Guard | None:
+    """The divergence guard; an option that has no effect under its policy is refused."""
+    made: Guard | None = _object(node, "guard", Guard, trust)
+    if made is not None:
+        known = read_option("guard", made.policy, "guard")
+        for name in node:
+            if name not in known:
+                must = f"has no effect under guard.policy={made.policy}: choose guard={made.policy}"
+                raise ConfigError(f"guard.{name}", must, node[name])
+    return made
+
+
+def _object(node: Any, key: str, kind: type[Part], trust: tuple[str, ...]) -> Part | None:
+    from lrkit.config.instantiate import build
+
+    if not node:
+        return None
+    if "_target_" not in node:
+        raise ConfigError(
+            f"{key}.{next(iter(node))}", f"is not a key of {key}=none: choose another {key}, or remove it"
+        )
+    made = build(node, key, trust)
+    if not isinstance(made, kind):
+        raise ConfigError(f"{key}._target_", f"must be a {kind.__name__}", node["_target_"])
+    return made
+
+
+def _known(nodes: Mapping[str, Any], group: str, shipped: Mapping[str, Any]) -> Mapping[str, Any]:
+    node: Mapping[str, Any] = nodes.get(group) or {}
+    for name in node:
+        if name not in shipped:
+            raise ConfigError(f"{group}.{name}", f"is not a key. {did_you_mean(str(name), shipped)}")
+    return node
+
+
+def _for_loop(model: Any, parts: RunParts, horizon: Horizon) -> tuple[Optimizer, PlanScheduler]:
+    """The optimizer and the scheduler of a plain torch loop."""
+    from torch import nn
+
+    from lrkit.optim.factory import build_optimizer
+    from lrkit.optim.param_groups import group_remarks, split_parameters
+    from lrkit.optim.scheduler import PlanScheduler
+    from lrkit.planning.group_rules import Rules, parse_rules
+    from lrkit.planning.plan import GroupRate
+
+    if parts.guarded() is not None:
+        raise ConfigError("guard", "must be off in a plain loop: it acts through callbacks of Lightning")
+    rules, plan = parts.rules(), parts.plan(horizon)
+    if not isinstance(model, nn.Module):
+        if parse_rules(rules) != Rules():
+            raise ConfigError("param_groups", "needs the model: its parameters alone have no names")
+        model = nn.ParameterList(model)
+    groups = split_parameters(model, rules)
+    rates = [GroupRate(group.name, group.lr_scale, group.weight_decay) for group in groups]
+    plan = plan.with_groups(rates, group_remarks(model, rules))
+    optimizer = build_optimizer(*parts.target(), [group.options(plan.base(group.lr_scale)) for group in groups])
+    scheduler = PlanScheduler(optimizer, plan)
+    scheduler.write()
+    return optimizer, scheduler

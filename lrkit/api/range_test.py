@@ -1,0 +1,175 @@
+"""A search for the learning rate on the caller's own module and data; or by the words of `lrkit find`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from lrkit.api.arguments import AnyRules, AnySchedule, RunParts
+from lrkit.base import lightning_package
+from lrkit.base.errors import ConfigError
+from lrkit.config.find_options import Search
+from lrkit.schedules.durations import Length
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from lrkit.api.caller_task import CallerData
+    from lrkit.lightning.classes import LightningDataModule, LightningModule
+    from lrkit.lr_finder.result import FinderResult
+
+__all__ = ["find"]
+
+
+@overload
+def find(
+    module: LightningModule,
+    train_dataloaders: Any = None,
+    val_dataloaders: Any = None,
+    datamodule: LightningDataModule | None = None,
+    *,
+    trainer: Mapping[str, Any],
+    schedule: AnySchedule = ...,
+    optimizer: str | type[Optimizer] = ...,
+    options: Mapping[str, Any] | None = ...,
+    warmup: AnySchedule | None = ...,
+    warmup_length: Length | None = ...,
+    cooldown: AnySchedule | None = ...,
+    cooldown_length: Length | None = ...,
+    param_groups: AnyRules | None = ...,
+    batch_size: int | None = ...,
+    search: Mapping[str, Any] | None = ...,
+    monitor: str = ...,
+    seed: int = ...,
+    folder: Path | str | None = ...,
+    quiet: bool = ...,
+) -> FinderResult: ...
+
+
+@overload
+def find(module: Sequence[str], *, folder: Path | str | None = ..., quiet: bool = ...) -> FinderResult: ...
+
+
+def find(
+    module: LightningModule | Sequence[str],
+    train_dataloaders: Any = None,
+    val_dataloaders: Any = None,
+    datamodule: LightningDataModule | None = None,
+    *,
+    trainer: Mapping[str, Any] | None = None,
+    schedule: AnySchedule = "cosine",
+    optimizer: str | type[Optimizer] = "adamw",
+    options: Mapping[str, Any] | None = None,
+    warmup: AnySchedule | None = None,
+    warmup_length: Length | None = None,
+    cooldown: AnySchedule | None = None,
+    cooldown_length: Length | None = None,
+    param_groups: AnyRules | None = None,
+    batch_size: int | None = None,
+    search: Mapping[str, Any] | None = None,
+    monitor: str = "auto",
+    seed: int = 0,
+    folder: Path | str | None = None,
+    quiet: bool = False,
+) -> FinderResult:
+    """Find the learning rate to train with: range tests, then short trainings at candidates.
+
+    All of it runs on copies of the module, with the weights that it has. The module, its data, the global random
+    numbers and the order of the batches are afterwards what they were. ``found.lr`` is the rate for
+    ``lrkit.configure``, with ``found.low`` and ``found.high`` around it; it is None where ``found.reason`` says why.
+    ``found.plot()`` draws the curve.
+
+        how = {"schedule": "cosine", "warmup": "linear", "optimizer": "adamw"}
+        found = lrkit.find(module, train_loader, val_loader, trainer={"max_epochs": 20}, **how)
+        Trainer(max_epochs=20).fit(lrkit.configure(module, lr=found.lr, **how), train_loader, val_loader)
+
+    Args:
+        module: any LightningModule; or a list of overrides as for `lrkit find`, which then say all the rest.
+        train_dataloaders, val_dataloaders, datamodule: as for ``Trainer.fit``.
+        trainer: the keywords that the run's Trainer will have. ``max_epochs`` or ``max_steps`` is the length of the
+            run, of which the short trainings take 1/16 and 1/4.
+        search: how to search, by the keys of ``find`` in `lrkit find`: ``start``, ``end``, ``steps``, ``repeats``,
+            ``shape``, ``loss``, ``confirm``.
+        monitor: the metric by which short trainings are compared; ``auto``: the validation loss.
+        seed: where the random numbers of the copies start from.
+        folder: where ``find.json``, ``find.csv`` and ``find.png`` go; None writes nothing.
+        quiet: print nothing while it searches.
+        The others as for ``lrkit.configure``.
+
+    Raises:
+        ConfigError: an argument that cannot mean what it says, a module that cannot be copied, or several processes.
+
+    Source: Smith 2017, arXiv:1506.01186, section 3.3; Jamieson and Talwalkar 2016, arXiv:1502.07943.
+    """
+    if not hasattr(module, "training_step"):
+        return _find_by_overrides(module, folder, quiet)
+    lightning_package.use_package({"module": type(module), "datamodule": type(datamodule)})
+    from lrkit.api.caller_task import CallerData
+
+    parts = RunParts(
+        lr=1.0,
+        schedule=schedule,
+        optimizer=optimizer,
+        options=options,
+        warmup=warmup,
+        warmup_length=warmup_length,
+        cooldown=cooldown,
+        cooldown_length=cooldown_length,
+        param_groups=param_groups,
+    )
+    data = CallerData(train_dataloaders, val_dataloaders, datamodule, batch_size)
+    return _find_with_objects(module, data, parts, trainer, Search.of(search or {}), monitor, seed, folder, quiet)
+
+
+def _find_with_objects(
+    module: Any,
+    data: CallerData,
+    parts: RunParts,
+    trainer: Mapping[str, Any] | None,
+    search: Search,
+    monitor: str,
+    seed: int,
+    folder: Path | str | None,
+    quiet: bool,
+) -> FinderResult:
+    from lrkit.api.caller_task import CallerTask, check_one_process, leaving_no_trace, read_trainer
+    from lrkit.lr_finder.result import FinderResult
+    from lrkit.lr_finder.search import search_rate
+    from lrkit.optim.factory import check_optimizer
+    from lrkit.planning.optimizer_traits import finds_rate
+
+    parts.check(data.batch_size)
+    target, options = parts.target()
+    check_optimizer(target, options)
+    options_of_trainer, callbacks = read_trainer(trainer)
+    if finds_rate(target):
+        name = target.rpartition(".")[2]
+        return FinderResult(1.0, reason=f"{name} finds the learning rate itself, and lr multiplies it")
+    with leaving_no_trace():
+        check_one_process(options_of_trainer)
+        task = CallerTask(module, data, parts, options_of_trainer, callbacks, monitor, seed)
+        found = search_rate(task, search, (lambda line: None) if quiet else lambda line: print(line, flush=True))
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        found.save(Path(folder), {"module": f"{type(module).__module__}.{type(module).__qualname__}"})
+    return found
+
+
+def _find_by_overrides(overrides: Any, folder: Path | str | None, quiet: bool) -> FinderResult:
+    """The search of `lrkit find`."""
+    if not isinstance(overrides, list | tuple) or not all(isinstance(each, str) for each in overrides):
+        raise ConfigError("module", "must be a LightningModule, or a list of overrides", type(overrides).__name__)
+    from lrkit.config import compose as configs
+    from lrkit.config.instantiate import use_lightning
+
+    config = configs.compose(overrides)
+    use_lightning(config)
+    from lrkit.api.caller_task import leaving_no_trace
+    from lrkit.lr_finder.find import find_lr
+
+    with tempfile.TemporaryDirectory() as nowhere, leaving_no_trace():
+        place = Path(nowhere if folder is None else folder)
+        place.mkdir(parents=True, exist_ok=True)
+        return find_lr(config, place, quiet=quiet)

@@ -1,0 +1,173 @@
+"""The callbacks of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrkit.assembly import callbacks_of
+from lrkit.base.event_log import EventLog
+from lrkit.base.launcher import global_rank
+from lrkit.base.metric_names import higher_is_better
+from lrkit.callbacks.accumulation_fix import AccumulationFix
+from lrkit.callbacks.divergence_guard import DivergenceGuard
+from lrkit.callbacks.first_batch import FirstBatchCheck
+from lrkit.callbacks.group_names import GroupNaming
+from lrkit.callbacks.loss_recorder import LossRecorder
+from lrkit.callbacks.lr_logger import LearningRateLogger
+from lrkit.callbacks.metric_name_check import MetricNameCheck
+from lrkit.callbacks.noise_scale import NoiseScale
+from lrkit.callbacks.plateau_feedback import PlateauFeedback
+from lrkit.callbacks.results_writer import ResultsWriter
+from lrkit.callbacks.train_loss import TrainLossLogger
+from lrkit.checkpoint import io
+from lrkit.checkpoint.data_position import DataPosition
+from lrkit.checkpoint.module_modes import ModuleModes
+from lrkit.checkpoint.readable import ReadableCheckpoints
+from lrkit.checkpoint.state import CheckpointState
+from lrkit.lightning.callback_list import CallbackList
+from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint
+from lrkit.lightning.evaluation_weights import EvaluationMode
+from lrkit.lightning.preemption import Preemption, SavingPreemption
+from lrkit.lightning.step_axis import StepAxisCallback
+from lrkit.lightning.step_count import StepCountCheck
+from lrkit.lightning.track_steps import TrackStepCheck
+from lrkit.training.hyperparameters import flatten_hyperparameters
+from lrkit.training.messages import note_differences, print_line, warn_line
+from lrkit.training.settings import RunSettings
+
+__all__ = ["RunCallbacks", "build_callbacks"]
+
+
+@dataclass(frozen=True)
+class RunCallbacks:
+    """The callbacks of a run, and by name those that a later step of the run asks.
+
+    Args:
+        for_trainer: all of them, in the order in which they are called.
+        last: the file of the last checkpoint; None where the run keeps none.
+        journal: the run's ``events.json``.
+        results: writes ``metrics.json``.
+        recorder: records the losses from which the diagnosis concludes.
+        steps: compares the steps that are taken with the plan.
+        tracks: the same for each of several optimizers.
+        first_batch: explains an error at the first batch.
+        readable: makes checkpoints that can be read.
+        position: the position in the data.
+        preemption: answers signals that end the run.
+        noise: the user's noise-scale callback, if there is one.
+    """
+
+    for_trainer: list[Callback]
+    last: Path | None
+    journal: EventLog
+    results: ResultsWriter
+    recorder: LossRecorder
+    steps: StepCountCheck
+    tracks: TrackStepCheck
+    first_batch: FirstBatchCheck
+    readable: ReadableCheckpoints
+    position: DataPosition
+    preemption: Preemption
+    noise: NoiseScale | None
+
+
+def build_callbacks(run: RunSettings, module: LightningModule) -> RunCallbacks:
+    """The callbacks of a run: lrkit's own first, then the user's, then what saves checkpoints.
+
+    Raises:
+        ConfigError: a callback of the user cannot be built, or does not fit the run.
+    """
+    best, last = _build_checkpoints(run.config, run.folder)
+    theirs = callbacks_of(run.config)
+    noise = next((callback for callback in theirs if isinstance(callback, NoiseScale)), None)
+    if noise is not None:
+        noise.check(module, run.config["data"].get("batch_size"))
+    say: Callable[[str], None] = (lambda line: None) if run.quiet else print_line
+    goes_on = run.resumption.goes_on
+    journal = EventLog(run.folder if global_rank() == 0 else None)
+    note = note_differences(journal, 0 if goes_on is None else goes_on.step, run.quiet)
+    position = DataPosition(None if goes_on is None else goes_on.content["lrkit"], note)
+    kept = None if last is None else run.folder / "checkpoints" / io.LAST
+    made = RunCallbacks(
+        for_trainer=[],
+        last=kept,
+        journal=journal,
+        results=_build_results(run, best, noise),
+        recorder=LossRecorder(),
+        steps=StepCountCheck(command=True, last=kept),
+        tracks=TrackStepCheck(say, command=True),
+        first_batch=FirstBatchCheck(),
+        readable=ReadableCheckpoints(journal, (lambda line: None) if run.quiet else warn_line),
+        position=position,
+        preemption=Preemption(None) if kept is None else SavingPreemption(kept),
+        noise=noise,
+    )
+    own = CallbackList(_order_own_callbacks(run, made, _build_state(run, position, best), best, say, note))
+    savers = [checkpoint for checkpoint in (best, last) if checkpoint is not None]
+    made.for_trainer.extend([own, *theirs, *savers, made.preemption])
+    return made
+
+
+def _build_results(run: RunSettings, best: ModelCheckpoint | None, noise: NoiseScale | None) -> ResultsWriter:
+    measured = dict if noise is None else noise.metrics
+    return ResultsWriter(run.folder, flatten_hyperparameters(run.config), best, measured)
+
+
+def _build_state(run: RunSettings, position: DataPosition, best: ModelCheckpoint | None) -> CheckpointState:
+    """The state that a checkpoint adds; options that the user may change are those of every optimizer."""
+    names = {*run.options}.union(*(each.options for each in run.tracks))
+    overridden = [*names] if run.resumption.policy in ("override", "extend") else None
+    return CheckpointState(position, run.resumption.goes_on, overridden, best)
+
+
+def _order_own_callbacks(
+    run: RunSettings,
+    made: RunCallbacks,
+    state: CheckpointState,
+    best: ModelCheckpoint | None,
+    say: Callable[[str], None],
+    note: Callable[[str], None],
+) -> list[Callback]:
+    """lrkit's own callbacks in the order in which they are called."""
+    monitor, plateau = run.config["monitor"], run.config["plateau"]
+    wanted = {} if monitor == "auto" or best is None else {"monitor": monitor}
+    if plateau:
+        wanted["plateau.monitor"] = plateau["monitor"]
+    return [
+        made.readable,
+        made.first_batch,
+        state,
+        ModuleModes(note),
+        made.steps,
+        StepAxisCallback(),
+        GroupNaming(),
+        # The size of a loss says nothing of the rate where two losses pull against each other.
+        made.tracks if run.tracks else made.recorder,
+        TrainLossLogger(),
+        EvaluationMode(),
+        DivergenceGuard(made.journal, say),  # after EvaluationMode: the guard copies the weights that train
+        MetricNameCheck(wanted, best, say),
+        AccumulationFix(),
+        LearningRateLogger(),
+        *([PlateauFeedback(plateau["monitor"])] if plateau else []),
+        made.results,
+    ]
+
+
+def _build_checkpoints(
+    config: Mapping[str, Any], folder: Path
+) -> tuple[ModelCheckpoint | None, ModelCheckpoint | None]:
+    """The best model by the monitored metric, and the last state. Two files, for the one is not the other."""
+    trainer = config["trainer"]
+    if not trainer.get("enable_checkpointing", True) or trainer.get("fast_dev_run"):
+        return None, None
+    common: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
+    last = io.FixedNameCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
+    if trainer.get("limit_val_batches") == 0:
+        return None, last
+    monitor = str(config["monitor"])
+    mode = "max" if higher_is_better(monitor) else "min"
+    return io.FixedNameCheckpoint(filename="best", monitor=monitor, mode=mode, **common), last

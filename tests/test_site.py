@@ -65,6 +65,14 @@ def test_formulas_stay_as_they_are_written() -> None:
     assert with_literal_formulas(lines) == [*lines[:2], "::", "", *lines[2:]]
 
 
+def test_the_files_that_the_architecture_names_exist() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)", page)) - {"__init__.py"}
+    assert len(named) > 30
+    for file in named:
+        assert (DOCS.parent / "lrkit" / file).is_file() or (DOCS.parent / file).is_file(), file
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "said"),

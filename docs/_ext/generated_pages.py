@@ -127,7 +127,9 @@ def exit_codes_page() -> Pages:
         f"| {value} | {comment.removeprefix('#:').strip() if comment else 'Done.'} |"
         for comment, value in re.findall(r"^(#:.*\n)?[A-Z]+ = (\d+)$", source, re.M)
     ]
-    rows.append(f"| 128 + n | Ended by signal n, as shells have it: {exit_codes.of_signal(15)} for SIGTERM. |")
+    rows.append(
+        f"| 128 + n | Ended by signal n, by the convention of shells: {exit_codes.signal_exit_code(15)} for SIGTERM. |"
+    )
     return {"exit_codes.md": "# Exit codes\n\n| code | meaning |\n|--:|---|\n" + "\n".join(rows) + "\n"}
 
 

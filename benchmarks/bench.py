@@ -1,9 +1,9 @@
-"""The table of the README: everything that is measured as a ratio, each row reached or not.
+"""The benchmark table of the README: each row is a ratio with an aim.
 
-    make bench                             all of it, under a quarter of an hour on two cores
+    make bench                             all parts, under a quarter of an hour on two cores
     python benchmarks/bench.py --only training schedule
 
-Each part runs in a process of its own, one after the other, so that none sees another's threads, caches or warnings.
+The parts run one after another, each in its own process, so that they share no threads, caches or warnings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from rows import Row, table
 
 HERE = Path(__file__).parent
-#: The parts in the order of the table, and how to ask each for its rows.
+#: The parts in the order of the table -> the call that returns the rows.
 PARTS = {
     "schedule": "schedule.rows()",
     "training": "training.rows(steps=3000, rounds=3)",
@@ -40,7 +40,7 @@ print(json.dumps([dataclasses.asdict(row) for row in {call}]))
 """
 
 
-def measured(part: str) -> list[Row]:
+def measure_part(part: str) -> list[Row]:
     env = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
     script = ASK.format(part=part, call=PARTS[part])
     done = subprocess.run([sys.executable, "-c", script], env=env, stdout=subprocess.PIPE, text=True, check=True)
@@ -48,7 +48,7 @@ def measured(part: str) -> list[Row]:
 
 
 def machine() -> str:
-    names = [line for line in _cpuinfo().splitlines() if line.startswith("model name")]
+    names = [line for line in _read_cpuinfo().splitlines() if line.startswith("model name")]
     cpu = names[0].partition(":")[2].strip() if names else platform.machine()
     versions = subprocess.run(
         [sys.executable, "-c", "import torch, pytorch_lightning as pl; print(torch.__version__, pl.__version__)"],
@@ -60,7 +60,7 @@ def machine() -> str:
     )
 
 
-def _cpuinfo() -> str:
+def _read_cpuinfo() -> str:
     file = Path("/proc/cpuinfo")
     return file.read_text() if file.exists() else ""
 
@@ -73,7 +73,7 @@ def main() -> None:
     begun, rows = time.perf_counter(), []
     for part in chosen.only:
         since = time.perf_counter()
-        rows += measured(part)
+        rows += measure_part(part)
         print(f"{part}: {time.perf_counter() - since:.0f} s", file=sys.stderr, flush=True)
     text = f"{table(rows)}\n{machine()}. Ratios are ours divided by theirs, of one run; medians, with the range.\n"
     print(text)

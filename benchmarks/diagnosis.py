@@ -1,20 +1,21 @@
-"""How often does a diagnosis see what is wrong with a rate, and how often is it wrong? Real runs, measured truths.
+"""How often does the diagnosis detect a bad learning rate, and how often is it wrong, on real runs of known class?
 
-    python benchmarks/diagnosis.py             all of it: ten minutes or so on one core
-    python benchmarks/diagnosis.py --tuning    the same on the tasks and seeds that the thresholds were chosen on
+    python benchmarks/diagnosis.py             all tasks: about ten minutes on one core
+    python benchmarks/diagnosis.py --tuning    the tasks and seeds that were used to choose the thresholds
     python benchmarks/diagnosis.py --quick     one task, one optimizer
 
-For each task and optimizer a sweep of rates, by cosine, says which is the best: by the last validation loss. Then
+For each task and optimizer, a sweep of rates with cosine decay gives the best rate, by the last validation loss. Then
+the benchmark trains runs of each class:
 
     healthy     the best rate by every schedule of ``SCHEDULES``; and half of it, by cosine and fixed
-    too high    10 and 30 times the best, by cosine and fixed; if that is worse than the best by a tenth
-    too low     a 30th and a 100th of the best, the same
-    early       the best rate, times 0.01 after 15 % of the run; if worse than the best by a tenth
+    too high    10 and 30 times the best rate, by cosine and fixed; if the loss is a tenth above the best one
+    too low     a 30th and a 100th of the best rate, with the same condition
+    early       the best rate, times 0.01 after 15 % of the run; with the same condition
     overfitting a large MLP on few samples for many epochs; if the validation loss ends a tenth above its lowest
 
-What is worse by less belongs to no class, and is counted beside them. Of the advice it is asked whether the rate that
-it names is nearer to the best one, in decades, than the one of the run. A finding about the rate of a run that counts
-as healthy is wrong; that run is trained again at the rate which was advised, to see how wrong.
+A run that is worse by less than a tenth has no class, and is counted separately. Advice is good if its rate is nearer
+to the best rate, in decades, than the rate of the run. A finding about the rate of a healthy run is wrong; this run is
+trained again at the advised rate, to measure the loss of following the advice.
 """
 
 from __future__ import annotations
@@ -81,11 +82,11 @@ OVERFIT = {
     for samples, epochs in ((200, 60), (500, 30))
 }  # fmt: skip
 FITTING = {"momentum": 0.05, "adamw": 3e-3, "sgd": 0.3, "rmsprop": 1e-3}
-WORSE = 1.1  #: than the best, or than its own lowest: a loss that counts as worse
+WORSE = 1.1  #: ratio to the best loss, or to the run's lowest loss, from which a loss counts as worse
 
 
 def curves(losses: list[float], rates: list[float], validated: list[tuple[int, float]]) -> Curves:
-    """What a run records of itself."""
+    """Return the curves that a run records."""
     trace = LossRecorder()
     for step, (loss, rate) in enumerate(zip(losses, rates, strict=True), start=1):
         trace.add(torch.tensor(loss), lambda rate=rate: rate, step)
@@ -94,14 +95,14 @@ def curves(losses: list[float], rates: list[float], validated: list[tuple[int, f
 
 
 class Bench:
-    """Runs, and a record of each."""
+    """Trains runs, and optionally writes a record of each one."""
 
     def __init__(self, keep: Path | None) -> None:
         self.data: dict[tuple[str, ...], Any] = {}
         self.keep = None if keep is None else keep.open("w")
 
     def again(self, run: dict[str, Any], finding: Finding) -> str:
-        """What became of a run at the rate that it was advised."""
+        """Train a run again at the advised rate, and return both losses as text."""
         if finding.kind not in (TOO_HIGH, TOO_LOW):
             return ""
         other = self.run(run["overrides"], advised(finding), run["seed"])
@@ -127,7 +128,7 @@ class Bench:
 
 
 def cell(bench: Bench, task: str, parts: list[str], optimizer: str, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All runs of a task with an optimizer, each with its truth; an empty one belongs to no class."""
+    """Yield all runs of a task with an optimizer, each with its true class; an empty string is no class."""
     base, about = [*parts, f"optimizer={optimizer}"], {"task": task, "optimizer": optimizer}
     sweep = [bench.run([*base, "schedule=cosine"], lr, seed, **about, schedule="cosine") for lr in RATES[optimizer]]
     best = min(sweep, key=lambda run: run["loss"])
@@ -148,12 +149,12 @@ def cell(bench: Bench, task: str, parts: list[str], optimizer: str, seed: int) -
 
 
 def advised(finding: Finding) -> float:
-    """The rate that a finding names."""
+    """Return the learning rate that a finding advises."""
     return float(finding.advice.removeprefix("optimizer.lr=").split(" ")[0])
 
 
 def right(truth: str, run: dict[str, Any], found: Finding) -> bool:
-    """Whether a finding is right. Any run may overfit: its validation loss says whether it did."""
+    """Return whether a finding is right. A run of any class may overfit, as its validation loss shows."""
     if found.kind == OVERFITTING:
         return bool(run["loss"] > WORSE * run["lowest"])
     return found.kind == truth
@@ -161,9 +162,9 @@ def right(truth: str, run: dict[str, Any], found: Finding) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tuning", action="store_true", help="on the tasks and seeds that thresholds were chosen on")
+    parser.add_argument("--tuning", action="store_true", help="use the tasks and seeds that chose the thresholds")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--keep", type=Path, help="write the runs with their curves here, a line of JSON each")
+    parser.add_argument("--keep", type=Path, help="file for the runs with their curves, one line of JSON each")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     bench, seeds, since = Bench(asked.keep), ((101, 102) if asked.tuning else (3, 4)), time.perf_counter()
@@ -208,7 +209,7 @@ def main() -> None:
     for truth in ("healthy", ""):
         silent, wrong = counts[truth, "silent"], counts[truth, "wrong"]
         print(f"| {truth or 'in between'} | {silent + wrong} | | {silent} silent | {wrong} |")
-    print(f"of {len(nearer)} rates that were advised, {sum(nearer)} are nearer to the best one than the run's")
+    print(f"{sum(nearer)} of {len(nearer)} advised rates are nearer to the best rate than the run's rate")
     print(f"{sum(counts.values())} runs, {time.perf_counter() - since:.0f} s")
 
 

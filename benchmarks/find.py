@@ -1,18 +1,18 @@
 """How good is a suggested learning rate? Regret of ``lrkit find`` and of its peers, over tasks, optimizers and seeds.
 
-    python benchmarks/find.py            all of it: about 40 minutes on two cores
+    python benchmarks/find.py            all cells: about 40 minutes on two cores
     python benchmarks/find.py --quick    one task, one optimizer, one seed
 
 For each cell (task x optimizer x seed):
 
-1. the truth: complete trainings, with the schedule that is used (warmup, then cosine), at 20 rates from 1e-5 to 10;
-   the best of them is chosen by its validation accuracy;
-2. what each method suggests, by its own defaults, and the optimizer steps that it took;
-3. a complete training at that rate: *regret* is the test accuracy of the best rate less the test accuracy there, in
-   points. It can be negative, for the best was chosen on other data than it is judged on.
+1. the truth: complete runs with the schedule of the benchmark (warmup, then cosine) at 20 rates from 1e-5 to 10; the
+   validation accuracy chooses the best rate;
+2. the suggestion of each method with its default settings, and the optimizer steps that it took;
+3. a complete run at this rate: *regret* is the test accuracy at the best rate minus the test accuracy at this rate, in
+   points. It can be negative, because validation data choose the best rate and test data measure the regret.
 
-A method that gives no rate loses all of the accuracy. Nothing was tuned on these seeds: lrkit's constants were
-chosen on seeds 100 and 101.
+The regret of a method without a suggestion is the whole accuracy. No constant was tuned on these seeds: lrkit's
+constants were chosen on seeds 100 and 101.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Cell = tuple[str, str, int]
 
 
 def measure(cell: Cell) -> dict[str, Any]:
-    """Everything about one cell."""
+    """Return the results of one cell: the grid of rates, and each method's suggestion with its run."""
     import torch
 
     torch.set_num_threads(1)
@@ -89,7 +89,7 @@ def measure(cell: Cell) -> dict[str, Any]:
 
 
 def rows(cells: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
-    """The table: for each method the regret over all cells, and what it cost."""
+    """Yield the rows of the table: for each method the regret over all cells, and its cost in steps."""
     yield "method", "median", "mean", "worst", "cells over 3", "median loss lost", "no rate", "steps of the grid"
     for method in cells[0]["suggested"]:
         regrets = sorted(regret(cell, method) for cell in cells)
@@ -105,7 +105,7 @@ def rows(cells: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 
 def by_task(cells: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
-    """Median and worst regret of each method for each task and optimizer."""
+    """Yield the rows of the second table: median and worst regret of each method, for each task and optimizer."""
     methods = list(cells[0]["suggested"])
     yield "task", "optimizer", "best rates", *methods
     for task, optimizer in dict.fromkeys((cell["cell"][0], cell["cell"][1]) for cell in cells):
@@ -117,18 +117,18 @@ def by_task(cells: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 
 def best(cell: dict[str, Any]) -> dict[str, float]:
-    """The outcome at the best rate of the grid, by validation."""
+    """Return the outcome at the best rate of the grid, by validation accuracy."""
     return max(cell["grid"], key=lambda outcome: outcome["val"])
 
 
 def regret(cell: dict[str, Any], method: str) -> float:
-    """Test accuracy lost, in points."""
+    """Return the loss of test accuracy against the best rate, in points."""
     result = cell["suggested"][method]["result"]
     return 100 * (best(cell)["test"] - (result["test"] if result else 0.0))
 
 
 def loss_regret(cell: dict[str, Any], method: str) -> float | None:
-    """Test loss lost, in nats; None where no rate was given."""
+    """Return the increase of the test loss against the best rate, in nats; None without a suggestion."""
     result = cell["suggested"][method]["result"]
     return None if result is None else result["test_loss"] - best(cell)["test_loss"]
 
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder for find.jsonl, find.md")
     options = parser.parse_args()
     cells: list[Cell] = list(product(TASKS, OPTIMIZERS, SEEDS))
-    cells.sort(key=lambda cell: (cell[2], -list(TASKS).index(cell[0])))  # the long ones of a seed first
+    cells.sort(key=lambda cell: (cell[2], -list(TASKS).index(cell[0])))  # the long runs of a seed first
     cells = [("digits, MLP", "momentum", 1)] if options.quick else cells
     options.out.mkdir(parents=True, exist_ok=True)
     results = []

@@ -1,4 +1,4 @@
-"""A callback that ends the process after the first training step: what comes before it is the start."""
+"""A callback that ends the process after the first training step, to measure the time of the start."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A training loop by hand, driven by a plan: what lrkit does, without Lightning around it.
+"""A plain training loop that follows a plan, without Lightning, for benchmarks with hundreds of runs.
 
-Used where hundreds of trainings are compared: the same data order, the same initial weights, the same rates and the
-same optimizer as ``lrkit train`` gives, to the bit (``tests/test_benchmarks.py`` compares the two).
+Data order, initial weights, learning rates and optimizer are bit for bit those of ``lrkit train``
+(``tests/test_benchmarks.py`` compares the two).
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from lrkit.planning.plan import Plan
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to: loss and accuracy at its end, on validation and test data, and each training loss.
+    """The result of a run: final loss and accuracy on validation and test data, and the training loss of each step.
 
-    Where it was validated after each epoch, also what that said: steps done, and the loss; and the rate of each step.
+    With a validation after each epoch, ``validated`` has (steps done, validation loss). ``rates`` has the learning
+    rate of each step.
     """
 
     loss: float
@@ -47,10 +48,10 @@ def train(
     steps: int | None = None,
     validate: bool = False,
 ) -> Outcome:
-    """Train as ``config`` says; by another plan and for other steps where these are given.
+    """Train with ``config``, and with another plan and number of steps if these are given.
 
-    With ``validate`` there is a validation after each epoch, and reduce-on-plateau is shown its loss. A loss that is
-    not finite ends it: what would come after is not a training.
+    With ``validate`` there is a validation after each epoch, and reduce-on-plateau receives its loss. The loop stops
+    at a loss that is not finite.
     """
     seed_everything(config["seed"], workers=True, verbose=False)
     node = dict(config["model"])
@@ -91,7 +92,7 @@ def train(
 
 @torch.no_grad()
 def evaluate(model: torch.nn.Module, batches: Iterable[Any]) -> tuple[float, float]:
-    """Loss and accuracy; the loss is infinite where the weights are not finite."""
+    """Return loss and accuracy; the loss is infinite if the weights are not finite."""
     model.eval()
     loss = right = count = 0.0
     for x, y in batches:

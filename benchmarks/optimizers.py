@@ -1,9 +1,9 @@
-"""What a step of each optimizer costs, as lrkit builds it, against torch's AdamW: fused, and in the same mode.
+"""The time of a step of each optimizer, as lrkit builds it, against torch's AdamW: fused, and in the same mode.
 
     python benchmarks/optimizers.py [--rounds 5]
 
-On a model of ten million parameters in ten matrices, and on one of a thousand small tensors, where overhead shows. One
-core. "In the same mode" is AdamW in plain loops: on a CPU that is how optimizers without a fused implementation run.
+The models are ten matrices with ten million parameters, and a thousand small tensors, whose time is mostly overhead.
+One core. "In the same mode" is AdamW in plain loops, as optimizers without a fused implementation run on a CPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lrkit.optim.factory import build_optimizer
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 MODELS = {"10M parameters": [(1024, 1024)] * 10, "1000 small tensors": [(10, 100)] * 1000}
-#: Written for lrkit's first users; these must be quick.
+#: The optimizers that lrkit implements itself; these must be fast.
 SEED = ("adabound", "ranger")
 
 
@@ -45,7 +45,7 @@ def preset(name: str, parameters: list[Any]) -> torch.optim.Optimizer:
 
 
 def rows(rounds: int = 5, every: bool = False) -> list[Row]:
-    """The rows that have an aim, or all."""
+    """Return the rows with an aim, or with ``every`` all rows."""
     names = sorted(path.stem for path in CONF.glob("*.yaml")) if every else [*SEED, "adamw"]
     made: list[Row] = []
     for model, shapes in MODELS.items():

@@ -1,8 +1,8 @@
-"""What other range tests suggest for a configuration of lrkit, each by its own package with its own defaults.
+"""The suggestions of other range tests for a config of lrkit, each from its own package with its default settings.
 
-They get what lrkit's own test gets: the same initial weights, the same batches in the same order and the optimizer as
-configured, but for its rate, which is theirs to choose. No plan and no scheduler is attached: each brings its own. None
-of them prints, warns or leaves a file behind. ``peers.txt`` says how to install the packages.
+Each peer gets the same input as lrkit's range test: initial weights, batches in the same order, and the configured
+optimizer; the peer sets its learning rate. No plan or scheduler is attached, because each peer has its own. The peers'
+output, warnings and files are suppressed. ``peers.txt`` has the commands to install the packages.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from lrkit.lightning.module import Supervised
 from lrkit.optim import factory
 from lrkit.optim.param_groups import split_parameters
 
-# The packages of the other two are imported where they are used: fastai takes seconds, and patches torch.Tensor.
+# The other two packages are imported where they are used: fastai takes seconds, and patches torch.Tensor.
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What a range test came to.
+    """The result of a range test.
 
     Attributes:
         lr: The rate that it suggests; None: it gave none.
@@ -51,7 +51,7 @@ class Suggestion:
 def lightning(config: dict[str, Any], data: LightningDataModule) -> Suggestion:
     """``Tuner.lr_find``: 100 steps, from 1e-8 to 1; the steepest fall of the smoothed loss over the rate itself."""
     run = _Run(config, data)
-    with _quietly() as folder:
+    with _suppress_output() as folder:
         trainer = Trainer(
             accelerator="cpu", devices=1, default_root_dir=folder, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False,
@@ -65,18 +65,18 @@ def lightning(config: dict[str, Any], data: LightningDataModule) -> Suggestion:
 def torch_lr_finder(config: dict[str, Any], data: LightningDataModule) -> Suggestion:
     """``LRFinder.range_test``: 100 steps, from 1e-7 to 10; the steepest fall of the smoothed loss from step to step.
 
-    Once the loss is NaN, that is where numpy sees the steepest fall, and the package suggests the rate there.
+    If the loss becomes NaN, numpy finds the steepest fall there, and the package suggests the rate there.
     """
     run = _Run(config, data)
-    with _quietly():
+    with _suppress_output():
         from matplotlib.figure import Figure
         from torch_lr_finder import LRFinder
 
         finder = LRFinder(run.model, run.optimizer(run.lr), _loss)
-        # The first rate is the optimizer's own by default, and 1e-7 is what the package's examples give to that.
+        # By default the first rate is the optimizer's rate, and the package's examples set that to 1e-7.
         finder.range_test(run.loader(), start_lr=1e-7, end_lr=10, num_iter=100)
         try:
-            # Only drawing suggests. A figure that pyplot does not know is never shown, and needs no closing.
+            # Only the plot returns a suggestion. A figure outside of pyplot is never shown, and need not be closed.
             _, lr = finder.plot(ax=Figure().subplots(), suggest_lr=True)
         except RuntimeError as error:  # too few steps before the loss diverged
             return Suggestion(None, run.steps, str(error))
@@ -86,26 +86,26 @@ def torch_lr_finder(config: dict[str, Any], data: LightningDataModule) -> Sugges
 def fastai_valley(config: dict[str, Any], data: LightningDataModule) -> Suggestion:
     """``Learner.lr_find``: 100 steps, from 1e-7 to 10; a point in the longest valley of the smoothed loss."""
     run = _Run(config, data)
-    with _quietly() as folder:
+    with _suppress_output() as folder:
         from fastai.callback.schedule import valley
         from fastai.data.core import DataLoaders
         from fastai.learner import Learner
         from fastai.optimizer import OptimWrapper
 
         def wrapped(_: Any, lr: float) -> OptimWrapper:
-            # Not a wrapper made beforehand: fastai would clear its state, and Adagrad has some from the start.
+            # Not a wrapper made earlier: fastai would clear its state, and Adagrad has state from the start.
             return OptimWrapper(opt=run.optimizer(lr))
 
         loader = run.loader()
-        # The test skips validation, but fastai looks for the loader first.
+        # The test skips validation, but fastai needs a validation loader.
         learner = Learner(DataLoaders(loader, loader), run.model, loss_func=_loss, opt_func=wrapped, path=folder)
         with learner.no_bar():
             try:
                 lr = learner.lr_find(suggest_funcs=(valley,), show_plot=False).valley
             except IndexError:
-                left = learner.recorder.losses[10:-5]  # what lr_find gives to valley, as far as it is not NaN
+                left = learner.recorder.losses[10:-5]  # the losses that lr_find passes to valley, without NaN
                 if left and not math.isnan(left[0]):
-                    raise  # about something else
+                    raise  # an error of another cause
                 return Suggestion(None, run.steps, "no loss before the first NaN is left once the ends are cut off")
     return Suggestion(lr, run.steps)
 
@@ -118,7 +118,7 @@ PEERS: dict[str, Callable[[dict[str, Any], LightningDataModule], Suggestion]] = 
 
 
 class _Run:
-    """What a peer is given: model, optimizer and batches as ``loop.train`` has them. Counts the optimizer's steps."""
+    """The input of a peer: model, optimizer and batches of ``loop.train``. It counts the optimizer's steps."""
 
     def __init__(self, config: dict[str, Any], data: LightningDataModule) -> None:
         seed_everything(config["seed"], workers=True, verbose=False)
@@ -131,19 +131,19 @@ class _Run:
         self.steps = 0
 
     def optimizer(self, lr: float) -> Optimizer:
-        """The configured optimizer. Its rate matters little: each peer sets its own before the first step."""
+        """Return the configured optimizer. Its rate is of no importance: each peer sets one before the first step."""
         node = self.config["optimizer"]
         options = {k: v for k, v in node.items() if k not in ("_target_", "lr")}
         groups = split_parameters(self.model, self.config["param_groups"])
         optimizer = factory.build_optimizer(
             node["_target_"], options, [group.options(lr * group.lr_scale) for group in groups]
         )
-        factory.switch_mode(optimizer, training=True)  # schedule-free ones refuse to step before
+        factory.switch_mode(optimizer, training=True)  # else schedule-free optimizers refuse to step
         optimizer.register_step_post_hook(self._count)
         return optimizer
 
     def loader(self) -> DataLoader[Any]:
-        """The batches as a real ``DataLoader``, for those who insist on one."""
+        """Return the batches as a ``DataLoader``, for peers that require one."""
         return DataLoader(_Epochs(self.batches), batch_size=None)
 
     def _count(self, *_: Any) -> None:
@@ -151,7 +151,7 @@ class _Run:
 
 
 class _Epochs(IterableDataset[Any]):
-    """Batches in the next epoch's order each time."""
+    """Batches in the order of the next epoch at each iteration."""
 
     def __init__(self, batches: TensorLoader[Any]) -> None:
         self.batches = batches
@@ -167,7 +167,7 @@ class _Epochs(IterableDataset[Any]):
 
 
 class _Tunable(Supervised):
-    """lrkit's module as Lightning's tuner wants it: the rate is an attribute."""
+    """lrkit's module for Lightning's tuner, which needs the learning rate as an attribute."""
 
     def __init__(self, run: _Run) -> None:
         super().__init__(run.model)
@@ -179,8 +179,8 @@ class _Tunable(Supervised):
 
 
 @contextmanager
-def _quietly() -> Iterator[str]:
-    """No output from within, and a folder that is gone afterwards."""
+def _suppress_output() -> Iterator[str]:
+    """Within this context, there is no output, and the working folder is a temporary one."""
     disabled = logging.root.manager.disable
     with (
         TemporaryDirectory() as folder,

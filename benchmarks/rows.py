@@ -1,4 +1,4 @@
-"""What the rows of the benchmark table have in common: a ratio, the aim, and whether it is reached."""
+"""The rows of the benchmark table: a ratio, its aim, and whether the aim is reached."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Row:
     """One line of the table.
 
     Args:
-        what: what is measured.
-        against: what it is measured against.
-        ratio: ours divided by theirs, of times or of bytes: below 1 is less.
-        aim: the ratio that was to be reached.
-        spread: the smallest and the largest ratio of the rounds.
-        figures: the plain figures, in words.
+        what: name of the measured thing.
+        against: name of its comparison.
+        ratio: lrkit's value divided by the other's, of times or of bytes: below 1 is less.
+        aim: largest ratio that counts as reached; None without an aim.
+        spread: smallest and largest ratio of the rounds.
+        figures: absolute values, as text.
     """
 
     what: str
@@ -42,14 +42,14 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown."""
+    """Return the rows as a table in Markdown."""
     head = ["what", "against", "ratio", "aim", "reached", "figures"]
     lines = [head, ["---", "---", "--:", "--:", "---", "---"], *(row.cells() for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
 def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each way takes, in each round: one after the other, so that all of a round see the same machine."""
+    """Return name -> its value in each round; measured in turn, so that a round has the same conditions for all."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -58,7 +58,7 @@ def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, l
 
 
 def per_call(call: Callable[[], object], calls: int) -> float:
-    """Seconds of one call, of many in a row."""
+    """Return the mean seconds of one of ``calls`` calls in a row."""
     begun = time.perf_counter()
     for _ in range(calls):
         call()
@@ -66,7 +66,7 @@ def per_call(call: Callable[[], object], calls: int) -> float:
 
 
 def seconds(words: Sequence[str], **environment: str) -> float:
-    """The wall time of a command in an empty folder. One thread for each process, so that all compute the same."""
+    """Return the wall time of a command in an empty folder, with one thread a process for equal conditions."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
@@ -78,7 +78,7 @@ def seconds(words: Sequence[str], **environment: str) -> float:
 
 
 def middle(values: Sequence[float]) -> float:
-    """The value in the middle, one that was measured."""
+    """Return the middle one of the measured values (of an even number, the upper one)."""
     return sorted(values)[len(values) // 2]
 
 
@@ -90,13 +90,13 @@ def compared(
     aim: float | None = None,
     figures: str = "",
 ) -> Row:
-    """The row of two ways that were measured in turn."""
+    """Return the row of two ways that were measured in turn."""
     ratio, spread = against(ours, theirs)
     return Row(what, other, ratio, aim, spread, figures)
 
 
 def command(about: str | None, rows: Callable[..., Sequence[Row]], **options: int) -> None:
-    """Measure and print, by a command line that has ``options``, such as ``--rounds 3``."""
+    """Measure the rows and print them; the command line has ``options``, such as ``--rounds 3``."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in options.items():
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -104,6 +104,6 @@ def command(about: str | None, rows: Callable[..., Sequence[Row]], **options: in
 
 
 def against(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float]]:
-    """The median of the ratios, round by round, and the smallest and largest."""
+    """Return the median of the ratios of the rounds, and the smallest and the largest ratio."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return median(ratios), (min(ratios), max(ratios))

@@ -1,9 +1,9 @@
-"""What grows, and how fast: cost over groups, steps and runs; and what a large distributed run gets from lrkit.
+"""The growth of the cost with groups, steps and runs; and the collectives that lrkit adds to a distributed run.
 
     python benchmarks/scale.py
 
-An exponent of 1 means twice the time for twice as many; 0, that it does not matter. Collectives are counted in a run
-of two processes (gloo, CPU), each call of ``torch.distributed`` in the training itself, with lrkit and without.
+An exponent of 1 means that twice the number takes twice the time; 0 means that the time is constant. Collectives are
+the calls of ``torch.distributed`` during the training of two processes (gloo, CPU), counted with lrkit and without.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """The slope of log cost over log size, by least squares."""
+    """Return the slope of log cost over log size, by least squares."""
     x, y = [math.log(s) for s in sizes], [math.log(c) for c in costs]
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
@@ -37,14 +37,14 @@ def fastest(call: Callable[[], object], calls: int) -> float:
     return min(per_call(call, calls) for _ in range(7))
 
 
-def of_groups() -> Row:
+def measure_groups() -> Row:
     sizes = (10, 100, 1000, 10_000)
     costs = [fastest(schedule.ours(size), max(5, 20_000 // size)) for size in sizes]
     figures = ", ".join(f"{cost * 1e6:.3g} us at {size}" for size, cost in zip(sizes, costs, strict=True))
     return Row("a step, over parameter groups", "exponent", exponent(sizes, costs), 1.05, figures=figures)
 
 
-def of_steps() -> Row:
+def measure_steps() -> Row:
     from lrkit.schedules.curve import Curve
     from lrkit.schedules.horizon import Horizon
     from lrkit.schedules.shapes import Cosine, Linear
@@ -57,7 +57,7 @@ def of_steps() -> Row:
     return Row("a step, over the steps of the run", "exponent", exponent(sizes, costs), 0.05, figures=figures)
 
 
-def of_runs() -> Row:
+def measure_runs() -> Row:
     from lrkit.comparison.ranking import compare
 
     sizes, costs = (25, 100, 400), []
@@ -65,14 +65,14 @@ def of_runs() -> Row:
         for size in sizes:
             folder = Path(parent, str(size))
             for i in range(size):
-                _made_up(folder / f"run{i}", lr=0.1 * (1 + i % 5), seed=i // 5)
+                _write_run(folder / f"run{i}", lr=0.1 * (1 + i % 5), seed=i // 5)
             costs.append(min(per_call(lambda folder=folder: compare([folder]), 1) for _ in range(3)))
     figures = ", ".join(f"{cost:.2g} s for {size}" for size, cost in zip(sizes, costs, strict=True))
     return Row("lrkit compare, over runs", "exponent", exponent(sizes, costs), 1.1, figures=figures)
 
 
-def _made_up(folder: Path, lr: float, seed: int) -> None:
-    """What a run leaves, without its curves."""
+def _write_run(folder: Path, lr: float, seed: int) -> None:
+    """Write the files of a run, without its curves."""
     folder.mkdir(parents=True)
     loss = 1.0 + abs(math.log(lr / 0.3)) + 0.01 * seed
     ends = {"val/loss": loss, "train/loss": loss}
@@ -84,8 +84,8 @@ def _made_up(folder: Path, lr: float, seed: int) -> None:
     (folder / "plan.json").write_text(json.dumps({"config": config, "base_lr": lr}))
 
 
-def of_a_checkpoint() -> Row:
-    """What lrkit adds to a checkpoint, whatever the size of the model; most of it is the state of random numbers."""
+def measure_checkpoint() -> Row:
+    """Return the row of the bytes that lrkit adds to a checkpoint of any model; most of them are random states."""
     import training
 
     from lrkit.config.compose import compose
@@ -103,7 +103,7 @@ def of_a_checkpoint() -> Row:
                figures=f"{size / 1024:.0f} KiB")  # fmt: skip
 
 
-#: Counts, in each process, what the training asks of the others; the start and the end of the processes are left out.
+#: Counts the collectives of the training in each process; the start and the end of the processes are left out.
 COUNTED = """
 import collections, json, sys, os
 import torch, torch.distributed as dist
@@ -158,7 +158,7 @@ run_training(compose(["data=custom", "data._target_=training.Data", "data.batch_
 )
 
 
-def of_the_others() -> Row:
+def measure_collectives() -> Row:
     counts = {}
     for name, script in {"lrkit": OURS, "plain": PLAIN}.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -186,7 +186,7 @@ def of_the_others() -> Row:
 
 
 def rows() -> list[Row]:
-    return [of_groups(), of_steps(), of_runs(), of_a_checkpoint(), of_the_others()]
+    return [measure_groups(), measure_steps(), measure_runs(), measure_checkpoint(), measure_collectives()]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What a step of the schedule costs: the multiplier evaluated and the rate written into every parameter group.
+"""The time of a schedule's step: it evaluates the multiplier and writes the rate into every parameter group.
 
     python benchmarks/schedule.py
 
-Warmup and cosine. Of lrkit two things are measured: ``scheduler.step()``, as of the others; and all that it does in a
-step of training, with the looks that it takes before and after the optimizer's.
+The schedule is warmup and cosine. Two times of lrkit are measured: ``scheduler.step()``, as for the others; and the
+whole work in a training step, with the checks before and after the optimizer step.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def all_of_ours(groups: int) -> Callable[[], Any]:
 
 
 def loop(groups: int) -> Callable[[], Any]:
-    """The least that can be done in Python."""
+    """Return the minimal scheduler in Python, as a lower bound."""
     sgd, t = optimizer(groups), 0
 
     def step() -> None:
@@ -97,7 +97,7 @@ def loop(groups: int) -> Callable[[], Any]:
 
 
 def rows(rounds: int = 9) -> list[Row]:
-    warnings.simplefilter("ignore")  # schedulers that are stepped without their optimizer
+    warnings.simplefilter("ignore")  # torch warns about a scheduler step without an optimizer step
     made: list[Row] = []
     for size, (aim, calls) in SIZES.items():
         ways: dict[str, Callable[[], Any]] = {

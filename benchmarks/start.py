@@ -1,4 +1,4 @@
-"""How long one waits: for the command's help and the plan, and for the first training step.
+"""The waiting time for the command's help, for the plan, and for the first training step.
 
 python benchmarks/start.py [--rounds 5]
 """
@@ -13,7 +13,7 @@ from rows import Row, command, compared, in_turn, middle, seconds
 
 HERE = Path(__file__).parent
 
-#: The first step of plain Lightning, with what a script of this kind has: its data in memory, a logger, a schedule.
+#: The first step of plain Lightning, in a typical script: with data in memory, a logger and a schedule.
 PLAIN = """
 import warnings; warnings.simplefilter("ignore")
 import torch

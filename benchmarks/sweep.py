@@ -1,9 +1,9 @@
-"""How much quicker is a sweep with two jobs at a time? Wall time of the same 12 jobs, as ratios within one round.
+"""The wall time of a sweep with two parallel jobs: the same 12 jobs in three ways, as ratios within one round.
 
     python benchmarks/sweep.py [--rounds 3]
 
-Three ways, one after the other in each round: one job at a time, two at a time, and Hydra's own basic launcher, which
-runs all jobs in one process. What is compared is the whole command, loading torch included.
+The ways run in turn in each round: one job at a time, two parallel jobs, and Hydra's basic launcher, which runs all
+jobs in one process. The time is that of the whole command, with the import of torch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a training step costs: by hand, by plain Lightning with and without its logging, and by lrkit as it comes.
+"""The time of a training step: in a plain loop, in Lightning with and without logging, and in lrkit by default.
 
     python benchmarks/training.py [--steps 3000] [--rounds 5]
 
-A network so small (64 inputs, 128 hidden units, 10 classes, batches of 64) that what is around it shows. One core,
-AdamW (fused), cosine. What is taken is the time from the first batch to the end of training, a step.
+The network is so small (64 inputs, 128 hidden units, 10 classes, batches of 64) that the overhead is visible. One core,
+AdamW (fused), cosine. The time is that from the first batch to the end of training, divided by the number of steps.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Net(nn.Sequential):
 
 
 class Data(LightningDataModule):
-    """The loader that all but two of the ways use."""
+    """The data loader of all ways except two."""
 
     loss = "cross_entropy"
 
@@ -70,7 +70,7 @@ class Plain(LightningModule):
 
 
 class Clock(Callback):
-    """Seconds a step, of the last training that ended."""
+    """Seconds per step of the last finished training."""
 
     taken = 0.0
 
@@ -128,7 +128,7 @@ def lrkit(steps: int, *words: str) -> float:
             "trainer.limit_val_batches=0", "trainer.accelerator=cpu", "+callbacks.clock._target_=training.Clock",
         ])  # fmt: skip
         run_training(config, Path(folder), quiet=True)
-    import training  # the Clock that lrkit was given is that of the module, not of this script
+    import training  # lrkit uses the Clock of this module, not of __main__
 
     return float(training.Clock.taken)
 

@@ -1,1 +1,1 @@
-"""The folklore about learning rates, as experiments: ``python -m evidence`` runs them and writes docs/evidence.md."""
+"""Experiments on published claims about learning rates. ``python -m evidence`` writes docs/evidence.md."""

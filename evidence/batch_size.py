@@ -1,4 +1,4 @@
-"""The linear scaling rule, and where it breaks."""
+"""Claim: the linear scaling rule holds up to a batch size, and breaks above it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from lrkit.comparison.statistics import Interval
 
 BASE = 25
 RULES = ("linear", "sqrt", "none")
-#: Points that a larger batch may cost and still be called flat.
+#: Loss of accuracy in points up to which the accuracy counts as flat over the batch size.
 FLAT = 3.0
 
 
 def accuracies(lab: Lab) -> dict[tuple[int, str], Interval]:
-    """(batch, rule) -> test accuracy over seeds."""
+    """Return (batch size, rule) -> test accuracy over seeds."""
     quick = ["seed=1", "data.batch_size=200", "trainer.max_epochs=1"]
     base = lab.sweep("base", "+experiment=batch_size", "seed=1,2,3", quick=quick)
     runs = lab.sweep("sweep", "+experiment=batch_size", "+sweep=batch_size", quick=quick)
@@ -26,7 +26,7 @@ def accuracies(lab: Lab) -> dict[tuple[int, str], Interval]:
 
 
 def flat_to(reached: dict[tuple[int, str], Interval]) -> int:
-    """The largest batch to which the linear rule costs no more than FLAT points."""
+    """Return the largest batch size up to which the linear rule costs at most FLAT points."""
     least = reached[BASE, "linear"].mean - FLAT
     sizes = sorted({size for size, _ in reached})
     broken = [size for size in sizes if reached[size, "linear"].mean < least]

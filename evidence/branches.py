@@ -1,4 +1,4 @@
-"""One trunk at a fixed rate and short cooldowns, against a cosine run for each budget."""
+"""Claim: one trunk at a fixed rate with short cooldowns is as good as a cosine run for each budget."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from lrkit.runs.run_reader import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Points by which the branches' mean may lie below that of the cosine runs and still be called as good.
+#: Points of accuracy by which the branches' mean may lie below the cosine runs' mean and still count as equally good.
 MARGIN = 1.0
 BRANCHES, COSINE = "branches", "cosine"
 
-#: Budget -> rate -> seed -> accuracy on validation data and on test data, in percent.
+#: Budget in steps -> rate -> seed -> accuracy on validation data and on test data, in percent.
 Side = dict[int, dict[float, dict[int, tuple[float, float]]]]
 
 
@@ -74,7 +74,7 @@ def measure(lab: Lab) -> Finding:
 
 
 def counted(budgets: Sequence[int]) -> str:
-    """How many steps each side takes for all budgets."""
+    """Return a sentence with the number of steps of each side for all budgets."""
     begun = [budget * 4 // 5 for budget in budgets]
     trained = max(begun) + sum(budgets) - sum(begun)
     return (
@@ -83,7 +83,7 @@ def counted(budgets: Sequence[int]) -> str:
 
 
 def one_for_all(branches: Side, best: dict[int, float]) -> str:
-    """What it costs to have one trunk, the best for the largest budget, instead of each budget's own."""
+    """Return a sentence with the cost of one trunk, the best for the largest budget, against one for each budget."""
     one = best[max(best)]
     if {*best.values()} == {one}:
         return f"The best trunk is the same for all budgets, that at {one:g}."
@@ -97,7 +97,7 @@ def one_for_all(branches: Side, best: dict[int, float]) -> str:
 
 
 def branched(lab: Lab, trunks: Sequence[Run], seed: int) -> list[Run]:
-    """A cooldown from each of the checkpoints of a seed's trunks: a quarter of what is done, a fifth of the whole."""
+    """Run a cooldown from each checkpoint of a seed's trunks: a quarter of the steps so far, a fifth of the whole."""
     files = [file for run in trunks if run.seed == seed for file in checkpoints(run)]
     if not files:
         return []
@@ -109,20 +109,20 @@ def branched(lab: Lab, trunks: Sequence[Run], seed: int) -> list[Run]:
 
 
 def checkpoints(trunk: Run) -> list[str]:
-    """Those at a quarter of the trunk, a half, and its end, as far as it came."""
+    """Return the existing checkpoints at a quarter of the trunk, a half, and its end."""
     _, _, steps = planned(trunk)
     places = [steps // 4, steps // 2, steps]
     return [str(file) for file in (trunk.folder / "checkpoints" / f"{place}.ckpt" for place in places) if file.exists()]
 
 
 def planned(run: Run) -> tuple[int, float, int]:
-    """Seed, rate and steps by the run's plan, which of a branch is that of its trunk."""
+    """Return seed, rate and steps from the run's plan; a branch has the seed and the rate of its trunk."""
     plan = json.loads((run.folder / "plan.json").read_text())
     return plan["config"]["seed"], plan["base_lr"], plan["horizon"]["steps"]
 
 
 def side(runs: Sequence[Run], begun: Sequence[Run]) -> Side:
-    """The runs by budget, rate and seed; where one of ``begun`` came to no end at a budget, its accuracy is 0."""
+    """Return budget -> rate -> seed -> accuracies; 0 for a budget that a run of ``begun`` did not finish."""
     found: Side = defaultdict(lambda: defaultdict(dict))
     for run in runs:
         seed, rate, steps = planned(run)
@@ -134,12 +134,12 @@ def side(runs: Sequence[Run], begun: Sequence[Run]) -> Side:
 
 
 def at_best(at: dict[float, dict[int, tuple[float, float]]]) -> float:
-    """The rate with the best validation accuracy at the end, over seeds."""
+    """Return the rate with the best mean final validation accuracy over seeds."""
     return max(at, key=lambda rate: fmean(val for val, _ in at[rate].values()))
 
 
 def picture(sides: dict[str, Side], tested: dict[tuple[str, int], dict[int, float]], budgets: list[int]) -> Figure:
-    """Over the budget, and over the rate."""
+    """Draw the test accuracy over the budget, and over the rate."""
     figure, axes = frame(
         ("test accuracy over the steps, %", "steps"), ("test accuracy over the rate, %", "learning rate")
     )

@@ -1,4 +1,4 @@
-"""A claim, and what came out when it was tried."""
+"""A published claim, and the finding of its experiment."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ __all__ = [
 ]
 
 REPRODUCED, NOT_SEPARABLE, NOT_REPRODUCED = "reproduced", "not separable", "not reproduced"
-#: What a verdict on the one against the other is in a sentence.
+#: The words of a verdict in a sentence that compares two results.
 WORDS = {REPRODUCED: "better than", NOT_REPRODUCED: "worse than", NOT_SEPARABLE: "not separable from"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came out.
+    """The result of an experiment.
 
     Args:
-        verdict: one of the three above, or several in words where a claim has parts.
-        words: what the verdict rests on, and what it does not show.
-        table: lines of cells; the first is the head.
-        picture: drawn, not yet saved.
+        verdict: one of the three verdicts above, or several in words if the claim has parts.
+        words: reasons for the verdict, and its limits.
+        table: rows of cells; the first row is the head.
+        picture: figure, not yet saved.
     """
 
     verdict: str
@@ -50,14 +50,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that is said about learning rates.
+    """A published claim about learning rates.
 
     Args:
-        title: in a few words.
-        says: the claim and its source, with the source's figures.
-        protocol: what was trained, on what, how often; what was chosen by what.
-        measure: runs the trainings and looks at them.
-        commands: how to run it oneself, and change it.
+        title: title of the section.
+        says: claim and its source, with the source's figures.
+        protocol: models, data, number of runs, and the rules of choice.
+        measure: function that runs the experiment and returns its finding.
+        commands: commands that run the experiment, for the reader to change.
     """
 
     title: str
@@ -68,7 +68,7 @@ class Claim:
 
 
 def verdict(better: Mapping[object, float], worse: Mapping[object, float]) -> str:
-    """Whether what should have the larger mean has it, at 95 %; both are seed -> value.
+    """Return whether the mean of ``better`` is larger than that of ``worse``, at 95 %; both are seed -> value.
 
     >>> verdict({1: 3.0, 2: 3.1}, {1: 1.0, 2: 1.1}), verdict({1: 1.0, 2: 3.1}, {1: 1.3, 2: 1.1})
     ('reproduced', 'not separable')
@@ -79,12 +79,12 @@ def verdict(better: Mapping[object, float], worse: Mapping[object, float]) -> st
 
 
 def more(a: Mapping[object, float], b: Mapping[object, float]) -> Interval:
-    """How much more ``a`` has than ``b``, seed by seed."""
+    """Return the interval of the differences ``a - b``, seed by seed."""
     return Interval.of([a[seed] - b[seed] for seed in b])
 
 
 def edge(rate: float, tried: Iterable[float]) -> str:
-    """A word for a best rate beyond which a better one may lie.
+    """Return `` (edge)`` if the best rate is the lowest or the highest tried, so that a better one may lie outside.
 
     >>> edge(0.1, [0.05, 0.1, 0.2]), edge(0.2, [0.05, 0.1, 0.2])
     ('', ' (edge)')
@@ -94,7 +94,7 @@ def edge(rate: float, tried: Iterable[float]) -> str:
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as a table of Markdown; the first column is text, the others are numbers."""
+    """Return rows of cells as a table in Markdown; the first column is text, the others are numbers."""
     head, *body = table
     rule = ["---", *["--:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *body])

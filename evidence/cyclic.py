@@ -1,4 +1,4 @@
-"""Cyclic rates: as good as a fixed one in a third of the steps?"""
+"""Claim: a cyclic rate is as good as a fixed one in a third of the steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evidence.pictures import COLOURS, frame, logarithmic
 from lrkit.comparison.statistics import Interval, means_differ
 
 SHORT, LONG = 9, 25
-#: Points that the short training may be below the long one and still be called as good.
+#: Points of accuracy by which the short run may lie below the long one and still count as equally good.
 MARGIN = 1.0
 NAMES = {"constant": "fixed", "cyclic": "triangular2"}
 Values = dict[Any, float]
@@ -58,11 +58,11 @@ def measure(lab: Lab) -> Finding:
         f"at {SHORT * 40}, and {WORDS[verdict(values['cyclic', LONG], long)]} at {LONG * 40}. Not shown: what holds "
         f"where the fixed rate has been trained until it no longer gains; here {LONG * 40} steps are not that many."
     )
-    return Finding(said, words, table, _drawn(order, values, at))
+    return Finding(said, words, table, _draw(order, values, at))
 
 
 def as_good(short: Values, long: Values) -> str:
-    """Whether ``short`` is at most the margin below ``long``, at 95 %; "not" where it is lower, at 95 %.
+    """Return "reproduced" if ``short`` is at most the margin below ``long`` at 95 %, "not" if it is lower.
 
     >>> as_good({1: 90.0, 2: 90.2}, {1: 90.0, 2: 90.3}), as_good({1: 80.0, 2: 80.2}, {1: 90.0, 2: 90.3})
     ('reproduced', 'not reproduced')
@@ -73,7 +73,7 @@ def as_good(short: Values, long: Values) -> str:
     return NOT_REPRODUCED if gained.mean < -MARGIN and means_differ(short, long) else NOT_SEPARABLE
 
 
-def _drawn(order: list[Any], values: dict[Any, Values], at: dict[Any, dict[float, Runs]]) -> Any:
+def _draw(order: list[Any], values: dict[Any, Values], at: dict[Any, dict[float, Runs]]) -> Any:
     figure, [left, right] = frame(
         ("test accuracy at the end over the rate, %", "learning rate (the highest of the cycle)"),
         ("each at its own best rate, %", ""), height=3.4,

@@ -1,4 +1,4 @@
-"""Decay beats a fixed rate; and which decays can be told apart."""
+"""Claim: a decay is better than a fixed rate; and which decays differ separably."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CLAIM", "at_best_rate", "at_rates"]
 
 
 def at_rates(runs: list[Run]) -> dict[str, dict[float, Runs]]:
-    """Schedule -> rate -> seed -> run."""
+    """Return schedule -> rate -> seed -> run."""
     found: dict[str, dict[float, Runs]] = {}
     for (schedule, rate), some in by(runs, "schedule", "optimizer.lr").items():
         found.setdefault(schedule, {})[rate] = some
@@ -22,7 +22,7 @@ def at_rates(runs: list[Run]) -> dict[str, dict[float, Runs]]:
 
 
 def at_best_rate(at: dict[float, Runs]) -> float:
-    """The rate with the best validation accuracy at the end, over seeds."""
+    """Return the rate with the best mean final validation accuracy over seeds."""
     return max(at, key=lambda rate: fmean(over_seeds(at[rate], lambda run: accuracy(run, "val")).values()))
 
 
@@ -63,10 +63,10 @@ def measure(lab: Lab) -> Finding:
     axes[0].legend(frameon=False, fontsize=8)
     axes[1].set_yticks(range(len(order)), order)
     axes[1].invert_yaxis()
-    return Finding(REPRODUCED if won and not rest else _in_part(won, said), words, table, figure)
+    return Finding(REPRODUCED if won and not rest else _describe_part(won, said), words, table, figure)
 
 
-def _in_part(won: list[str], said: dict[str, str]) -> str:
+def _describe_part(won: list[str], said: dict[str, str]) -> str:
     if won:
         return f"{REPRODUCED} for {len(won)} of {len(said)} decays"
     return NOT_REPRODUCED if NOT_REPRODUCED in said.values() else NOT_SEPARABLE

@@ -1,4 +1,4 @@
-"""Where the trainings of an experiment run: each is a sweep of the command's, as a reader would run it."""
+"""The runs of an experiment: sweeps of the ``lrkit`` command, as a reader would run them."""
 
 from __future__ import annotations
 
@@ -20,34 +20,36 @@ Runs = dict[Any, Run]
 
 @dataclass
 class Lab:
-    """A folder for sweeps.
+    """A folder of sweeps.
 
     Args:
-        folder: sweeps land below it; what is finished there is kept.
-        quick: a few steps of each training, to see that all of it works. Nothing is shown by that.
+        folder: parent folder of the sweeps; finished runs in it are kept.
+        quick: whether each run has only a few steps, as a test of the scripts; such results mean nothing.
     """
 
     folder: Path
     quick: bool = False
 
     def sweep(self, name: str, *words: str, quick: Sequence[str] = ()) -> list[Run]:
-        """``lrkit train -m`` with ``words``, into the folder ``name``; its runs.
+        """Run ``lrkit train -m`` with ``words`` into the folder ``name``, and return its runs.
 
         Args:
-            quick: words that take the place of those with the same key where all is to be quick.
+            name: name of the sweep's folder.
+            words: overrides of the command.
+            quick: overrides that replace those with the same key if the lab is ``quick``.
         """
         folder = self.folder / name
         chosen = replaced(words, quick) if self.quick else list(words)
         command = ["lrkit", "train", "-m", *chosen, f"hydra.sweep.dir={folder}"]
         print(f"\n$ {shlex.join(command)}", flush=True)
-        code = main(command[1:])  # in this process, so that torch is loaded once for the jobs of all sweeps
-        if code not in (0, 3):  # 3: some diverged, which is an answer too
+        code = main(command[1:])  # in this process, so that all sweeps share one import of torch
+        if code not in (0, 3):  # 3: some runs diverged, which is a result too
             raise SystemExit(f"the sweep {name} ended with {code}: see {folder}")
         return [load_run(path, run) for path, run in find_runs([folder]).items()]
 
 
 def replaced(words: Sequence[str], others: Sequence[str]) -> list[str]:
-    """``words``, with ``others`` in the place of those that have the same key.
+    """Return ``words`` with ``others`` in place of the words with the same key.
 
     >>> replaced(["+sweep=a", "seed=1,2"], ["seed=1", "optimizer.lr=1"])
     ['+sweep=a', 'seed=1', 'optimizer.lr=1']
@@ -57,9 +59,9 @@ def replaced(words: Sequence[str], others: Sequence[str]) -> list[str]:
 
 
 def by(runs: Sequence[Run], *keys: str) -> dict[tuple[Any, ...], Runs]:
-    """The runs by the values of ``keys``, options by their names; each as seed -> run.
+    """Return tuple of the values of ``keys`` -> seed -> run; for a config group, the value is the option's name.
 
-    A single key makes tuples of one.
+    A single key gives tuples of length 1.
     """
     found: dict[tuple[Any, ...], Runs] = {}
     for run in runs:
@@ -68,19 +70,19 @@ def by(runs: Sequence[Run], *keys: str) -> dict[tuple[Any, ...], Runs]:
 
 
 def over_seeds(runs: Runs, value: Callable[[Run], float]) -> dict[Any, float]:
-    """Seed -> value."""
+    """Return seed -> value of the run."""
     return {seed: value(run) for seed, run in sorted(runs.items())}
 
 
 def accuracy(run: Run, data: str = "test") -> float:
-    """Percent of right answers at the end, on test or validation data; 0 for a run that diverged."""
+    """Return the final accuracy in percent, on test or validation data; 0 for a diverged run."""
     values = run.test if data == "test" else run.final
     found = 100 * values.get(f"{data}/accuracy", 0.0) if run.status == "done" else 0.0
     return found if math.isfinite(found) else 0.0
 
 
 def loss(run: Run, data: str = "test") -> float:
-    """The loss at the end; infinite for a run that diverged."""
+    """Return the final loss; infinite for a diverged run."""
     values = run.test if data == "test" else run.final
     found = values.get(f"{data}/loss", math.inf) if run.status == "done" else math.inf
     return found if math.isfinite(found) else math.inf

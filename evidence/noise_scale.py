@@ -1,4 +1,4 @@
-"""The gradient noise scale, and where the linear rule ends."""
+"""Claim: the gradient noise scale predicts the batch size at which the linear scaling rule ends."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from evidence.pictures import COLOURS, frame
 from lrkit.callbacks.noise_scale import TAG
 from lrkit.runs.run_reader import Run
 
-#: Where the IDX files of MNIST are; without it that part is left out.
+#: Environment variable with the folder of MNIST's IDX files; without it the MNIST part is left out.
 MNIST = "LRKIT_MNIST"
-#: What the paper has for MNIST, averaged over a training.
+#: The paper's noise scale for MNIST, averaged over a run.
 PUBLISHED = 900.0
-#: Two figures are of one order if neither is more than so many times the other.
+#: Two values are of the same order if their ratio is at most this factor.
 ORDER = 4.0
 
 
@@ -59,12 +59,12 @@ def measure(lab: Lab) -> Finding:
 
 
 def alike(one: float, other: float) -> bool:
-    """Whether two figures are of one order."""
+    """Return whether two values are of the same order."""
     return 1 / ORDER <= one / other <= ORDER
 
 
 def values(run: Run) -> list[float]:
-    """All that were logged, but for those that mean nothing."""
+    """Return the positive logged values (the others have no meaning); ``[1.0]`` without any logged value."""
     return [value for value in run.series[TAG].values if value > 0] if TAG in run.series else [1.0]
 
 
@@ -78,7 +78,7 @@ def row(task: str, batch: int, runs: list[Run], beside: str) -> list[str]:
 
 
 def draw(ax: Any, runs: dict[int, list[Run]], level: float, told: str) -> None:
-    """The curves of all seeds, a colour for each batch, and what to compare them with."""
+    """Draw the curves of all seeds, a colour for each batch size, with the reference values."""
     for i, (size, some) in enumerate(runs.items()):
         for k, run in enumerate(some):
             if TAG in run.series:

@@ -1,4 +1,4 @@
-"""One cycle at short budgets, against step decay, a fixed rate, and any decay to zero."""
+"""Claim: one cycle is better at short budgets than step decay, a fixed rate, and any decay to zero."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evidence.lab import Lab, Runs, accuracy, by, over_seeds
 from evidence.pictures import COLOURS, frame, logarithmic
 from lrkit.comparison.statistics import Interval
 
-#: As Hydra names them, and as the table does; one_cycle is what the others are held against.
+#: Hydra's name of a schedule -> its name in the table; the others are compared with one_cycle.
 NAMES = {"constant": "fixed", "multistep": "step", "linear": "linear to zero", "one_cycle": "one-cycle"}
 RIVALS = ("constant", "multistep")
 
@@ -22,7 +22,7 @@ def measure(lab: Lab) -> Finding:
         ["optimizer.lr=0.2", "seed=1,2", "data.train_samples=400"],
     )
     runs = lab.sweep("one_cycle", *sweep, quick=[*quick, "trainer.max_epochs=3,6"])
-    # What has no rise of its own is given one. A fixed rate diverges at rates from which others come down in time.
+    # Schedules without a rise get a warmup. A fixed rate diverges at rates that the others leave in time.
     for schedule, rates in (("linear", "0.1,0.2,0.4,0.8"), ("constant,multistep", "0.05,0.1,0.2,0.4")):
         runs += lab.sweep(
             schedule.replace(",", "-"), *sweep, f"schedule={schedule}", f"optimizer.lr={rates}", "warmup=linear",
@@ -56,11 +56,11 @@ def measure(lab: Lab) -> Finding:
         "zero, not the cycle. Not shown: that fewer steps of one-cycle beat many more of step decay, which is the "
         "source's larger claim. Where the best rate is at an edge, a better one may lie beyond."
     )
-    return Finding(_whole(said, budgets), words, table, _drawn(budgets, values))
+    return Finding(_summarise(said, budgets), words, table, _draw(budgets, values))
 
 
-def _whole(said: dict[tuple[int, str], str], budgets: list[int]) -> str:
-    """Reproduced at a budget is what is better than both rivals there."""
+def _summarise(said: dict[tuple[int, str], str], budgets: list[int]) -> str:
+    """Return the verdict: at a budget the claim is reproduced if one_cycle is better than both rivals there."""
     won = [epochs for epochs in budgets if all(said[epochs, rival] == REPRODUCED for rival in RIVALS)]
     if len(won) == len(budgets):
         return REPRODUCED
@@ -70,10 +70,10 @@ def _whole(said: dict[tuple[int, str], str], budgets: list[int]) -> str:
     return NOT_REPRODUCED if worse else NOT_SEPARABLE
 
 
-def _drawn(budgets: list[int], values: dict[tuple[int, str], dict[Any, float]]) -> Any:
+def _draw(budgets: list[int], values: dict[tuple[int, str], dict[Any, float]]) -> Any:
     figure, [ax] = frame(("test accuracy at the end, each at its own best rate, %", "steps"), width=6.0, height=3.8)
     for i, (schedule, name) in enumerate(NAMES.items()):
-        x = [40 * epochs * (1 + 0.015 * (i - 1.5)) for epochs in budgets]  # beside each other
+        x = [40 * epochs * (1 + 0.015 * (i - 1.5)) for epochs in budgets]  # side by side
         found = [Interval.of([*values[epochs, schedule].values()]) for epochs in budgets]
         means, bars = [each.mean for each in found], [each.half or 0.0 for each in found]
         look = {"lw": 1.8, "marker": "o", "ms": 4.5, "capsize": 3, "elinewidth": 0.8}

@@ -1,4 +1,4 @@
-"""The page: each claim with its source, what was done, the table, the picture and the verdict."""
+"""The page docs/evidence.md: each claim with its source, protocol, table, figure and verdict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from evidence.claim import Claim, Finding, markdown
 
-__all__ = ["keep", "write"]
+__all__ = ["save_finding", "write"]
 
 HEAD = """# Evidence
 
@@ -28,26 +28,27 @@ that an effect is there, not how large it is elsewhere.
 QUICK = "**Quick: a few steps of each training. This page shows nothing but that it can be written.**\n"
 
 
-def keep(name: str, finding: Finding, seconds: float, runs: Path, pictures: Path) -> None:
-    """Keep a finding beside its trainings, so that the page can be put together without measuring all of them anew."""
+def save_finding(name: str, finding: Finding, seconds: float, runs: Path, pictures: Path) -> None:
+    """Save a finding next to its runs, so that the page can be written without a repetition of all experiments."""
     if finding.picture is not None:
         pictures.mkdir(parents=True, exist_ok=True)
         finding.picture.savefig(pictures / f"{name}.png")
-    file = _kept(runs, name)
-    before = json.loads(file.read_text())["seconds"] if file.exists() else 0.0  # when nothing was trained yet
+    file = _finding_file(runs, name)
+    before = json.loads(file.read_text())["seconds"] if file.exists() else 0.0  # of the call that trained
     said = {"verdict": finding.verdict, "words": finding.words, "table": markdown(finding.table)}
     file.write_text(json.dumps({**said, "seconds": max(before, seconds)}, indent=1))
 
 
 def write(page: Path, claims: Mapping[str, Claim], runs: Path, quick: bool) -> None:
-    """Write the page, of all claims that have been measured."""
-    kept = {name: json.loads(_kept(runs, name).read_text()) for name in claims if _kept(runs, name).exists()}
+    """Write the page with all claims that have a finding."""
+    files = {name: _finding_file(runs, name) for name in claims}
+    kept = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     lines = [HEAD, *([QUICK] if quick else []), "| claim | verdict |", "| --- | --- |"]
     lines += [
         f"| [{claims[name].title}](#{anchor(claims[name].title)}) | {said['verdict']} |" for name, said in kept.items()
     ]
     for name, said in kept.items():
-        lines += _section(claims[name], said, page.with_suffix("") / f"{name}.png")
+        lines += _render_section(claims[name], said, page.with_suffix("") / f"{name}.png")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "pytorch-lightning", "mnist1d"))
     minutes = sum(said["seconds"] for said in kept.values()) / 60
     where = f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
@@ -55,7 +56,7 @@ def write(page: Path, claims: Mapping[str, Claim], runs: Path, quick: bool) -> N
     page.write_text("\n".join(lines) + "\n")
 
 
-def _section(claim: Claim, said: Mapping[str, Any], drawn: Path) -> list[str]:
+def _render_section(claim: Claim, said: Mapping[str, Any], drawn: Path) -> list[str]:
     verdict = said["verdict"]
     picture = [f"![{claim.title}]({drawn.parent.name}/{drawn.name})", ""] if drawn.exists() else []
     return [
@@ -65,12 +66,12 @@ def _section(claim: Claim, said: Mapping[str, Any], drawn: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _kept(runs: Path, name: str) -> Path:
+def _finding_file(runs: Path, name: str) -> Path:
     return runs / f"{name}.json"
 
 
 def anchor(title: str) -> str:
-    """The anchor that a heading gets.
+    """Return GitHub's anchor of a heading.
 
     >>> anchor("Too large, too small")
     'too-large-too-small'

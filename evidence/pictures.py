@@ -1,4 +1,4 @@
-"""What the pictures have in common."""
+"""The common style of the figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["COLOURS", "frame", "logarithmic"]
 
 
 def frame(*panels: tuple[str, str], width: float = 0.0, height: float = 3.4) -> tuple[Figure, list[Any]]:
-    """A figure of one row, and its axes; each panel is a title and what lies along the bottom."""
+    """Return a figure with one row of axes; a panel is a title and a label of the x axis."""
     figure = Figure(figsize=(width or 4.6 * len(panels) + 0.6, height), dpi=110, layout="constrained")
     axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
     for ax, (title, below) in zip(axes, panels, strict=True):
@@ -23,7 +23,7 @@ def frame(*panels: tuple[str, str], width: float = 0.0, height: float = 3.4) -> 
 
 
 def logarithmic(ax: Any, values: Iterable[float]) -> None:
-    """What lies along the bottom, by its logarithm, with a tick at each value that was tried, in plain numbers."""
+    """Make the x axis logarithmic, with a tick in plain numbers at each tried value."""
     ticks = sorted(values)
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{value:g}" for value in ticks])

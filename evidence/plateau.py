@@ -1,4 +1,4 @@
-"""Reduce on plateau, where the schedule was set wrong and where it was set right."""
+"""Claim: reduce on plateau helps if the schedule was set wrong, and does not if it was set right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIXED, PLATEAU, RIGHT, EARLY = "never lowered", "reduce on plateau", "drops set right", "drops too early"
-#: How each lowers the rate: the words that say so.
+#: Name of each way to lower the rate -> its overrides.
 ARMS = {
     FIXED: [],
     PLATEAU: ["plateau=reduce", "plateau.patience=2"],
@@ -39,7 +39,7 @@ def measure(lab: Lab) -> Finding:
         gained = "" if arm == PLATEAU else str(more(values[PLATEAU], reached))
         table.append([arm, str(Interval.of([*reached.values()])), gained, lowered(runs[arm])])
     wrong = {arm: verdict(values[PLATEAU], values[arm]) for arm in (FIXED, EARLY)}
-    # "As good or better" is refuted where plateau is separably better than the drops set right.
+    # "As good or better" is refuted if plateau is separably better than the drops set right.
     right = NOT_REPRODUCED if verdict(values[PLATEAU], values[RIGHT]) == REPRODUCED else REPRODUCED
     better = verdict(values[RIGHT], values[PLATEAU]) == REPRODUCED
     said = {
@@ -63,7 +63,7 @@ def measure(lab: Lab) -> Finding:
 
 
 def lowered(runs: Runs) -> str:
-    """The step at which the rate first fell after its peak, over seeds: the lowest and the highest."""
+    """Return the lowest and the highest step, over seeds, at which the rate first fell after its peak."""
     found = []
     for run in runs.values():
         curve = run.series.get("lr/default")
@@ -79,7 +79,7 @@ def lowered(runs: Runs) -> str:
 
 
 def picture(runs: dict[str, Runs]) -> Figure:
-    """The rates of the first seed, and the validation loss over all seeds."""
+    """Draw the learning rates of the first seed, and the mean validation loss over all seeds."""
     figure, axes = frame(("learning rate, first seed", "step"), ("validation loss, mean over seeds", "step"))
     for i, (arm, some) in enumerate(runs.items()):
         rate = some[min(some)].series.get("lr/default")

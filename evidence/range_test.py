@@ -1,4 +1,4 @@
-"""A range test of a hundred steps tells the range of usable rates."""
+"""Claim: a range test of a hundred steps finds the range of usable learning rates."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from lrkit.runs.run_reader import Run
 
 #: Points of accuracy that the suggestion may lose, and the factor by which the range test may misplace the cliff.
 LOST, FACTOR = 1.0, 4.0
-#: A training is lost if it diverged, or ended below this share of the best accuracy.
+#: A run is lost if it diverged, or if it ended below this share of the best accuracy.
 COLLAPSED = 0.5
-#: The loss at the upper edge of the picture: a little above guessing.
+#: The loss at the upper edge of the figure: slightly above that of guessing.
 TOP = 2.65
 NAMES = {True: "`lrkit find`: range test and race", False: "the range test alone"}
 
 
 def measure(lab: Lab) -> Finding:
-    # A search begins three range tests, at its seed and the two after it: so that no two searches share one.
+    # A search runs three range tests, with its seed and the next two seeds; these seeds let no two searches share one.
     found = lab.sweep(
         "find", "+experiment=decay", "optimizer.lr=auto", "find.confirm=true,false", "seed=1,4,7",
         "trainer.check_val_every_n_epoch=25",
@@ -42,20 +42,20 @@ def measure(lab: Lab) -> Finding:
     truth = over_seeds(at[best], accuracy)
     reached = {confirmed: over_seeds(runs, accuracy) for confirmed, runs in searched.items()}
     lost = {confirmed: fmean(truth.values()) - fmean(values.values()) for confirmed, values in reached.items()}
-    tests = [_measured(run) for run in searched[False].values()]
+    tests = [_read_search(run) for run in searched[False].values()]
     steepest = [test["reading"]["estimates"]["steepest"] for test in tests if test["reading"]["estimates"]]
     lowest = [test["reading"]["minimum"] for test in tests if test["reading"]["minimum"]]
     cliff = [rate for test in tests for rate in test["diverged"]]
-    first = _first_lost(at, fmean(truth.values()))
+    first = _find_first_lost(at, fmean(truth.values()))
     near = bool(cliff) and first is not None and 1 / FACTOR <= geometric_mean(cliff) / first <= FACTOR
     table = [["", "rate", "test accuracy, %", "points lost"]]
     table.append(["best of the grid, complete trainings", f"{best:g}", str(Interval.of([*truth.values()])), ""])
     for confirmed, values in reached.items():
         rates = ", ".join(f"{run.facts['optimizer.lr']:g}" for _, run in sorted(searched[confirmed].items()))
         table.append([NAMES[confirmed], rates, str(Interval.of([*values.values()])), f"{lost[confirmed]:.1f}"])
-    table.append(["range tests: the loss falls steepest", _span(steepest), "", ""])
-    table.append(["range tests: the loss is lowest", _span(lowest), "", ""])
-    table.append(["range tests: the loss diverges", _span(cliff), "", ""])
+    table.append(["range tests: the loss falls steepest", _format_range(steepest), "", ""])
+    table.append(["range tests: the loss is lowest", _format_range(lowest), "", ""])
+    table.append(["range tests: the loss diverges", _format_range(cliff), "", ""])
     table.append(["complete trainings: the first that is lost", "none" if first is None else f"{first:g}", "", ""])
     words = (
         f"The suggestion of the whole search loses {lost[True]:.1f} points against the best of the grid; what the "
@@ -74,11 +74,11 @@ def measure(lab: Lab) -> Finding:
     said = REPRODUCED if all(parts) else NOT_REPRODUCED
     if any(parts) and not all(parts):
         said = f"{REPRODUCED} for {'the suggestion' if parts[0] else 'the cliff'}, not for the other"
-    return Finding(said, words, table, _drawn(tests, at, searched))
+    return Finding(said, words, table, _draw(tests, at, searched))
 
 
-def _measured(run: Run) -> dict[str, Any]:
-    """What a search left: its reading, the curves of its range tests, and the rates at which they diverged."""
+def _read_search(run: Run) -> dict[str, Any]:
+    """Return the files of a search: its reading, the curves of its range tests, and the rates where they diverged."""
     folder = run.folder / "find"
     said = json.loads((folder / "find.json").read_text())
     curves: dict[str, list[tuple[float, float]]] = {}
@@ -90,20 +90,20 @@ def _measured(run: Run) -> dict[str, Any]:
     return {"reading": said["reading"], "curves": [*curves.values()], "diverged": diverged}
 
 
-def _first_lost(at: dict[float, Runs], best: float) -> float | None:
-    """The lowest rate at which a seed diverged or collapsed; None where there is none."""
+def _find_first_lost(at: dict[float, Runs], best: float) -> float | None:
+    """Return the lowest rate at which a seed diverged or collapsed; None if there is none."""
     lost = [rate for rate, runs in at.items() if min(map(accuracy, runs.values())) < COLLAPSED * best]
     return min(lost, default=None)
 
 
-def _span(rates: list[float]) -> str:
-    """The geometric mean, and from where to where."""
+def _format_range(rates: list[float]) -> str:
+    """Return the geometric mean and the range of rates, as text."""
     if not rates:
         return "none"
     return f"{geometric_mean(rates):.2g} ({min(rates):.2g} to {max(rates):.2g})"
 
 
-def _drawn(tests: list[dict[str, Any]], at: dict[float, Runs], searched: dict[Any, Runs]) -> Any:
+def _draw(tests: list[dict[str, Any]], at: dict[float, Runs], searched: dict[Any, Runs]) -> Any:
     figure, [left, right] = frame(
         ("the range tests: training loss, smoothed", "learning rate"),
         ("complete trainings: test accuracy, %", "learning rate"), height=3.5,

@@ -1,4 +1,4 @@
-"""Too large diverges, too small crawls; and how wide the range between is."""
+"""Claim: a rate too large diverges, a rate too small is slow; and the width of the range between them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from evidence.lab import Lab, by, loss, over_seeds
 from evidence.pictures import COLOURS, frame
 
 OPTIMIZERS = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
-#: A rate is usable if its loss is within so many nats of the optimizer's best.
+#: A rate is usable if its loss is at most this many nats above the optimizer's best.
 WITHIN = 0.1
-#: A default is near enough if its loss is.
+#: A default rate is near enough if its loss is at most this many nats above the optimizer's best.
 NEAR = 0.25
-DEFAULT = 1e-3  # torch's default rate of SGD and Adam alike
+DEFAULT = 1e-3  # torch's default learning rate, of SGD and of Adam
 
 
 def measure(lab: Lab) -> Finding:

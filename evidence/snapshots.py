@@ -1,4 +1,4 @@
-"""Weights at the end of each cycle of warm restarts, and their ensemble."""
+"""Claim: the weights at the end of each cycle of warm restarts are good, and their ensemble is better."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lrkit.schedules.shapes import Restarts
 
 NAMES = {1.0: "restarts in equal cycles", 2.0: "restarts in cycles 1:2:4"}
 RATES = (0.1, 0.2)
-#: Percent of right answers below which a network that had learned is lost.
+#: Accuracy in percent below which a trained network counts as lost.
 COLLAPSED = 50.0
 #: Accuracy in percent by seed.
 Values = dict[Any, float]
@@ -32,24 +32,25 @@ def measure(lab: Lab) -> Finding:
         asked = ("+experiment=snapshots", f"optimizer.lr={rate}")
         cycled += lab.sweep(f"restarts-{rate}", *asked, "+sweep=snapshots", quick=quick)
         fallen += lab.sweep(f"cosine-{rate}", *asked, "schedule=cosine", "seed=5,6,7,8", quick=quick)
-    at, single = _at_rates(cycled), _best(_at_rates(fallen)[None])
+    at, single = _group_runs(cycled), _choose_best(_group_runs(fallen)[None])
     table = [
         ["", "rate", "cycle 1", "cycle 2", "the last alone", "last two averaged", "all three", "gain by all three"]
     ]
     said, kept = {}, {}
     for growth, rates in at.items():
-        runs = _best(rates)
-        name, ends = NAMES[growth], _ends(next(iter(runs.values())), growth)
-        alone, averaged = _by_seed(runs, ends)
-        _, two = _by_seed(runs, ends[1:])
-        beside, _ = _by_seed(single, ends)
+        runs = _choose_best(rates)
+        name, ends = NAMES[growth], _find_cycle_ends(next(iter(runs.values())), growth)
+        alone, averaged = _measure_snapshots(runs, ends)
+        _, two = _measure_snapshots(runs, ends[1:])
+        beside, _ = _measure_snapshots(single, ends)
         said[name] = verdict(averaged, alone[ends[-1]])
         gain = str(more(averaged, alone[ends[-1]]))
-        table.append([name, _rate(runs), *(_mean(alone[end]) for end in ends), _mean(two), _mean(averaged), gain])
+        means = [_format_mean(values) for values in (*(alone[end] for end in ends), two, averaged)]
+        table.append([name, _find_rate(runs), *means, gain])
         unfinished = f"cosine over all, after as many epochs ({', '.join(map(str, ends))})"
-        table.append([unfinished, _rate(single), *(_mean(beside[end]) for end in ends), "", "", ""])
+        table.append([unfinished, _find_rate(single), *(_format_mean(beside[end]) for end in ends), "", "", ""])
         kept[name] = (ends, alone, averaged, beside)
-    words = " ".join(_compared(name, said[name], *kept[name]) for name in kept)
+    words = " ".join(_describe_comparison(name, said[name], *kept[name]) for name in kept)
     lost = {
         f"{NAMES[growth]} at {rate:g}": sum(accuracy(run) < COLLAPSED for run in runs.values())
         for growth, rates in at.items()
@@ -65,26 +66,26 @@ def measure(lab: Lab) -> Finding:
     )
     whole = next(iter(said.values())) if len({*said.values()}) == 1 else ""
     mixed = "; ".join(f"{word} for {name}" for name, word in said.items())
-    return Finding(whole or mixed, words, table, _drawn(kept))
+    return Finding(whole or mixed, words, table, _draw(kept))
 
 
-def _at_rates(runs: list[Run]) -> dict[float | None, dict[float, Runs]]:
-    """Growth, None without restarts -> rate -> seed -> run."""
+def _group_runs(runs: list[Run]) -> dict[float | None, dict[float, Runs]]:
+    """Return growth of the cycles (None without restarts) -> rate -> seed -> run."""
     found: dict[float | None, dict[float, Runs]] = {}
     for (growth, rate), some in by(runs, "schedule.growth", "optimizer.lr").items():
         found.setdefault(growth, {})[rate] = some
     return found
 
 
-def _best(at: dict[float, Runs]) -> Runs:
+def _choose_best(at: dict[float, Runs]) -> Runs:
     return at[at_best_rate(at)]
 
 
-def _rate(runs: Runs) -> str:
+def _find_rate(runs: Runs) -> str:
     return f"{next(iter(runs.values())).facts['optimizer.lr']:g}"
 
 
-def _compared(
+def _describe_comparison(
     name: str, said: str, ends: list[int], alone: dict[int, Values], averaged: Values, beside: dict[int, Values]
 ) -> str:
     first, second, last = (alone[end] for end in ends)
@@ -96,28 +97,28 @@ def _compared(
     )
 
 
-def _ends(run: Run, growth: float) -> list[int]:
-    """The epochs that have gone by at the end of each cycle."""
+def _find_cycle_ends(run: Run, growth: float) -> list[int]:
+    """Return the number of epochs at the end of each cycle."""
     epochs = run.facts["trainer.max_epochs"]
     steps = epochs * -(-run.facts["data.train_samples"] // run.facts["data.batch_size"])
     edges = Restarts(cycles=run.facts["schedule.cycles"], growth=growth).edges(steps)
     return [edge * epochs // steps for edge in (*edges, steps)]
 
 
-def _by_seed(runs: Runs, ends: list[int]) -> tuple[dict[int, Values], Values]:
-    """Test accuracy of each snapshot, and of the average of what they predict; 0 where a run diverged."""
+def _measure_snapshots(runs: Runs, ends: list[int]) -> tuple[dict[int, Values], Values]:
+    """Return the test accuracy of each snapshot, and of their averaged predictions; 0 for a diverged run."""
     alone: dict[int, Values] = {end: {} for end in ends}
     averaged: Values = {}
     for seed, run in sorted(runs.items()):
-        predicted, labels = _predicted(run, ends) if run.status == "done" else ([], torch.empty(0))
+        predicted, labels = _predict(run, ends) if run.status == "done" else ([], torch.empty(0))
         for i, end in enumerate(ends):
-            alone[end][seed] = _right(predicted[i], labels) if predicted else 0.0
-        averaged[seed] = _right(torch.stack(predicted).mean(0), labels) if predicted else 0.0
+            alone[end][seed] = _compute_accuracy(predicted[i], labels) if predicted else 0.0
+        averaged[seed] = _compute_accuracy(torch.stack(predicted).mean(0), labels) if predicted else 0.0
     return alone, averaged
 
 
-def _predicted(run: Run, ends: list[int]) -> tuple[list[Tensor], Tensor]:
-    """The probabilities that the weights after each of so many epochs give to the test data, and the right answers."""
+def _predict(run: Run, ends: list[int]) -> tuple[list[Tensor], Tensor]:
+    """Return the probabilities that the weights after each of ``ends`` epochs predict on test data, and the labels."""
     config = json.loads((run.folder / "config.json").read_text())
     data = data_of(config)
     data.prepare_data()
@@ -133,15 +134,15 @@ def _predicted(run: Run, ends: list[int]) -> tuple[list[Tensor], Tensor]:
     return found, labels
 
 
-def _right(probabilities: Tensor, labels: Tensor) -> float:
+def _compute_accuracy(probabilities: Tensor, labels: Tensor) -> float:
     return 100 * float((probabilities.argmax(-1) == labels).float().mean())
 
 
-def _mean(values: Values) -> str:
+def _format_mean(values: Values) -> str:
     return str(Interval.of([*values.values()]))
 
 
-def _drawn(kept: dict[str, Any]) -> Any:
+def _draw(kept: dict[str, Any]) -> Any:
     figure, axes = frame(*((f"{name}: test accuracy, %", "epochs") for name in kept), height=3.4)
     low = 100.0
     for ax, (ends, alone, averaged, beside) in zip(axes, kept.values(), strict=True):

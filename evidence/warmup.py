@@ -1,4 +1,4 @@
-"""Post-LN transformers need warmup."""
+"""Claim: Post-LN transformers need warmup."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lrkit.runs.run_reader import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Nats that warmup must be worth to be called needed, and may be worth at most where it "hardly" matters.
+#: Gain of warmup in nats from which it is "needed", and up to which it "hardly" matters.
 NEEDED, HARDLY = 0.5, 0.2
-#: What a run that diverged counts as: about the loss of guessing among all characters.
+#: The loss of a diverged run: about that of guessing among all characters.
 LOST = 5.0
 NORMS = {"post": "Post-LN", "pre": "Pre-LN"}
 
@@ -66,12 +66,12 @@ def measure(lab: Lab) -> Finding:
 
 
 def loss(run: Run) -> float:
-    """The test loss; that of guessing for a run that diverged, or has come to something worse."""
+    """Return the test loss, at most that of guessing; a diverged run has the loss of guessing."""
     return min(lab_loss(run), LOST)
 
 
 def arms(runs: list[Run]) -> dict[tuple[str, bool], Runs]:
-    """Norm and whether there was a warmup -> seed -> run."""
+    """Return (norm, whether the run has a warmup) -> seed -> run."""
     return {
         (str(norm), length not in (0, "0")): some
         for (norm, length), some in by(runs, "model.norm", "warmup.length").items()
@@ -79,7 +79,7 @@ def arms(runs: list[Run]) -> dict[tuple[str, bool], Runs]:
 
 
 def gains(runs: dict[tuple[str, bool], Runs]) -> dict[str, dict[object, float]]:
-    """Norm -> seed -> by how much warmup lowers the test loss."""
+    """Return norm -> seed -> reduction of the test loss by warmup."""
     found: dict[str, dict[object, float]] = {}
     for norm in NORMS:
         if (norm, True) in runs and (norm, False) in runs:
@@ -89,7 +89,7 @@ def gains(runs: dict[tuple[str, bool], Runs]) -> dict[str, dict[object, float]]:
 
 
 def picture(runs: dict[tuple[str, bool], Runs]) -> Figure:
-    """The training loss: the mean over seeds, and a thin line for each."""
+    """Draw the training loss: the mean over seeds, and a thin line for each seed."""
     figure, [ax] = frame(("training loss at a rate of 0.01, nats a character", "step"), width=5.6, height=3.6)
     for i, norm in enumerate(NORMS):
         for warm in (False, True):
@@ -101,7 +101,7 @@ def picture(runs: dict[tuple[str, bool], Runs]) -> Figure:
             style = {"color": COLOURS[2 * i], "ls": "-" if warm else (0, (4, 1.5))}
             for curve in curves:
                 ax.plot(curve.steps, curve.values, lw=0.6, alpha=0.25, **style)
-            rows = [*zip(*(curve.values for curve in curves), strict=False)]  # a run that diverged has fewer
+            rows = [*zip(*(curve.values for curve in curves), strict=False)]  # a diverged run has fewer
             mean, label = [fmean(row) for row in rows], f"{NORMS[norm]}, {'with' if warm else 'without'} warmup"
             ax.plot(curves[0].steps[: len(mean)], mean, lw=1.7, label=label, **style)
     ax.set_ylim(top=min(ax.get_ylim()[1], 4.5))  # the first steps are far above

@@ -1,4 +1,4 @@
-"""What several test files share: composing, running in a temporary folder, and watching what an optimizer does."""
+"""Fixtures of several test files: composed configs, runs in a temporary folder, records of optimizer steps."""
 
 from __future__ import annotations
 

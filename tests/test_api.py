@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -24,7 +25,7 @@ import lrkit
 from lrkit import ConfigError, Plateau
 from lrkit.config.compose import compose
 from lrkit.config.compose import plan as plan_of
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.classes import PACKAGE, Trainer
 from lrkit.schedules.shapes import Cosine, Linear, Step
 
 HEAD = [{"name": "head", "pattern": "^head", "lr_scale": 2}]
@@ -203,6 +204,13 @@ def test_find_takes_a_data_module_a_configured_module_and_a_folder(tmp_path: Pat
     assert lrkit.find(Net(), data, trainer=CPU, optimizer="prodigy").lr == 1.0
 
 
+def test_find_on_a_module_of_lightnings_own_with_its_own_loaders() -> None:
+    boring = importlib.import_module(f"{PACKAGE}.demos.boring_classes").BoringModel()
+    search = {"repeats": 1, "steps": 30, "confirm": False}
+    found = lrkit.find(boring, trainer={"max_steps": 300, "accelerator": "cpu"}, search=search, quiet=True)
+    assert found.sweeps[0].losses and (found.lr is None) == bool(found.reason)
+
+
 @pytest.mark.parametrize(
     ("said", "begins"),
     [
@@ -345,8 +353,10 @@ def test_groups_of_a_config_are_checked_as_by_the_command(change: dict[str, Any]
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+of_pytorch_lightning = pytest.mark.skipif(PACKAGE != "pytorch_lightning", reason="the examples import the other one")
 
 
+@of_pytorch_lightning
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.parametrize("words", [[], ["schedule=one_cycle", "optimizer=momentum", "warmup=none"]])
 def test_another_hydra_application(
@@ -357,6 +367,7 @@ def test_another_hydra_application(
     assert "loss 0." in capsys.readouterr().out
 
 
+@of_pytorch_lightning
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
 @pytest.mark.parametrize(("name", "says"), [("torch_loop", "loss 0.1"), ("lightning_script", "confirmed by")])
 def test_the_example(name: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:

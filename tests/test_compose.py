@@ -1,4 +1,4 @@
-"""The groups under ``conf``, and how they become a config and a plan."""
+"""The groups of ``conf``, and their composition into a config and a plan."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_devices_that_are_not_known_are_remarked_upon() -> None:
     assert any("trainer.devices=auto" in line for line in plan(compose(["trainer.devices=auto"])).warnings)
 
 
-# --- length that nobody knows ---------------------------------------------------------------------
+# --- runs of unknown length -----------------------------------------------------------------------
 
 
 def test_a_run_of_unknown_length_is_checked_as_far_as_possible() -> None:

@@ -1,6 +1,6 @@
-"""The experiments: what they read from runs, what they say, and that the page in docs/ is theirs.
+"""The experiments of ``evidence``: what they read from runs, their texts, and that docs/evidence.md comes from them.
 
-The slow ones are the claims themselves, with margins so wide that chance does not cross them.
+The slow tests repeat the claims, with margins so wide that random variation does not exceed them.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def test_the_page_is_put_together_of_what_was_kept(tmp_path: Path) -> None:
     figure, _ = frame(("a", "b"))
     claims = {name: Claim(f"Title, {name}", "says", "done", lambda lab: finding, ["lrkit train"]) for name in "ab"}
     finding = Finding("reproduced", "words", [["x", "y"], ["1", "2"]], figure)
-    page.keep("a", finding, 60.0, tmp_path, tmp_path / "evidence")
+    page.save_finding("a", finding, 60.0, tmp_path, tmp_path / "evidence")
     page.write(tmp_path / "evidence.md", claims, tmp_path, quick=False)
     text = (tmp_path / "evidence.md").read_text()
     assert "[Title, a](#title-a) | reproduced" in text and "Title, b" not in text

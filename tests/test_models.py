@@ -1,4 +1,4 @@
-"""The networks have the sizes they promise, take the data as it comes, and learn it."""
+"""The networks have the documented sizes, accept the data sources, and learn."""
 
 from __future__ import annotations
 

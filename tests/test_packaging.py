@@ -1,4 +1,4 @@
-"""What is built is what is installed: every config, the digits and the types, and the command runs from anywhere."""
+"""The built package is complete: every config, the digits and the types; and the command runs in any folder."""
 
 from __future__ import annotations
 

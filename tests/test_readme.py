@@ -1,4 +1,4 @@
-"""What the README shows is true: its commands are accepted, and its tables name all options."""
+"""The README is true: lrkit accepts its commands, and its tables name all options."""
 
 from __future__ import annotations
 

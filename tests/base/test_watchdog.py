@@ -1,4 +1,4 @@
-"""A signal ends a process whose main thread does not answer: each case is a process of its own, without torch."""
+"""A signal ends a process whose main thread does not answer. Each case is a separate process, without torch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="waits by a mute
 
 
 def ended(body: str, *when: tuple[float, int], env: dict[str, str] | None = None) -> tuple[int, float, str, str]:
-    """The exit code, the seconds after the first signal, and what was said."""
+    """Return the exit code, the seconds after the first signal, the output and the error output."""
     code = BEGIN + ENTER + "".join(f"    {line}\n" for line in body.splitlines())
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -1,4 +1,4 @@
-"""The divergence guard in real trainings, made ill at chosen steps, on one process and on two."""
+"""The divergence guard in real runs that diverge at chosen steps, on one process and on two."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def test_it_works_in_a_plain_trainer() -> None:
     assert sick.fit() == "diverged at step 7: the norm of the gradients is inf"
 
 
-# On a GPU nobody waits: what has happened is seen LAG steps later. Simulated, for the order of things is the same.
+# On a GPU the guard does not wait for the loss, and reads it LAG steps later. Simulated here with the same order.
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The gradient noise scale: right where it is known, and without a trace in the training that it looks at."""
+"""The gradient noise scale: correct where it is known, and without an effect on the training that it measures."""
 
 from __future__ import annotations
 

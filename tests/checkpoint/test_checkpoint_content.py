@@ -1,4 +1,4 @@
-"""Whatever is put into a checkpoint can be read from it, without executing it; and is what it was where it can be."""
+"""Objects in a checkpoint: readable without execution, and restored to an equal object where possible."""
 
 from __future__ import annotations
 

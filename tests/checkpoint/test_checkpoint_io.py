@@ -1,4 +1,4 @@
-"""Checkpoints that survive: whatever is done to the newest, the one before it is found."""
+"""Damaged checkpoints: after any damage to the newest one, lrkit finds the one before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a module is set to where an epoch begins holds in a run that goes on within that epoch."""
+"""Train and eval modes that a module sets at the start of an epoch still hold in a run resumed within that epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run can be gone on with, whatever its module, data and callbacks put into checkpoints; or ends before it trains."""
+"""A run can be resumed with any content of its checkpoints; or it is refused before training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going on by the command: with the run's own config, by each policy, from each place, and from nowhere twice."""
+"""Resume by the command: with the run's own config, by each policy, from each checkpoint."""
 
 from __future__ import annotations
 

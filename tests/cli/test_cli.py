@@ -1,4 +1,4 @@
-"""The command: what it prints, what it leaves behind, how it ends, and how little it loads for that."""
+"""The command: its output, its files, its exit codes, and its few imports."""
 
 from __future__ import annotations
 

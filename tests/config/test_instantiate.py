@@ -1,4 +1,4 @@
-"""From the node of a ``_target_`` to its object, and what its errors say."""
+"""Objects from nodes with ``_target_``, and the error messages."""
 
 from __future__ import annotations
 

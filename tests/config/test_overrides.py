@@ -1,4 +1,4 @@
-"""Overrides as they are typed: parsed, multiplied out to the jobs of a sweep, and understood where they are wrong."""
+"""Overrides of the command line: parsed, expanded into the jobs of a sweep, and refused with a hint."""
 
 from __future__ import annotations
 

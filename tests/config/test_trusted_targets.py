@@ -1,6 +1,6 @@
-"""Nothing that a stranger's file says is executed: which names are refused, before anything is imported, and which not.
+"""No code named in an untrusted file is executed: which names are refused, before an import, and which are accepted.
 
-``trap`` is a folder with modules that leave a mark when they are imported; no test here may find one.
+``trap`` is a folder with modules that write a marker file when they are imported; no test here may find one.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ PLACES = {
 
 @pytest.fixture
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A stranger's folder, in which we are: whichever of its modules is imported, or pickle loaded, leaves a mark."""
+    """An untrusted working folder: each of its modules and pickles writes a marker file when it is loaded."""
     mark = tmp_path / "executed"
     folder = tmp_path / "trap"
     (folder / "hydra_plugins").mkdir(parents=True)
@@ -170,7 +170,7 @@ def test_the_refusal_teaches() -> None:
         "model._target_ names mycode.nets.Net, which is outside of what config files may name;"
         " if it is yours, say --trust mycode. Received: 'mycode.nets.Net'"
     )
-    for target in ("os.system", "torch.load", "pytorch_lightning.Trainer"):  # nobody's to trust
+    for target in ("os.system", "torch.load", "pytorch_lightning.Trainer"):  # cannot be trusted by --trust
         assert "--trust" not in outside(target) and "torch.nn, torch.optim" in outside(target)
 
 
@@ -193,7 +193,7 @@ def test_an_alias_inside_of_the_list_is_seen_through(name: str, monkeypatch: pyt
 
 
 class Theirs(nn.Module):
-    """A class of the right kind, but of somebody else's package."""
+    """A class of the right kind, but of a package that is not trusted."""
 
 
 class Opt(torch.optim.SGD):

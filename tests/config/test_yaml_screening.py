@@ -1,4 +1,4 @@
-"""Config files of a stranger's: what is refused before Hydra, OmegaConf or anybody else acts on it."""
+"""Untrusted config files: refusals before Hydra or OmegaConf reads them."""
 
 from __future__ import annotations
 

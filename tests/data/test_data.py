@@ -1,4 +1,4 @@
-"""Each source loads, splits the same way for ever, and says in one sentence what is wrong with a file."""
+"""Each data source loads, has a reproducible split, and reports a wrong file in one sentence."""
 
 from __future__ import annotations
 

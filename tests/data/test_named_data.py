@@ -1,4 +1,4 @@
-"""Data sets by name: only those that are known to execute nothing, and no file of theirs executes anything."""
+"""Data sets by name: only those that are known to execute no code; and no file of theirs is executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every sample once, the same order for the same seed and epoch, and the right batches after a resume."""
+"""The tensor loader: every sample once, the same order for the same seed and epoch, and right batches in a resume."""
 
 from __future__ import annotations
 

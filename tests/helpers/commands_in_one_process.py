@@ -1,4 +1,4 @@
-"""Command lines in a process of their own, one after the other: what takes long to load is loaded once."""
+"""Runs command lines one after another in a separate process, so that slow imports happen once."""
 
 from __future__ import annotations
 

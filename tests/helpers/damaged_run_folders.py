@@ -1,9 +1,8 @@
-"""Folders of runs as somebody with bad intentions would make them: each a small honest run with something done to it.
+"""Folders of runs as an attacker would make them: a small valid run with one damage.
 
-``craft`` does one thing to a copy of a run, chosen by a random number generator: a value in a file of JSON or YAML, or
-in a checkpoint, is replaced, dropped or joined by another; a file or folder becomes a link, a pipe, a folder, or a
-terabyte of nothing; the archive of a checkpoint is made anew with members compressed, doubled, laid over each other,
-cut off or flipped.
+``craft`` makes one random change in a copy of a run: it replaces, removes or adds a value in a JSON or YAML file, or in
+a checkpoint; it replaces a file or folder by a link, a pipe, a folder or a sparse file of a terabyte; or it writes the
+archive of a checkpoint with compressed, duplicate, overlapping, truncated or bit-flipped members.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Callbacks that make a training diverge at chosen steps: by its batch, its loss, or its gradient."""
+"""Callbacks that make a training diverge at chosen steps: by its batch, its loss or its gradient."""
 
 from __future__ import annotations
 

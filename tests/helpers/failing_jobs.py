@@ -1,4 +1,4 @@
-"""A callback by which chosen jobs of a sweep fail: raise, diverge, hang, or are killed."""
+"""A callback that makes chosen jobs of a sweep fail: by an exception, divergence, a hang or a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models, data, callbacks, loggers and processes that fail on purpose, at a chosen step or all the time."""
+"""Models, data, callbacks, loggers and processes that fail on purpose, at a chosen step or always."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page docs/faults.md, row by row as the tests of faults measure it."""
+"""The page docs/faults.md: the tests of faults write its rows."""
 
 from __future__ import annotations
 

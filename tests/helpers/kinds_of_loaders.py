@@ -1,4 +1,4 @@
-"""Training data as people load it for plain Lightning, each kind of loader once; nothing here knows lrkit."""
+"""Training data for plain Lightning, one class for each kind of data loader. These classes do not import lrkit."""
 
 from __future__ import annotations
 

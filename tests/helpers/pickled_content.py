@@ -1,4 +1,4 @@
-"""A module, data and a callback that put into checkpoints whatever pickle takes."""
+"""A module, data and a callback that put any picklable object into checkpoints."""
 
 from __future__ import annotations
 

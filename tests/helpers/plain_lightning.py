@@ -1,4 +1,4 @@
-"""LightningModules and LightningDataModules as people write them for plain Lightning: the one that the tests use."""
+"""LightningModules and LightningDataModules in the style of plain Lightning."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Data(LightningDataModule):
 
 
 class FixedData(Data):
-    """The batch size is nobody's argument: only the loader knows it."""
+    """The batch size is not an argument of the data module: only the loader has it."""
 
     def __init__(self) -> None:
         super().__init__(batch_size=12)

@@ -1,4 +1,4 @@
-"""Folders of runs for the tests of `lrkit compare`, with event files by TensorBoard's own writer. No torch."""
+"""Folders of runs for the tests of `lrkit compare`, with event files from TensorBoard's own writer. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules with several optimizers as people write them for plain Lightning: the one that the tests use."""
+"""Modules with several optimizers, in the style of plain Lightning."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Modules that others wrote, from their packages, each with data for it; only what they ask to be made with is here.
+"""Modules of third-party packages, each with its arguments and with data for it.
 
-``LIGHTNING_HERE`` says by which Lightning a package is to be used. Where the package itself says the other one, its
-imports are read as if it said this one; nothing else of it changes.
+``LIGHTNING_HERE`` names the Lightning package to use. If the third-party package imports the other one, its imports are
+redirected to this one; nothing else of it changes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Real processes on one CPU: whoever starts them, they are one run; and a signal ends what waits for ever."""
+"""Real processes on one CPU: with any launcher they are one run; a signal ends a process that waits forever."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_tasks_of_srun_are_one_run(tmp_path: Path) -> None:
 
 
 def test_an_allocation_without_srun_is_no_launch(tmp_path: Path) -> None:
-    """Lightning would wait for tasks that nobody has started."""
+    """Lightning would wait for tasks that do not exist."""
     words = ("-m", "lrkit", "train", *ALONE, "trainer.devices=2")
     code, _, err = done(tmp_path, *words, SLURM_NTASKS="2", SLURM_NTASKS_PER_NODE="2", SLURM_PROCID="0")
     assert code == 0, err

@@ -1,4 +1,4 @@
-"""Steps planned are steps taken: one too many ends the run, one too few is told; callbacks that do it are refused."""
+"""The number of optimizer steps is the plan's: one more ends it, one less is reported; such callbacks are refused."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ class TestConflicts:
             assert conflict_of(type("Mine", (getattr(callbacks, name),), {}))
         fine = ("EarlyStopping", "LearningRateMonitor", "BackboneFinetuning", "WeightAveraging", "Timer")
         assert not [name for name in fine if conflict_of(getattr(callbacks, name))]
-        assert conflict_of(type("BatchSizeFinder", (), {})) is None  # of nobody we know
+        assert conflict_of(type("BatchSizeFinder", (), {})) is None  # of an unknown package
 
     @pytest.mark.parametrize(
         ("name", "arguments", "advice"),

@@ -1,4 +1,4 @@
-"""Finding a rate: the whole way, what it leaves alone, and how the answer is used."""
+"""`lrkit find`: the whole search, the files that it leaves unchanged, and the use of its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layer-wise levels: of networks by others, as their authors and timm count them."""
+"""Layer-wise decay: the levels of third parties' networks equal those of their authors and of timm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers: every option trains, obeys its rate and resumes; every wrong option is refused by name."""
+"""Optimizers: every option trains, follows its rate and resumes; every wrong option is refused by name."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Every optimizer against its paper: 200 steps in float64, under warmup and cosine, with and without weight decay.
 
-Each reference is the algorithm as its source prints it, a tensor at a time and by plain operations; ``lr`` is what the
-plan says for the step. The problem is a quadratic in a matrix, a vector and a number, of which most rows of the matrix
-have no gradient in most steps, as embeddings have it.
+Each reference is the algorithm as printed in its source, for one tensor at a time with plain operations; ``lr`` is the
+plan's rate of the step. The problem is a quadratic function of a matrix, a vector and a number. Most rows of the matrix
+have no gradient in most steps, as in an embedding.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def test_stepping_the_scheduler_alone_changes_nothing() -> None:
 
 @pytest.mark.parametrize("ahead", [False, True])
 def test_a_rate_that_is_written_by_hand_is_not_used_even_once(ahead: bool) -> None:
-    """The plan is written again right before the step, whoever wrote in between; and says so, once."""
+    """The scheduler writes the plan's rate again before the step if other code changed it, and warns once."""
     plan, optimizer = plan_of(), optimizer_of()
     scheduler = PlanScheduler(optimizer, plan)
 

@@ -1,4 +1,4 @@
-"""The divergence guard in numbers: what a spike is, what is far above, and how the gain comes back."""
+"""The numbers of the divergence guard: spikes, high losses, and the recovery of the gain."""
 
 from __future__ import annotations
 

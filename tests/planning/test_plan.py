@@ -1,4 +1,4 @@
-"""The plan: one product of named factors, said in sentences and in JSON before anything runs."""
+"""The plan: a product of named factors, printed in sentences and in JSON before the run."""
 
 from __future__ import annotations
 

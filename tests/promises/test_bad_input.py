@@ -1,6 +1,6 @@
-"""What lrkit says to bad input. A row teaches one mistake: the command line, and the one line that answers it.
+"""Messages about bad input. A row has one mistake: the command line, and lrkit's answer in one line.
 
-A line that ends in an ellipsis is a beginning: what follows lists options, which come and go.
+An ellipsis in the answer stands for any text, such as a list of options, which changes.
 """
 
 from __future__ import annotations
@@ -524,7 +524,7 @@ UNFIT = [
     ),
 ]
 
-# What nobody could know before: told in one line too, with where it came from; the exit code is 1.
+# Errors that cannot be found before the run: also one line, with the line of code; the exit code is 1.
 FAILS = [
     (
         f"{MODULE}Module +model.loss=late",

@@ -1,13 +1,13 @@
-"""What people complain about when they schedule learning rates with torch and Lightning: it is real, and lrkit ends it.
+"""Known complaints about learning-rate schedules with torch and Lightning: each is reproduced, and solved by lrkit.
 
-Each test quotes a pain. Its first half, below "What comes of it", is the plain stack going wrong; the rest is lrkit
-doing what was asked. No test, and why:
+Each test quotes a complaint. Its first part, below "What comes of it", reproduces the fault with torch and Lightning;
+the rest shows that lrkit does what the user asked for. The complaints that are tested elsewhere:
 
-  10  the suggestion of the range test is noise           lrkit has no range test yet
-  11  what the range test found is applied wrongly        lrkit has no range test yet
-  15  half: a loss of NaN trains to the end               lrkit has no guard yet; the other half (plateau) is below
-  21  half: a sweep cannot be gone on with                lrkit has no resumable sweeps yet; the other half is below
-  23  half: jobs share a process, one GPU, one at a time  lrkit has no launcher yet; the other half (RNG) is below
+  10  the suggestion of the range test is noise         tests/lr_finder/test_curve_analysis.py, benchmarks/find.py
+  11  the suggested rate is applied wrongly             tests/lr_finder/test_find.py
+  15  a loss of NaN trains to the end                   tests/callbacks/test_divergence_guard.py; plateau is below
+  21  a sweep cannot be resumed                         tests/sweep/test_sweep.py; the other half is below
+  23  jobs share a process and a GPU                    tests/sweep/test_sweep.py; the random state is below
 """
 
 from __future__ import annotations

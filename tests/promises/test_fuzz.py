@@ -1,7 +1,6 @@
-"""Whatever is typed, and whatever lies in a folder: no traceback, no hang, no file where none belongs.
+"""Random command lines and folders: no traceback, no hang, no unexpected file.
 
-Each example is one command line in an empty folder. Jobs are replaced by ones that do nothing: it is all about what
-happens before them.
+Each example is one command line in an empty folder. The jobs do nothing: the test is about everything before them.
 """
 
 from __future__ import annotations
@@ -244,7 +243,7 @@ def answers(argv: list[str], files: Mapping[str, bytes]) -> None:
         made = {path for path in Path().rglob("*") if path.is_file()} - before
     said = err.getvalue()
     where = f"{shlex.join(argv)!r} -> {code}: {said}"
-    assert code in (0, 2) or "the engine failed" in said, where  # 1 would be an exception that nobody foresaw
+    assert code in (0, 2) or "the engine failed" in said, where  # 1 would be an unexpected exception
     assert "Traceback" not in said and "Traceback" not in out.getvalue(), where
     allowed = ("outputs", "multirun") if argv[:1] != ["compare"] else ("outputs", "out", "runs")
     assert {path.parts[0] for path in made} <= {*allowed}, f"{where} {made}"

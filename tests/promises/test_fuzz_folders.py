@@ -1,6 +1,6 @@
-"""Whatever somebody has put into a folder of a run: no traceback, no hang, and nothing is written outside of it.
+"""Random damage in the folder of a run: no traceback, no hang, and no write outside of the folder.
 
-Each example is a small run with something done to it (``crafted``), and one command line on it.
+Each example is a small run with one damage (``damaged_run_folders``), and one command line with its folder.
 """
 
 from __future__ import annotations

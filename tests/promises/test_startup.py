@@ -1,7 +1,7 @@
-"""A stranger's folder in which a command is given: nothing that lies there is imported or run, by any process.
+"""No file in an untrusted working folder is imported or run by any process.
 
-Each module leaves a mark when it is imported, and each program when it is run; there is one of the name of every module
-of the standard library, and of everything that is installed.
+The folder has a module for the name of every module of the standard library and of every installed package, and some
+programs. Each one writes a marker file when it is imported or run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Faults of clocks, of jobs in a sweep, and of processes that are to meet. How the page is written: test_faults."""
+"""Faults of clocks, of jobs in a sweep, and of processes that must meet. test_faults.py says how to write the page."""
 
 from __future__ import annotations
 
@@ -376,13 +376,13 @@ def test_a_process_dies_before_the_rendezvous(what: str, how: str, tmp_path: Pat
     since = time.monotonic()
     code, said = done(tmp_path, *TWO, PYTHONPATH=one_stays_away(tmp_path, what))
     assert code == 1, said
-    assert said.splitlines()[-1] == f"lrkit: process 1 of 2 has ended ({how}) before all had come together"
+    assert said.splitlines()[-1] == f"lrkit: process 1 of 2 has ended ({how}) before all had connected"
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
     assert metrics(run)["status"] == "failed" and how in metrics(run)["why"]
     seconds = time.monotonic() - since
     if what == "dies":
         row("one of two processes dies before they meet", 1, 1, 0, f"exit code 1 ({seconds:.0f} s after the start);"
-            f" `lrkit: process 1 of 2 has ended ({how}) before all had come together`")  # fmt: skip
+            f" `lrkit: process 1 of 2 has ended ({how}) before all had connected`")  # fmt: skip
 
 
 @pytest.mark.slow
@@ -431,7 +431,7 @@ def test_ctrl_c_while_the_command_loads(tmp_path: Path, row: Row) -> None:
 def test_find_on_a_loss_that_is_nan_at_the_first_step(tmp_path: Path) -> None:
     """No lower rate helps there, so none is advised."""
     (tmp_path / "sick.py").write_text(
-        "import torch\nfrom lrkit.lightning import LightningModule\n\n\nclass Net(LightningModule):\n"
+        "import torch\nfrom lrkit.lightning.classes import LightningModule\n\n\nclass Net(LightningModule):\n"
         "    def __init__(self):\n        super().__init__()\n        self.layer = torch.nn.Linear(64, 10)\n\n"
         "    def training_step(self, batch, i):\n        return self.layer(batch[0].flatten(1)).sum() * float('nan')\n"
     )

@@ -1,4 +1,4 @@
-"""Schedules: one table whose rows teach the shapes, and the properties that hold for all of them."""
+"""Schedules: a table whose rows show the shapes, and properties of all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ordinary Python: what the command does, in a script of plain Lightning; and the groups inside another Hydra app."""
+"""The Python functions: a script of plain Lightning with lrkit; and lrkit's groups inside another Hydra application."""
 
 from __future__ import annotations
 

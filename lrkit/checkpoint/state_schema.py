@@ -33,6 +33,8 @@ from lrkit.base.schema import (
     whole,
     wrong,
 )
+from lrkit.checkpoint.module_modes import KEY as MODULE_MODES
+from lrkit.lightning.evaluation_weights import TRAINING_WEIGHTS
 from lrkit.planning.plan_schema import checked
 
 __all__ = ["check_optimizers", "checked_plan"]
@@ -60,6 +62,9 @@ def checked_plan(content: Any) -> dict[str, Any]:
         if key not in content:
             raise ConfigError(key, "must be there")
         schema(content[key], key)
+    for key, schema in _OPTIONAL.items():
+        if key in content:
+            schema(content[key], key)
     tracks, given = list(plan.get("tracks", {})), list(content["lrkit"].get("tracks", {}))
     if sorted(tracks) != sorted(given):
         raise ConfigError("lrkit.tracks", f"must be those of the plan: {', '.join(tracks) or 'none'}", ", ".join(given))
@@ -346,3 +351,13 @@ _CONTENT: dict[str, Schema] = {
     "loops": _counts,
     "callbacks": _callbacks,
 }
+
+_NAMES = listed(text())
+#: What only some checkpoints have.
+_OPTIONAL: dict[str, Schema] = {
+    MODULE_MODES: record({
+        "eval": _NAMES, "frozen": _NAMES, "attributes": mapping(mapping(optional(either(flag, number(finite=False))))),
+        "unknown": _NAMES,
+    }),
+    TRAINING_WEIGHTS: mapping(_tensor),
+}  # fmt: skip

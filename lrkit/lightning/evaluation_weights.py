@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lrkit.base.errors import ConfigError
 from lrkit.lightning.classes import Callback, LightningModule, Trainer
 from lrkit.optim.factory import evaluation_copy, has_modes, restore_weights, switch_mode, training_weights
 
@@ -62,6 +63,10 @@ class EvaluationMode(Callback):
         for optimizer in trainer.optimizers:
             switch_mode(optimizer, training=True)
         parameters = dict(pl_module.named_parameters(remove_duplicate=False))
+        for name, value in self.restored.items():
+            if name in parameters and value.shape != parameters[name].shape:  # torch would repeat a smaller one
+                shape = tuple(parameters[name].shape)
+                raise ConfigError(f"{TRAINING_WEIGHTS}.{name}", f"must have the shape {shape}", tuple(value.shape))
         restore_weights([(parameters[name], value) for name, value in self.restored.items() if name in parameters])
         self.restored, self.stored = {}, []
         strategy = trainer.strategy

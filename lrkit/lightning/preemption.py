@@ -1,15 +1,15 @@
-"""Ending at a signal: the step under way is finished, its checkpoint saved, and the run can go on to the bit.
+"""Ends a run at a signal: the current step is finished, a checkpoint is saved, and a resumed run equals one without it.
 
-A run is made of segments with a point between each two: after an optimizer step, after the validation that follows
-upon one, or at the end of an epoch, never where a window of accumulation is half full. A run ends at the first point
-after the signal. Of several processes only one may have got it, and none may stop while another waits for it in a
-collective operation. So from the signal on nobody begins a segment before all have said which one they are in, and
-all end after the furthest of them:
+A run consists of segments, with a stop point between each two: after an optimizer step, after the validation that
+follows a step, or at the end of an epoch, never within a window of accumulation. A run ends at the first stop point
+after the signal. With several processes, only one may have received the signal, and none may stop while another waits
+for it in a collective operation. So after the signal no process begins a segment before all processes have published
+the number of their current segment, and all end after the highest of these numbers:
 
-    end = max over processes of the segment under way when it heard of the signal
+    end = max over processes of the current segment when the process learned of the signal
 
-Before a signal this costs nothing: a thread looks a few times a second whether one has come, and answers for its
-process also while that waits for the others.
+Before a signal this costs no time in training: a thread checks a few times a second for a signal, and publishes for its
+process even while that waits for the others.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ __all__ = ["Preemption", "SavingPreemption", "SeveralProcesses", "SingleProcess"
 
 
 class StopAgreement(Protocol):
-    """Says at each point whether the run ends there; ``signum`` is the signal, once there is one."""
+    """Decides at each stop point whether the run ends there; ``signum`` is the received signal, or None."""
 
     signum: int | None
 
-    def here(self) -> bool: ...
+    def ends_here(self) -> bool: ...
 
     def close(self) -> None: ...
 
 
 class SingleProcess:
-    """One process: it ends at the next point."""
+    """The agreement of a single process, which ends at the next stop point."""
 
     signum: int | None = None
 
-    def here(self) -> bool:
+    def ends_here(self) -> bool:
         return self.signum is not None
 
     def close(self) -> None:
@@ -57,29 +57,30 @@ class SingleProcess:
 
 
 class SeveralProcesses:
-    """One of several processes, which end at the same point.
+    """The agreement of one of several processes, which end at the same stop point.
 
     Args:
-        store: what all processes can read and write.
-        rank: which of them this is.
-        world: how many they are.
-        wait: seconds for which the others are waited for.
+        store: a store that all processes read and write.
+        rank: the rank of this process.
+        world: the number of processes.
+        wait: the seconds to wait for the other processes.
     """
 
-    poll = 0.2  # seconds
+    poll = 0.2  # seconds between two checks for a signal
 
     def __init__(self, store: TCPStore, rank: int, world: int, wait: float = 60.0) -> None:
         self.signum: int | None = None
         self.store, self.rank, self.world, self.wait = store, rank, world, wait
         self.lock = threading.Lock()
-        self.over = threading.Event()
+        self.closed = threading.Event()
         self.segment = 0
         self.frozen = False
         self.end: int | None = None
         self.thread = threading.Thread(target=self._listen, daemon=True)
         self.thread.start()
 
-    def here(self) -> bool:
+    def ends_here(self) -> bool:
+        """Whether the run ends at this stop point; may wait for the other processes."""
         with self.lock:
             if not self.frozen:
                 self.segment += 1
@@ -94,11 +95,11 @@ class SeveralProcesses:
         return True
 
     def close(self) -> None:
-        self.over.set()
+        self.closed.set()
 
     def _listen(self) -> None:
         try:
-            while not self.over.wait(self.poll):
+            while not self.closed.wait(self.poll):
                 if self.signum is not None:
                     self.store.set("signal", str(int(self.signum)))
                 if self.store.check(["signal"]):
@@ -108,28 +109,28 @@ class SeveralProcesses:
                         self.store.set(f"segment{self.rank}", str(self.segment))
                     return
         except RuntimeError:
-            pass  # the process that keeps the store has ended: there is nobody to agree with
+            pass  # the process that owns the store has ended
 
 
 class Preemption(Callback):
-    """Ends a training at SIGTERM, SIGUSR1 and Ctrl-C, by ``Terminated``; a second Ctrl-C, or a second
+    """Ends a training at SIGTERM, SIGUSR1 and Ctrl-C, by raising ``Terminated``; a second Ctrl-C, or a second
     SIGTERM some seconds later, ends it at once.
 
     Args:
-        last: where the checkpoint goes; None saves none.
+        last: the file of the checkpoint; None: no checkpoint is saved.
     """
 
     def __init__(self, last: Path | None) -> None:
         self.last = last
         self.agreement: StopAgreement = SingleProcess()
         self.listens = self.ends = self.saved = False
-        self.heard: tuple[int, float] | None = None  # which signal, and when
-        self.longest = 0.0  # seconds of a batch
-        self.before = math.inf
+        self.first_signal: tuple[int, float] | None = None  # the first signal and its time
+        self.longest = 0.0  # seconds of the longest batch
+        self.batch_end = math.inf
 
     @property
     def signum(self) -> int | None:
-        """The signal that has come, if one has."""
+        """The received signal, or None."""
         return self.agreement.signum
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -138,29 +139,29 @@ class Preemption(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen(trainer)
         if trainer.world_size > 1:
-            together = SeveralProcesses(_store(trainer), trainer.global_rank, trainer.world_size)
-            together.signum, self.agreement = self.agreement.signum, together
+            agreement = SeveralProcesses(_create_shared_store(trainer), trainer.global_rank, trainer.world_size)
+            agreement.signum, self.agreement = self.agreement.signum, agreement
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        self.longest = max(self.longest, now - self.before)
-        self.before = now
+        self.longest = max(self.longest, now - self.batch_end)
+        self.batch_end = now
         if self.signum is None and isinstance(self.agreement, SingleProcess):
-            return  # at nearly every batch
-        full = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if full and not trainer.is_last_batch and not validation_follows(trainer):
-            self._point(trainer)
+            return  # without computing the rest, at nearly every batch
+        window_is_complete = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if window_is_complete and not trainer.is_last_batch and not validation_follows(trainer):
+            self._stop_if_agreed(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.before = math.inf
-        full = (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if full and not trainer.sanity_checking and not trainer.is_last_batch:
-            self._point(trainer)
+        self.batch_end = math.inf
+        window_is_complete = (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if window_is_complete and not trainer.sanity_checking and not trainer.is_last_batch:
+            self._stop_if_agreed(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._point(trainer)
+        self._stop_if_agreed(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.agreement.close()
@@ -169,62 +170,66 @@ class Preemption(Callback):
         self.agreement.close()
 
     def _listen(self, trainer: Trainer) -> None:
-        """Take signals over from Lightning, which ends without saving, and with exit code 0; from a cluster's none."""
+        """Replace Lightning's handlers, which end with exit code 0 without saving; keep a cluster's requeue handler."""
         signums = {*ASKING, signal.SIGINT}
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             signums.discard(environment.requeue_signal or signal.SIGUSR1)
-        if threading.current_thread() is threading.main_thread():  # no other may say what signals do
+        if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
             self.listens = True
             for signum in signums:
-                signal.signal(signum, self._heard)  # Lightning puts all back as it was when the training is over
+                signal.signal(signum, self._handle_signal)  # Lightning restores all handlers after the training
 
-    def _heard(self, signum: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, signum: int, frame: FrameType | None) -> None:
         note_answer()
         if self.signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.heard is not None and signum == self.heard[0] and time.monotonic() - self.heard[1] > AGAIN:
-            raise Terminated(signum)  # a second time, and not the same twice, as from a process group and a launcher
-        if self.heard is None:
-            self.heard = signum, time.monotonic()
+        if (
+            self.first_signal is not None
+            and signum == self.first_signal[0]
+            and time.monotonic() - self.first_signal[1] > AGAIN
+        ):
+            raise Terminated(signum)  # not the same signal twice, as from a process group and a launcher
+        if self.first_signal is None:
+            self.first_signal = signum, time.monotonic()
         if self.signum is None:
             self.agreement.signum = signum
             if signum == signal.SIGINT and sys.stderr.isatty():
-                # A handler may be called in the middle of a print, which cannot be entered twice.
-                os.write(2, b"\nlrkit: Ctrl-C: this step is finished and saved; once more ends at once\n")
+                # Not print: a handler may be called during a print, which cannot be entered twice.
+                os.write(2, b"\nlrkit: Ctrl-C: this step is finished and saved; a second Ctrl-C ends at once\n")
 
-    def _point(self, trainer: Trainer) -> None:
-        if _finished(trainer):
+    def _stop_if_agreed(self, trainer: Trainer) -> None:
+        if _is_about_to_end(trainer):
             return
         try:
-            ends = self.agreement.here()
-        except RuntimeError:  # another process does not answer; to save would be to wait for it for ever
+            ends = self.agreement.ends_here()
+        except RuntimeError:  # another process does not answer, and saving would wait for it for ever
             self.ends = True
             raise Terminated(self.signum or signal.SIGTERM) from None
         if not ends:
             return
         self.ends = True
         if self.last is not None:
-            if not trainer.is_last_batch:  # else it is the end of an epoch, where it was just saved
+            if not trainer.is_last_batch:  # at the end of an epoch it was just saved
                 trainer.save_checkpoint(self.last)
             self.saved = True
         raise Terminated(self.signum or signal.SIGTERM)
 
 
 class SavingPreemption(Preemption, Checkpoint):
-    """One that saves. Lightning calls whatever is a ``Checkpoint`` after all others: they have done their part then."""
+    """A ``Preemption`` that saves: Lightning calls a ``Checkpoint`` after all other callbacks have finished."""
 
 
-def _store(trainer: Trainer) -> TCPStore:
-    """A store of our own that all processes of a run share."""
+def _create_shared_store(trainer: Trainer) -> TCPStore:
+    """A new store, shared by all processes of a run."""
     host = os.environ.get("MASTER_ADDR", "localhost")
-    mine = TCPStore(host, 0, is_master=True, wait_for_workers=False) if trainer.is_global_zero else None
-    port = trainer.strategy.broadcast(0 if mine is None else mine.port)
-    return mine or TCPStore(host, port, is_master=False, wait_for_workers=False)
+    own = TCPStore(host, 0, is_master=True, wait_for_workers=False) if trainer.is_global_zero else None
+    port = trainer.strategy.broadcast(0 if own is None else own.port)
+    return own or TCPStore(host, port, is_master=False, wait_for_workers=False)
 
 
 def validation_follows(trainer: Trainer) -> bool:
-    """Whether a validation follows upon this batch, within the epoch: Lightning would not make up for it."""
+    """Whether a validation follows this batch within the epoch: a resumed run would not do it later."""
     every, epochs = trainer.val_check_batch, trainer.check_val_every_n_epoch
     if not trainer.enable_validation or every is None or every == float("inf"):
         return False
@@ -234,8 +239,8 @@ def validation_follows(trainer: Trainer) -> bool:
     return (batch + 1) % int(every) == 0
 
 
-def _finished(trainer: Trainer) -> bool:
-    """Whether the run ends here anyway, and may as well be done."""
+def _is_about_to_end(trainer: Trainer) -> bool:
+    """Whether the run ends at this point without the signal, too."""
     if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
         return True
     last = trainer.max_epochs is not None and 0 < trainer.max_epochs <= trainer.current_epoch + 1

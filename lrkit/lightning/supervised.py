@@ -1,4 +1,4 @@
-"""lrkit's own module: a network with a loss, for inputs and targets."""
+"""lrkit's own LightningModule: a network with a loss, for batches of inputs and targets."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["Supervised"]
 
 
 class Supervised(LightningModule):
-    """A network with a loss: logs ``train/loss``, ``val/loss`` and, for classes, ``val/accuracy``.
+    """A LightningModule of a network and a loss: logs ``train/loss``, ``val/loss``, and ``val/accuracy`` for classes.
 
     Args:
         model: maps inputs ``x`` of shape ``(batch, ...)`` to logits ``(batch, classes)``, ``(batch, time, classes)``,
-            ``(batch, classes, height, width)``, or to values of the shape of the targets. What else it may return, and
-            how the axis of the classes is found: ``lrkit.lightning.network_output``.
-        loss: ``cross_entropy`` (nats a target) or ``mse``; None: nobody has said, and classes are expected.
-        class_axis: which axis of the output is the classes, 1 or -1; None: what the network's own attribute of that
-            name says, or else the shapes.
-        usual_axis: the one to take where the shapes fit both; None: that is refused.
-        classes: how many there are, where the data knows.
+            ``(batch, classes, height, width)``, or to values of the shape of the targets. The other accepted
+            outputs, and the search for the class axis, are in ``lrkit.lightning.network_output``.
+        loss: ``cross_entropy`` (nats a target) or ``mse``; None: not set, and classes are expected.
+        class_axis: the class axis of the output, 1 or -1; None: the network's attribute of that name, or, without
+            it, decided by the shapes.
+        usual_axis: the class axis if the shapes allow both; None: both are refused.
+        classes: number of classes of the data; None: unknown.
     """
 
     def __init__(
@@ -47,12 +47,17 @@ class Supervised(LightningModule):
         own = getattr(model, "class_axis", None)
         axis = class_axis if class_axis is not None or type(own) is not int else own
         self.output = NetworkOutput(
-            self.loss, axis, classes, declared=loss is not None, usual_axis=usual_axis, takes=_takes_targets(model)
+            self.loss,
+            axis,
+            classes,
+            declared=loss is not None,
+            usual_axis=usual_axis,
+            takes=_find_targets_argument(model),
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the name of each hook in the module, some forty times a step; text in place of text, or of
-        # nothing, is no parameter and no submodule, which is what torch would look for.
+        # Lightning writes the name of each hook into the module, some forty times a step. Text that replaces text or
+        # None is no parameter and no submodule, so torch's search for these is skipped.
         if (value is None or type(value) is str) and name in self.__dict__:
             self.__dict__[name] = value
         else:
@@ -62,42 +67,42 @@ class Supervised(LightningModule):
         return self.model(x)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        loss, _ = self._measure(batch)
+        loss, _ = self._compute_loss_and_accuracy(batch)
         trainer = self.trainer
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        # Where nobody would write it down, it need not be handed over either: that takes as long as a small network.
+        # A loss that no logger would write is not logged: a call of log takes as long as a step of a small network.
         if trainer.is_last_batch or (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0:
             self.log("train/loss", loss.detach(), batch_size=len(batch[1]))
         return loss
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("val", batch)
+        self._log_evaluation("val", batch)
 
     def test_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("test", batch)
+        self._log_evaluation("test", batch)
 
-    def _evaluate(self, stage: str, batch: Sequence[Tensor]) -> None:
-        loss, accuracy = self._measure(batch)
+    def _log_evaluation(self, stage: str, batch: Sequence[Tensor]) -> None:
+        loss, accuracy = self._compute_loss_and_accuracy(batch)
         options: dict[str, Any] = {"on_epoch": True, "sync_dist": True, "batch_size": len(batch[1])}
         self.log(f"{stage}/loss", loss, **options)
         if accuracy is not None:
             self.log(f"{stage}/accuracy", accuracy, **options)
 
-    def _measure(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Loss and, for classes outside of training, accuracy."""
+    def _compute_loss_and_accuracy(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The loss and, for classes and outside of training, the accuracy."""
         if not isinstance(batch, list | tuple) or len(batch) != 2:
-            must = "must give batches of two, inputs and targets, to a plain network; or the model a LightningModule"
+            must = "must give batches of two, inputs and targets, if the model is no LightningModule"
             raise ConfigError("data", must, describe_value(batch))
         x, y = batch
         read = self.output.read(self(x), y, self.training)
-        loss = self._loss(read)
-        return loss, None if self.training or self.loss == "mse" else _accuracy(*read)
+        loss = self._compute_loss(read)
+        return loss, None if self.training or self.loss == "mse" else _compute_accuracy(*read)
 
     def loss_of(self, out: Any, y: Tensor) -> Tensor:
-        """The loss of what the network returned, the mean over all targets: a scalar."""
-        return self._loss(self.output.read(out, y, self.training))
+        """The loss of a network's returned value, a scalar: the mean over all targets."""
+        return self._compute_loss(self.output.read(out, y, self.training))
 
-    def _loss(self, read: OutputReading) -> Tensor:
+    def _compute_loss(self, read: OutputReading) -> Tensor:
         out, y, axis = read
         if self.loss == "mse":
             return F.mse_loss(out, y)
@@ -106,19 +111,19 @@ class Supervised(LightningModule):
         return F.cross_entropy(out.flatten(0, -2), y.flatten(0, -2) if y.is_floating_point() else y.flatten())
 
 
-def _accuracy(out: Tensor, y: Tensor, axis: int) -> Tensor:
-    """The share of targets that are the likeliest class; of those that are not left out."""
+def _compute_accuracy(out: Tensor, y: Tensor, axis: int) -> Tensor:
+    """The share of targets that equal the most probable class, among the targets that are not ignored."""
     if y.is_floating_point():
         return (out.argmax(axis) == y.argmax(axis)).to(torch.get_default_dtype()).mean()
-    said = out.argmax(1) if axis == 1 else out.flatten(0, -2).argmax(-1)
-    right = said.flatten() == y.flatten()
+    predicted = out.argmax(1) if axis == 1 else out.flatten(0, -2).argmax(-1)
+    correct = predicted.flatten() == y.flatten()
     counted = (y != IGNORED).sum()
-    # A factor of exactly 1 where all count, and nobody waits for it.
-    return right.to(torch.get_default_dtype()).mean() * (y.numel() / counted)
+    # The factor is exactly 1 if no target is ignored; it needs no synchronisation with the device.
+    return correct.to(torch.get_default_dtype()).mean() * (y.numel() / counted)
 
 
-def _takes_targets(model: nn.Module) -> str | None:
-    """The argument by which a network, as those of transformers and nanoGPT do, would compute a loss of its own."""
+def _find_targets_argument(model: nn.Module) -> str | None:
+    """The argument by which a network computes its own loss, as those of transformers and nanoGPT do; None for none."""
     try:
         accepted = inspect.signature(model.forward).parameters
     except (TypeError, ValueError):

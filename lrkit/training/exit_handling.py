@@ -57,7 +57,7 @@ class ExitReport:
         """
         meeting = Rendezvous(trainer, lost=lambda why: self._lost(trainer, why))
         try:
-            with watch_training(_Watched(self, trainer, meeting)), meeting.told():
+            with watch_training(_Watched(self, trainer, meeting)), meeting.reporting():
                 yield
         except ConfigError:
             _end_others(trainer)  # they have found the same, and it is said once

@@ -1,4 +1,4 @@
-"""Checkpoints of somebody else: what in one is not as lrkit writes it is told by its name, before it is taken up."""
+"""Untrusted checkpoints: each part with a wrong format is refused by name, before it is loaded."""
 
 from __future__ import annotations
 
@@ -226,6 +226,10 @@ STATES: list[tuple[str, Any, str]] = [
     ("callbacks/Kept best/kth_best_model_path", "/a/../b", r"kth_best_model_path must be a whole path"),
     ("callbacks/Kept best/best_k_models", {"a://b": 1}, r"best_k_models must be a whole path"),
     ("callbacks/Kept best/kth_value", torch.zeros(3), r"kth_value must be a number"),
+    ("lrkit.modes/frozen", GONE, r"lrkit\.modes\.frozen must be there"),
+    ("lrkit.modes/eval", [3], r"lrkit\.modes\.eval\[0\] must be a text"),
+    ("lrkit.modes/attributes", {"": {"a": "x"}}, r"lrkit\.modes\.attributes\.\.a must be a number"),
+    ("lrkit.training_weights", {"a": 3}, r"lrkit\.training_weights\.a must be a tensor\. Received: 3"),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Going on through the command: in the same folder, in one curve, with what was there left as it was."""
+"""Resume by the command in the same folder: one continuous curve, and the other files unchanged."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def curves_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
 class TestTheSameFolder:
     @pytest.mark.parametrize("at", [7, 17])
     def test_curves_join_without_overlap(self, at: int) -> None:
-        """The crash comes some steps after the checkpoint: what was logged in between is not there twice."""
+        """The crash comes some steps after the checkpoint: the logs of these steps do not occur twice."""
         folder = dies(at, "logger=tensorboard", "warmup=linear", "warmup.length=5")
         # Event files are ordered by name: the second, the process, a counter. Two runs of one process in one second
         # would be ordered by the counter as text, 10 before 9; a resume comes from another process, and later.
@@ -346,6 +346,6 @@ def test_two_processes_go_on(at: int, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     one, other, whole = both_ranks(tmp_path / "whole", *base)
     first, _, folder = both_ranks(tmp_path / "part", *base, halt(at))
-    rest, beside, folder = both_ranks(tmp_path / "part", *base, f"resume.path={folder}")
+    rest, beside, folder = both_ranks(tmp_path / "part", *base, "--trust", "interrupted_runs", f"resume.path={folder}")
     assert one == other and rest == beside and first + rest == one and len(one) == 24
     assert all(torch.equal(weights(whole)[name], weights(folder)[name]) for name in weights(whole))

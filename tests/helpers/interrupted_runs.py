@@ -1,4 +1,4 @@
-"""Runs that end early, and go on from what they saved: the callbacks that end them, and both runs in one call."""
+"""Runs that end early and are resumed: the callbacks that end them, and both runs in one call."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Stop(Callback):
 
 
 class Halt(Callback):
-    """Ends the run in good order after ``at`` steps, wherever in the epoch that is: as a time limit does."""
+    """Ends the run in good order, once, after ``at`` steps, wherever in the epoch that is: as a time limit does."""
 
     def __init__(self, at: int) -> None:
         self.at = at
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.at
+        trainer.should_stop = trainer.should_stop or trainer.global_step == self.at
 
 
 def saves(at: int) -> str:

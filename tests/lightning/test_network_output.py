@@ -1,4 +1,4 @@
-"""What networks return: used where it is sure what is meant, refused in words where it is not."""
+"""The output of a network: used if its meaning is certain, else refused with a message."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_shapes_tell_where_the_classes_are(out: tuple[int, ...], y: tuple[int, .
     plain = targets.view(in_second.shape[:1] + in_second.shape[2:])
     assert torch.allclose(loss_of(logits, targets), F.cross_entropy(in_second, plain))
     module = Supervised(nn.Identity()).eval()
-    _, accuracy = module._measure([logits, targets])
+    _, accuracy = module._compute_loss_and_accuracy([logits, targets])
     assert accuracy is not None
     assert float(accuracy) == pytest.approx(float((in_second.argmax(1) == plain).float().mean()))
 
@@ -185,16 +185,16 @@ def test_what_half_precision_returns_does_not_round_the_targets() -> None:
 def test_a_class_that_the_network_lacks_is_told_before_anything_else(y: Tensor, first: bool) -> None:
     module = Supervised(nn.Identity())
     if not first:
-        module.eval()._measure([LOGITS, torch.tensor([0, 1])])
+        module.eval()._compute_loss_and_accuracy([LOGITS, torch.tensor([0, 1])])
         module.train()
     with pytest.raises(ConfigError, match=r"^data must give classes from 0 to 2 for 3 outputs of the network"):
-        module._measure([LOGITS, y])
+        module._compute_loss_and_accuracy([LOGITS, y])
 
 
 def test_targets_that_torch_leaves_out_are_neither_right_nor_wrong() -> None:
     module = Supervised(nn.Identity()).eval()
     logits = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
-    loss, accuracy = module._measure([logits, torch.tensor([-100, 0, 1])])
+    loss, accuracy = module._compute_loss_and_accuracy([logits, torch.tensor([-100, 0, 1])])
     assert float(accuracy or -1) == 0.5
     assert torch.equal(loss, F.cross_entropy(logits[1:], torch.tensor([0, 1])))
 
@@ -203,7 +203,7 @@ def test_the_accuracy_is_to_the_bit_what_it_was() -> None:
     generator = torch.Generator().manual_seed(0)
     for n in (7, 32, 300):
         logits, y = torch.randn(n, 10, generator=generator), torch.randint(0, 10, (n,), generator=generator)
-        _, accuracy = Supervised(nn.Identity()).eval()._measure([logits, y])
+        _, accuracy = Supervised(nn.Identity()).eval()._compute_loss_and_accuracy([logits, y])
         assert accuracy is not None and torch.equal(accuracy, (logits.argmax(-1) == y).float().mean())
 
 
@@ -218,9 +218,9 @@ def test_a_network_with_a_loss_of_its_own_is_told_what_to_do() -> None:
     module = Supervised(WithTargets())
     x = torch.zeros(2, 5, dtype=torch.int64)
     with pytest.raises(ConfigError, match=r"^model must return .*forward\(targets=\.\.\.\) needs a LightningModule"):
-        module._measure([x, x])
-    with pytest.raises(ConfigError, match=r"^data must give batches of two, inputs and targets, to a plain network"):
-        module._measure([x])
+        module._compute_loss_and_accuracy([x, x])
+    with pytest.raises(ConfigError, match=r"^data must give batches of two, inputs and targets, if the model is"):
+        module._compute_loss_and_accuracy([x])
 
 
 def test_what_transformers_return_is_read() -> None:
@@ -381,7 +381,7 @@ class OfTheEpoch(Quiet):
 
 
 class ByItself(Quiet):
-    """Manual optimization; says what its loss was."""
+    """Manual optimization that logs its loss."""
 
     def __init__(self, says: bool = True) -> None:
         super().__init__()

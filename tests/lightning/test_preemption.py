@@ -1,4 +1,4 @@
-"""Signals end a run at a step that is saved, from which it goes on to the bit; on several processes at the same one."""
+"""A signal ends a run after a saved step; the resumed run is bit-identical. All processes end at the same step."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class TestTogether:
                 if (rank, segment) in signals:
                     together.signum = signals[rank, segment]
                 barrier.wait(10.0)
-                if together.here():
+                if together.ends_here():
                     ended[rank] = segment
                     break
             together.close()
@@ -177,7 +177,7 @@ class TestTogether:
         together.signum = signal.SIGTERM
         together.thread.join()
         with pytest.raises(RuntimeError):
-            together.here()
+            together.ends_here()
 
 
 @pytest.mark.slow

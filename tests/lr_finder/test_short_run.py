@@ -1,4 +1,4 @@
-"""Trials: what they measure is what a training does, whoever wrote the module; and nothing of them is left."""
+"""Short runs: they measure the same as a training, with any module, and have no effect afterwards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class Burst(plain_lightning.Net):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         logits = self.head(self.body(batch["features"]))
-        torch.distributions.Categorical(logits=logits)  # a ValueError where they are not finite
+        # A ValueError where they are not finite; torch's compiler turns this check off for the whole process.
+        torch.distributions.Categorical(logits=logits, validate_args=True)
         return nn.functional.cross_entropy(logits, batch["label"])
 
 
@@ -61,7 +62,7 @@ class Wrong(plain_lightning.Net):
 
 class NoLoss(plain_lightning.Manual):
     def log(self, *args: Any, **kwargs: Any) -> None:
-        """Tells nobody."""
+        """Logs nothing."""
 
 
 class Spoiled(plain_lightning.Net):

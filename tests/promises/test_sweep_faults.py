@@ -1,4 +1,4 @@
-"""Faults of clocks, of jobs in a sweep, and of processes that are to meet. How the page is written: test_faults."""
+"""Faults of clocks, of jobs in a sweep, and of processes that must meet. test_faults.py says how to write the page."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def states(sweep: Path) -> list[str]:
 
 @pytest.fixture
 def clock(tmp_path: Path) -> tuple[dict[str, str], Callable[[int], None]]:
-    """The environment of processes whose clock is set by so many seconds, and what sets it, also while they run."""
+    """Return the environment of processes whose clock is shifted, and a function that shifts it while they run."""
     if shutil.which("cc") is None or sys.platform != "linux":
         pytest.skip("there is no compiler")
     library, file = tmp_path / "clock.so", tmp_path / "clock.txt"
@@ -354,7 +354,7 @@ def test_a_job_that_ended_as_its_sweep_was_killed_is_done(tmp_path: Path) -> Non
 
 TWO = ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp", *QUICK]
 
-#: What the second process does instead of coming.
+#: The second process's behaviour instead of the meeting.
 INSTEAD = {
     "dies": "import os; os.kill(os.getpid(), 9)",
     "ends": "import os; os._exit(0)",
@@ -376,13 +376,13 @@ def test_a_process_dies_before_the_rendezvous(what: str, how: str, tmp_path: Pat
     since = time.monotonic()
     code, said = done(tmp_path, *TWO, PYTHONPATH=one_stays_away(tmp_path, what))
     assert code == 1, said
-    assert said.splitlines()[-1] == f"lrkit: process 1 of 2 has ended ({how}) before all had come together"
+    assert said.splitlines()[-1] == f"lrkit: process 1 of 2 has ended ({how}) before all had connected"
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
     assert metrics(run)["status"] == "failed" and how in metrics(run)["why"]
     seconds = time.monotonic() - since
     if what == "dies":
         row("one of two processes dies before they meet", 1, 1, 0, f"exit code 1 ({seconds:.0f} s after the start);"
-            f" `lrkit: process 1 of 2 has ended ({how}) before all had come together`")  # fmt: skip
+            f" `lrkit: process 1 of 2 has ended ({how}) before all had connected`")  # fmt: skip
 
 
 @pytest.mark.slow
@@ -431,7 +431,7 @@ def test_ctrl_c_while_the_command_loads(tmp_path: Path, row: Row) -> None:
 def test_find_on_a_loss_that_is_nan_at_the_first_step(tmp_path: Path) -> None:
     """No lower rate helps there, so none is advised."""
     (tmp_path / "sick.py").write_text(
-        "import torch\nfrom lrkit.lightning import LightningModule\n\n\nclass Net(LightningModule):\n"
+        "import torch\nfrom lrkit.lightning.classes import LightningModule\n\n\nclass Net(LightningModule):\n"
         "    def __init__(self):\n        super().__init__()\n        self.layer = torch.nn.Linear(64, 10)\n\n"
         "    def training_step(self, batch, i):\n        return self.layer(batch[0].flatten(1)).sum() * float('nan')\n"
     )

@@ -1,4 +1,4 @@
-"""What several test files share: composing, running in a temporary folder, and watching what an optimizer does."""
+"""Fixtures of several test files: composed configs, runs in a temporary folder, records of optimizer steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lrkit.config.compose import compose
 
-# The quick suite tries the same examples each time, so that it fails by what was changed; `make check` tries others.
+# The quick suite uses the same random examples each time, so that only a change can fail it; `make check` uses others.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 

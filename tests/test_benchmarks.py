@@ -1,4 +1,4 @@
-"""What the benchmarks rest on: the loop by hand is lrkit's own training, to the bit; and their tables are right."""
+"""The benchmarks: the plain loop is bit for bit lrkit's own training, and the tables are right."""
 
 from __future__ import annotations
 

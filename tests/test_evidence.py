@@ -1,6 +1,6 @@
-"""The experiments: what they read from runs, what they say, and that the page in docs/ is theirs.
+"""The experiments of ``evidence``: what they read from runs, their texts, and that docs/evidence.md comes from them.
 
-The slow ones are the claims themselves, with margins so wide that chance does not cross them.
+The slow tests repeat the claims, with margins so wide that random variation does not exceed them.
 """
 
 from __future__ import annotations

@@ -125,6 +125,8 @@ def run_short(
         trainer = _fit(task, module, recorder, folder)
         short_run = recorder.short_run
         assert short_run is not None
+        if probe and short_run.losses and not short_run.validated:
+            raise ConfigError("find.loss=val", "needs a validation, and there is no validation data")
         if score and _has_finished(short_run):
             short_run.score = (
                 _compute_score(task, trainer, module, short_run) if validating else _mean_of_tail(short_run.losses)

@@ -1,4 +1,4 @@
-"""How failures are told: one line for whatever happens, on whatever streams there are."""
+"""Reports of failures: one line for each error, on each combination of open and closed streams."""
 
 from __future__ import annotations
 

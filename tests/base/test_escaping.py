@@ -1,4 +1,4 @@
-"""Names and texts of strangers in what ``lrkit compare`` prints and leaves: text, and nothing that acts."""
+"""Untrusted names and texts in the output of ``lrkit compare``: shown as text, not as markup, formulas or controls."""
 
 from __future__ import annotations
 

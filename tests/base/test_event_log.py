@@ -1,4 +1,4 @@
-"""The journal of a run: entries in order, kept over a resume, and never the reason why a training ends."""
+"""The event log of a run: entries in order, kept over a resume; a failure of the log never stops a run."""
 
 from __future__ import annotations
 

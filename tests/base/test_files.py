@@ -1,4 +1,4 @@
-"""Results are there as a whole or not at all, and nothing is written through a link."""
+"""Atomic files: a result is written completely or not at all, and never through a link."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LRKIT = Path(__file__).parents[2] / "lrkit"
 
 @pytest.fixture
 def precious(tmp_path: Path) -> Path:
-    """Somebody's file, which a link in a folder of results leads to."""
+    """A file of the user's, the target of a link in a folder of results."""
     file = tmp_path / "precious"
     file.write_text("mine")
     return file
@@ -98,7 +98,7 @@ ELSEWHERE = {
 
 
 def writes(name: str) -> set[str]:
-    """The ways in which a file of lrkit opens something for writing."""
+    """Return the calls in a module of lrkit that open a file for writing."""
     found = set()
     for node in ast.walk(ast.parse((LRKIT / name).read_text())):
         if not isinstance(node, ast.Call):

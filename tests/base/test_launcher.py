@@ -1,4 +1,4 @@
-"""The processes that a launcher started, read from the environment; what was typed must be the same number."""
+"""The processes that a launcher started, read from the environment; a typed number must be equal."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_who_has_started_how_many(
     "variables",
     [
         {},
-        LIGHTNING,  # started by Lightning itself, by what the plan says
+        LIGHTNING,  # started by Lightning itself, as many as the plan has
         {"OMPI_COMM_WORLD_SIZE": "1"},
         {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
         {"SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # a script of sbatch without srun
@@ -109,7 +109,7 @@ def test_which_process_this_is(variables: dict[str, str], rank: int, local: int,
         (SRUN, ["trainer.num_nodes=2"], 4, 2),
         (KUBEFLOW, [], 1, 3),
         (DEEPSPEED, [], 2, 1),
-        (DEEPSPEED, ["trainer.devices=1", "trainer.num_nodes=2"], 1, 2),  # where each is, only the user knows
+        (DEEPSPEED, ["trainer.devices=1", "trainer.num_nodes=2"], 1, 2),  # only the user knows the nodes
         ({}, [], 1, 1),
     ],
 )
@@ -202,7 +202,7 @@ def test_one_process_speaks(
     said = capsys.readouterr()
     assert out in said.out and bool(out) == bool(said.out)
     assert said.err.startswith(err) and bool(err) == bool(said.err)
-    assert [*tmp_path.iterdir()] == []  # refused before anything is made
+    assert [*tmp_path.iterdir()] == []  # refused before a file is written
 
 
 def test_reading_it_needs_no_torch() -> None:

@@ -1,4 +1,4 @@
-"""``lightning`` beside ``pytorch_lightning``: the trainer follows the user's classes, and mixed ones are refused."""
+"""The choice between ``lightning`` and ``pytorch_lightning``: by the user's classes; a mixture is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lrkit writes never goes through a link in a folder of runs, and it removes only what it wrote."""
+"""lrkit never writes through a link in a folder of runs, and deletes only its own files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lrkit.cli.main import main
 
 @pytest.fixture
 def precious(tmp_path: Path) -> Path:
-    """Somebody's folder with a file in it, to which links lead."""
+    """A folder of the user's with a file in it, the target of links."""
     file = tmp_path / "home" / "precious"
     file.parent.mkdir()
     file.write_text("mine")
@@ -31,7 +31,7 @@ def precious(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of two epochs, of which the second is to be done again."""
+    """The folder of a run of two epochs, whose second epoch a resume repeats."""
     folder = tmp_path_factory.mktemp("whole")
     with chdir(folder):
         assert main(["train", *SHORT[1:], "trainer.max_epochs=2", "model.hidden=[2]", "hydra.run.dir=run"]) == 0
@@ -50,7 +50,7 @@ def test_a_checkpoint_takes_the_place_of_a_link(name: str, precious: Path, tmp_p
         io.save_checkpoint({"global_step": step}, folder / "last.ckpt")
     assert precious.read_text() == "mine"
     assert [read_checkpoint(folder / each)[0]["global_step"] for each in ("last.ckpt", "previous.ckpt")] == [2, 1]
-    assert (folder / name).is_symlink() == name.endswith(".new")  # nothing of lrkit's is called so
+    assert (folder / name).is_symlink() == name.endswith(".new")  # no file of lrkit has this name
     assert {each.name for each in folder.iterdir()} == {"last.ckpt", "previous.ckpt", name}
 
 
@@ -80,7 +80,7 @@ def test_a_folder_that_is_a_link_out_of_the_run_is_refused(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("lrkit: resume.path must not contain a link to a target outside")
     assert f"{run}/checkpoints leads to {precious.parent}/theirs; " in line
-    run_itself = before.pop(run)  # in which the lock was tried
+    run_itself = before.pop(run)  # the lock file changed its time
     assert {path: path.stat().st_mtime_ns for path in before} == before and run_itself
 
 
@@ -98,7 +98,7 @@ def test_so_is_a_file_that_others_would_write_through(name: str, there: bool, pr
 
 def test_so_is_a_pipe_for_which_a_logger_would_wait(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
-    for name in ("plan.json", "checkpoints/best.ckpt"):  # whose place is taken
+    for name in ("plan.json", "checkpoints/best.ckpt"):  # lrkit replaces these
         (tmp_path / "run" / name).unlink()
         os.mkfifo(tmp_path / "run" / name)
     check_links(tmp_path / "run", "resume.path")

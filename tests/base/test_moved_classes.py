@@ -1,4 +1,4 @@
-"""Paths of lrkit's classes in earlier versions: configs, plans and checkpoints that name them still work."""
+"""Earlier paths of lrkit's classes still work in configs, plans and checkpoints."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_config_that_names_them_is_that_of_today(tmp_path: Path) -> None:
 def test_a_checkpoint_that_names_them_is_gone_on_with(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run of an earlier version: its plan has the old paths, and no row of the table of differences comes of it."""
+    """A run of an earlier version has the old paths in its plan; the table of differences does not list them."""
     with monkeypatch.context() as earlier:
         back = {new: old for old, new in MOVED.items()}
         earlier.setattr("lrkit.base.moved_classes.MOVED", {})

@@ -1,4 +1,4 @@
-"""`lrkit board`: what is handed to TensorBoard, and what is refused. Starting it is a slow proof."""
+"""`lrkit board`: its command line for TensorBoard, and its refusals. A slow test starts TensorBoard."""
 
 from __future__ import annotations
 

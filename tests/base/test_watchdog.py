@@ -1,4 +1,4 @@
-"""A signal ends a process whose main thread does not answer: each case is a process of its own, without torch."""
+"""A signal ends a process whose main thread does not answer. Each case is a separate process, without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-#: What each process begins with; ``hang`` waits where no handler of Python's is ever called.
+#: The first lines of each process; ``hang`` waits in C code, where no Python handler is called.
 BEGIN = """
 import ctypes, os, signal, sys, threading, time
 from lrkit.base import signals; from lrkit.base import watchdog
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="waits by a mute
 
 
 def ended(body: str, *when: tuple[float, int], env: dict[str, str] | None = None) -> tuple[int, float, str, str]:
-    """The exit code, the seconds after the first signal, and what was said."""
+    """Return the exit code, the seconds after the first signal, the output and the error output."""
     code = BEGIN + ENTER + "".join(f"    {line}\n" for line in body.splitlines())
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -111,7 +111,7 @@ def test_a_farewell_that_hangs_too_is_cut_short() -> None:
     assert (returned, err) == (143, "lrkit: stopped by SIGTERM\n") and seconds < 8
 
 
-#: A module that takes its time to be imported, and swallows whatever is raised meanwhile, as torch does here and there.
+#: A module with a slow import that swallows exceptions, as some imports in torch do.
 SWALLOWS = """
 import os, sys, tempfile
 folder = tempfile.mkdtemp()

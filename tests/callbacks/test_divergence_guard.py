@@ -1,4 +1,4 @@
-"""The divergence guard in real trainings, made ill at chosen steps, on one process and on two."""
+"""The divergence guard in real runs that diverge at chosen steps, on one process and on two."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def events(folder: Path) -> list[dict[str, Any]]:
     return result
 
 
-#: From step 30 on the loss is a hundred times what it would be.
+#: From step 30 on the loss is multiplied by a hundred.
 RISEN = ("trainer.max_epochs=4", "trainer.limit_train_batches=20", "schedule=constant", "guard.patience=10",
          ill(list(range(30, 80)), "loss"))  # fmt: skip
 LONGER = ("trainer.max_epochs=2", "trainer.limit_train_batches=20", "trainer.limit_val_batches=1")
@@ -262,7 +262,7 @@ class Fit:
     trainer: Trainer
 
     def fit(self) -> str:
-        """What ended it, if something did."""
+        """Return the exception that ended the run, if there was one."""
         try:
             self.trainer.fit(self.module, Data(n=400))
         except Diverged as error:
@@ -287,7 +287,7 @@ def test_it_works_in_a_plain_trainer() -> None:
     assert sick.fit() == "diverged at step 7: the norm of the gradients is inf"
 
 
-# On a GPU nobody waits: what has happened is seen LAG steps later. Simulated, for the order of things is the same.
+# On a GPU the guard does not wait for the loss, and reads it LAG steps later. Simulated here with the same order.
 
 
 @pytest.fixture

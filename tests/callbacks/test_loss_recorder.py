@@ -1,4 +1,4 @@
-"""What a run records of itself: windows that are joined, so that a run of any length fits; and over a resume."""
+"""The loss recorder: bounded memory for a run of any length, by joined windows; and a resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What TensorBoard gets: the tags, the rate at its own cadence, hyper-parameters with real metrics."""
+"""The logs in TensorBoard: tags, the learning rate at its own interval, hyperparameters with real metrics."""
 
 from __future__ import annotations
 

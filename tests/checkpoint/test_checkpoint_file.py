@@ -1,4 +1,4 @@
-"""A checkpoint takes the memory that the size of its file tells, or it is not read."""
+"""A checkpoint needs no more memory than its file's size implies, or it is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of somebody else: what in one is not as lrkit writes it is told by its name, before it is taken up."""
+"""Untrusted checkpoints: each part with a wrong format is refused by name, before it is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that goes on sees the batches that it would have seen: by each kind of loader, or it says that it does not."""
+"""A resumed run has the batches of an uninterrupted run, for each kind of loader, or reports that it has not."""
 
 from __future__ import annotations
 

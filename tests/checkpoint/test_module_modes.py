@@ -1,4 +1,4 @@
-"""What a module is set to where an epoch begins holds in a run that goes on within that epoch."""
+"""Train and eval modes that a module sets at the start of an epoch still hold in a run resumed within that epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lrkit.training.run import run_training
 
 
 class Net(plain_lightning.Net):
-    """A backbone with what train and eval mode, and being frozen, make different."""
+    """A backbone with layers that depend on train and eval mode and on being frozen."""
 
     def __init__(self) -> None:
         super().__init__()

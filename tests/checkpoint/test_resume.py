@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: bit-identical where the plan is the same, refused or as told where it is not."""
+"""Resume: bit-identical with the same plan; with another plan refused, or changed by the policy."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class TestPolicies:
 
     @pytest.mark.parametrize("policy", ["restore", "cooldown"])
     def test_the_order_of_the_data_is_that_of_the_checkpoint(self, tmp_path: Path, policy: str) -> None:
-        """In the middle of an epoch, whose order the seed has made; nobody should have to say that seed again."""
+        """A resume within an epoch, whose order depends on the seed; the user need not type the seed again."""
         checkpoint = saved_at(tmp_path, 9, "schedule=constant", "seed=3")
         words = ["schedule=constant", "cooldown=linear", "cooldown.length=5", f"resume.policy={policy}"]
         self.go_on(tmp_path, checkpoint, *words)

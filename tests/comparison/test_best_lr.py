@@ -1,4 +1,4 @@
-"""Families at their own best rates: which rate is chosen, by what they are judged, and what is said beside it."""
+"""Families at their own best rates: the choice of the rate, the ranking, and the notes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lrkit.comparison.colours import GREY, family_colours, setting_colours
 from lrkit.comparison.plot_data import build_panels
 from lrkit.comparison.ranking import Comparison, compare
 
-#: What a run of one seed reaches: its validation loss, and its test loss; no test loss where there is None.
+#: The result of a run of one seed: its validation loss, and its test loss; None without a test loss.
 Reached = tuple[float, float | None]
 
 
 def sweep(folder: Path, **families: Mapping[float, Sequence[Reached]]) -> Path:
-    """Runs of a schedule each: rate -> what seeds 1, 2, ... reach.
+    """Write runs: schedule -> rate -> results of seeds 1, 2, ...
 
     What has diverged, and ends with a loss that is NaN, had been the best of all before.
     """
@@ -39,7 +39,7 @@ def sweep(folder: Path, **families: Mapping[float, Sequence[Reached]]) -> Path:
 
 
 def same(loss: float, test: float | None = None) -> list[Reached]:
-    """Three seeds that scatter in the same way."""
+    """Three seeds with the same deviations from the mean."""
     return [(loss + d, None if test is None else test + d) for d in (-0.01, 0.0, 0.01)]
 
 
@@ -57,7 +57,7 @@ def means(choices: Sequence[BestRate]) -> list[float]:
     return [round(choice.judged.mean, 6) for choice in choices if choice.judged is not None]
 
 
-# --- which rate, and by what ----------------------------------------------------------------------
+# --- the choice of the rate -----------------------------------------------------------------------
 
 #: At the shared rate 0.1 step is the best; cosine is better at 0.4, where step is no good.
 CROSSED = {
@@ -115,7 +115,7 @@ def test_a_rate_of_which_a_run_diverged_is_chosen_only_where_there_is_no_other(t
         ("step", "0.1 (edge)", ""),
         ("linear", "no run finished", ""),
     ]
-    assert means(found.choices) == [0.3, 0.2]  # step is behind, for its mean is that of the others
+    assert means(found.choices) == [0.3, 0.2]  # step ranks after: its mean covers the finished runs only
     rows = tables.families_sheet(found).rows
     assert [row[-1] for row in rows] == ["3", "2 of 3", "0 of 3"]
     assert rows[2][2:-1] == ["linear", "no run finished", "", "", ""]
@@ -131,7 +131,7 @@ def test_where_no_run_ended_nothing_is_best(tmp_path: Path) -> None:
     report.write_report(comparison, tmp_path)
 
 
-# --- what cannot be told apart --------------------------------------------------------------------
+# --- what is not separable ------------------------------------------------------------------------
 
 
 def test_what_is_not_separable_is_marked_and_said_by_the_test_results(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_run_whose_test_is_not_finite_has_diverged(tmp_path: Path) -> None:
     assert "2 done, 1 diverged" in {setting.status for setting in comparison.settings}
 
 
-# --- where there is no such table -----------------------------------------------------------------
+# --- comparisons without this table ---------------------------------------------------------------
 
 
 def test_one_family_or_no_swept_rate_makes_no_table(tmp_path: Path) -> None:
@@ -343,7 +343,10 @@ def test_a_colour_means_a_family_and_what_was_not_chosen_is_grey(tmp_path: Path)
     coloured = {
         setting.name for setting, shade in zip(many.settings, setting_colours(many), strict=True) if shade != GREY
     }
-    assert coloured == {"cosine lr=0.1", "step lr=0.1"}  # and not the first ten, of which nine are no answer
+    assert coloured == {
+        "cosine lr=0.1",
+        "step lr=0.1",
+    }  # and not the first ten, nine of which are not the best of a family
 
 
 @pytest.mark.parametrize(("settings", "shown"), [(15, 15), (16, 12)])

@@ -1,4 +1,4 @@
-"""`lrkit compare`: settings, columns, the ranking and what cannot be told apart; tables, pictures and the page."""
+"""`lrkit compare`: settings, columns, ranking and separability; tables, figures and the page."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def said(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
 
 
 def sweep(folder: Path, **values: list[float]) -> Path:
-    """Runs of a schedule each, with the final validation losses of seeds 1, 2, ..."""
+    """Write runs: schedule -> final validation losses of seeds 1, 2, ..."""
     for schedule, losses in values.items():
         for seed, loss in enumerate(losses, 1):
             write_run(folder / f"{schedule}-{seed}", schedule=schedule, seed=seed, loss=loss)
@@ -52,7 +52,7 @@ def sweep(folder: Path, **values: list[float]) -> Path:
 
 
 def ails(folder: Path, kind: str, advice: str = "optimizer.lr=0.01 (a tenth), or lrkit find") -> None:
-    """Let a run have said a symptom."""
+    """Write a symptom into a run's metrics.json."""
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["findings"] = [{"kind": kind, "evidence": "it shows", "advice": advice}]
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -222,7 +222,7 @@ def test_best_and_final_and_another_metric(tmp_path: Path) -> None:
 
 
 def test_the_best_is_what_the_run_says_where_it_says_it(tmp_path: Path) -> None:
-    """A run that goes on in a new folder knows a best value that its own curve does not show."""
+    """A run resumed in a new folder has a best value that is not in its own curve."""
     write_run(tmp_path / "a", loss=0.3, best=0.05, curves={"val/loss": {200: 0.4, 300: 0.3}})
     assert compare([tmp_path]).settings[0].best == Interval(0.05, None, 1)
 
@@ -237,7 +237,7 @@ def test_a_rate_at_the_edge_of_those_tried_is_said(tmp_path: Path) -> None:
     assert [[rate for rate, _ in at] for at in comparison.rates().values()] == [[0.01, 0.1, 1.0]] * 2
 
 
-# --- folders of others, and damaged ones ----------------------------------------------------------
+# --- folders of other programs, and damaged ones ----------------------------------------------------------
 
 
 def test_foreign_folders_by_their_hyper_parameters(tmp_path: Path) -> None:
@@ -401,7 +401,7 @@ def test_it_prints_the_answer_and_leaves_tables_pictures_and_a_page(tmp_path: Pa
         assert (folder / name).read_bytes().startswith(b"\x89PNG") and (folder / name).stat().st_size > 10_000
     markdown = (folder / "results.md").read_text()
     assert "| 1 | best | cosine | 0.1 | 0.215 ± 0.064 | 0.215 ± 0.064 | 2 | 100 | 12.5 s | done |" in markdown
-    assert said("sweep").splitlines()[0] == page.splitlines()[0]  # what it left there is not taken for a run
+    assert said("sweep").splitlines()[0] == page.splitlines()[0]  # the files of the comparison are not taken for a run
     assert said("sweep/cosine-0.1-1", "out=one").endswith("are in one\n")
 
 
@@ -514,7 +514,7 @@ def test_two_hundred_runs_of_a_thousand_points_take_less_than_ten_seconds(tmp_pa
     assert len(results(tmp_path / "s")) == 200
 
 
-# --- what the runs' diagnoses say -----------------------------------------------------------------
+# --- the diagnoses of the runs --------------------------------------------------------------------
 
 
 def test_a_symptom_of_most_runs_of_a_setting_is_a_note(tmp_path: Path) -> None:

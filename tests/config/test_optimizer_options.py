@@ -1,4 +1,4 @@
-"""The recorded signatures of optimizers, against the classes themselves; and one check for plans and trainings."""
+"""The recorded signatures of optimizers equal those of the classes; plans and runs share one check of the options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lrkit.optim import factory
 SHIPPED: dict[str, dict[str, Any]] = {
     path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF_DIR / "optimizer").glob("*.yaml"))
 }
-#: What somebody may write for a number, a pair or a switch.
+#: Values that a user may write for a number, a pair or a switch.
 VALUES: list[Any] = [
     float("nan"), float("inf"), -float("inf"), -1, 0, 1, 2, 0.5, 10**400, True, False, None, "0.9", "", "x", [],
     [0.9], [0.9, 0.99], [0.9, 0.99, 0.999], [0, 0.5], [1.0, 0.5], [0.5, None], ["0.9", 0.5], {"a": 1},
@@ -58,13 +58,13 @@ def _makes(target: str, options: Mapping[str, Any]) -> bool:
     return bool(weight.isfinite().all())
 
 
-#: What works on a GPU alone.
+#: Options that need a GPU.
 ELSEWHERE = ("capturable",)
 
 
 @pytest.mark.parametrize("target", SIGNATURES)
 def test_what_the_class_refuses_is_refused(target: str) -> None:
-    """Whatever is allowed, the class itself takes, and a step with it leaves finite weights."""
+    """The class accepts each allowed value, and a step with it leaves finite weights."""
     allowed = 0
     for name, value in itertools.product(SIGNATURES[target], VALUES):
         try:

@@ -1,4 +1,4 @@
-"""Overrides as they are typed: parsed, multiplied out to the jobs of a sweep, and understood where they are wrong."""
+"""Overrides of the command line: parsed, expanded into the jobs of a sweep, and refused with a hint."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_swept_lists_one_override() -> None:
     assert expand_override(parse_overrides(["seed=1,2"])[0]) == ["seed=1", "seed=2"]
 
 
-# --- what was meant -------------------------------------------------------------------------------
+# --- hints ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Strategies, plugins and profilers as objects in the node ``trainer``: which are built, and what is refused where."""
+"""Strategies, plugins and profilers as objects in the node ``trainer``: which are built, and which are refused."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Nothing that a stranger's file says is executed: which names are refused, before anything is imported, and which not.
+"""No code named in an untrusted file is executed: which names are refused, before an import, and which are accepted.
 
-``trap`` is a folder with modules that leave a mark when they are imported; no test here may find one.
+``trap`` is a folder with modules that write a marker file when they are imported; no test here may find one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ ALIASES = [
     "lrkit._evil.X", "evil.Net", "evil.sub.Net", "nn.Linear", "torch.nnx.Linear", "lrkitx.Net", "torch.nn", "lrkit",
 ]  # fmt: skip
 
-#: Names inside of what may be named, which lead to no class that lrkit builds.
+#: Names in accepted packages that are not classes that lrkit builds.
 INSIDE = [
     "torch.nn.functional.relu", "torch.nn.init.normal_", "torch.nn.utils.clip_grad_norm_", "torch.nn.Parameter",
     "torch.nn.parallel", "torch.optim.lr_scheduler.StepLR", "lrkit.cli.main", "lrkit.base.process_pool.Path",
@@ -90,7 +90,7 @@ PLACES = {
 
 @pytest.fixture
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A stranger's folder, in which we are: whichever of its modules is imported, or pickle loaded, leaves a mark."""
+    """An untrusted working folder: each of its modules and pickles writes a marker file when it is loaded."""
     mark = tmp_path / "executed"
     folder = tmp_path / "trap"
     (folder / "hydra_plugins").mkdir(parents=True)
@@ -121,7 +121,7 @@ def test_a_name_outside_of_the_list_is_refused_before_its_module_is_imported(tar
     message = outside(target)
     if (
         not trusted_targets.is_covered(target, trusted_targets.NAMES) and "." in target
-    ):  # else it is refused by what it leads to
+    ):  # else it is refused because of its target
         assert message.startswith(f"model._target_ names {target}, which is outside of what config files may name")
         assert set(sys.modules) == before
 
@@ -170,11 +170,11 @@ def test_the_refusal_teaches() -> None:
         "model._target_ names mycode.nets.Net, which is outside of what config files may name;"
         " if it is yours, say --trust mycode. Received: 'mycode.nets.Net'"
     )
-    for target in ("os.system", "torch.load", "pytorch_lightning.Trainer"):  # nobody's to trust
+    for target in ("os.system", "torch.load", "pytorch_lightning.Trainer"):  # cannot be trusted by --trust
         assert "--trust" not in outside(target) and "torch.nn, torch.optim" in outside(target)
 
 
-# --- by what it is --------------------------------------------------------------------------------
+# --- by its kind ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", INSIDE)
@@ -193,7 +193,7 @@ def test_an_alias_inside_of_the_list_is_seen_through(name: str, monkeypatch: pyt
 
 
 class Theirs(nn.Module):
-    """A class of the right kind, but of somebody else's package."""
+    """A class of the right kind, but of a package that is not trusted."""
 
 
 class Opt(torch.optim.SGD):
@@ -342,7 +342,7 @@ def test_a_trusted_package_does_not_lend_what_it_imports() -> None:
 
 
 class Payload:
-    """What executes when it is unpickled."""
+    """An object that executes code when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -428,7 +428,7 @@ def test_a_folder_of_runs_is_only_read(trap: Path, capsys: pytest.CaptureFixture
     torch.save(Payload(trap.parent / "executed"), run / "checkpoints" / "last.ckpt")
     (trap / "sweep.json").write_text(json.dumps({"overrides": ["model._target_=evil.Net"], "config_dir": "evil"}))
     comparison = compare([trap])
-    assert comparison.settings[0].runs[0].facts["model.x"] == "${oc.env:HOME}"  # and not what it stands for
+    assert comparison.settings[0].runs[0].facts["model.x"] == "${oc.env:HOME}"  # not its value
     assert "trust" not in str(comparison.settings[0].runs[0].facts)
     assert tensorboard_command([str(trap)])[1:3] == ["-P", "-m"]
 
@@ -463,7 +463,7 @@ def test_the_folder_that_we_are_in_is_not_looked_into(safe: list[str], words: li
 
 
 def test_a_config_from_elsewhere_is_checked_by_whoever_uses_it() -> None:
-    """``check`` and ``plan`` are asked again where a run begins, of whatever config that is by then."""
+    """``check`` and ``plan`` run again at the start of a run, with the config at that time."""
     config = {**compose([]), "model": {"_target_": "evil.Net"}}
     for use in (check, plan):
         with pytest.raises(ConfigError, match=r"model\._target_ names evil\.Net"):

@@ -1,4 +1,4 @@
-"""Data are read from regular files alone, and where their headers say what is there: no pipe, no bomb, no terabytes."""
+"""Data files must be regular files whose headers are true: no pipe, no archive that expands to terabytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each source loads, splits the same way for ever, and says in one sentence what is wrong with a file."""
+"""Each data source loads, has a reproducible split, and reports a wrong file in one sentence."""
 
 from __future__ import annotations
 
@@ -532,7 +532,7 @@ def test_unusable_tables_are_refused(tmp_path: Path, table: str, target: str | N
         ready(Arrays(1, path=csv(tmp_path, table), target=target))
 
 
-#: What stands in tables where a value is missing.
+#: Common texts for a missing value in tables.
 NONE = ["", "NA", "N/A", "nan", "NaN", "null", "None", "?", "#N/A", "-", "<NA>"]
 
 

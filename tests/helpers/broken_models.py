@@ -1,4 +1,4 @@
-"""Models and data with one mistake each, as people make them; what lrkit says to them is in test_bad_input.py."""
+"""Models and data with one typical mistake each; test_bad_input.py has lrkit's message for each mistake."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Folders of runs as somebody with bad intentions would make them: each a small honest run with something done to it.
+"""Folders of runs as an attacker would make them: a small valid run with one damage.
 
-``craft`` does one thing to a copy of a run, chosen by a random number generator: a value in a file of JSON or YAML, or
-in a checkpoint, is replaced, dropped or joined by another; a file or folder becomes a link, a pipe, a folder, or a
-terabyte of nothing; the archive of a checkpoint is made anew with members compressed, doubled, laid over each other,
-cut off or flipped.
+``craft`` makes one random change in a copy of a run: it replaces, removes or adds a value in a JSON or YAML file, or in
+a checkpoint; it replaces a file or folder by a link, a pipe, a folder or a sparse file of a terabyte; or it writes the
+archive of a checkpoint with compressed, duplicate, overlapping, truncated or bit-flipped members.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 import yaml
 
-#: What is put in place of a value.
+#: Replacements of a value.
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 7, 2**31, 2**53, 2**63, -(2**63), 10**18, 10**40, 0.5, -0.5, 1e-320, 1e308, -1e308,
     float("nan"), float("inf"), float("-inf"), "", "a", "nan", "5%", "2ep", "${seed}", "${oc.env:HOME}", "../../x",
@@ -51,7 +50,7 @@ def _shared() -> Any:
     return node
 
 
-#: What only a checkpoint can have, or only JSON: made when asked for.
+#: Replacements that only a checkpoint, or only JSON, can contain; created when needed.
 TENSORS: list[Callable[[], Any]] = [
     lambda: torch.zeros(3),
     lambda: torch.zeros(()),
@@ -101,7 +100,7 @@ def _place(chance: random.Random, node: Any) -> tuple[Any, ...]:
 
 
 def changed(chance: random.Random, node: Any, values: list[Any]) -> str:
-    """Do something to one place of nested containers, in place; what it was."""
+    """Make one random change in nested containers, in place, and return its description."""
     at = _place(chance, node)
     above = node
     for step in at[:-1]:
@@ -304,7 +303,7 @@ IN_FOLDERS, IN_CHECKPOINTS = [_text, _file], [_content, _content, _plan, _plan, 
 
 
 def craft(chance: random.Random, run: Path, outside: Path, *, checkpoint: bool) -> str:
-    """Do something to a run; what it was.
+    """Make one random change in the folder of a run, and return its description.
 
     Args:
         chance: chooses.

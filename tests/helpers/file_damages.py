@@ -1,4 +1,4 @@
-"""What happens to a file on a disk: each damage once."""
+"""Each kind of damage to a file."""
 
 from __future__ import annotations
 

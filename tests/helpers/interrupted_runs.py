@@ -1,4 +1,4 @@
-"""Runs that end early, and go on from what they saved: the callbacks that end them, and both runs in one call."""
+"""Runs that end early and are resumed: the callbacks that end them, and both runs in one call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things are in the repository, and the environment of a process that is to find lrkit and these helpers."""
+"""Paths of the repository, and an environment for processes that import lrkit and these helpers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks in miniature with the module trees, and the names, of those that others wrote."""
+"""Small networks with the module trees and the names of third parties' networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LightningModules and LightningDataModules as people write them for plain Lightning: the one that the tests use."""
+"""LightningModules and LightningDataModules in the style of plain Lightning."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Data(LightningDataModule):
 
 
 class FixedData(Data):
-    """The batch size is nobody's argument: only the loader knows it."""
+    """The batch size is not an argument of the data module: only the loader has it."""
 
     def __init__(self) -> None:
         super().__init__(batch_size=12)
@@ -131,7 +131,7 @@ class RankLoss(Net):
 
 
 class UnitGradient(LightningModule):
-    """The gradient of each batch is exactly 1, whatever the data; what the optimizer sees is kept."""
+    """The gradient of each batch is exactly 1 for any data; the module records the gradients at the optimizer step."""
 
     seen: ClassVar[list[float]] = []
 
@@ -169,7 +169,7 @@ class Losses(Callback):
 def fit(
     net: LightningModule, batches: int = 4, validate: bool = False, resume: Path | None = None, **options: Any
 ) -> Trainer:
-    """Train as people do; the data are ones."""
+    """Train with plain Lightning, on data of ones."""
     quiet: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )

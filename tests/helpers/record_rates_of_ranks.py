@@ -1,4 +1,4 @@
-"""A script: a run on two processes that writes, for each rank, the rates that its optimizer used."""
+"""A script: a run on two processes that writes the learning rates of the optimizer of each rank."""
 
 from __future__ import annotations
 

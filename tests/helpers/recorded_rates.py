@@ -1,4 +1,4 @@
-"""What the fixture ``recorded`` keeps of each optimizer step."""
+"""The record of an optimizer step that the fixture ``recorded`` keeps."""
 
 from __future__ import annotations
 

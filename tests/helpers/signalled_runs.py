@@ -1,4 +1,4 @@
-"""Runs by the command that get a signal at a chosen step, and what is in their folders."""
+"""Runs of the command that receive a signal at a chosen step, and readers of their folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment that SLURM gives the tasks of a job of two."""
+"""The environment of the tasks in a SLURM job of two tasks."""
 
 from __future__ import annotations
 

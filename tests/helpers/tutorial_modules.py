@@ -1,6 +1,6 @@
-"""Modules in the manner of what people start from: Lightning's introduction, its template repository, nanoGPT.
+"""Modules in the style of common starting points: Lightning's introduction, its template repository, nanoGPT.
 
-Written here after how those describe themselves, for they are in no package; nothing knows lrkit.
+They are written here after these sources, which are not packages. None of them imports lrkit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run on two processes of one CPU, and the rates that each of them used."""
+"""A run on two processes of one CPU, and the learning rates of each process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A project as Lightning's own documentation spells it: ``import lightning as L``. Nothing here knows lrkit."""
+"""A project in the spelling of Lightning's documentation: ``import lightning as L``. It does not import lrkit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class Net(L.LightningModule):
-    """Its own loss, under its own name: whoever trains another one does not log it."""
+    """Its own loss, under its own name: training with another loss would not log this name."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A callback of ``pytorch_lightning``, whatever else is used."""
+"""A callback of ``pytorch_lightning``, in a process that may use ``lightning.pytorch``."""
 
 from __future__ import annotations
 

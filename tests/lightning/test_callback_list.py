@@ -1,4 +1,4 @@
-"""Lightning's loop made lean: several callbacks as one, and the module's short way to note a name."""
+"""One callback that calls all of lrkit's callbacks, and the short path of ``log`` for a name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOOKS = [name for name in dir(Callback) if name.startswith("on_") or name in ("s
 
 
 def recorder(name: str, only: set[str] | None = None) -> Callback:
-    """A callback that takes down each call of its hooks, or of some of them."""
+    """A callback that records each call of its hooks, or of some of them."""
 
     def hook(called: str) -> Any:
         return lambda self, *args, **kwargs: self.calls.append(f"{self.name} {called}")

@@ -1,4 +1,4 @@
-"""Evaluating and saving leave the weights that train as they are, to the bit, whatever the processor rounds."""
+"""Evaluating and saving leave the training weights unchanged, bit for bit, for any rounding of the processor."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Look(Callback):
 
 
 class Net(LightningModule):
-    """A module by somebody else; its numbers are such that the way there and back rounds."""
+    """A third-party module, with numbers for which the conversion to evaluation weights and back rounds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ class TestOfPlainLightning:
         whole = Look()
         fit(tmp_path, whole, epochs=4)
         assert all(equal(one, other) for one, other in zip(whole.steps[12:], longer.steps, strict=True))
-        module.load_state_dict(Net().state_dict())  # somebody gives it other weights: what trained is no longer so
+        module.load_state_dict(Net().state_dict())  # other weights replace the training weights
         trainer.save_checkpoint(file)
         assert not read_checkpoint(file)[0][TRAINING_WEIGHTS]
 

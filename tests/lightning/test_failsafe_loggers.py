@@ -1,4 +1,4 @@
-"""A logger that fails is told of once, and the training goes on without it."""
+"""A failing logger is reported once, and the training continues without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What networks return: used where it is sure what is meant, refused in words where it is not."""
+"""The output of a network: used if its meaning is certain, else refused with a message."""
 
 from __future__ import annotations
 
@@ -381,7 +381,7 @@ class OfTheEpoch(Quiet):
 
 
 class ByItself(Quiet):
-    """Manual optimization; says what its loss was."""
+    """Manual optimization that logs its loss."""
 
     def __init__(self, says: bool = True) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""LightningModules and LightningDataModules that were written for plain Lightning run unchanged."""
+"""LightningModules and LightningDataModules written for plain Lightning run unchanged."""
 
 from __future__ import annotations
 

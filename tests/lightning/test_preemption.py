@@ -1,4 +1,4 @@
-"""Signals end a run at a step that is saved, from which it goes on to the bit; on several processes at the same one."""
+"""A signal ends a run after a saved step; the resumed run is bit-identical. All processes end at the same step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real processes on one CPU: whoever starts them, they are one run; and a signal ends what waits for ever."""
+"""Real processes on one CPU: with any launcher they are one run; a signal ends a process that waits forever."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_tasks_of_srun_are_one_run(tmp_path: Path) -> None:
 
 
 def test_an_allocation_without_srun_is_no_launch(tmp_path: Path) -> None:
-    """Lightning would wait for tasks that nobody has started."""
+    """Lightning would wait for tasks that do not exist."""
     words = ("-m", "lrkit", "train", *ALONE, "trainer.devices=2")
     code, _, err = done(tmp_path, *words, SLURM_NTASKS="2", SLURM_NTASKS_PER_NODE="2", SLURM_PROCID="0")
     assert code == 0, err
@@ -191,7 +191,7 @@ def test_a_run_goes_on_with_another_number_of_processes(before: int, after: int,
 
 class TestSignals:
     def ended(self, cwd: Path, shown: str, signals: Sequence[tuple[float, int]], *words: str) -> tuple[int, float, str]:
-        """The exit code, the seconds that the last signal took, and what was said from then on."""
+        """Return the exit code, the seconds after the last signal, and the output after it."""
         out, err = cwd / "out.txt", cwd / "err.txt"
         with out.open("w") as first, err.open("w") as second:
             process = subprocess.Popen(

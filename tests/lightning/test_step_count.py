@@ -1,4 +1,4 @@
-"""Steps planned are steps taken: one too many ends the run, one too few is told; callbacks that do it are refused."""
+"""The number of optimizer steps is the plan's: one more ends it, one less is reported; such callbacks are refused."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ class TestConflicts:
             assert conflict_of(type("Mine", (getattr(callbacks, name),), {}))
         fine = ("EarlyStopping", "LearningRateMonitor", "BackboneFinetuning", "WeightAveraging", "Timer")
         assert not [name for name in fine if conflict_of(getattr(callbacks, name))]
-        assert conflict_of(type("BatchSizeFinder", (), {})) is None  # of nobody we know
+        assert conflict_of(type("BatchSizeFinder", (), {})) is None  # of an unknown package
 
     @pytest.mark.parametrize(
         ("name", "arguments", "advice"),
@@ -368,7 +368,7 @@ def test_a_group_that_joins_has_the_rate_that_it_asks_for(tmp_path: Path) -> Non
 
 
 class Tuned(Net):
-    """What Lightning's callback for transfer learning wants: a backbone and a head."""
+    """A module for Lightning's callback for transfer learning: with a backbone and a head."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Two processes on one CPU, for real: the same rates on both ranks at each step, both counted by the linear rule."""
+"""Two real processes on one CPU: the same rates on both ranks at each step; the linear rule counts both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a range test's curve says: curves whose knee is known, at every noise; and curves that say nothing."""
+"""The analysis of range-test curves: curves with a known knee at each noise level, and curves without a suggestion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer of a search: what it says, and the files that it leaves."""
+"""The result of a search: its text and its files."""
 
 from __future__ import annotations
 

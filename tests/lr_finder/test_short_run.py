@@ -1,4 +1,4 @@
-"""Trials: what they measure is what a training does, whoever wrote the module; and nothing of them is left."""
+"""Short runs: they measure the same as a training, with any module, and have no effect afterwards."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Wrong(plain_lightning.Net):
 
 class NoLoss(plain_lightning.Manual):
     def log(self, *args: Any, **kwargs: Any) -> None:
-        """Tells nobody."""
+        """Logs nothing."""
 
 
 class Spoiled(plain_lightning.Net):

@@ -1,4 +1,4 @@
-"""The race: which rates are trained, for how long, and what comes of it."""
+"""Successive halving: which rates are trained, for how many steps, and the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lrkit chooses for the user is right in every state that a training passes through."""
+"""The optimizer implementation that lrkit chooses works in each state of a training."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Every optimizer against its paper: 200 steps in float64, under warmup and cosine, with and without weight decay.
 
-Each reference is the algorithm as its source prints it, a tensor at a time and by plain operations; ``lr`` is what the
-plan says for the step. The problem is a quadratic in a matrix, a vector and a number, of which most rows of the matrix
-have no gradient in most steps, as embeddings have it.
+Each reference is the algorithm as printed in its source, for one tensor at a time with plain operations; ``lr`` is the
+plan's rate of the step. The problem is a quadratic function of a matrix, a vector and a number. Most rows of the matrix
+have no gradient in most steps, as in an embedding.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def ranger(x: Tensor, g: Tensor, s: State, t: int, lr: float, o: Any) -> Tensor:
 
 
 def muon(x: Tensor, g: Tensor, s: State, t: int, lr: float, o: Any) -> Tensor:
-    """Jordan et al. 2024, with the scale of Liu et al. 2025, equation 4; AdamW for what is no matrix."""
+    """Jordan et al. 2024, with the scale of Liu et al. 2025, equation 4; AdamW for parameters that are not matrices."""
     if x.ndim != 2:
         zeros(s, x, "m", "v")
         s["m"], s["v"] = mean(s["m"], g, o.adamw_betas[0]), mean(s["v"], g * g, o.adamw_betas[1])
@@ -365,7 +365,7 @@ def test_the_factor_of_a_group_is_a_factor_of_its_first_step(name: str) -> None:
 
 
 def test_adabound_follows_the_rate_to_the_end() -> None:
-    """By its authors' code all groups end at ``final_lr``, whatever their factor; and so does any ``optimizer.lr``."""
+    """In its authors' code all groups end at ``final_lr``, for any factor of the group and any ``optimizer.lr``."""
     ratios = []
     before: Any = None
     for t, (groups, *_) in enumerate(trained("adabound", 0.0, (1.0, 1e-4))):

@@ -1,4 +1,4 @@
-"""Batch-size scaling: the factor that a rule makes of the effective batch."""
+"""Batch-size scaling: the factor of each rule for an effective batch size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lrkit knows of each optimizer. A row teaches one: its option, its class, what it is, its learning rate."""
+"""lrkit's knowledge of each optimizer. A row has its option, its class, its kind and its usual learning rate."""
 
 from __future__ import annotations
 

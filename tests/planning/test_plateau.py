@@ -1,4 +1,4 @@
-"""Reduce on plateau: what it makes of a sequence of metrics, and that torch makes the same of it."""
+"""Reduce on plateau: its rates for a sequence of metrics, equal to torch's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several optimizers: each parameter in one track, each track by its own plan, as shown, logged and gone on with."""
+"""Several optimizers: each parameter in one track, each track with its own plan, as shown, logged and resumed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BASE = ("model=custom", "data=custom", "data._target_=several_optimizers.Data", 
         "optimizer=adam")  # fmt: skip
 BOTH = "optimizers={generator: {}, discriminator: {optimizer: {lr: 4e-4}}}"
 EVERY = "optimizers={generator: {every: 5}, discriminator: {optimizer: {lr: 4e-4}}}"
-#: What the data above is, for a plan without it: 60 samples in batches of 5, twice.
+#: The size of the data above, for a plan without data: 60 samples in batches of 5, twice.
 DECLARED = "data.train_samples=60"
 
 
@@ -196,7 +196,7 @@ class TestAssign:
 def test_what_cannot_be_meant(words: list[str], message: str) -> None:
     keys = {word.partition("=")[0] for word in words}
     given = [word for word in (DECLARED, "data.batch_size=5") if word.partition("=")[0] not in keys]
-    if "data.train_samples" in keys:  # not known, of data that nobody has looked at
+    if "data.train_samples" in keys:  # unknown, because the data were not read
         given += ["data=custom", "data._target_=several_optimizers.Data"]
         words = [word for word in words if not word.startswith("data.")]
     with pytest.raises(ConfigError, match=message):
@@ -295,7 +295,7 @@ class TestTrain:
         with pytest.raises(RunError, match=r"^generator: 2 steps were planned, none was taken, so none of its parame"):
             train(*gan("Never", never))
         run = train(*gan("WGAN", EVERY, "+callbacks.ends={_target_: test_tracks.Ends, at: 2}"))
-        assert run.status == "stopped"  # before the generator had a second step: nobody was late
+        assert run.status == "stopped"  # before the generator's second step: no track was late
         module = lrkit.configure(
             several_optimizers.Detached(), lr=1e-3, optimizers={"generator": {}, "discriminator": {}}
         )
@@ -358,7 +358,7 @@ class TestTrain:
         assert run.status == "done" and list(run.plan.tracks) == ["generator", "discriminator"]
 
     def test_a_module_with_one_or_with_what_it_does_not_say_trains_as_ever(self, train: Callable[..., Any]) -> None:
-        with pytest.raises(ConfigError, match="cannot use the first batch"):  # it takes two of what is one
+        with pytest.raises(ConfigError, match="cannot use the first batch"):  # it expects a pair
             train(*gan("Unsaid"))
         assert train(*gan("Unsaid", BOTH)).status == "done"
         one = ("model._target_=plain_lightning.Manual", "data.batch_size=10")

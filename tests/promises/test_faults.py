@@ -1,10 +1,10 @@
-"""Faults, one after the other: what survives, and what whoever looks on is told.
+"""Faults: which checkpoints survive each fault, and the message that the user sees.
 
     LRKIT_FAULTS=docs/faults.md pytest tests/promises/test_faults.py tests/promises/test_sweep_faults.py \
         -m 'slow or not slow'
 
-writes the table. Each row is measured: how often a fault was made, how often a whole checkpoint was there afterwards,
-and how often something was lost that had been saved.
+writes the table. Each row has three counts: how often the fault was injected, how often a complete checkpoint existed
+afterwards, and how often saved data were lost.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def test_a_sweep_is_asked_to_end(tmp_path: Path, row: Row) -> None:
 
 
 def on_a_small_disk(tmp_path: Path, megabytes: int, *more: str) -> tuple[int, str, Path]:
-    """Train in a file system of so many megabytes: the exit code, what was said, and a copy of what is left."""
+    """Train in a file system of this many megabytes; return the exit code, the output, and a copy of the files."""
     disk, copy = tmp_path / "disk", tmp_path / "copy"
     disk.mkdir()
     script = (
@@ -343,7 +343,7 @@ def test_torn_checkpoints(row: Row) -> None:
 
 # --- divergence -------------------------------------------------------------------------------------
 
-#: What the guard does about a loss that is nan, and what the run's end is then.
+#: The guard's policies for a loss that is nan, and the end of the run under each.
 POLICIES = {
     "off": (3, [], "trains on to its end, and says that it has diverged"),
     "stop": (3, ["stop"], "`diverged at step 20: the loss is nan; the last good checkpoint is ...`"),

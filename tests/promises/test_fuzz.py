@@ -1,7 +1,6 @@
-"""Whatever is typed, and whatever lies in a folder: no traceback, no hang, no file where none belongs.
+"""Random command lines and folders: no traceback, no hang, no unexpected file.
 
-Each example is one command line in an empty folder. Jobs are replaced by ones that do nothing: it is all about what
-happens before them.
+Each example is one command line in an empty folder. The jobs do nothing: the test is about everything before them.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def listed(text: str) -> list[str]:
     return text.split()  # ruff would have a list of a hundred strings
 
 
-# --- what is typed --------------------------------------------------------------------------------
+# --- command lines --------------------------------------------------------------------------------
 
 NUMBERS = listed("""
     0 -1 1 2 7 1e400 -1e400 nan inf -inf 1e-400 1000000000000000000000000000000 0x10 1/10 010 1:30 1_000 .5
@@ -117,7 +116,7 @@ lines = st.one_of(
 )
 gibberish = st.lists(st.one_of(atoms, flags, commands, cut), max_size=5)
 
-# --- what lies in a folder ------------------------------------------------------------------------
+# --- files in the folder --------------------------------------------------------------------------
 
 plain = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(NUMBERS + TEXTS + NASTY[:-1]))
 names = st.sampled_from(
@@ -244,7 +243,7 @@ def answers(argv: list[str], files: Mapping[str, bytes]) -> None:
         made = {path for path in Path().rglob("*") if path.is_file()} - before
     said = err.getvalue()
     where = f"{shlex.join(argv)!r} -> {code}: {said}"
-    assert code in (0, 2) or "the engine failed" in said, where  # 1 would be an exception that nobody foresaw
+    assert code in (0, 2) or "the engine failed" in said, where  # 1 would be an unexpected exception
     assert "Traceback" not in said and "Traceback" not in out.getvalue(), where
     allowed = ("outputs", "multirun") if argv[:1] != ["compare"] else ("outputs", "out", "runs")
     assert {path.parts[0] for path in made} <= {*allowed}, f"{where} {made}"
@@ -258,7 +257,7 @@ def answers(argv: list[str], files: Mapping[str, bytes]) -> None:
 
 
 def _names_something(line: str, argv: list[str], files: Mapping[str, bytes]) -> bool:
-    """Whether a refusal says what it is about: a word of the command line, a file, or a key of the config."""
+    """Return whether a refusal names its subject: a word of the command line, a file, or a key of the config."""
     typed = {part for word in argv for part in re.split(r"[=\s]", word.lstrip("+~")) if part} | {"an override"}
     there = {*KEYS, *GROUPS, *(key.rpartition(".")[0] for key in KEYS), *(Path(name).name for name in files), "config"}
     return any(word in line for word in typed | there | {"lrkit"} if word)

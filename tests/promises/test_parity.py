@@ -1,7 +1,7 @@
-"""Parity: the rates that other libraries' schedulers give a real optimizer, and those that a plan gives it.
+"""Parity: a plan gives an optimizer the same rates as the schedulers of other libraries.
 
-Every row is a scheduler as its library writes it and the schedule as lrkit writes it. Both drive an optimizer of the
-same class with two parameter groups, and the rates are recorded where they count: at the optimizer's step.
+Each row has a scheduler of a library and the equal schedule of lrkit. Both drive an optimizer of the same class with
+two parameter groups, and the test records the rates at each optimizer step.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""`lrkit show` and `lrkit train` answer alike: for each key of each option of each group, a value of a wrong type.
+"""`lrkit show` and `lrkit train` give the same answer to a value of a wrong type, for each key of each option.
 
-Training is stopped where it would read data, or begin; nothing is written.
+The run is stopped before it reads data or begins to train; no file is written.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ WRONG: list[Any] = [
     float("nan"), float("inf"), -1, 0, 2.5, 10**400, True, "x", "1", "", [], [1, "x"], {"a": 1}, None,
 ]  # fmt: skip
 
-#: What nobody can know without the data, the machine, or a class that is not lrkit's.
+#: Refusals that need the data, the machine, or a class that is not lrkit's.
 KNOWN_LATER = ("trust", "horizon.", "logger.", "callbacks.", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
                "data.download", "trainer.accelerator", "trainer.barebones", "trainer.precision")  # fmt: skip
 
 
-#: Groups without a key in some option: what stands there is looked at when it is composed.
+#: Groups without a key in some option: their values are checked when the config is composed.
 EMPTY = (*default_choices(), "coschedule", "optimizers")
 
 
@@ -193,7 +193,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("path", node_options.OPTIONS)
 def test_constructors_refuse_in_the_same_words(path: str) -> None:
-    """Whoever builds one in Python reads what the command says, where the constructor says anything."""
+    """If the constructor refuses a value, its message in Python is that of the command."""
     module, _, name = path.rpartition(".")
     kind = "data" if module == "lrkit.data" else "model"
     cls = getattr(data if kind == "data" else models, name)

@@ -1,4 +1,4 @@
-"""How many optimizer steps a run takes: declared, counted by the trainer, taken by the optimizer; all the same."""
+"""The number of optimizer steps: equal in the plan, in the trainer and in the optimizer."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_the_last_step_falls_where_no_validation_is_due(own: list[str], train: T
 
 
 class TestWithoutLength:
-    """Data of which nobody knows how much there is."""
+    """Data of unknown length."""
 
     def foreign(self, data: str, *more: str) -> list[str]:
         return [*FOREIGN[:-1], f"data._target_=test_steps_planned_are_taken.{data}", "data.batch_size=4", "logger=none",

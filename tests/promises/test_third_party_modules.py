@@ -1,9 +1,9 @@
-"""What is promised, on code that others wrote: trained, killed and gone on with, by both Lightnings.
+"""lrkit's promises for third-party modules: training, kill and resume, with both Lightning packages.
 
-A case is a module of a third party's package and data for it (``tests/helpers/third_party_modules.py``). For each: the
-rates of every step are the plan's, to the bit; they and a loss are in TensorBoard; and a run that SIGTERM stopped in
-the middle of an epoch ends with the weights of one that nothing stopped. ``make strangers`` installs the packages, and
-runs this.
+A case is a module of a third-party package with data for it (``tests/helpers/third_party_modules.py``). For each case:
+the rates of every step are bit for bit the plan's; TensorBoard has them and a loss; and a run that SIGTERM stopped
+within an epoch ends, after a resume, with the weights of an uninterrupted run. ``make strangers`` installs the packages
+and runs this file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lrkit.planning.plan import Plan
 
 
 class Case(NamedTuple):
-    """A stranger's module.
+    """A third-party module.
 
     Args:
         model: the class or function in ``tests/helpers/third_party_modules.py``, or its whole path.

@@ -1,4 +1,4 @@
-"""What curves say about a rate: each symptom where it is made, silence where it is not, and curves of real runs."""
+"""The diagnosis of curves: each symptom where it is present, none where it is absent, and curves of real runs."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_a_loss_that_is_lost_for_another_reason(losses: list[float]) -> None:
     assert blown(losses) == []
 
 
-# --- what is said ---------------------------------------------------------------------------------
+# --- the messages ---------------------------------------------------------------------------------
 
 
 def plan(**parts: Any) -> lrkit.Plan:

@@ -1,4 +1,4 @@
-"""Event files are read as TensorBoard reads them; what is cut off or damaged ends them, and nothing else."""
+"""The reader of event files: the same values as from TensorBoard; a truncated or damaged file ends only its curve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations: what can be written, and how many optimizer steps that is."""
+"""Durations: the accepted spellings, and their numbers of optimizer steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WRITTEN = [
     (500,         500,                "steps",   500,   "500"),
     ("500",       500,                "steps",   500,   "500"),
     (0,           0,                  "steps",   0,     "0"),
-    (2000,        2000,               "steps",   2000,  "2000"),  # longer than the run: whoever uses it decides
+    (2000,        2000,               "steps",   2000,  "2000"),  # longer than the run: each key has a rule for it
     (10**15,      10**15,             "steps",   10**15, "1000000000000000"),
     (0.05,        Fraction(5, 100),   "share",   50,    "5%"),
     (0.1,         Fraction(1, 10),    "share",   100,   "10%"),  # a tenth, not its binary neighbour
@@ -75,7 +75,7 @@ REFUSED = [
     ("1e3",         "length must be a length"),
     ("1.",          "length must be a length"),
     ("1,000",       "length must be a length"),
-    ("٣%",          "length must be a length"),  # a digit to Python, but not to whoever reads the config
+    ("٣%",          "length must be a length"),  # a digit to Python, but not to most readers
     ("150%",        "length must be at most 100% of the run. Received: '150%'"),
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The horizon: how many optimizer steps a run has, and where each number came from."""
+"""The horizon: the number of optimizer steps of a run, and the source of each number."""
 
 from __future__ import annotations
 

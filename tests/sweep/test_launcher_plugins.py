@@ -1,4 +1,4 @@
-"""Engines: a job answers with a number for every end, what is wrong is said first, and each preset runs a sweep."""
+"""Launcher plugins: a job returns a number for each outcome, errors are reported first, each preset runs a sweep."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "model.hidden=
 
 
 def fate(fates: dict[str, str]) -> list[str]:
-    """Overrides by which a job whose folder's name holds a text comes to an end; see failing_jobs.py."""
+    """Overrides that end a job whose folder's name contains a text; see failing_jobs.py."""
     written = ", ".join(f"'{part} {what}'" for part, what in fates.items())
     return ["+callbacks.fate._target_=failing_jobs.Fate", f"+callbacks.fate.fates=[{written}]"]
 
@@ -102,11 +102,11 @@ def test_the_commands_of_the_page_are_accepted(command: str) -> None:
     assert searches == ("+launcher=optuna" in words)
 
 
-# --- what a job answers -----------------------------------------------------------------------------
+# --- the score of a job -----------------------------------------------------------------------------
 
 
 def scored(folder: Path, *overrides: str, home: Path | None = None) -> float:
-    """What an engine would get, that had a job run in a folder; ``home``: where the command was given."""
+    """Return the score that an engine receives from a job in a folder; ``home``: working folder of the command."""
     folder.mkdir(exist_ok=True)
     with hydra_initialised():
         config = hydra.compose("train", overrides=[*SHORT, *overrides], return_hydra_config=True)
@@ -154,7 +154,7 @@ def test_a_bad_end_is_marked_and_never_raised(
             err.startswith("lrkit: RuntimeError: an unhappy end (failing_jobs.py, line ") and len(err.splitlines()) == 1
         )
         log = (folder / "job.log").read_text()
-        assert "Traceback" in log and log.endswith(err)  # whoever looks for the reason finds it there
+        assert "Traceback" in log and log.endswith(err)  # the log has the reason
         assert out == "job 0 seed=0: failed\n"
     else:
         assert left(folder)["status"] == "diverged" and err == ""
@@ -314,7 +314,7 @@ def test_an_engine_that_breaks_is_told_in_one_line(
 
 
 def engine(words: str, *overrides: str, code: int) -> subprocess.CompletedProcess[str]:
-    """A sweep in a process of its own."""
+    """A sweep in a separate process."""
     command = [sys.executable, "-m", "lrkit", "train", "-m", *SHORT, *shlex.split(words), *overrides]
     path = os.pathsep.join(filter(None, (str(HELPERS), os.environ.get("PYTHONPATH"))))
     env = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -363,7 +363,7 @@ def test_a_launcher_runs_four_jobs_of_which_two_end_badly(name: str) -> None:
 def test_optuna_searches_past_bad_ends(launcher: str) -> None:
     plugin("optuna_sweeper")
     plugin("joblib_launcher")
-    # Four trials; after the second the sampler learns from what it was told.
+    # Four trials; after the second one the sampler uses the scores.
     words = "hydra.sweeper.n_trials=4 hydra.sweeper.sampler.n_startup_trials=2 hydra.sweeper.n_jobs=2"
     ends = fate({"0_optimizer": "raise", "1_optimizer": "diverge"})
     done = engine(f"+launcher=optuna hydra/launcher={launcher} {words}", *ends, code=1)
@@ -394,7 +394,7 @@ def test_a_job_that_dies_is_missed() -> None:
     plugin("joblib_launcher")
     done = engine("+launcher=joblib hydra.launcher.n_jobs=2", "seed=1,2", *fate({"seed=2": "die"}), code=1)
     assert "lrkit: the engine failed: TerminatedWorkerError: " in done.stderr and "Traceback" not in done.stderr
-    assert "1_seed=2" not in statuses()  # the other one may have come to its end, or not
+    assert "1_seed=2" not in statuses()  # the other job may have finished or not
     assert re.search(r"lrkit: of 2 jobs .*[12] unfinished\n$", done.stderr), done.stderr
 
 

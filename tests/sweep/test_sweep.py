@@ -1,4 +1,4 @@
-"""Sweeps: jobs in processes of their own, bad ends, going on after a kill, and the answer at the end."""
+"""Sweeps: jobs in their own processes, failures, resume after a kill, and the comparison at the end."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def command(*words: str) -> list[str]:
 
 
 def swept(tmp_path: Path, *words: str, code: int = 0) -> str:
-    """Run a sweep to its end; what it printed."""
+    """Run a sweep to its end, and return its output."""
     env = {**os.environ, "PYTHONPATH": python_path()}
     done = subprocess.run(command(*words), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stdout + done.stderr
@@ -78,10 +78,11 @@ def test_of_twelve_jobs_with_bad_ends_there_is_an_answer(tmp_path: Path) -> None
     rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert len(rows) == 12 and Counter(row["status"] for row in rows) == Counter(ended.values())
     table = (folder / "results.md").read_text()
-    assert table.index("cosine") < min(table.index(name) for name in ("step", "linear"))  # those with bad ends are last
+    # settings with failed runs are last
+    assert table.index("cosine") < min(table.index(name) for name in ("step", "linear"))
     assert {"compare.png", "compare.html", "sweep.json"} < {path.name for path in folder.iterdir()}
 
-    # The same command once more: what is done is skipped, also what diverged; what failed is tried again.
+    # The same command again skips finished and diverged jobs, and runs failed jobs again.
     again = swept(tmp_path, *words, *fate(bad), code=1)
     assert "11 of 12 jobs are done" in again and "1 jobs, 1 at a time" in again
     starts = Counter(line.split()[0] for line in (folder / "starts.txt").read_text().splitlines())
@@ -109,16 +110,16 @@ def test_a_sweep_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 of 12 jobs are done" in done.stdout and "7 jobs, 1 at a time" in done.stdout
     starts = Counter(line.split()[0] for line in (folder / "starts.txt").read_text().splitlines())
-    assert len(starts) == 12 and sum(starts.values()) <= 13  # one was under way
+    assert len(starts) == 12 and sum(starts.values()) <= 13  # one job was running
     assert Counter(statuses(folder).values()) == {"done": 12}
-    # Now that it is complete, the same command is a new sweep.
+    # After a complete sweep, the same command begins a new one.
     assert find_unfinished(line[5:], tmp_path / "outputs" / "sweeps") is None
 
 
 def test_a_sweep_that_ends_before_its_first_job_goes_on_in_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However early somebody ends it: its folder knows whose it is before anything else is done."""
+    """The sweep writes ``sweep.json`` before anything else, so that an early end can be resumed."""
     words = ["schedule=step,cosine", "trainer.max_epochs=1"]
     (tmp_path / "mine").mkdir()
     monkeypatch.setattr(Sweep, "_write_tensorboard_summaries", Mock(side_effect=KeyboardInterrupt))
@@ -135,7 +136,7 @@ def test_ctrl_c_ends_it_with_130_and_a_word_on_going_on(when: str, tmp_path: Pat
     process = subprocess.Popen(
         line, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs are deaf to it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore SIGINT
     )  # fmt: skip
     starts = tmp_path / "outputs" / "sweeps"
     for _ in range(600):
@@ -164,7 +165,7 @@ def test_on_error_stop_starts_no_more(tmp_path: Path) -> None:
 
 
 def test_a_job_is_what_it_would_be_alone(tmp_path: Path) -> None:
-    """Whatever ran before it, or beside it: the same weights, to the bit."""
+    """A job's weights are bit-identical with any job before it or in parallel."""
     swept(tmp_path, "seed=1,2", "jobs=2", "optimizer=adamw", *fate({}))
     threads = {line.split()[2] for line in (the_sweep(tmp_path) / "starts.txt").read_text().splitlines()}
     assert threads == {str(max(1, len(os.sched_getaffinity(0)) // 2))}
@@ -177,7 +178,7 @@ def test_a_job_is_what_it_would_be_alone(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    """The words of its command line: with ``resume.path`` where there is a checkpoint of this very config."""
+    """The words of a job's command line have ``resume.path`` if there is a checkpoint with the same config."""
     overrides = [*SHORT, "seed=1,2"]
     sweep = Sweep(overrides, tmp_path)
     job = sweep.jobs[0]
@@ -262,7 +263,7 @@ def test_what_another_sweep_has_left_is_not_written_over(tmp_path: Path) -> None
     said = swept(tmp_path, *words, "optimizer.lr=0.5", code=2)
     assert "lrkit: hydra.sweep.dir must be a folder without another sweep: its 0_seed=1 belongs to one." in said
     assert before == {file: file.read_bytes() for file in (tmp_path / "mine").glob("*/checkpoints/*")} != {}
-    swept(tmp_path, "seed=1,2,3", *words[1:])  # more of the same goes into the same folder
+    swept(tmp_path, "seed=1,2,3", *words[1:])  # more values of the same key use the same folder
     assert len(statuses(tmp_path / "mine")) == 3
 
 

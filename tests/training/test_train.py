@@ -1,4 +1,4 @@
-"""Real training through the whole stack: what the optimizer used is what the plan said."""
+"""Real runs with all parts of lrkit: the optimizer used the rates of the plan."""
 
 from __future__ import annotations
 

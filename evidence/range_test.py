@@ -86,7 +86,7 @@ def _read_search(run: Run) -> dict[str, Any]:
         for row in csv.DictReader(rows):
             curves.setdefault(row["repeat"], []).append((float(row["lr"]), float(row["loss"])))
     ended = [sweep["ended"] for sweep in said["sweeps"]]
-    diverged = [curve[-1][0] for curve, why in zip(curves.values(), ended, strict=True) if "came to its end" not in why]
+    diverged = [curve[-1][0] for curve, why in zip(curves.values(), ended, strict=True) if "its end" not in why]
     return {"reading": said["reading"], "curves": [*curves.values()], "diverged": diverged}
 
 

@@ -224,7 +224,7 @@ def _check_falls(old: Plan, at: int, falling: Schedule) -> None:
     if here < _NOTHING * highest:
         must = f"must begin above 0, and at step {at} the rate is {rate:.3g}: nothing would be learned on the way down"
         raise ConfigError("resume.policy=cooldown", f"{must}; go on from an earlier checkpoint, or by extend")
-    if (end := getattr(falling, "end", None) or 0.0) > here:
+    if (end := falling.ends.get("end") or 0.0) > here:
         raise ConfigError("cooldown.end", f"must not be above {here:.4g}, where the cooldown begins", end)
 
 

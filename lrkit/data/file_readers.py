@@ -176,30 +176,9 @@ def read_csv(path: Path, target: str | None, kind: str = "auto", missing: str = 
     Raises:
         ConfigError: the file is no table of numbers with a column of targets.
     """
-    try:
-        with io.TextIOWrapper(open_data(path), encoding="utf-8-sig", newline="") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError("data.path", f"must be a csv file in UTF-8: {error}", str(path)) from error
-    if len(rows) < 2:
-        raise ConfigError("data.path", "must have at least two lines", len(rows))
+    rows = _read_rows(path)
     width = len(rows[0])
-    for number, row in enumerate(rows, start=1):
-        if len(row) != width:
-            raise ConfigError(
-                "data.path", f"must have {width} columns in each line: line {number} has another number", len(row)
-            )
-    if width < 2:
-        raise ConfigError("data.path", "must have a column of targets and at least one column of inputs", width)
-    # The first line is a header if a name is above a number. A column of classes has strings in every line.
-    below = [next((row[i] for row in rows[1:] if not is_missing(row[i])), "") for i in range(width)]
-    header = any(
-        not _is_parsed_by(float, first) and _is_parsed_by(float, cell)
-        for first, cell in zip(rows[0], below, strict=True)
-    )
-    if header and any(_is_parsed_by(float, cell) for cell in rows[0]):
-        raise ConfigError("data.path", "must have names or values in its first line, not both", rows[0])
-    names = rows[0] if header else [str(column) for column in range(width)]
+    names, header = _read_header(rows)
     if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
         raise ConfigError("data.path", "must not have two columns with the same name", doubled[0])
     if target is not None and target not in names:
@@ -229,6 +208,42 @@ def read_csv(path: Path, target: str | None, kind: str = "auto", missing: str = 
     x = np.array([[float(cell) for column, cell in enumerate(row) if column != at] for _, row in complete])
     y = _read_targets([(number, row[at]) for number, row in complete], names[at], kind)
     return Table({"train": (x, y)}, f"column {names[at]}", len(incomplete))
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    """The lines of a csv file, each with the same number of cells, two or more."""
+    try:
+        with io.TextIOWrapper(open_data(path), encoding="utf-8-sig", newline="") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError("data.path", f"must be a csv file in UTF-8: {error}", str(path)) from error
+    if len(rows) < 2:
+        raise ConfigError("data.path", "must have at least two lines", len(rows))
+    width = len(rows[0])
+    for number, row in enumerate(rows, start=1):
+        if len(row) != width:
+            raise ConfigError(
+                "data.path", f"must have {width} columns in each line: line {number} has another number", len(row)
+            )
+    if width < 2:
+        raise ConfigError("data.path", "must have a column of targets and at least one column of inputs", width)
+    return rows
+
+
+def _read_header(rows: list[list[str]]) -> tuple[list[str], bool]:
+    """The names of the columns, and whether the first line has them; without them they are numbers."""
+    width = len(rows[0])
+    # The first line is a header if a name is above a number. A column of classes has strings in every line.
+    below = [next((row[i] for row in rows[1:] if not is_missing(row[i])), "") for i in range(width)]
+    header = any(
+        not _is_parsed_by(float, first) and _is_parsed_by(float, cell)
+        for first, cell in zip(rows[0], below, strict=True)
+    )
+    if header and any(_is_parsed_by(float, cell) for cell in rows[0]):
+        raise ConfigError("data.path", "must have names or values in its first line, not both", rows[0])
+    if header:
+        return rows[0], True
+    return [str(column) for column in range(width)], False
 
 
 def missing_value_error(place: str, count: int, of: int, unit: str, value: str) -> ConfigError:

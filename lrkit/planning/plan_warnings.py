@@ -5,7 +5,7 @@ from __future__ import annotations
 from lrkit.planning.batch_scaling import BatchScale
 from lrkit.planning.optimizer_traits import lr_warnings, traits_of
 from lrkit.schedules.curve import Curve
-from lrkit.schedules.shapes import Multistep, Schedule, Step
+from lrkit.schedules.shapes import Schedule
 
 __all__ = ["list_warnings", "short_name"]
 
@@ -29,15 +29,11 @@ def list_warnings(
     if highest > 1.0:
         lines.append(f"the rate rises to {highest:g} times the base rate")
     length = curve.phases[middle].length
-    edges = None if length is None else curve.phases[middle].schedule.edges(length)
-    if isinstance(schedule, Step) and edges == []:
-        lines.append(f"the rate never drops: schedule.every ({schedule.every}) is not shorter than the schedule")
-    if isinstance(schedule, Multistep) and edges is not None and len(edges) < len(schedule.milestones):
-        late = schedule.milestones[len(edges)]
-        lines.append(f"milestone {late} is never reached: the schedule has {length} steps after the warmup")
+    if length is not None:
+        lines += schedule.warnings(curve.phases[middle].schedule.edges(length), length)
     return lines
 
 
 def short_name(optimizer: str) -> str:
-    """The name of an optimizer\'s class, of its dotted path."""
+    """The name of an optimizer's class, without the modules of its path."""
     return optimizer.rpartition(".")[2]

@@ -15,8 +15,7 @@ from lrkit.planning.plan_warnings import list_warnings, short_name
 from lrkit.planning.plateau import Plateau
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.horizon import Horizon
-from lrkit.schedules.shapes import Constant, OneCycle, Schedule
-from lrkit.schedules.shapes import Plateau as HeldUntilPlateau
+from lrkit.schedules.shapes import Constant, Schedule
 
 __all__ = ["resolve_plan"]
 
@@ -61,20 +60,14 @@ def resolve_plan(
         ConfigError: where the parts cannot mean what they say.
     """
     check_lr(lr, allow_extreme_lr)
-    if isinstance(schedule, HeldUntilPlateau) and plateau is None:
+    if schedule.needs_plateau and plateau is None:
         raise ConfigError("plateau", "must be set with schedule=plateau: use plateau=reduce, or schedule=constant")
     curve = Curve.build(schedule, horizon, warmup=warmup, cooldown=cooldown)
-    cycled = schedule.momentum() if isinstance(schedule, OneCycle) else None
+    name = short_name(optimizer) or "the optimizer"
+    driven = _build_cocurves(coschedule or {}, horizon, momentum, weight_decay, groups, name)
     notes = [*warnings]
-    if cycled is not None and not momentum:
-        notes.append(f"momentum is not cycled: {short_name(optimizer) or 'the optimizer'} runs without momentum")
-        cycled = None
-    driven = _driven(
-        coschedule or {}, horizon, momentum, weight_decay, groups, short_name(optimizer) or "the optimizer"
-    )
-    if cycled is not None and "momentum" in driven:
-        raise ConfigError("coschedule.momentum", "and schedule.momentum_start both drive momentum: set one to null")
-    beside = driven.get("momentum") if cycled is None else _beside(cycled, horizon, curve)
+    if (cycled := schedule.momentum()) is not None:
+        notes += _add_cycled_momentum(driven, cycled, horizon, curve, name if not momentum else "")
     scale = scale or BatchScale()
     notes += list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale)
     return Plan(
@@ -84,7 +77,7 @@ def resolve_plan(
         horizon=horizon,
         curve=curve,
         groups=tuple(groups),
-        momentum=beside,
+        momentum=driven.get("momentum"),
         decay_curve=driven.get("weight_decay"),
         base_weight_decay=weight_decay,
         plateau=plateau,
@@ -95,7 +88,7 @@ def resolve_plan(
     )
 
 
-def _driven(
+def _build_cocurves(
     coschedule: Mapping[str, Schedule],
     horizon: Horizon,
     momentum: float | None,
@@ -109,7 +102,7 @@ def _driven(
         key = f"coschedule.{name}"
         if name not in ("momentum", "weight_decay"):
             raise ConfigError(key, f"is not a key. {did_you_mean(name, ('momentum', 'weight_decay'))}")
-        if isinstance(schedule, HeldUntilPlateau):
+        if schedule.needs_plateau:
             raise ConfigError(f"{key}=plateau", "means nothing: reduce on plateau acts on the learning rate")
         curve = Curve.build(schedule, horizon, name=key)
         if name == "momentum":
@@ -125,7 +118,19 @@ def _driven(
     return curves
 
 
-def _beside(cycled: Schedule, horizon: Horizon, lr: Curve) -> Curve:
+def _add_cycled_momentum(
+    driven: dict[str, Curve], cycled: Schedule, horizon: Horizon, curve: Curve, without: str
+) -> list[str]:
+    """Add the curve of momentum that a schedule brings along; a note where the optimizer ``without`` has none."""
+    if without:
+        return [f"momentum is not cycled: {without} runs without momentum"]
+    if "momentum" in driven:
+        raise ConfigError("coschedule.momentum", "and schedule.momentum_start both drive momentum: set one to null")
+    driven["momentum"] = _build_momentum_curve(cycled, horizon, curve)
+    return []
+
+
+def _build_momentum_curve(cycled: Schedule, horizon: Horizon, lr: Curve) -> Curve:
     """Momentum's curve laid beside the rate's: held during warmup and cooldown."""
     before = next((p.length for p in lr.phases if p.name == "warmup"), None)
     after = next((p.length for p in lr.phases if p.name == "cooldown"), None)

@@ -129,15 +129,7 @@ class Curve:
             key = "warmup.length" if before else "cooldown.length"
             parts = " + ".join(f"{what} {steps}" for what, steps in (("warmup", before), ("cooldown", after)) if steps)
             raise ConfigError(key, f"leaves no step for the schedule: {parts} of {horizon.steps} optimizer steps")
-        length = left
-        if resolved.length is not None:
-            length = int(resolved.length)
-            if length < 1:
-                raise ConfigError(f"{name}.length", "must be longer than 0", schedule.length)
-            if left is not None and length > left:
-                raise ConfigError(f"{name}.length", f"must be at most the {left} steps that are left", length)
-        elif left is None and resolved.bounded:
-            horizon.require("steps", f"{name}.end" if hasattr(resolved, "end") else name)
+        length = _length_of_schedule(name, schedule, resolved, left, horizon)
         if after and left is None:
             horizon.require("steps", "cooldown.length")
 
@@ -148,20 +140,11 @@ class Curve:
         arrived = _under(name, lambda: middle.final)
         phases = [middle]
         if warmup is not None and before:
-            if (start := getattr(warmup, "start", 0.0)) > 1.0:
-                raise ConfigError("warmup.start", "must be in [0, 1], as a share of the schedule's first value", start)
-            top = {"end": 1.0} if hasattr(warmup, "end") else {}
-            rising = _under("warmup", lambda: dataclasses.replace(warmup, **top))
-            phases.insert(0, Phase("warmup", _under("warmup", lambda: rising.resolved(horizon)), before, first))
+            phases.insert(0, _warmup_phase(warmup, before, first, horizon))
         if cooldown is not None and after:
             if length is not None and left is not None and length < left:
                 phases.append(Phase("hold", Constant(start=arrived), left - length))
-            end = getattr(cooldown, "end", None) or 0.0
-            if end > arrived:
-                raise ConfigError("cooldown.end", f"must not be above {arrived:g}, where the cooldown begins", end)
-            top = {"start": arrived} if hasattr(cooldown, "start") else {}
-            falling = _under("cooldown", lambda: dataclasses.replace(cooldown, **top))
-            phases.append(Phase("cooldown", _under("cooldown", lambda: falling.resolved(horizon)), after))
+            phases.append(_cooldown_phase(cooldown, after, arrived, horizon))
         return cls(tuple(phases))
 
     @cached_property
@@ -261,8 +244,7 @@ class Curve:
     def then(self, step: int, falling: Schedule, steps: int) -> Curve:
         """The same curve up to ``step``, and from there ``falling`` for ``steps`` steps."""
         arrived = self(step)
-        begun = dataclasses.replace(falling, **({"start": arrived} if hasattr(falling, "start") else {}))
-        return Curve((*self.until(step).phases, Phase("cooldown", begun, steps)))
+        return Curve((*self.until(step).phases, Phase("cooldown", falling.with_ends(start=arrived), steps)))
 
     def places(self, most: int = 2000) -> list[int]:
         """The steps at which to draw the curve: all of them, or enough of a long run, and both sides of each edge.
@@ -300,6 +282,38 @@ class Curve:
                 raise ConfigError("horizon.steps", "must be set to list a curve that has no end")
             steps = range(self.steps)
         return [self(step) for step in steps]
+
+
+def _length_of_schedule(
+    name: str, schedule: Schedule, resolved: Schedule, left: int | None, horizon: Horizon
+) -> int | None:
+    """The steps of the middle phase: its own length, or what warmup and cooldown leave; None where it has no end."""
+    if resolved.length is None:
+        if left is None and resolved.bounded:
+            horizon.require("steps", f"{name}.end" if "end" in resolved.ends else name)
+        return left
+    length = int(resolved.length)
+    if length < 1:
+        raise ConfigError(f"{name}.length", "must be longer than 0", schedule.length)
+    if left is not None and length > left:
+        raise ConfigError(f"{name}.length", f"must be at most the {left} steps that are left", length)
+    return length
+
+
+def _warmup_phase(warmup: Schedule, steps: int, first: float, horizon: Horizon) -> Phase:
+    """The warmup, which ends at ``first``, where the schedule begins."""
+    start = warmup.ends.get("start", 0.0)
+    if start > 1.0:
+        raise ConfigError("warmup.start", "must be in [0, 1], as a share of the schedule's first value", start)
+    return Phase("warmup", _under("warmup", lambda: warmup.with_ends(end=1.0).resolved(horizon)), steps, first)
+
+
+def _cooldown_phase(cooldown: Schedule, steps: int, arrived: float, horizon: Horizon) -> Phase:
+    """The cooldown, which begins at ``arrived``, where the schedule has come to."""
+    end = cooldown.ends.get("end") or 0.0
+    if end > arrived:
+        raise ConfigError("cooldown.end", f"must not be above {arrived:g}, where the cooldown begins", end)
+    return Phase("cooldown", _under("cooldown", lambda: cooldown.with_ends(start=arrived).resolved(horizon)), steps)
 
 
 def _length(name: str, part: Schedule | None, horizon: Horizon) -> int:

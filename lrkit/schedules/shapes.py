@@ -20,7 +20,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.option_rules import is_number
@@ -76,6 +76,9 @@ class Schedule:
 
     length: Length | None = duration(None, zero=True)
 
+    #: Whether the shape means something only together with reduce-on-plateau.
+    needs_plateau: ClassVar[bool] = False
+
     @classmethod
     def named(cls, name: str) -> type[Schedule] | None:
         """The schedule of this name. Only classes that are loaded already are looked at: nothing is imported."""
@@ -101,6 +104,28 @@ class Schedule:
 
     def edges(self, n: int) -> list[int]:
         """Steps inside the phase at which the shape jumps or turns."""
+        return []
+
+    @property
+    def ends(self) -> dict[str, Any]:
+        """The fields ``start`` and ``end``, as far as the shape has them.
+
+        >>> Cosine(end=0.1).ends, Constant(start=0.5).ends
+        ({'start': 1.0, 'end': 0.1}, {'start': 0.5})
+        """
+        names = [field.name for field in dataclasses.fields(self) if field.name in ("start", "end")]
+        return {name: getattr(self, name) for name in names}
+
+    def with_ends(self, **ends: float) -> Self:
+        """The same shape with other ends; an end that the shape does not have is left out."""
+        return dataclasses.replace(self, **{name: value for name, value in ends.items() if name in self.ends})
+
+    def momentum(self) -> Schedule | None:
+        """The curve of momentum that belongs to this shape, as plain values; None where momentum is left alone."""
+        return None
+
+    def warnings(self, edges: Sequence[int], n: int) -> list[str]:
+        """Warnings about a phase of ``n`` steps with these edges: what is legal and hardly meant."""
         return []
 
     def __post_init__(self) -> None:
@@ -155,6 +180,8 @@ class Plateau(Constant):
     The falling is not part of the curve: it is the factor ``gain`` (see ``lrkit.planning.plateau``).
     """
 
+    needs_plateau: ClassVar[bool] = True
+
 
 @dataclass(frozen=True)
 class Step(Endless):
@@ -184,6 +211,11 @@ class Step(Endless):
     def edges(self, n: int) -> list[int]:
         counted("every", (n - 1) // int(self.every))
         return list(range(int(self.every), n, int(self.every)))
+
+    def warnings(self, edges: Sequence[int], n: int) -> list[str]:
+        if edges:
+            return []
+        return [f"the rate never drops: schedule.every ({self.every}) is not shorter than the schedule"]
 
 
 @dataclass(frozen=True)
@@ -234,6 +266,12 @@ class Multistep(Endless):
             must = f"must lie before the end of the schedule, which has {n} steps: the rate would never drop"
             raise ConfigError("milestones", must, list(self.milestones))
         return reached
+
+    def warnings(self, edges: Sequence[int], n: int) -> list[str]:
+        if len(edges) == len(self.milestones):
+            return []
+        late = self.milestones[len(edges)]
+        return [f"milestone {late} is never reached: the schedule has {n} steps after the warmup"]
 
 
 @dataclass(frozen=True)
@@ -645,7 +683,6 @@ class OneCycle(Schedule):
         return self._ease(self.start if down > up else self.peak, self.end, (s - down) / (n - down))
 
     def momentum(self) -> Schedule | None:
-        """The curve of momentum that belongs to this one, as plain values; None where momentum is left alone."""
         if self.momentum_start is None or self.momentum_peak is None:
             return None
         return _Dip(

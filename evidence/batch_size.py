@@ -44,8 +44,8 @@ def measure(lab: Lab) -> Finding:
     words = (
         f"With the linear rule at most {FLAT:g} points are lost up to {flat // BASE} times the base; above, the rule "
         f"fails. Twice the batch costs {lost[second, 'none']:.1f} points without scaling, and "
-        f"{lost[second, 'sqrt']:.1f} with the square root. Not tested: whether the rule needs the warmup, which makes no "
-        "difference on this task below the point of failure."
+        f"{lost[second, 'sqrt']:.1f} with the square root. Not tested: whether the rule needs the warmup, which makes "
+        "no difference on this task below the point of failure."
     )
     figure, [ax] = frame(
         ("test accuracy after 25 epochs, %", f"batch size (the rate is right for {BASE})"), width=5.6, height=3.8

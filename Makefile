@@ -7,12 +7,12 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint picture fix bench bench-find evidence evidence-quick strangers lightning
+.PHONY: help demo test check lint picture docs docs-links fix bench bench-find evidence evidence-quick strangers lightning
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-# One stamp for the packages of a user, one for those of a developer: a second call installs nothing.
+# One stamp for the packages of a user, of a developer, and of the site: a second call installs nothing.
 $(VENV)/user.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) and v < (3, 14) or sys.exit("lrkit needs Python 3.11, 3.12 or 3.13; this is %d.%d: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,18 @@ SCHEDULES = constant,step,multistep,exponential,inverse_time,linear,polynomial,c
 	one_cycle,inverse_sqrt,wsd,piecewise,plateau,range_test
 picture: $(VENV)/user.stamp ## draw docs/schedules.png
 	cp $$($(BIN)/lrkit show -m schedule=$(SCHEDULES) warmup=linear horizon.steps=1000 format=png) docs/schedules.png
+
+$(VENV)/docs.stamp: $(VENV)/user.stamp
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+SPHINX = $(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going
+docs: $(VENV)/docs.stamp ## build the site into docs/_build; a broken link or reference fails
+	$(SPHINX) docs docs/_build
+	@echo 'open docs/_build/index.html'
+
+docs-links: $(VENV)/docs.stamp ## try the links of the site that lead to other places (needs the internet)
+	$(SPHINX) -b linkcheck docs docs/_build/links
 
 bench: $(VENV)/dev.stamp ## speed and memory, against torch, Lightning and a plain loop (under 15 minutes)
 	$(BIN)/python benchmarks/bench.py --out benchmarks/bench.md

@@ -34,7 +34,7 @@ from lrkit.lightning.classes import (
     Trainer,
     is_overridden,
 )
-from lrkit.lightning.module import TrackSetup
+from lrkit.lightning.module import TrackSetup, clipping_needs_unfused
 from lrkit.lightning.replicas import count_replicas
 from lrkit.lightning.step_count import uses_manual_optimization
 from lrkit.lightning.supervised import Supervised
@@ -349,9 +349,8 @@ def _refused(error: Exception, trainer: Mapping[str, Any]) -> ConfigError:
 
 
 def why_unfused(trainer: Mapping[str, Any]) -> str | None:
-    if trainer.get("gradient_clip_val") and str(trainer.get("precision")) in ("16", "16-mixed"):
-        return "Lightning does not clip gradients of a fused optimizer under 16-mixed"
-    return None
+    """Why a run must not use a fused optimizer, by the options of its trainer."""
+    return clipping_needs_unfused(trainer.get("gradient_clip_val"), trainer.get("precision"))
 
 
 def hush_lightning() -> None:

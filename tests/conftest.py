@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lrkit.config.compose import compose
 
-# The quick suite tries the same examples each time, so that it fails by what was changed; `make check` tries others.
+# The quick suite uses the same random examples each time, so that only a change can fail it; `make check` uses others.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 

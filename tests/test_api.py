@@ -1,11 +1,13 @@
-"""Ordinary Python: what the command does, in a script of plain Lightning; and the groups inside another Hydra app."""
+"""The Python functions: a script of plain Lightning with lrkit; and lrkit's groups inside another Hydra application."""
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import json
 import os
+import pickle
 import runpy
 import subprocess
 import sys
@@ -62,6 +64,17 @@ def test_configure_in_a_script_of_plain_lightning(optimizer: Any, tmp_path: Path
     assert [[step[g.name][0] for g in expected.groups] for step in recorded] == [
         [expected.lr(g, t) for g in expected.groups] for t in range(6)
     ]
+
+
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+def test_clipping_under_mixed_precision_gets_an_optimizer_that_lightning_clips(tmp_path: Path) -> None:
+    module = lrkit.configure(Net(), lr=0.1)
+    trainer = Trainer(
+        max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, precision="bf16-mixed", gradient_clip_val=1.0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=Data(batch_size=10))
+    assert trainer.global_step == 2
 
 
 def test_a_curve_by_names() -> None:
@@ -211,6 +224,29 @@ def test_find_on_a_module_of_lightnings_own_with_its_own_loaders() -> None:
     assert found.sweeps[0].losses and (found.lr is None) == bool(found.reason)
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_find_on_a_module_that_was_configured_and_trained() -> None:
+    module = lrkit.configure(Net(), lr=0.1, guard="stop")
+    trainer = Trainer(**CPU, max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.fit(module, DataLoader(Points(40), batch_size=8))
+    own = module.configure_callbacks()
+    search = {"repeats": 1, "steps": 30, "confirm": False}
+    assert lrkit.find(module, DataLoader(Points(40), batch_size=8), trainer=CPU, search=search, quiet=True).sweeps
+    assert module.trainer is trainer and module.configure_callbacks() == own
+    with pytest.raises(ConfigError, match=r"^find.loss=val needs a validation, and there is no validation data"):
+        lrkit.find(
+            module, DataLoader(Points(40), batch_size=8), trainer=CPU, search={**search, "loss": "val"}, quiet=True
+        )
+    with pytest.raises(ConfigError, match=r"^train_dataloaders must be given: Net has no train_dataloader"):
+        lrkit.find(Net(), trainer=CPU)
+
+
+def test_a_plan_can_be_copied_and_pickled() -> None:
+    plan = lrkit.plan(lr=0.1, steps=50, warmup="linear", schedule="one_cycle", optimizer="momentum", guard="reduce")
+    assert copy.deepcopy(plan) == plan == pickle.loads(pickle.dumps(plan))
+
+
 @pytest.mark.parametrize(
     ("said", "begins"),
     [
@@ -221,6 +257,7 @@ def test_find_on_a_module_of_lightnings_own_with_its_own_loaders() -> None:
         ({"search": {"start": 1, "end": 0.1}}, "find.start must be below end"),
         ({"search": {"sart": 1}}, "find.sart is not a key. Did you mean 'start'?"),
         ({"schedule": "cosin"}, "schedule has no option 'cosin'"),
+        ({"schedule": "range_test"}, "schedule must be the one to train with"),
         ({"train_dataloaders": [1]}, "datamodule must be None"),
     ],
 )

@@ -23,7 +23,7 @@ OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent != CON
 SHAPES = ("schedule", "warmup", "cooldown")
 PLANNED = (*SHAPES, "plateau", "batch_scaling", "param_groups")
 
-#: What lrkit sets itself, by the groups logger and callbacks and by the folder of the run, or does without.
+#: Keys of the trainer that lrkit sets itself (from the groups logger and callbacks, and the run's folder) or omits.
 LRKITS_OWN = {"logger", "callbacks", "default_root_dir", "model_registry"}
 
 
@@ -78,7 +78,7 @@ def test_every_public_schedule_has_a_file() -> None:
 
 
 def test_a_schedules_file_lists_its_arguments() -> None:
-    """What can be set is seen in the file, and what the file says is what the class does by itself."""
+    """Each option file lists all keys, with the default values of the class."""
     for path in (CONF_DIR / "schedule").glob("*.yaml"):
         node: Any = OmegaConf.to_container(OmegaConf.load(path))
         node = node.get("schedule", node)

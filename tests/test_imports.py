@@ -40,7 +40,7 @@ LIGHTNING = {"pytorch_lightning", "lightning", "lightning_fabric", "torchmetrics
 HYDRA = {"hydra", "omegaconf"}
 NUMBERS = {"torch", "numpy"}
 PICTURES = {"rich", "matplotlib"}
-#: Heavy packages that a package may import; what is not here imports none of them.
+#: Package -> heavy packages that it may import; the packages left out here import none.
 HEAVY = {
     "config": HYDRA,
     "optim": NUMBERS,
@@ -54,7 +54,7 @@ HEAVY = {
     "training": NUMBERS | HYDRA,
     "sweep": HYDRA,
 }
-#: What a module may import inside of its functions all the same: the command waits for nothing that it does not use.
+#: Module -> heavy imports inside its functions: the command imports only the packages that it uses.
 LAZILY = {
     "planning.render": NUMBERS | PICTURES,
     "lr_finder.result": PICTURES,
@@ -79,7 +79,7 @@ class Import(NamedTuple):
 
 
 def imports(source: str) -> Iterator[Import]:
-    """What a file imports when it runs; not what only a type checker sees."""
+    """Return the imports of a file at run time, without those for type checkers."""
 
     def walk(node: ast.AST, lazy: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):

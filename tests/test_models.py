@@ -69,7 +69,7 @@ def test_the_transformer_sees_no_future(norm: str) -> None:
     after = model(changed)
     assert torch.allclose(out[:, :5], after[:, :5], atol=1e-6)
     assert not torch.allclose(out[:, 5], after[:, 5], atol=1e-3)
-    assert not torch.allclose(out[:, 7], after[:, 7], atol=1e-4)  # and what comes later does see it
+    assert not torch.allclose(out[:, 7], after[:, 7], atol=1e-4)  # later positions do see it
     assert model(x[:, :3]).shape == (3, 3, 11)  # a shorter text will do
 
 
@@ -194,7 +194,7 @@ def snake(name: str) -> str:
 @pytest.mark.parametrize(("group", "module"), [("data", data), ("model", models)])
 def test_each_class_has_an_option_of_its_name(group: str, module: Any) -> None:
     names = {name for name in module.__all__ if name not in ("InMemoryData", "ModuleLoaders", "Splits")}
-    options = {path.stem for path in (CONF / group).glob("*.yaml")} - {"custom", "module"}  # what is the user's
+    options = {path.stem for path in (CONF / group).glob("*.yaml")} - {"custom", "module"}  # for classes of the user's
     assert {option.replace("_", "") for option in options} == {name.lower() for name in names}
     assert options == {snake(name) if name != "HuggingFace" else "huggingface" for name in names}
 
@@ -206,7 +206,7 @@ def test_each_option_says_what_it_is_and_names_every_argument(path: Path) -> Non
     if path.stem == "custom":
         assert OmegaConf.is_missing(config, "_target_")
         return
-    if path.stem == "module":  # no more than what the plan needs to know
+    if path.stem == "module":  # only the keys that the plan needs
         assert set(config) == {"_target_", "batch_size", "train_samples"}
         return
     made = {f"{m.__name__}.{name}": getattr(m, name) for m in (data, models) for name in m.__all__}

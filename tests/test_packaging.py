@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel, built from a copy of the tree with what is installed here."""
+    """A wheel, built from a copy of the tree with the installed packages."""
     copy, built = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
     for name in ("lrkit", "conf"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -59,6 +59,10 @@ class CurveParts:
         schedule = _schedule(self.schedule, "schedule")
         return Curve.build(schedule, horizon, warmup=self.edge("warmup"), cooldown=self.edge("cooldown"))
 
+    def shape(self) -> type[Schedule]:
+        """The class of the schedule."""
+        return type(_schedule(self.schedule, "schedule"))
+
     def edge(self, name: str) -> Schedule | None:
         """The warmup, or the cooldown; one that is named has the length that was said, or that of the option."""
         part, length = getattr(self, name), getattr(self, f"{name}_length")

@@ -18,7 +18,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.checkpoint.random_state import capture_global, capture_own, restore_global, restore_own
 from lrkit.config import trainer_options
 from lrkit.config.shipped_options import read_option
-from lrkit.lightning.classes import Callback, LightningDataModule, LightningModule, Trainer
+from lrkit.lightning.classes import Callback, LightningDataModule, LightningModule, Trainer, is_overridden
 from lrkit.lightning.replicas import count_replicas
 from lrkit.lr_finder.short_run import OF_THE_RUN
 from lrkit.planning.plan import Plan
@@ -36,15 +36,23 @@ class CallerData:
     """Loaders or a data module of the caller's, left as they were by each use.
 
     Args:
+        module: its own loaders are used where nothing else is given.
         train, val, datamodule: as for ``Trainer.fit``.
         batch_size: samples in a batch, where the loader does not say it.
+
+    Raises:
+        ConfigError: there is nothing to train on, or too much.
     """
 
-    def __init__(self, train: Any, val: Any, datamodule: LightningDataModule | None, batch_size: int | None) -> None:
+    def __init__(
+        self, module: Any, train: Any, val: Any, datamodule: LightningDataModule | None, batch_size: int | None
+    ) -> None:
         if isinstance(train, LightningDataModule) and datamodule is None:
             train, datamodule = None, train
         if datamodule is not None and (train is not None or val is not None):
             raise ConfigError("datamodule", "must be None beside train_dataloaders and val_dataloaders")
+        if train is None and datamodule is None and not is_overridden("train_dataloader", module):
+            raise ConfigError("train_dataloaders", f"must be given: {type(module).__name__} has no train_dataloader")
         self.train, self.val, self.datamodule, self.batch_size = train, val, datamodule, batch_size
         self._used: LightningDataModule | None = None
         self._owners = dict(_carriers({"train": train, "val": val, "datamodule": datamodule}, _DEEP))
@@ -107,8 +115,8 @@ class CallerTask:
             module = copy.deepcopy(self.original)
         except Exception as error:  # whatever a part of the module raises that cannot be copied
             raise ConfigError("module", f"must be one that copy.deepcopy can copy: {error}") from error
-        present = vars(module).pop("configure_callbacks", None)
-        theirs = present.theirs if isinstance(present, WithOwnCallbacks) else present or module.configure_callbacks
+        present = module.configure_callbacks
+        theirs = present.theirs if isinstance(present, WithOwnCallbacks) else present
 
         def configure_callbacks() -> list[Callback]:
             made = theirs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -146,6 +147,10 @@ class WithOwnCallbacks:
     def __call__(self) -> list[Callback]:
         before = self.theirs()
         return [*(before if isinstance(before, Sequence) else [before]), *self.own]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WithOwnCallbacks:
+        """For a copy of the module; the callbacks may hold the run under way, which is not copied with it."""
+        return WithOwnCallbacks(copy.deepcopy(self.theirs, memo), self.own)
 
 
 def _callbacks(parts: RunParts) -> list[Callback]:

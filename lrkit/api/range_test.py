@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from lrkit.api.arguments import AnyRules, AnySchedule, RunParts
+from lrkit.api.arguments import AnyGuard, AnyPlateau, AnyRules, AnySchedule, RunParts
 from lrkit.base import lightning_package
 from lrkit.base.errors import ConfigError
 from lrkit.config.find_options import Search
 from lrkit.schedules.durations import Length
+from lrkit.schedules.shapes import RangeTest
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -38,6 +39,11 @@ def find(
     warmup_length: Length | None = ...,
     cooldown: AnySchedule | None = ...,
     cooldown_length: Length | None = ...,
+    plateau: AnyPlateau | None = ...,
+    guard: AnyGuard | None = ...,
+    coschedule: Mapping[str, AnySchedule] | None = ...,
+    batch_scaling: str = ...,
+    base_batch_size: int = ...,
     param_groups: AnyRules | None = ...,
     batch_size: int | None = ...,
     search: Mapping[str, Any] | None = ...,
@@ -66,6 +72,11 @@ def find(
     warmup_length: Length | None = None,
     cooldown: AnySchedule | None = None,
     cooldown_length: Length | None = None,
+    plateau: AnyPlateau | None = None,
+    guard: AnyGuard | None = None,
+    coschedule: Mapping[str, AnySchedule] | None = None,
+    batch_scaling: str = "none",
+    base_batch_size: int = 256,
     param_groups: AnyRules | None = None,
     batch_size: int | None = None,
     search: Mapping[str, Any] | None = None,
@@ -96,7 +107,7 @@ def find(
         seed: where the random numbers of the copies start from.
         folder: where ``find.json``, ``find.csv`` and ``find.png`` go; None writes nothing.
         quiet: print nothing while it searches.
-        The others as for ``lrkit.configure``.
+        The others as for ``lrkit.configure``. ``plateau`` and ``guard`` are checked, and do not act in short trainings.
 
     Raises:
         ConfigError: an argument that cannot mean what it says, a module that cannot be copied, or several processes.
@@ -106,8 +117,9 @@ def find(
     if not hasattr(module, "training_step"):
         return _find_by_overrides(module, folder, quiet)
     lightning_package.use_package({"module": type(module), "datamodule": type(datamodule)})
-    from lrkit.api.caller_task import CallerData
+    from lrkit.api.caller_task import CallerData as Data
 
+    data = Data(module, train_dataloaders, val_dataloaders, datamodule, batch_size)
     parts = RunParts(
         lr=1.0,
         schedule=schedule,
@@ -117,9 +129,13 @@ def find(
         warmup_length=warmup_length,
         cooldown=cooldown,
         cooldown_length=cooldown_length,
+        plateau=plateau,
+        guard=guard,
+        coschedule=coschedule,
+        batch_scaling=batch_scaling,
+        base_batch_size=base_batch_size,
         param_groups=param_groups,
     )
-    data = CallerData(train_dataloaders, val_dataloaders, datamodule, batch_size)
     return _find_with_objects(module, data, parts, trainer, Search.of(search or {}), monitor, seed, folder, quiet)
 
 
@@ -140,6 +156,8 @@ def _find_with_objects(
     from lrkit.optim.factory import check_optimizer
     from lrkit.planning.optimizer_traits import finds_rate
 
+    if parts.shape() == RangeTest:
+        raise ConfigError("schedule", "must be the one to train with: to look for its rate is a range test already")
     parts.check(data.batch_size)
     target, options = parts.target()
     check_optimizer(target, options)

@@ -12,7 +12,7 @@ from lrkit.base.exit_codes import DIVERGED, FAILED, OK
 from lrkit.base.launcher import detect_launch, global_rank
 from lrkit.base.links import check_links
 from lrkit.base.run_lock import hold_lock
-from lrkit.base.signals import ASKING, Terminated, raise_on_signals
+from lrkit.base.signals import STOP_SIGNALS, Terminated, raise_on_signals
 from lrkit.cli.compare import run_compare
 from lrkit.cli.errors_in_one_line import report_errors
 from lrkit.cli.folders import create_folder, make_writable
@@ -88,7 +88,7 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
     sweep = Sweep(overrides, folder, config_dir)
     how = f"the same command goes on in {folder}"
     try:
-        with hold_lock(folder, "hydra.sweep.dir"), raise_on_signals(*ASKING):
+        with hold_lock(folder, "hydra.sweep.dir"), raise_on_signals(*STOP_SIGNALS):
             counts = sweep.run(run_job, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {how}") from None

@@ -23,6 +23,7 @@ __all__ = [
     "OptimizerSetup",
     "TrackSetup",
     "batch_of",
+    "clipping_needs_unfused",
     "configure",
     "groups_of",
     "plan_of",
@@ -88,7 +89,7 @@ def configure(module: LightningModule, setup: OptimizerSetup) -> LightningModule
             setup.target,
             setup.options,
             [group.options(plan.base(group.lr_scale)) for group in groups],
-            unfused=setup.unfused,
+            unfused=_unfused(self.trainer, setup),
         )
         scheduler = PlanScheduler(optimizer, plan)
         scheduler.write()
@@ -96,6 +97,22 @@ def configure(module: LightningModule, setup: OptimizerSetup) -> LightningModule
 
     module.configure_optimizers = MethodType(configure_optimizers, module)  # type: ignore[method-assign]
     return module
+
+
+def clipping_needs_unfused(clip: float | None, precision: Any) -> str | None:
+    """The reason not to use a fused optimizer, by two options of the trainer; None if there is none.
+
+    >>> clipping_needs_unfused(1.0, "bf16-mixed"), clipping_needs_unfused(1.0, "32-true")
+    ('Lightning does not clip gradients of a fused optimizer under bf16-mixed', None)
+    """
+    mixed = {"16": "16-mixed", "bf16": "bf16-mixed"}.get(str(precision), str(precision))
+    if clip and mixed in ("16-mixed", "bf16-mixed"):
+        return f"Lightning does not clip gradients of a fused optimizer under {mixed}"
+    return None
+
+
+def _unfused(trainer: Trainer, setup: OptimizerSetup) -> str | None:
+    return setup.unfused or clipping_needs_unfused(trainer.gradient_clip_val, trainer.precision)
 
 
 def _configure_tracks(module: LightningModule, setup: OptimizerSetup) -> tuple[list[Optimizer], list[Any]]:
@@ -115,7 +132,9 @@ def _configure_tracks(module: LightningModule, setup: OptimizerSetup) -> tuple[l
         own_plan = plan.tracks[each.track.name]
         bases = [group.options(own_plan.base(group.lr_scale)) for group in groups[each.track.name]]
         with each.track.naming():
-            optimizer = factory.build_optimizer(each.target, each.options, bases, unfused=setup.unfused)
+            optimizer = factory.build_optimizer(
+                each.target, each.options, bases, unfused=_unfused(module.trainer, setup)
+            )
         scheduler = PlanScheduler(optimizer, own_plan, each.track.name, plan)
         scheduler.write()
         optimizers.append(optimizer)

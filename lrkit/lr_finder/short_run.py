@@ -125,6 +125,8 @@ def run_short(
         trainer = _fitted(task, module, watch, nowhere)
         trial = watch.trial
         assert trial is not None
+        if probe and trial.losses and not trial.validated:
+            raise ConfigError("find.loss=val", "needs a validation, and there is no validation data")
         if score and _sound(trial):
             trial.score = _score(task, trainer, module, trial) if validating else _tail(trial.losses)
         module.trainer = None

@@ -126,6 +126,10 @@ class Plan:
         first = self.curve.phases[0]
         return first.length or 0 if first.name == "warmup" else 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For ``pickle`` and ``copy``: some of the fields are views that neither can take."""
+        return Plan.from_json, (self.to_json(),)
+
     def __str__(self) -> str:
         """The plan as ``lrkit show`` prints it."""
         from lrkit.planning.render import render_text

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-#: What each process begins with; ``hang`` waits where no handler of Python's is ever called.
+#: The first lines of each process; ``hang`` waits in C code, where no Python handler is called.
 BEGIN = """
 import ctypes, os, signal, sys, threading, time
 from lrkit.base import signals; from lrkit.base import watchdog
-watchdog.GRACE, watchdog.AGAIN = 0.3, 0.3
+watchdog.GRACE, watchdog.REPEAT_WINDOW = 0.3, 0.3
 
 class Timespec(ctypes.Structure):
     _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
@@ -111,7 +111,7 @@ def test_a_farewell_that_hangs_too_is_cut_short() -> None:
     assert (returned, err) == (143, "lrkit: stopped by SIGTERM\n") and seconds < 8
 
 
-#: A module that takes its time to be imported, and swallows whatever is raised meanwhile, as torch does here and there.
+#: A module with a slow import that swallows exceptions, as some imports in torch do.
 SWALLOWS = """
 import os, sys, tempfile
 folder = tempfile.mkdtemp()

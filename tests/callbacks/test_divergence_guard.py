@@ -54,7 +54,7 @@ def events(folder: Path) -> list[dict[str, Any]]:
     return result
 
 
-#: From step 30 on the loss is a hundred times what it would be.
+#: From step 30 on the loss is multiplied by a hundred.
 RISEN = ("trainer.max_epochs=4", "trainer.limit_train_batches=20", "schedule=constant", "guard.patience=10",
          ill(list(range(30, 80)), "loss"))  # fmt: skip
 LONGER = ("trainer.max_epochs=2", "trainer.limit_train_batches=20", "trainer.limit_val_batches=1")
@@ -262,7 +262,7 @@ class Fit:
     trainer: Trainer
 
     def fit(self) -> str:
-        """What ended it, if something did."""
+        """Return the exception that ended the run, if there was one."""
         try:
             self.trainer.fit(self.module, Data(n=400))
         except Diverged as error:

@@ -48,7 +48,7 @@ def gradients(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def look(callback: NoiseScale, network: nn.Module, x: Tensor, y: Tensor) -> Any:
-    """What one look at one batch finds."""
+    """Return the measurement of one batch."""
     module = Supervised(network, "mse")
     callback.check(module, None)
     optimizer = torch.optim.SGD(module.parameters(), 0.1)
@@ -125,7 +125,7 @@ def test_it_is_what_the_gradients_of_all_samples_say(train: Any, tmp_path: Path)
 
 
 def test_both_estimates_have_the_right_mean() -> None:
-    """Gradients of known mean and covariance: no factor is missing, for whatever sizes."""
+    """Gradients of known mean and covariance: no factor is missing, for any sizes."""
     generator = torch.Generator().manual_seed(0)
     spread = torch.tensor([3.0, 1.0, 0.5], dtype=torch.float64)
     mean = torch.tensor([1.0, -0.5, 0.25], dtype=torch.float64)
@@ -142,7 +142,7 @@ def test_both_estimates_have_the_right_mean() -> None:
 
 
 class Awkward(nn.Module):
-    """Whatever a look could disturb: buffers, random states of all kinds, inputs changed in place."""
+    """A model with everything that a measurement could disturb: buffers, all random states, inputs changed in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class Awkward(nn.Module):
 
 
 class Looks(Callback):
-    """What other callbacks see, beside it on the command line."""
+    """Records what other callbacks see, together with it on the command line."""
 
     backwards = 0
 

@@ -65,7 +65,7 @@ class Holder:
 
 
 def written(value: Any, **more: Any) -> tuple[Content, Any]:
-    """What becomes of a value, and how the file has it."""
+    """Return a value after saving and loading, and its form in the file."""
     content = to_plain_data({"x": value}, **more)
     stream = io.BytesIO()
     torch.save(content.checkpoint, stream)

@@ -50,7 +50,7 @@ def test_the_one_before_is_kept_and_a_damaged_one_does_not_take_its_place(tmp_pa
         io.save_checkpoint({"global_step": step}, last)
     assert [read_checkpoint(file)[0]["global_step"] for file in (last, previous)] == [3, 2]
     flip(last)
-    other = DurableIO(last)  # a new process, which goes on from the good one
+    other = DurableIO(last)  # a new process, which resumes from the good checkpoint
     other.load_checkpoint(previous)
     other.save_checkpoint({"global_step": 4}, last)
     assert [read_checkpoint(file)[0]["global_step"] for file in (last, previous)] == [4, 2]

@@ -19,7 +19,7 @@ from lrkit.training.run import run_training
 
 
 class Net(plain_lightning.Net):
-    """A backbone with what train and eval mode, and being frozen, make different."""
+    """A backbone with layers that depend on train and eval mode and on being frozen."""
 
     def __init__(self) -> None:
         super().__init__()

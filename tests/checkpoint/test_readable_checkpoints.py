@@ -95,7 +95,7 @@ def test_what_a_hook_adds_is_told_once_at_the_first_checkpoint(
 
 
 def test_an_object_is_the_one_that_the_program_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of hyper-parameters, of what a hook saves, of the data and of callbacks: where type and place are the same."""
+    """Objects in hyperparameters, hooks, data and callbacks are restored if type and place are the same."""
     given = words(
         "+callbacks.counts={_target_: pickled_content.Counts}",
         model="pickled_content.Wants",
@@ -184,7 +184,7 @@ def test_what_the_reader_refuses_ends_the_run_before_it_trains(capsys: pytest.Ca
 
 @pytest.mark.parametrize("width", [3, 8])
 def test_lightning_loads_what_it_can_and_says_what_it_must_be_given(width: int, tmp_path: Path) -> None:
-    """load_from_checkpoint knows nothing of lrkit: plain values are in their places, what is not is asked for."""
+    """load_from_checkpoint without lrkit: plain values are in their places, and it asks for the other values."""
     run_training(compose(words(f"+model.width={width}", model="pickled_content.given")), tmp_path, quiet=True)
     file = tmp_path / "checkpoints" / "best.ckpt"
     with pytest.raises(TypeError, match=r"missing 2 required positional arguments: 'net' and 'mode'"):

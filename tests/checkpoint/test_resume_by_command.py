@@ -71,7 +71,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 class HaltAt(Callback):
-    """Ends a run in good order, once: it is there when that is gone on with, too."""
+    """Stops a run normally, once: the resumed run has this callback too."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -238,7 +238,7 @@ class TestCooldown:
         )
 
     def test_a_cooldown_that_was_stopped_goes_on(self, recorded: Recorded) -> None:
-        """No config says what it is doing: it came down from where it was."""
+        """The rate of a cooldown is in no config: it falls from its rate at the checkpoint."""
         trunk = new("schedule=constant", HALT.format(9))
         down = ["cooldown=linear", "cooldown.length=10", f"resume.path={trunk}", "resume.policy=cooldown"]
         on(*down, "+callbacks.halt.at=-1", *TRUST)

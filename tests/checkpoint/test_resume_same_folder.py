@@ -105,7 +105,7 @@ def curves_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
 class TestTheSameFolder:
     @pytest.mark.parametrize("at", [7, 17])
     def test_curves_join_without_overlap(self, at: int) -> None:
-        """The crash comes some steps after the checkpoint: what was logged in between is not there twice."""
+        """The crash comes some steps after the checkpoint: the logs of these steps do not occur twice."""
         folder = dies(at, "logger=tensorboard", "warmup=linear", "warmup.length=5")
         # Event files are ordered by name: the second, the process, a counter. Two runs of one process in one second
         # would be ordered by the counter as text, 10 before 9; a resume comes from another process, and later.

@@ -27,7 +27,7 @@ TINY = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An unrelated folder; what the command adds to the path, and what is imported by it, is taken back."""
+    """An unrelated working folder; afterwards the import path and the imported modules are restored."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
@@ -39,7 +39,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    """Run a command line that must end with ``code``; what it printed."""
+    """Run a command line that must end with ``code``, and return its output."""
 
     def run(*argv: str, code: int = 0) -> str:
         result = main(list(argv))

@@ -19,7 +19,7 @@ from lrkit.comparison.colours import GREY, family_colours, setting_colours
 from lrkit.comparison.plot_data import build_panels
 from lrkit.comparison.ranking import Comparison, compare
 
-#: What a run of one seed reaches: its validation loss, and its test loss; no test loss where there is None.
+#: The result of a run of one seed: its validation loss, and its test loss; None without a test loss.
 Reached = tuple[float, float | None]
 
 
@@ -57,7 +57,7 @@ def means(choices: Sequence[BestRate]) -> list[float]:
     return [round(choice.judged.mean, 6) for choice in choices if choice.judged is not None]
 
 
-# --- which rate, and by what ----------------------------------------------------------------------
+# --- the choice of the rate -----------------------------------------------------------------------
 
 #: At the shared rate 0.1 step is the best; cosine is better at 0.4, where step is no good.
 CROSSED = {

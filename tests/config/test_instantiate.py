@@ -109,7 +109,7 @@ def test_a_network_out_of_torchs_own_parts() -> None:
 
 
 def test_a_text_stays_the_text_that_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values were resolved before; what still looks like an interpolation came out of a file of JSON."""
+    """Values were resolved before; a text that still looks like an interpolation came from a JSON file."""
     monkeypatch.setitem(os.environ, "SECRET", "12345")
     assert made({"_target_": target(Greedy), "x": "${oc.env:SECRET}"}).everything == {"x": "${oc.env:SECRET}"}
 

@@ -58,13 +58,13 @@ def _makes(target: str, options: Mapping[str, Any]) -> bool:
     return bool(weight.isfinite().all())
 
 
-#: What works on a GPU alone.
+#: Options that need a GPU.
 ELSEWHERE = ("capturable",)
 
 
 @pytest.mark.parametrize("target", SIGNATURES)
 def test_what_the_class_refuses_is_refused(target: str) -> None:
-    """Whatever is allowed, the class itself takes, and a step with it leaves finite weights."""
+    """The class accepts each allowed value, and a step with it leaves finite weights."""
     allowed = 0
     for name, value in itertools.product(SIGNATURES[target], VALUES):
         try:

@@ -145,7 +145,7 @@ def test_swept_lists_one_override() -> None:
     assert expand_override(parse_overrides(["seed=1,2"])[0]) == ["seed=1", "seed=2"]
 
 
-# --- what was meant -------------------------------------------------------------------------------
+# --- hints ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

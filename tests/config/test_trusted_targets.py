@@ -62,7 +62,7 @@ ALIASES = [
     "lrkit._evil.X", "evil.Net", "evil.sub.Net", "nn.Linear", "torch.nnx.Linear", "lrkitx.Net", "torch.nn", "lrkit",
 ]  # fmt: skip
 
-#: Names inside of what may be named, which lead to no class that lrkit builds.
+#: Names in accepted packages that are not classes that lrkit builds.
 INSIDE = [
     "torch.nn.functional.relu", "torch.nn.init.normal_", "torch.nn.utils.clip_grad_norm_", "torch.nn.Parameter",
     "torch.nn.parallel", "torch.optim.lr_scheduler.StepLR", "lrkit.cli.main", "lrkit.base.process_pool.Path",
@@ -121,7 +121,7 @@ def test_a_name_outside_of_the_list_is_refused_before_its_module_is_imported(tar
     message = outside(target)
     if (
         not trusted_targets.is_covered(target, trusted_targets.NAMES) and "." in target
-    ):  # else it is refused by what it leads to
+    ):  # else it is refused because of its target
         assert message.startswith(f"model._target_ names {target}, which is outside of what config files may name")
         assert set(sys.modules) == before
 
@@ -174,7 +174,7 @@ def test_the_refusal_teaches() -> None:
         assert "--trust" not in outside(target) and "torch.nn, torch.optim" in outside(target)
 
 
-# --- by what it is --------------------------------------------------------------------------------
+# --- by its kind ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", INSIDE)
@@ -342,7 +342,7 @@ def test_a_trusted_package_does_not_lend_what_it_imports() -> None:
 
 
 class Payload:
-    """What executes when it is unpickled."""
+    """An object that executes code when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -428,7 +428,7 @@ def test_a_folder_of_runs_is_only_read(trap: Path, capsys: pytest.CaptureFixture
     torch.save(Payload(trap.parent / "executed"), run / "checkpoints" / "last.ckpt")
     (trap / "sweep.json").write_text(json.dumps({"overrides": ["model._target_=evil.Net"], "config_dir": "evil"}))
     comparison = compare([trap])
-    assert comparison.settings[0].runs[0].facts["model.x"] == "${oc.env:HOME}"  # and not what it stands for
+    assert comparison.settings[0].runs[0].facts["model.x"] == "${oc.env:HOME}"  # not its value
     assert "trust" not in str(comparison.settings[0].runs[0].facts)
     assert tensorboard_command([str(trap)])[1:3] == ["-P", "-m"]
 
@@ -463,7 +463,7 @@ def test_the_folder_that_we_are_in_is_not_looked_into(safe: list[str], words: li
 
 
 def test_a_config_from_elsewhere_is_checked_by_whoever_uses_it() -> None:
-    """``check`` and ``plan`` are asked again where a run begins, of whatever config that is by then."""
+    """``check`` and ``plan`` run again at the start of a run, with the config at that time."""
     config = {**compose([]), "model": {"_target_": "evil.Net"}}
     for use in (check, plan):
         with pytest.raises(ConfigError, match=r"model\._target_ names evil\.Net"):

@@ -36,7 +36,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def refusal(file: Path, *overrides: str) -> str:
-    """What composing with the file says, in a moment, and about that file."""
+    """Return the message of composing with the file, which comes at once and names the file."""
     own = next(folder for folder in file.parents if folder.name == "own")
     words = overrides or (f"+{file.parent.relative_to(own)}={file.stem}",)
     since = time.perf_counter()
@@ -231,7 +231,7 @@ def test_the_command_refuses_before_hydra_acts(
 @pytest.mark.parametrize("path", sorted(CONF_DIR.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF_DIR)))
 def test_our_own_files_are_small_and_plain(path: Path) -> None:
     assert load_plain(path) == OmegaConf.to_container(OmegaConf.load(path))
-    if path.parent.name not in ("launcher", "conf"):  # those are told to Hydra
+    if path.parent.name not in ("launcher", "conf"):  # those configure Hydra
         screen_text(path)
 
 

@@ -532,7 +532,7 @@ def test_unusable_tables_are_refused(tmp_path: Path, table: str, target: str | N
         ready(Arrays(1, path=csv(tmp_path, table), target=target))
 
 
-#: What stands in tables where a value is missing.
+#: Common texts for a missing value in tables.
 NONE = ["", "NA", "N/A", "nan", "NaN", "null", "None", "?", "#N/A", "-", "<NA>"]
 
 

@@ -22,7 +22,7 @@ from lrkit.data.torchvision_datasets import Torchvision
 
 
 class Payload:
-    """What executes when it is unpickled."""
+    """An object that executes code when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -78,7 +78,7 @@ def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Folder:
-    """What torchvision's ImageFolder does: each image by Pillow, whatever it is."""
+    """Read images as torchvision's ImageFolder does: each file by Pillow."""
 
     def __init__(self, root: Path) -> None:
         self.files = sorted(Path(root).rglob("*.png"))

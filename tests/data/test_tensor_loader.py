@@ -59,7 +59,7 @@ def test_training_ranks_share_as_with_a_distributed_sampler(
             return
         ours = batches(samples, batch_size, rank=rank, world=world, drop_last=drop_last)
         assert len(ours) == len(theirs) == len(list(ours))
-        # The same places in the order, whatever the order is.
+        # The same positions in any order.
         order = ours.order()
         assert [b.tolist() for b in ours] == [order[b].tolist() for b in theirs]
         per_rank.append(seen(ours))
@@ -124,7 +124,7 @@ def test_the_global_random_state_is_left_alone() -> None:
 
 
 def test_the_order_is_pinned() -> None:
-    """A change of this order would silently change what every resumed run trains on."""
+    """A change of this order would silently change the batches of every resumed run."""
     assert seen(batches(8, 3, seed=0)) == PINNED[0]
     assert seen(batches(8, 3, seed=7)) == PINNED[7]
 
@@ -194,7 +194,7 @@ def test_what_was_left_of_an_epoch_is_what_comes(samples: int, batch_size: int, 
     assert second.state_dict() == first.state_dict()
     assert seen(second) == list(chain(*(batch.tolist() for batch in iterator)))
     assert len(seen(second)) >= samples // world  # once only: the next time is whole
-    assert len(second) == len(first)  # Lightning adds what was done before
+    assert len(second) == len(first)  # Lightning adds the steps of the first run
 
 
 def test_the_place_is_forgotten_when_another_epoch_begins() -> None:
@@ -249,7 +249,7 @@ class Data(LightningDataModule):
 
 
 class Recorder(LightningModule):
-    """Notes what it is given to train on; raises before it has trained on batch number ``fail``."""
+    """Records its training batches; raises before it trains on batch number ``fail``."""
 
     def __init__(self, fail: int = -1) -> None:
         super().__init__()

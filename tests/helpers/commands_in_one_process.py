@@ -23,7 +23,7 @@ for line in sys.stdin.read().splitlines():
 
 
 def commands(folder: Path, *lines: str, **environment: str) -> list[tuple[int, str]]:
-    """What ``lrkit`` answers to each line, its words parted at spaces: the exit code, and all that was printed."""
+    """Return exit code and output of ``lrkit`` for each line, whose words are separated by spaces."""
     paths = os.pathsep.join((python_path(), os.environ.get("PYTHONPATH", "")))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT], input="\n".join(lines), cwd=folder, text=True, timeout=300,

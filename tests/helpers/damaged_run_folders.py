@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import yaml
 
-#: What is put in place of a value.
+#: Replacements of a value.
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 7, 2**31, 2**53, 2**63, -(2**63), 10**18, 10**40, 0.5, -0.5, 1e-320, 1e308, -1e308,
     float("nan"), float("inf"), float("-inf"), "", "a", "nan", "5%", "2ep", "${seed}", "${oc.env:HOME}", "../../x",
@@ -50,7 +50,7 @@ def _shared() -> Any:
     return node
 
 
-#: What only a checkpoint can have, or only JSON: made when asked for.
+#: Replacements that only a checkpoint, or only JSON, can contain; created when needed.
 TENSORS: list[Callable[[], Any]] = [
     lambda: torch.zeros(3),
     lambda: torch.zeros(()),
@@ -100,7 +100,7 @@ def _place(chance: random.Random, node: Any) -> tuple[Any, ...]:
 
 
 def changed(chance: random.Random, node: Any, values: list[Any]) -> str:
-    """Do something to one place of nested containers, in place; what it was."""
+    """Make one random change in nested containers, in place, and return its description."""
     at = _place(chance, node)
     above = node
     for step in at[:-1]:
@@ -303,7 +303,7 @@ IN_FOLDERS, IN_CHECKPOINTS = [_text, _file], [_content, _content, _plan, _plan, 
 
 
 def craft(chance: random.Random, run: Path, outside: Path, *, checkpoint: bool) -> str:
-    """Do something to a run; what it was.
+    """Make one random change in the folder of a run, and return its description.
 
     Args:
         chance: chooses.

@@ -67,7 +67,7 @@ class Ill(Callback):
 
 
 class Micro(Callback):
-    """The inputs of one batch are nan, whatever the optimizer step that it is part of."""
+    """The inputs of one batch are nan, counted in batches and not in optimizer steps."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch

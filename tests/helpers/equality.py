@@ -8,7 +8,7 @@ import torch
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal to the bit, whatever is nested in what."""
+    """Return whether two nested values are bitwise equal."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):

@@ -12,7 +12,7 @@ from lrkit.optim.factory import restore_weights, switch_mode, training_weights
 
 @contextmanager
 def evaluating(optimizer: Optimizer) -> Iterator[None]:
-    """Evaluate inside of this: see ``switch_mode``. Afterwards mode and weights are what they were, to the bit."""
+    """Within this context, the mode is eval (``switch_mode``). Afterwards mode and weights are bitwise restored."""
     weights = training_weights(optimizer)
     before = switch_mode(optimizer, training=False)
     try:

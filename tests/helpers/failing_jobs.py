@@ -14,7 +14,7 @@ from lrkit.lightning.classes import Callback
 
 
 class Fate(Callback):
-    """What happens to a job, by the name of its folder; every start is taken down in ``starts.txt``.
+    """Ends a job in the way that its folder's name selects; every start is recorded in ``starts.txt``.
 
     Args:
         fates: each a part of the folder's name, and ``raise``, ``die`` (a crash without a word), ``diverge``, ``slow``,

@@ -54,7 +54,7 @@ def start(words: list[str], folder: Path, temporary: Path | None = None, *, plai
 
 
 def said(folder: Path) -> str:
-    """What a process has said on stderr."""
+    """Return the error output of a process."""
     return (folder / "err.txt").read_text()
 
 

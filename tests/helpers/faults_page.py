@@ -32,7 +32,7 @@ folder to the disk (`fsync`). [going_on.md](going_on.md) says for which data loa
 
 
 def rows() -> Iterator[Row]:
-    """A fixture of a module: what adds a row; at the module's end the page is written."""
+    """A module's fixture: a function that adds a row; the page is written after the module's last test."""
 
     def add(fault: str, tries: int, survived: int, lost: int, seen: str) -> None:
         ROWS.append(f"| {fault} | {tries} | {survived} | {lost} | {seen} |")

@@ -49,7 +49,7 @@ class Stream(IterableDataset[Any]):
 
 
 class Own(Sampler[int]):
-    """A sampler as people write them, with a generator of its own."""
+    """A sampler in the usual style, with its own generator."""
 
     def __init__(self, n: int) -> None:
         self.n, self.rng = n, np.random.default_rng(5)
@@ -62,7 +62,7 @@ class Own(Sampler[int]):
 
 
 class ByEpoch(Sampler[int]):
-    """A sampler whose order follows from the epoch that it is told."""
+    """A sampler whose order depends on the epoch of ``set_epoch``."""
 
     def __init__(self, n: int) -> None:
         self.n, self.epoch = n, 0

@@ -33,7 +33,7 @@ class Scores:
     mode: Mode = Mode.SLOW
 
 
-#: What a hyper-parameter may be, and what is told of it; None: nothing.
+#: Kinds of hyperparameters, and lrkit's message about each; None without a message.
 KINDS: dict[str, tuple[Callable[[], Any], str | None]] = {
     "path": (lambda: Path("a/b"), None),
     "float64": (lambda: np.float64(0.1), None),

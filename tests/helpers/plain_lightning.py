@@ -131,7 +131,7 @@ class RankLoss(Net):
 
 
 class UnitGradient(LightningModule):
-    """The gradient of each batch is exactly 1, whatever the data; what the optimizer sees is kept."""
+    """The gradient of each batch is exactly 1 for any data; the module records the gradients at the optimizer step."""
 
     seen: ClassVar[list[float]] = []
 
@@ -169,7 +169,7 @@ class Losses(Callback):
 def fit(
     net: LightningModule, batches: int = 4, validate: bool = False, resume: Path | None = None, **options: Any
 ) -> Trainer:
-    """Train as people do; the data are ones."""
+    """Train with plain Lightning, on data of ones."""
     quiet: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )

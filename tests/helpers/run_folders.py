@@ -72,7 +72,7 @@ def write_run(
     config: Mapping[str, Any] | None = None,
     choices: bool = True,
 ) -> Path:
-    """What a run of lrkit leaves behind, as far as it is read; ``status=None`` leaves out ``metrics.json``."""
+    """Write the files of a run that lrkit reads; ``status=None`` leaves out ``metrics.json``."""
     folder.mkdir(parents=True)
     node = {
         "optimizer": {"_target_": "torch.optim.SGD", "lr": lr, "momentum": 0.9},

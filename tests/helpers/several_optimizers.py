@@ -165,7 +165,7 @@ class Detached(Hasty):
 
 
 class Composed(GAN):
-    """Its generator is made of what are attributes already, as that of DGMR is."""
+    """Its generator contains modules that are attributes of this module too, as in DGMR."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,14 +205,14 @@ class ActorCritic(LightningModule):
 
 
 class Unsaid(GAN):
-    """What it would make cannot be found out."""
+    """Its optimizers cannot be found out beforehand."""
 
     def configure_optimizers(self) -> Any:
         raise RuntimeError("not here")
 
 
 class Split(GAN):
-    """Its networks have parts, and what configures its optimizers leaves traces."""
+    """Its networks have parts, and its ``configure_optimizers`` has side effects."""
 
     def __init__(self) -> None:
         super().__init__()

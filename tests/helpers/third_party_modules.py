@@ -49,7 +49,7 @@ class Respelling:
 
 
 def _without_cuda_ops() -> None:
-    """torchvision's wheel has its operators for CUDA alone; what describes their shapes is passed over."""
+    """torchvision's wheel has operators only for CUDA; the registration of their shapes is skipped."""
     register: Any = torch.library.register_fake
 
     def registered(op: Any, *args: Any, **options: Any) -> Any:
@@ -66,7 +66,7 @@ L: Any = importlib.import_module(HERE)
 
 
 class Data(L.LightningDataModule):  # type: ignore[misc]
-    """Two loaders of torch on whatever ``samples`` gives, as people write them."""
+    """Two loaders of torch on the samples of ``samples``, in the usual style."""
 
     n, batch_size = 20, 4
 
@@ -189,7 +189,7 @@ def feed_forward() -> L.LightningModule:
 
 
 class Series(Data):
-    """What GluonTS's networks of ours take."""
+    """The input of the GluonTS networks in this file."""
 
     def samples(self) -> Any:
         def one() -> dict[str, Tensor]:
@@ -204,7 +204,7 @@ class Series(Data):
 
 
 class ShortSeries(Series):
-    """The same without what the feed-forward network does not know."""
+    """The same without the fields that the feed-forward network does not accept."""
 
     def samples(self) -> Any:
         kept = ("past_target", "future_target", "future_observed_values")

@@ -381,7 +381,7 @@ class OfTheEpoch(Quiet):
 
 
 class ByItself(Quiet):
-    """Manual optimization; says what its loss was."""
+    """Manual optimization that logs its loss."""
 
     def __init__(self, says: bool = True) -> None:
         super().__init__()

@@ -191,7 +191,7 @@ def test_a_run_goes_on_with_another_number_of_processes(before: int, after: int,
 
 class TestSignals:
     def ended(self, cwd: Path, shown: str, signals: Sequence[tuple[float, int]], *words: str) -> tuple[int, float, str]:
-        """The exit code, the seconds that the last signal took, and what was said from then on."""
+        """Return the exit code, the seconds after the last signal, and the output after it."""
         out, err = cwd / "out.txt", cwd / "err.txt"
         with out.open("w") as first, err.open("w") as second:
             process = subprocess.Popen(

@@ -368,7 +368,7 @@ def test_a_group_that_joins_has_the_rate_that_it_asks_for(tmp_path: Path) -> Non
 
 
 class Tuned(Net):
-    """What Lightning's callback for transfer learning wants: a backbone and a head."""
+    """A module for Lightning's callback for transfer learning: with a backbone and a head."""
 
     def __init__(self) -> None:
         super().__init__()

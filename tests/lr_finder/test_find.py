@@ -29,7 +29,7 @@ BRIEF = ["find.start=1e-5", "find.steps=60", "find.repeats=1", "trainer.max_epoc
 
 
 def brief(*overrides: str) -> list[str]:
-    """``BRIEF``, but for what the overrides say themselves."""
+    """``BRIEF`` without the keys that the overrides set."""
     said = {override.partition("=")[0] for override in overrides}
     return [*(each for each in BRIEF if each.partition("=")[0] not in said), *overrides]
 
@@ -62,7 +62,7 @@ def test_it_finds_a_rate_that_trains(tmp_path: Path) -> None:
     assert answer.steps == tested + raced
     written = json.loads((tmp_path / "find" / "find.json").read_text())
     assert written["lr"] == answer.lr and written["config"]["optimizer"]["_target_"] == "torch.optim.AdamW"
-    assert float(f"{answer.lr:.2g}") == answer.lr  # what is typed is what is meant
+    assert float(f"{answer.lr:.2g}") == answer.lr  # the printed rate is the exact rate
 
 
 def test_without_confirmation_it_is_quicker_and_says_so(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_it_works_with(tmp_path: Path, overrides: list[str]) -> None:
     assert 1e-4 < answer.lr < 3.0
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- refused values -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_run_after_a_search_is_the_run_without_it(task: str, tmp_path: Path) -
     run_training(config, after, quiet=True)
     assert same(last(alone), last(after))
     assert sorted(p.name for p in alone.iterdir()) == sorted(p.name for p in after.iterdir())
-    # And a search leaves what a run leaves: the generators are where a run has put them, which is reproducible.
+    # A search changes the random generators as a run does, reproducibly.
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state(legacy=True)[1])
 

@@ -53,7 +53,7 @@ def plain(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-# The level of all that is in a module; the empty path is what is left. The first seven are compared with the
+# The level of all parameters of a module; the empty path has the others. The first seven are compared with the
 # group_matcher of timm 1.0.31 for these names; it differs where `timm:` says so.
 LEVELS: list[tuple[Callable[[], nn.Module], dict[str, int]]] = [
     # timm: norm is at 3, with the last block; BEiT's authors have it above
@@ -109,7 +109,7 @@ LEVELS: list[tuple[Callable[[], nn.Module], dict[str, int]]] = [
     # hybrids: another class now and then
     (lambda: net(embed=nn.Embedding(9, W), layers=nn.ModuleList([Block(), MoeBlock(), Block(), MoeBlock()])),
      {"embed": 0, **row("layers.", 4)}),
-    # a small row is a part of what is around it: the heads of several tasks
+    # a small row belongs to the modules around it: the heads of several tasks
     (lambda: net(embed=nn.Embedding(9, W), layers=nn.ModuleList([MoeBlock() for _ in range(8)]),
                  heads=nn.ModuleList([Attention(), Attention()])),
      {"embed": 0, **row("layers.", 8), "heads": 9}),
@@ -170,7 +170,7 @@ def test_the_levels_in_a_sentence(make: Callable[[], nn.Module], line: str) -> N
     assert find_layers(make()).line == line
 
 
-# --- what is frozen --------------------------------------------------------------------------------------------------
+# --- frozen parameters -----------------------------------------------------------------------------------------------
 
 
 def rates(module: nn.Module) -> dict[str, float]:
@@ -204,7 +204,7 @@ def test_frozen_layers_below_count_and_those_above_do_not() -> None:
 
 @pytest.mark.parametrize("order", [("embed", "blocks", "head"), ("head", "embed", "blocks")])
 def test_a_head_that_is_trained_alone_has_the_full_rate(order: tuple[str, ...]) -> None:
-    """The blocks below it are all frozen, but they are still what layers are counted by."""
+    """The blocks below it are all frozen, but they still count as layers."""
     parts = {"embed": nn.Linear(W, W), "blocks": nn.ModuleList([Block(), Block()]), "head": nn.Linear(W, 2)}
     module = net(**{name: parts[name] for name in order})
     module.requires_grad_(False)
@@ -228,7 +228,7 @@ def test_an_optimizer_counts_the_layers_that_it_has() -> None:
     assert by_name == {"layer_0": 0.25, "layer_1": 0.5, "layer_2": 1.0}
 
 
-# --- what cannot be told ---------------------------------------------------------------------------------------------
+# --- unknown levels --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_an_optimizer_counts_the_layers_that_it_has() -> None:
         (lambda: net(a=nn.Linear(2, 2), b=nn.LSTM(2, 2, 3)),
          "layers are counted by blocks, .* in a, b"),
         (lambda: nn.ModuleList([Block()]), "0 is all there is, one layer"),
-        # two critics, whose names differ in a number: what comes out of the one does not fit the other
+        # two critics, whose names differ in a number: the output of one is not the input of the other
         (lambda: net(q1=plain(nn.Linear(W, 8), nn.Linear(8, 1)), q2=plain(nn.Linear(W, 8), nn.Linear(8, 1))),
          "layers are counted by blocks, .* in q1, q2"),
     ],

@@ -97,7 +97,7 @@ class TestEveryOption:
         optimizer = optimizer_of(model, name)
         known = traits_of(node(name)[0])
         assert known is not None
-        if not known.schedule_free:  # whose average goes on moving towards where the weights are
+        if not known.schedule_free:  # whose average still moves towards the weights
             train(model, optimizer, 2)
         before = weights(model)
         for group in optimizer.param_groups:
@@ -207,7 +207,7 @@ def test_lrkits_own_optimizers_take_complex_numbers_as_pairs_of_real_ones(name: 
     assert torch.equal(torch.view_as_real(numbers.detach()), pairs.detach())
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- refused values ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def ranger(x: Tensor, g: Tensor, s: State, t: int, lr: float, o: Any) -> Tensor:
 
 
 def muon(x: Tensor, g: Tensor, s: State, t: int, lr: float, o: Any) -> Tensor:
-    """Jordan et al. 2024, with the scale of Liu et al. 2025, equation 4; AdamW for what is no matrix."""
+    """Jordan et al. 2024, with the scale of Liu et al. 2025, equation 4; AdamW for parameters that are not matrices."""
     if x.ndim != 2:
         zeros(s, x, "m", "v")
         s["m"], s["v"] = mean(s["m"], g, o.adamw_betas[0]), mean(s["v"], g * g, o.adamw_betas[1])
@@ -365,7 +365,7 @@ def test_the_factor_of_a_group_is_a_factor_of_its_first_step(name: str) -> None:
 
 
 def test_adabound_follows_the_rate_to_the_end() -> None:
-    """By its authors' code all groups end at ``final_lr``, whatever their factor; and so does any ``optimizer.lr``."""
+    """In its authors' code all groups end at ``final_lr``, for any factor of the group and any ``optimizer.lr``."""
     ratios = []
     before: Any = None
     for t, (groups, *_) in enumerate(trained("adabound", 0.0, (1.0, 1e-4))):

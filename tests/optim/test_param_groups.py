@@ -179,11 +179,11 @@ def test_a_rate_of_zero_is_accepted() -> None:
     assert split_parameters(Vit(), [HEAD | {"lr_scale": 0}])[0].lr_scale == 0.0
 
 
-# --- what the model asks for -------------------------------------------------------------------------------------
+# --- the model's no_weight_decay -----------------------------------------------------------------------------------
 
 
 class Tokens(Vit):
-    """A vision transformer that names what it wants without weight decay, as timm's do."""
+    """A vision transformer that names its parameters without weight decay, as timm's do."""
 
     def __init__(self) -> None:
         super().__init__(depth=2)
@@ -293,7 +293,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(
         assert {(g.name, g.lr_scale, g.weight_decay) for g in groups} <= set(group_rates(node))
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- refused values ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The scheduler: what an optimizer does under a plan, in plain torch loops."""
+"""The scheduler: an optimizer follows a plan, in plain torch loops."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_a_gain_is_a_number_that_is_not_negative(gain: Any) -> None:
 
 
 def test_gains_multiply() -> None:
-    """What was set by hand, what reduce-on-plateau made of the metric, and the schedule underneath both."""
+    """A gain set by hand, a gain of reduce-on-plateau, and the schedule multiply."""
     plan, optimizer = plan_of(plateau=Plateau(factor=0.1, patience=0)), optimizer_of()
     scheduler = PlanScheduler(optimizer, plan)
     scheduler.gain = 0.5
@@ -296,7 +296,7 @@ def test_a_group_that_joins_has_the_rate_it_asks_for_and_follows_the_curve(name:
 @pytest.mark.parametrize("at", range(RUN - 1))
 @pytest.mark.parametrize("gain", [1.0, 0.3])
 def test_the_rate_that_a_group_asks_for_is_had_to_the_bit(at: int, gain: float) -> None:
-    """Also of a base that no float stands for: 0.02 divided by the curve, and multiplied by it again."""
+    """Also for a base that rounds: 0.02 divided by the curve, and multiplied by it again."""
     plan, optimizer = plan_of(), optimizer_of()
     scheduler = PlanScheduler(optimizer, plan)
     scheduler.set_gain(gain)

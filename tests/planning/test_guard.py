@@ -108,7 +108,7 @@ def test_durations_become_steps_and_the_plan_says_so() -> None:
     assert plan(compose([])).guard == Guard()
 
 
-#: What each policy does: at the first bad step, and after 51 of them in a row and 3 reductions of the rate.
+#: The actions of each policy: at the first bad step, and after 51 of them in a row and 3 reductions of the rate.
 DECISIONS = {
     "stop": (Action("nan", stop=True), Action("nan", stop=True)),
     "skip": (Action("nan"), Action("51 steps in a row would have been skipped; nan", stop=True)),

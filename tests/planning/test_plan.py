@@ -292,7 +292,7 @@ def test_any_plan_is_json_of_plain_resolved_values(plan: Plan) -> None:
     said = plan.to_json()
     assert json.loads(json.dumps(said, allow_nan=False)) == said
     words = [leaf for phase in said["phases"] for leaf in walk(phase["schedule"]) if isinstance(leaf, str)]
-    assert not [word for word in words if word[0].isdigit()]  # what it resolved to, not what was written
+    assert not [word for word in words if word[0].isdigit()]  # the resolved values, not the written ones
     again = Plan.from_json(json.loads(json.dumps(said)))
     assert again == plan
     assert again.to_json() == said

@@ -39,7 +39,7 @@ BASE = ("model=custom", "data=custom", "data._target_=several_optimizers.Data", 
         "optimizer=adam")  # fmt: skip
 BOTH = "optimizers={generator: {}, discriminator: {optimizer: {lr: 4e-4}}}"
 EVERY = "optimizers={generator: {every: 5}, discriminator: {optimizer: {lr: 4e-4}}}"
-#: What the data above is, for a plan without it: 60 samples in batches of 5, twice.
+#: The size of the data above, for a plan without data: 60 samples in batches of 5, twice.
 DECLARED = "data.train_samples=60"
 
 
@@ -358,7 +358,7 @@ class TestTrain:
         assert run.status == "done" and list(run.plan.tracks) == ["generator", "discriminator"]
 
     def test_a_module_with_one_or_with_what_it_does_not_say_trains_as_ever(self, train: Callable[..., Any]) -> None:
-        with pytest.raises(ConfigError, match="cannot use the first batch"):  # it takes two of what is one
+        with pytest.raises(ConfigError, match="cannot use the first batch"):  # it expects a pair
             train(*gan("Unsaid"))
         assert train(*gan("Unsaid", BOTH)).status == "done"
         one = ("model._target_=plain_lightning.Manual", "data.batch_size=10")

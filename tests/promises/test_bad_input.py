@@ -417,7 +417,7 @@ FROM_THE_CONFIG = [
     ("train --experimental-rerun x.pickle", "--experimental-rerun is refused: it would execute what the file says."),
 ]
 
-#: What only `lrkit train` has: flags, and what Hydra does for it.
+#: Mistakes that only `lrkit train` can have: its flags, and its use of Hydra.
 ALONE = {"--foo", "--cfg", "-m=3", "-m", "-sc", "--resolve", "--info", "--help", "--experimental-rerun", "hydra.mode",
          "hydra.nope"}  # fmt: skip
 
@@ -470,7 +470,7 @@ BEFORE_THE_FIT = [
     ),
 ]
 
-# Refused by what only a validation can know, or by the optimizer itself; before the first training step.
+# Refused after a validation, or by the optimizer itself; before the first training step.
 BEFORE_THE_FIRST_STEP = [
     (
         "schedule=plateau plateau.monitor=val/los",
@@ -539,12 +539,12 @@ FAILS = [
     ),
 ]
 
-#: What others make an error of, or get wrong, and lrkit takes as it is meant.
+#: Input that other programs refuse or misread, and that lrkit accepts with its intended meaning.
 RUNS = "runs: "
 
 
 def says(line: str, expected: str) -> bool:
-    """Whether ``line`` is what a row expects; each ellipsis stands for any text."""
+    """Return whether ``line`` is the expected answer of a row; each ellipsis matches any text."""
     first, *rest = expected.split("…")
     if not rest:
         return line == expected

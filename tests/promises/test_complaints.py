@@ -1,6 +1,6 @@
 """Known complaints about learning-rate schedules with torch and Lightning: each is reproduced, and solved by lrkit.
 
-Each test quotes a complaint. Its first part, below "What comes of it", reproduces the fault with torch and Lightning;
+Each test quotes a complaint. Its first part, below "The fault", reproduces the fault with torch and Lightning;
 the rest shows that lrkit does what the user asked for. The complaints that are tested elsewhere:
 
   10  the suggestion of the range test is noise         tests/lr_finder/test_curve_analysis.py, benchmarks/find.py
@@ -134,7 +134,7 @@ def test_pain_01_the_schedule_advances_in_the_wrong_unit(train: Train, recorded:
         optimizer = net.sgd()
         return [optimizer], [OneCycleLR(optimizer, 0.1, total_steps=steps)]
 
-    # What comes of it: the right number of steps, and yet the rate never leaves the bottom of the ramp.
+    # The fault: the right number of steps, and yet the rate never leaves the bottom of the ramp.
     net = Net(cycle)
     fit(net, batches=10, max_epochs=3)
     assert len(net.rates) == 30 and max(net.rates) < 0.1 / 5
@@ -169,7 +169,7 @@ def test_pain_02_what_is_changed_on_resume_is_ignored(tmp_path: Path, train: Tra
 
         return Net(make)
 
-    # What comes of it: another rate and another length are asked for; the old rate goes on, and climbs back.
+    # The fault: another rate and another length are asked for; the old rate goes on, and climbs back.
     file = tmp_path / "plain.ckpt"
     fit(cosine(0.1, 8), max_steps=4).save_checkpoint(file)
     net = cosine(0.01, 16)
@@ -195,7 +195,7 @@ def test_pain_03_resuming_lands_at_the_wrong_place(tmp_path: Path) -> None:
         decay = ExponentialLR(optimizer, 0.9, last_epoch=-1 if last < 0 else last - 2)
         return SequentialLR(optimizer, [warm, decay], [2], last_epoch=last)
 
-    # What comes of it:
+    # The fault:
     optimizer = sgd()
     whole = loop(optimizer, sequence(optimizer), 8)
     resumed = sgd()
@@ -222,7 +222,7 @@ def test_pain_03_resuming_lands_at_the_wrong_place(tmp_path: Path) -> None:
 
 def test_pain_04_the_total_of_steps_is_wrong(train: Train, recorded: Recorded) -> None:
     """ "16 000 steps of warmup became 1 000"; 16 estimated, 10 taken; "Tried to step 11 times"."""
-    # What comes of it: accumulation that changes is not counted, though the docstring promises an error.
+    # The fault: accumulation that changes is not counted, though the docstring promises an error.
     net = Net(lambda net: (setattr(net, "estimate", net.trainer.estimated_stepping_batches), net.sgd())[1])
     fit(net, batches=8, max_epochs=2, callbacks=[GradientAccumulationScheduler({0: 1, 1: 4})])
     assert (net.estimate, len(net.rates)) == (16, 10)
@@ -246,7 +246,7 @@ def test_pain_05_the_scheduler_is_stepped_once_per_process() -> None:
     Shown by stepping twice, as accelerate's wrapper does it; with two real processes in test_two_processes and in
     test_steps_planned_are_taken.
     """
-    # What comes of it: 10 steps of a linear decay over 20 are at its end already.
+    # The fault: 10 steps of a linear decay over 20 are at its end already.
     optimizer = sgd()
     assert loop(optimizer, LinearLR(optimizer, 1.0, 0.0, total_iters=20), 11, advance=2)[10] == 0.0
     once, twice = sgd(), sgd()
@@ -281,7 +281,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_pain_06_plateau_decides_differently_on_each_rank(tmp_path: Path) -> None:
     """ "LR not synchronised": 1e-4 on rank 0 and 0.1 on rank 1, no warning. Lightning with two processes."""
-    # What comes of it: the rank whose metric gets worse trains with another rate than the other.
+    # The fault: the rank whose metric gets worse trains with another rate than the other.
     script = tmp_path / "plain.py"
     script.write_text(PLAIN_RANKS)
     env = environment()
@@ -315,7 +315,7 @@ def test_pain_07_skipped_steps_consume_the_schedule(fused: bool) -> None:
             scheduler.step()
         return scheduler, rates
 
-    # What comes of it: after six batches, two of them skipped, six steps of the schedule are used up.
+    # The fault: after six batches, two of them skipped, six steps of the schedule are used up.
     plain, _ = scaled(lambda optimizer: StepLR(optimizer, 2, 0.5), {0, 3})
     assert plain.last_epoch == 6 and plain.get_last_lr() == [0.1 * 0.5**3]
     ours, rates = scaled(lambda optimizer: planned(optimizer, Step(every=2, gamma=0.5), 6), {0, 3})
@@ -325,7 +325,7 @@ def test_pain_07_skipped_steps_consume_the_schedule(fused: bool) -> None:
 
 def test_pain_08_schedulers_do_not_compose() -> None:
     """ChainedScheduler(restarts, multistep): "0.1, .00999, .00996, .0099, .0984"; the order of construction matters."""
-    # What comes of it: the drop by 10 at step 1 is there for one step, and then forgotten.
+    # The fault: the drop by 10 at step 1 is there for one step, and then forgotten.
     optimizer = sgd()
     chained = ChainedScheduler([CosineAnnealingWarmRestarts(optimizer, 4), MultiStepLR(optimizer, [1])], optimizer)
     rates = loop(optimizer, chained, 5)
@@ -348,7 +348,7 @@ def test_pain_08_schedulers_do_not_compose() -> None:
 
 def test_pain_09_cosine_rises_again_after_its_end() -> None:
     """ "T_max=10: LR 0.0 @10, 0.05 @15, 0.1 @20." """
-    # What comes of it:
+    # The fault:
     optimizer = sgd()
     rates = loop(optimizer, CosineAnnealingLR(optimizer, 10), 21)
     assert rates[10] == 0.0 and rates[20] == pytest.approx(0.1)
@@ -360,7 +360,7 @@ def test_pain_09_cosine_rises_again_after_its_end() -> None:
 
 def test_pain_12_nobody_knows_who_multiplies_what(train: Train, recorded: Recorded) -> None:
     """ "Why can not this be automated?", "with accumulation?": many configs set lr wrongly for their batch."""
-    # What comes of it: four times the batch by accumulation, and the rate is whatever was typed, in both.
+    # The fault: four times the batch by accumulation, and the rate is whatever was typed, in both.
     one, four = Net(), Net()
     fit(one, batches=8)
     fit(four, batches=8, accumulate_grad_batches=4)
@@ -382,7 +382,7 @@ def test_pain_12_nobody_knows_who_multiplies_what(train: Train, recorded: Record
 
 def test_pain_13_warmup_starts_at_zero_and_misses_its_peak(train: Train) -> None:
     """ "LambdaLR(step/warmup): first LR is 0.0", "with warmup_prefix LR never reaches lr_min"."""
-    # What comes of it: the first step does nothing.
+    # The fault: the first step does nothing.
     net = Net(
         lambda net: (lambda o: [[o], [{"scheduler": LambdaLR(o, lambda t: t / 4), "interval": "step"}]])(net.sgd())
     )
@@ -402,7 +402,7 @@ def test_pain_13_warmup_starts_at_zero_and_misses_its_peak(train: Train) -> None
 
 def test_pain_14_a_partial_window_of_accumulation_counts_for_less() -> None:
     """ "10 micro-batches, accumulate 4 -> gradients [1.0, 1.0, 0.5]"."""
-    # What comes of it:
+    # The fault:
     net = Net()
     fit(net, batches=10, accumulate_grad_batches=4)
     assert net.gradients == [1.0, 1.0, 0.5]
@@ -413,7 +413,7 @@ def test_pain_14_a_partial_window_of_accumulation_counts_for_less() -> None:
 
 def test_pain_15_plateau_reduces_on_nan() -> None:
     """ "loss NaN from step 2: all 6 epochs, exit 0; plateau 'reduced' 0.1 -> 1e-6 on NaN"."""
-    # What comes of it:
+    # The fault:
     optimizer = sgd()
     scheduler = ReduceLROnPlateau(optimizer, patience=0)
     for _ in range(6):
@@ -428,7 +428,7 @@ def test_pain_15_plateau_reduces_on_nan() -> None:
 
 def test_pain_16_a_callback_bypasses_the_schedule() -> None:
     """ "Unfrozen group never scheduled"; add_param_group mid-run: ValueError from LambdaLR, KeyError from OneCycle."""
-    # What comes of it:
+    # The fault:
     for make, error in (
         (lambda o: LambdaLR(o, lambda t: 1.0), ValueError),
         (lambda o: OneCycleLR(o, 0.1, 9), KeyError),
@@ -475,7 +475,7 @@ def test_pain_16_a_callback_bypasses_the_schedule() -> None:
 
 def test_pain_17_warmup_and_plateau_cannot_be_combined() -> None:
     """ "SequentialLR does not support ReduceLROnPlateau"."""
-    # What comes of it:
+    # The fault:
     optimizer = sgd()
     with pytest.raises(ValueError, match="does not support"):
         SequentialLR(optimizer, [LinearLR(optimizer, 0.1), ReduceLROnPlateau(optimizer)], [5])
@@ -508,7 +508,7 @@ def test_pain_18_a_misnamed_monitor_is_found_after_an_epoch(train: Train, record
         monitored = {"scheduler": ReduceLROnPlateau(optimizer), "monitor": "val/loss"}
         return {"optimizer": optimizer, "lr_scheduler": monitored}
 
-    # What comes of it: the epoch is trained, and lost.
+    # The fault: the epoch is trained, and lost.
     net = Net(plateau)
     with pytest.raises(MisconfigurationException, match="not available"):
         fit(net, batches=9, validate=True)
@@ -528,7 +528,7 @@ def test_pain_19_objects_in_the_checkpoint_prevent_the_resume(tmp_path: Path, tr
             super().__init__()
             self.save_hyperparameters()
 
-    # What comes of it:
+    # The fault:
     config, file = OmegaConf.create({"width": 3}), tmp_path / "plain.ckpt"
     fit(Configured({"model": config})).save_checkpoint(file)
     with pytest.raises(pickle.UnpicklingError):
@@ -557,7 +557,7 @@ def test_pain_20_a_sweep_on_two_devices_starts_twice(tmp_path: Path) -> None:
 
 def test_pain_21_sweeps_of_the_same_second_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ "jobs in the same second share a dir"."""
-    # What comes of it: Hydra's folders are named by the second, and by nothing else.
+    # The fault: Hydra's folders are named by the second, and by nothing else.
     default = yaml.safe_load((resources.files("hydra") / "conf/hydra/output/default.yaml").read_text())
     assert default["sweep"]["dir"] == "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
     made = [folders.create_folder(tmp_path / "sweeps") for _ in range(20)]
@@ -594,7 +594,7 @@ def test_pain_22_failures_of_a_sweep_are_hidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """ "only first exception shown, no log"; one bad job kills the others."""
-    # What comes of it: two jobs fail, one of them is heard of.
+    # The fault: two jobs fail, one of them is heard of.
     script = tmp_path / "app.py"
     script.write_text(HYDRA_APP)
     command = [sys.executable, str(script), "-m", "+n=1,2"]
@@ -617,7 +617,7 @@ def test_pain_22_failures_of_a_sweep_are_hidden(
 
 def test_pain_23_jobs_of_one_process_leak_random_state(train: Train) -> None:
     """Jobs share a process: "global RNG of job k" depends on what ran before."""
-    # What comes of it: the second of two equal trainings begins elsewhere.
+    # The fault: the second of two equal trainings begins elsewhere.
     one, two = Net(), Net()
     assert one.weight != two.weight
     first = train("model.dropout=0.5", "optimizer.lr=0.05")

@@ -246,7 +246,7 @@ def test_a_sweep_is_asked_to_end(tmp_path: Path, row: Row) -> None:
 
 
 def on_a_small_disk(tmp_path: Path, megabytes: int, *more: str) -> tuple[int, str, Path]:
-    """Train in a file system of so many megabytes: the exit code, what was said, and a copy of what is left."""
+    """Train in a file system of this many megabytes; return the exit code, the output, and a copy of the files."""
     disk, copy = tmp_path / "disk", tmp_path / "copy"
     disk.mkdir()
     script = (
@@ -343,7 +343,7 @@ def test_torn_checkpoints(row: Row) -> None:
 
 # --- divergence -------------------------------------------------------------------------------------
 
-#: What the guard does about a loss that is nan, and what the run's end is then.
+#: The guard's policies for a loss that is nan, and the end of the run under each.
 POLICIES = {
     "off": (3, [], "trains on to its end, and says that it has diverged"),
     "stop": (3, ["stop"], "`diverged at step 20: the loss is nan; the last good checkpoint is ...`"),

@@ -42,7 +42,7 @@ def listed(text: str) -> list[str]:
     return text.split()  # ruff would have a list of a hundred strings
 
 
-# --- what is typed --------------------------------------------------------------------------------
+# --- command lines --------------------------------------------------------------------------------
 
 NUMBERS = listed("""
     0 -1 1 2 7 1e400 -1e400 nan inf -inf 1e-400 1000000000000000000000000000000 0x10 1/10 010 1:30 1_000 .5
@@ -116,7 +116,7 @@ lines = st.one_of(
 )
 gibberish = st.lists(st.one_of(atoms, flags, commands, cut), max_size=5)
 
-# --- what lies in a folder ------------------------------------------------------------------------
+# --- files in the folder --------------------------------------------------------------------------
 
 plain = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(NUMBERS + TEXTS + NASTY[:-1]))
 names = st.sampled_from(
@@ -257,7 +257,7 @@ def answers(argv: list[str], files: Mapping[str, bytes]) -> None:
 
 
 def _names_something(line: str, argv: list[str], files: Mapping[str, bytes]) -> bool:
-    """Whether a refusal says what it is about: a word of the command line, a file, or a key of the config."""
+    """Return whether a refusal names its subject: a word of the command line, a file, or a key of the config."""
     typed = {part for word in argv for part in re.split(r"[=\s]", word.lstrip("+~")) if part} | {"an override"}
     there = {*KEYS, *GROUPS, *(key.rpartition(".")[0] for key in KEYS), *(Path(name).name for name in files), "config"}
     return any(word in line for word in typed | there | {"lrkit"} if word)

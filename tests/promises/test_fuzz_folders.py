@@ -29,7 +29,7 @@ from lrkit.cli.main import main
 COMPUTING, WAITING = 5.0, 60.0
 TINY = ["trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "model.hidden=[2]"]
 LAST = "RUN/checkpoints/last.ckpt"
-#: What is asked of a folder, and of a checkpoint. The run is half done: it has 4 steps, and this is after 2.
+#: Commands for a folder, and for a checkpoint. The run is half finished: after 2 of its 4 steps.
 LOOKED_AT = [["compare", "RUN"], ["compare", "RUN"], ["show", "resume.path=RUN"], ["train", "resume.path=RUN"]]
 GONE_ON_WITH = [
     ["train", "logger=none", "resume.path=RUN"],
@@ -88,7 +88,7 @@ def _watched() -> Iterator[None]:
 
 
 def _seen(top: Path, *but: Path) -> dict[str, Any]:
-    """What lies below a folder: names, kinds and contents."""
+    """Return names, kinds and contents of the files below a folder."""
     found: dict[str, Any] = {}
     for path in sorted(top.rglob("*")):
         if any(path == each or each in path.parents for each in but):
@@ -98,7 +98,7 @@ def _seen(top: Path, *but: Path) -> dict[str, Any]:
 
 
 def example(seed: int, honest: Path) -> tuple[str, int, str]:
-    """One crafted folder, one command line: what was done, the exit code, and what was said."""
+    """Run one command line on one damaged folder; return the damage, the exit code and the output."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as place:
         here = Path(place).resolve()

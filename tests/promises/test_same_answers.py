@@ -37,7 +37,7 @@ KNOWN_LATER = ("trust", "horizon.", "logger.", "callbacks.", "trainer.devices", 
                "data.download", "trainer.accelerator", "trainer.barebones", "trainer.precision")  # fmt: skip
 
 
-#: Groups without a key in some option: what stands there is looked at when it is composed.
+#: Groups without a key in some option: their values are checked when the config is composed.
 EMPTY = (*default_choices(), "coschedule", "optimizers")
 
 

@@ -20,13 +20,13 @@ from lrkit.training.run import run_training
 
 
 def listed(overrides: list[str]) -> list[dict[str, float]]:
-    """What ``lrkit show format=csv`` lists: a row for each step."""
+    """Return the rows of ``lrkit show format=csv``: one for each step."""
     header, *rows = render.render_csv(plan(compose(overrides))).splitlines()
     return [dict(zip(header.split(","), map(float, row.split(",")), strict=True)) for row in rows]
 
 
 def used(recorded: Recorded, rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    """What the optimizer used, in the same form."""
+    """Return the rates that the optimizer used, in the same form."""
     return [
         {
             "step": float(t),

@@ -18,7 +18,7 @@ import pytest
 COMMAND = Path(sys.executable).parent / "lrkit"
 AS_MODULE = [sys.executable, "-m", "lrkit"]
 
-#: Modules beside those that are there: of plugins, of what starts Python, of what is optional and not installed.
+#: Further names of modules: plugins, modules of Python's start, and optional packages that are not installed.
 OTHERS = (
     "sitecustomize usercustomize conftest setup evil hydra_plugins.evil hydra_plugins.__init__ tensorboard_plugin_evil"
     " wandb mlflow comet_ml neptune tensorboardX deepspeed apex torch_xla habana_frameworks bitsandbytes colossalai"
@@ -68,7 +68,7 @@ def trap(tmp_path: Path) -> Path:
 
 
 def given(trap: Path, *words: str, command: list[str] | None = None, code: int = 0, **environment: str) -> str:
-    """What a command says that is given in the folder; nothing in it was executed."""
+    """Return the output of a command in the folder, after a check that no file in it was executed."""
     if command is None and not COMMAND.exists():
         pytest.skip("lrkit is not installed as a command")
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
@@ -129,7 +129,7 @@ def test_python_p_m_lrkit(words: list[str], trap: Path) -> None:
 
 @pytest.mark.slow
 def test_python_m_lrkit_looks_here_for_the_standard_library_alone(trap: Path) -> None:
-    """That is Python's own doing, before lrkit can say anything; whatever else lies here is left."""
+    """Python itself does that before lrkit starts; no other file of the folder is executed."""
     for file in trap.rglob("*.py"):
         name = file.stem if file.parent == trap else file.parent.name
         if name in sys.stdlib_module_names:

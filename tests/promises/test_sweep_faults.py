@@ -87,7 +87,7 @@ def states(sweep: Path) -> list[str]:
 
 @pytest.fixture
 def clock(tmp_path: Path) -> tuple[dict[str, str], Callable[[int], None]]:
-    """The environment of processes whose clock is set by so many seconds, and what sets it, also while they run."""
+    """Return the environment of processes whose clock is shifted, and a function that shifts it while they run."""
     if shutil.which("cc") is None or sys.platform != "linux":
         pytest.skip("there is no compiler")
     library, file = tmp_path / "clock.so", tmp_path / "clock.txt"
@@ -354,7 +354,7 @@ def test_a_job_that_ended_as_its_sweep_was_killed_is_done(tmp_path: Path) -> Non
 
 TWO = ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp", *QUICK]
 
-#: What the second process does instead of coming.
+#: The second process's behaviour instead of the meeting.
 INSTEAD = {
     "dies": "import os; os.kill(os.getpid(), 9)",
     "ends": "import os; os._exit(0)",

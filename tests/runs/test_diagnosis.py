@@ -170,7 +170,7 @@ def test_a_loss_that_is_lost_for_another_reason(losses: list[float]) -> None:
     assert blown(losses) == []
 
 
-# --- what is said ---------------------------------------------------------------------------------
+# --- the messages ---------------------------------------------------------------------------------
 
 
 def plan(**parts: Any) -> lrkit.Plan:

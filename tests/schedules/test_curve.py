@@ -190,7 +190,7 @@ def test_without_an_end_what_needs_it_is_refused(schedule: Schedule, key: str) -
     assert str(caught.value).startswith(f"{key} needs the total number of optimizer steps, which is not known: set ")
 
 
-# What is shipped: every warmup with every schedule and every cooldown.
+# The options of conf/: every warmup with every schedule and every cooldown.
 
 
 @cache
@@ -218,7 +218,7 @@ def built(names: tuple[str, str, str], horizon: Horizon) -> Curve:
 
 
 def examine(curve: Curve, horizon: Horizon) -> None:
-    """What holds for every curve that is shipped, all of which peak at 1 and begin above 0."""
+    """Properties of every curve of conf/: all of them peak at 1 and begin above 0."""
     assert curve.steps == horizon.steps
     assert curve.starts == tuple(sum(p.length or 0 for p in curve.phases[:i]) for i in range(len(curve.phases)))
     values = curve.values()
@@ -279,7 +279,7 @@ def test_the_command_line_gives_the_same_curve(schedule: str) -> None:
     assert plan.curve == built(("linear", schedule, "sqrt"), Horizon(997, 100))
 
 
-# Whatever the numbers are.
+# Properties for all numbers.
 
 LENGTHS = st.integers(1, 60)
 LEVEL = st.floats(0.0, 2.0, allow_subnormal=False)
@@ -333,7 +333,7 @@ def test_a_curve_has_no_memory(names: tuple[str, str, str], steps: int, data: st
 
 @given(LENGTHS, LENGTHS, LENGTHS)
 def test_the_parts_are_a_piecewise_schedule(before: int, n: int, after: int) -> None:
-    """A curve says what ``Piecewise`` says when the same phases are written out."""
+    """A curve equals ``Piecewise`` with the same phases."""
     run = Horizon(before + n + after)
     curve = Curve.build(
         Cosine(end=0.5), run, warmup=Linear(start=0.1, length=before), cooldown=Sqrt(end=0.1, length=after)

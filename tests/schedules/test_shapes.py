@@ -55,7 +55,7 @@ RAMP = Linear(start=0.0, end=1.0, length=4)
 TABLE = [
     # schedule                                       n    steps                 multipliers
     (Constant(start=0.5),                            10,  [0, 5, 10],           [0.5, 0.5, 0.5]),
-    (Plateau(),                                      10,  [0, 9],               [1, 1]),  # what falls is the gain
+    (Plateau(),                                      10,  [0, 9],               [1, 1]),  # only the gain falls
     (Step(every=3, gamma=0.5),                       10,  [0, 2, 3, 6, 9],      [1, 1, 0.5, 0.25, 0.125]),
     (Multistep(milestones=[4, 6], gamma=0.1),        10,  [0, 3, 4, 5, 6, 9],   [1, 1, 0.1, 0.1, 0.01, 0.01]),
     (Multistep(milestones=[4, 99], gamma=0.1),       10,  [3, 4, 9],            [1, 0.1, 0.1]),  # 99 is not reached
@@ -157,7 +157,7 @@ def test_the_shape_depends_on_progress_alone(name: str) -> None:
     assert [4 * e for e in few.edges(700)] == many.edges(2800)
 
 
-# Whatever the numbers are.
+# Properties for all numbers.
 
 LEVEL = st.floats(0.0, 2.0, allow_subnormal=False)
 POSITIVE = st.floats(1e-6, 2.0)
@@ -365,7 +365,7 @@ def test_a_schedule_that_needs_no_end_is_the_same_in_any_phase(schedule: Schedul
     assert same != schedule.bounded
 
 
-# What cannot be meant.
+# Values that are refused.
 
 BAD = [
     # class      arguments                              the sentence

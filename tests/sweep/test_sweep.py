@@ -78,9 +78,8 @@ def test_of_twelve_jobs_with_bad_ends_there_is_an_answer(tmp_path: Path) -> None
     rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert len(rows) == 12 and Counter(row["status"] for row in rows) == Counter(ended.values())
     table = (folder / "results.md").read_text()
-    assert table.index("cosine") < min(
-        table.index(name) for name in ("step", "linear")
-    )  # settings with failed runs are last
+    # settings with failed runs are last
+    assert table.index("cosine") < min(table.index(name) for name in ("step", "linear"))
     assert {"compare.png", "compare.html", "sweep.json"} < {path.name for path in folder.iterdir()}
 
     # The same command again skips finished and diverged jobs, and runs failed jobs again.

@@ -21,6 +21,7 @@ from lrkit.base.process_pool import Outcome, Slots, available_slots, run_jobs
 from lrkit.base.signals import STOP_SIGNALS
 from lrkit.config import compose as configs
 from lrkit.config import timeout
+from lrkit.config.swept_config import sweep_of_files
 from lrkit.runs.run_reader import SWEEP
 from lrkit.sweep.job import ENDED, Job, job_identity, last_words, list_jobs, write_failure
 from lrkit.sweep.progress import Progress
@@ -189,7 +190,7 @@ def apply_preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     """Return the overrides with those of the preset ``+sweep=NAME``; the command line takes precedence."""
     if not any(override.startswith("+sweep=") for override in overrides):
         return list(overrides)
-    return configs.sweep_of_files(overrides, config_dir).words
+    return sweep_of_files(overrides, config_dir).words
 
 
 def quote_value(text: str) -> str:

@@ -47,9 +47,9 @@ def measure(lab: Lab) -> Finding:
     won = [schedule for schedule, word in said.items() if word == REPRODUCED]
     alike = [schedule for schedule in order[1:] if not means_differ(values[order[0]], values[schedule])]
     rest = [schedule for schedule in said if schedule not in won]
-    words = f"Better than the fixed rate, each at its own best rate: {', '.join(won) or 'none'}."
+    words = f"Better than the fixed rate, each at its best rate: {', '.join(won) or 'none'}."
     words += f" Not: {', '.join(f'{schedule} ({said[schedule]})' for schedule in rest)}." if rest else ""
-    words += f" Not to be told apart from the best ({order[0]}): {', '.join(alike) or 'none'}."
+    words += f" Not separable from the best ({order[0]}): {', '.join(alike) or 'none'}."
     panels = ("test accuracy over the rate, %", "learning rate"), ("each at its own best rate, %", "")
     figure, axes = frame(*panels, height=3.8)
     for i, (schedule, at) in enumerate(families.items()):
@@ -74,11 +74,13 @@ def _describe_part(won: list[str], said: dict[str, str]) -> str:
 
 CLAIM = Claim(
     "Decay beats a fixed rate",
-    'Decaying the rate ends better than the best fixed one; linear decay "matches or outperforms" the others, cosine '
-    "included (Defazio et al. 2023, arXiv:2310.07831, abstract). Which decay matters less than that there is one.",
-    "A CNN of 5,210 weights on MNIST-1D, SGD with momentum, 1000 steps of 100, 5 % linear warmup, 7 schedules x 4 "
-    "rates x 4 seeds. Each schedule at the rate with the best validation accuracy at the end; there it is judged by "
-    '10,000 test signals. "Edge" marks a best rate that was the lowest or highest tried: a better one may lie beyond.',
+    'A decaying rate ends better than the best fixed one; linear decay "matches or outperforms" the others, '
+    "also cosine (Defazio et al. 2023, arXiv:2310.07831, abstract). The kind of decay matters less than the decay"
+    " itself.",
+    "A CNN of 5,210 weights on MNIST-1D, SGD with momentum, 1000 steps of 100, 5 % linear warmup, 7 schedules x 4"
+    " rates x 4 seeds. For each schedule, validation accuracy at the end chooses the rate; 10,000 test signals "
+    'judge it. "Edge" marks a best rate that is the lowest or highest of the sweep: a better one may lie '
+    "beyond.",
     measure,
     ["lrkit train -m +experiment=decay +sweep=decay", "lrkit compare outputs/sweeps/... by=final metric=val/accuracy"],
 )

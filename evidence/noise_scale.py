@@ -33,7 +33,7 @@ def measure(lab: Lab) -> Finding:
     first = REPRODUCED if alike(over_run, end) else NOT_REPRODUCED
     said = (
         f"On MNIST-1D the noise scale is {over_run:.0f} over a run (geometric mean), and the linear rule was flat to a "
-        f"batch of {end} (claim above)."
+        f"batch of {end} (section above)."
     )
     large: dict[int, list[Run]] = {}
     if folder := os.environ.get(MNIST):
@@ -50,7 +50,7 @@ def measure(lab: Lab) -> Finding:
         said += f" On MNIST its mean over a training is {told}; the paper has {PUBLISHED:.0f}."
     else:
         second = "not measured"
-        said += f" MNIST was not at hand: {MNIST}=FOLDER says where its IDX files are."
+        said += f" MNIST was not available: set {MNIST}=FOLDER to the folder of its IDX files."
     figure, axes = frame(*panels, height=3.6)
     draw(axes[0], {100: small}, end, f"linear rule flat to {end}")
     for ax in axes[1:]:
@@ -92,14 +92,16 @@ def draw(ax: Any, runs: dict[int, list[Run]], level: float, told: str) -> None:
 
 CLAIM = Claim(
     "Batch size and the gradient noise scale",
-    "The simple noise scale tr(Sigma)/|G|^2 tells the batch size up to which a larger batch, with its rate scaled "
-    "linearly, pays; it grows during a training. MNIST: 50 at the start, 900 on average, where the critical batch "
-    "measured is 20 at the start and 200 on average (McCandlish et al. 2018, arXiv:1812.06162, table 1).",
-    "`callbacks=noise_scale` (docs/noise_scale.md) while the CNN of the claim on the linear rule trains at a batch "
-    "of 100, 3 seeds; and a CNN on MNIST, SGD with momentum at 0.05, cosine, 3 epochs, 2 seeds, where its IDX files "
-    f"are at hand. Reproduced: of one order (a factor of {ORDER:g} at most) with the largest batch to which the linear "
-    "rule was flat, by the geometric mean over a run; MNIST's figure: the mean over a run is of one order with "
-    f"{PUBLISHED:.0f}. An order is all that the paper claims.",
+    "The simple noise scale tr(Sigma)/|G|^2 predicts the batch size up to which a larger batch, with a linearly "
+    "scaled rate, is efficient; it grows during a training. MNIST: 50 at the start, 900 on average, while the "
+    "measured critical batch size is 20 at the start and 200 on average (McCandlish et al. 2018, "
+    "arXiv:1812.06162, table 1).",
+    "`callbacks=noise_scale` (docs/noise_scale.md) while the CNN of the section on the linear rule trains at a "
+    "batch of 100, 3 seeds; and a CNN on MNIST, SGD with momentum at 0.05, cosine, 3 epochs, 2 seeds, if its IDX "
+    "files are available. Reproduced: the geometric mean over a run has the same order of magnitude (within a "
+    f"factor of {ORDER:g}) as the largest batch size at which the linear rule was flat. MNIST's figure: the mean "
+    f"over a run has the same order of magnitude as {PUBLISHED:.0f}. The paper claims no more than the order of "
+    "magnitude.",
     measure,
     [
         "lrkit train -m +experiment=batch_size data.batch_size=100 callbacks=noise_scale seed=1,2,3",

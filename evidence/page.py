@@ -16,16 +16,17 @@ __all__ = ["save_finding", "write"]
 
 HEAD = """# Evidence
 
-What is said about learning rates, tried with lrkit: the claim and its source, what was trained, what came out. All of
-it is written by `make evidence`, and each experiment is a line to run and to change.
+This page tests published claims about learning rates with lrkit. Each section has the claim and its source ("Said"),
+the experiment ("Done"), and the result. `make evidence` writes the page. Each experiment is a command that you can run
+and change.
 
-A verdict follows from a rule that was fixed before: it is said under "Done", and where nothing else is said there, a
-difference counts if it has the claimed sign at 95 % (Student's t over the seeds, paired). "Not separable" means that
-these seeds cannot tell; "not reproduced", that it did not come out as claimed. ± is a 95 % interval over seeds. Rates
-are chosen by validation data, and judged by test data that had no say in the choice. The tasks are small: they show
-that an effect is there, not how large it is elsewhere.
+The rule for each verdict was fixed before the experiment. "Done" states it. If it states none, a difference counts if
+it has the claimed sign at 95 % (Student's t over the seeds, paired). "Not separable" means that these seeds cannot
+decide; "not reproduced" means that the result differs from the claim. ± is a 95 % interval over seeds. Validation data
+choose the rates; test data, which have no part in the choice, judge them. The tasks are small: they show that an effect
+exists, not its size elsewhere. *Rate* means learning rate.
 """
-QUICK = "**Quick: a few steps of each training. This page shows nothing but that it can be written.**\n"
+QUICK = "**Quick: a few steps of each run. This page is a test of the scripts; its figures mean nothing.**\n"
 
 
 def save_finding(name: str, finding: Finding, seconds: float, runs: Path, pictures: Path) -> None:
@@ -52,7 +53,7 @@ def write(page: Path, claims: Mapping[str, Claim], runs: Path, quick: bool) -> N
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "pytorch-lightning", "mnist1d"))
     minutes = sum(said["seconds"] for said in kept.values()) / 60
     where = f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
-    lines += ["", f"All of it took {minutes:.0f} minutes on {where}."]
+    lines += ["", f"All experiments took {minutes:.0f} minutes on {where}."]
     page.write_text("\n".join(lines) + "\n")
 
 

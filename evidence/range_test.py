@@ -22,7 +22,7 @@ LOST, FACTOR = 1.0, 4.0
 COLLAPSED = 0.5
 #: The loss at the upper edge of the figure: slightly above that of guessing.
 TOP = 2.65
-NAMES = {True: "`lrkit find`: range test and race", False: "the range test alone"}
+NAMES = {True: "`lrkit find`: range tests and confirmation runs", False: "the range test alone"}
 
 
 def measure(lab: Lab) -> Finding:
@@ -58,17 +58,17 @@ def measure(lab: Lab) -> Finding:
     table.append(["range tests: the loss diverges", _format_range(cliff), "", ""])
     table.append(["complete trainings: the first that is lost", "none" if first is None else f"{first:g}", "", ""])
     words = (
-        f"The suggestion of the whole search loses {lost[True]:.1f} points against the best of the grid; what the "
-        f"range test alone says, without the race of short trainings, {lost[False]:.1f}. "
+        f"The suggestion of the whole search loses {lost[True]:.1f} points against the best of the grid; the "
+        f"suggestion of the range tests alone, without confirmation runs, {lost[False]:.1f}. "
     )
     if cliff and first is not None:
         words += (
             f"The range tests diverge at {geometric_mean(cliff):.2g}, {geometric_mean(cliff) / first:.2g} times the "
-            f"first rate of the grid at which a complete training is lost. "
+            f"first rate of the grid at which a complete run is lost. "
         )
     words += (
-        "Not shown: that the lower end of the range can be read from the curve; and the grid is in factors of 2, so "
-        "that nothing finer can be told of the cliff."
+        "Not shown: whether the curve shows the lower end of the range. The grid has factors of 2, so the point of "
+        "divergence is not known more exactly."
     )
     parts = [lost[True] <= LOST, near]
     said = REPRODUCED if all(parts) else NOT_REPRODUCED
@@ -126,7 +126,7 @@ def _draw(tests: list[dict[str, Any]], at: dict[float, Runs], searched: dict[Any
         rates = [run.facts["optimizer.lr"] for run in runs.values()]
         right.plot(
             rates, [*map(accuracy, runs.values())], ls="", marker="Ds"[confirmed], ms=5, color=COLOURS[i],
-            label=("range test alone", "with the race")[confirmed],
+            label=("range test alone", "with confirmation runs")[confirmed],
         )  # fmt: skip
         for rate in rates:
             left.axvline(rate, color=COLOURS[i], lw=0.9, alpha=0.7)
@@ -139,15 +139,15 @@ def _draw(tests: list[dict[str, Any]], at: dict[float, Runs], searched: dict[Any
 
 CLAIM = Claim(
     "The range test",
-    "A range test, a single short run in which the rate rises, tells the range of usable rates (Smith 2015, "
-    "arXiv:1506.01186, section 3.3). There: Caffe's CIFAR-10 network, lowest rate 0.001, highest 0.006.",
+    "A range test, a single short run with a rising rate, shows the range of usable rates (Smith 2015, "
+    "arXiv:1506.01186, section 3.3). Example: Caffe's CIFAR-10 network, lowest rate 0.001, highest 0.006.",
     "A CNN on MNIST-1D, SGD with momentum, cosine with 5 % linear warmup, 1000 steps of 100. Three searches by "
-    "`optimizer.lr=auto`, each of three range tests of 100 steps from 1e-7 up, then a race of short trainings; each "
-    "is trained at what it suggests, and once more at what its range tests alone suggest (`find.confirm=false`). "
-    "Beside it complete trainings at 7 rates, 2 seeds; the best of them by validation accuracy. Reproduced: the "
-    f"suggestion loses at most {LOST:g} point of test accuracy against that best, and the range tests diverge (the "
-    f"geometric mean) within a factor of {FACTOR:g} of the first rate of the grid at which a seed diverges or ends "
-    "below half of the best.",
+    "`optimizer.lr=auto`, each with three range tests of 100 steps from 1e-7 upwards and then short confirmation "
+    "runs. One run trains at each suggested rate, and one at the rate that the range tests alone suggest "
+    "(`find.confirm=false`). For comparison: complete runs at 7 rates, 2 seeds; validation accuracy chooses the "
+    f"best. Reproduced: the suggestion loses at most {LOST:g} point of test accuracy against this best run, and "
+    f"the range tests diverge (geometric mean) within a factor of {FACTOR:g} of the first rate of the grid at "
+    "which a seed diverges or ends below half of the best.",
     measure,
     ["lrkit find +experiment=decay", "lrkit train -m +experiment=decay optimizer.lr=auto seed=1,4,7",
      "lrkit train -m +experiment=decay +sweep=range_test"],

@@ -63,24 +63,25 @@ def measure(lab: Lab) -> Finding:
     first = REPRODUCED if crawls and diverges else NOT_REPRODUCED
     second = REPRODUCED if near and far else NOT_REPRODUCED
     words = (
-        f"The smallest rate leaves {'every' if crawls else 'not every'} optimizer at guessing, the largest ruins "
-        f"{'every' if diverges else 'not every'} one. At {DEFAULT:g} Adam is {left['adam']:.2f} nats from "
-        f"its best, SGD with momentum {left['momentum']:.2f}. How much that is depends on how short the run is: here "
-        "400 steps."
+        f"At the smallest rate {'every' if crawls else 'not every'} optimizer only guesses; the largest ruins "
+        f"{'every' if diverges else 'not every'} run. At {DEFAULT:g} Adam is {left['adam']:.2f} nats from "
+        f"its best, SGD with momentum {left['momentum']:.2f}. The difference depends on the length of the "
+        "run, here 400 steps."
     )
     return Finding(f"{first}; Adam's default: {second}", words, table, figure)
 
 
 CLAIM = Claim(
     "Too large diverges, too small crawls",
-    "The learning rate is the hyper-parameter to tune first (Bengio 2012, arXiv:1206.5533): too small a rate crawls, "
-    "too large a one diverges. SGD with momentum needs tuning, where Adam's default of 1e-3 is near enough (Kingma and "
-    "Ba 2015, arXiv:1412.6980; Schmidt et al. 2021, arXiv:2007.01547: several optimizers with their defaults do about "
-    "as well as one that is tuned).",
-    "An MLP on MNIST-1D, 400 steps of 100 at a fixed rate, 13 rates from 1e-5 to 10, 3 seeds. Usable is a rate whose "
-    f"test loss is within {WITHIN:g} nats of the optimizer's best. Diverged is a run that the guard ended. Reproduced: "
-    f"at the smallest and at the largest rate every optimizer is at least where guessing is (ln 10, less {WITHIN:g}). "
-    f"Adam's default: at {DEFAULT:g} Adam is within {NEAR:g} nats of its best rate, SGD with momentum is not.",
+    "The learning rate is the hyper-parameter to tune first (Bengio 2012, arXiv:1206.5533). A run with a rate "
+    "that is too small learns too slowly; a run with a rate that is too large diverges. SGD with momentum needs "
+    "tuning, while Adam's default of 1e-3 is near enough (Kingma and Ba 2015, arXiv:1412.6980; Schmidt et al. "
+    "2021, arXiv:2007.01547: several optimizers with their defaults do about as well as one tuned optimizer).",
+    "An MLP on MNIST-1D, 400 steps of 100 at a fixed rate, 13 rates from 1e-5 to 10, 3 seeds. A rate is usable if"
+    f" its test loss is within {WITHIN:g} nats of the optimizer's best. A run has diverged if the guard ended it. "
+    "Reproduced: at the smallest and at the largest rate the loss of every optimizer is at least that of guessing"
+    f" (ln 10, less {WITHIN:g}). Adam's default: at {DEFAULT:g} Adam is within {NEAR:g} nats of its best rate, and"
+    " SGD with momentum is not.",
     measure,
     ["lrkit train -m +experiment=rates +sweep=rates"],
 )

@@ -61,8 +61,8 @@ def measure(lab: Lab) -> Finding:
         f" Networks that a restart ruined: {', '.join(f'{n} with {where}' for where, n in lost.items()) or 'none'}."
     )
     words += (
-        " The sources' cycles are long enough for each snapshot to be nearly as good as the last; where the table "
-        "shows them far apart this says nothing about such cycles."
+        " The sources' cycles are long enough for each snapshot to be nearly as good as the last. If the table "
+        "shows them far apart, the result says nothing about such cycles."
     )
     whole = next(iter(said.values())) if len({*said.values()}) == 1 else ""
     mixed = "; ".join(f"{word} for {name}" for name, word in said.items())
@@ -93,7 +93,7 @@ def _describe_comparison(
         f"With {name} the average of three is {WORDS[said]} the last snapshot alone ({more(averaged, last)} points), "
         f"and {more(averaged, beside[ends[-1]])} points from one cosine over the same steps; the first snapshot is "
         f"{more(last, first)} points behind the last. At the end of the second cycle the weights are "
-        f"{more(second, beside[ends[1]])} points from those that the one cosine has then."
+        f"{more(second, beside[ends[1]])} points from those of the one cosine at that step."
     )
 
 
@@ -164,16 +164,16 @@ def _draw(kept: dict[str, Any]) -> Any:
 
 CLAIM = Claim(
     "Warm restarts give an ensemble for nothing",
-    "At the end of each cycle of warm restarts the weights are good, at any time, and averaging what these "
-    "snapshots predict beats the last of them alone (Loshchilov and Hutter 2016, arXiv:1608.03983, tables 1 and 2: "
-    "a WRN-28-10 on CIFAR-10 has 4.03 % error alone, 3.51 % with three snapshots averaged; Huang et al. 2017, "
-    "arXiv:1704.00109, with cycles of equal length).",
-    "A CNN on MNIST-1D, SGD with momentum without warmup, 840 steps of 100 (21 epochs), 4 seeds, other ones than those "
-    "on which the two rates were picked: three cycles of 7 "
-    "epochs each, three of 3, 6 and 12, and one cosine over all 21; each at 0.1 or 0.2, whichever has the better "
-    "validation accuracy at the end. A ModelCheckpoint keeps the weights of each epoch; those at the ends of cycles "
-    "are loaded, and their softmax outputs averaged with the same weight. Judged by 10,000 test signals. "
-    "Reproduced: the average of three is better than the last one alone; cosine is there to compare with.",
+    "The weights at the end of each cycle of warm restarts are good, at any time, and the average of the "
+    "predictions of these snapshots beats the last one alone (Loshchilov and Hutter 2016, arXiv:1608.03983, "
+    "tables 1 and 2: a WRN-28-10 on CIFAR-10 has 4.03 % error alone, 3.51 % with three snapshots averaged; Huang "
+    "et al. 2017, arXiv:1704.00109, with cycles of equal length).",
+    "A CNN on MNIST-1D, SGD with momentum without warmup, 840 steps of 100 (21 epochs), 4 seeds; other seeds "
+    "chose the two rates. Three cycles of 7 epochs each; three cycles of 3, 6 and 12; and one cosine over all 21."
+    " Each has the rate of 0.1 and 0.2 with the better validation accuracy at the end. A ModelCheckpoint saves "
+    "the weights of each epoch. The weights at the ends of the cycles are loaded, and their softmax outputs are "
+    "averaged with equal weight. 10,000 test signals judge it. Reproduced: the average of three is better than "
+    "the last one alone. Cosine is shown for comparison.",
     measure,
     [
         "lrkit train -m +experiment=snapshots +sweep=snapshots optimizer.lr=0.1,0.2",

@@ -17,7 +17,6 @@ from lrkit.schedules.shapes import RangeTest
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from lrkit.api.caller_task import CallerData
     from lrkit.lightning.classes import LightningDataModule, LightningModule
     from lrkit.lr_finder.result import FinderResult
 
@@ -117,9 +116,7 @@ def find(
     if not hasattr(module, "training_step"):
         return _find_by_overrides(module, folder, quiet)
     lightning_package.use_package({"module": type(module), "datamodule": type(datamodule)})
-    from lrkit.api.caller_task import CallerData as Data
-
-    data = Data(module, train_dataloaders, val_dataloaders, datamodule, batch_size)
+    data = (train_dataloaders, val_dataloaders, datamodule, batch_size)
     parts = RunParts(
         lr=1.0,
         schedule=schedule,
@@ -141,7 +138,7 @@ def find(
 
 def _find_with_objects(
     module: Any,
-    data: CallerData,
+    data: tuple[Any, Any, LightningDataModule | None, int | None],
     parts: RunParts,
     trainer: Mapping[str, Any] | None,
     search: Search,
@@ -150,7 +147,7 @@ def _find_with_objects(
     folder: Path | str | None,
     quiet: bool,
 ) -> FinderResult:
-    from lrkit.api.caller_task import CallerTask, check_one_process, leaving_no_trace, read_trainer
+    from lrkit.api.caller_task import CallerData, CallerTask, check_one_process, leaving_no_trace, read_trainer
     from lrkit.lr_finder.result import FinderResult
     from lrkit.lr_finder.search import search_rate
     from lrkit.optim.factory import check_optimizer
@@ -158,16 +155,17 @@ def _find_with_objects(
 
     if parts.shape() == RangeTest:
         raise ConfigError("schedule", "must be the one to train with: to look for its rate is a range test already")
-    parts.check(data.batch_size)
+    parts.check(data[-1])
     target, options = parts.target()
     check_optimizer(target, options)
     options_of_trainer, callbacks = read_trainer(trainer)
+    loaders = CallerData(module, *data)
     if finds_rate(target):
         name = target.rpartition(".")[2]
         return FinderResult(1.0, reason=f"{name} finds the learning rate itself, and lr multiplies it")
     with leaving_no_trace():
         check_one_process(options_of_trainer)
-        task = CallerTask(module, data, parts, options_of_trainer, callbacks, monitor, seed)
+        task = CallerTask(module, loaders, parts, options_of_trainer, callbacks, monitor, seed)
         found = search_rate(task, search, (lambda line: None) if quiet else lambda line: print(line, flush=True))
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "NEW",
+    "TEMPORARY_SUFFIX",
     "choose_temporary_name",
     "create_temporary_file",
     "find_leftovers",
@@ -40,9 +40,9 @@ __all__ = [
 ]  # fmt: skip
 
 #: Suffix of a temporary file.
-NEW = ".new"
+TEMPORARY_SUFFIX = ".new"
 #: The names that ``choose_temporary_name`` returns.
-_TEMPORARY_NAME = re.compile(rf"\.(.+)\.[0-9a-f]{{8}}{re.escape(NEW)}")
+_TEMPORARY_NAME = re.compile(rf"\.(.+)\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}")
 #: Windows has no such flag; there an ordinary user cannot create links.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 #: With this flag, opening a pipe without a writer does not block, so that the type of the file can be checked.
@@ -144,7 +144,7 @@ def create_temporary_file(file: Path) -> tuple[Path, int]:
 
 def choose_temporary_name(file: Path) -> Path:
     """Return a path in the folder of ``file`` with a random name, which no other user can predict."""
-    return file.with_name(f".{file.name}.{secrets.token_hex(4)}{NEW}")
+    return file.with_name(f".{file.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
 def open_to_append(file: Path) -> TextIO:

@@ -1,4 +1,4 @@
-"""A line chart: as SVG for a notebook, or drawn by matplotlib where that is installed."""
+"""A line chart, as SVG for a notebook, or as a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b")
 
 @dataclass(frozen=True)
 class LineChart:
-    """Lines in one frame.
+    """A chart of several lines.
 
     Args:
-        title: the text above; it may have several lines.
-        x_label, y_label: the names of the axes.
-        lines: name -> the x and the y of its points. Values that are not finite are left out.
-        logarithmic: whether the x axis is.
+        title: text above the chart, of one or several lines.
+        x_label, y_label: labels of the axes.
+        lines: name -> x values and y values. Points with a value that is not finite are left out.
+        logarithmic: whether the x axis is logarithmic.
 
     >>> chart = LineChart("a < b", "step", "rate", {"a": ([0, 1], [0.0, 1.0])})
     >>> "a &lt; b" in chart.html(), chart.html().count("<polyline")
@@ -41,15 +41,15 @@ class LineChart:
     logarithmic: bool = False
 
     def html(self) -> str:
-        """The title, and the chart as an SVG image. Text is escaped."""
+        """Return the title and the chart as HTML with an SVG image. Text is escaped."""
         head = f'<pre style="margin:0">{escape(self.title)}</pre>'
-        return f'<div class="lrkit">{head}{self._svg() if any(self._points().values()) else ""}</div>'
+        return f'<div class="lrkit">{head}{self._render_svg() if any(self._finite_points().values()) else ""}</div>'
 
     def draw(self, ax: Axes | None = None) -> Axes:
-        """Draw by matplotlib.
+        """Draw the chart with matplotlib, and return its axes.
 
         Args:
-            ax: where to; None makes a new figure.
+            ax: axes to draw into; None creates a new figure.
 
         Raises:
             ConfigError: matplotlib is not installed.
@@ -60,7 +60,7 @@ class LineChart:
             raise ConfigError("plot", "needs the package matplotlib: pip install 'lrkit[plot]'") from None
         if ax is None:
             ax = pyplot.figure(figsize=(6.4, 3.6), layout="constrained").subplots()
-        for name, points in self._points().items():
+        for name, points in self._finite_points().items():
             ax.plot([x for x, _ in points], [y for _, y in points], lw=1.5, label=name)
         if self.logarithmic:
             ax.set_xscale("log")
@@ -71,14 +71,14 @@ class LineChart:
             ax.legend(frameon=False, fontsize=8)
         return ax
 
-    def _points(self) -> dict[str, list[tuple[float, float]]]:
+    def _finite_points(self) -> dict[str, list[tuple[float, float]]]:
         return {
             name: [(x, y) for x, y in zip(xs, ys, strict=False) if math.isfinite(x) and math.isfinite(y)]
             for name, (xs, ys) in self.lines.items()
         }
 
-    def _svg(self) -> str:
-        lines = self._points()
+    def _render_svg(self) -> str:
+        lines = self._finite_points()
         xs = [x for points in lines.values() for x, _ in points]
         ys = [y for points in lines.values() for _, y in points]
         at: Any = math.log10 if self.logarithmic else float
@@ -95,20 +95,20 @@ class LineChart:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" font-size="11"'
             f' font-family="sans-serif" fill="currentColor" role="img"><title>{escape(self.title)}</title>',
             f'<path d="M{_LEFT} {_EDGE}V{bottom}H{_WIDTH - _EDGE}" fill="none" stroke="currentColor"/>',
-            _text(_LEFT - 5, _EDGE + 9, "end", f"{high:.4g}"),
-            _text(_LEFT - 5, bottom, "end", f"{low:.4g}"),
-            _text(_LEFT, bottom + 14, "start", f"{min(xs):.4g}"),
-            _text(_WIDTH - _EDGE, bottom + 14, "end", f"{max(xs):.4g}"),
-            _text(_LEFT + width // 2, bottom + 28, "middle", f"{self.y_label} over {self.x_label}"),
+            _render_text(_LEFT - 5, _EDGE + 9, "end", f"{high:.4g}"),
+            _render_text(_LEFT - 5, bottom, "end", f"{low:.4g}"),
+            _render_text(_LEFT, bottom + 14, "start", f"{min(xs):.4g}"),
+            _render_text(_WIDTH - _EDGE, bottom + 14, "end", f"{max(xs):.4g}"),
+            _render_text(_LEFT + width // 2, bottom + 28, "middle", f"{self.y_label} over {self.x_label}"),
         ]
         for i, (name, points) in enumerate(lines.items()):
             colour = _COLOURS[i % len(_COLOURS)]
             path = " ".join(place(x, y) for x, y in points)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
             if len(lines) > 1:
-                parts.append(_text(_WIDTH - _EDGE, _EDGE + 12 * (i + 1), "end", name, colour))
+                parts.append(_render_text(_WIDTH - _EDGE, _EDGE + 12 * (i + 1), "end", name, colour))
         return "".join([*parts, "</svg>"])
 
 
-def _text(x: int, y: int, anchor: str, text: str, colour: str = "currentColor") -> str:
+def _render_text(x: int, y: int, anchor: str, text: str, colour: str = "currentColor") -> str:
     return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'

@@ -32,7 +32,7 @@ from lrkit.base.exit_codes import signal_exit_code
 from lrkit.base.files import open_to_append, read_file
 from lrkit.base.lightning_package import chosen_package
 from lrkit.base.safe_path import restore_path, safe_path
-from lrkit.base.signals import ASKING, Terminated, handle_signals
+from lrkit.base.signals import STOP_SIGNALS, Terminated, handle_signals
 
 __all__ = ["Outcome", "Slots", "available_slots", "pass_config", "receive_config", "run_as_lrkit", "run_jobs"]
 
@@ -169,7 +169,7 @@ def run_jobs(
             for each in running.values():
                 each.enforce_timeout()
     except (KeyboardInterrupt, Terminated) as asked:
-        with handle_signals(signal.SIG_IGN, *ASKING):  # the jobs are being stopped already
+        with handle_signals(signal.SIG_IGN, *STOP_SIGNALS):  # the jobs are being stopped already
             for each in running.values():
                 if isinstance(asked, Terminated):  # on Ctrl-C the terminal has sent SIGINT to the jobs too
                     each.process.terminate()

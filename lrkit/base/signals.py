@@ -12,7 +12,7 @@ from typing import Any
 from lrkit.base.exit_codes import signal_exit_code
 
 __all__ = [
-    "ASKING",
+    "STOP_SIGNALS",
     "Terminated",
     "count_answers",
     "handle_signals",
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 #: The signals that stop a command; Windows has no SIGUSR1.
-ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 _answers = 0
 _put_off = False

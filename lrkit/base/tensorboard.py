@@ -104,7 +104,7 @@ def hparams_summary(keys: Sequence[str], metrics: Sequence[str]) -> Any:
 
 
 #: Suffix of the event files that lrkit writes itself, and may delete again.
-OURS = ".lrkit"
+LRKIT_SUFFIX = ".lrkit"
 
 
 def write_summaries(folder: Path, *summaries: Any) -> None:
@@ -112,7 +112,7 @@ def write_summaries(folder: Path, *summaries: Any) -> None:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    writer = EventFileWriter(str(folder), filename_suffix=OURS)
+    writer = EventFileWriter(str(folder), filename_suffix=LRKIT_SUFFIX)
     for summary in summaries:
         writer.add_event(Event(wall_time=time.time(), step=0, summary=summary))
     writer.close()

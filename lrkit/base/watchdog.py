@@ -29,10 +29,10 @@ from lrkit.base.exit_codes import signal_exit_code
 from lrkit.base.launcher import global_rank
 from lrkit.base.signals import signal_name
 
-__all__ = ["AGAIN", "GRACE", "Training", "run_watchdog", "watch_training"]
+__all__ = ["GRACE", "REPEAT_WINDOW", "Training", "run_watchdog", "watch_training"]
 
 GRACE = 3.0  #: seconds for an answer
-AGAIN = 5.0  #: seconds after the first signal from which another one counts as a second signal, not as a repetition
+REPEAT_WINDOW = 5.0  #: seconds after which a further signal is a second one, not a repetition
 _FAREWELL_TIME = 5.0  # seconds to write the last entries and the last message
 _TICK = 0.1
 _OVER = 0  # stops the watchdog; no signal has this number
@@ -112,7 +112,7 @@ class _Watchdog:
         waits = training is not None and training.begun()
         if self.asked is None:
             self.asked = _Request(signum, now, now, self.answers, not waits, training and training.progress())
-        elif now - self.asked.first > AGAIN:
+        elif now - self.asked.first > REPEAT_WINDOW:
             self.asked = _Request(signum, self.asked.first, now, self.answers, True)
 
     def _is_overdue(self, asked: _Request) -> bool:

@@ -12,7 +12,7 @@ from lrkit.base.exit_codes import DIVERGED, FAILED, OK
 from lrkit.base.launcher import detect_launch, global_rank
 from lrkit.base.links import check_links
 from lrkit.base.run_lock import hold_lock
-from lrkit.base.signals import ASKING, Terminated, raise_on_signals
+from lrkit.base.signals import STOP_SIGNALS, Terminated, raise_on_signals
 from lrkit.cli.compare import run_compare
 from lrkit.cli.errors_in_one_line import report_errors
 from lrkit.cli.folders import create_folder, make_writable
@@ -24,14 +24,14 @@ __all__ = ["check_single_process", "close_sweep", "named_sweep_folder", "run_eng
 
 def run_engine(overrides: list[str], config_dir: str | None) -> int:
     """Hand a sweep to a launcher or a sweeper of Hydra's, which runs the jobs where it does; at its end, the table."""
-    from lrkit.config import compose as configs
+    from lrkit.config import swept_config
     from lrkit.config.overrides import expand_jobs, parse_overrides
     from lrkit.sweep.hydra_job import score_job
     from lrkit.sweep.job import count_statuses
     from lrkit.sweep.sweep import quote_value
 
-    words, searches = configs.sweep_of_files(overrides, config_dir)
-    configs.check_sweep(words, config_dir, searches)
+    words, searches = swept_config.sweep_of_files(overrides, config_dir)
+    swept_config.check_sweep(words, config_dir, searches)
     for key in ("jobs", "on_error", "timeout"):
         if any(word.startswith(f"{key}=") for word in words):
             must = "is for sweeps that lrkit runs itself: an engine is told by hydra.launcher and hydra.sweeper"
@@ -68,12 +68,12 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
 
 def run_sweep(overrides: list[str], config_dir: str | None) -> int:
     """Run the jobs of a sweep on this machine, or those that are missing; at its end, the table."""
-    from lrkit.config import compose as configs
+    from lrkit.config import swept_config
     from lrkit.sweep.sweep import Sweep, apply_preset
     from lrkit.sweep.sweep_file import find_unfinished
 
     overrides = apply_preset(overrides, config_dir)
-    configs.check_sweep(overrides, config_dir)
+    swept_config.check_sweep(overrides, config_dir)
     check_single_process()
     parent, given = Path("outputs") / "sweeps", [o for o in overrides if o.startswith("hydra.")]
     named = named_sweep_folder(overrides)
@@ -88,7 +88,7 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
     sweep = Sweep(overrides, folder, config_dir)
     how = f"the same command goes on in {folder}"
     try:
-        with hold_lock(folder, "hydra.sweep.dir"), raise_on_signals(*ASKING):
+        with hold_lock(folder, "hydra.sweep.dir"), raise_on_signals(*STOP_SIGNALS):
             counts = sweep.run(run_job, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {how}") from None

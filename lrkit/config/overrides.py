@@ -13,14 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType, RangeSweep
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
@@ -36,8 +36,8 @@ __all__ = [
     "default_choices",
     "expand_jobs",
     "expand_override",
-    "explain_hydra_error",
     "extreme_values",
+    "group_names",
     "hydra_initialised",
     "is_group",
     "leaf_paths",
@@ -54,14 +54,6 @@ __all__ = [
 VERSION_BASE = "1.3"
 MAX_JOBS = 1000
 
-#: Launchers and sweepers for Hydra that lrkit has presets for: the package of each, and lrkit's extra that brings it.
-_PLUGINS = {
-    "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
-    "hydra/launcher/ray": ("hydra-ray-launcher", "ray"),
-    "hydra/launcher/submitit_local": ("hydra-submitit-launcher", "slurm"),
-    "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
-    "hydra/sweeper/optuna": ("hydra-optuna-sweeper", "optuna"),
-}
 
 #: What other libraries call it.
 _ALSO_CALLED = {
@@ -304,7 +296,7 @@ def check_group(override: Override) -> None:
     group = override.key_or_group
     if override.is_sweep_override():
         raise ConfigError(group, f"takes one value; to sweep: lrkit train -m {override.input_line}")
-    if group not in _groups():
+    if group not in group_names():
         return
     options, value = _options(group), override.value()
     if override.package is not None:  # mounted elsewhere, where it may also be absent
@@ -327,63 +319,6 @@ def check_group(override: Override) -> None:
             "is chosen already: write {0}, without the +" if group in default_choices() else "must be added: write +{0}"
         )
         raise ConfigError(group, said.format(f"{group}={value}"))
-
-
-def explain_hydra_error(error: Exception, parsed: Sequence[Override], config_dir: str | None = None) -> ConfigError:
-    """What Hydra refused, said with the key and the nearest keys there are. Needs Hydra to be initialised."""
-    if not isinstance(error, HydraException) and (unread := _unreadable(config_dir)) is not None:
-        return unread
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file in _PLUGINS:
-        return _without(error.missing_cfg_file, [str(o.input_line) for o in parsed])
-    groups = _groups()
-    chosen = [str(o.input_line) for o in parsed if o.key_or_group in groups]
-    plain = ConfigError("config", f"cannot be composed: {_brief(error)}")
-    try:
-        reference = OmegaConf.to_container(compose("train", overrides=with_added_tracks(chosen)))
-    except Exception:  # it is not the keys, then, but what was chosen
-        return plain
-    keys = list(leaf_paths(reference))
-    for override in parsed:
-        key = override.key_or_group
-        if key in groups or override.is_hydra_override():
-            continue
-        if key.partition(".")[0] == tracks.KEY:  # where nothing is there to begin with
-            if key == tracks.KEY and not isinstance(override.value(), dict):
-                return tracks.no_such_track(override.value())
-            continue
-        known = key in keys or any(k.startswith(f"{key}.") for k in keys)
-        if known and override.type == OverrideType.ADD:
-            return ConfigError(key, f"is there already: write {key}=..., without the +")
-        if not known and override.type in (OverrideType.CHANGE, OverrideType.DEL):
-            return unknown_key(key, keys)
-    return plain
-
-
-def _unreadable(config_dir: str | None) -> ConfigError | None:
-    """The error for the first of the user's own files that is no config, if there is one."""
-    for file in sorted(Path(config_dir).rglob("*.yaml")) if config_dir else ():
-        try:
-            OmegaConf.load(file)
-        except Exception as error:
-            return ConfigError(str(file), f"cannot be read as YAML: {_brief(error)}")
-    return None
-
-
-def _brief(error: Exception, limit: int = 400) -> str:
-    """What an error says, in a line that can be read."""
-    if isinstance(error, RecursionError):
-        return "something in it refers to itself, or is too deep"
-    said = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
-    return said if len(said) <= limit else f"{said[:limit]}..."
-
-
-def _without(plugin: str, overrides: Sequence[str]) -> ConfigError:
-    """The error for a plugin that is not installed: what asked for it, and how it is brought."""
-    package, extra = _PLUGINS[plugin]
-    plain = "=".join(plugin.rsplit("/", 1))
-    presets = [text for text in overrides if text.lstrip("+").startswith("launcher=")]
-    asked = plain if plain in overrides or not presets else presets[0]
-    return ConfigError(asked, f"needs the package {package}: pip install 'lrkit[{extra}]'")
 
 
 def unknown_key(key: str, keys: Sequence[str]) -> ConfigError:
@@ -426,7 +361,7 @@ def nearest_key(key: str, keys: Sequence[str]) -> str:
     return f"{hint}?" if near else did_you_mean(key, {k.partition(".")[0] for k in keys})
 
 
-def _groups() -> set[str]:
+def group_names() -> set[str]:
     groups = GlobalHydra.instance().config_loader().list_groups("")
     return {group for group in groups if not group.startswith("_") and group != "hydra"}
 

@@ -27,8 +27,8 @@ from typing import Any, Protocol
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from lrkit.base.signals import ASKING, Terminated, note_answer
-from lrkit.base.watchdog import AGAIN
+from lrkit.base.signals import STOP_SIGNALS, Terminated, note_answer
+from lrkit.base.watchdog import REPEAT_WINDOW
 from lrkit.lightning.classes import Callback, Checkpoint, LightningModule, SLURMEnvironment, Trainer
 
 __all__ = ["Preemption", "SavingPreemption", "SeveralProcesses", "SingleProcess", "validation_follows"]
@@ -171,7 +171,7 @@ class Preemption(Callback):
 
     def _listen(self, trainer: Trainer) -> None:
         """Replace Lightning's handlers, which end with exit code 0 without saving; keep a cluster's requeue handler."""
-        signums = {*ASKING, signal.SIGINT}
+        signums = {*STOP_SIGNALS, signal.SIGINT}
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             signums.discard(environment.requeue_signal or signal.SIGUSR1)
@@ -187,7 +187,7 @@ class Preemption(Callback):
         if (
             self.first_signal is not None
             and signum == self.first_signal[0]
-            and time.monotonic() - self.first_signal[1] > AGAIN
+            and time.monotonic() - self.first_signal[1] > REPEAT_WINDOW
         ):
             raise Terminated(signum)  # not the same signal twice, as from a process group and a launcher
         if self.first_signal is None:

@@ -18,9 +18,10 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import INTERRUPTED, signal_exit_code
 from lrkit.base.files import write_json
 from lrkit.base.process_pool import Outcome, Slots, available_slots, run_jobs
-from lrkit.base.signals import ASKING
+from lrkit.base.signals import STOP_SIGNALS
 from lrkit.config import compose as configs
 from lrkit.config import timeout
+from lrkit.config.swept_config import sweep_of_files
 from lrkit.runs.run_reader import SWEEP
 from lrkit.sweep.job import ENDED, Job, job_identity, last_words, list_jobs, write_failure
 from lrkit.sweep.progress import Progress
@@ -29,7 +30,7 @@ from lrkit.sweep.sweep_file import next_serial, read_sweep_file, serial_of, stat
 __all__ = ["Sweep", "apply_preset", "quote_value"]
 
 #: Exit codes of jobs that a signal stopped: 128 + its number, or its negative number if the job had no handler.
-ASKED = (INTERRUPTED, *(signal_exit_code(signum) for signum in ASKING), *(-signum for signum in ASKING))
+SIGNAL_CODES = (INTERRUPTED, *map(signal_exit_code, STOP_SIGNALS), *(-signum for signum in STOP_SIGNALS))
 
 Say = Callable[[str], None]
 
@@ -104,7 +105,7 @@ class Sweep:
         results = [job.result() for job in self.jobs]
         names = [f"best {result['monitor']}" for result in results if result.get("monitor")]
         names += [f"final {name}" for result in results for name in result.get("final") or {}]
-        for file in self.folder.glob(f"events.out.tfevents.*{tensorboard.OURS}"):  # not the user's files
+        for file in self.folder.glob(f"events.out.tfevents.*{tensorboard.LRKIT_SUFFIX}"):  # not the user's files
             file.unlink()
         tags = [f"result/{name}" for name in dict.fromkeys(names)]
         tensorboard.write_summaries(
@@ -167,7 +168,7 @@ class Sweep:
         if outcome.timed_out and outcome.code not in (0, 3):  # else it ended at the time limit
             write_failure(job.folder, "timeout", f"it took longer than timeout={self.first['timeout']}")
             status = "timeout"
-        elif outcome.code in ASKED:
+        elif outcome.code in SIGNAL_CODES:
             if status not in ("preempted", "interrupted"):  # else the job has recorded it
                 write_failure(job.folder, "interrupted", _describe_exit(outcome.code))
             status = "interrupted"
@@ -189,7 +190,7 @@ def apply_preset(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     """Return the overrides with those of the preset ``+sweep=NAME``; the command line takes precedence."""
     if not any(override.startswith("+sweep=") for override in overrides):
         return list(overrides)
-    return configs.sweep_of_files(overrides, config_dir).words
+    return sweep_of_files(overrides, config_dir).words
 
 
 def quote_value(text: str) -> str:

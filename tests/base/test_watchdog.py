@@ -14,7 +14,7 @@ import pytest
 BEGIN = """
 import ctypes, os, signal, sys, threading, time
 from lrkit.base import signals; from lrkit.base import watchdog
-watchdog.GRACE, watchdog.AGAIN = 0.3, 0.3
+watchdog.GRACE, watchdog.REPEAT_WINDOW = 0.3, 0.3
 
 class Timespec(ctypes.Structure):
     _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]

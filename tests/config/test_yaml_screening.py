@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 
 from lrkit.base.errors import ConfigError
 from lrkit.cli import main
-from lrkit.config import compose as configs
 from lrkit.config.compose import CONF_DIR, compose
 from lrkit.config.overrides import hydra_initialised
+from lrkit.config.swept_config import sweep_of_files
 from lrkit.config.yaml_screening import DEEPEST, LARGEST, MOST, WIDEST, count_expanded, load_plain, screen_text
 
 Write = Callable[..., Path]
@@ -201,7 +201,7 @@ def test_a_description_of_a_run_is_let_through(write: Write) -> None:
     own = str(file.parents[1])
     config = compose(["+experiment=x"], own)
     assert config["data"]["batch_size"] == 3 and config["schedule"]["end"] == 0.25
-    assert configs.sweep_of_files(["+experiment=x"], own).words[1:] == ["optimizer.lr=0.1,0.2", "schedule=mine,cosine"]
+    assert sweep_of_files(["+experiment=x"], own).words[1:] == ["optimizer.lr=0.1,0.2", "schedule=mine,cosine"]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_description_of_a_run_is_let_through(write: Write) -> None:
 def test_what_a_file_sweeps_is_not_the_users_word(params: str, write: Write) -> None:
     own = str(write(f"# @package _global_\nhydra: {{sweeper: {{params: {params}}}}}").parents[1])
     with pytest.raises(ConfigError):
-        configs.sweep_of_files(["+experiment=x"], own)
+        sweep_of_files(["+experiment=x"], own)
 
 
 @pytest.mark.parametrize("flags", [["--cfg", "hydra"], ["--cfg", "job"], ["--info", "config"], ["--help"], ["-m"], []])

@@ -27,8 +27,9 @@ from omegaconf import open_dict
 
 from lrkit.base.errors import ConfigError
 from lrkit.cli.main import main
-from lrkit.config.compose import CONF_DIR, check_sweep, sweep_of_files
-from lrkit.config.overrides import _PLUGINS, hydra_initialised
+from lrkit.config.hydra_errors import PLUGINS
+from lrkit.config.overrides import CONF_DIR, hydra_initialised
+from lrkit.config.swept_config import check_sweep, sweep_of_files
 from lrkit.sweep import hydra_job as job
 
 PRESETS = sorted(path.stem for path in (CONF_DIR / "launcher").glob("*.yaml"))
@@ -56,7 +57,7 @@ def test_without_its_plugin_an_engine_is_refused_in_one_line(
 ) -> None:
     Plugins.instance()
     groups: Any = ConfigStore.instance().repo["hydra"]
-    for group, option in (plugin.split("/")[1:] for plugin in _PLUGINS):
+    for group, option in (plugin.split("/")[1:] for plugin in PLUGINS):
         monkeypatch.delitem(groups[group], f"{option}.yaml", raising=False)
     assert main(["train", "-m", asked, "seed=1,2"]) == 2
     out, err = capsys.readouterr()
@@ -69,19 +70,19 @@ def test_without_its_plugin_an_engine_is_refused_in_one_line(
 
 def test_the_extras_bring_what_the_presets_need() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for package, extra in _PLUGINS.values():
+    for package, extra in PLUGINS.values():
         assert any(requirement.startswith(f"{package}>=") for requirement in extras[extra])
     for name in PRESETS:
         text = (CONF_DIR / "launcher" / f"{name}.yaml").read_text()
         (plugin,) = re.findall(r"override /(hydra/\w+): (\w+)", text)
-        assert f"lrkit[{_PLUGINS['/'.join(plugin)][1]}]" in text
+        assert f"lrkit[{PLUGINS['/'.join(plugin)][1]}]" in text
 
 
 def test_the_page_names_every_preset() -> None:
     page = (ROOT / "docs" / "engines.md").read_text()
     assert PRESETS == ["joblib", "optuna", "ray", "slurm", "submitit"]
     assert all(f"+launcher={name}" in page for name in PRESETS)
-    assert all(f"lrkit[{extra}]" in page for _, extra in _PLUGINS.values())
+    assert all(f"lrkit[{extra}]" in page for _, extra in PLUGINS.values())
     assert "[docs/engines.md]" in (ROOT / "README.md").read_text()
 
 

@@ -1,0 +1,89 @@
+"""An error of Hydra, explained in one line by the key that the user typed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+
+from lrkit.base.errors import ConfigError
+from lrkit.config.overrides import (
+    group_names,
+    leaf_paths,
+    unknown_key,
+    with_added_tracks,
+)
+from lrkit.planning import tracks
+
+__all__ = ["PLUGINS", "explain_hydra_error"]
+
+
+#: Launchers and sweepers for Hydra that lrkit has presets for: the package of each, and lrkit's extra that brings it.
+PLUGINS = {
+    "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
+    "hydra/launcher/ray": ("hydra-ray-launcher", "ray"),
+    "hydra/launcher/submitit_local": ("hydra-submitit-launcher", "slurm"),
+    "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
+    "hydra/sweeper/optuna": ("hydra-optuna-sweeper", "optuna"),
+}
+
+
+def explain_hydra_error(error: Exception, parsed: Sequence[Override], config_dir: str | None = None) -> ConfigError:
+    """What Hydra refused, said with the key and the nearest keys there are. Needs Hydra to be initialised."""
+    if not isinstance(error, HydraException) and (unread := _find_unreadable_file(config_dir)) is not None:
+        return unread
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file in PLUGINS:
+        return _explain_missing_plugin(error.missing_cfg_file, [str(o.input_line) for o in parsed])
+    groups = group_names()
+    chosen = [str(o.input_line) for o in parsed if o.key_or_group in groups]
+    plain = ConfigError("config", f"cannot be composed: {_shorten_error(error)}")
+    try:
+        reference = OmegaConf.to_container(compose("train", overrides=with_added_tracks(chosen)))
+    except Exception:  # it is not the keys, then, but what was chosen
+        return plain
+    keys = list(leaf_paths(reference))
+    for override in parsed:
+        key = override.key_or_group
+        if key in groups or override.is_hydra_override():
+            continue
+        if key.partition(".")[0] == tracks.KEY:  # where nothing is there to begin with
+            if key == tracks.KEY and not isinstance(override.value(), dict):
+                return tracks.no_such_track(override.value())
+            continue
+        known = key in keys or any(k.startswith(f"{key}.") for k in keys)
+        if known and override.type == OverrideType.ADD:
+            return ConfigError(key, f"is there already: write {key}=..., without the +")
+        if not known and override.type in (OverrideType.CHANGE, OverrideType.DEL):
+            return unknown_key(key, keys)
+    return plain
+
+
+def _find_unreadable_file(config_dir: str | None) -> ConfigError | None:
+    """The error for the first of the user's own files that is no config, if there is one."""
+    for file in sorted(Path(config_dir).rglob("*.yaml")) if config_dir else ():
+        try:
+            OmegaConf.load(file)
+        except Exception as error:
+            return ConfigError(str(file), f"cannot be read as YAML: {_shorten_error(error)}")
+    return None
+
+
+def _shorten_error(error: Exception, limit: int = 400) -> str:
+    """What an error says, in a line that can be read."""
+    if isinstance(error, RecursionError):
+        return "something in it refers to itself, or is too deep"
+    said = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
+    return said if len(said) <= limit else f"{said[:limit]}..."
+
+
+def _explain_missing_plugin(plugin: str, overrides: Sequence[str]) -> ConfigError:
+    """The error for a plugin that is not installed: what asked for it, and how it is brought."""
+    package, extra = PLUGINS[plugin]
+    plain = "=".join(plugin.rsplit("/", 1))
+    presets = [text for text in overrides if text.lstrip("+").startswith("launcher=")]
+    asked = plain if plain in overrides or not presets else presets[0]
+    return ConfigError(asked, f"needs the package {package}: pip install 'lrkit[{extra}]'")

@@ -1,0 +1,147 @@
+"""Checks of a composed config: its keys, and the values of keys that belong to no object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from lrkit.base.errors import ConfigError
+from lrkit.config import (
+    node_options,
+    resume_options,
+    timeout,
+    trainer_options,
+)
+from lrkit.config.callback_conflicts import conflict_of_path
+from lrkit.config.find_options import Search
+from lrkit.config.overrides import (
+    CONF_DIR,
+    default_choices,
+    leaf_paths,
+    nearest_key,
+    suggest_name,
+)  # fmt: skip
+from lrkit.config.trainer_options import check_count
+from lrkit.planning import tracks
+from lrkit.planning.guard import POLICIES
+
+__all__ = ["check_key_values", "check_keys", "read_shipped_file", "top_keys"]
+
+
+def check_key_values(config: Mapping[str, Any]) -> None:
+    """Types and ranges of the keys that belong to no object of their own."""
+    for name in (
+        "data",
+        "model",
+        "optimizer",
+        "trainer",
+        "horizon",
+        "batch",
+        "batch_scaling",
+        "callbacks",
+        "logger",
+        "find",
+        tracks.KEY,
+    ):
+        if not isinstance(config.get(name), Mapping):
+            raise ConfigError(name, "must be a group of keys", config.get(name))
+    _check_run(config)
+    _check_data_and_callbacks(config)
+    _check_trainer_and_guard(config)
+
+
+def _check_run(config: Mapping[str, Any]) -> None:
+    """The keys at the top, and those of the groups that say how the run is done."""
+    Search.of(config["find"])
+    if config["jobs"] != "auto":
+        check_count("jobs", config["jobs"])
+    timeout.seconds(config.get("timeout"))
+    if config["on_error"] not in ("continue", "stop"):
+        raise ConfigError("on_error", "must be continue or stop", config["on_error"])
+    if not isinstance(config["test"], bool):
+        raise ConfigError("test", "must be true or false", config["test"])
+    if config[tracks.KEY]:
+        tracks.parse_tracks(config[tracks.KEY])
+        tracks.refuse_combinations(config)
+    resume_options.check(config)
+    seed = config["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ConfigError("seed", "must be a whole number in [0, 4294967295]", seed)
+    if not isinstance(config["monitor"], str):
+        raise ConfigError("monitor", "must be the name of a metric, or auto", config["monitor"])
+    if not isinstance(config["allow_extreme_lr"], bool):
+        raise ConfigError("allow_extreme_lr", "must be true or false", config["allow_extreme_lr"])
+
+
+def _check_data_and_callbacks(config: Mapping[str, Any]) -> None:
+    """The nodes that name classes of the user: their keys are not known here, but for those that lrkit reads."""
+    data = config["data"]
+    for name in ("batch_size", "train_samples"):
+        if data.get(name) is not None:
+            check_count(f"data.{name}", data[name])
+    for name in ("data", "model"):
+        node_options.check(name, config[name], suggest_name)
+    for group in ("callbacks", "logger"):
+        for name, node in config[group].items():
+            if not isinstance(node, Mapping) or "_target_" not in node:
+                raise ConfigError(f"{group}.{name}._target_", "must be set")
+    for name, node in config["callbacks"].items():
+        target = str(node["_target_"])
+        if (why := conflict_of_path(target)) is not None:
+            raise ConfigError(f"callbacks.{name}", why, target.rpartition(".")[2])
+
+
+def _check_trainer_and_guard(config: Mapping[str, Any]) -> None:
+    """The trainer, and what needs a validation or another policy of the guard."""
+    trainer = config["trainer"]
+    trainer_options.check(trainer)
+    if trainer.get("limit_val_batches") == 0 and config["monitor"].startswith("val"):
+        raise ConfigError("monitor", "needs a validation, and trainer.limit_val_batches is 0", config["monitor"])
+    guard = config["guard"] or {}
+    if guard.get("_target_") == "lrkit.planning.guard.Guard" and guard.get("policy") in POLICIES:
+        known = read_shipped_file(f"guard/{guard['policy']}.yaml")
+        for name in guard:
+            if name not in known:
+                must = f"has no effect under guard.policy={guard['policy']}: choose guard={guard['policy']}"
+                raise ConfigError(f"guard.{name}", must, guard[name])
+    monitor = (config["plateau"] or {}).get("monitor")
+    if trainer.get("limit_val_batches") == 0 and str(monitor).startswith("val"):
+        raise ConfigError("plateau.monitor", "needs a validation, and trainer.limit_val_batches is 0", monitor)
+
+
+def check_keys(config: Mapping[str, Any]) -> None:
+    """Refuse keys that mean nothing, also those that came in through ``+`` or from a file."""
+    sections = {
+        "trainer": read_shipped_file("trainer/default.yaml"),
+        "batch_scaling": read_shipped_file("batch_scaling/linear.yaml"),
+        "batch": read_shipped_file("train.yaml")["batch"],
+        "horizon": read_shipped_file("train.yaml")["horizon"],
+        "resume": read_shipped_file("train.yaml")["resume"],
+        "find": read_shipped_file("train.yaml")["find"],
+    }
+    for name in config:
+        if name not in top_keys():
+            there = [key for key in leaf_paths(config) if key.partition(".")[0] in top_keys()]
+            raise ConfigError(name, f"is not a key. {nearest_key(name, there)}")
+    for name in {*sections, *default_choices(), "coschedule", tracks.KEY}:
+        if not isinstance(config[name], Mapping):
+            raise ConfigError(name, "must be a group of keys", config[name])
+    for section, known in sections.items():
+        for name in config[section]:
+            if name not in known:
+                raise ConfigError(f"{section}.{name}", f"is not a key. {suggest_name(str(name), known)}")
+
+
+def top_keys() -> set[str]:
+    return {*read_shipped_file("train.yaml"), *default_choices()} - {"defaults", "hydra"}
+
+
+@cache
+def read_shipped_file(path: str) -> dict[str, Any]:
+    """What one of lrkit's own files says."""
+    node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / path))
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}

@@ -1,0 +1,199 @@
+"""From a checked config to its plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from lrkit.base import launcher
+from lrkit.base.errors import ConfigError
+from lrkit.config import (
+    optimizer_options,
+    trainer_options,
+    trusted_targets,
+)
+from lrkit.config.devices import accumulation, replicas_of
+from lrkit.config.find_options import AUTO
+from lrkit.config.instantiate import build
+from lrkit.config.key_checks import check_key_values
+from lrkit.config.overrides import (
+    unknown_key,
+)  # fmt: skip
+from lrkit.planning import tracks
+from lrkit.planning.base_lr import check_scaled_lr
+from lrkit.planning.batch_scaling import batch_scale
+from lrkit.planning.group_rules import group_rates
+from lrkit.planning.guard import Guard
+from lrkit.planning.optimizer_traits import momentum_of
+from lrkit.planning.plan import GroupRate, Plan
+from lrkit.planning.plateau import Plateau
+from lrkit.planning.resolve import resolve_plan
+from lrkit.schedules.durations import Duration
+from lrkit.schedules.horizon import Horizon, LoaderSize, horizon_of, limit_batches
+from lrkit.schedules.shapes import Schedule
+
+T = TypeVar("T")
+
+__all__ = ["plan", "schedule_of"]
+
+
+def plan(
+    config: Mapping[str, Any],
+    *,
+    world: int | None = None,
+    batches: int | None = None,
+    notes: Sequence[str] = (),
+) -> Plan:
+    """Resolve a config into a plan.
+
+    Args:
+        config: what ``compose`` returned.
+        world: processes that see batches of their own, where they are known better than the config can say.
+        batches: batches per epoch and process, where they were counted.
+        notes: lines for the plan's warnings.
+    """
+    trusted_targets.check(config)
+    check_key_values(config)
+    data, node = config["data"], config["optimizer"]
+    if world is None:
+        world, assumed = replicas_of(config["trainer"])
+        notes = [*notes, *(["trainer.devices=auto: the plan assumes 1; a number makes it certain"] if assumed else [])]
+    if (launch := launcher.detect_launch()) is not None and launch.world > 1:
+        notes = [*notes, str(launch)]
+    if config["trainer"].get("max_time"):
+        notes = [*notes, "trainer.max_time may end the run before its schedule has ended"]
+    loader = LoaderSize(data.get("train_samples"), data.get("batch_size"), bool(data.get("drop_last", False)))
+    trainer = {**config["trainer"], "accumulate_grad_batches": accumulation(config, world)}
+    _check_batch_is_filled(loader, trainer, world)
+    if (
+        batches is not None
+        and trainer.get("limit_train_batches") is None
+        and trainer["accumulate_grad_batches"] > batches
+    ):
+        must = f"must be at most {batches}, the batches of an epoch"
+        raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
+    horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
+    trainer_options.check_horizon(trainer, config["horizon"].get("steps"))
+    if node.get("lr") == AUTO:
+        raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
+    several = tracks.parse_tracks(config[tracks.KEY])
+    if not several:
+        resolved = _resolve_one(config, horizon, notes)
+        return dataclasses.replace(resolved, config={k: v for k, v in config.items() if k != tracks.KEY})
+    shared = _resolve_one(
+        {**config, "coschedule": {}}, horizon, ()
+    )  # whose optimizers run with momentum the tracks say
+    return dataclasses.replace(
+        shared.on_tracks({track.name: _resolve_track(track, config, horizon) for track in several}, notes),
+        config=config,
+    )
+
+
+def _resolve_track(track: tracks.Track, run: Mapping[str, Any], horizon: Horizon) -> Plan:
+    """The plan of one track of a run."""
+    config = track.config(run)
+    with track.naming():
+        own = _resolve_one(
+            {**config, "guard": {}, "find": {}}, tracks.horizon_of(horizon, track.every, track.offset), ()
+        )
+    return dataclasses.replace(own, config=track.summary(config), every=track.every, offset=track.offset)
+
+
+def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str]) -> Plan:
+    """The plan of one optimizer, by the nodes that shape its rate."""
+    node, rule, extreme = config["optimizer"], config["batch_scaling"], config["allow_extreme_lr"]
+    target = str(node.get("_target_", ""))
+    optimizer_options.check(node)
+    groups = group_rates(config["param_groups"])
+    optimizer_options.check_groups(target, groups, config["param_groups"].get("layer_decay"))
+    try:
+        resolved = resolve_plan(
+            lr=node.get("lr"),
+            optimizer=target,
+            momentum=momentum_of(target, node),
+            weight_decay=_number_or_zero(node.get("weight_decay")),
+            coschedule=_build_coschedule(config),
+            horizon=horizon,
+            schedule=schedule_of(config, "schedule") or _refuse_no_schedule(),
+            warmup=schedule_of(config, "warmup"),
+            cooldown=schedule_of(config, "cooldown"),
+            plateau=_build_part(config, "plateau", Plateau),
+            guard=_build_part(config, "guard", Guard),
+            scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
+            groups=[GroupRate(*rate) for rate in groups],
+            warnings=notes,
+            allow_extreme_lr=extreme,
+            found=_found_interval(config),
+            config=config,
+        )
+    except ArithmeticError as error:
+        raise ConfigError("schedule", f"leads to numbers that cannot be computed: {error}") from None
+    if not extreme:
+        check_scaled_lr(resolved)
+    return resolved
+
+
+def schedule_of(config: Mapping[str, Any], name: str) -> Schedule | None:
+    """The schedule of a group, or None where it is empty."""
+    shape = _build_part(config, name, Schedule)
+    if name == "schedule" and shape is not None and shape.length is not None and not Duration.parse(shape.length).value:
+        raise ConfigError("schedule.length", "must be longer than 0, or null for the rest of the run", shape.length)
+    moot = {"warmup": "end", "cooldown": "start"}.get(name, "")
+    if config[name].get(moot, 1.0) not in (1.0, None):
+        meets = "ends where the schedule begins" if name == "warmup" else "starts where the schedule arrived"
+        raise ConfigError(f"{name}.{moot}", f"must not be set: a {name} {meets}", config[name][moot])
+    return shape
+
+
+def _build_part(config: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+    """The object of a group that must be of one kind; None where the group is empty. Nothing else is ever called."""
+    node = config[name]
+    if not node:
+        return None
+    if "_target_" not in node:
+        raise unknown_key(f"{name}.{next(iter(node))}", [name])
+    part = build(node, name, config.get("trust", ()))
+    assert isinstance(part, kind)
+    return part
+
+
+def _build_coschedule(config: Mapping[str, Any]) -> dict[str, Schedule]:
+    """The schedules that drive momentum and weight decay."""
+    nodes = {f"coschedule.{name}": node for name, node in config["coschedule"].items()}
+    nodes["trust"] = config.get("trust", ())
+    parts = {name: _build_part(nodes, f"coschedule.{name}", Schedule) for name in config["coschedule"]}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _found_interval(config: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Between which rates the base rate was found, if it was."""
+    found = config["find"].get("interval")
+    return None if found is None else (float(found[0]), float(found[1]))
+
+
+def _number_or_zero(value: Any) -> float:
+    """A value that has been, or will be, refused elsewhere where it is no number."""
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _refuse_no_schedule() -> Schedule:
+    raise ConfigError("schedule", "must not be empty: for a fixed rate use schedule=constant")
+
+
+def _check_batch_is_filled(loader: LoaderSize, trainer: Mapping[str, Any], world: int) -> None:
+    """Refuse a batch that the data cannot fill: the rate would be scaled for samples that are not there."""
+    if loader.samples is None or loader.batch_size is None:
+        return
+    share, batches = -(-loader.samples // world), loader.batches(world) or 0
+    if loader.batch_size > share:
+        must = f"must be at most {share} where data.train_samples is {loader.samples} on {world} device(s)"
+        raise ConfigError("data.batch_size", must, loader.batch_size)
+    accumulate, interval = trainer["accumulate_grad_batches"], trainer.get("val_check_interval")
+    if accumulate > batches > 0:
+        must = f"must be at most {batches}, the batches of an epoch"
+        raise ConfigError("trainer.accumulate_grad_batches", must, accumulate)
+    there = limit_batches(batches, trainer.get("limit_train_batches")) if batches else 0
+    if isinstance(interval, int) and interval > there > 0 and trainer.get("check_val_every_n_epoch") is not None:
+        must = f"must be at most {there}, the batches of an epoch, or trainer.check_val_every_n_epoch null"
+        raise ConfigError("trainer.val_check_interval", must, interval)

@@ -1,6 +1,6 @@
-"""Small networks to compare schedules on: each takes what the data says, ``inputs`` and ``outputs``.
+"""Small networks to compare schedules on; ``inputs`` and ``outputs`` are those of the data module.
 
-The last axis of what they return is the classes (as logits) or the targets.
+The last axis of their output has the classes (as logits) or the targets.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Shape = int | Sequence[int]
 
 
 class Linear(nn.Module):
-    """Logistic or linear regression: ``out = W x + b``, with ``x`` as one vector.
+    """Logistic or linear regression: ``out = W x + b``, with ``x`` flattened to a vector.
 
     Args:
         inputs: The number of features, or the shape of a sample.
@@ -33,7 +33,7 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: Shape, outputs: int) -> None:
         super().__init__()
-        self.layer = nn.Linear(_size(inputs), check_whole_number("model.outputs", outputs))
+        self.layer = nn.Linear(_count_inputs(inputs), check_whole_number("model.outputs", outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, *inputs)`` to ``(n, outputs)``."""
@@ -53,10 +53,10 @@ class Mlp(nn.Module):
 
     def __init__(self, inputs: Shape, outputs: int, hidden: Sequence[int] = (64, 64), dropout: float = 0.0) -> None:
         super().__init__()
-        widths = [_size(inputs), *_widths("model.hidden", hidden)]
+        widths = [_count_inputs(inputs), *_check_widths("model.hidden", hidden)]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU(), nn.Dropout(_share(dropout))]
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU(), nn.Dropout(_check_dropout(dropout))]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], check_whole_number("model.outputs", outputs))
 
@@ -80,7 +80,7 @@ class Cnn1d(nn.Module):
     def __init__(self, inputs: Shape, outputs: int, channels: int = 25) -> None:
         super().__init__()
         channels = check_whole_number("model.channels", channels)
-        length = _size(inputs)
+        length = _count_inputs(inputs)
         if length < 3:
             raise ConfigError("model.inputs", "must be a signal of at least 3 points", inputs)
         self.body = nn.Sequential(
@@ -104,16 +104,16 @@ class Cnn2d(nn.Module):
     Args:
         inputs: ``(channels, height, width)``, or the number of pixels of a square image of one channel.
         outputs: The number of classes or targets.
-        widths: The channels of each convolution. The image is halved as often.
+        widths: The channels of each convolution. Each one halves the image.
     """
 
     def __init__(self, inputs: Shape, outputs: int, widths: Sequence[int] = (16, 32, 64)) -> None:
         super().__init__()
-        pixels = _size(inputs)
+        pixels = _count_inputs(inputs)
         shape = (1, *[math.isqrt(pixels)] * 2) if isinstance(inputs, int) else tuple(inputs)
         if len(shape) != 3 or math.prod(shape) != pixels:
             raise ConfigError("model.inputs", "must be (channels, height, width) or a square number", inputs)
-        sizes = _widths("model.widths", widths)
+        sizes = _check_widths("model.widths", widths)
         least = 2 ** len(sizes)
         if min(shape[1:]) < least:
             must = f"must be at least {least} pixels high and wide for {len(sizes)} model.widths"
@@ -122,7 +122,7 @@ class Cnn2d(nn.Module):
         channels = [shape[0], *sizes]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(channels):
-            # No bias: batch norm would subtract it again.
+            # No bias: batch norm would subtract it.
             layers += [nn.Conv2d(fan_in, fan_out, 3, padding=1, bias=False), nn.BatchNorm2d(fan_out)]
             layers += [nn.ReLU(), nn.MaxPool2d(2)]
         self.body = nn.Sequential(*layers)
@@ -135,17 +135,17 @@ class Cnn2d(nn.Module):
 
 
 class CharTransformer(nn.Module):
-    """A small causal transformer: the task on which warmup is seen to matter.
+    """A small causal transformer, on which warmup matters.
 
-    With ``norm: post`` (layer norm after adding, as in 2017) Adam at a rate of 1e-2 gets stuck without
-    warmup; with ``norm: pre`` (before, as today) it does not.
+    With ``norm: post`` (layer norm after the addition, as in 2017) Adam at a rate of 1e-2 makes no progress without
+    warmup; with ``norm: pre`` (layer norm before each block, as today) it does.
 
     Args:
-        inputs: The length of the longest text: positions are learned.
+        inputs: The length of the longest text: each position has a learned embedding.
         outputs: The number of characters in the vocabulary.
-        layers: How many blocks of attention and feed-forward network.
+        layers: Number of blocks of attention and feed-forward network.
         width: The size of a character's representation.
-        heads: How many attention heads share the width.
+        heads: Number of attention heads, which divide the width.
         norm: ``pre`` or ``post``.
         dropout: The share of each block's output, and of the attention weights, that training sets to 0.
 
@@ -153,7 +153,7 @@ class CharTransformer(nn.Module):
     arXiv:2002.04745.
     """
 
-    class_axis = -1  # also for a text that is as long as the vocabulary
+    class_axis = -1  # also for a text whose length equals the size of the vocabulary
 
     def __init__(
         self,
@@ -171,19 +171,21 @@ class CharTransformer(nn.Module):
         width, heads = check_whole_number("model.width", width), check_whole_number("model.heads", heads)
         if width % heads:
             raise ConfigError("model.width", f"must be a multiple of model.heads ({heads})", width)
-        dropout = _share(dropout)
+        dropout = _check_dropout(dropout)
         self.characters = nn.Embedding(check_whole_number("model.outputs", outputs), width)
         self.positions = nn.Embedding(check_whole_number("model.inputs", inputs), width)
         self.blocks = nn.Sequential(
             *(_Block(width, heads, norm, dropout) for _ in range(check_whole_number("model.layers", layers)))
         )
-        self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()  # post: the last block ended in one
+        self.norm = (
+            nn.LayerNorm(width) if norm == "pre" else nn.Identity()
+        )  # with post, the last block ends with a layer norm
         self.head = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Characters ``(n, length)`` as int64 to logits of the next one, ``(n, length, outputs)``."""
-        places = torch.arange(x.shape[1], device=x.device)
-        out: Tensor = self.head(self.norm(self.blocks(self.characters(x) + self.positions(places))))
+        """Characters ``(n, length)`` as int64 to logits of the next character, ``(n, length, outputs)``."""
+        positions = torch.arange(x.shape[1], device=x.device)
+        out: Tensor = self.head(self.norm(self.blocks(self.characters(x) + self.positions(positions))))
         return out
 
 
@@ -222,18 +224,18 @@ class _Attention(nn.Module):
         return out
 
 
-def _size(inputs: Shape) -> int:
-    """How many numbers one sample has."""
+def _count_inputs(inputs: Shape) -> int:
+    """The number of values in one sample."""
     axes = inputs if isinstance(inputs, Sequence) else [inputs]
     return math.prod(check_whole_number("model.inputs", axis) for axis in axes)
 
 
-def _widths(key: str, widths: Any) -> list[int]:
+def _check_widths(key: str, widths: Any) -> list[int]:
     listed("a list of whole numbers >= 1", whole(1)).check(key, widths)
     return list(widths)
 
 
-def _share(dropout: float) -> float:
+def _check_dropout(dropout: float) -> float:
     if not is_number(dropout) or not 0 <= dropout < 1:
         raise ConfigError("model.dropout", "must be in [0, 1)", dropout)
     return float(dropout)

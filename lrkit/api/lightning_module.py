@@ -198,7 +198,7 @@ def _horizon(trainer: Trainer, batch_size: int | None, said: int | None) -> Hori
     per_epoch = None if batches == float("inf") else -(-int(batches) // accumulate)
     if said is not None and said != known:
         if known is not None and not uses_manual_optimization(trainer.lightning_module):
-            raise ConfigError("steps", f"must be what the run will take, {known} optimizer steps", said)
+            raise ConfigError("steps", f"must be {known}, the number of optimizer steps of the run", said)
         each, left = divmod(said, trainer.max_epochs or -1)
         known, per_epoch = said, each if each > 0 and not left else None
     return Horizon(known, per_epoch, None if size is None else size * count_replicas(trainer) * accumulate)

@@ -48,7 +48,9 @@ class TestForeign:
     def test_its_size_can_be_declared_and_must_then_be_true(self, train: Callable[..., Any]) -> None:
         run = train(*custom("Net"), "data.batch_size=10", "data.train_samples=60", "warmup=linear")
         assert run.plan.horizon.steps == 12
-        with pytest.raises(ConfigError, match=r"^data\.train_samples does not match the data: 10 steps .* 12 "):
+        with pytest.raises(
+            ConfigError, match=r"^data\.train_samples does not match the data: the plan has 10 steps .* 12 "
+        ):
             train(*custom("Net"), "data.batch_size=10", "data.train_samples=50")
 
     def test_the_last_window_of_accumulation_has_its_full_weight(self, train: Callable[..., Any]) -> None:

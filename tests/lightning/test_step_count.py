@@ -225,12 +225,12 @@ def test_lengths_in_epochs_are_of_the_steps_that_were_said(train: Callable[..., 
 def test_what_lightning_does_only_where_it_steps_is_refused_before_there_is_data(
     key: str, word: str, train: Callable[..., Any]
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"^{key} is for modules whose steps Lightning takes, and Steps takes"):
+    with pytest.raises(ConfigError, match=rf"^{key} is for automatic optimization, and Steps uses"):
         train(*of("Steps", word))
 
 
 def test_it_must_still_be_true_where_lightning_knows(train: Callable[..., Any]) -> None:
-    with pytest.raises(ConfigError, match=r"^horizon\.steps must be what the run will take, 12"):
+    with pytest.raises(ConfigError, match=r"^horizon\.steps must be 12, the number"):
         train(*RUN, "model._target_=plain_lightning.Net", "horizon.steps=24")
 
 
@@ -318,7 +318,7 @@ class TestInPlainLightning:
         self.fit(Steps(times=2), tmp_path, steps=32, warmup="linear", warmup_length="1ep")
         curve = lrkit.curve("cosine", steps=32, steps_per_epoch=16, warmup="linear", warmup_length="1ep")
         assert [s["default"][0] for s in recorded] == [0.1 * curve(t) for t in range(32)]
-        with pytest.raises(ConfigError, match=r"^steps must be what the run will take, 16 optimizer steps"):
+        with pytest.raises(ConfigError, match=r"^steps must be 16, the number of optimizer steps"):
             self.fit(Net(), tmp_path, steps=32)
 
 

@@ -515,8 +515,14 @@ UNFIT = [
     ),
     (f"{DATA}labels {MODULE}Module", "model cannot use the first batch: IndexError: Target 12 is out of bounds …"),
     (f"{DATA}alone {MODULE}Module", "model cannot use the first batch: ValueError: not enough values to unpack …"),
-    (f"{DATA}empty {MODULE}Module", "data has no batch to train on: it is empty, or drop_last leaves nothing of it."),
-    (f"{DATA}few {MODULE}Module", "data has no batch to train on: it is empty, or drop_last leaves nothing of it."),
+    (
+        f"{DATA}empty {MODULE}Module",
+        "data must have a batch to train on: it is empty, or drop_last drops its only batch.",
+    ),
+    (
+        f"{DATA}few {MODULE}Module",
+        "data must have a batch to train on: it is empty, or drop_last drops its only batch.",
+    ),
     (f"{DATA}none {MODULE}Module", "data was refused by Lightning: … `Data.train_dataloader()`. Found None."),
     (
         f"{DATA}stream {MODULE}Module",

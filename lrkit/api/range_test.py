@@ -17,7 +17,6 @@ from lrkit.schedules.shapes import RangeTest
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from lrkit.api.caller_task import CallerData
     from lrkit.lightning.classes import LightningDataModule, LightningModule
     from lrkit.lr_finder.result import FinderResult
 
@@ -85,7 +84,7 @@ def find(
     folder: Path | str | None = None,
     quiet: bool = False,
 ) -> FinderResult:
-    """Find the learning rate to train with: range tests, then short trainings at candidates.
+    """Find the learning rate to train with: range tests, then short runs at candidates.
 
     All of it runs on copies of the module, with the weights that it has. The module, its data, the global random
     numbers and the order of the batches are afterwards what they were. ``found.lr`` is the rate for
@@ -100,10 +99,10 @@ def find(
         module: any LightningModule; or a list of overrides as for `lrkit find`, which then say all the rest.
         train_dataloaders, val_dataloaders, datamodule: as for ``Trainer.fit``.
         trainer: the keywords that the run's Trainer will have. ``max_epochs`` or ``max_steps`` is the length of the
-            run, of which the short trainings take 1/16 and 1/4.
+            run, of which the short runs take 1/16 and 1/4.
         search: how to search, by the keys of ``find`` in `lrkit find`: ``start``, ``end``, ``steps``, ``repeats``,
             ``shape``, ``loss``, ``confirm``.
-        monitor: the metric by which short trainings are compared; ``auto``: the validation loss.
+        monitor: the metric by which short runs are compared; ``auto``: the validation loss.
         seed: where the random numbers of the copies start from.
         folder: where ``find.json``, ``find.csv`` and ``find.png`` go; None writes nothing.
         quiet: print nothing while it searches.
@@ -117,9 +116,7 @@ def find(
     if not hasattr(module, "training_step"):
         return _find_by_overrides(module, folder, quiet)
     lightning_package.use_package({"module": type(module), "datamodule": type(datamodule)})
-    from lrkit.api.caller_task import CallerData as Data
-
-    data = Data(module, train_dataloaders, val_dataloaders, datamodule, batch_size)
+    data = (train_dataloaders, val_dataloaders, datamodule, batch_size)
     parts = RunParts(
         lr=1.0,
         schedule=schedule,
@@ -141,7 +138,7 @@ def find(
 
 def _find_with_objects(
     module: Any,
-    data: CallerData,
+    data: tuple[Any, Any, LightningDataModule | None, int | None],
     parts: RunParts,
     trainer: Mapping[str, Any] | None,
     search: Search,
@@ -150,7 +147,7 @@ def _find_with_objects(
     folder: Path | str | None,
     quiet: bool,
 ) -> FinderResult:
-    from lrkit.api.caller_task import CallerTask, check_one_process, leaving_no_trace, read_trainer
+    from lrkit.api.caller_task import CallerData, CallerTask, check_one_process, leaving_no_trace, read_trainer
     from lrkit.lr_finder.result import FinderResult
     from lrkit.lr_finder.search import search_rate
     from lrkit.optim.factory import check_optimizer
@@ -158,16 +155,17 @@ def _find_with_objects(
 
     if parts.shape() == RangeTest:
         raise ConfigError("schedule", "must be the one to train with: to look for its rate is a range test already")
-    parts.check(data.batch_size)
+    parts.check(data[-1])
     target, options = parts.target()
     check_optimizer(target, options)
     options_of_trainer, callbacks = read_trainer(trainer)
+    loaders = CallerData(module, *data)
     if finds_rate(target):
         name = target.rpartition(".")[2]
         return FinderResult(1.0, reason=f"{name} finds the learning rate itself, and lr multiplies it")
     with leaving_no_trace():
         check_one_process(options_of_trainer)
-        task = CallerTask(module, data, parts, options_of_trainer, callbacks, monitor, seed)
+        task = CallerTask(module, loaders, parts, options_of_trainer, callbacks, monitor, seed)
         found = search_rate(task, search, (lambda line: None) if quiet else lambda line: print(line, flush=True))
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)

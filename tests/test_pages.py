@@ -30,7 +30,8 @@ def test_each_file_that_a_page_names_exists(page: Path) -> None:
 
 def test_each_link_between_pages_leads_to_a_file() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(((?!https?:)[^)#\s]+)", page.read_text()):
+        # `make docs` writes the pages in docs/generated/, and fails at a link that leads nowhere.
+        for target in re.findall(r"\]\(((?!https?:|generated/)[^)#\s]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 

@@ -84,7 +84,7 @@ def find(
     folder: Path | str | None = None,
     quiet: bool = False,
 ) -> FinderResult:
-    """Find the learning rate to train with: range tests, then short trainings at candidates.
+    """Find the learning rate to train with: range tests, then short runs at candidates.
 
     All of it runs on copies of the module, with the weights that it has. The module, its data, the global random
     numbers and the order of the batches are afterwards what they were. ``found.lr`` is the rate for
@@ -99,10 +99,10 @@ def find(
         module: any LightningModule; or a list of overrides as for `lrkit find`, which then say all the rest.
         train_dataloaders, val_dataloaders, datamodule: as for ``Trainer.fit``.
         trainer: the keywords that the run's Trainer will have. ``max_epochs`` or ``max_steps`` is the length of the
-            run, of which the short trainings take 1/16 and 1/4.
+            run, of which the short runs take 1/16 and 1/4.
         search: how to search, by the keys of ``find`` in `lrkit find`: ``start``, ``end``, ``steps``, ``repeats``,
             ``shape``, ``loss``, ``confirm``.
-        monitor: the metric by which short trainings are compared; ``auto``: the validation loss.
+        monitor: the metric by which short runs are compared; ``auto``: the validation loss.
         seed: where the random numbers of the copies start from.
         folder: where ``find.json``, ``find.csv`` and ``find.png`` go; None writes nothing.
         quiet: print nothing while it searches.

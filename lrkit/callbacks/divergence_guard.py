@@ -1,12 +1,12 @@
-"""The divergence guard at work: looks at losses and gradients, and stops, skips or goes back as ``Guard`` says.
+"""The divergence guard: checks losses and gradients, and stops, skips a step or rolls back, by the policy of ``Guard``.
 
-All processes must act alike, and none should have to ask the others for it at each step. So a process that sees a bad
-loss makes its gradient nan: every process gets that in the one message that all get anyway, and decides by it. (Where
-gradients are sharded, a process sees its own part alone, and one flag a step is exchanged.)
+All processes must act alike, without another message at each step. So a process with a bad loss
+makes its gradient nan: the reduction of the gradients passes it to every process, and each decides by it. (With
+sharded gradients a process has only its own part, and one flag a step is exchanged.)
 
-Nor should a GPU be waited for. Under ``stop``, losses and norms are copied to the host as they become ready, and looked
-at eight steps later: the weights may be spoilt by then, but no checkpoint is written before they have been looked at.
-``skip`` and ``reduce`` must know before the step is taken, and wait.
+The guard does not wait for a GPU either. Under ``stop``, losses and norms are copied to the host when they are ready,
+and checked eight steps later: the weights may be bad by then, but no checkpoint is saved before the check.
+``skip`` and ``reduce`` must decide before the step is taken, and wait.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from lrkit.planning.guard_policies import POLICIES, policy_named
 
 __all__ = ["DivergenceGuard", "gradient_norm", "gradient_norm_value", "is_sharded", "norm_of_tensors"]
 
-#: So often in a row a gradient scaler may meet infinite gradients because its scale is too high: from 2**16 down to 1.
+#: How many times in a row a gradient scaler may find infinite gradients while its scale falls from 2**16 to 1.
 SCALER_TRIES = 20
-#: How many steps a GPU may be ahead; the same number everywhere, for all processes must look at a step together.
+#: How many steps a GPU may be ahead; a constant, because all processes must check a step at the same time.
 LAG = 8
-#: So few numbers Python adds up before torch would have begun.
+#: Up to this number of tensors, a sum in Python is faster than in torch.
 FEW = 64
 
 
 class PendingLoss(NamedTuple):
-    """A loss and a gradient norm on their way to the host."""
+    """A loss and a gradient norm that are being copied to the host."""
 
     step: int
     values: Tensor
@@ -48,29 +48,27 @@ class PendingLoss(NamedTuple):
 
 
 class DivergenceGuard(Callback):
-    """Watches a training whose optimizer lrkit has configured.
-
-    The plan says what counts as diverging, and what is done then.
+    """Guards a training whose optimizer lrkit has configured; the policy is that of the plan.
 
     Args:
-        journal: where each action is taken down.
-        say: told each action in a line.
+        event_log: gets an entry for each action.
+        say: is called with a line for each action.
     """
 
-    def __init__(self, journal: EventLog | None = None, say: Callable[[str], None] = lambda line: None) -> None:
-        self.journal, self.say = journal or EventLog(None), say
-        self.guard, self.watching = Guard(), False
+    def __init__(self, event_log: EventLog | None = None, say: Callable[[str], None] = lambda line: None) -> None:
+        self.event_log, self.say = event_log or EventLog(None), say
+        self.guard, self.is_active = Guard(), False
         self.levels = LossStatistics()
         self.losses: list[float] = []  # of the batches of this optimizer step
         self.in_a_row = self.above = self.skipped = 0
-        self.why = ""  # what this process has against the step
+        self.why = ""  # the reason of this process against the step
         self.norm: tuple[int, Tensor] | None = None
         self.good: deque[tuple[dict[str, Any], dict[str, Any]]] = deque(maxlen=2)
-        self.late: deque[PendingLoss] = deque()
+        self.pending: deque[PendingLoss] = deque()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         planned = plan_of(trainer).guard
-        self.watching = planned is not None
+        self.is_active = planned is not None
         if planned is None:
             return
         self.guard = planned
@@ -80,25 +78,25 @@ class DivergenceGuard(Callback):
         self.sharded = is_sharded(trainer)
         self.together = torch.distributed.is_available() and torch.distributed.is_initialized()
         if self.guard.rules.keeps_copies:
-            self._remember(trainer, pl_module)
+            self._save_copy(trainer, pl_module)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if not self.watching:
+        if not self.is_active:
             return
         if self.waits:
             scale = 1.0 if self.scaler is None else self.scaler.get_scale()
-            self._look(loss.item() * trainer.accumulate_grad_batches / scale)
+            self._check_loss(loss.item() * trainer.accumulate_grad_batches / scale)
         if not loss.requires_grad:
             return
         if self.why:
             loss.register_hook(lambda grad: grad * math.nan)  # type: ignore[no-untyped-call]
         elif not self.waits:
             value = loss.detach()
-            # What is not finite minus itself is nan; anything else, 0. Nobody waits for the value.
+            # value - value is nan if it is not finite, else 0; the host need not wait for the value.
             loss.register_hook(lambda grad: grad + (value - value))  # type: ignore[no-untyped-call]
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        if not self.watching:
+        if not self.is_active:
             return
         scheduler = scheduler_for(trainer, optimizer)
         scheduler.skip(False)
@@ -106,11 +104,11 @@ class DivergenceGuard(Callback):
             norm = gradient_norm(optimizer)
             if scheduler.track and self.norm is not None:  # of another optimizer, in the same batch
                 norm = norm + self.norm[1].to(norm.device)
-            self.norm = _place(trainer, scheduler), norm
+            self.norm = _step_number(trainer, scheduler), norm
             return
         if self.good and len(self.good[-1][1]["param_groups"]) != len(optimizer.param_groups):
-            self.good.clear()  # a group has joined, and an optimizer takes back no state with fewer
-            self._remember(trainer, pl_module)
+            self.good.clear()  # a group was added, and an optimizer loads no state with fewer groups
+            self._save_copy(trainer, pl_module)
         value = gradient_norm_value(optimizer)
         finite = math.isfinite(value)
         if self.sharded and self.together:
@@ -119,11 +117,13 @@ class DivergenceGuard(Callback):
         losses, self.losses = self.losses, []
         why, self.why = self.why, ""
         if finite:
-            self._was_good(trainer, pl_module, losses)
+            self._accept_step(trainer, pl_module, losses)
             return
-        if self._left_to_the_scaler(why):
+        if self._is_left_to_scaler(why):
             return
-        self._act(trainer, pl_module, scheduler, self._agreed(why or f"the norm of the gradients is {value}"))
+        self._apply_action(
+            trainer, pl_module, scheduler, self._agree_on_reason(why or f"the norm of the gradients is {value}")
+        )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -134,23 +134,25 @@ class DivergenceGuard(Callback):
         (step, norm), self.norm = self.norm, None
         loss = loss.detach() * trainer.accumulate_grad_batches if isinstance(loss, Tensor) else norm
         values = [loss, norm]
-        self.late.append(PendingLoss(step, *_sent(torch.stack([value.float().reshape(()) for value in values]))))
-        self._catch_up(trainer, pl_module, LAG)
+        self.pending.append(
+            PendingLoss(step, *_send_to_host(torch.stack([value.float().reshape(()) for value in values])))
+        )
+        self._check_pending(trainer, pl_module, LAG)
 
-    # Before anything is made of the weights, the last step must have been looked at.
+    # The last step is checked before the weights are used.
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._catch_up(trainer, pl_module)
+        self._check_pending(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._catch_up(trainer, pl_module)
+        self._check_pending(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._catch_up(trainer, pl_module)
+        self._check_pending(trainer, pl_module)
 
     @property
     def state_key(self) -> str:
-        return "DivergenceWatch"  # the name in checkpoints, which outlives that of the class
+        return "DivergenceWatch"  # the key in existing checkpoints, from an earlier name of the class
 
     def state_dict(self) -> dict[str, Any]:
         counts = {name: getattr(self, name) for name in ("above", "in_a_row", "skipped")}
@@ -160,8 +162,8 @@ class DivergenceGuard(Callback):
         self.levels.load_state_dict(state_dict["levels"])
         self.above, self.in_a_row, self.skipped = (state_dict[name] for name in ("above", "in_a_row", "skipped"))
 
-    def _look(self, loss: float) -> None:
-        """One loss: whether this process has something against the step."""
+    def _check_loss(self, loss: float) -> None:
+        """Check one loss; set ``why`` if it is a reason against the step."""
         guard, levels = self.guard, self.levels
         self.losses.append(loss)
         if not math.isfinite(loss):
@@ -172,11 +174,11 @@ class DivergenceGuard(Callback):
             return
         self.above += 1
         if self.above >= guard.rules.tolerated_losses(guard):
-            than = guard.rules.usual_loss(levels)
+            usual = guard.rules.usual_loss(levels)
             in_a_row = f", {self.above} times in a row" if self.above > 1 else ""
-            self.why = f"the loss is {loss:.4g}, where it was {than}{in_a_row}"
+            self.why = f"the loss is {loss:.4g}, where it was {usual}{in_a_row}"
 
-    def _was_good(self, trainer: Trainer, pl_module: LightningModule, losses: list[float]) -> None:
+    def _accept_step(self, trainer: Trainer, pl_module: LightningModule, losses: list[float]) -> None:
         self.in_a_row = 0
         limit = self.levels.limit(self.guard.spike)
         for loss in losses:
@@ -185,46 +187,46 @@ class DivergenceGuard(Callback):
         if not self.guard.rules.keeps_copies or self.above:
             return
         if scheduler_of(trainer).applied % int(self.guard.every) == 0:
-            self._remember(trainer, pl_module)
+            self._save_copy(trainer, pl_module)
 
-    def _catch_up(self, trainer: Trainer, pl_module: LightningModule, behind: int = 0) -> None:
-        """Look at what the device has sent, but for the last few steps."""
-        while len(self.late) > behind:
-            step, values, arrived = self.late.popleft()
+    def _check_pending(self, trainer: Trainer, pl_module: LightningModule, behind: int = 0) -> None:
+        """Check the losses and norms that the device has sent, except those of the last ``behind`` steps."""
+        while len(self.pending) > behind:
+            step, values, arrived = self.pending.popleft()
             arrived.synchronize()
             loss, norm = values.tolist()
             if math.isfinite(norm):
-                self._look(loss)
+                self._check_loss(loss)
                 losses, self.losses = self.losses, []
-                self._was_good(trainer, pl_module, losses)
+                self._accept_step(trainer, pl_module, losses)
                 continue
-            if self._left_to_the_scaler(self.why):
+            if self._is_left_to_scaler(self.why):
                 continue
             found = f"the norm of the gradients is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
-            self._stop(trainer, self._agreed(self.why or found), step)
+            self._stop_training(trainer, self._agree_on_reason(self.why or found), step)
 
-    def _left_to_the_scaler(self, why: str) -> bool:
-        """One more step with bad gradients: whether a scaler leaves it out, and lowers its scale, without our help."""
+    def _is_left_to_scaler(self, why: str) -> bool:
+        """Count a step with bad gradients; return whether the gradient scaler skips it and lowers its scale itself."""
         self.in_a_row += 1
         return self.scaler is not None and not why and self.in_a_row <= SCALER_TRIES
 
-    def _agreed(self, why: str) -> str:
-        """Why, as any of the processes knows it; all of them have come here, for all have the same gradients."""
+    def _agree_on_reason(self, why: str) -> str:
+        """The reason of one of the processes; all of them call this, because all have the same gradients."""
         if not self.together:
             return why
-        said: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(said, why)
-        losses = [f"{text} (process {rank})" for rank, text in enumerate(said) if "loss" in text]
-        return losses[0] if losses else str(said[0])
+        reasons: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(reasons, why)
+        losses = [f"{text} (process {rank})" for rank, text in enumerate(reasons) if "loss" in text]
+        return losses[0] if losses else str(reasons[0])
 
-    def _act(self, trainer: Trainer, pl_module: LightningModule, scheduler: PlanScheduler, why: str) -> None:
-        """Do what the policy decides about a bad step."""
+    def _apply_action(self, trainer: Trainer, pl_module: LightningModule, scheduler: PlanScheduler, why: str) -> None:
+        """Apply the policy's decision on a bad step."""
         policy = self.guard.rules
         action = policy.decide(self.guard, why, self.in_a_row, scheduler.reduction.times)
         if action.stop:
-            self._stop(trainer, action.why, _place(trainer, scheduler))
+            self._stop_training(trainer, action.why, _step_number(trainer, scheduler))
         if action.roll_back:
-            self._go_back(trainer, pl_module)
+            self._roll_back(trainer, pl_module)
         if action.roll_back or action.lower_rate:
             self.above = self.in_a_row = 0
         else:
@@ -233,15 +235,15 @@ class DivergenceGuard(Callback):
             more = {"gain": scheduler.reduce(self.guard.gain, int(self.guard.warmup))}
         else:
             more = {"skipped": self.skipped}
-        self._tell(trainer, policy.name, action.why, scheduler.applied, **more)
+        self._report_action(trainer, policy.name, action.why, scheduler.applied, **more)
         scheduler.skip()
 
-    def _stop(self, trainer: Trainer, why: str, step: int) -> None:
-        self._tell(trainer, "stop", why, step)
+    def _stop_training(self, trainer: Trainer, why: str, step: int) -> None:
+        self._report_action(trainer, "stop", why, step)
         raise Diverged(f"diverged at step {step}: {why}")
 
-    def _tell(self, trainer: Trainer, event: str, why: str, step: int, **more: Any) -> None:
-        """A line, an entry in the journal, and a mark in TensorBoard."""
+    def _report_action(self, trainer: Trainer, event: str, why: str, step: int, **more: Any) -> None:
+        """Print a line, add an entry to the event log, and write a value and a text for TensorBoard."""
         if not trainer.is_global_zero:
             return
         scheduler, *others = schedulers_of(trainer)
@@ -249,18 +251,18 @@ class DivergenceGuard(Callback):
         rate = {} if others else {"lr": plan.lr(plan.groups[0], step, gain)}
         done = policy_named(event).describe_action(more.get("gain"))
         line = f"guard: step {step}: {done}: {why}"
-        self.journal.add(step, event, why, **rate, **more)
+        self.event_log.add(step, event, why, **rate, **more)
         self.say(line)
         for logger in trainer.loggers:
             logger.log_metrics({"guard": float(POLICIES.index(event) + 1)}, step=step)
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("guard", line, step)
 
-    def _remember(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Copies of weights and of the optimizer's state. The older of two is gone back to: the newer may be ill."""
+    def _save_copy(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Copy the weights and the optimizer's state. A rollback takes the older of two: the newer may be bad."""
         self.good.append(copy.deepcopy((pl_module.state_dict(), trainer.optimizers[0].state_dict())))
 
-    def _go_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _roll_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
         while len(self.good) > 1:
             self.good.pop()
         weights, state = copy.deepcopy(self.good[0])
@@ -268,8 +270,8 @@ class DivergenceGuard(Callback):
         trainer.optimizers[0].load_state_dict(state)
 
 
-def _place(trainer: Trainer, scheduler: PlanScheduler) -> int:
-    """The step that an optimizer is about to take; of several optimizers, the batch."""
+def _step_number(trainer: Trainer, scheduler: PlanScheduler) -> int:
+    """The number of the next step of an optimizer; of the batch with several optimizers."""
     return batch_of(trainer) if scheduler.track else scheduler.applied
 
 
@@ -279,46 +281,46 @@ def is_sharded(trainer: Trainer) -> bool:
 
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
-    """The 2-norm of all gradients, a tensor on their device: not finite where any of them is not."""
-    return norm_of_tensors(_gradients(optimizer))
+    """The 2-norm of all gradients, a tensor on their device; not finite if any gradient is not."""
+    return norm_of_tensors(_gradients_of(optimizer))
 
 
 def gradient_norm_value(optimizer: Optimizer) -> float:
-    """The same as a number, which is waited for."""
-    grads = _gradients(optimizer)
+    """The 2-norm of all gradients as a number; waits for their device."""
+    grads = _gradients_of(optimizer)
     if len(grads) > FEW or any(grad.device.type != "cpu" for grad in grads):
         return norm_of_tensors(grads).item()
-    values = [norm.item() for norm in _norms(grads)]
+    values = [norm.item() for norm in _norms_of(grads)]
     return math.sqrt(sum(value * value for value in values))
 
 
 def norm_of_tensors(grads: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of tensors taken together, in float32 at least."""
-    norms = _norms(grads)
+    """The 2-norm of all elements of some tensors, in float32 or a higher precision."""
+    norms = _norms_of(grads)
     if not norms:
         return torch.zeros(())
     total: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
     return total
 
 
-def _gradients(optimizer: Optimizer) -> list[Tensor]:
+def _gradients_of(optimizer: Optimizer) -> list[Tensor]:
     return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
-def _norms(grads: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The 2-norm of each."""
+def _norms_of(grads: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The 2-norm of each tensor."""
     if not grads:
         return ()
     dense = [grad._values() if grad.is_sparse else grad for grad in grads]
     local = [grad.to_local() if hasattr(grad, "to_local") else grad for grad in dense]
-    # In float32 at least, for the norm of finite half-precision gradients may be above 65504.
+    # In float32 or higher, because the norm of finite half-precision gradients may exceed 65504.
     halves = any(grad.dtype in (torch.float16, torch.bfloat16) for grad in local)
     norms: Sequence[Tensor] = torch._foreach_norm(local, 2, dtype=torch.float32 if halves else None)
     return norms
 
 
-def _sent(values: Tensor) -> tuple[Tensor, torch.cuda.Event]:
-    """A copy on its way to the host, and the event that says when it is there."""
+def _send_to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+    """A copy on the host that is being written, and the event that marks its end."""
     host = torch.empty_like(values, device="cpu", pin_memory=True)
     host.copy_(values, non_blocking=True)
     arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]

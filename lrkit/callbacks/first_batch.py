@@ -1,4 +1,4 @@
-"""The first batch: a model and data that do not fit each other are told so, with what the batch is."""
+"""Reports an error in the first batch as bad input, with the types and shapes of the batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STEPS = ("training_step", "validation_step")
 
 
 class FirstBatchCheck(Callback):
-    """Watches until one batch has been trained on: up to then it is the input that is wrong, and no step is lost."""
+    """Turns errors of the model into bad input until one batch is trained on: no training is lost until then."""
 
     def __init__(self) -> None:
         self.batch: Any = None
@@ -50,10 +50,10 @@ class FirstBatchCheck(Callback):
 
     @contextmanager
     def explaining(self, module: LightningModule) -> Iterator[None]:
-        """Within it, what the first batch provokes inside of the model is bad input.
+        """Within the context, an error of the model in the first batch becomes a ConfigError.
 
         Raises:
-            ConfigError: what went wrong where, the types and shapes of the batch, and the type of the parameters.
+            ConfigError: the error, the types and shapes of the batch, and the types of the parameters.
         """
         try:
             yield
@@ -64,12 +64,12 @@ class FirstBatchCheck(Callback):
             inside = isinstance(error, MisconfigurationException) or any(frame.name in _STEPS for frame in frames)
             if self.batch is None or not inside:
                 raise
-            types = ", ".join(sorted({_name(p.dtype) for p in module.parameters()}))
+            types = ", ".join(sorted({_dtype_name(p.dtype) for p in module.parameters()}))
             facts = f"the batch is {describe_value(self.batch)}, the parameters are {types}"
             raise ConfigError(
                 "model", f"cannot use the first batch: {error_report.describe_cause(error)}; {facts}"
             ) from error
 
 
-def _name(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""Names for parameter groups that join during a run: a callback that unfreezes a backbone gives them none."""
+"""Names parameter groups that are added during a run, for example by a callback that unfreezes a backbone."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["GroupNaming", "name_for_group"]
 
 
 class GroupNaming(Callback):
-    """Gives a group without a name one, before its first step: by that it is logged, and found again by a resume."""
+    """Names each group without a name before its first step: logs and a resume identify groups by name."""
 
     def __init__(self) -> None:
-        self.seen: list[int] = []
+        self.group_counts: list[int] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seen = []
+        self.group_counts = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if (now := [len(optimizer.param_groups) for optimizer in trainer.optimizers]) == self.seen:
+        if (counts := [len(optimizer.param_groups) for optimizer in trainer.optimizers]) == self.group_counts:
             return
-        self.seen = now
+        self.group_counts = counts
         names = {parameter: name for name, parameter in pl_module.named_parameters()}
         for optimizer in trainer.optimizers:
             taken = {group.get("name") for group in optimizer.param_groups}
@@ -36,7 +36,7 @@ class GroupNaming(Callback):
 
 
 def name_for_group(parameters: Sequence[str], taken: Collection[str | None]) -> str:
-    """A name for a group: the module that all of its parameters are in, or the first of several.
+    """A name for a group: the module that contains all of its parameters, or the module of the first one.
 
     >>> name_for_group(["backbone.0.weight", "backbone.1.bias"], ["default"])
     'backbone'
@@ -48,9 +48,9 @@ def name_for_group(parameters: Sequence[str], taken: Collection[str | None]) -> 
     parts = zip(*(name.split(".") for name in parameters), strict=False)
     common = [each[0] for each in takewhile(lambda each: len(set(each)) == 1, parts)]
     name = ".".join(common) or parameters[0].partition(".")[0]
-    return next(each for each in _numbered(name) if each not in taken)
+    return next(each for each in _name_candidates(name) if each not in taken)
 
 
-def _numbered(name: str) -> Iterable[str]:
+def _name_candidates(name: str) -> Iterable[str]:
     yield name
     yield from (f"{name}_{i}" for i in count(2))

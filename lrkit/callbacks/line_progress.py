@@ -1,4 +1,4 @@
-"""Progress as lines of text."""
+"""Prints the progress of a run as lines of text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["LineProgress"]
 
 
 class LineProgress(Callback):
-    """A line per epoch, at most twenty in a run: progress for pipes and log files."""
+    """Prints a line per epoch, about twenty lines in a run: progress for pipes and log files."""
 
     lines = 20
 
@@ -20,10 +20,10 @@ class LineProgress(Callback):
         if not trainer.is_global_zero or (done % every and done != epochs):
             return
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-        said = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        metrics_text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         rates = []
         for each in schedulers_of(trainer):
             rate = each.plan.lr(each.plan.groups[0], max(each.applied - 1, 0), each.total_gain)
             rates.append(f"{f'lr/{each.track}' if each.track else 'lr'} {rate:.4g}")
         of = f"/{epochs}" if epochs else ""
-        print(f"epoch {done}{of}  step {step_of(trainer)}  {'  '.join(rates)}  {said}", flush=True)
+        print(f"epoch {done}{of}  step {step_of(trainer)}  {'  '.join(rates)}  {metrics_text}", flush=True)

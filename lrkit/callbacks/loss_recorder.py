@@ -1,8 +1,8 @@
-"""The curves of a run, recorded while it trains: what a diagnosis is made from, whatever logger there is, or none.
+"""Records the curves of a run for its diagnosis, with any logger or none.
 
-The training loss is averaged over windows. There are at most 400 of them: when that many are full, neighbours are
-joined and windows are twice as long from then on, so that the end of the run need not be known. Sums stay on their
-device; only joining, which comes ever more rarely, and a checkpoint wait for them.
+The training loss is averaged over at most 400 windows. When all are complete, neighbours are joined
+and windows are twice as long from then on, so the length of the run need not be known. Sums stay on their
+device; only joining, which becomes rarer, and a checkpoint wait for the device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["LossRecorder"]
 
 
 class LossRecorder(Callback):
-    """Records each window's mean training loss and its rate, and every validation loss. Of this process alone."""
+    """Records the mean training loss and the rate of each window, and every validation loss, of this process."""
 
     most = 400
 
@@ -34,7 +34,7 @@ class LossRecorder(Callback):
         self.rates: list[float] = []
         self.steps: list[int] = []
         self.size = 1  # batches in a window
-        self.sum: tuple[Tensor, int] | None = None  # losses and batches of the window that is being filled
+        self.sum: tuple[Tensor, int] | None = None  # sum of losses and number of batches of the current window
         self.lost = False
         self.validated = Series()
 
@@ -43,11 +43,11 @@ class LossRecorder(Callback):
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            return  # a module that optimizes by itself need not show its loss
+            return  # with manual optimization a module need not return its loss
         scheduler = scheduler_of(trainer)
         if loss.requires_grad or loss.ndim or loss.dtype != torch.float32:
             loss = loss.detach().reshape(()).float()
-        if trainer.accumulate_grad_batches != 1:  # by which Lightning has divided it
+        if trainer.accumulate_grad_batches != 1:  # Lightning has divided the loss by it
             loss = loss * trainer.accumulate_grad_batches
         plan, t, gain = scheduler.plan, scheduler.applied, scheduler.total_gain
         self.add(loss, lambda: plan.lr(plan.groups[0], max(t - 1, 0), gain), t)
@@ -58,7 +58,7 @@ class LossRecorder(Callback):
             self.validated.join(Series([scheduler_of(trainer).applied], [float(trainer.callback_metrics[name])]))
 
     def add(self, loss: Tensor, rate: Callable[[], float], step: int) -> None:
-        """One more batch: its loss, the rate of its step, asked for where a window ends, and the steps done then."""
+        """Add the loss of a batch, the rate of its step (called at the end of a window), and the steps taken."""
         if self.lost:
             return
         self.first = loss if self.first is None else self.first
@@ -70,15 +70,15 @@ class LossRecorder(Callback):
         self.steps.append(step)
         self.sum = None
         if len(self.losses) == self.most:
-            self._join()
+            self._join_windows()
 
     def curves(self) -> Curves:
-        """What was recorded so far."""
+        """The curves recorded so far."""
         first = math.nan if self.first is None else float(self.first)
-        return Curves(first, Series([*self.steps], self._values()), [*self.rates], self.validated)
+        return Curves(first, Series([*self.steps], self._window_means()), [*self.rates], self.validated)
 
-    def _join(self) -> None:
-        """Make room; but not once the loss is lost, for when that happened is to stay known."""
+    def _join_windows(self) -> None:
+        """Join pairs of windows; if the loss is not finite, stop recording instead, so that its step is kept."""
         if not math.isfinite(float(self.losses[-1])):
             self.lost = True
             return
@@ -87,22 +87,22 @@ class LossRecorder(Callback):
         self.steps = self.steps[1::2]
         self.size *= 2
 
-    def _values(self) -> list[float]:
-        """The losses of all windows, waited for once."""
+    def _window_means(self) -> list[float]:
+        """The losses of all windows, read from the device at once."""
         if not self.losses:
             return []
-        here = self.losses[-1].device
-        values: list[float] = torch.stack([loss.to(here) for loss in self.losses]).tolist()
+        device = self.losses[-1].device
+        values: list[float] = torch.stack([loss.to(device) for loss in self.losses]).tolist()
         return values
 
     @property
     def state_key(self) -> str:
-        return "Trace"  # the name in checkpoints, which outlives that of the class
+        return "Trace"  # the key in existing checkpoints, from an earlier name of the class
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "first": None if self.first is None else float(self.first),
-            "losses": self._values(), "rates": [*self.rates], "steps": [*self.steps], "size": self.size,
+            "losses": self._window_means(), "rates": [*self.rates], "steps": [*self.steps], "size": self.size,
             "sum": None if self.sum is None else [float(self.sum[0]), self.sum[1]],
             "lost": self.lost, "validated": [[*self.validated.steps], [*self.validated.values]],
         }  # fmt: skip

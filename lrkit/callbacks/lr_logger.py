@@ -1,4 +1,4 @@
-"""The learning rates, logged as they are used."""
+"""Logs the learning rates that the optimizer uses."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["LearningRateLogger"]
 
 
 class LearningRateLogger(Callback):
-    """Logs ``lr/<group>``, and ``momentum/<group>`` and ``gain`` where they move; x is the optimizer step.
+    """Logs ``lr/<group>``, and ``momentum/<group>`` and ``gain`` if they change; x is the optimizer step.
 
-    At a cadence of its own, whatever the cadence of the losses: always the first step, every edge of the curve, the
-    last step, every change of the gain, and a few hundred places between. Of several optimizers the tags are
-    ``lr/<track>/<group>``; each counts its own steps, and so that a run has one axis, x is the batch, as of the losses.
+    Its interval does not depend on that of the losses. It logs the first step, every edge of the curve, the last
+    step, every change of the gain, and a few hundred steps between. With several optimizers the tags are
+    ``lr/<track>/<group>``, and x is the batch, as for the losses, because each optimizer counts its own steps.
     """
 
     points = 400
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.cadences = {each.track: _LoggingInterval(each.plan, self.points) for each in schedulers_of(trainer)}
+        self.intervals = {each.track: _LoggingInterval(each.plan, self.points) for each in schedulers_of(trainer)}
         per_epoch = plan_of(trainer).horizon.steps_per_epoch
         if per_epoch is not None:  # at least one training loss an epoch
             every = min(trainer.log_every_n_steps, per_epoch)  # type: ignore[attr-defined]
@@ -32,7 +32,7 @@ class LearningRateLogger(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         scheduler = scheduler_for(trainer, optimizer)
         t, gain = scheduler.applied, scheduler.total_gain
-        if not self.cadences[scheduler.track].due(t, gain):
+        if not self.intervals[scheduler.track].is_due(t, gain):
             return
         scheduler.write()
         groups = {group.get("name", f"group_{i}"): group for i, group in enumerate(optimizer.param_groups)}
@@ -47,19 +47,19 @@ class LearningRateLogger(Callback):
 
 
 class _LoggingInterval:
-    """When the rates of one optimizer are logged."""
+    """Decides at which steps the rates of one optimizer are logged."""
 
     def __init__(self, plan: Plan, points: int) -> None:
         steps = plan.horizon.steps
         self.edges = frozenset(plan.curve.edges)
         self.last = None if steps is None else steps - 1
         self.every = 50 if steps is None else max(1, steps // points)
-        self.seen: tuple[int, float] | None = None
+        self.previous: tuple[int, float] | None = None
 
-    def due(self, t: int, gain: float) -> bool:
-        """Whether those of step ``t`` are."""
-        before, self.seen = self.seen, (t, gain)
-        changed = before is None or before[1] != gain
-        if before is not None and before[0] == t:  # mixed precision skipped a step: the same rate once more
+    def is_due(self, t: int, gain: float) -> bool:
+        """Whether the rates of step ``t`` are logged."""
+        previous, self.previous = self.previous, (t, gain)
+        changed = previous is None or previous[1] != gain
+        if previous is not None and previous[0] == t:  # mixed precision skipped a step: the same rate again
             return False
         return changed or t in self.edges or t == self.last or t % self.every == 0

@@ -1,4 +1,4 @@
-"""The gradient noise scale, measured while training: up to about which batch size a larger batch still pays.
+"""The gradient noise scale, measured while training: the approximate batch size up to which a larger batch saves steps.
 
 The gradient of a batch of ``B`` samples is the true gradient ``G`` plus noise of covariance ``Sigma / B``. Of both only
 two numbers are needed, the square of the one and the trace of the other:
@@ -63,31 +63,31 @@ def estimate_noise_scale(small: float, big: float, b: float, B: float) -> tuple[
 class NoiseScale(Callback):
     """Logs ``batch/noise_scale``, in samples, of a training by lrkit's own module; x is the optimizer step.
 
-    A look cuts the batch that is to come next, at the weights as they are, into equal parts (what is left over is not
+    A measurement splits the next batch, at the current weights, into equal parts (the remaining samples are not
     used), and compares the mean of the squared norms of their gradients with the squared norm of their mean. The two
-    estimates are averaged over processes and, each by an exponential moving average, over looks; the ratio of the
-    averages is logged where the average of ``|G|^2`` is positive. (The correction for the average's beginning at 0 is
-    the same factor above and below, and cancels.) A look that is not finite is left out.
+    estimates are averaged over processes and, each by an exponential moving average, over measurements; the ratio of
+    the averages is logged if the average of ``|G|^2`` is positive. (The bias correction of the averages is the same
+    factor in both, and cancels.) A measurement that is not finite is ignored.
 
-    Training is the same to the bit with and without it. What it costs: a look takes about one forward and backward pass
-    of a batch, more where small parts do not fill the device, and up to three more gradients in memory.
+    Training is the same to the bit with and without it. A measurement costs about one forward and backward pass
+    of a batch, more if small parts do not fill the device, and memory for up to three more gradients.
 
-    What to know when reading it:
+    Notes on its values:
 
     - Early values are noisy: from a batch far below the noise scale ``|G|^2`` is a small difference of large numbers.
     - It grows while the loss falls, often by a factor of ten and more: the gradient shrinks, the noise does not.
-    - It is of the loss and parameters as they are, without momentum, clipping, weight decay or an optimizer's scaling.
-    - With dropout, its noise counts as the samples'. With batch normalization the loss of a sample depends on its
-      part, so the figure is that of batches of the size of a part.
+    - It is that of the loss, without momentum, clipping, weight decay or the scaling of an optimizer.
+    - The noise of dropout counts as noise of the samples. With batch normalization the loss of a sample depends on its
+      part, so the value is that of batches of the size of a part.
 
     Args:
-        every: duration between two looks; the first is after so many optimizer steps.
-        parts: into how many parts a look cuts the batch; fewer where it has not enough samples.
-        decay: of the moving averages, per look: they reach back over about ``1 / (1 - decay)`` looks.
+        every: duration between two measurements; the first is after this number of optimizer steps.
+        parts: the number of parts of a batch; fewer for a batch with too few samples.
+        decay: of the moving averages, per measurement: they cover about ``1 / (1 - decay)`` measurements.
 
     Raises:
-        ConfigError: a value that makes no sense; before training, a module that has a training step of its own,
-            batches that cannot be cut, or gradients that no process has as a whole.
+        ConfigError: an invalid value; before training, a module with its own training step,
+            batches that cannot be split, or sharded gradients.
     """
 
     def __init__(self, every: Length = 20, parts: int = 8, decay: float = 0.95) -> None:
@@ -100,22 +100,22 @@ class NoiseScale(Callback):
         self.decay = float(decay)
         self.square = self.noise = 0.0  # the moving averages
         self.looks = 0
-        self.logs = (0.0, 0)  # the sum of the logarithms of all values that were logged, and how many
-        self.last = 0  # the step of the last look: while accumulation fills, there is more than one batch of a step
+        self.logs = (0.0, 0)  # the sum of the logarithms of all logged values, and their number
+        self.last = 0  # the step of the last measurement: with accumulation a step has several batches
 
     @property
     def value(self) -> float | None:
-        """The noise scale in samples, where it is known."""
+        """The noise scale in samples; None if it is not known."""
         return self.noise / self.square if self.square > 0.0 else None
 
     def metrics(self) -> dict[str, float]:
-        """Its tag and value, where it is known."""
+        """The tag and the value; empty if it is not known."""
         return {} if self.value is None else {TAG: self.value}
 
     def line(self, batch: int | None) -> str:
-        """What there is to say at the end of a run whose optimizer steps are of ``batch`` samples.
+        """The line at the end of a run with ``batch`` samples in an optimizer step.
 
-        Over the run it is the geometric mean of all values, which some that are far off do not decide.
+        The value over the run is the geometric mean of all values, on which outliers have little influence.
         """
         ours = "" if batch is None else f" (batch {batch})"
         if not self.looks:
@@ -123,21 +123,22 @@ class NoiseScale(Callback):
         logs, known = self.logs
         if not known:
             return f"noise scale{ours}: not known; it is so far above the batch that the gradient is lost in the noise"
-        end = "not known" if self.value is None else _said(self.value)
+        end = "not known" if self.value is None else _round_to_text(self.value)
         return (
-            f"noise scale {_said(math.exp(logs / known))} over the run, {end} at its end{ours}: batches well below it"
-            " may grow with a linearly scaled rate; at it, a training takes about twice the samples"
+            f"noise scale {_round_to_text(math.exp(logs / known))} over the run, {end} at its end{ours}:"
+            " batches well below it may grow with a linearly scaled rate; at it, a training takes"
+            " about twice the samples"
         )
 
     def check(self, module: LightningModule, batch_size: int | None) -> None:
-        """Refuse what cannot be measured. ``batch_size``: samples of a batch of one process, where that is known."""
+        """Refuse a module or a batch size that cannot be measured. ``batch_size``: of one process; None: unknown."""
         if type(module) is not Supervised:
             name = type(module).__name__
             raise ConfigError(
                 _KEY, "needs a network whose loss lrkit computes (model: a torch.nn.Module):"
                 f" {name}.training_step, run once more for a look, might log, count or change something", name
             )  # fmt: skip
-        # Batch normalization refuses to normalize by the one sample that it is given.
+        # Batch normalization refuses a batch of one sample.
         self.least = 2 if any(isinstance(part, _BatchNorm) for part in module.modules()) else 1
         if batch_size is not None and batch_size < 2 * self.least:
             norm = ", of two samples each for batch normalization," if self.least == 2 else ""
@@ -162,7 +163,7 @@ class NoiseScale(Callback):
             return
         self.last = t
         assert isinstance(pl_module, Supervised)
-        found = _averaged(trainer, self._look(trainer, pl_module, batch))
+        found = _average_over_processes(trainer, self._estimate_from_batch(trainer, pl_module, batch))
         if found is None or not all(map(math.isfinite, found)):
             return
         self.square, self.noise = (
@@ -188,8 +189,8 @@ class NoiseScale(Callback):
         logs, known = state_dict["logs"]
         self.logs = logs, known
 
-    def _look(self, trainer: Trainer, module: Supervised, batch: Any) -> tuple[float, float] | None:
-        """Estimates of ``|G|^2`` and ``tr(Sigma)`` from one batch; None where it is too small, as an epoch's last."""
+    def _estimate_from_batch(self, trainer: Trainer, module: Supervised, batch: Any) -> tuple[float, float] | None:
+        """Estimates of ``|G|^2`` and ``tr(Sigma)`` from one batch; None for a batch that is too small."""
         if not (isinstance(batch, list | tuple) and len(batch) == 2 and all(isinstance(x, Tensor) for x in batch)):
             raise ConfigError(_KEY, "needs batches of two tensors, inputs and targets", describe_value(batch))
         x, y = batch
@@ -200,50 +201,50 @@ class NoiseScale(Callback):
         weights = [p for group in trainer.optimizers[0].param_groups for p in group["params"] if p.requires_grad]
         buffers = {name: buffer.clone() for name, buffer in module.model.named_buffers()}
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        scale = 1.0 if scaler is None else float(scaler.get_scale())  # else float16 loses what is small
+        scale = 1.0 if scaler is None else float(scaler.get_scale())  # without it float16 loses small gradients
         sums: list[Tensor] = []
         norms = []
-        with _random_state_kept(x.device):
+        with _preserve_random_state(x.device):
             for start in range(0, parts * size, size):
                 part = slice(start, start + size)
                 with trainer.precision_plugin.train_step_context():
-                    # A copy, for a network may change its inputs in place.
+                    # A copy, because a network may change its inputs in place.
                     loss = module.loss_of(functional_call(module.model, buffers, (x[part].clone(),)), y[part])
-                # Not by backward: .grad, and what listens to it, belongs to the training.
+                # Not by backward: .grad and its hooks belong to the training.
                 found = torch.autograd.grad(loss * scale, weights, allow_unused=True, materialize_grads=True)
-                grads = [_wide(grad) for grad in found]
+                grads = [_to_dense_float(grad) for grad in found]
                 norms.append(norm_of_tensors(grads))
                 # Not in place: torch may give one tensor as the gradient of several parameters.
                 sums = grads if not sums else [total + grad for total, grad in zip(sums, grads, strict=True)]
-        # Squares in float64, on the host: those of float32 may be too small or too large for it.
+        # Squares in float64, on the host: a square of a float32 may exceed its range.
         *each, whole = (value / scale for value in torch.stack([*norms, norm_of_tensors(sums) / parts]).tolist())
         return estimate_noise_scale(sum(value * value for value in each) / parts, whole * whole, size, parts * size)
 
 
-def _said(value: float) -> str:
-    """Two digits, for more of them mean nothing."""
+def _round_to_text(value: float) -> str:
+    """A number with two digits: further ones have no meaning."""
     return f"{float(f'{value:.2g}'):,.0f}" if value >= 1.0 else f"{value:.2g}"
 
 
-def _averaged(trainer: Trainer, found: tuple[float, float] | None) -> tuple[float, float] | None:
-    """The mean over those processes that have found something. All must ask, also one that has not."""
+def _average_over_processes(trainer: Trainer, found: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The mean over the processes that have estimates. All processes must call this."""
     if trainer.world_size == 1:
         return found
-    mine = [0.0, 0.0, 0.0] if found is None else [*found, 1.0]
-    total = torch.tensor(mine, device=trainer.strategy.root_device)
+    own = [0.0, 0.0, 0.0] if found is None else [*found, 1.0]
+    total = torch.tensor(own, device=trainer.strategy.root_device)
     square, noise, processes = trainer.strategy.reduce(total, reduce_op="sum").tolist()
     return (square / processes, noise / processes) if processes else None
 
 
-def _wide(grad: Tensor) -> Tensor:
-    """A gradient to add up: dense, in float32 at least."""
+def _to_dense_float(grad: Tensor) -> Tensor:
+    """A gradient for summation: dense, in float32 or a higher precision."""
     dense = grad.to_dense() if grad.is_sparse else grad
     return dense.float() if dense.dtype in (torch.float16, torch.bfloat16) else dense
 
 
 @contextmanager
-def _random_state_kept(device: torch.device) -> Iterator[None]:
-    """Whatever is drawn within is drawn again after it: from Python's, NumPy's, torch's and the device's state."""
+def _preserve_random_state(device: torch.device) -> Iterator[None]:
+    """Restore the random states of Python, NumPy, torch and the device at the end of the context."""
     state = torch.mps.get_rng_state() if device.type == "mps" else None
     with isolate_rng(include_cuda=device.type == "cuda"):
         yield

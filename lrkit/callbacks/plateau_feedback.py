@@ -1,4 +1,4 @@
-"""Reduce on plateau, shown its metric."""
+"""Passes the monitored metric to reduce-on-plateau."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["PlateauFeedback"]
 
 
 class PlateauFeedback(Callback):
-    """Shows reduce-on-plateau its metric each time that is new, reduced over all ranks so that all decide alike."""
+    """Passes each new value of the metric, averaged over all ranks so that all decide alike, to reduce-on-plateau."""
 
     def __init__(self, monitor: str) -> None:
         self.monitor = monitor
@@ -22,18 +22,18 @@ class PlateauFeedback(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and (self.from_validation or self.monitor.startswith("val")):
             self.from_validation = True
-            self._observe(trainer)
+            self._observe_metric(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.from_validation:
-            self._observe(trainer)
+            self._observe_metric(trainer)
 
-    def _observe(self, trainer: Trainer) -> None:
-        # A rate that still rises is no evidence.
-        risen = [each for each in schedulers_of(trainer) if each.applied >= each.plan.warmup_steps]
-        if not risen or self.monitor not in trainer.callback_metrics:
+    def _observe_metric(self, trainer: Trainer) -> None:
+        # During warmup the metric does not count.
+        past_warmup = [each for each in schedulers_of(trainer) if each.applied >= each.plan.warmup_steps]
+        if not past_warmup or self.monitor not in trainer.callback_metrics:
             return
         metric = trainer.callback_metrics[self.monitor].detach().to(trainer.strategy.root_device)
         value = float(trainer.strategy.reduce(metric, reduce_op="mean"))
-        for scheduler in risen:
+        for scheduler in past_warmup:
             scheduler.observe(value)

@@ -1,4 +1,4 @@
-"""What lrkit does during training: logs rates, feeds reduce-on-plateau, checks metric names, keeps results."""
+"""Writes the results of a run: ``metrics.json``, and hyper-parameters and the plan for TensorBoard."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from lrkit.runs.run_reader import SWEEP
 __all__ = ["ResultsWriter"]
 
 
-#: What some modules name the metrics of a sanity validation by: Lightning's name for the stage.
+#: Lightning's name for the stage of a sanity validation, which some modules have in the names of their metrics.
 _SANITY = "sanity_check"
 
 
 class ResultsWriter(Callback):
-    """Keeps final and best metrics: ``metrics.json`` in the run's folder, and hyper-parameters for TensorBoard.
+    """Writes final and best metrics to ``metrics.json`` in the run's folder, and hyper-parameters for TensorBoard.
 
     Args:
         folder: the run's folder.
         hparams: flat names and scalars that describe the run.
-        best: the checkpoint whose monitor says what "best" means.
-        more: asked at the end for values that others have measured.
+        best: the checkpoint callback whose ``monitor`` defines "best".
+        more: returns, at the end, the values of other callbacks.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ResultsWriter(Callback):
 
     @property
     def seconds(self) -> float:
-        """How long the training took, or has taken so far."""
+        """The duration of the training so far."""
         if self.begun is None:
             return 0.0
         return (time.perf_counter() if self.ended is None else self.ended) - self.begun
@@ -74,7 +74,7 @@ class ResultsWriter(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Where the last step falls into the middle of an epoch, Lightning would end without a last validation.
+        # If the last step is in the middle of an epoch, Lightning would end without a last validation.
         if trainer.global_step >= trainer.max_steps != -1 and not trainer.is_last_batch:
             trainer.should_stop = True
 
@@ -102,12 +102,12 @@ class ResultsWriter(Callback):
                     _draw_plan(plan_of(trainer), logger)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, Diverged):  # it has ended all the same, and what it came to is known
+        if isinstance(exception, Diverged):  # it has ended, and its metrics are known
             self.on_train_end(trainer, pl_module)
 
     @property
     def state_key(self) -> str:
-        return "Results"  # the name in checkpoints, which outlives that of the class
+        return "Results"  # the key in existing checkpoints, from an earlier name of the class
 
     def state_dict(self) -> dict[str, Any]:
         return {"at_best": self.at_best, "best_step": self.best_step, "best_epoch": self.best_epoch}
@@ -123,7 +123,7 @@ class ResultsWriter(Callback):
             **({"why": why} if why else {}),
             "monitor": self.monitor,
             "steps": step_of(trainer),
-            **_track_steps(trainer),
+            **_read_track_steps(trainer),
             "epochs": trainer.current_epoch,
             "seconds": round(self.seconds, 3),
             "final": self.final,
@@ -133,7 +133,7 @@ class ResultsWriter(Callback):
         }
 
     def save(self, trainer: Trainer, status: str, why: str = "") -> None:
-        """Write ``metrics.json``; ``why`` says of a run that did not end as planned what ended it.
+        """Write ``metrics.json``; ``why`` is the reason for an end that was not planned.
 
         Raises:
             RunError: it cannot be written.
@@ -142,8 +142,8 @@ class ResultsWriter(Callback):
             write_json(self.folder / "metrics.json", self.as_json(trainer, status, why))
 
 
-def _track_steps(trainer: Trainer) -> dict[str, Any]:
-    """Of several optimizers, the steps that each has taken."""
+def _read_track_steps(trainer: Trainer) -> dict[str, Any]:
+    """The steps of each of several optimizers; empty for one."""
     try:
         steps = {each.track: each.applied for each in schedulers_of(trainer) if each.track}
     except ConfigError:  # it ended before there was a plan
@@ -152,7 +152,7 @@ def _track_steps(trainer: Trainer) -> dict[str, Any]:
 
 
 def _draw_plan(plan: Plan, logger: TensorBoardLogger) -> None:
-    """The picture of the plan, among TensorBoard's images; at the end of a run, when nobody waits for it."""
+    """Write the picture of the plan as an image for TensorBoard."""
     if plan.horizon.steps is None or importlib.util.find_spec("matplotlib") is None:
         return
     with TemporaryDirectory() as folder:
@@ -163,12 +163,12 @@ def _draw_plan(plan: Plan, logger: TensorBoardLogger) -> None:
 def _log_hparams(
     hparams: Mapping[str, Any], metrics: Mapping[str, float], logger: TensorBoardLogger, step: int, of_a_sweep: bool
 ) -> None:
-    """Hyper-parameters and results for TensorBoard's page "HParams"; of a sweep its own folder says what is shown."""
+    """Write hyper-parameters and results for TensorBoard's HParams page; a sweep's folder defines its columns."""
     if not of_a_sweep:
         logger.log_hyperparams(dict(hparams), dict(metrics), step=step)
         return
     logger.log_metrics(dict(metrics), step)
     logger.hparams.update(hparams)
-    # All that TensorBoard is told but the list of keys and metrics, of which it would take any job's for all of them.
+    # Without the list of keys and metrics: TensorBoard would use the list of one job for all jobs.
     for summary in summaries.hparams(dict(hparams), dict(metrics))[1:]:  # type: ignore[no-untyped-call]
         logger.experiment.file_writer.add_summary(summary)

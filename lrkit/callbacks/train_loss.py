@@ -1,4 +1,4 @@
-"""The training loss of a module that logs none: seen anyway, so it goes to TensorBoard."""
+"""Logs the training loss of a module that logs none."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["TrainLossLogger"]
 
 
 class TrainLossLogger(Callback):
-    """Logs ``train/loss`` where nothing that is logged in training has ``loss`` in its name.
+    """Logs ``train/loss`` if no metric that the module logs in training has ``loss`` in its name.
 
-    What is logged is what ``training_step`` returned, of this process, at the last batch of an epoch and at each
-    logging interval, as ``Supervised`` logs its own. Whether, is decided when the first is due, and stays. A module
-    that optimizes by itself and returns no loss shows none.
+    The value is the loss that ``training_step`` returned in this process, at the last batch of an epoch and at each
+    logging interval, as for ``Supervised``. The decision is made at the first such batch, for the whole run. A module
+    with manual optimization that returns no loss has none to log.
     """
 
     logs: bool | None = None  # not decided yet
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        silent = isinstance(pl_module, Supervised) or trainer.barebones  # which logs nothing at all
+        silent = isinstance(pl_module, Supervised) or trainer.barebones  # a barebones trainer logs nothing
         self.logs = False if silent else None
 
     def on_train_batch_end(
@@ -35,7 +35,8 @@ class TrainLossLogger(Callback):
         if self.logs is False:
             return
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        # By itself a module may take any number of steps with a batch: Lightning then knows what it logs of them.
+        # With manual optimization a module may take any number of steps in a batch: Lightning then decides what it logs
+        # of them.
         counts = pl_module.automatic_optimization
         if counts and not (trainer.is_last_batch or (batch_of(trainer) + 1) % every == 0):
             return
@@ -46,6 +47,6 @@ class TrainLossLogger(Callback):
             self.logs = not any("loss" in name.lower() for name in logged_names(trainer))
         if self.logs:
             loss = loss.detach().reshape(())
-            if trainer.accumulate_grad_batches != 1:  # by which Lightning has divided it
+            if trainer.accumulate_grad_batches != 1:  # Lightning has divided the loss by it
                 loss = loss * trainer.accumulate_grad_batches
             pl_module.log("train/loss", loss, batch_size=1)

@@ -13,7 +13,7 @@ HELP = """\
 lrkit: declarative learning rates for PyTorch Lightning
 
   lrkit train [overrides]    train; -m sweeps: lrkit train -m schedule=step,cosine
-  lrkit find  [overrides]    the rate to train with: a range test, confirmed by short trainings
+  lrkit find  [overrides]    the rate to train with: a range test, confirmed by short runs
   lrkit show  [overrides]    the plan and its curve, without data or torch; format=text|csv|json|png
   lrkit compare PATH...      rank and draw the runs of sweeps; metric=NAME by=best|final out=FOLDER
   lrkit board   PATH         TensorBoard on runs; port=6006

@@ -37,27 +37,27 @@ Weights = Mapping[str, Tensor] | None
 def find_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> FinderResult:
     """Find the base learning rate for a config.
 
-    Nothing of a later run is touched: each training here is a trial on a copy of its own (see
-    ``lrkit.lr_finder.short_run``), and a run seeds everything anew. Where the trainer has several processes, all of
-    them take part and agree.
+    The search changes no part of a later run: each training here is a short run on its own copy (see
+    ``lrkit.lr_finder.short_run``), and a run seeds all random generators again. With several processes, all take part
+    and get the same result.
 
     Args:
-        config: what ``lrkit.config.compose`` returned; its ``optimizer.lr`` does not matter.
-        folder: where ``find.json``, ``find.csv``, ``find.png`` and the picture for TensorBoard go; it exists.
+        config: a config of ``lrkit.config.compose``; its ``optimizer.lr`` is not used.
+        folder: an existing folder for ``find.json``, ``find.csv``, ``find.png`` and the picture for TensorBoard.
         quiet: print nothing.
 
     Raises:
-        ConfigError: the config cannot mean what it says.
+        ConfigError: the config is invalid, or a search is not possible with it.
     """
     search = Search.of(config["find"])
     say: Say = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
     configs.check(config)
     if config[KEY]:
-        raise ConfigError(KEY, "and lrkit find cannot be used together: a search looks for one rate, by one loss")
+        raise ConfigError(KEY, "must be null for lrkit find: a search finds one rate, by one loss")
     target, options = optimizer_of(config)
     factory.check_optimizer(target, options)
     if config["schedule"].get("_target_") == f"lrkit.schedules.{RangeTest.__name__}":
-        raise ConfigError("schedule", "must be the one to train with: to look for its rate is a range test already")
+        raise ConfigError("schedule", "must be the schedule to train with: lrkit find runs its own range test")
     if finds_rate(target):
         name = target.rpartition(".")[2]
         found = FinderResult(1.0, reason=f"{name} finds the learning rate itself, and optimizer.lr multiplies it")
@@ -66,9 +66,9 @@ def find_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> 
     hush_lightning()
     trainer = trainer_of(short_run.trainer_options(config["trainer"]), config.get("trust", ()))
     world = trainer.world_size
-    if world > 1 and not _launched(trainer):
-        return _in_processes(config, folder, world, quiet)
-    found = search_rate(ConfigTask.of(config, _weights(config)), search, say)
+    if world > 1 and not _is_launched(trainer):
+        return _search_in_processes(config, folder, world, quiet)
+    found = search_rate(ConfigTask.of(config, _initial_weights(config)), search, say)
     if trainer.is_global_zero:
         for line in found.save(folder, config):
             say(f"note: {line}")
@@ -76,17 +76,17 @@ def find_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> 
 
 
 def resolve_auto_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> dict[str, Any]:
-    """The config with a number in place of ``optimizer.lr=auto``, found now and left in ``folder``.
+    """The config with a number in place of ``optimizer.lr=auto``; the search runs now, with its files in ``folder``.
 
     Raises:
-        SearchError: there is no suggestion.
+        SearchError: the search has no suggestion.
     """
     if config["optimizer"].get("lr") != AUTO:
         return dict(config)
     folder.mkdir(exist_ok=True)
     found = find_lr(config, folder, quiet=quiet)
     if found.lr is None:
-        raise SearchError(f"optimizer.lr=auto found {found.sentence()}; what was measured is in {folder}")
+        raise SearchError(f"optimizer.lr=auto found {found.sentence()}; the measurements are in {folder}")
     if not quiet:
         print(found.sentence() + "\n", flush=True)
     interval = None if found.low is None else [found.low, found.high]
@@ -97,39 +97,43 @@ def resolve_auto_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = Fa
     }
 
 
-def _weights(config: Mapping[str, Any]) -> Weights:
-    """The weights to begin with, where the run begins with those of a checkpoint."""
+def _initial_weights(config: Mapping[str, Any]) -> Weights:
+    """The initial weights of a run with ``resume.policy=restart``; None for a run without a checkpoint."""
     resumption = Resumption.of(config, lambda: None)
     if resumption.saved is None:
         return None
     if resumption.policy != "restart":
         raise ConfigError(
-            "resume.policy", "must be restart to look for a rate: else the run has one", resumption.policy
+            "resume.policy",
+            "must be restart when searching for a rate: other policies reuse the checkpoint's rate",
+            resumption.policy,
         )
     weights: Weights = resumption.saved.content["state_dict"]
     return weights
 
 
-def _launched(trainer: Trainer) -> bool:
+def _is_launched(trainer: Trainer) -> bool:
     """Whether somebody else (torchrun, a cluster) has started all processes of this trainer."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
     return environment is not None and bool(environment.creates_processes_externally)
 
 
-def _in_processes(config: Mapping[str, Any], folder: Path, world: int, quiet: bool) -> FinderResult:
-    """Search with a process for each device, all started before the first trial and ended after the last."""
+def _search_in_processes(config: Mapping[str, Any], folder: Path, world: int, quiet: bool) -> FinderResult:
+    """Search with a process for each device; all start before the first short run and end after the last."""
     trainer = config["trainer"]
     if (trainer.get("num_nodes") or 1) > 1:
-        raise ConfigError("trainer.num_nodes", "must be 1 here, or start the processes by torchrun or srun", world)
+        raise ConfigError(
+            "trainer.num_nodes", "must be 1 for a search, or torchrun or srun must start the processes", world
+        )
     for word in ("spawn", "fork", "notebook"):
         if word in str(trainer.get("strategy")):
-            raise ConfigError("trainer.strategy", "must not start processes by itself in a search: use ddp", word)
+            raise ConfigError("trainer.strategy", "must not start its own processes in a search: use ddp", word)
     with pass_config(config) as file:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world), "-m", "lrkit"]
         command = [sys.executable, "-P", *launcher, "search", str(folder), file, *(["quiet"] if quiet else [])]
-        home = Path(__file__).resolve().parents[2]  # -P: not from the folder that we are in, which may have a torch.py
+        home = Path(__file__).resolve().parents[2]  # -P: no imports from the current folder, which may have a torch.py
         paths = [*filter(None, [os.environ.get("PYTHONPATH")]), *([] if home.name == "site-packages" else [str(home)])]
-        with safe_path():  # of those that torch starts in turn
+        with safe_path():  # also for the processes that torch starts
             code = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}).returncode
     result = folder / "find.json"
     found = read_json(result)

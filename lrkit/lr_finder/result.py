@@ -1,4 +1,4 @@
-"""What a search found, and the files that it leaves: ``find.json``, ``find.csv``, ``find.png``, and TensorBoard's."""
+"""The result of a search, and its files: ``find.json``, ``find.csv``, ``find.png``, and an event file."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["FinderResult", "round_rate"]
 
 @dataclass(frozen=True)
 class FinderResult:
-    """The answer of a search: one base rate with an interval, or the reason why there is none.
+    """The result of a search: one base rate with an interval, or the reason for no suggestion.
 
     Args:
-        lr: the rate for ``optimizer.lr``, of two digits; None where there is none.
-        low, high: the interval; None where the rate was not measured.
-        reason: why there is no rate, or why this one needs no search.
-        confirmed: whether candidates were trained.
-        steps: optimizer steps that it took.
-        seconds: the time that it took.
-        sweeps, reading, heats: what was measured.
+        lr: the rate for ``optimizer.lr``, with two digits; None without a suggestion.
+        low, high: the interval; None if the rate was not measured.
+        reason: the reason for no suggestion, or for a rate without a search.
+        confirmed: whether short runs have confirmed the rate.
+        steps: the optimizer steps of the search.
+        seconds: the time of the search.
+        sweeps, reading, heats: the measurements.
     """
 
     lr: float | None
@@ -48,7 +48,7 @@ class FinderResult:
 
     @property
     def flag(self) -> str:
-        """What to type.
+        """The override to type.
 
         >>> FinderResult(0.032).flag
         'optimizer.lr=0.032'
@@ -56,17 +56,17 @@ class FinderResult:
         return f"optimizer.lr={self.lr:g}"
 
     def sentence(self) -> str:
-        """The answer in a sentence."""
+        """The result as a sentence."""
         if self.lr is None:
             return f"no suggestion: {self.reason}"
         if self.low is None or self.high is None:
             return f"lr {self.lr:g}: {self.reason}"
         trained = sum(len(heat.scores) for heat in self.heats)
-        how = f"confirmed by {trained} short trainings" if self.confirmed else "not confirmed by training"
+        how = f"confirmed by {trained} short runs" if self.confirmed else "not confirmed by training"
         return f"lr {self.lr:g} ({self.low:g}-{self.high:g}), {how}"
 
     def save(self, folder: Path, config: Mapping[str, Any]) -> list[str]:
-        """Write everything; what could not be written is returned, a line each."""
+        """Write all files; return a line for each that could not be written."""
         write_json(folder / "find.json", self.to_json() | {"config": config})
         if not self.sweeps:
             return []
@@ -80,7 +80,7 @@ class FinderResult:
         return []
 
     def to_json(self) -> dict[str, Any]:
-        """The answer as plain containers; what is infinite is written as null."""
+        """The result as plain containers; infinite numbers become null."""
         plain = asdict(self) | {"flag": None if self.lr is None else self.flag}
         plain["sweeps"] = [{"ended": sweep.ended, "steps": len(sweep.losses)} for sweep in self.sweeps]
         reading = self.reading
@@ -89,14 +89,14 @@ class FinderResult:
             plain["reading"] = {name: getattr(reading, name) for name in ("lr", "low", "high", "minimum", "reason")}
             plain["reading"]["estimates"] = dict(reading.estimates)
         plain["heats"] = [
-            {"steps": heat.steps, "scores": {f"{lr:.6g}": _finite(score) for lr, score in heat.scores.items()}}
+            {"steps": heat.steps, "scores": {f"{lr:.6g}": _finite_or_none(score) for lr, score in heat.scores.items()}}
             for heat in self.heats
         ]
         return plain
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> FinderResult:
-        """The answer that ``to_json`` wrote, without what was measured."""
+        """The result that ``to_json`` wrote, without the measurements."""
         names = ("lr", "low", "high", "reason", "confirmed", "steps", "seconds")
         return cls(**{name: plain[name] for name in names})
 
@@ -109,14 +109,14 @@ class FinderResult:
         return "\n".join(rows) + "\n"
 
     def picture(self) -> Figure:
-        """Loss over rate, with the estimators and the interval; beside it the race."""
+        """A figure of the loss over the rate with the estimators and the interval, and of the rounds of short runs."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(9.6 if self.heats else 6.4, 4.0), dpi=150, layout="constrained")
         axes = figure.subplots(1, 2 if self.heats else 1, squeeze=False)[0]
-        self._draw_test(axes[0])
+        self._draw_range_test(axes[0])
         if self.heats:
-            self._draw_race(axes[1])
+            self._draw_rounds(axes[1])
         for ax in axes:
             ax.set_xscale("log")
             ax.set_xlabel("base learning rate (optimizer.lr)")
@@ -151,7 +151,7 @@ class FinderResult:
         points = [rate for rate, _ in kept], [loss for _, loss in kept]
         return LineChart(self.sentence(), "base learning rate", "loss", {"range test": points}, logarithmic=True)
 
-    def _draw_test(self, ax: Any) -> None:
+    def _draw_range_test(self, ax: Any) -> None:
         reading = self.reading
         assert reading is not None
         for sweep in self.sweeps:
@@ -162,26 +162,30 @@ class FinderResult:
             at = min(range(len(reading.rates)), key=lambda i: abs(math.log(reading.rates[i] / lr)))
             ax.plot([lr], [reading.losses[at]], marker, color="C1", ms=5, label=f"{name} {lr:.2g}")
         finite = [loss for loss in reading.losses if math.isfinite(loss)]
-        if finite:  # the cliff would make everything else flat
+        if finite:  # the losses after divergence would compress the rest of the curve
             low, start = min(finite), finite[0]
             margin = max(start - low, 0.05 * abs(start))
             ax.set_ylim(low - 0.3 * margin, start + 0.8 * margin)
         ax.set_ylabel("loss")
         ax.set_title("range test", fontsize=10)
 
-    def _draw_race(self, ax: Any) -> None:
+    def _draw_rounds(self, ax: Any) -> None:
         for i, heat in enumerate(self.heats):
-            alive = {lr: score for lr, score in heat.scores.items() if math.isfinite(score)}
-            ax.plot(alive.keys(), alive.values(), "o-", color=f"C{(0, 3)[i % 2]}", label=f"{heat.steps} steps each")
-            dead = [lr for lr in heat.scores if lr not in alive]
-            if dead and alive:
-                ax.plot(dead, [max(alive.values())] * len(dead), "x", color=f"C{(0, 3)[i % 2]}", label="diverged")
+            finished = {lr: score for lr, score in heat.scores.items() if math.isfinite(score)}
+            ax.plot(
+                finished.keys(), finished.values(), "o-", color=f"C{(0, 3)[i % 2]}", label=f"{heat.steps} steps each"
+            )
+            diverged = [lr for lr in heat.scores if lr not in finished]
+            if diverged and finished:
+                ax.plot(
+                    diverged, [max(finished.values())] * len(diverged), "x", color=f"C{(0, 3)[i % 2]}", label="diverged"
+                )
         ax.set_ylabel("score at the end")
-        ax.set_title("race: the real schedule, compressed", fontsize=10)
+        ax.set_title("short runs of the real schedule, compressed", fontsize=10)
 
 
 def round_rate(rate: float) -> float:
-    """Two digits: what is typed, and what is meant.
+    """A rate, rounded to two digits.
 
     >>> round_rate(0.0318), round_rate(2.449e-4)
     (0.032, 0.00024)
@@ -189,5 +193,5 @@ def round_rate(rate: float) -> float:
     return float(f"{rate:.2g}")
 
 
-def _finite(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The search for a learning rate: range tests on throw-away copies, what they say, and short runs that confirm it."""
+"""The search for a learning rate: range tests on temporary copies, the analysis of their curves, and short runs."""
 
 from __future__ import annotations
 
@@ -27,37 +27,43 @@ def search_rate(task: TrainingTask, search: Search, say: Say) -> FinderResult:
 
     Args:
         task: the training.
-        search: the range test, and what follows it.
-        say: takes a line about each step of the search.
+        search: the options of the range test and of the short runs.
+        say: is called with a line about each step of the search.
 
     Raises:
-        ConfigError: the training cannot be what was asked for.
+        ConfigError: the training, or a search for its rate, is not possible.
     """
     begun = time.perf_counter()
-    tests = list(_range_tests(task, search, say))
-    sweeps, steps = [_sweep(test, search) for test in tests], sum(len(test.losses) for test in tests)
+    tests = list(_run_range_tests(task, search, say))
+    sweeps, steps = [_read_range_test(test, search) for test in tests], sum(len(test.losses) for test in tests)
     reading = read_curves(sweeps)
     lr, low, high, reason = reading.lr, reading.low, reading.high, reading.reason
-    verdict: Confirmation | None = None
+    confirmation: Confirmation | None = None
     if search.confirm and lr is not None:
-        said = ", ".join(f"{name} {estimate:.2g}" for name, estimate in reading.estimates.items())
-        say(f"the curve says: {said}")
-        verdict, raced = _confirmed(task, tests[0].full, reading, say)
-        lr, low, high, reason, steps = verdict.lr, verdict.low, verdict.high, verdict.reason, steps + raced
-    seconds, heats = round(time.perf_counter() - begun, 3), verdict.heats if verdict else ()
+        estimates = ", ".join(f"{name} {estimate:.2g}" for name, estimate in reading.estimates.items())
+        say(f"estimates from the curve: {estimates}")
+        confirmation, run = _confirm(task, tests[0].full, reading, say)
+        lr, low, high, reason, steps = (
+            confirmation.lr,
+            confirmation.low,
+            confirmation.high,
+            confirmation.reason,
+            steps + run,
+        )
+    seconds, heats = round(time.perf_counter() - begun, 3), confirmation.heats if confirmation else ()
     if lr is None or low is None or high is None:
         return FinderResult(None, None, None, reason, False, steps, seconds, sweeps, reading, heats)
     lr, low, high = round_rate(lr), round_rate(low), round_rate(high)
     return FinderResult(
-        lr, min(low, lr), max(high, lr), "", verdict is not None, steps, seconds, sweeps, reading, heats
+        lr, min(low, lr), max(high, lr), "", confirmation is not None, steps, seconds, sweeps, reading, heats
     )
 
 
-def _range_tests(task: TrainingTask, search: Search, say: Say) -> Iterator[ShortRun]:
-    """The range tests, each with a seed of its own."""
+def _run_range_tests(task: TrainingTask, search: Search, say: Say) -> Iterator[ShortRun]:
+    """The range tests, each with another seed."""
 
     def rising(full: Plan) -> tuple[Plan, int]:
-        """The rate alone rises, with every group in its proportion."""
+        """The plan of a range test: only the rate rises, and the groups keep their proportions."""
         horizon = dataclasses.replace(full.horizon, steps=search.length(full.horizon.steps))
         plain = dataclasses.replace(full, horizon=horizon, momentum=None, decay_curve=None, plateau=None)
         curve = Curve.build(search.schedule(), horizon)
@@ -74,25 +80,25 @@ def _range_tests(task: TrainingTask, search: Search, say: Say) -> Iterator[Short
         yield test
 
 
-def _sweep(test: ShortRun, search: Search) -> RangeTestRun:
-    """What a range test measured, as far as it is finite."""
+def _read_range_test(test: ShortRun, search: Search) -> RangeTestRun:
+    """The finite losses of a range test, with their rates."""
     losses = test.validated if search.loss == "val" else test.losses
     kept = [(lr, loss) for lr, loss in zip(test.rates, losses, strict=False) if math.isfinite(loss)]
     return RangeTestRun([lr for lr, _ in kept], [loss for _, loss in kept], test.ended)
 
 
-def _confirmed(task: TrainingTask, full: Plan, reading: CurveReading, say: Say) -> tuple[Confirmation, int]:
-    """The verdict of the race, and the steps that it took."""
+def _confirm(task: TrainingTask, full: Plan, reading: CurveReading, say: Say) -> tuple[Confirmation, int]:
+    """The confirmation by short runs, and their number of steps."""
     taken = 0
 
     def train(rate: float, length: int) -> float:
         nonlocal taken
-        raced = short_run.run_short(task, lambda plan: (plan.within(length, rate), length), score=True)
-        taken += len(raced.losses)
-        ended = f"{raced.score:.4g}" if math.isfinite(raced.score) else "diverged"
+        run = short_run.run_short(task, lambda plan: (plan.within(length, rate), length), score=True)
+        taken += len(run.losses)
+        ended = f"{run.score:.4g}" if math.isfinite(run.score) else "diverged"
         say(f"  lr {rate:<10.4g} {length} steps: {ended}")
-        return raced.score
+        return run.score
 
     assert reading.minimum is not None
-    say(f"race: the run's {full.horizon.steps or 'endless'} steps, compressed")
+    say(f"short runs: the run's {full.horizon.steps or 'unlimited'} steps, compressed")
     return confirm_rate(train, reading.minimum, full.horizon.steps), taken

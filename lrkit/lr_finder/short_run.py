@@ -1,8 +1,8 @@
-"""A trial: a short training on a throw-away copy, which leaves behind nothing but what it measured.
+"""A short run: a short training of a temporary copy, of which only the measurements remain.
 
-The module is built anew from the config and a seed, the optimizer is the configured one, and nothing is logged, kept
-or stopped by what the user has set up for the run itself. Whatever the trainer can do (accumulation, mixed precision,
-several processes) the trial does too, because it is a training by Lightning as every other.
+The module is created from the config and a seed, and the optimizer is the configured one. The user's callbacks that
+log, save or stop are left out. Accumulation, mixed precision and several processes are as in the run, because the short
+run is a training by Lightning, too.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from lrkit.planning.plan import Plan
 
 __all__ = ["OF_THE_RUN", "ShortRun", "run_short", "trainer_options"]
 
-#: What decides about the length of the run, or writes: not a trial's business. Other callbacks take part in it.
+#: Callbacks that stop a run or write files: a short run leaves them out. It has the other callbacks of the user.
 OF_THE_RUN = (Checkpoint, EarlyStopping, Timer, LearningRateMonitor, NoiseScale, ProgressBar)
 
 _TO_THE_END = "it came to its end"
 
-#: What the trainer must not do in a trial.
+#: The options of the trainer that a short run replaces.
 _QUIET: Mapping[str, Any] = {
     "max_epochs": -1, "max_steps": -1, "max_time": None, "min_epochs": None, "min_steps": None,
     "fast_dev_run": False, "num_sanity_val_steps": 0, "val_check_interval": None, "check_val_every_n_epoch": 1,
@@ -58,18 +58,18 @@ _QUIET: Mapping[str, Any] = {
 
 @dataclass
 class ShortRun:
-    """What a trial measured.
+    """The measurements of a short run.
 
     Args:
-        full: the plan of the run that it stands for.
-        plan: the plan that it followed.
-        losses: the training loss of each optimizer step: the mean over accumulated batches and over processes; of a
-            module that takes several steps with a batch, of each batch.
+        full: the plan of the whole run.
+        plan: the plan of the short run.
+        losses: the training loss of each optimizer step: the mean over accumulated batches and over processes. A
+            module that takes several steps in a batch has one loss for each batch.
         steps: for each loss, the step before which it was measured.
         validated: with ``probe``, the validation loss after each step.
-        score: with ``score``, the monitored metric at the end, lower is better; the mean training loss of the last
-            tenth where nothing is validated; infinite where the loss was not finite.
-        ended: why it ended, in words.
+        score: with ``score``, the monitored metric at the end, lower is better; without a validation, the mean training
+            loss of the last tenth of the steps; infinite if the loss was not finite.
+        ended: the reason for its end, as a phrase.
     """
 
     full: Plan
@@ -94,73 +94,78 @@ def run_short(
     probe: bool = False,
     score: bool = False,
 ) -> ShortRun:
-    """Train for some steps.
+    """Train for some steps, and return the measurements.
 
     Args:
-        task: the training that the trial stands for.
-        follow: from the plan of the run to the plan to follow here, and the steps to take.
-        stop: shown the losses so far after each step; why to end here, or an empty string.
-        probe: validate after each step, and show ``stop`` those losses.
+        task: the training of the whole run.
+        follow: returns, for the plan of the whole run, the plan of the short run and its number of steps.
+        stop: is called with the losses so far after each step; returns a reason to end, or an empty string.
+        probe: validate after each step, and call ``stop`` with the validation losses.
         score: validate at the end.
 
     Raises:
-        ConfigError: the config cannot mean what it says, or the module shows no loss.
+        ConfigError: the training is not possible, or the module returns no loss.
     """
     hush_lightning()
     seed_everything(task.seed, workers=True, verbose=False)
-    module, watch = task.module(), _Watch(stop, probe)
+    module, recorder = task.module(), _LossRecorder(stop, probe)
 
     def planner(trainer: Trainer) -> Plan:
         full = task.plan(trainer)
-        plan, watch.steps = follow(full)
-        watch.trial = ShortRun(full, plan)
+        plan, recorder.steps = follow(full)
+        recorder.short_run = ShortRun(full, plan)
         return plan
 
-    untold: Callable[[Trainer, Plan], None] = lambda trainer, plan: None  # noqa: E731
-    configure(module, OptimizerSetup(planner, untold, *task.optimizer(), task.rules, why_unfused(task.trainer)))
+    ignore_plan: Callable[[Trainer, Plan], None] = lambda trainer, plan: None  # noqa: E731
+    configure(module, OptimizerSetup(planner, ignore_plan, *task.optimizer(), task.rules, why_unfused(task.trainer)))
     validating = task.trainer.get("limit_val_batches") != 0
     if probe and not validating:
         raise ConfigError("find.loss=val", "needs a validation, and trainer.limit_val_batches is 0")
-    with tempfile.TemporaryDirectory() as nowhere:
-        trainer = _fitted(task, module, watch, nowhere)
-        trial = watch.trial
-        assert trial is not None
-        if probe and trial.losses and not trial.validated:
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _fit(task, module, recorder, folder)
+        short_run = recorder.short_run
+        assert short_run is not None
+        if probe and short_run.losses and not short_run.validated:
             raise ConfigError("find.loss=val", "needs a validation, and there is no validation data")
-        if score and _sound(trial):
-            trial.score = _score(task, trainer, module, trial) if validating else _tail(trial.losses)
+        if score and _has_finished(short_run):
+            short_run.score = (
+                _compute_score(task, trainer, module, short_run) if validating else _mean_of_tail(short_run.losses)
+            )
         module.trainer = None
         task.release()
-    return trial
+    return short_run
 
 
-def _fitted(task: TrainingTask, module: LightningModule, watch: _Watch, folder: str) -> Trainer:
-    """The trainer, after the training that ``watch`` looks at."""
+def _fit(task: TrainingTask, module: LightningModule, recorder: _LossRecorder, folder: str) -> Trainer:
+    """Train the module; return the trainer. ``recorder`` has the measurements."""
     first = FirstBatchCheck()
-    theirs = [callback for callback in task.callbacks() if not isinstance(callback, OF_THE_RUN)]
-    own = {"callbacks": [first, EvaluationMode(), AccumulationFix(), *theirs, watch], "default_root_dir": folder}
-    trainer = trainer_of(trainer_options(task.trainer, watch.probe), task.trust, **own)
+    user_callbacks = [callback for callback in task.callbacks() if not isinstance(callback, OF_THE_RUN)]
+    own = {
+        "callbacks": [first, EvaluationMode(), AccumulationFix(), *user_callbacks, recorder],
+        "default_root_dir": folder,
+    }
+    trainer = trainer_of(trainer_options(task.trainer, recorder.probe), task.trust, **own)
     try:
         with first.explaining(module):
             trainer.fit(module, **task.training_data())
     except SystemExit as ended:
         if trainer.interrupted and not isinstance(ended, Terminated):
-            raise KeyboardInterrupt from None  # which Lightning had turned into exit code 1
+            raise KeyboardInterrupt from None  # Lightning has turned it into exit code 1
         raise
     except (ValueError, ArithmeticError) as error:
-        # Some modules check their numbers themselves, and raise.
-        if watch.trial is None or isinstance(error, ConfigError) or not _burst(module):
+        # Some modules raise on numbers that are not finite.
+        if recorder.short_run is None or isinstance(error, ConfigError) or not _has_overflowed(module):
             raise
-        watch.trial.ended = "the weights had burst"
+        recorder.short_run.ended = "the weights overflowed"
     return trainer
 
 
-class _Watch(Callback):
-    """Takes down the loss of each optimizer step, and ends the trial in time."""
+class _LossRecorder(Callback):
+    """Records the loss of each optimizer step, and ends the short run."""
 
     def __init__(self, stop: Callable[[Sequence[float]], str], probe: bool) -> None:
         self.stop, self.probe = stop, probe
-        self.trial: ShortRun | None = None
+        self.short_run: ShortRun | None = None
         self.steps = 0
         self.window: list[Tensor] = []
         self.applied = self.taken = 0
@@ -168,9 +173,9 @@ class _Watch(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        trial = self.trial
-        assert trial is not None
-        self.window.append(_loss_of(outputs, trainer, pl_module))
+        short_run = self.short_run
+        assert short_run is not None
+        self.window.append(_read_loss(outputs, trainer, pl_module))
         if trainer.global_step == self.taken:
             return  # accumulation is still filling
         self.taken = trainer.global_step
@@ -178,97 +183,104 @@ class _Watch(Callback):
         self.window.clear()
         loss = float(trainer.strategy.reduce(mean, reduce_op="mean"))
         applied = scheduler_of(trainer).applied
-        if applied > self.applied or not math.isfinite(loss):  # else mixed precision skipped the step: not a new rate
-            trial.losses.append(loss)
-            trial.steps.append(self.applied)
+        if applied > self.applied or not math.isfinite(
+            loss
+        ):  # else mixed precision skipped the step, and the next has the same rate
+            short_run.losses.append(loss)
+            short_run.steps.append(self.applied)
             self.applied = applied
         if not math.isfinite(loss):
-            trial.ended = "the loss was not finite"
+            short_run.ended = "the loss was not finite"
         elif self.taken > 2 * self.steps + 20:
-            trial.ended = "the gradients were not finite"
+            short_run.ended = "the gradients were not finite"
         elif not self.probe:
-            trial.ended = self.stop(trial.losses)
-        self._end(trainer)
+            short_run.ended = self.stop(short_run.losses)
+        self._stop_if_ended(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.trial is None or not self.probe or len(self.trial.validated) == len(self.trial.losses):
+        if self.short_run is None or not self.probe or len(self.short_run.validated) == len(self.short_run.losses):
             return
         name = validation_loss_name(trainer.callback_metrics)
         if name is None:
             raise ConfigError("find.loss=val", "needs a validation loss, and none is logged")
         metric = trainer.callback_metrics[name].detach().to(trainer.strategy.root_device)
-        self.trial.validated.append(float(trainer.strategy.reduce(metric, reduce_op="mean")))
-        if not self.trial.ended:
-            self.trial.ended = self.stop(self.trial.validated)
-        self._end(trainer)
+        self.short_run.validated.append(float(trainer.strategy.reduce(metric, reduce_op="mean")))
+        if not self.short_run.ended:
+            self.short_run.ended = self.stop(self.short_run.validated)
+        self._stop_if_ended(trainer)
 
-    def _end(self, trainer: Trainer) -> None:
-        assert self.trial is not None
-        if not self.trial.ended and self.applied >= self.steps:
-            self.trial.ended = _TO_THE_END
-        if self.trial.ended:
+    def _stop_if_ended(self, trainer: Trainer) -> None:
+        assert self.short_run is not None
+        if not self.short_run.ended and self.applied >= self.steps:
+            self.short_run.ended = _TO_THE_END
+        if self.short_run.ended:
             trainer.should_stop = True
 
 
 def trainer_options(trainer: Mapping[str, Any], probing: bool = False) -> dict[str, Any]:
-    """The trainer of a trial: as configured, but quiet, and without an end of its own."""
+    """The trainer's options for a short run: as configured, without output and without a limit of steps or time."""
     options = {**trainer, **_QUIET}
-    if probing:  # after each optimizer step, whatever an epoch is
+    if probing:  # validate after each optimizer step
         options |= {"val_check_interval": trainer["accumulate_grad_batches"], "check_val_every_n_epoch": None}
     else:
         options["limit_val_batches"] = 0
     return options
 
 
-def _loss_of(outputs: Any, trainer: Trainer, module: LightningModule) -> Tensor:
-    """The loss of a batch: what ``training_step`` returned, or else what it logged."""
+def _read_loss(outputs: Any, trainer: Trainer, module: LightningModule) -> Tensor:
+    """The loss of a batch that ``training_step`` returned, or, without one, that it logged.
+
+    Raises:
+        ConfigError: it did neither.
+    """
     loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
     if isinstance(loss, Tensor):
-        # Lightning has divided it, so that the gradients of a window add up.
+        # Lightning has divided it by the number of accumulated batches.
         scale = trainer.accumulate_grad_batches if module.automatic_optimization else 1
         return loss.detach().float().mean() * scale
     logged = trainer.callback_metrics
     for name in ("train/loss", "train_loss", "loss"):
         if name in logged:
             return logged[name].detach().float()
-    raise ConfigError("model", f"shows no training loss: {type(module).__name__}.training_step returns none")
+    raise ConfigError("model", f"must return a training loss: {type(module).__name__}.training_step returns none")
 
 
-def _score(task: TrainingTask, trainer: Trainer, module: LightningModule, trial: ShortRun) -> float:
-    """The monitored metric, so that lower is better."""
+def _compute_score(task: TrainingTask, trainer: Trainer, module: LightningModule, short_run: ShortRun) -> float:
+    """The score of a short run: the monitored metric, negated if higher is better."""
     if type(module).validation_step is LightningModule.validation_step:
-        return _tail(trial.losses)
+        return _mean_of_tail(short_run.losses)
     limit = task.trainer.get("limit_val_batches")
     trainer.limit_val_batches = 1.0 if limit is None else limit
     try:
         found = trainer.validate(module, **task.validation_data(), verbose=False)
-    except MisconfigurationException:  # nothing to validate with
-        return _tail(trial.losses)
+    except MisconfigurationException:  # the run has no validation data
+        return _mean_of_tail(short_run.losses)
     metrics = {name: float(value) for each in found for name, value in each.items()}
     wanted = task.monitor
     name = validation_loss_name(metrics) if wanted == "auto" else wanted
     if name is None:
-        return _tail(trial.losses)
+        return _mean_of_tail(short_run.losses)
     if name not in metrics:
         raise ConfigError("monitor", f"names a metric that is not logged. Accepted: {', '.join(sorted(metrics))}", name)
     value = torch.tensor(
         -metrics[name] if higher_is_better(name) else metrics[name], device=trainer.strategy.root_device
     )
-    mean = float(trainer.strategy.reduce(value, reduce_op="mean"))  # so that all processes decide alike
+    mean = float(trainer.strategy.reduce(value, reduce_op="mean"))  # the same on all processes, which must decide alike
     return mean if math.isfinite(mean) else math.inf
 
 
-def _sound(trial: ShortRun) -> bool:
-    """Whether it came to its end."""
-    return trial.ended == _TO_THE_END and all(map(math.isfinite, trial.losses))
+def _has_finished(short_run: ShortRun) -> bool:
+    """Whether a short run reached its end with finite losses."""
+    return short_run.ended == _TO_THE_END and all(map(math.isfinite, short_run.losses))
 
 
-def _burst(module: LightningModule) -> bool:
-    """Whether weights are not finite, or larger than those of any network that learns."""
+def _has_overflowed(module: LightningModule) -> bool:
+    """Whether a weight is not finite, or larger than the weights of a network that learns."""
     return not all(bool((parameter.abs() < 1e6).all()) for parameter in module.parameters())
 
 
-def _tail(losses: Sequence[float]) -> float:
+def _mean_of_tail(losses: Sequence[float]) -> float:
+    """The mean of the last tenth of the losses; infinite if it is not finite."""
     last = losses[-max(1, len(losses) // 10) :]
     mean = sum(last) / len(last) if last else math.inf
     return mean if math.isfinite(mean) else math.inf

@@ -1,16 +1,16 @@
-"""The race that confirms a learning rate: short trainings by the real schedule, compressed, at rates side by side.
+"""Confirms a learning rate by successive halving: short runs of the compressed schedule at several rates.
 
-A range test sees each rate for a step or two; the loss may still fall at one where a training dies. So candidates are
-trained, warmup and all, in a fraction of the steps of the run (a successive halving, Jamieson and Talwalkar 2016,
-arXiv:1502.07943, in two heats):
+A range test uses each rate for a step or two; the loss may still fall at a rate at which a training diverges later. So
+candidates are trained by the whole schedule, with its warmup, in a fraction of the run's steps (successive halving,
+Jamieson and Talwalkar 2016, arXiv:1502.07943, in two rounds):
 
-    heat 1    six rates a factor of 2 apart around the minimum of the range test    1/16 of the run each
-    heat 2    the best of them and its two neighbours                               1/4 of the run each
+    round 1    six rates, a factor of 2 apart, around the minimum of the range test    1/16 of the run each
+    round 2    the best of them and its two neighbours                                 1/4 of the run each
 
-Where the best lies at an edge, the heat goes on beyond it. The answer is the minimum of a parabola through the best
-of heat 2 and its neighbours, moved by a part of what the best moved from heat 1 to heat 2 for each doubling of the
-length that is still missing: with most optimizers the best rate falls, with some it grows, as trainings get longer.
-It is then lowered a little, because a rate that is too high costs more than one that is as much too low.
+If the best rate is the lowest or the highest, the round continues beyond it. The result is the minimum of a parabola
+through the best rate of round 2 and its neighbours, moved by a part of the change of the best rate from round 1 to
+round 2, for each further doubling of the length: with most optimizers the best rate falls, with some it rises, as
+trainings get longer. It is then lowered a little, because a rate that is too high costs more than one too low.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from dataclasses import dataclass
 
 __all__ = ["Confirmation", "Round", "confirm_rate", "round_lengths"]
 
-#: Shares of the run that the two heats take, and the steps that they never exceed.
+#: Shares of the run for a short run of each round, and the maximal steps of these.
 SHARES, LONGEST = (1 / 16, 1 / 4), (500, 2000)
-#: What all of it may take, in runs of those lengths times four: 1.5 times the run where that is not too long.
+#: Maximal steps of all short runs together, in multiples of the length in round 2: at most 1.5 times the run.
 BUDGET = 6.0
-#: How much of the drift from heat to heat is continued, and the furthest it may lead, in factors of 2.
+#: Share of the drift between the rounds that is continued, and its maximum, in factors of 2.
 DRIFT, FURTHEST = 0.5, 1.5
-#: How much lower than the best guess the answer is.
+#: Factor by which the result is below the best estimate.
 CAUTION = 0.85
 
 Train = Callable[[float, int], float]
@@ -35,11 +35,11 @@ Train = Callable[[float, int], float]
 
 @dataclass(frozen=True)
 class Round:
-    """Trainings of one length.
+    """The short runs of one length.
 
     Args:
         steps: optimizer steps of each.
-        scores: rate -> score at the end, lower is better; infinite where it diverged.
+        scores: rate -> score at the end, lower is better; infinite for a run that diverged.
     """
 
     steps: int
@@ -52,10 +52,10 @@ class Round:
 
     @property
     def vertex(self) -> float:
-        """The minimum of the parabola through the best and its neighbours, over the logarithm of the rate.
+        """The minimum of the parabola through the best rate and its neighbours, over the logarithm of the rate.
 
-        With equal distances it lies within half a distance of the best: towards the better neighbour, and away from
-        one that diverged.
+        With equal distances it lies within half a distance of the best rate, on the side of the better neighbour, and
+        away from a neighbour that diverged.
         """
         rates = sorted(self.scores)
         at = rates.index(self.best)
@@ -71,13 +71,13 @@ class Round:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What a race came to.
+    """The result of the short runs.
 
     Args:
-        lr: the rate; None where there is none.
-        low, high: rates between which the short trainings ended about as well.
-        reason: why there is no rate; else empty.
-        heats: what was trained.
+        lr: the rate; None without a result.
+        low, high: the rates between which the scores are about as good.
+        reason: the reason for no result; else empty.
+        heats: the rounds.
     """
 
     lr: float | None
@@ -88,7 +88,7 @@ class Confirmation:
 
 
 def round_lengths(steps: int | None) -> tuple[int, int]:
-    """The steps of a training of each heat, for a run of ``steps``; None where that is not known.
+    """The steps of a short run in each round, for a run of ``steps`` (None: unknown).
 
     >>> round_lengths(800), round_lengths(100_000), round_lengths(None)
     ((50, 200), (500, 2000), (100, 400))
@@ -100,11 +100,11 @@ def round_lengths(steps: int | None) -> tuple[int, int]:
 
 
 def confirm_rate(train: Train, around: float, steps: int | None) -> Confirmation:
-    """Train candidates around a rate.
+    """Train candidates around a rate, and return the best one.
 
     Args:
-        train: the score of a training at a rate, for so many steps; lower is better, infinite if it diverged.
-        around: where the range test has its minimum.
+        train: trains at a rate for a number of steps; returns a score, lower is better, infinite if it diverged.
+        around: the rate at the minimum of the range test.
         steps: optimizer steps of the run.
 
     >>> round(confirm_rate(lambda lr, steps: (math.log10(lr) + 2) ** 2, 0.004, 1000).lr, 6)
@@ -112,23 +112,27 @@ def confirm_rate(train: Train, around: float, steps: int | None) -> Confirmation
     """
     short, long = round_lengths(steps)
     left = BUDGET * long
-    spent, first = _heat(train, [around * 2.0**k for k in range(-2, 4)], short, left - 4 * long)
+    spent, first = _run_round(train, [around * 2.0**k for k in range(-2, 4)], short, left - 4 * long)
     if math.isinf(first.scores[first.best]):
-        return Confirmation(None, None, None, "every short training diverged: lower find.end", (first,))
+        return Confirmation(None, None, None, "every short run of the first round diverged: lower find.end", (first,))
     top = first.best
-    spent, second = _heat(train, [top / 2.0, top, top * 2.0], long, left - spent)
+    spent, second = _run_round(train, [top / 2.0, top, top * 2.0], long, left - spent)
     heats = (first, second)
     best = second.scores[second.best]
     if math.isinf(best):
-        return Confirmation(None, None, None, "every longer training diverged", heats)
+        return Confirmation(None, None, None, "every short run of the second round diverged", heats)
     worst = max(score for heat in heats for score in heat.scores.values() if math.isfinite(score))
     if worst == best:
-        return Confirmation(None, None, None, "the short trainings ended all alike", heats)
-    return Confirmation(*_answer(first, second, steps, best + 0.05 * (worst - best)), "", heats)
+        return Confirmation(None, None, None, "all short runs reached the same score", heats)
+    return Confirmation(*_extrapolate(first, second, steps, best + 0.05 * (worst - best)), "", heats)
 
 
-def _heat(train: Train, rates: list[float], steps: int, budget: float) -> tuple[int, Round]:
-    """Train at ``rates``, and beyond an edge at which the best lies while there are steps left; and what it took."""
+def _run_round(train: Train, rates: list[float], steps: int, budget: float) -> tuple[int, Round]:
+    """Train at ``rates``, and beyond the best one if it is the lowest or highest and the budget allows it.
+
+    Returns:
+        The number of steps used, and the round.
+    """
     scores = {rate: train(rate, steps) for rate in rates}
     while True:
         heat, spent = Round(steps, dict(sorted(scores.items()))), len(scores) * steps
@@ -139,15 +143,15 @@ def _heat(train: Train, rates: list[float], steps: int, budget: float) -> tuple[
         scores[beyond] = train(beyond, steps)
 
 
-def _answer(first: Round, second: Round, steps: int | None, limit: float) -> tuple[float, float, float]:
-    """Rate, low and high, for the whole run."""
+def _extrapolate(first: Round, second: Round, steps: int | None, limit: float) -> tuple[float, float, float]:
+    """``(rate, low, high)`` for the whole run."""
     found, drift = second.vertex, 1.0
     if steps is not None and steps > second.steps > first.steps:
         moved = math.log2(found / first.vertex) / math.log2(second.steps / first.steps)
         onward = DRIFT * moved * math.log2(steps / second.steps)
         drift = 2.0 ** max(-FURTHEST, min(FURTHEST, onward))
     drift *= CAUTION
-    # Never further up than has been seen to go well.
+    # The rate stays below the highest good one, or half a factor of 2 above it if a higher one was bad.
     good = [rate for rate, score in second.scores.items() if score <= limit]
     edge = math.sqrt(2.0)
     lr = min(found * drift, max(good) * (edge if max(good) < max(second.scores) else 1.0))

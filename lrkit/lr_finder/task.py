@@ -1,4 +1,4 @@
-"""The training that a rate is searched for, which can be begun anew as often as is needed."""
+"""The training whose rate is searched for; each short run creates it again."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["ConfigTask", "TrainingTask"]
 
 
 class TrainingTask(Protocol):
-    """What a search must know of a training, and how it begins one.
+    """The training that a search starts for each short run.
 
-    Each short run asks for a module of its own. ``release`` is called after it, and leaves the data as they were.
+    Each short run calls ``module`` for a new module, and ``release`` at its end.
     """
 
     @property
@@ -44,19 +44,19 @@ class TrainingTask(Protocol):
         """The node ``param_groups``."""
 
     def optimizer(self) -> tuple[str, dict[str, Any]]:
-        """The class path of the optimizer, and its options but the rate."""
+        """The class path of the optimizer, and its options without the rate."""
 
     def module(self) -> LightningModule:
-        """A module to train and to throw away."""
+        """A new module for one short run."""
 
     def callbacks(self) -> list[Callback]:
         """The callbacks of the run."""
 
     def training_data(self) -> dict[str, Any]:
-        """What ``Trainer.fit`` is given beside the module."""
+        """The arguments of ``Trainer.fit`` for the data."""
 
     def validation_data(self) -> dict[str, Any]:
-        """What ``Trainer.validate`` is given beside the module."""
+        """The arguments of ``Trainer.validate`` for the data."""
 
     def plan(self, trainer: Trainer) -> Plan:
         """The plan of the whole run, by the batches that a short run's trainer has counted; its base rate is 1."""
@@ -65,17 +65,17 @@ class TrainingTask(Protocol):
         """The same training with another seed."""
 
     def release(self) -> None:
-        """Leave the data as they were before the short run."""
+        """Restore the state that the data had before the short run."""
 
 
 @dataclass(frozen=True)
 class ConfigTask:
-    """The training of a config, built anew from it each time.
+    """The training of a config.
 
     Args:
-        config: what ``lrkit.config.compose`` returned; its ``optimizer.lr`` does not matter.
+        config: a config of ``lrkit.config.compose``; its ``optimizer.lr`` is not used.
         data: its data module.
-        weights: to begin with, instead of fresh ones.
+        weights: the initial weights; None: those of the module.
     """
 
     config: Mapping[str, Any]
@@ -84,7 +84,7 @@ class ConfigTask:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], weights: Mapping[str, Tensor] | None) -> ConfigTask:
-        """The training of a config. Its rate is any number, for each short run follows a plan with its own."""
+        """The training of a config, with any rate: the plan of each short run has its own."""
         config = {**config, "optimizer": {**config["optimizer"], "lr": 1.0}, "allow_extreme_lr": True}
         return cls(config, data_of(config), weights)
 
@@ -135,10 +135,10 @@ class ConfigTask:
         if seed == self.seed:
             return self
         data = self.config["data"]
-        if data.get("seed") == self.seed:  # the order of the data goes by the same one
+        if data.get("seed") == self.seed:  # the order of the data has the same seed
             data = {**data, "seed": seed}
         config = {**self.config, "seed": seed, "data": data}
         return replace(self, config=config, data=data_of(config))
 
     def release(self) -> None:
-        self.data.trainer = None  # a data module that is used again must not remember this one
+        self.data.trainer = None  # a data module that is used again must not keep a reference to this trainer

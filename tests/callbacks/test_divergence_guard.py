@@ -131,7 +131,7 @@ def test_reduce_goes_back_and_on_at_half_the_rate(train: Any, recorded: Any, tmp
 
 def test_reduce_puts_back_weights_and_optimizer(train: Any, tmp_path: Path) -> None:
     seen: list[bool] = []
-    original = watch.DivergenceGuard._go_back
+    original = watch.DivergenceGuard._roll_back
 
     def go_back(self: Any, trainer: Any, module: Any) -> None:
         remembered = [value.clone() for value in self.good[0][0].values()]
@@ -144,7 +144,7 @@ def test_reduce_puts_back_weights_and_optimizer(train: Any, tmp_path: Path) -> N
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch.DivergenceGuard, "_go_back", go_back)
+        patch.setattr(watch.DivergenceGuard, "_roll_back", go_back)
         train(*LONGER, "guard=reduce", "guard.every=5", ill([23]))
     assert seen == [True]
 
@@ -299,7 +299,9 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         self.waits = self.guard.policy != "stop"
 
     monkeypatch.setattr(watch.DivergenceGuard, "on_train_start", on_train_start)
-    monkeypatch.setattr(watch, "_sent", lambda values: (values.clone(), SimpleNamespace(synchronize=lambda: None)))
+    monkeypatch.setattr(
+        watch, "_send_to_host", lambda values: (values.clone(), SimpleNamespace(synchronize=lambda: None))
+    )
     yield
 
 

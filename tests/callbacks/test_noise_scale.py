@@ -53,7 +53,7 @@ def look(callback: NoiseScale, network: nn.Module, x: Tensor, y: Tensor) -> Any:
     callback.check(module, None)
     optimizer = torch.optim.SGD(module.parameters(), 0.1)
     trainer: Any = SimpleNamespace(optimizers=[optimizer], precision_plugin=Precision())
-    found = callback._look(trainer, module, (x, y))
+    found = callback._estimate_from_batch(trainer, module, (x, y))
     assert all(parameter.grad is None for parameter in module.parameters())
     return found
 
@@ -312,7 +312,7 @@ def test_a_module_with_a_training_step_of_its_own_is_refused_before_its_data_is_
 def test_batches_that_cannot_be_cut_are_refused() -> None:
     module, trainer = Supervised(nn.Linear(4, 1), "mse"), SimpleNamespace()
     with pytest.raises(ConfigError, match=r"^callbacks.noise_scale needs batches of two tensors.*features: float32"):
-        NoiseScale()._look(trainer, module, {"features": torch.zeros(4, 4)})  # type: ignore[arg-type]
+        NoiseScale()._estimate_from_batch(trainer, module, {"features": torch.zeros(4, 4)})  # type: ignore[arg-type]
 
 
 def test_gradients_that_no_process_has_as_a_whole_are_refused() -> None:

@@ -352,7 +352,9 @@ def test_which_loader_is_monitored_is_said_and_so_is_none(capsys: pytest.Capture
     both = "note: monitor=val_loss/dataloader_idx_0, of the first of 2 validation loaders"
     assert both in says("Quiet") and both in says("Quiet", "monitor=val_loss")
     assert "best.ckpt" in kept(tmp_path / "Quiet0")
-    assert "note: no best.ckpt will be kept, for none of score is a validation loss by its name" in says("OddlyNamed")
+    assert "note: no best.ckpt will be saved, because none of score is a validation loss by its name" in says(
+        "OddlyNamed"
+    )
     assert "note" not in says("OddlyNamed", "monitor=score") + says("Staged") + says("Staged", "monitor=val_loss")
     assert kept(tmp_path / "Staged0") == kept(tmp_path / "Staged1") == ["best.ckpt", "last.ckpt"]
     with pytest.raises(ConfigError, match=r"^monitor names a metric that is not logged. Accepted: train.loss, val_l"):

@@ -102,12 +102,12 @@ def test_the_edges_of_the_range_are_not_suggested() -> None:
 def test_a_test_that_ends_at_once_says_how_to_begin() -> None:
     reading = read_curves([RangeTestRun(LADDER[:5], [2.0] * 5, "the loss was not finite")])
     assert reading.lr is None
-    assert reading.reason == "the test ended after 5 steps (the loss was not finite): begin lower, at find.start"
+    assert reading.reason == "the test ended after 5 steps (the loss was not finite): lower find.start"
     first = read_curves(
         [RangeTestRun([], [], "the loss was not finite")]
     )  # no rate has moved anything yet, so it is not the rate's
     assert first.reason.startswith(
-        "the loss was not finite at the first step, before any rate was used: look at the data"
+        "the loss was not finite at the first step, before any rate was used: check the data"
     )
 
 

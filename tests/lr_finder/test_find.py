@@ -158,7 +158,7 @@ def test_it_works_with(tmp_path: Path, overrides: list[str]) -> None:
         ("+find.interval=[1,2]", "find.interval is not a key."),
         (
             "schedule=range_test",
-            "schedule must be the one to train with: to look for its rate is a range test already.",
+            "schedule must be the schedule to train with: lrkit find runs its own range test.",
         ),
         ("-m", "-m is not for lrkit find; each job of a sweep finds its own rate by optimizer.lr=auto."),
         ("--cfg=job", "--cfg=job is not a flag of lrkit find: it takes --config-dir."),

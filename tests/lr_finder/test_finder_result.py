@@ -22,7 +22,7 @@ FOUND = FinderResult(0.021, 0.012, 0.03, "", True, 600, 4.2, SWEEPS, read_curves
 
 
 def test_the_sentence() -> None:
-    assert FOUND.sentence() == "lr 0.021 (0.012-0.03), confirmed by 5 short trainings"
+    assert FOUND.sentence() == "lr 0.021 (0.012-0.03), confirmed by 5 short runs"
     assert FinderResult(0.021, 0.01, 0.04).sentence() == "lr 0.021 (0.01-0.04), not confirmed by training"
     assert FinderResult(None, reason="the loss is flat").sentence() == "no suggestion: the loss is flat"
     assert FinderResult(1.0, reason="Prodigy finds it itself").sentence() == "lr 1: Prodigy finds it itself"

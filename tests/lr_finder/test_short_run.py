@@ -161,7 +161,7 @@ def test_a_module_that_raises_once_its_weights_burst() -> None:
 
     overrides = [*FOREIGN, "model=custom", "model._target_=test_short_run.Burst"]
     found = tried(*overrides, follow=hot, score=True)
-    assert found.ended == "the weights had burst" and found.score == math.inf
+    assert found.ended == "the weights overflowed" and found.score == math.inf
     assert tried(*overrides).ended == "it came to its end"
 
 
@@ -171,7 +171,7 @@ def test_a_mistake_in_the_module_is_not_taken_for_divergence() -> None:
 
 
 def test_a_module_that_shows_no_loss_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"model shows no training loss: NoLoss.training_step returns none"):
+    with pytest.raises(ConfigError, match=r"model must return a training loss: NoLoss.training_step returns none"):
         tried(*FOREIGN, "model=custom", "model._target_=test_short_run.NoLoss")
 
 

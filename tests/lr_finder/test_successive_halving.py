@@ -60,13 +60,13 @@ def test_it_never_answers_beyond_the_cliff_nor_spends_more_than_its_budget(
 
 def test_what_diverges_has_no_answer() -> None:
     verdict, trained = raced(lambda lr, steps: math.inf, 0.01)
-    assert (verdict.lr, verdict.reason) == (None, "every short training diverged: lower find.end")
+    assert (verdict.lr, verdict.reason) == (None, "every short run of the first round diverged: lower find.end")
     assert {steps for _, steps in trained} == {100}
 
 
 def test_what_makes_no_difference_has_no_answer() -> None:
     verdict, _ = raced(lambda lr, steps: 1.0, 0.01)
-    assert (verdict.lr, verdict.reason) == (None, "the short trainings ended all alike")
+    assert (verdict.lr, verdict.reason) == (None, "all short runs reached the same score")
 
 
 def test_the_drift_from_heat_to_heat_is_continued() -> None:

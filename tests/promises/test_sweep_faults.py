@@ -440,5 +440,5 @@ def test_find_on_a_loss_that_is_nan_at_the_first_step(tmp_path: Path) -> None:
         cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert ended.returncode == 1, ended.stderr
-    assert "at the first step, before any rate was used: look at the data, the model and the loss" in ended.stdout
+    assert "at the first step, before any rate was used: check the data, the model and the loss" in ended.stdout
     assert "begin lower" not in ended.stdout + ended.stderr

@@ -113,7 +113,7 @@ def _initial_weights(config: Mapping[str, Any]) -> Weights:
 
 
 def _is_launched(trainer: Trainer) -> bool:
-    """Whether somebody else (torchrun, a cluster) has started all processes of this trainer."""
+    """Whether another program (torchrun, a cluster) has started all processes of this trainer."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
     return environment is not None and bool(environment.creates_processes_externally)
 

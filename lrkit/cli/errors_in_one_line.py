@@ -22,7 +22,15 @@ def report_errors(run: Callable[[], int]) -> int:
     except BrokenPipeError:  # nobody would read it
         raise
     except (Exception, KeyboardInterrupt, Terminated) as error:
-        return error_report.report_failure(error)
+        return error_report.report_failure(_interrupt_behind(error) or error)
+
+
+def _interrupt_behind(error: BaseException) -> BaseException | None:
+    """The signal that an error was raised for: Hydra makes an error of its own of whatever arises while it composes."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt | Terminated):
+        seen = seen.__cause__ or seen.__context__
+    return seen
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 from lrkit.base import error_report
 from lrkit.base.errors import ConfigError, SearchError
 from lrkit.cli import main
+from lrkit.cli.errors_in_one_line import report_errors
 
 
 def raised(error: Exception) -> Exception:
@@ -106,3 +107,17 @@ def test_streams(command: str, code: int, said: str, tmp_path: Path, monkeypatch
 def test_a_terminal_that_knows_ascii_alone() -> None:
     done = shell("lrkit show", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (done.returncode, done.stderr) == (0, "") and "????" in done.stdout
+
+
+def test_ctrl_c_is_told_as_such_whatever_a_library_made_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def compose() -> int:
+        try:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as error:
+                raise RuntimeError("ConfigCompositionException") from error  # as Hydra does
+        except RuntimeError:
+            raise ConfigError("config", "cannot be composed") from None
+
+    assert report_errors(compose) == 130
+    assert capsys.readouterr().err == "lrkit: interrupted\n"

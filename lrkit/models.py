@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.option_rules import is_number, listed, whole
+from lrkit.base.validation import is_number, listed, whole
 from lrkit.data.tensor_loader import check_whole_number
 
 __all__ = ["CharTransformer", "Cnn1d", "Cnn2d", "Linear", "Mlp"]
@@ -231,7 +231,7 @@ def _count_inputs(inputs: Shape) -> int:
 
 
 def _check_widths(key: str, widths: Any) -> list[int]:
-    listed("a list of whole numbers >= 1", whole(1)).check(key, widths)
+    listed(whole(1), meaning="a list of whole numbers >= 1").check(key, widths)
     return list(widths)
 
 

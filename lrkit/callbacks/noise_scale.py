@@ -25,6 +25,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.validation import is_number
 from lrkit.callbacks.divergence_guard import is_sharded, norm_of_tensors
 from lrkit.data.tensor_loader import check_whole_number
 from lrkit.lightning.classes import Callback, LightningModule, Trainer, isolate_rng
@@ -95,7 +96,7 @@ class NoiseScale(Callback):
         if self.every.value == 0:
             raise ConfigError("every", "must be at least one optimizer step", every)
         self.parts = check_whole_number("parts", parts, least=2)
-        if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
+        if not is_number(decay) or not 0 <= decay < 1:
             raise ConfigError("decay", "must be in [0, 1)", decay)
         self.decay = float(decay)
         self.square = self.noise = 0.0  # the moving averages

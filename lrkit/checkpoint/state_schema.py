@@ -19,19 +19,20 @@ from torch.optim import Optimizer
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import parse_json
 from lrkit.base.moved_classes import with_current_paths
-from lrkit.base.schema import (
-    Schema,
-    anything,
+from lrkit.base.validation import (
+    FLAG,
+    PLAIN_DATA,
+    Rule,
+    check_by,
     either,
-    flag,
     listed,
     mapping,
     number,
     optional,
     record,
     text,
+    value_error,
     whole,
-    wrong,
 )
 from lrkit.checkpoint.module_modes import KEY as MODULE_MODES
 from lrkit.lightning.evaluation_weights import TRAINING_WEIGHTS
@@ -52,7 +53,7 @@ def checked_plan(content: Any) -> dict[str, Any]:
     Raises:
         ConfigError: with the key in the checkpoint at which something is not what lrkit writes.
     """
-    record({"lrkit": record({"plan": text(_LONGEST_PLAN)}, others=True)}, others=True)(content, "checkpoint")
+    record({"lrkit": record({"plan": text(_LONGEST_PLAN)}, others=True)}, others=True).check("checkpoint", content)
     try:
         plan = with_current_paths(parse_json(content["lrkit"]["plan"]))
     except (ValueError, RecursionError) as error:
@@ -61,10 +62,10 @@ def checked_plan(content: Any) -> dict[str, Any]:
     for key, schema in _CONTENT.items():
         if key not in content:
             raise ConfigError(key, "must be there")
-        schema(content[key], key)
+        schema.check(key, content[key])
     for key, schema in _OPTIONAL.items():
         if key in content:
-            schema(content[key], key)
+            schema.check(key, content[key])
     tracks, given = list(plan.get("tracks", {})), list(content["lrkit"].get("tracks", {}))
     if sorted(tracks) != sorted(given):
         raise ConfigError("lrkit.tracks", f"must be those of the plan: {', '.join(tracks) or 'none'}", ", ".join(given))
@@ -97,12 +98,12 @@ def check_optimizers(states: Sequence[Mapping[str, Any]], optimizers: Sequence[O
             for what, value in values.items():
                 at = f"{key}.state.{name}.{what}"
                 if what == "step":
-                    either(_scalar, number(0))(value, at)
+                    either(_scalar, number(0)).check(at, value)
                 if what not in _ALIKE or name not in shapes or value is None:
                     continue
-                _tensor(value, at)
+                _tensor.check(at, value)
                 if value.shape != shapes[name] or value.layout != torch.strided:
-                    raise wrong(at, f"must have the shape of its parameter, {tuple(shapes[name])}", value)
+                    raise value_error(at, f"must have the shape of its parameter, {tuple(shapes[name])}", value)
 
 
 def _check_options(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> None:
@@ -115,11 +116,11 @@ def _check_options(before: Mapping[str, Any], now: Mapping[str, Any], key: str) 
             if kind in (float, tuple):  # flags were added to torch's optimizers later, and have defaults
                 raise ConfigError(f"{key}.{name}", "must be there")
         elif kind is float:
-            either(_scalar, number())(before[name], f"{key}.{name}")
+            either(_scalar, number()).check(f"{key}.{name}", before[name])
         elif kind is tuple:
-            listed(either(_scalar, number()), len(value), len(value))(before[name], f"{key}.{name}")
+            listed(either(_scalar, number()), len(value), len(value)).check(f"{key}.{name}", before[name])
         elif kind is bool and before[name] is not None:
-            flag(before[name], f"{key}.{name}")
+            FLAG.check(f"{key}.{name}", before[name])
 
 
 def _kind(value: Any) -> type | None:
@@ -139,84 +140,93 @@ _ALIKE = {
 }  # fmt: skip
 
 
-def _bytes(value: Any, key: str) -> None:
+@check_by
+def _bytes(key: str, value: Any) -> None:
     if not isinstance(value, Tensor) or value.dtype != torch.uint8 or value.dim() != 1 or value.numel() > 2**16:
-        raise wrong(key, "must be a short tensor of bytes", value)
+        raise value_error(key, "must be a short tensor of bytes", value)
 
 
-def _of_torch(value: Any, key: str) -> None:
-    _bytes(value, key)
+@check_by
+def _of_torch(key: str, value: Any) -> None:
+    _bytes.check(key, value)
     try:
         torch.Generator().set_state(value)
     except (RuntimeError, TypeError) as error:
         raise ConfigError(key, f"must be a state of torch's random number generator: {error}") from None
 
 
-def _of_numpy(value: Any, key: str) -> None:
-    listed(anything, 5, 5)(value, key)
+@check_by
+def _of_numpy(key: str, value: Any) -> None:
+    listed(PLAIN_DATA, 5, 5).check(key, value)
     name, keys, position, has_gauss, gauss = value
-    listed(whole(0, 2**32 - 1), 624, 624)(keys, f"{key}[1]")
-    whole(0, 624)(position, f"{key}[2]")
-    whole(0, 1)(has_gauss, f"{key}[3]")
-    number()(gauss, f"{key}[4]")
+    listed(whole(0, 2**32 - 1), 624, 624).check(f"{key}[1]", keys)
+    whole(0, 624).check(f"{key}[2]", position)
+    whole(0, 1).check(f"{key}[3]", has_gauss)
+    number().check(f"{key}[4]", gauss)
     try:
         np.random.RandomState().set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
     except (TypeError, ValueError) as error:
         raise ConfigError(key, f"must be a state of numpy's random number generator: {error}") from None
 
 
-def _of_python(value: Any, key: str) -> None:
-    listed(anything, 3, 3)(value, key)
+@check_by
+def _of_python(key: str, value: Any) -> None:
+    listed(PLAIN_DATA, 3, 3).check(key, value)
     version, inner, gauss = value
-    listed(whole(0, 2**32 - 1), 625, 625)(inner, f"{key}[1]")
-    whole(0, 624)(inner[-1], f"{key}[1][624]")
-    optional(number())(gauss, f"{key}[2]")
+    listed(whole(0, 2**32 - 1), 625, 625).check(f"{key}[1]", inner)
+    whole(0, 624).check(f"{key}[1][624]", inner[-1])
+    optional(number()).check(f"{key}[2]", gauss)
     try:
         random.Random().setstate((version, tuple(inner), gauss))
     except (TypeError, ValueError) as error:
         raise ConfigError(key, f"must be a state of Python's random number generator: {error}") from None
 
 
-def _own_generator(value: Any, key: str) -> None:
+@check_by
+def _own_generator(key: str, value: Any) -> None:
     """A generator that the data carry: of which kind, and its state."""
-    listed(lambda each, at: None, 2, 2)(value, key)
+    listed(_any, 2, 2).check(key, value)
     kind, state = value
     kinds = {"torch": _bytes, "numpy": _of_numpy, "python": _of_python, "numpy.Generator": text()}
     if not isinstance(kind, str) or kind not in kinds:
-        raise wrong(f"{key}[0]", f"must be one of {', '.join(kinds)}", kind)
-    kinds[kind](state, f"{key}[1]")
+        raise value_error(f"{key}[0]", f"must be one of {', '.join(kinds)}", kind)
+    kinds[kind].check(f"{key}[1]", state)
 
 
-def _any(value: Any, key: str) -> None:
+@check_by
+def _any(key: str, value: Any) -> None:
     """What is somebody's else, and not looked at."""
 
 
-def _tensor(value: Any, key: str) -> None:
+@check_by
+def _tensor(key: str, value: Any) -> None:
     if not isinstance(value, Tensor):
-        raise wrong(key, "must be a tensor", value)
+        raise value_error(key, "must be a tensor", value)
 
 
-def _callbacks(value: Any, key: str) -> None:
-    mapping(_callback)(value, key)
-    _callback(value, key)  # one of lrkit's may have been named by the user, and stand for itself
+@check_by
+def _callbacks(key: str, value: Any) -> None:
+    mapping(_callback).check(key, value)
+    _callback.check(key, value)  # one of lrkit's may have been named by the user, and stand for itself
 
 
-def _counts(value: Any, key: str) -> None:
+@check_by
+def _counts(key: str, value: Any) -> None:
     """Lightning's counts, at any depth: whole numbers, not negative."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             at = f"{key}.{name}"
             if name in ("total", "current"):
-                mapping(whole(), 10)(inner, at)
+                mapping(whole(), 10).check(at, inner)
             elif name == "_batches_that_stepped":
-                whole()(inner, at)
+                whole().check(at, inner)
             elif name == "is_last_batch":
-                flag(inner, at)
+                FLAG.check(at, inner)
             elif name != "state_dict":
-                _counts(inner, at)
+                _counts.check(at, inner)
 
 
-def _path(within: str) -> Schema:
+def _path(within: str) -> Rule:
     """A path, as Lightning writes it: Lightning removes what it names, once something is better.
 
     Args:
@@ -224,47 +234,50 @@ def _path(within: str) -> Schema:
     """
     where = within.partition("://")[0] + "://" if "://" in within else None
 
-    def check(value: Any, key: str) -> None:
-        text(10_000)(value, key)
+    def check(key: str, value: Any) -> None:
+        text(10_000).check(key, value)
         elsewhere = "://" in value and (where is None or not value.startswith(where))
         if elsewhere or ".." in value.replace("\\", "/").split("/"):
             raise ConfigError(key, "must be a whole path of this machine", value)
 
-    return check
+    return check_by(check)
 
 
-def _callback(value: Any, key: str) -> None:
+@check_by
+def _callback(key: str, value: Any) -> None:
     """The state of a callback that saves checkpoints, by its keys; of others nothing is known."""
     if isinstance(value, Mapping):
-        optional(text(10_000))(value.get("dirpath"), f"{key}.dirpath")
+        optional(text(10_000)).check(f"{key}.dirpath", value.get("dirpath"))
         path = _path(value.get("dirpath") or "")
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            optional(path)(value.get(name), f"{key}.{name}")
+            optional(path).check(f"{key}.{name}", value.get(name))
         if "best_model_path" in value and "best_k_models" in value:
-            mapping(_any)(value["best_k_models"], f"{key}.best_k_models")
+            mapping(_any).check(f"{key}.best_k_models", value["best_k_models"])
             for each in value["best_k_models"]:
-                path(each, f"{key}.best_k_models")
+                path.check(f"{key}.best_k_models", each)
             for name in ("best_model_score", "current_score", "kth_value"):
-                optional(either(_scalar, number(finite=False)))(value.get(name), f"{key}.{name}")
+                optional(either(_scalar, number(finite=False))).check(f"{key}.{name}", value.get(name))
         if {"wait_count", "best_score"} <= value.keys():
-            record({"wait_count": whole(), "best_score": _scalar}, others=True)(value, key)
+            record({"wait_count": whole(), "best_score": _scalar}, others=True).check(key, value)
         for name, schema in _OURS.items():
             if name in value:
-                schema(value[name], f"{key}.{name}")
+                schema.check(f"{key}.{name}", value[name])
 
 
-def _scalar(value: Any, key: str) -> None:
-    _tensor(value, key)
+@check_by
+def _scalar(key: str, value: Any) -> None:
+    _tensor.check(key, value)
     if value.numel() != 1 or value.is_complex() or value.layout != torch.strided:
-        raise wrong(key, "must be one number", value)
+        raise value_error(key, "must be one number", value)
 
 
 _measured = number(finite=False)
 _numbers = listed(_measured)
 
 
-def _trace(value: Any, key: str) -> None:
-    _TRACE(value, key)
+@check_by
+def _trace(key: str, value: Any) -> None:
+    _TRACE.check(key, value)
     columns = {key: [value["losses"], value["rates"], value["steps"]], f"{key}.validated": value["validated"]}
     for at, lists in columns.items():
         if len({len(each) for each in lists}) > 1:
@@ -273,10 +286,10 @@ def _trace(value: Any, key: str) -> None:
 
 _TRACE = record({
     "first": optional(_measured), "losses": _numbers, "rates": _numbers, "steps": listed(whole()),
-    "size": whole(1), "sum": optional(listed(_measured, 2, 2)), "lost": flag, "validated": listed(_numbers, 2, 2),
+    "size": whole(1), "sum": optional(listed(_measured, 2, 2)), "lost": FLAG, "validated": listed(_numbers, 2, 2),
 })  # fmt: skip
 #: The states of lrkit's own callbacks, by the names under which they are saved together.
-_OURS: dict[str, Schema] = {
+_OURS: dict[str, Rule] = {
     "StepCount": record({"left_out": whole()}),
     "Trace": _trace,
     "DivergenceWatch": record({
@@ -287,7 +300,7 @@ _OURS: dict[str, Schema] = {
         "above": whole(), "in_a_row": whole(), "skipped": whole(),
     }),
     "NoiseScale": record({
-        "square": _measured, "noise": _measured, "looks": whole(), "logs": listed(_measured, 2, 2), "last": anything,
+        "square": _measured, "noise": _measured, "looks": whole(), "logs": listed(_measured, 2, 2), "last": PLAIN_DATA,
     }),
     "Results": record({
         "at_best": mapping(_measured), "best_step": optional(whole()), "best_epoch": optional(whole()),
@@ -304,12 +317,12 @@ _LRKIT = record(
         "monitor": optional(text(1000)),
         "rng": _RNG,
         "data": _any,
-        "mid_epoch": flag,
+        "mid_epoch": FLAG,
     },
     {
         "tracks": mapping(whole(), 1000),
         "generators": _GENERATORS,
-        "epoch_begin": optional(record({"before": _STATE, "first": _STATE, "fresh": flag})),
+        "epoch_begin": optional(record({"before": _STATE, "first": _STATE, "fresh": FLAG})),
         "loader": optional(listed(optional(whole()), 3, 3)),
         "reloaded": optional(whole(-1)),
     },
@@ -325,13 +338,14 @@ _SCHEDULER = record(
 )
 
 
-def _of_parameters(value: Any, key: str) -> None:
+@check_by
+def _of_parameters(key: str, value: Any) -> None:
     if not isinstance(value, Mapping):
-        raise wrong(key, "must be a mapping", value)
+        raise value_error(key, "must be a mapping", value)
     for name, state in value.items():
-        either(whole(), text())(name, key)
+        either(whole(), text()).check(key, name)
         if not isinstance(state, Mapping):
-            raise wrong(f"{key}.{name}", "must be a mapping", state)
+            raise value_error(f"{key}.{name}", "must be a mapping", state)
 
 
 _PARAMETERS = listed(either(whole(), text()))
@@ -341,7 +355,7 @@ _OPTIMIZER = record(
 )
 
 #: What a checkpoint must have, beside what is not looked at.
-_CONTENT: dict[str, Schema] = {
+_CONTENT: dict[str, Rule] = {
     "lrkit": _LRKIT,
     "epoch": whole(),
     "global_step": whole(),
@@ -354,9 +368,9 @@ _CONTENT: dict[str, Schema] = {
 
 _NAMES = listed(text())
 #: What only some checkpoints have.
-_OPTIONAL: dict[str, Schema] = {
+_OPTIONAL: dict[str, Rule] = {
     MODULE_MODES: record({
-        "eval": _NAMES, "frozen": _NAMES, "attributes": mapping(mapping(optional(either(flag, number(finite=False))))),
+        "eval": _NAMES, "frozen": _NAMES, "attributes": mapping(mapping(optional(either(FLAG, number(finite=False))))),
         "unknown": _NAMES,
     }),
     TRAINING_WEIGHTS: mapping(_tensor),

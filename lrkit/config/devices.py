@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.validation import is_whole
 from lrkit.config import (
     trainer_options,
 )
@@ -22,7 +23,7 @@ def world_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
     if devices in ("auto", "-1", -1, None):
         return nodes, True
     count = len(devices) if isinstance(devices, list) else devices
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    if not is_whole(count, 1):
         raise ConfigError("trainer.devices", "must be a number >= 1, a list of devices, or auto", devices)
     return count * nodes, False
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.schedules.shapes import RangeTest, check_choice, check_number
+from lrkit.base.validation import FLAG, is_whole, one_of, whole
+from lrkit.schedules.shapes import RangeTest, check_number
 
 __all__ = ["AUTO", "Search"]
 
@@ -48,14 +49,12 @@ class Search:
             check_number(name, getattr(self, name), 0.0, None, None)
         if self.start >= self.end:
             raise ConfigError("start", f"must be below end ({self.end:g})", self.start)
-        if self.steps is not None and (not _whole(self.steps) or self.steps < self.least):
+        if self.steps is not None and not is_whole(self.steps, self.least):
             raise ConfigError("steps", f"must be a whole number >= {self.least}, or null", self.steps)
-        if not _whole(self.repeats) or self.repeats < 1:
-            raise ConfigError("repeats", "must be a whole number >= 1", self.repeats)
-        check_choice("shape", self.shape, ("exponential", "linear"))
-        check_choice("loss", self.loss, ("train", "val"))
-        if not isinstance(self.confirm, bool):
-            raise ConfigError("confirm", "must be true or false", self.confirm)
+        whole(1).check("repeats", self.repeats)
+        one_of("exponential", "linear").check("shape", self.shape)
+        one_of("train", "val").check("loss", self.loss)
+        FLAG.check("confirm", self.confirm)
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> Search:
@@ -82,7 +81,3 @@ class Search:
         if self.steps is not None:
             return self.steps
         return 100 if steps is None else max(60, min(100, steps // 6))
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

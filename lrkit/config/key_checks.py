@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.validation import FLAG, Rule, is_whole, one_of
 from lrkit.config import (
     node_options,
     resume_options,
@@ -59,21 +60,20 @@ def _check_run(config: Mapping[str, Any]) -> None:
     if config["jobs"] != "auto":
         check_count("jobs", config["jobs"])
     timeout.seconds(config.get("timeout"))
-    if config["on_error"] not in ("continue", "stop"):
-        raise ConfigError("on_error", "must be continue or stop", config["on_error"])
-    if not isinstance(config["test"], bool):
-        raise ConfigError("test", "must be true or false", config["test"])
+    one_of("continue", "stop").check("on_error", config["on_error"])
+    FLAG.check("test", config["test"])
     if config[tracks.KEY]:
         tracks.parse_tracks(config[tracks.KEY])
         tracks.refuse_combinations(config)
     resume_options.check(config)
-    seed = config["seed"]
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError("seed", "must be a whole number in [0, 4294967295]", seed)
+    Rule("must be a whole number in [0, 4294967295]", _is_seed).check("seed", config["seed"])
     if not isinstance(config["monitor"], str):
         raise ConfigError("monitor", "must be the name of a metric, or auto", config["monitor"])
-    if not isinstance(config["allow_extreme_lr"], bool):
-        raise ConfigError("allow_extreme_lr", "must be true or false", config["allow_extreme_lr"])
+    FLAG.check("allow_extreme_lr", config["allow_extreme_lr"])
+
+
+def _is_seed(value: Any) -> bool:
+    return is_whole(value, 0, 2**32 - 1)
 
 
 def _check_data_and_callbacks(config: Mapping[str, Any]) -> None:

@@ -10,19 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.option_rules import SWITCH, Rule, choice, is_list, is_number, is_whole, listed, whole
+from lrkit.base.validation import FLAG, Rule, is_list, is_number, is_whole, listed, one_of, optional, text, whole
 from lrkit.config.missing_values import POLICIES
 from lrkit.config.named_datasets import check_torchvision
 
 __all__ = ["OPTIONS", "check"]
-
-
-def _or_null(rule: Rule) -> Rule:
-    return Rule(rule.must, lambda value: value is None or rule.holds(value))
-
-
-def _path(what: str) -> Rule:
-    return Rule(f"must be {what}", lambda value: isinstance(value, str) and value != "")
 
 
 def _is_size(value: Any) -> bool:
@@ -31,7 +23,7 @@ def _is_size(value: Any) -> bool:
 
 _COUNT, _LEAST = whole(1), whole(0)
 _SHARE = Rule("must be a number between 0 and 1", lambda x: is_number(x) and 0 < x < 1)
-_TARGETS = Rule("must be auto, classes or numbers", lambda x: x in ("auto", "classes", "numbers"))
+_TARGETS = Rule("must be auto, classes or numbers", one_of("auto", "classes", "numbers").holds)
 _SPLIT = {"val_fraction": _SHARE, "test_fraction": _SHARE}
 _ANY = Rule("", lambda value: True)
 _ARGUMENTS = Rule("must be a group of arguments", lambda x: x is None or isinstance(x, Mapping))
@@ -39,47 +31,47 @@ _COLUMNS = Rule(
     "must be a column, or a list of columns",
     lambda x: all(isinstance(each, str) and each != "" for each in (x if is_list(x) and len(x) else [x])),
 )
-_DATA = {"batch_size": _COUNT, "seed": _LEAST, "drop_last": SWITCH, "train_samples": _or_null(_COUNT)}
+_DATA = {"batch_size": _COUNT, "seed": _LEAST, "drop_last": FLAG, "train_samples": optional(_COUNT)}
 _MODEL = {
     "inputs": Rule(_COUNT.must, lambda x: x == "auto" or _is_size(x)),
     "outputs": Rule(_COUNT.must, lambda x: x == "auto" or is_whole(x, 1)),
 }
 _DROPOUT = Rule("must be in [0, 1)", lambda x: is_number(x) and 0 <= x < 1)
-_WIDTHS = listed("a list of whole numbers >= 1", _COUNT)
+_WIDTHS = listed(_COUNT, meaning="a list of whole numbers >= 1")
 
 _RULES: dict[str, dict[str, Any]] = {
     "lrkit.data.Digits": _DATA,
     "lrkit.data.Mnist1d": {**_DATA, "train_samples": _COUNT, "val_samples": _COUNT, "test_samples": _COUNT},
     "lrkit.data.Text": {
-        **_DATA, "path": _or_null(_path("a text file")), "context": _COUNT, "train_samples": _COUNT,
+        **_DATA, "path": optional(text(meaning="a text file")), "context": _COUNT, "train_samples": _COUNT,
         "val_samples": _COUNT,
     },
     "lrkit.data.Idx": {
-        **_DATA, "path": _path("the folder with the IDX files"), "val_samples": _COUNT, "limit": _or_null(_COUNT),
-        "flatten": SWITCH,
+        **_DATA, "path": text(meaning="the folder with the IDX files"), "val_samples": _COUNT,
+        "limit": optional(_COUNT), "flatten": FLAG,
     },
     "lrkit.data.Arrays": {
         **_DATA,
         "path": [
-            _path("an .npz or .csv file"),
+            text(meaning="an .npz or .csv file"),
             Rule("must end in .npz or .csv", lambda x: x.endswith((".npz", ".csv"))),
         ],
-        "target": _ANY, "targets": _TARGETS, "missing": choice(*POLICIES), "standardise": SWITCH, **_SPLIT,
+        "target": _ANY, "targets": _TARGETS, "missing": one_of(*POLICIES), "standardise": FLAG, **_SPLIT,
     },
     "lrkit.data.Torchvision": {
-        **_DATA, "name": _path("a class of torchvision.datasets, such as FashionMNIST"),
-        "root": _or_null(_path("a folder")), "download": SWITCH, "options": _ARGUMENTS, **_SPLIT,
+        **_DATA, "name": text(meaning="a class of torchvision.datasets, such as FashionMNIST"),
+        "root": optional(text(meaning="a folder")), "download": FLAG, "options": _ARGUMENTS, **_SPLIT,
     },
     "lrkit.data.HuggingFace": {
-        **_DATA, "path": _path("a name for load_dataset, or a folder that save_to_disk wrote"), "x": _COLUMNS,
-        "y": _path("a column"), "targets": _TARGETS, "options": _ARGUMENTS, **_SPLIT,
+        **_DATA, "path": text(meaning="a name for load_dataset, or a folder that save_to_disk wrote"), "x": _COLUMNS,
+        "y": text(meaning="a column"), "targets": _TARGETS, "options": _ARGUMENTS, **_SPLIT,
     },
     "lrkit.models.Linear": _MODEL,
     "lrkit.models.Mlp": {**_MODEL, "hidden": _WIDTHS, "dropout": _DROPOUT},
     "lrkit.models.Cnn1d": {**_MODEL, "channels": _COUNT},
     "lrkit.models.Cnn2d": {**_MODEL, "widths": _WIDTHS},
     "lrkit.models.CharTransformer": {
-        **_MODEL, "layers": _COUNT, "width": _COUNT, "heads": _COUNT, "norm": choice("pre", "post"),
+        **_MODEL, "layers": _COUNT, "width": _COUNT, "heads": _COUNT, "norm": one_of("pre", "post"),
         "dropout": _DROPOUT,
     },
 }  # fmt: skip

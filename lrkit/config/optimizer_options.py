@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.base.option_rules import is_list, is_number
+from lrkit.base.validation import is_list, is_number
 from lrkit.planning.optimizer_traits import traits_of
 
 __all__ = ["IMPLEMENTATION", "SIGNATURES", "check", "check_groups", "check_options"]

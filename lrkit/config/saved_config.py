@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import read_json
-from lrkit.base.schema import anything
+from lrkit.base.validation import PLAIN_DATA
 from lrkit.config.overrides import is_group, leaf_paths, unknown_key
 from lrkit.config.trusted_targets import TARGET
 from lrkit.planning.plan_schema import SAVED
@@ -70,8 +70,8 @@ def config_beside(path: str) -> dict[str, Any] | None:
     if config is None:
         return None
     try:
-        SAVED(config, "config")
-        anything(config, "config")
+        SAVED.check("config", config)
+        PLAIN_DATA.check("config", config)
     except ConfigError as error:
         raise ConfigError(
             "resume.path", f"must hold a config as lrkit writes it, and {str(error).rstrip('.')}"

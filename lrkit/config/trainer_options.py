@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.option_rules import SWITCH, Rule, choice, is_list, is_number, is_whole, whole
+from lrkit.base.validation import FLAG, Rule, is_list, is_number, is_whole, one_of, whole
 
 __all__ = ["ACCELERATORS", "PRECISIONS", "PROFILERS", "STRATEGIES", "check", "check_count", "check_horizon"]
 
@@ -93,7 +93,7 @@ _RULES: dict[str, tuple[Rule, ...]] = {
     "min_epochs": (_LEAST,),
     "min_steps": (_LEAST,),
     "max_time": (Rule("must be days:hours:minutes:seconds, such as 00:12:00:00, and longer than 0", _is_duration),),
-    "accelerator": (choice(*ACCELERATORS),),
+    "accelerator": (one_of(*ACCELERATORS),),
     "devices": (Rule("must be a number >= 1, a list of devices, or auto", _is_devices),),
     "num_nodes": (_COUNT,),
     "strategy": (
@@ -117,16 +117,16 @@ _RULES: dict[str, tuple[Rule, ...]] = {
     "overfit_batches": (_PART_OR_NONE,),
     "val_check_interval": (_PART,),
     "gradient_clip_val": (Rule("must be a number >= 0, or null", lambda x: is_number(x) and x >= 0),),
-    "gradient_clip_algorithm": (Rule("must be norm or value", lambda x: x in ("norm", "value")),),
+    "gradient_clip_algorithm": (one_of("norm", "value"),),
     "deterministic": (Rule("must be true, false or warn", lambda x: isinstance(x, bool) or x == "warn"),),
     "fast_dev_run": (
         Rule("must be true, false or a number of batches", lambda x: isinstance(x, bool) or is_whole(x, 0)),
     ),
-    "enable_progress_bar": (Rule("must be true, false or null", SWITCH.holds),),
+    "enable_progress_bar": (Rule("must be true, false or null", FLAG.holds),),
     **dict.fromkeys(
         ("benchmark", "enable_checkpointing", "enable_model_summary", "enable_autolog_hparams",
          "inference_mode", "use_distributed_sampler", "detect_anomaly", "barebones", "sync_batchnorm"),
-        (SWITCH,),
+        (FLAG,),
     ),
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.option_rules import SWITCH, is_number
+from lrkit.base.validation import FLAG, is_number
 
 __all__ = ["check_flag", "check_fractions", "check_path", "import_extra", "missing_extra_error"]
 
@@ -48,5 +48,5 @@ def check_path(key: str, value: Any, kind: str) -> Path:
 
 def check_flag(key: str, value: Any) -> bool:
     """A flag: true or false, as YAML has them."""
-    SWITCH.check(key, value)
+    FLAG.check(key, value)
     return bool(value)

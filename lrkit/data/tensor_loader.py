@@ -9,9 +9,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from lrkit.base import option_rules
 from lrkit.base.errors import ConfigError
-from lrkit.base.schema import record, whole
+from lrkit.base.validation import record, whole
 
 __all__ = ["TensorLoader", "check_whole_number", "seeded_generator"]
 
@@ -155,7 +154,7 @@ class TensorLoader(Generic[Batch]):
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue the epoch of ``state_dict`` at its position, in the next iteration."""
-        _STATE_SCHEMA(state_dict, "data")
+        _STATE_SCHEMA.check("data", state_dict)
         self._resume = dict(state_dict)
         self.epoch, self._yielded = state_dict["epoch"], state_dict["batch"]
 
@@ -195,6 +194,6 @@ def check_whole_number(key: str, value: Any, *, least: int = 1) -> int:
     Raises:
         ConfigError: ``value`` is no such number.
     """
-    option_rules.whole(least).check(key, value)
+    whole(least).check(key, value)
     assert isinstance(value, int)
     return value

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.option_rules import is_number
+from lrkit.base.validation import is_finite
 
 if TYPE_CHECKING:
     from lrkit.planning.plan import Plan
@@ -24,9 +23,9 @@ def check_lr(lr: Any, allow_extreme: bool = False) -> None:
     if isinstance(lr, list | tuple):
         raise ConfigError(key, "takes one number, not a list; to sweep: -m optimizer.lr=0.1,0.2", lr)
     if isinstance(lr, bool) or not isinstance(lr, int | float):
-        hint = "; drop the quotes" if isinstance(lr, str) and _is_number(lr) else ""
+        hint = "; drop the quotes" if isinstance(lr, str) and _is_numeric_text(lr) else ""
         raise ConfigError(key, f"must be a number{hint}", lr)
-    if not is_number(lr) or not math.isfinite(lr) or lr < 0:
+    if not is_finite(lr) or lr < 0:
         raise ConfigError(key, "must be a finite number > 0", lr)
     if lr == 0:
         raise ConfigError(key, "must be > 0: with 0 nothing would train", lr)
@@ -35,7 +34,7 @@ def check_lr(lr: Any, allow_extreme: bool = False) -> None:
         raise ConfigError(key, f"must be in [{low:g}, {high:g}]; if it is meant, say allow_extreme_lr=true", lr)
 
 
-def _is_number(text: str) -> bool:
+def _is_numeric_text(text: str) -> bool:
     try:
         float(text)
     except ValueError:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.validation import whole
 from lrkit.planning.optimizer_traits import traits_of
 
 __all__ = ["RULES", "BatchScale", "batch_scale"]
@@ -69,8 +70,8 @@ def batch_scale(rule: str, base: int | None, batch: int | None, optimizer: str =
         rule = _RULE_OF_KIND[known.kind]
     if rule == "none":
         return BatchScale()
-    if isinstance(base, bool) or not isinstance(base, int) or base < 1:
-        raise ConfigError("batch_scaling.base_batch_size", "must be a whole number >= 1", base)
+    whole(1).check("batch_scaling.base_batch_size", base)
+    assert isinstance(base, int)
     if batch is None:
         raise ConfigError(
             "batch_scaling", "needs the batch size, which is not known: set data.batch_size or horizon.batch_size"

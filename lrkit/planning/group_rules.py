@@ -7,14 +7,13 @@ applies them.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.base.option_rules import is_number
+from lrkit.base.validation import FLAG, is_finite, optional, whole
 
 __all__ = ["DEFAULT", "NO_DECAY", "Rule", "Rules", "group_rates", "parse_rules"]
 
@@ -99,9 +98,8 @@ def parse_rules(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) ->
         must = "must be a list of rules, such as [{name: head, pattern: '^head', lr_scale: 10}]"
         raise ConfigError("param_groups.rules", must, written)
     no_decay, decay = node.get("no_decay") or False, node.get("layer_decay")
-    if not isinstance(no_decay, bool):
-        raise ConfigError("param_groups.no_decay", "must be true or false", no_decay)
-    if decay is not None and not (_is_number(decay) and 0 < decay <= 1):
+    FLAG.check("param_groups.no_decay", no_decay)
+    if decay is not None and not (is_finite(decay) and 0 < decay <= 1):
         raise ConfigError("param_groups.layer_decay", "must be a number in (0, 1], or null", decay)
 
     rules: list[Rule] = []
@@ -168,16 +166,11 @@ def _rule(key: str, entry: Any) -> Rule:
             re.compile(pattern)
         except (re.error, TypeError) as error:
             raise ConfigError(f"{key}.pattern", f"must be a regular expression ({error})", pattern) from None
-    if max_ndim is not None and (isinstance(max_ndim, bool) or not isinstance(max_ndim, int) or max_ndim < 0):
-        raise ConfigError(f"{key}.max_ndim", "must be a whole number >= 0", max_ndim)
+    optional(whole()).check(f"{key}.max_ndim", max_ndim)
     scale, decay = entry.get("lr_scale"), entry.get("weight_decay")
-    if "lr_scale" in entry and (scale is None or not _is_number(scale) or scale < 0):
+    if "lr_scale" in entry and (scale is None or not is_finite(scale) or scale < 0):
         raise ConfigError(f"{key}.lr_scale", "must be a number >= 0", scale)
-    if decay is not None and not (_is_number(decay) and decay >= 0):
+    if decay is not None and not (is_finite(decay) and decay >= 0):
         raise ConfigError(f"{key}.weight_decay", "must be a number >= 0, or null for the optimizer's own", decay)
     numbers = [None if value is None else float(value) for value in (scale, decay)]
     return Rule(name, pattern, max_ndim, *numbers)
-
-
-def _is_number(value: Any) -> bool:
-    return is_number(value) and math.isfinite(value)

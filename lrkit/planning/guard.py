@@ -27,10 +27,11 @@ from statistics import median
 from typing import Any
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.validation import is_number, one_of, whole
 from lrkit.planning.guard_policies import POLICIES, Policy, policy_named
 from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
-from lrkit.schedules.shapes import check_choice, check_number
+from lrkit.schedules.shapes import check_number
 
 __all__ = ["POLICIES", "Guard", "LossStatistics", "Reduction"]
 
@@ -62,15 +63,13 @@ class Guard:
     every: int | float | str = "2%"
 
     def __post_init__(self) -> None:
-        check_choice("policy", self.policy, POLICIES)
+        one_of(*POLICIES).check("policy", self.policy)
         for name in ("far", "spike"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), None, 1, None)
         for name, least in (("window", LossStatistics.ENOUGH), ("patience", 1), ("most", 1)):
-            count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, int) or count < least:
-                raise ConfigError(name, f"must be a whole number >= {least}", count)
-        if isinstance(self.gain, bool) or not isinstance(self.gain, int | float) or not 0 < self.gain < 1:
+            whole(least).check(name, getattr(self, name))
+        if not is_number(self.gain) or not 0 < self.gain < 1:
             raise ConfigError("gain", "must be in (0, 1)", self.gain)
         for name in ("warmup", "every"):
             Duration.parse(getattr(self, name), name)

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.schema import (
-    Schema,
-    anything,
+from lrkit.base.validation import (
+    FLAG,
+    PLAIN_DATA,
+    Rule,
+    check_by,
     either,
-    flag,
     listed,
     mapping,
     number,
@@ -37,13 +38,13 @@ _PHASES, _GROUPS, _RATES = 1000, 100_000, 1_000_000  # the last: phases times gr
 _DEEPEST = 64  # schedules in schedules: one more for each time that a run was extended
 
 _NEEDED = {
-    "seed": anything,
-    **dict.fromkeys(("optimizer", "schedule", "data", "trainer", "horizon"), mapping(anything)),
-    **dict.fromkeys(("warmup", "cooldown", "plateau", "coschedule"), optional(mapping(anything))),
+    "seed": PLAIN_DATA,
+    **dict.fromkeys(("optimizer", "schedule", "data", "trainer", "horizon"), mapping(PLAIN_DATA)),
+    **dict.fromkeys(("warmup", "cooldown", "plateau", "coschedule"), optional(mapping(PLAIN_DATA))),
 }
 _PERHAPS = {
-    **dict.fromkeys(("find", "model", "batch", "callbacks", "logger", "resume"), mapping(anything)),
-    **dict.fromkeys(("optimizers", "guard", "batch_scaling"), optional(mapping(anything))),
+    **dict.fromkeys(("find", "model", "batch", "callbacks", "logger", "resume"), mapping(PLAIN_DATA)),
+    **dict.fromkeys(("optimizers", "guard", "batch_scaling"), optional(mapping(PLAIN_DATA))),
 }
 #: The config of a run, as far as a run that goes on looks something up in it.
 _CONFIG = record(_NEEDED, _PERHAPS, others=True)
@@ -51,43 +52,51 @@ _CONFIG = record(_NEEDED, _PERHAPS, others=True)
 SAVED = record({}, {**_NEEDED, **_PERHAPS}, others=True)
 
 
-def _schedule(value: Any, key: str, depth: int = 0) -> None:
+def _check_schedule(key: str, value: Any, depth: int = 0) -> None:
     if depth > _DEEPEST:
         raise ConfigError(key, f"must not have schedules nested deeper than {_DEEPEST}")
-    record({"name": text(100)}, others=True)(value, key)
+    record({"name": text(100)}, others=True).check(key, value)
     kind = Schedule.named(value["name"])
     if kind is None:
         raise ConfigError(f"{key}.name", "must be a schedule that is loaded", value["name"])
-    fields: dict[str, Schema] = {}
+    fields: dict[str, Rule] = {}
     for field in dataclasses.fields(kind):
-        inner: Schema = _inner(depth)
+        inner: Rule = _schedule_option(depth)
         if "number" in field.metadata:
             inner = number()
         elif "duration" in field.metadata:  # in steps
             inner = whole(0 if field.metadata["zero"] else 1)
         fields[field.name] = optional(inner)
-    record({"name": text(100)}, fields)(value, key)
+    record({"name": text(100)}, fields).check(key, value)
 
 
-def _inner(depth: int) -> Schema:
+def _schedule_option(depth: int) -> Rule:
     """An option of a schedule: a plain value, a schedule, or a list of either."""
 
-    def inner(value: Any, key: str) -> None:
+    def check(key: str, value: Any) -> None:
         if isinstance(value, Mapping):
-            _schedule(value, key, depth + 1)
+            _check_schedule(key, value, depth + 1)
         else:
-            either(flag, number(), text(1000), listed(inner, 10_000))(value, key)
+            either(FLAG, number(), text(1000), listed(option, 10_000)).check(key, value)
 
-    return inner
+    option = check_by(check)
+    return option
 
 
+_SCHEDULE = check_by(_check_schedule)
 _PHASE = record(
-    {"name": text(1000), "first_step": whole(), "steps": optional(whole(1)), "schedule": _schedule, "scale": number(0)},
-    {"lr": anything},
+    {
+        "name": text(1000),
+        "first_step": whole(),
+        "steps": optional(whole(1)),
+        "schedule": _SCHEDULE,
+        "scale": number(0),
+    },
+    {"lr": PLAIN_DATA},
 )
 _GROUP = record({"name": text(), "lr_scale": number(0), "weight_decay": optional(number())})
 _HORIZON = dict.fromkeys(("steps", "steps_per_epoch", "batch_size"), optional(whole(1)))
-_PLAN: dict[str, Schema] = {
+_PLAN: dict[str, Rule] = {
     "optimizer": text(1000),
     "base_lr": number(0),
     "batch_scale": record(
@@ -98,17 +107,17 @@ _PLAN: dict[str, Schema] = {
     "phases": listed(_PHASE, _PHASES, 1),
     "momentum": optional(listed(_PHASE, _PHASES, 1)),
     "weight_decay": record({"base": number(), "phases": optional(listed(_PHASE, _PHASES, 1))}),
-    "plateau": optional(mapping(anything, 100)),
+    "plateau": optional(mapping(PLAIN_DATA, 100)),
     "warnings": listed(text(), 10_000),
 }
-_MORE: dict[str, Schema] = {
+_MORE: dict[str, Rule] = {
     "found": optional(listed(number(0), 2, 2)),
-    "guard": optional(mapping(anything, 100)),
+    "guard": optional(mapping(PLAIN_DATA, 100)),
     "notes": listed(text(), 10_000),
     "every": whole(1),
     "offset": whole(),
 }
-_TRACK = record({**_PLAN, "config": record({"optimizer": mapping(anything)}, others=True)}, _MORE)
+_TRACK = record({**_PLAN, "config": record({"optimizer": mapping(PLAIN_DATA)}, others=True)}, _MORE)
 _WHOLE = record({**_PLAN, "config": _CONFIG}, {**_MORE, "tracks": mapping(_TRACK, 1000)})
 
 
@@ -118,8 +127,8 @@ def checked(plain: Any, key: str = "plan") -> Plan:
     Raises:
         ConfigError: it says none that could be followed; the key is that of the value which is wrong.
     """
-    _WHOLE(plain, key)
-    anything(plain["config"], f"{key}.config")
+    _WHOLE.check(key, plain)
+    PLAIN_DATA.check(f"{key}.config", plain["config"])
     parts = {key: plain, **{f"{key}.tracks.{name}": track for name, track in plain.get("tracks", {}).items()}}
     for at, part in parts.items():
         if (rates := len(part["phases"]) * len(part["groups"])) > _RATES:
@@ -147,5 +156,5 @@ def _check_curve(curve: Curve) -> None:
         if edges > MOST_EDGES:
             raise ConfigError("phases", f"must make at most {MOST_EDGES} turns", edges)
         for s in {0, length // 3, length // 2, length - 1}:
-            number(0)(phase(s), f"rate at step {first + s}")
-        number(0)(phase.final, f"rate after step {first + length}")
+            number(0).check(f"rate at step {first + s}", phase(s))
+        number(0).check(f"rate after step {first + length}", phase.final)

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lrkit.base.errors import ConfigError
-from lrkit.schedules.shapes import check_choice, check_number
+from lrkit.base.validation import is_number, is_whole, one_of
+from lrkit.schedules.shapes import check_number
 
 __all__ = ["Plateau", "PlateauState"]
 
@@ -63,13 +64,13 @@ class Plateau:
     def __post_init__(self) -> None:
         if not isinstance(self.monitor, str) or not self.monitor:
             raise ConfigError("monitor", "must be the name of a metric", self.monitor)
-        check_choice("mode", self.mode, ("min", "max"))
-        check_choice("threshold_mode", self.threshold_mode, ("rel", "abs"))
-        if isinstance(self.factor, bool) or not isinstance(self.factor, int | float) or not 0 < self.factor < 1:
+        one_of("min", "max").check("mode", self.mode)
+        one_of("rel", "abs").check("threshold_mode", self.threshold_mode)
+        if not is_number(self.factor) or not 0 < self.factor < 1:
             raise ConfigError("factor", "must be in (0, 1)", self.factor)
         for name in ("patience", "cooldown"):
             count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            if not is_whole(count):
                 raise ConfigError(name, "must be a whole number of checks >= 0", count)
         check_number("threshold", self.threshold, None, 0, None)
         check_number("min_gain", self.min_gain, None, 0, 1)

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.validation import is_whole
 from lrkit.planning.guard_policies import POLICIES, policies_for_several
 from lrkit.schedules.horizon import Horizon
 
@@ -175,10 +176,10 @@ def parse_tracks(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
                 re.compile(pattern)
             except (re.error, TypeError) as error:
                 raise ConfigError(f"{key}.parameters", f"must be a regular expression ({error})", pattern) from None
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        if not is_whole(every, 1):
             raise ConfigError(f"{key}.every", "must be a whole number of batches >= 1", every)
         offset = said.get("offset", 0)
-        if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset < every:
+        if not is_whole(offset, 0, every - 1):
             raise ConfigError(f"{key}.offset", f"must be a whole number in [0, {every}), below {key}.every", offset)
         rest = {part: value for part, value in said.items() if part in parts}
         tracks.append(Track(name, pattern, every, offset, MappingProxyType(rest)))

@@ -16,7 +16,7 @@ from typing import Any
 from lrkit.base.errors import ConfigError
 from lrkit.base.escaping import escape_terminal
 from lrkit.base.files import read_file, read_json
-from lrkit.base.schema import fits, number, text, whole
+from lrkit.base.validation import number, text, whole
 from lrkit.runs.diagnosis import KINDS
 from lrkit.runs.event_reader import Series, event_files, read_events
 
@@ -143,8 +143,8 @@ def load_run(folder: Path, name: str) -> Run:
     run.final, run.best, run.test = (_read_numbers(metrics.get(part)) for part in ("final", "best", "test"))
     run.findings = _read_findings(metrics.get("findings"))
     steps, seconds = metrics.get("steps"), metrics.get("seconds")
-    run.steps = steps if fits(_STEPS, steps) else max((s.steps[-1] for s in run.series.values()), default=None)
-    if isinstance(seconds, int | float) and fits(_SECONDS, seconds) and len(event_files(folder)) <= 1:
+    run.steps = steps if _STEPS.holds(steps) else max((s.steps[-1] for s in run.series.values()), default=None)
+    if isinstance(seconds, int | float) and _SECONDS.holds(seconds) and len(event_files(folder)) <= 1:
         run.seconds = float(seconds)  # in a resumed run it is only the time of the last part
     return run
 
@@ -267,11 +267,11 @@ def _text_mapping(node: Any) -> dict[str, Any]:
 
 
 def _read_numbers(node: Any) -> dict[str, float]:
-    return {key: float(value) for key, value in _text_mapping(node).items() if fits(_MEASURED, value)}
+    return {key: float(value) for key, value in _text_mapping(node).items() if _MEASURED.holds(value)}
 
 
 def _text_or_none(value: Any) -> str | None:
-    return _escape(value) if value and fits(_TEXT, value) else None
+    return _escape(value) if value and _TEXT.holds(value) else None
 
 
 def _read_findings(node: Any) -> dict[str, str]:

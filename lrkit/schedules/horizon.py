@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.validation import is_whole
 
 __all__ = ["Horizon", "LoaderSize", "horizon_of", "limit_batches"]
 
@@ -40,7 +41,7 @@ class Horizon:
     def __post_init__(self) -> None:
         for name in ("steps", "steps_per_epoch", "batch_size"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            if value is not None and not is_whole(value, 1):
                 raise ConfigError(f"horizon.{name}", "must be a whole number >= 1, or null", value)
 
     def require(self, name: Quantity, key: str) -> int:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.option_rules import is_number
+from lrkit.base.validation import FLAG, is_finite, one_of
 from lrkit.schedules.durations import Duration, Length
 
 if TYPE_CHECKING:
@@ -605,7 +605,7 @@ class Cyclic(Endless):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("mode", self.mode, ("triangular", "triangular2", "exp_range"))
+        one_of("triangular", "triangular2", "exp_range").check("mode", self.mode)
         if self.start > self.peak:
             raise ConfigError("start", f"must not be above schedule.peak ({self.peak})", self.start)
 
@@ -663,9 +663,8 @@ class OneCycle(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("anneal", self.anneal, ("cosine", "linear"))
-        if not isinstance(self.three_phase, bool):
-            raise ConfigError("three_phase", "must be true or false", self.three_phase)
+        one_of("cosine", "linear").check("anneal", self.anneal)
+        FLAG.check("three_phase", self.three_phase)
         if (self.momentum_start is None) != (self.momentum_peak is None):
             raise ConfigError("momentum_start", "and momentum_peak must be set together", self.momentum_start)
         for name in ("momentum_start", "momentum_peak"):
@@ -744,7 +743,7 @@ class Wsd(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("shape", self.shape, ("sqrt", "linear", "cosine"))
+        one_of("sqrt", "linear", "cosine").check("shape", self.shape)
 
     def __call__(self, s: int, n: int) -> float:
         stable = self._stable(n)
@@ -790,7 +789,7 @@ class RangeTest(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("shape", self.shape, ("exponential", "linear"))
+        one_of("exponential", "linear").check("shape", self.shape)
         if self.start >= self.end:
             raise ConfigError("start", f"must be below end ({self.end})", self.start)
 
@@ -873,8 +872,7 @@ def check_number(name: str, value: Any, over: float | None, low: float | None, h
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(name, "must be a number", value)
     inside = (
-        is_number(value)
-        and math.isfinite(value)
+        is_finite(value)
         and (over is None or value > over)
         and (low is None or value >= low)
         and (high is None or value <= high)
@@ -888,8 +886,3 @@ def check_number(name: str, value: Any, over: float | None, low: float | None, h
 def _check_duration(name: str, value: Any, *, zero: bool = False) -> None:
     if Duration.parse(value, name).value == 0 and not zero:
         raise ConfigError(name, "must be longer than 0", value)
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(name, f"must be one of {', '.join(choices)}", value)

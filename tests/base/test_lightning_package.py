@@ -65,8 +65,8 @@ class TestChoice:
     def test_both_at_once_are_refused_by_their_names(self, undecided: None) -> None:
         with pytest.raises(
             ConfigError,
-            match=r"^callbacks\.x\._target_ must be of lightning\.pytorch, as model\._target_ is "
-            r"\(test_lightning_package\.Theirs\): .*Received: 'test_lightning_package\.Ours, of pytorch_lightning'",
+            match=r"^callbacks\.x\._target_ must come from lightning\.pytorch, as model\._target_ does "
+            r"\(test_lightning_package\.Theirs\): .*Received: 'test_lightning_package\.Ours, from pytorch_lightning'",
         ):
             use_package({"model._target_": Theirs, "callbacks.x._target_": Ours})
 
@@ -119,7 +119,7 @@ class TestByTheCommand:
         assert half[0] == 143 and rest[0] == 0, half[1] + rest[1]
         assert torch.equal(weights(tmp_path / "half"), weights(tmp_path / "whole"))
 
-        assert mixed[0] == 2 and "callbacks.x._target_ must be of lightning.pytorch" in mixed[1]
+        assert mixed[0] == 2 and "callbacks.x._target_ must come from lightning.pytorch" in mixed[1]
         assert "uses_pytorch_lightning.Spoken, of pytorch_lightning" in mixed[1]
         assert twin[0] == 2 and "model._target_ has a training_step, but is not a LightningModule of" in twin[1]
         assert found[0] == 0 and "optimizer.lr=" in found[1].splitlines()[-1], found[1]

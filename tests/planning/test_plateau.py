@@ -38,8 +38,8 @@ TABLE = [
 REFUSED = [
     ({"monitor": ""},                  "monitor must be the name of a metric. Received: ''"),
     ({"monitor": None},                "monitor must be the name of a metric. Received: None"),
-    ({"mode": "lower"},                "mode must be one of min, max. Received: 'lower'"),
-    ({"threshold_mode": "share"},      "threshold_mode must be one of rel, abs. Received: 'share'"),
+    ({"mode": "lower"},                "mode must be min or max. Received: 'lower'"),
+    ({"threshold_mode": "share"},      "threshold_mode must be rel or abs. Received: 'share'"),
     ({"factor": 1.0},                  "factor must be in (0, 1). Received: 1.0"),
     ({"factor": 0},                    "factor must be in (0, 1). Received: 0"),
     ({"factor": NAN},                  "factor must be in (0, 1). Received: nan"),

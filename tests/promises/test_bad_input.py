@@ -228,7 +228,7 @@ FROM_THE_CONFIG = [
     # --- reduce on plateau
     ("train schedule=plateau plateau.factor=1.5", "plateau.factor must be in (0, 1). Received: 1.5"),
     ("train schedule=plateau plateau.patience=-1", "plateau.patience must be a whole number of checks >= 0. …"),
-    ("train plateau=reduce plateau.mode=up", "plateau.mode must be one of min, max. Received: 'up'"),
+    ("train plateau=reduce plateau.mode=up", "plateau.mode must be min or max. Received: 'up'"),
     ("train plateau=reduce plateau.monitor=null", "plateau.monitor must be the name of a metric. Received: None"),
     (
         "train schedule=plateau plateau=none",
@@ -319,7 +319,7 @@ FROM_THE_CONFIG = [
     ("train seed=-1", "seed must be a whole number in [0, 4294967295]. Received: -1"),
     ("train seed=null", "seed must be a whole number in [0, 4294967295]. Received: None"),
     ("train trainer.precision=fp17", "trainer.precision must be one of 16-true, …"),
-    ("train trainer.accelerator=gpuu", "trainer.accelerator must be auto, cpu, gpu, … Received: 'gpuu'"),
+    ("train trainer.accelerator=gpuu", "trainer.accelerator must be one of auto, cpu, gpu, … Received: 'gpuu'"),
     (
         "train trainer.accelerator=cpu trainer.devices=-1",
         "trainer.devices must be a number >= 1, or auto, with trainer.accelerator=cpu. Received: -1",

@@ -406,7 +406,7 @@ BAD = [
     (Cyclic,     {"down": 0},                           "down must be longer than 0. Received: 0"),
     (OneCycle,   {"start": 2.0},                        "peak must not be below start (2.0) or end (4e-06)"),
     (OneCycle,   {"end": 2.0},                          "peak must not be below start (0.04) or end (2.0)"),
-    (OneCycle,   {"anneal": "cos"},                     "anneal must be one of cosine, linear. Received: 'cos'"),
+    (OneCycle,   {"anneal": "cos"},                     "anneal must be cosine or linear. Received: 'cos'"),
     (OneCycle,   {"three_phase": 1},                    "three_phase must be true or false. Received: 1"),
     (OneCycle,   {"momentum_peak": 0.85},               "momentum_start and momentum_peak must be set together"),
     (OneCycle,   {"momentum_start": 1.5, "momentum_peak": 0.8}, "momentum_start must be in [0, 1]. Received: 1.5"),

@@ -120,7 +120,7 @@ class TestByTheCommand:
         assert torch.equal(weights(tmp_path / "half"), weights(tmp_path / "whole"))
 
         assert mixed[0] == 2 and "callbacks.x._target_ must come from lightning.pytorch" in mixed[1]
-        assert "uses_pytorch_lightning.Spoken, of pytorch_lightning" in mixed[1]
+        assert "uses_pytorch_lightning.Spoken, from pytorch_lightning" in mixed[1]
         assert twin[0] == 2 and "model._target_ has a training_step, but is not a LightningModule of" in twin[1]
         assert found[0] == 0 and "optimizer.lr=" in found[1].splitlines()[-1], found[1]
 

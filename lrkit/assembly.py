@@ -8,7 +8,6 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -54,7 +53,6 @@ __all__ = [
     "optimizer_of",
     "tracks_of",
     "trainer_of",
-    "use_objects",
     "why_unfused",
 ]
 
@@ -132,26 +130,8 @@ def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
     return found if isinstance(found, int) else None
 
 
-_given: dict[str, Any] = {}  # the objects of ``use_objects``
-
-
-@contextmanager
-def use_objects(module: LightningModule | None, data: LightningDataModule | None) -> Iterator[None]:
-    """Within the context, ``module_of`` and ``data_of`` return these objects if they are not None."""
-    previous = dict(_given)
-    _given.update({name: each for name, each in (("module", module), ("data", data)) if each is not None})
-    try:
-        yield
-    finally:
-        _given.clear()
-        _given.update(previous)
-
-
 def data_of(config: Mapping[str, Any]) -> LightningDataModule:
     """The data module. Options that only lrkit reads are not passed to a class of the user."""
-    if "data" in _given:
-        given: LightningDataModule = _given["data"]
-        return given
     node = config["data"]
     trust = config.get("trust", ())
     cls = trusted_targets.resolve_class(node.get("_target_"), "data._target_", trust)
@@ -162,10 +142,15 @@ def data_of(config: Mapping[str, Any]) -> LightningDataModule:
     return data
 
 
-def module_of(config: Mapping[str, Any], data: LightningDataModule) -> LightningModule:
-    """The user's LightningModule, unchanged, or lrkit's own module around the user's network."""
+def module_of(
+    config: Mapping[str, Any], data: LightningDataModule, module: LightningModule | None = None
+) -> LightningModule:
+    """The user's LightningModule, unchanged, or lrkit's own module around the user's network.
+
+    ``module`` is the caller's own in place of the class that ``model`` names; it gets the same checks.
+    """
     node = config["model"]
-    model = _given["module"] if "module" in _given else _build_model(config, data)
+    model = _build_model(config, data) if module is None else module
     if isinstance(model, LightningModule):
         if type(model).training_step is LightningModule.training_step:
             raise ConfigError("model._target_", "must have a training_step", node["_target_"])

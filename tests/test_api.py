@@ -293,6 +293,11 @@ def test_train_refuses_as_the_command_does(tmp_path: Path, monkeypatch: pytest.M
         (["hydra.run.dir=x"], {}, "hydra.run.dir is not for lrkit.train"),
         (["model=cnn1d"], {"module": Net()}, "model must not be set beside the argument model"),
         (["trainer.devices=2"], {"module": Net(), "data": Data()}, "trainer.devices must be 1 with objects of yours"),
+        (
+            ["optimizer.lr=auto"],
+            {"module": Net(), "data": Data()},
+            "optimizer.lr must be a number beside the arguments",
+        ),
         (["seed=1"], {"module": Net()}, "data=module needs a model with its own loaders"),
     ):
         with pytest.raises(ConfigError) as refused:

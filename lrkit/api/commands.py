@@ -85,11 +85,9 @@ def train(
     (configs.check if config["resume"]["path"] is None else configs.check_values)(config)
     place = _folder_for(folder, continued_folder(config["resume"]))
     use_lightning(config)
-    from lrkit.assembly import use_objects
     from lrkit.training.run import run_training
 
-    with use_objects(module, data):
-        return run_training(config, place, quiet=quiet)
+    return run_training(config, place, quiet=quiet, module=module, data=data)
 
 
 def _with_objects(config: dict[str, Any], overrides: Sequence[str], module: Any, data: Any) -> dict[str, Any]:
@@ -105,6 +103,9 @@ def _with_objects(config: dict[str, Any], overrides: Sequence[str], module: Any,
             raise ConfigError(own[0].partition("=")[0], f"must not be set beside the argument {group}")
     if not given:
         return config
+    if config["optimizer"].get("lr") == "auto":  # the short runs of the search would train the caller's own module
+        must = "must be a number beside the arguments module and data: lrkit.find(module, ...) measures one"
+        raise ConfigError("optimizer.lr", must, "auto")
     if _world(config) > 1:
         raise ConfigError("trainer.devices", "must be 1 with objects of yours: they cannot be sent to other processes")
     trust = list(config["trust"])

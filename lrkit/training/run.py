@@ -58,13 +58,21 @@ class FinishedRun:
     monitor: str | None
 
 
-def run_training(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> FinishedRun:
+def run_training(
+    config: Mapping[str, Any],
+    folder: Path,
+    *,
+    quiet: bool = False,
+    module: LightningModule | None = None,
+    data: LightningDataModule | None = None,
+) -> FinishedRun:
     """Train as ``config`` says, and leave everything in ``folder``.
 
     Args:
         config: what ``lrkit.config.compose`` returned.
         folder: the run's own folder, which exists.
         quiet: print nothing.
+        module, data: objects in place of the classes that the nodes ``model`` and ``data`` name.
 
     Raises:
         ConfigError: the config cannot mean what it says; nothing was trained.
@@ -75,15 +83,15 @@ def run_training(config: Mapping[str, Any], folder: Path, *, quiet: bool = False
         if global_rank() == 0:
             check_links(folder, key)
             stack.enter_context(hold_lock(folder, key))
-        return _train(settle_config(config, folder, quiet))
+        return _train(settle_config(config, folder, quiet), module, data)
 
 
-def _train(run: RunSettings) -> FinishedRun:
+def _train(run: RunSettings, module: LightningModule | None, data: LightningDataModule | None) -> FinishedRun:
     """Train a run whose config is settled."""
     hush_lightning()
     seed_everything(run.config["seed"], workers=True, verbose=False)
-    data = data_of(run.config)
-    module = module_of(run.config, data)
+    data = data_of(run.config) if data is None else data
+    module = module_of(run.config, data, module)
     _refuse_another_model(run, module)
     loaders = loaders_of(data)
     _attach_plan(run, module, data)

@@ -98,7 +98,9 @@ class _Described:
 
 def value_error(key: str, must: str, value: Any) -> ConfigError:
     """The error for a value that breaks a rule; a container in it is described in a few words."""
-    members = [*value] if isinstance(value, list | tuple) and len(value) <= 10 else [value]
+    members = [value]
+    if isinstance(value, list | tuple | dict) and len(value) <= 10:
+        members = [*value, *(value.values() if isinstance(value, dict) else ())]
     written_out = all(member is None or isinstance(member, bool | int | float | str) for member in members)
     return ConfigError(key, must, value if written_out else _Described(value))
 

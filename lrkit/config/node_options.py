@@ -10,7 +10,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.validation import FLAG, Rule, is_list, is_number, is_whole, listed, one_of, optional, text, whole
+from lrkit.base.validation import (
+    FLAG,
+    Rule,
+    either,
+    is_list,
+    is_number,
+    is_whole,
+    listed,
+    one_of,
+    optional,
+    text,
+    whole,
+)
 from lrkit.config.missing_values import POLICIES
 from lrkit.config.named_datasets import check_torchvision
 
@@ -34,7 +46,7 @@ _COLUMNS = Rule(
 _DATA = {"batch_size": _COUNT, "seed": _LEAST, "drop_last": FLAG, "train_samples": optional(_COUNT)}
 _MODEL = {
     "inputs": Rule(_COUNT.must, lambda x: x == "auto" or _is_size(x)),
-    "outputs": Rule(_COUNT.must, lambda x: x == "auto" or is_whole(x, 1)),
+    "outputs": either(one_of("auto"), _COUNT),
 }
 _DROPOUT = Rule("must be in [0, 1)", lambda x: is_number(x) and 0 <= x < 1)
 _WIDTHS = listed(_COUNT, meaning="a list of whole numbers >= 1")

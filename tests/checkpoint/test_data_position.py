@@ -57,7 +57,7 @@ SLOW = [
      pytest.param("stateful", 0, marks=stateful), pytest.param("stateful", 2, marks=[stateful, pytest.mark.slow])],
 )  # fmt: skip
 def test_at_the_end_of_an_epoch(kind: str, workers: int, tmp_path: Path) -> None:
-    whole, part = interrupted(tmp_path, 11, *of(kind, workers))
+    whole, part = interrupted(tmp_path, 11, *of(kind, workers), base=BASE)
     assert same_weights(whole, part)
 
 
@@ -67,7 +67,7 @@ def test_at_the_end_of_an_epoch(kind: str, workers: int, tmp_path: Path) -> None
      pytest.param("stateful", 0, marks=stateful), pytest.param("stateful", 2, marks=[stateful, pytest.mark.slow])],
 )  # fmt: skip
 def test_within_an_epoch(kind: str, workers: int, tmp_path: Path) -> None:
-    whole, part = interrupted(tmp_path, 12, *of(kind, workers), saves(11))
+    whole, part = interrupted(tmp_path, 12, *of(kind, workers), saves(11), base=BASE)
     assert same_weights(whole, part)
 
 
@@ -99,7 +99,7 @@ def test_whatever_the_trainer_does(more: list[str], tmp_path: Path) -> None:
         ("within", 7 if accumulates else 12, 6 if accumulates else 11),
     ):
         (tmp_path / name).mkdir()
-        whole, part = interrupted(tmp_path / name, at, *of("generator"), *more, saves(save))
+        whole, part = interrupted(tmp_path / name, at, *of("generator"), *more, saves(save), base=BASE)
         assert same_weights(whole, part), name
 
 
@@ -107,7 +107,7 @@ def test_whatever_the_trainer_does(more: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_within_the_first_epoch(kind: str, workers: int, tmp_path: Path) -> None:
     """Whose iterator was made before anything else was drawn."""
-    whole, part = interrupted(tmp_path, 4, *of(kind, workers), saves(3))
+    whole, part = interrupted(tmp_path, 4, *of(kind, workers), saves(3), base=BASE)
     assert same_weights(whole, part) and len(notes(part)) == (workers > 0)
 
 
@@ -133,7 +133,7 @@ def test_stopped_in_good_order_within_an_epoch(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_as_if_it_had_never_stopped_is_said(kind: str, workers: int, line: str, tmp_path: Path) -> None:
-    _, part = interrupted(tmp_path, 12, *of(kind, workers), saves(11))
+    _, part = interrupted(tmp_path, 12, *of(kind, workers), saves(11), base=BASE)
     assert [line in note for note in notes(part)].count(True) == 1
 
 

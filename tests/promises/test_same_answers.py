@@ -22,7 +22,7 @@ from lrkit.cli.main import main
 from lrkit.config import compose as configs
 from lrkit.config import node_options, trainer_options
 from lrkit.config.instantiate import arguments
-from lrkit.config.overrides import default_choices, leaf_paths
+from lrkit.config.overrides import default_choices, leaf_paths, suggest_name
 from lrkit.config.trusted_targets import TARGET
 from lrkit.data import arrays, text
 from lrkit.data.in_memory import InMemoryData
@@ -175,7 +175,7 @@ def test_the_options_of_own_classes_are_those_of_the_constructors() -> None:
         with pytest.raises(ConfigError) as built:
             arguments(cls, {"nope": 1}, "data")
         with pytest.raises(ConfigError) as checked:
-            node_options.check("data", {"_target_": path, "nope": 1}, configs.suggest_name)
+            node_options.check("data", {"_target_": path, "nope": 1}, suggest_name)
         assert str(built.value) == str(checked.value)
 
 
@@ -199,7 +199,7 @@ def test_constructors_refuse_in_the_same_words(path: str) -> None:
     cls = getattr(data if kind == "data" else models, name)
     good = {**NEEDED[kind], **NEEDED.get(path, {})}
     cls(**good)
-    node_options.check(kind, {"_target_": path, **good}, configs.suggest_name)
+    node_options.check(kind, {"_target_": path, **good}, suggest_name)
     compared = 0
     for option, value in itertools.product(node_options.OPTIONS[path], WRONG):
         if option in ("inputs", "options", "x", "y", "target"):
@@ -210,7 +210,7 @@ def test_constructors_refuse_in_the_same_words(path: str) -> None:
         except ConfigError as error:
             built = str(error)
         try:
-            node_options.check(kind, {"_target_": path, **good, option: value}, configs.suggest_name)
+            node_options.check(kind, {"_target_": path, **good, option: value}, suggest_name)
             checked = ""
         except ConfigError as error:
             checked = str(error)

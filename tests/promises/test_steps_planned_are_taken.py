@@ -160,7 +160,7 @@ def test_a_foreign_loader_whose_length_is_declared(train: Train, recorded: Recor
 
 
 def test_a_limit_that_leaves_nothing_of_a_foreign_loader(train: Train) -> None:
-    with pytest.raises(ConfigError, match=r"^trainer\.limit_train_batches leaves none"):
+    with pytest.raises(ConfigError, match=r"^trainer\.limit_train_batches must leave at least one batch"):
         train(*FOREIGN, *overrides_of((37, 1, 0.5, LENGTHS[0], False)), short=False)
 
 

@@ -42,7 +42,8 @@ RECIPES = {
         {
             "conf/schedule/quarter.yaml": (
                 "# A quarter of the rate from a share of the phase on.\n_target_: lrkit.schedules.Quarter\n"
-                "at: 0.5  # the share of the phase, in [0, 1]; half is easy to see\n"
+                "length: null  # duration of the phase; null: the rest of the run\n"
+                "at: 0.5       # the share of the phase, in [0, 1]; half is easy to see\n"
             )
         },
         {
@@ -51,12 +52,13 @@ RECIPES = {
                     "@dataclass(frozen=True)\nclass Sqrt(",
                     "@dataclass(frozen=True)\nclass Quarter(Schedule):\n"
                     '    """A quarter of the rate from a share of the phase on.\n\n'
-                    "        f(s) = 1 if s < at n, else 1/4\n\n"
+                    "        m = 1 if s < at n, else 1/4\n\n"
                     "    >>> Quarter()(2, 8), Quarter()(4, 8)\n    (1.0, 0.25)\n"
                     '    """\n\n    at: float = number(0.5, low=0, high=1)\n\n'
                     "    def __call__(self, s: float, n: int) -> float:\n"
                     "        return 1.0 if s < self.at * n else 0.25\n\n"
-                    "    def edges(self, n: int) -> list[int]:\n        return [math.ceil(self.at * n)]\n\n\n"
+                    "    def edges(self, n: int) -> list[int]:\n"
+                    "        return [e for e in [math.ceil(self.at * n)] if 0 < e < n]\n\n\n"
                     "@dataclass(frozen=True)\nclass Sqrt(",
                 ),
                 ('"Polynomial", ', '"Polynomial", "Quarter", '),
@@ -64,6 +66,10 @@ RECIPES = {
             "tests/schedules/test_shapes.py": [
                 ("    Polynomial,\n", "    Polynomial,\n    Quarter,\n"),
                 ("TABLE = [\n", "TABLE = [\n    (Quarter(), 8, [0, 3, 4, 7], [1, 1, 0.25, 0.25]),\n"),
+                (
+                    "    Piecewise: piecewise,",
+                    "    Quarter: lambda draw, n: Quarter(at=draw(st.floats(0, 1))),\n    Piecewise: piecewise,",
+                ),
             ],
         },
         [("schedule=quarter", "quarter"), ("schedule=quarter schedule.at=0.25", "quarter")],
@@ -110,7 +116,12 @@ RECIPES = {
                 )
             ],
         },
-        [("batch_scaling=cube_root data.batch_size=2048", "0.2 = 0.1 x 2 (cube_root: batch 2048 / base 256)")],
+        [
+            (
+                "batch_scaling=cube_root data.batch_size=512 batch_scaling.base_batch_size=64",
+                "0.2 = 0.1 x 2 (cube_root: batch 512 / base 64)",
+            )
+        ],
         ["tests/planning/test_batch_scaling.py", "tests/test_yaml_comments.py", "tests/test_site.py"],
     ),
     "optimizer": Recipe(

@@ -15,12 +15,13 @@ from torch import nn
 from lrkit.base.errors import ConfigError
 from lrkit.base.launcher import detect_launch
 from lrkit.config import compose as configs
-from lrkit.config import instantiate, trusted_targets
+from lrkit.config import instantiate, trainer_options, trusted_targets
 from lrkit.config.callback_conflicts import conflict_of
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
 from lrkit.lightning.callback_list import NoProfiler
 from lrkit.lightning.classes import (
     PACKAGE,
+    AcceleratorRegistry,
     Callback,
     ClusterEnvironment,
     KubeflowEnvironment,
@@ -30,6 +31,7 @@ from lrkit.lightning.classes import (
     MisconfigurationException,
     MPIEnvironment,
     Strategy,
+    StrategyRegistry,
     Trainer,
     is_overridden,
 )
@@ -276,7 +278,12 @@ def tracks_of(config: Mapping[str, Any]) -> list[TrackSetup]:
 
 
 def check_trainer(config: Mapping[str, Any]) -> None:
-    """Refuse objects in the node ``trainer`` that lrkit does not build, before the data is read."""
+    """Refuse objects in the node ``trainer`` that lrkit does not build, and unregistered names, before data is read."""
+    names = {
+        "accelerator": AcceleratorRegistry.available_accelerators(),
+        "strategy": StrategyRegistry.available_strategies(),
+    }
+    trainer_options.check_registered(config["trainer"], names)
     for key, node in _find_objects(config["trainer"]):
         instantiate.check(node, key, config.get("trust", ()))
 

@@ -17,7 +17,7 @@ from lrkit.cli.compare import run_compare
 from lrkit.cli.errors_in_one_line import report_errors
 from lrkit.cli.folders import create_folder, make_writable
 from lrkit.cli.hydra_call import call_hydra
-from lrkit.cli.train import train_once
+from lrkit.cli.single_run import train_once
 
 __all__ = ["check_single_process", "close_sweep", "named_sweep_folder", "run_engine", "run_job", "run_sweep"]
 

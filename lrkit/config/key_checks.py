@@ -97,7 +97,8 @@ def _check_data_and_callbacks(config: Mapping[str, Any]) -> None:
 def _check_trainer_and_guard(config: Mapping[str, Any]) -> None:
     """The trainer, and what needs a validation or another policy of the guard."""
     trainer = config["trainer"]
-    trainer_options.check(trainer)
+    packages = {str(name).partition(".")[0] for name in config.get("trust", ())}
+    trainer_options.check(trainer, has_packages=bool(packages - {"lrkit", "torch", "lightning", "pytorch_lightning"}))
     if trainer.get("limit_val_batches") == 0 and config["monitor"].startswith("val"):
         raise ConfigError("monitor", "needs a validation, and trainer.limit_val_batches is 0", config["monitor"])
     guard = config["guard"] or {}

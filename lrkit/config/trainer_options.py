@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.validation import FLAG, Rule, is_list, is_number, is_whole, one_of, whole
 
-__all__ = ["ACCELERATORS", "PRECISIONS", "PROFILERS", "STRATEGIES", "check", "check_count", "check_horizon"]
+__all__ = [
+    "ACCELERATORS",
+    "PRECISIONS",
+    "PROFILERS",
+    "STRATEGIES",
+    "check",
+    "check_count",
+    "check_horizon",
+    "check_registered",
+]
 
 #: Lightning's own names, recorded, for it takes seconds to be asked.
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
@@ -130,17 +139,28 @@ _RULES: dict[str, tuple[Rule, ...]] = {
     ),
 }  # fmt: skip
 
+#: Options whose last rule is the names that Lightning knows; other packages can register more.
+_REGISTERED = ("accelerator", "strategy")
 
-def check(trainer: Mapping[str, Any]) -> None:
+
+def check(trainer: Mapping[str, Any], *, has_packages: bool = False) -> None:
     """Refuse what an option cannot be, and what options cannot be together.
+
+    Args:
+        trainer: the node.
+        has_packages: whether the run imports packages of the user's. They may register accelerators and strategies
+            with Lightning, so any name of one passes here; ``check_registered`` refuses an unknown name later.
 
     Raises:
         ConfigError: naming the key.
     """
     for name, rules in _RULES.items():
-        if trainer.get(name) is not None:
-            for rule in rules:
-                rule.check(f"trainer.{name}", trainer[name])
+        value = trainer.get(name)
+        if value is None:
+            continue
+        known_later = has_packages and name in _REGISTERED and isinstance(value, str)
+        for rule in rules[:-1] if known_later else rules:
+            rule.check(f"trainer.{name}", value)
     devices = trainer.get("devices")
     if trainer.get("accelerator") == "cpu" and (
         is_list(devices) or "," in str(devices) or str(devices).strip() == "-1"
@@ -155,6 +175,22 @@ def check(trainer: Mapping[str, Any]) -> None:
         least, most = trainer.get(f"min_{unit}"), trainer.get(f"max_{unit}")
         if least and most not in (None, -1) and least > most:
             raise ConfigError(f"trainer.min_{unit}", f"must be at most trainer.max_{unit}, which is {most}", least)
+
+
+def check_registered(trainer: Mapping[str, Any], registered: Mapping[str, Collection[str]]) -> None:
+    """Refuse an unknown accelerator or strategy, once the packages of the user's are imported.
+
+    Args:
+        trainer: the node.
+        registered: the names in Lightning's registries, by option.
+
+    Raises:
+        ConfigError: the name is neither Lightning's own nor in the registry.
+    """
+    for name in _REGISTERED:
+        value = trainer.get(name)
+        if isinstance(value, str) and value not in registered[name]:
+            _RULES[name][-1].check(f"trainer.{name}", value)
 
 
 def check_horizon(trainer: Mapping[str, Any], steps: int | None) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
         __version__,
         seed_everything,
     )
+    from pytorch_lightning.accelerators import AcceleratorRegistry
     from pytorch_lightning.callbacks import (
         Checkpoint,
         EarlyStopping,
@@ -41,7 +42,7 @@ if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
     )
     from pytorch_lightning.loggers import Logger, TensorBoardLogger
     from pytorch_lightning.profilers import PassThroughProfiler
-    from pytorch_lightning.strategies import Strategy
+    from pytorch_lightning.strategies import Strategy, StrategyRegistry
     from pytorch_lightning.utilities.exceptions import SIGTERMException
     from pytorch_lightning.utilities.model_helpers import is_overridden
     from pytorch_lightning.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
@@ -64,6 +65,7 @@ else:
         __version__,
         seed_everything,
     )
+    from lightning.pytorch.accelerators import AcceleratorRegistry
     from lightning.pytorch.callbacks import (
         Checkpoint,
         EarlyStopping,
@@ -75,7 +77,7 @@ else:
     )
     from lightning.pytorch.loggers import Logger, TensorBoardLogger
     from lightning.pytorch.profilers import PassThroughProfiler
-    from lightning.pytorch.strategies import Strategy
+    from lightning.pytorch.strategies import Strategy, StrategyRegistry
     from lightning.pytorch.utilities.exceptions import SIGTERMException
     from lightning.pytorch.utilities.model_helpers import is_overridden
     from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -83,6 +85,7 @@ else:
 
 __all__ = [
     "PACKAGE",
+    "AcceleratorRegistry",
     "Callback",
     "Checkpoint",
     "ClusterEnvironment",
@@ -102,6 +105,7 @@ __all__ = [
     "SIGTERMException",
     "SLURMEnvironment",
     "Strategy",
+    "StrategyRegistry",
     "TensorBoardLogger",
     "Timer",
     "TorchCheckpointIO",

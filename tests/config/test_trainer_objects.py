@@ -13,7 +13,7 @@ from lrkit.base.event_log import EventLog
 from lrkit.base.lightning_package import chosen_package
 from lrkit.cli.main import main
 from lrkit.config.compose import check, compose, plan, replicas_of
-from lrkit.lightning import failsafe_loggers
+from lrkit.lightning import classes, failsafe_loggers
 from lrkit.lightning.classes import LightningEnvironment, TensorBoardLogger, Trainer
 
 CPU = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False,
@@ -103,6 +103,25 @@ def test_a_file_may_name_lightnings_own_and_no_others(tmp_path: Path) -> None:
     file.write_text(f"{head}mine.Strategy\n")
     with pytest.raises(ConfigError, match="if it is yours, say --trust mine"):
         compose(["+experiment=mine"], str(tmp_path))
+
+
+@pytest.mark.parametrize("option", ["accelerator", "strategy"])
+def test_a_package_of_the_users_may_register_names_with_lightning(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    word = f"trainer.{option}=sota"
+    with pytest.raises(ConfigError, match=f"trainer.{option} must be one of auto, .* Received: 'sota'"):
+        check(compose([word]))
+    with pytest.raises(ConfigError, match=f"trainer.{option} must be one of auto"):  # these register no more
+        check(compose([word], trust=["lrkit.models", "torch.nn"]))
+    config = compose([word], trust=["mycode"])
+    check(config)  # the package is not imported for it
+    with pytest.raises(ConfigError, match=f"trainer.{option} must be one of auto, .* Received: 'sota'"):
+        assembly.check_trainer(config)
+    registry: Any = getattr(classes, f"{option.capitalize()}Registry")
+    known = {"accelerator": "cpu", "strategy": "ddp"}[option]
+    monkeypatch.setitem(registry, "sota", {**registry[known]})
+    assembly.check_trainer(config)
+    trainer: Any = assembly.trainer_of({**CPU, option: "sota"})
+    assert type(getattr(trainer, option)) is registry["sota"][option]
 
 
 def test_the_logger_of_another_process_takes_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,77 @@
+"""One run, trained in this process: a new run by way of Hydra, or a resumed run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.exit_codes import DIVERGED, OK
+from lrkit.cli.folders import make_writable
+from lrkit.cli.hydra_call import call_hydra, refuse_hydra_errors
+from lrkit.cli.resumed import load_resumed_config
+
+__all__ = ["resume_run", "train_once"]
+
+
+def train_once(argv: list[str], config_dir: str | None, made: Path | None = None) -> int:
+    """Train once, in this process.
+
+    Args:
+        made: the folder that was made for this run alone.
+    """
+    from lrkit.config.overrides import parse_overrides
+    from lrkit.config.saved_config import resume_path_in
+
+    words = [word for word in argv if not word.startswith("-")]
+    if resume_path_in(parse_overrides(words)) is not None:
+        return resume_run(words, config_dir, made)
+    from lrkit.sweep.hydra_job import train_job
+
+    statuses: list[str] = []
+    failed: list[Exception] = []
+
+    def job(config: Any) -> None:
+        try:
+            statuses.append(train_job(config).status)
+        except Exception as error:  # Hydra would print it, and exit
+            failed.append(error)
+
+    with refuse_hydra_errors():
+        call_hydra(argv, config_dir, job)
+    if failed:
+        if isinstance(failed[0], ConfigError) and made is not None and not (made / "plan.json").exists():
+            shutil.rmtree(made)  # nothing was planned, so nothing is in it
+        raise failed[0]
+    return DIVERGED if "diverged" in statuses else OK
+
+
+def resume_run(words: Sequence[str], config_dir: str | None, made: Path | None) -> int:
+    """Train on from a checkpoint. Not by way of Hydra, which knows no config but that of its files."""
+    from lrkit.config import compose as configs
+    from lrkit.config.instantiate import use_lightning
+    from lrkit.config.overrides import parse_overrides
+
+    folder: Path | None = None
+    for override in parse_overrides(words):
+        key = override.key_or_group
+        if key == "hydra.run.dir" and "${" not in str(override.value()):
+            folder = Path(str(override.value()))
+        elif override.is_hydra_override() and key != "hydra.output_subdir":
+            must = "is not for a run that goes on; what is: hydra.run.dir, a folder in plain words"
+            raise ConfigError(key, must, str(override.value()))
+    load_resumed_config(words)
+    config = configs.compose([word for word in words if not word.startswith("hydra.")], config_dir)
+    use_lightning(config)
+    from lrkit.training.run import run_training
+
+    assert folder is not None
+    make_writable(folder, "hydra.run.dir")
+    try:
+        return DIVERGED if run_training(config, folder).status == "diverged" else OK
+    except ConfigError:
+        if made is not None and not (made / "plan.json").exists():
+            shutil.rmtree(made)  # nothing was planned, so nothing is in it
+        raise

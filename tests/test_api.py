@@ -115,7 +115,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"param_groups": {"no_decays": True}}, "param_groups.no_decays is not a key. Did you mean 'no_decay'?"),
     ({"optimizers": {"a": {"evry": 2}}}, "optimizers.a.evry is not a key. Did you mean 'every'?"),
     ({"lr": -1.0}, "optimizer.lr must be a finite number > 0"),
-    ({"lr": 20.0}, "optimizer.lr must be in [1e-08, 10]; if it is meant, say allow_extreme_lr=true"),
+    ({"lr": 20.0}, "optimizer.lr must be in [1e-08, 10]; to allow it: allow_extreme_lr=true"),
 ]
 
 

@@ -16,6 +16,6 @@ def read_config(path: str) -> dict[str, Any] | None:
     try:
         content = load(Path(path), mmap=True)
         config = parse_json(content["lrkit"]["plan"])["config"]
-    except Exception:  # whatever a damaged file provokes; why it cannot be read is told by whoever goes on from it
+    except Exception:  # from a damaged file; the reason is reported when the run is resumed
         return None
     return config if isinstance(config, dict) else None

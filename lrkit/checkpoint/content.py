@@ -9,7 +9,7 @@ A module, its data and its callbacks may put anything into a checkpoint, by ``sa
                  never by one that the file names
     apart        objects, classes, functions: a text in their place, and the tensors in them beside it
 
-Enums, dataclasses and named tuples are of a type too, but their classes are somebody's: they are made again where the
+Enums, dataclasses and named tuples are of a type too, but their classes are the user's: they are made again where the
 class is found among what the program has imported by itself, in a package that the caller names, and without calling
 anything of it. Otherwise the plain values stay.
 """

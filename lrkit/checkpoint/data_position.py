@@ -115,7 +115,7 @@ class DataPosition:
             if not _stateful(loader):
                 self.say(
                     f"the order of the data comes from {name}: the global random numbers and the generators among its"
-                    " attributes are as they were, and of anything else that it remembers lrkit does not know"
+                    " attributes are restored; lrkit does not know its other state"
                 )
 
     def _lost(self, trainer: Trainer) -> str:
@@ -162,7 +162,7 @@ class DataPosition:
         _begins_anew(trainer.fit_loop)
 
     def _on_epoch(self, trainer: Trainer, usual: Callable[[], None]) -> None:
-        """An epoch begins, or is gone on with: nothing has been drawn for it yet."""
+        """An epoch begins or is resumed: no random number has been drawn for it yet."""
         self.begun = None
         if not self.found:
             assert self.saved is not None

@@ -114,7 +114,7 @@ class _Encoder:
         for name, fits, parts in TYPES:
             if fits(value, kind):
                 made = None
-                with suppress(Exception):  # of a stranger's attributes
+                with suppress(Exception):  # from an attribute of the user's class
                     made = parts(value)
                 if made is None:
                     break

@@ -94,7 +94,7 @@ def _layout(stream: Any) -> str:
 def oversized(content: Any) -> str:
     """What of a checkpoint's content is too deep, too much, or stands for more than it is; else an empty string.
 
-    Containers may be shared, so that a few of them stand for millions of values to whoever walks through: each counts
+    Containers may be shared, so that a few of them stand for millions of values in a recursive walk: each counts
     as often as it is met. None may be within itself.
     """
     sizes: dict[int, int] = {}

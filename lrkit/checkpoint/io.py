@@ -199,7 +199,7 @@ def _keep(file: Path) -> None:
         os.link(file, link)
         os.replace(link, kept)
     except FileNotFoundError:
-        return  # somebody has taken it away
+        return  # another process has removed it
     except OSError:  # a file system without hard links
         os.replace(file, kept)
     finally:

@@ -48,7 +48,7 @@ def _can_be_copied(value: Any) -> bool:
     """As Lightning does with the state of a callback before it hands it over."""
     try:
         copy.deepcopy(value)
-    except Exception:  # of a stranger's method
+    except Exception:  # from a method of the user's class
         return False
     return True
 
@@ -71,7 +71,7 @@ def _places(trainer: Trainer, at: Path) -> Iterator[tuple[Any, Sequence[Any]]]:
 
 
 def _part(owner: Any, name: Any) -> Any:
-    """An item or an attribute, without calling anything of a stranger's."""
+    """An item or an attribute, without calling a method of the user's class."""
     if isinstance(owner, type | ModuleType):
         return None
     if isinstance(owner, dict):

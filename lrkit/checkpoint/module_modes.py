@@ -1,7 +1,7 @@
 """What a module is set to, beside its weights: which parts are evaluated, which parameters are frozen.
 
 A module or a callback may set that at any time, and often does where an epoch begins: a backbone that is only used, a
-block that is trained from the third epoch on. Lightning does not call that hook again where a run goes on within an
+block that is trained from the third epoch on. Lightning does not call that hook again if a run is resumed within an
 epoch, and a module is made anew. So a checkpoint holds, by name:
 
     eval         the modules in evaluation mode, as the training had them (a validation puts all of them there)
@@ -84,7 +84,7 @@ class ModuleModes(Callback):
         }
 
     def _on_epoch(self, trainer: Trainer, usual: Callable[[], None]) -> None:
-        """An epoch begins, or is gone on with: after all hooks that prepare a training."""
+        """An epoch begins or is resumed: after all hooks that prepare a training."""
         if self.saved is not None:
             self._restore(trainer, self.saved)
             self.saved = None
@@ -121,7 +121,7 @@ class ModuleModes(Callback):
         if saved["unknown"] and self.within:
             self.say(
                 f"on_train_epoch_start has set {', '.join(saved['unknown'][:6])}, which no checkpoint holds:"
-                " it is as a new module has it until the next epoch begins"
+                " these values are those of a new module until the next epoch begins"
             )
 
 

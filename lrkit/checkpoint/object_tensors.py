@@ -45,7 +45,7 @@ def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(value, nn.Module):
         return [*value.named_parameters(), *value.named_buffers()]
     if isinstance(value, Mapping):
-        with suppress(Exception):  # of a stranger's mapping
+        with suppress(Exception):  # from a mapping of the user's class
             return [*value.items()]
         return []
     if isinstance(value, list | tuple | set | frozenset | deque):

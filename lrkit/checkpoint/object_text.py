@@ -22,7 +22,7 @@ def text_for(value: Any) -> str:
     try:
         # Of a container that is met too often or too deep, there may be no end to it.
         said = "" if type(value) in _CONTAINERS else repr(value)
-    except Exception:  # of a stranger's method
+    except Exception:  # from a method of the user's class
         said = ""
     said = "" if " at 0x" in said else said[:TEXT]
     return f"<not plain data: {what}{': ' if said else ''}{said}>"

@@ -68,7 +68,7 @@ class Resumption:
 
     @property
     def goes_on(self) -> saved_run.SavedRun | None:
-        """The checkpoint whose step, state and data are gone on with; ``restart`` takes the weights alone."""
+        """The checkpoint whose step, state and position in the data are restored; ``restart`` takes the weights alone."""
         return None if self.policy == "restart" else self.saved
 
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def _check_state(old: Plan, new: Plan, key: str) -> None:
         if not changed:
             return
         had, has = (optimizer.rpartition(".")[2] for optimizer in changed[0])
-    must = f"keeps the state of {had}, and {has} has no use for that: use resume.policy=restart"
+    must = f"has the state of {had}, which {has} cannot load: use resume.policy=restart"
     raise ConfigError(key, must)
 
 

@@ -96,7 +96,7 @@ class ReadableCheckpoints(Callback):
             if who is None or isinstance(error, ConfigError | RunError | Diverged):
                 raise
             texts = f", where it got a text for {_some(self.texts)}" if self.texts else ""
-            must = f"cannot be gone on with: {who} raised {type(error).__name__} ({error}){texts}"
+            must = f"cannot be resumed: {who} raised {type(error).__name__} ({error}){texts}"
             raise ConfigError("resume.path", f"{must}; resume.policy=restart takes the weights alone") from error
 
     def _tell(self, trainer: Trainer, content: Content) -> None:
@@ -112,7 +112,7 @@ class ReadableCheckpoints(Callback):
             line += f"; a run that goes on gets {_some(lost)} as that text"
         if all(
             entry["why"] != line for entry in self.journal.entries
-        ):  # as those of a run that is gone on with have it
+        ):  # as the hyper-parameters of a resumed run are
             self.journal.add(step_of(trainer), "checkpoint", line)
         self.say(f"lrkit: {line}")
 
@@ -140,7 +140,7 @@ def _required(trainer: Trainer) -> list[Path]:
 
 
 def _who_loaded(error: Exception, owners: Sequence[Any]) -> str | None:
-    """Whose hook that takes a checkpoint has raised an error, and which; None where none of somebody's did."""
+    """The hook of the user that raised an error on a checkpoint, and its owner; None if there is none."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         name, owner = frame.f_code.co_name, frame.f_locals.get("self")
         if any(owner is each for each in owners) and (

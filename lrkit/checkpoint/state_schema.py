@@ -87,7 +87,7 @@ def check_optimizers(states: Sequence[Mapping[str, Any]], optimizers: Sequence[O
         saved, groups = state["param_groups"], optimizer.param_groups
         had, has = ([len(group["params"]) for group in each] for each in (saved, groups))
         if had[: len(has)] != has:
-            # Groups that joined are made again by whoever made them, or are refused by torch in so many words.
+            # The user's code makes groups that joined again; otherwise torch refuses the state.
             raise ConfigError(f"{key}.param_groups", f"must have groups of {has} parameters", had)
         for j, (before, now) in enumerate(zip(saved, groups, strict=False)):
             _check_options(before, now, f"{key}.param_groups[{j}]")
@@ -195,7 +195,7 @@ def _own_generator(key: str, value: Any) -> None:
 
 @check_by
 def _any(key: str, value: Any) -> None:
-    """What is somebody's else, and not looked at."""
+    """A value of the user's code, which is not checked."""
 
 
 @check_by

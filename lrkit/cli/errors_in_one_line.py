@@ -19,7 +19,7 @@ def report_errors(run: Callable[[], int]) -> int:
     try:
         with watchdog.run_watchdog(), raise_on_signals(signal.SIGTERM, signal.SIGINT):
             return run()
-    except BrokenPipeError:  # nobody would read it
+    except BrokenPipeError:  # the reader of the pipe has gone
         raise
     except (Exception, KeyboardInterrupt, Terminated) as error:
         return error_report.report_failure(_interrupt_behind(error) or error)

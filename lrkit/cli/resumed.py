@@ -1,4 +1,4 @@
-"""What a command line with `resume.path` goes on with: the config, and the folder."""
+"""The config and the folder of a command line with `resume.path`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["continued_folder", "load_resumed_config"]
 
 
 def load_resumed_config(overrides: Sequence[str]) -> None:
-    """Read the config that a run is gone on with where only its checkpoint has it: composing does without torch."""
+    """Read the config of a run from its checkpoint if no file has it: composing needs no torch."""
     from lrkit.config import saved_config
     from lrkit.config.overrides import parse_overrides
 
@@ -24,7 +24,7 @@ def load_resumed_config(overrides: Sequence[str]) -> None:
 
 
 def continued_folder(resume: dict[str, Any]) -> Path | None:
-    """The folder of the run that is simply gone on with; None for a new run, and for one that branches off."""
+    """The folder of the run that is resumed in place; None for a new run, and for one that branches off."""
     if resume["path"] is None or resume["policy"] is not None:
         return None
     from lrkit.config.saved_config import run_folder

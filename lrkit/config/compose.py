@@ -61,7 +61,7 @@ Config = dict[str, Any]
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust: Sequence[str] = ()) -> Config:
     """The config of one run: composed, resolved to plain containers, every key checked.
 
-    With ``resume.path`` it is the config of the run that is gone on with, and on top of it what the overrides say.
+    With ``resume.path`` it is the config of the resumed run, with the overrides on top.
 
     Args:
         overrides: as on the command line.
@@ -116,7 +116,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     except ConfigError as error:
         if base is None:
             raise
-        must = f"{error.must}; what is not typed is as the run in {path} has it"
+        must = f"{error.must}; keys that are not typed keep the values of the run in {path}"
         raise ConfigError(error.key, must, error.received) from None
     if not checked[tracks.KEY]:  # which have no cooldown to go on with, and are told so
         resume_options.check_cooldown(checked)
@@ -171,7 +171,7 @@ def screen_files(overrides: Sequence[str], config_dir: str) -> None:
 
 
 def check_values(config: Mapping[str, Any]) -> None:
-    """Refuse what a key cannot be by itself, whatever plan a run that is gone on with takes."""
+    """Refuse a value that its key cannot have, whatever plan a resumed run takes."""
     trusted_targets.check(config)
     check_key_values(config)
 

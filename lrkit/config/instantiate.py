@@ -58,7 +58,7 @@ def check(node: Mapping[str, Any], key: str, trust: Sequence[str] = ()) -> Any:
     if TARGET not in node:
         raise ConfigError(f"{key}.{TARGET}", "must be set")
     if node.get("_partial_"):
-        raise ConfigError(f"{key}._partial_", "must not be set here: it makes a function, and this is to be an object")
+        raise ConfigError(f"{key}._partial_", "must not be set here: it makes a function, and lrkit needs an object")
     return _checked(node, key, trust)
 
 
@@ -66,7 +66,7 @@ def use_lightning(config: Mapping[str, Any]) -> str:
     """Decide for the Lightning package of the user's own classes that a config names; nothing is built.
 
     To be called before anything of lrkit's that imports Lightning. Returns the package's name. A class that cannot be
-    found is left to whoever builds it.
+    found is left to the caller.
 
     Raises:
         ConfigError: the classes need both packages, see ``lrkit.base.lightning_package``.
@@ -119,7 +119,7 @@ def _checked(node: Any, key: str, trust: Sequence[str]) -> Any:
         if not isinstance(node.get(name, default), bool):
             raise ConfigError(f"{key}.{name}", "must be true or false", node[name])
     if node.get("_convert_", "all") != "all":
-        raise ConfigError(f"{key}._convert_", "must be all, for that is how lrkit builds: leave it out")
+        raise ConfigError(f"{key}._convert_", "must be all, as lrkit builds every node: leave it out")
     args, options = node.get("_args_", []), {n: inner for n, inner in node.items() if n not in _DIRECTIVES}
     if not isinstance(args, list):
         raise ConfigError(f"{key}._args_", "must be a list", args)

@@ -1,6 +1,6 @@
 """Data sets of other libraries that are asked for by a name: which may be, and how their files are read.
 
-A name can come from a stranger's config, and the files from a stranger's folder. Some classes of torchvision and some
+The name can come from an untrusted config, and the files from an untrusted folder. Some classes of torchvision and some
 readers of Hugging Face unpickle what they find there, or unpack it wherever the archive says. So a name must be of a
 list: of those whose code was read, in the releases named below, and found to make numbers of files and nothing else.
 """

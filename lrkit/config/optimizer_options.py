@@ -115,7 +115,7 @@ def check_options(target: str, options: Mapping[str, Any], defaults: Mapping[str
         if each not in defaults:
             must = f"is unknown to {name}. {did_you_mean(str(each), [*defaults, 'lr'])}"
             raise ConfigError(f"optimizer.{each}", must)
-    if options.get("warmup_steps"):  # schedulefree's: it would multiply the rate where nobody sees it
+    if options.get("warmup_steps"):  # schedulefree's: it would multiply the rate outside of the plan
         raise ConfigError("optimizer.warmup_steps", "must stay 0: choose warmup=linear", options["warmup_steps"])
     checked = {each: _value(each, value, defaults[each]) for each, value in options.items()}
     _check_together(target, {**defaults, **checked})

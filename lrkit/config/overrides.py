@@ -327,8 +327,8 @@ def unknown_key(key: str, keys: Sequence[str]) -> ConfigError:
     if group in keys and default_choices().get(group) == "none":  # chosen, and empty: such as warmup=none
         others = ", ".join(path.stem for path in sorted((CONF_DIR / group).glob("*.yaml")) if path.stem != "none")
         return ConfigError(key, f"is not a key of {group}=none; other options of {group}: {others}")
-    if group in keys and group in default_choices():  # empty until somebody adds to it: such as callbacks
-        return ConfigError(key, f"is not there; to add it: +{key}=...")
+    if group in keys and group in default_choices():  # empty at first, such as callbacks
+        return ConfigError(key, f"does not exist; to add it write +{key}=...")
     return ConfigError(key, f"is not a key. {nearest_key(key, keys)}")
 
 

@@ -1,8 +1,8 @@
-"""The config of a run that is gone on with: the run's own, as it was saved, and what is typed now on top of it.
+"""The config of a resumed run: the saved config of the run, with the overrides of the command line on top.
 
 What is typed is applied as Hydra would apply it, only to other defaults: a key takes its new value, ``+`` adds and
 ``~`` removes, and an option that is chosen for a group takes the place of the whole group. A saved config may be a
-stranger's: it is data, and what it may name is checked as if it stood in a file.
+untrusted one: it is data, and what it may name is checked as if it stood in a file.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def config_beside(path: str) -> dict[str, Any] | None:
             "resume.path", f"must hold a config as lrkit writes it, and {str(error).rstrip('.')}"
         ) from None
     if any("${" in text for text in _texts(config)):
-        raise ConfigError("resume.path", "holds a config with interpolations, which that of a run never has", path)
+        raise ConfigError("resume.path", "must hold a config without interpolations, as every saved run has", path)
     return dict(config)
 
 

@@ -198,7 +198,7 @@ def check_horizon(trainer: Mapping[str, Any], steps: int | None) -> None:
     most, endless = trainer.get("max_steps"), trainer.get("max_epochs") in (None, -1)
     if steps is None or most in (None, -1) or steps == most or (steps < most and not endless):
         return
-    raise ConfigError("horizon.steps", f"must be what trainer.max_steps says, {most}, or null", steps)
+    raise ConfigError("horizon.steps", f"must be trainer.max_steps, {most}, or null", steps)
 
 
 def check_count(key: str, value: Any) -> None:

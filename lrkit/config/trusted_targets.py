@@ -1,6 +1,6 @@
 """Which classes a config may name: those that lrkit builds, and those that the user has named as theirs.
 
-A config comes from the command line, from files, or out of a checkpoint, and the last two may be a stranger's. So a
+A config comes from the command line, from files, or out of a checkpoint, and the last two may be untrusted. So a
 ``_target_`` is a name to be looked up, never an order: before anything is imported the name must be of ``NAMES`` or
 under an entry of ``trust``, and what it leads to must be a class of the kind that its key takes. ``trust`` is what the
 command line says (``--trust mycode``, or the dotted path of a class itself); no file can say it.
@@ -108,7 +108,7 @@ _ADDRESS = re.compile(r"\s*[A-Za-z][\w+.:-]*://")
 
 
 def check_trust(entries: Any, key: str = "trust") -> list[str]:
-    """The entries of ``trust``: dotted names, and none of Python's own packages, which are nobody's.
+    """The entries of ``trust``: dotted names, and none of Python's own packages.
 
     >>> check_trust(["mycode", "timm.models"])
     ['mycode', 'timm.models']
@@ -156,7 +156,7 @@ def check(config: Mapping[str, Any]) -> None:
 def check_addresses(config: Any, typed: Iterable[str], key: str = "") -> None:
     """Refuse every address, such as ``s3://bucket/run``, that the command line does not say itself.
 
-    Lightning opens whatever path it is given by the scheme that it has; a file of somebody else's would so reach any
+    Lightning opens whatever path it is given by the scheme that it has; an untrusted file would so reach any
     host, or write there.
 
     Raises:
@@ -227,7 +227,7 @@ def resolve_class(target: Any, key: str, trust: Sequence[str] = ()) -> type:
 def import_module(module: str) -> ModuleType:
     """Import a module; for one that is no library's, the folder that we are in is looked into too, last of all.
 
-    Not before: whatever lies in a folder would otherwise be found by whoever looks for plugins, such as Hydra.
+    Not before: whatever lies in a folder would otherwise be found by a search for plugins, such as that of Hydra.
     """
     if _top(module) not in {_top(name) for name in NAMES} and not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())

@@ -1,4 +1,4 @@
-"""Config files, looked through before Hydra sees them: those below ``--config-dir`` may be a stranger's.
+"""Config files, checked before Hydra reads them: the files below ``--config-dir`` may be untrusted.
 
 Hydra acts on what it reads before an application has a say: it sets up logging, environment and callbacks by the node
 ``hydra``, and OmegaConf follows every alias and interpolation, however many that makes. So a file is first read as a

@@ -1,4 +1,4 @@
-"""AdaBound whose second rate follows the plan too: by its authors' code it would be one that nobody drives."""
+"""AdaBound whose final rate follows the plan too; in its authors' code no schedule reaches it."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ def _keep_implementation(optimizer: Optimizer, state: dict[str, Any]) -> dict[st
     """
     saved, here = state["param_groups"], optimizer.param_groups
     names = [group.get("name") for group in here]
-    # One without a name has joined during the run, and whoever let it join has made it again.
+    # A group without a name joined during the run; the user's code has made it again.
     alike = len(saved) == len(here) and all(a in (None, b.get("name")) for a, b in zip(names, saved, strict=True))
     if all("name" in group for group in saved) and not alike:
         must = f"must make the groups that the checkpoint has: {', '.join(group['name'] for group in saved)}"

@@ -50,7 +50,7 @@ def own_optimizers_of(module: nn.Module) -> OwnOptimizers | None:
         with _untouched(module), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what is thrown away
             optimizers, schedulers = _parts(method(module))
-    except Exception:  # a stranger's code, outside of where it expects to be called: it has not said anything
+    except Exception:  # from the user's code, called outside of a training: no answer
         return None
     if not optimizers or not all(isinstance(each, Optimizer) for each in optimizers):
         return None

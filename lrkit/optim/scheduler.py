@@ -47,7 +47,7 @@ class PlanScheduler(LRScheduler):
     """Drives an optimizer by a plan; usable wherever torch's ``LRScheduler`` is.
 
     Constructing it changes nothing. The rates of step ``t`` are written just before the optimizer takes step ``t``
-    (and ahead of it by ``step()``, so that whoever looks in between sees the coming rate). A step that mixed
+    (and ahead of it by ``step()``, so that a reader in between sees the coming rate). A step that mixed
     precision skipped because of infinite gradients does not count.
 
     Args:
@@ -201,7 +201,7 @@ class PlanScheduler(LRScheduler):
     def reduce(self, factor: float, over: int) -> float:
         """Lower all rates by ``factor``, reached from below within ``over`` steps; the new gain. For the guard."""
         self.reduction = self.reduction.once_more(factor, self.applied, over)
-        self._rates = []  # the optimizer's state has been put back, and its rates with it: nobody edited them
+        self._rates = []  # the optimizer's state has been put back, and its rates with it: no outside edit
         self.write()
         return self.reduction.gain
 
@@ -248,7 +248,7 @@ class PlanScheduler(LRScheduler):
             for name, of in state_dict["joined"].items()
         }
         self._groups = None  # to be looked at again
-        self._rates = []  # the optimizer's own rates were restored too: nobody edited them
+        self._rates = []  # the optimizer's own rates were restored too: no outside edit
 
     def _base(self, i: int, group: dict[str, Any]) -> tuple[float, float] | JoinedGroup:
         """The constant parts of a group's rate and weight decay: the plan's, or what a later group joined with."""
@@ -289,7 +289,7 @@ class PlanScheduler(LRScheduler):
         )
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
-        """Just before a step: the rates were written ahead, and are written again where somebody changed something."""
+        """Just before a step: the rates were written ahead, and are written again after an outside edit."""
         groups = optimizer.param_groups
         if self._plain and self._written == self.applied and groups is self._groups:
             if [group["lr"] for group in groups] != self._rates:

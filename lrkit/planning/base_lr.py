@@ -31,7 +31,7 @@ def check_lr(lr: Any, allow_extreme: bool = False) -> None:
         raise ConfigError(key, "must be > 0: with 0 nothing would train", lr)
     low, high = SANE_LR
     if not allow_extreme and not low <= lr <= high:
-        raise ConfigError(key, f"must be in [{low:g}, {high:g}]; if it is meant, say allow_extreme_lr=true", lr)
+        raise ConfigError(key, f"must be in [{low:g}, {high:g}]; to allow it: allow_extreme_lr=true", lr)
 
 
 def _is_numeric_text(text: str) -> bool:
@@ -46,5 +46,5 @@ def check_scaled_lr(plan: Plan) -> None:
     """Refuse a base rate that only the batch-size rule has made extreme."""
     low, high = SANE_LR
     if not low <= plan.base() <= high:
-        must = f"must be in [{low:g}, {high:g}] after batch-size scaling; if it is meant, say allow_extreme_lr=true"
+        must = f"must be in [{low:g}, {high:g}] after batch-size scaling; to allow it: allow_extreme_lr=true"
         raise ConfigError("optimizer.lr", must, plan.rate_line())

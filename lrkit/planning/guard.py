@@ -163,7 +163,7 @@ class LossStatistics:
         return self.began + (times - 1.0) * abs(self.began)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run that is gone on with must know to decide alike."""
+        """The state that a resumed run needs for the same decisions."""
         return {
             "recent": list(self.recent), "began": self.began, "middle": self.middle, "spread": self.spread,
             "seen": self.seen,

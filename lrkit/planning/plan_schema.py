@@ -1,6 +1,6 @@
 """What a plan in JSON must be, for a run to go on by it: what ``Plan.to_json`` writes, and nothing else.
 
-A plan comes from a checkpoint or from ``plan.json``, which may be somebody else's. ``checked`` refuses whatever could
+A plan comes from a checkpoint or from ``plan.json``, which may come from an untrusted source. ``checked`` refuses whatever could
 not be followed: other keys and types, numbers that are not finite, schedules that lrkit does not know, curves that
 turn too often or arrive at no number.
 """

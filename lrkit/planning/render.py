@@ -55,7 +55,7 @@ def render_csv(plan: Plan) -> str:
     and ``lr/<track>/<group>`` is empty where that track takes no step.
     """
     if plan.horizon.steps is None:
-        raise ConfigError("horizon.steps", "must be set to list a run whose end is not known")
+        raise ConfigError("horizon.steps", "must be set to list a run of unknown length")
     if plan.horizon.steps > _MOST_ROWS:
         raise ConfigError("format=csv", f"lists at most {_MOST_ROWS} steps, and the run has {plan.horizon.steps}")
     drivers, per_epoch = _drivers(plan), plan.horizon.steps_per_epoch

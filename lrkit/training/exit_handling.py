@@ -1,4 +1,4 @@
-"""How a training ends that does not come to its end: what is kept, and the one line that says how to go on."""
+"""The end of a training that does not finish: its files, and the line with the command that resumes it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ExitReport:
         Raises:
             Terminated: SIGTERM or SIGUSR1; ``metrics.json`` says ``preempted``.
             KeyboardInterrupt: Ctrl-C; it says ``interrupted``.
-            RunError: what nobody's code is to blame for; it says ``failed``, and why.
+            RunError: an error of the machine or of Lightning; the message has the reason.
             Exception: any other as it was raised, with a note where its traceback is kept; it says ``failed``.
         """
         meeting = Rendezvous(trainer, lost=lambda why: self._lost(trainer, why))

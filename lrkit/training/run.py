@@ -256,6 +256,6 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 
 def _write_once(file: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON; a run that is gone on with keeps the file that it has."""
+    """Write JSON; a resumed run keeps its file."""
     if not file.exists():
         write_json(file, content)

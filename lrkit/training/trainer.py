@@ -25,7 +25,7 @@ __all__ = ["build_run_trainer"]
 def build_run_trainer(
     config: Mapping[str, Any], folder: Path, callbacks: list[Callback], joins: int | None, quiet: bool
 ) -> Trainer:
-    """The trainer; ``joins`` is the step at which it goes on with curves that are in the folder already."""
+    """The trainer; ``joins`` is the step at which a resumed run continues the curves of its folder."""
     options = dict(config["trainer"])
     options["accumulate_grad_batches"] = configs.accumulation(config, configs.replicas_of(options)[0])
     bar = options.pop("enable_progress_bar", None)

@@ -131,7 +131,7 @@ def test_a_hook_that_cannot_use_a_checkpoint_is_refused_before_training(capsys: 
     assert main(["train", *given, "resume.path=run", "resume.policy=override"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
-        "lrkit: resume.path cannot be gone on with: Wants.on_load_checkpoint raised TypeError (cannot assign 'str' as"
+        "lrkit: resume.path cannot be resumed: Wants.on_load_checkpoint raised TypeError (cannot assign 'str' as"
         " child module 'criterion' (torch.nn.Module or None expected)), where it got a text for"
         " hyper_parameters.criterion, special.criterion, special.made; resume.policy=restart takes the weights alone."
     )

@@ -149,9 +149,9 @@ LRS = [
     (10.0,            False,          None),
     (30.0,            True,           None),
     (1e-12,           True,           None),
-    (30.0,            False,          "optimizer.lr must be in [1e-08, 10]; if it is meant, say allow_extreme_lr=true."
+    (30.0,            False,          "optimizer.lr must be in [1e-08, 10]; to allow it: allow_extreme_lr=true."
                                       " Received: 30.0"),
-    (1e-12,           False,          "optimizer.lr must be in [1e-08, 10]; if it is meant, say allow_extreme_lr=true."
+    (1e-12,           False,          "optimizer.lr must be in [1e-08, 10]; to allow it: allow_extreme_lr=true."
                                       " Received: 1e-12"),
     (0,               True,           "optimizer.lr must be > 0: with 0 nothing would train. Received: 0"),
     (-0.1,            True,           "optimizer.lr must be a finite number > 0. Received: -0.1"),

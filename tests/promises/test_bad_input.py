@@ -33,11 +33,11 @@ FROM_THE_CONFIG = [
     ),
     (
         "train optimizer.lr=1e6",
-        "optimizer.lr must be in [1e-08, 10]; if it is meant, say allow_extreme_lr=true. Received: 1000000.0",
+        "optimizer.lr must be in [1e-08, 10]; to allow it: allow_extreme_lr=true. Received: 1000000.0",
     ),
     (
         "show optimizer.lr=1 batch_scaling=linear batch_scaling.base_batch_size=1",
-        "optimizer.lr must be in [1e-08, 10] after batch-size scaling; if it is meant, say allow_extreme_lr=true."
+        "optimizer.lr must be in [1e-08, 10] after batch-size scaling; to allow it: allow_extreme_lr=true."
         " Received: 'lr 32 = 1 x 32 (linear: batch 32 / base 1)'",
     ),
     ("train allow_extreme_lr=3", "allow_extreme_lr must be true or false. Received: 3"),
@@ -63,7 +63,7 @@ FROM_THE_CONFIG = [
     ("train ~foo", "foo is not a key. Accepted: …"),
     ("train data.n=0", "data.n is not a key. …"),
     ("train ckpt_path=x", "ckpt_path is not a key. …"),
-    ("train callbacks.x=5", "callbacks.x is not there; to add it: +callbacks.x=..."),
+    ("train callbacks.x=5", "callbacks.x does not exist; to add it write +callbacks.x=..."),
     (
         "train warmup.length=10",
         "warmup.length is not a key of warmup=none; other options of warmup: constant, cosine, exponential, linear.",
@@ -101,7 +101,7 @@ FROM_THE_CONFIG = [
     ("train optimizer.lr=0.1,0.2", "optimizer.lr takes one value; to sweep: lrkit train -m optimizer.lr=0.1,0.2."),
     (
         "train warmup=linear +warmup.start=0.1",
-        "warmup.start is there already: write warmup.start=..., without the +.",
+        "warmup.start already exists: drop the +.",
     ),
     ("train optimizer.lr='${nope}'", "optimizer.lr cannot be resolved: Interpolation key 'nope' not found."),
     ("train data=custom", "data._target_ must be set."),
@@ -335,11 +335,11 @@ FROM_THE_CONFIG = [
     ("train trainer.limit_predict_batches=3", "trainer.limit_predict_batches must be null, …"),
     (
         "train trainer.max_steps=10 horizon.steps=20",
-        "horizon.steps must be what trainer.max_steps says, 10, or null. Received: 20",
+        "horizon.steps must be trainer.max_steps, 10, or null. Received: 20",
     ),
     (
         "train trainer.max_epochs=-1 trainer.max_steps=20 horizon.steps=10",
-        "horizon.steps must be what trainer.max_steps says, 20, or null. Received: 10",
+        "horizon.steps must be trainer.max_steps, 20, or null. Received: 10",
     ),
     # --- the optimizer
     ("train +optimizer.learning_rate=0.1", "optimizer.learning_rate is unknown to SGD. …"),

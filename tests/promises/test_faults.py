@@ -171,7 +171,7 @@ def test_the_control_is_torn(tmp_path: Path, row: Row) -> None:
         done,
         survived,
         torn,
-        "a checkpoint is cut off; where it is `last.ckpt`, the run cannot be gone on with",
+        "a checkpoint is cut off; where it is `last.ckpt`, the run cannot be resumed",
     )
 
 

@@ -70,6 +70,10 @@ class ResultsWriter(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.begun, self.ended = time.perf_counter(), None
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:  # TensorBoard takes them at the end, beside the results
+                if not isinstance(logger, TensorBoardLogger):
+                    logger.log_hyperparams(dict(self.hparams))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lrkit.base.errors import ConfigError
+from lrkit.base.validation import one_of
 
 __all__ = ["POLICIES", "SPELLINGS", "is_missing", "missing_policy"]
 
@@ -24,6 +24,5 @@ def is_missing(cell: str) -> bool:
 
 def missing_policy(value: str) -> str:
     """What to do with samples that miss a value: refuse them, drop them, or keep the words as names of classes."""
-    if value not in POLICIES:
-        raise ConfigError("data.missing", "must be refuse, drop or keep", value)
+    one_of(*POLICIES).check("data.missing", value)
     return value

@@ -617,7 +617,7 @@ def test_a_first_line_of_names_is_known_above_a_line_that_misses_values(tmp_path
     ("arguments", "sentence"),
     [
         ({"targets": "class"}, r"data\.targets must be auto, classes or numbers. Received: 'class'"),
-        ({"missing": "skip"}, r"data\.missing must be refuse, drop or keep. Received: 'skip'"),
+        ({"missing": "skip"}, r"data\.missing must be one of refuse, drop, keep. Received: 'skip'"),
         ({"path": None}, r"data\.path must be an \.npz or \.csv file. Received: None"),
         ({"path": "data.xlsx"}, r"data\.path must end in \.npz or \.csv"),
         ({"path": "nowhere.csv"}, r"data\.path must be a readable file"),

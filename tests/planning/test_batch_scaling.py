@@ -34,7 +34,7 @@ TABLE = [
 
 REFUSED = [
     # rule     base   batch  optimizer  the sentence
-    ("linaer", 256,   1024,  SGD,       "batch_scaling.rule is not a rule. Did you mean 'linear'? Accepted: auto, lin"),
+    ("linaer", 256,   1024,  SGD,       "batch_scaling.rule is not a rule. Did you mean 'linear'? Accepted: auto, "),
     (None,     256,   1024,  SGD,       "batch_scaling.rule is not a rule. Did you mean 'none'?"),
     ("linear", None,  1024,  SGD,       "batch_scaling.base_batch_size must be a whole number >= 1. Received: None"),
     ("linear", 0,     1024,  SGD,       "batch_scaling.base_batch_size must be a whole number >= 1. Received: 0"),

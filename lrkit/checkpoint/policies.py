@@ -68,7 +68,7 @@ class Resumption:
 
     @property
     def goes_on(self) -> saved_run.SavedRun | None:
-        """The checkpoint whose step, state and position in the data are restored; ``restart`` takes the weights alone."""
+        """The checkpoint whose step, state and data position are restored; ``restart`` takes the weights alone."""
         return None if self.policy == "restart" else self.saved
 
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:

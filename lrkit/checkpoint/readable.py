@@ -110,9 +110,7 @@ class ReadableCheckpoints(Callback):
             line += f"; load_from_checkpoint needs {', '.join(missing)}"
         if lost := [each.name for each in new if each.text and live_object(trainer, each.at, each.text) is None]:
             line += f"; a run that goes on gets {_some(lost)} as that text"
-        if all(
-            entry["why"] != line for entry in self.journal.entries
-        ):  # as the hyper-parameters of a resumed run are
+        if all(entry["why"] != line for entry in self.journal.entries):  # as the hyper-parameters of a resumed run are
             self.journal.add(step_of(trainer), "checkpoint", line)
         self.say(f"lrkit: {line}")
 

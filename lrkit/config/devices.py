@@ -19,7 +19,7 @@ def world_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
     """Devices x nodes as the config says it, and whether that had to be assumed (``auto``)."""
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes") or 1
     if isinstance(devices, str) and devices not in ("auto", "-1"):
-        devices = [d for d in devices.split(",") if d.strip()] if "," in devices else _whole(devices)
+        devices = [d for d in devices.split(",") if d.strip()] if "," in devices else _read_whole(devices)
     if devices in ("auto", "-1", -1, None):
         return nodes, True
     count = len(devices) if isinstance(devices, list) else devices
@@ -65,5 +65,5 @@ def accumulation(config: Mapping[str, Any], world: int) -> int:
     return int(effective // (size * world))
 
 
-def _whole(text: str) -> Any:
+def _read_whole(text: str) -> Any:
     return int(text) if text.strip().isdigit() else text

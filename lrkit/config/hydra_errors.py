@@ -56,7 +56,7 @@ def explain_hydra_error(error: Exception, parsed: Sequence[Override], config_dir
             continue
         known = key in keys or any(k.startswith(f"{key}.") for k in keys)
         if known and override.type == OverrideType.ADD:
-            return ConfigError(key, f"already exists: drop the +")
+            return ConfigError(key, "already exists: drop the +")
         if not known and override.type in (OverrideType.CHANGE, OverrideType.DEL):
             return unknown_key(key, keys)
     return plain

@@ -46,7 +46,7 @@ def build(node: Mapping[str, Any] | None, key: str, trust: Sequence[str] = ()) -
     Raises:
         ConfigError: a class that may not be named, a key that it does not take, or whatever it raises when it is made.
     """
-    return _made(check(node, key, trust)) if node else None
+    return _make_objects(check(node, key, trust)) if node else None
 
 
 def check(node: Mapping[str, Any], key: str, trust: Sequence[str] = ()) -> Any:
@@ -59,7 +59,7 @@ def check(node: Mapping[str, Any], key: str, trust: Sequence[str] = ()) -> Any:
         raise ConfigError(f"{key}.{TARGET}", "must be set")
     if node.get("_partial_"):
         raise ConfigError(f"{key}._partial_", "must not be set here: it makes a function, and lrkit needs an object")
-    return _checked(node, key, trust)
+    return _check_calls(node, key, trust)
 
 
 def use_lightning(config: Mapping[str, Any]) -> str:
@@ -105,14 +105,14 @@ def arguments(cls: type, node: Mapping[str, Any], key: str) -> frozenset[str]:
     return accepted
 
 
-def _checked(node: Any, key: str, trust: Sequence[str]) -> Any:
+def _check_calls(node: Any, key: str, trust: Sequence[str]) -> Any:
     """The node with a call in place of each ``_target_``."""
     if isinstance(node, list):
-        return [_checked(inner, f"{key}[{i}]", trust) for i, inner in enumerate(node)]
+        return [_check_calls(inner, f"{key}[{i}]", trust) for i, inner in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
     if TARGET not in node:
-        return {name: _checked(inner, f"{key}.{name}", trust) for name, inner in node.items()}
+        return {name: _check_calls(inner, f"{key}.{name}", trust) for name, inner in node.items()}
     cls = trusted_targets.resolve_class(node[TARGET], f"{key}.{TARGET}", trust)
     arguments(cls, node, key)
     for name, default in (("_partial_", False), ("_recursive_", True)):
@@ -124,19 +124,19 @@ def _checked(node: Any, key: str, trust: Sequence[str]) -> Any:
     if not isinstance(args, list):
         raise ConfigError(f"{key}._args_", "must be a list", args)
     if node.get("_recursive_", True):
-        args = _checked(args, f"{key}._args_", trust)
-        options = {name: _checked(inner, f"{key}.{name}", trust) for name, inner in options.items()}
+        args = _check_calls(args, f"{key}._args_", trust)
+        options = {name: _check_calls(inner, f"{key}.{name}", trust) for name, inner in options.items()}
     return _Call(key, cls, args, options, bool(node.get("_partial_")))
 
 
-def _made(node: Any) -> Any:
+def _make_objects(node: Any) -> Any:
     if isinstance(node, list):
-        return [_made(inner) for inner in node]
+        return [_make_objects(inner) for inner in node]
     if isinstance(node, dict):
-        return {name: _made(inner) for name, inner in node.items()}
+        return {name: _make_objects(inner) for name, inner in node.items()}
     if not isinstance(node, _Call):
         return node
-    args, options = _made(node.args), _made(node.options)
+    args, options = _make_objects(node.args), _make_objects(node.options)
     if node.partial:
         return functools.partial(node.cls, *args, **options)
     try:

@@ -213,10 +213,10 @@ def with_added_tracks(overrides: Iterable[str]) -> list[str]:
     >>> with_added_tracks(["optimizers.actor.every=2", "optimizer@optimizers.actor.optimizer=adam", "seed=1"])
     ['++optimizers.actor.every=2', '+optimizer@optimizers.actor.optimizer=adam', 'seed=1']
     """
-    return [f"{_added(text)}{text}" for text in overrides]
+    return [f"{_addition_prefix(text)}{text}" for text in overrides]
 
 
-def _added(text: str) -> str:
+def _addition_prefix(text: str) -> str:
     key = text.partition("=")[0]
     if key.partition(".")[0].lstrip("+") == tracks.KEY:
         return "++"[key.startswith("+") + key.startswith("++") :]
@@ -233,7 +233,7 @@ def expand_override(override: Override, config_dir: str | None = None) -> list[s
     try:
         if isinstance(sweep, Glob):
             with hydra_initialised(config_dir):
-                values = sweep.filter(_options(override.key_or_group))
+                values = sweep.filter(_list_options(override.key_or_group))
         else:
             if isinstance(sweep, RangeSweep):  # to shuffle it, Hydra would write it all down
                 sweep.shuffle = False
@@ -248,15 +248,17 @@ def expand_override(override: Override, config_dir: str | None = None) -> list[s
     # A value that is there twice would be trained twice.
     once: dict[Any, str] = {}
     for value in values:
-        once.setdefault(_literal(str(value)), str(value))
+        once.setdefault(_parse_literal(str(value)), str(value))
     return [f"{key}={value}" for value in once.values()]
 
 
-def _literal(text: str) -> Any:
+def _parse_literal(text: str) -> Any:
     """What a value is known by: 0.1 is 0.10, and not 1 is 1.0, for a whole number may mean another thing than a share.
 
-    >>> _literal("0.1") == _literal("1e-1"), _literal("1") == _literal("1.0"), _literal("'a'") == _literal("a")
-    (True, False, True)
+    >>> _parse_literal("0.1") == _parse_literal("1e-1"), _parse_literal("1") == _parse_literal("1.0")
+    (True, False)
+    >>> _parse_literal("'a'") == _parse_literal("a")
+    True
     """
     for kind in (int, float):
         try:
@@ -298,7 +300,7 @@ def check_group(override: Override) -> None:
         raise ConfigError(group, f"takes one value; to sweep: lrkit train -m {override.input_line}")
     if group not in group_names():
         return
-    options, value = _options(group), override.value()
+    options, value = _list_options(group), override.value()
     if override.package is not None:  # mounted elsewhere, where it may also be absent
         group += f"@{override.package}"
         if override.type == OverrideType.DEL:
@@ -368,10 +370,10 @@ def group_names() -> set[str]:
 
 def is_group(name: str) -> bool:
     """Whether options can be chosen for ``name``. Needs Hydra to be initialised."""
-    return "." not in name and bool(_options(name))
+    return "." not in name and bool(_list_options(name))
 
 
-def _options(group: str) -> list[str]:
+def _list_options(group: str) -> list[str]:
     return GlobalHydra.instance().config_loader().get_group_options(group)
 
 

@@ -76,7 +76,7 @@ def config_beside(path: str) -> dict[str, Any] | None:
         raise ConfigError(
             "resume.path", f"must hold a config as lrkit writes it, and {str(error).rstrip('.')}"
         ) from None
-    if any("${" in text for text in _texts(config)):
+    if any("${" in text for text in _find_texts(config)):
         raise ConfigError("resume.path", "must hold a config without interpolations, as every saved run has", path)
     return dict(config)
 
@@ -87,31 +87,31 @@ def rebase_overrides(base: Mapping[str, Any], parsed: Sequence[Override]) -> Any
     Raises:
         ConfigError: an override names a key that is not there.
     """
-    reference = _composed([])
-    config = _completed(base, reference)
-    choices = [o for o in parsed if _chooses(o)]
-    chosen = _composed([str(o.input_line) for o in choices])
+    reference = _compose_plain([])
+    config = _complete_config(base, reference)
+    choices = [o for o in parsed if _chooses_option(o)]
+    chosen = _compose_plain([str(o.input_line) for o in choices])
     replaced = []
     for override in choices:
         path = override.package or override.key_or_group
         if path.partition(".")[0] not in config:
             continue  # an experiment, say, which sets keys all over the config
         replaced.append(path)
-        node = _at(chosen, path)
+        node = _read_path(chosen, path)
         if node is not None:
-            _set(config, path, node)
+            _set_path(config, path, node)
         elif override.type == OverrideType.DEL:
-            _remove(config, path)
-    for path, value in _differences(reference, chosen):
+            _remove_path(config, path)
+    for path, value in _find_differences(reference, chosen):
         if not any(path == each or path.startswith(f"{each}.") for each in replaced):
-            _set(config, path, value)
-    values = [o for o in parsed if not _chooses(o) and not o.is_hydra_override()]
+            _set_path(config, path, value)
+    values = [o for o in parsed if not _chooses_option(o) and not o.is_hydra_override()]
     keys = {o.key_or_group for o in values}
     if "seed" in keys and "data.seed" not in keys and _follows_seed(base):
-        _set(config, "data.seed", "${seed}")
+        _set_path(config, "data.seed", "${seed}")
     made = OmegaConf.create(config)
     for override in values:
-        _apply(made, override, chosen)
+        _apply_override(made, override, chosen)
     return made
 
 
@@ -125,19 +125,19 @@ def with_found_interval(config: dict[str, Any], base: Mapping[str, Any]) -> dict
     return {**config, "find": {**config["find"], "interval": interval}}
 
 
-def _composed(overrides: list[str]) -> dict[str, Any]:
+def _compose_plain(overrides: list[str]) -> dict[str, Any]:
     made: Any = OmegaConf.to_container(hydra.compose("train", overrides=overrides))
     return {str(key): value for key, value in made.items()}
 
 
-def _chooses(override: Override) -> bool:
+def _chooses_option(override: Override) -> bool:
     """Whether an override chooses an option of a group."""
     if override.is_hydra_override() or override.key_or_group == "trust":
         return False
     return override.package is not None or is_group(override.key_or_group)
 
 
-def _completed(base: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
+def _complete_config(base: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
     """The saved config with what a later lrkit has besides; whom it trusted, and what it went on from, is its past."""
     config = {**copy.deepcopy(dict(reference)), **copy.deepcopy(dict(base))}
     for section in ("trainer", "batch", "horizon", "find"):
@@ -152,14 +152,14 @@ def _follows_seed(base: Mapping[str, Any]) -> bool:
     return isinstance(data, Mapping) and "seed" in data and data["seed"] == base.get("seed")
 
 
-def _apply(config: Any, override: Override, reference: Mapping[str, Any]) -> None:
+def _apply_override(config: Any, override: Override, reference: Mapping[str, Any]) -> None:
     key, value = override.key_or_group, override.value()
     there = _is_there(config, key)
     try:
         if override.type == OverrideType.DEL:
             if there:
                 _remove_from(config, key)
-            elif _at(reference, key) is None:  # else it was removed in the run's own command, too
+            elif _read_path(reference, key) is None:  # else it was removed in the run's own command, too
                 raise unknown_key(key, list(leaf_paths(OmegaConf.to_container(config))))
         elif override.type == OverrideType.CHANGE and not there:
             raise unknown_key(key, list(leaf_paths(OmegaConf.to_container(config))))
@@ -181,17 +181,17 @@ def _remove_from(config: Any, key: str) -> None:
     del node[name]
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _find_differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """What choices have changed: by its path, a whole node where that is of another class."""
     if not (isinstance(old, Mapping) and isinstance(new, Mapping)) or old.get(TARGET) != new.get(TARGET):
         if old != new:
             yield path, new
         return
     for name, value in new.items():
-        yield from _differences(old.get(name), value, f"{path}.{name}" if path else str(name))
+        yield from _find_differences(old.get(name), value, f"{path}.{name}" if path else str(name))
 
 
-def _at(config: Any, path: str) -> Any:
+def _read_path(config: Any, path: str) -> Any:
     for name in path.split("."):
         if not isinstance(config, Mapping) or name not in config:
             return None
@@ -199,7 +199,7 @@ def _at(config: Any, path: str) -> Any:
     return config
 
 
-def _set(config: dict[str, Any], path: str, value: Any) -> None:
+def _set_path(config: dict[str, Any], path: str, value: Any) -> None:
     *above, name = path.split(".")
     for each in above:
         if not isinstance(config.get(each), dict):
@@ -208,20 +208,20 @@ def _set(config: dict[str, Any], path: str, value: Any) -> None:
     config[name] = copy.deepcopy(value)
 
 
-def _remove(config: dict[str, Any], path: str) -> None:
+def _remove_path(config: dict[str, Any], path: str) -> None:
     *above, name = path.split(".")
-    node = _at(config, ".".join(above)) if above else config
+    node = _read_path(config, ".".join(above)) if above else config
     if isinstance(node, dict):
         node.pop(name, None)
 
 
-def _texts(node: Any) -> Iterator[str]:
+def _find_texts(node: Any) -> Iterator[str]:
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield str(key)
-            yield from _texts(value)
+            yield from _find_texts(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _texts(value)
+            yield from _find_texts(value)
     elif isinstance(node, str):
         yield node

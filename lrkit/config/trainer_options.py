@@ -77,7 +77,7 @@ def _starts_anew(strategy: Any) -> bool:
     return not any(word in str(how) for word in ("spawn", "fork", "notebook"))
 
 
-def _named(names: tuple[str, ...], what: str) -> Rule:
+def _name_or_object(names: tuple[str, ...], what: str) -> Rule:
     """One of Lightning's names, or an object."""
     said = f"must be one of {', '.join(names)}, or {what} by {_TARGET}"
     return Rule(said, lambda value: value in names if isinstance(value, str) else _is_object(value))
@@ -107,12 +107,12 @@ _RULES: dict[str, tuple[Rule, ...]] = {
     "num_nodes": (_COUNT,),
     "strategy": (
         Rule("must start its processes anew, not as copies of this one: use trainer.strategy=ddp", _starts_anew),
-        _named(STRATEGIES, "a strategy"),
+        _name_or_object(STRATEGIES, "a strategy"),
     ),
     "precision": (
         Rule(f"must be one of {', '.join(PRECISIONS)}", lambda x: x in PRECISIONS or (is_whole(x, 1) and x in _BITS)),
     ),
-    "profiler": (_named(PROFILERS, "a profiler"),),
+    "profiler": (_name_or_object(PROFILERS, "a profiler"),),
     "plugins": (Rule(_PLUGINS, lambda x: all(map(_is_object, x)) if is_list(x) else _is_object(x)),),
     "accumulate_grad_batches": (_COUNT,),
     "log_every_n_steps": (_COUNT,),

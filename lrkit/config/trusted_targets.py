@@ -74,7 +74,7 @@ class Kind(NamedTuple):
         return any(isinstance(base, type) and issubclass(cls, base) for base in bases)
 
 
-def _parts(name: str) -> tuple[str, ...]:
+def _submodules(name: str) -> tuple[str, ...]:
     return tuple(f"{package}.{name}" for package in LIGHTNING)
 
 
@@ -88,16 +88,16 @@ _KINDS = {
     ),
     "optimizer": Kind(("torch.optim",), "Optimizer", "a subclass of torch.optim.Optimizer"),
     "callbacks": Kind(LIGHTNING, "Callback", "a Lightning callback"),
-    "logger": Kind(_parts("loggers"), "Logger", "a Lightning logger"),
+    "logger": Kind(_submodules("loggers"), "Logger", "a Lightning logger"),
     "guard": Kind(("lrkit.planning.guard",), "Guard", "a subclass of lrkit.planning.guard.Guard"),
     "plateau": Kind(("lrkit.planning.plateau",), "Plateau", "a subclass of lrkit.planning.plateau.Plateau"),
-    "trainer.strategy": Kind(_parts("strategies"), "Strategy", "a Lightning strategy"),
+    "trainer.strategy": Kind(_submodules("strategies"), "Strategy", "a Lightning strategy"),
     "trainer.plugins": Kind(
-        _parts("plugins"),
+        _submodules("plugins"),
         "Precision CheckpointIO ClusterEnvironment LayerSync",
         "a Lightning plugin: of precision, checkpoints, the cluster or batch norm",
     ),
-    "trainer.profiler": Kind(_parts("profilers"), "Profiler", "a Lightning profiler"),
+    "trainer.profiler": Kind(_submodules("profilers"), "Profiler", "a Lightning profiler"),
     **dict.fromkeys(("schedule", "warmup", "cooldown", "coschedule"), _SCHEDULE),
 }
 #: Keys that are groups of nodes, not nodes.
@@ -118,7 +118,7 @@ def check_trust(entries: Any, key: str = "trust") -> list[str]:
     for entry in entries:
         if not isinstance(entry, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", entry):
             raise ConfigError(key, "must be the name of a package of yours, such as mycode", entry)
-        if _top(entry) in sys.stdlib_module_names:
+        if _top_package(entry) in sys.stdlib_module_names:
             raise ConfigError(key, "must be a package of yours, and this is one of Python's own", entry)
     return list(entries)
 
@@ -181,9 +181,9 @@ def check_name(target: Any, key: str, trust: Iterable[str] = ()) -> None:
         return
     if is_covered(target, NAMES) and not any(part.startswith("_") for part in target.split(".")):
         return
-    top = _top(target)
+    top = _top_package(target)
     advice = f"; if it is yours, say --trust {top}"
-    if top in sys.stdlib_module_names or top in {_top(name) for name in NAMES}:
+    if top in sys.stdlib_module_names or top in {_top_package(name) for name in NAMES}:
         advice = f": {', '.join(NAMES)}"
     raise ConfigError(key, f"names {target}, which is outside of what config files may name{advice}", target)
 
@@ -229,7 +229,7 @@ def import_module(module: str) -> ModuleType:
 
     Not before: whatever lies in a folder would otherwise be found by a search for plugins, such as that of Hydra.
     """
-    if _top(module) not in {_top(name) for name in NAMES} and not {"", os.getcwd()} & set(sys.path):
+    if _top_package(module) not in {_top_package(name) for name in NAMES} and not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
     return importlib.import_module(module)
 
@@ -249,11 +249,11 @@ def _check_kind(found: Any, target: str, key: str, trust: Sequence[str]) -> None
     if kind is not None:
         made = return_type(found) if group == "model" and is_covered(target, trust) else found
         if not (isinstance(made, type) and kind.holds(made)):
-            raise ConfigError(key, f"must be {kind.said}{_instead(found) if group == 'data' else ''}", target)
+            raise ConfigError(key, f"must be {kind.said}{_describe_found(found) if group == 'data' else ''}", target)
         return
     if not isinstance(found, type):
         raise ConfigError(key, "must be a class", target)
-    theirs = is_covered(target, trust) and _top(found.__module__) == _top(target)
+    theirs = is_covered(target, trust) and _top_package(found.__module__) == _top_package(target)
     if not theirs and not any(each.holds(found) for each in _KINDS.values()):
         raise ConfigError(key, "must be a class that lrkit builds: a module, a callback, a schedule, ...", target)
 
@@ -265,7 +265,7 @@ _NOT_YET_DATA = (
 )
 
 
-def _instead(found: Any) -> str:
+def _describe_found(found: Any) -> str:
     """What to do with data that are no data module yet."""
     if not isinstance(found, type):
         what = "a function" if inspect.isroutine(found) else f"a {type(found).__name__}"
@@ -288,5 +288,5 @@ def return_type(found: Any) -> Any:
         return None
 
 
-def _top(path: str) -> str:
+def _top_package(path: str) -> str:
     return path.partition(".")[0]

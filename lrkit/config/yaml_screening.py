@@ -45,7 +45,7 @@ def screen_text(file: Path) -> None:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(name, f"cannot be read: {error}") from None
-    for key, text in _texts(content):
+    for key, text in _find_texts(content):
         _check_interpolations(name, key, text)
     if not isinstance(content, Mapping):
         return
@@ -124,16 +124,16 @@ def _check_events(name: str, text: bytes) -> None:
             expects_key[-1] = not expects_key[-1]
 
 
-def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def _find_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Every text, keys of mappings included, by its key."""
     if isinstance(node, Mapping):
         for name, inner in node.items():
             below = f"{key}.{name}" if key else str(name)
             yield below, str(name)
-            yield from _texts(inner, below)
+            yield from _find_texts(inner, below)
     elif isinstance(node, list):
         for i, inner in enumerate(node):
-            yield from _texts(inner, f"{key}[{i}]")
+            yield from _find_texts(inner, f"{key}[{i}]")
     elif isinstance(node, str):
         yield key, node
 
@@ -155,7 +155,7 @@ def _check_hydra(name: str, node: Any) -> None:
     params = sweeper.get("params") if isinstance(sweeper, Mapping) else None
     if node is None or (isinstance(params, Mapping) and node == {"sweeper": {"params": params}}):
         return
-    inner = next((key for key, _ in _texts(node, "hydra") if not key.startswith("hydra.sweeper.params")), "hydra")
+    inner = next((key for key, _ in _find_texts(node, "hydra") if not key.startswith("hydra.sweeper.params")), "hydra")
     raise ConfigError(name, f"must not set {inner}, only hydra.sweeper.params: say it on the command line")
 
 
@@ -191,28 +191,28 @@ def count_expanded(config: Mapping[str, Any]) -> int:
         if isinstance(node, list):
             return sum(weigh(inner, (*at, str(i))) for i, inner in enumerate(node))
         found = _REFERENCE.findall(node) if isinstance(node, str) and "${" in node else []
-        return sum(1 + followed(*_absolute(reference, at)) for reference in found)
+        return sum(1 + followed(*_absolute_path(reference, at)) for reference in found)
 
     def followed(*path: str) -> int:
         key = ".".join(path)
         if key not in known:
             known[key] = 0  # a circle, which OmegaConf refuses
-            node = _at(config, path)
+            node = _read_path(config, path)
             known[key] = 1 if node is None else max(1, weigh(node, path))
             if isinstance(node, Mapping | list):
-                known[key] += sum(1 for _ in _texts(node))
+                known[key] += sum(1 for _ in _find_texts(node))
         return min(known[key], WIDEST + 1)
 
     return weigh(config, ())
 
 
-def _absolute(reference: str, at: tuple[str, ...]) -> tuple[str, ...]:
+def _absolute_path(reference: str, at: tuple[str, ...]) -> tuple[str, ...]:
     dots = len(reference) - len(reference.lstrip("."))
     inner = tuple(part for part in re.split(r"[.\[\]]+", reference) if part)
     return (*at[: len(at) - dots], *inner) if dots else inner
 
 
-def _at(node: Any, path: tuple[str, ...]) -> Any:
+def _read_path(node: Any, path: tuple[str, ...]) -> Any:
     for part in path:
         if isinstance(node, Mapping):
             node = node.get(part)

@@ -1,7 +1,7 @@
 """What a plan in JSON must be, for a run to go on by it: what ``Plan.to_json`` writes, and nothing else.
 
-A plan comes from a checkpoint or from ``plan.json``, which may come from an untrusted source. ``checked`` refuses whatever could
-not be followed: other keys and types, numbers that are not finite, schedules that lrkit does not know, curves that
+A plan comes from a checkpoint or from ``plan.json``, which may be untrusted. ``checked`` refuses a plan that no
+run could follow: other keys and types, numbers that are not finite, schedules that lrkit does not know, curves that
 turn too often or arrive at no number.
 """
 

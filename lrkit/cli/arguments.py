@@ -13,20 +13,20 @@ __all__ = ["asks_for_information", "check_hydra_overrides", "folder_and_file", "
 
 
 def check_hydra_overrides(overrides: Sequence[str]) -> None:
-    """Refuse what would have Hydra do another thing than lrkit has checked."""
+    """Refuse overrides of Hydra that would bypass lrkit's checks."""
     for override in overrides:
         if override.lstrip("+~").startswith("hydra.mode"):
             raise ConfigError("hydra.mode", "must not be set: -m makes a sweep", override)
 
 
 def folder_and_file(rest: Sequence[str]) -> tuple[Path, Path]:
-    """What a process is told that lrkit starts; of anybody else's command whatever is there, which is refused."""
+    """The folder and the config file in the command of a process that lrkit starts; any other command is refused."""
     folder, file, *_ = [*rest, "", ""]
     return Path(folder), Path(file)
 
 
 def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
-    """Flags, overrides, and the folder of the user's own configs. ``--trust`` is an override too, so it goes along."""
+    """The flags, the overrides (``--trust`` becomes one) and the folder of the user's configs."""
     flags: list[str] = []
     overrides: list[str] = []
     trust: list[str] = []
@@ -80,7 +80,7 @@ def asks_for_information(flags: Sequence[str]) -> bool:
     return bool(given.keys() & _INFORMING.keys())
 
 
-# Hydra's flags that print something and run nothing: the short form of each, and what may follow it.
+# Hydra's flags that print something and run nothing: the short form of each, and the form with its argument.
 _INFORMING: dict[str, tuple[str, tuple[str, ...]]] = {
     "--help": ("-h", ()),
     "--hydra-help": ("", ()),

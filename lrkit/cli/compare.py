@@ -13,7 +13,7 @@ __all__ = ["run_compare"]
 
 
 def run_compare(argv: list[str]) -> int:
-    """Rank the runs below some folders; print the table, and leave tables and pictures in ``out``."""
+    """Rank the runs in the folders, print the table, and write tables and pictures to ``out``."""
     from lrkit.comparison import report, tables
     from lrkit.comparison.ranking import compare
 

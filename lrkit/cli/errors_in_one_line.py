@@ -15,7 +15,7 @@ __all__ = ["refuse_together", "report_errors"]
 
 
 def report_errors(run: Callable[[], int]) -> int:
-    """What ``run`` returns; an error is told in one line, and becomes an exit code."""
+    """The exit code that ``run`` returns; an error is printed in one line and becomes an exit code."""
     try:
         with watchdog.run_watchdog(), raise_on_signals(signal.SIGTERM, signal.SIGINT):
             return run()
@@ -26,7 +26,7 @@ def report_errors(run: Callable[[], int]) -> int:
 
 
 def _interrupt_behind(error: BaseException) -> BaseException | None:
-    """The signal that an error was raised for: Hydra makes an error of its own of whatever arises while it composes."""
+    """The signal behind an error: Hydra wraps every exception that is raised while it composes."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, KeyboardInterrupt | Terminated):
         seen = seen.__cause__ or seen.__context__
@@ -35,7 +35,7 @@ def _interrupt_behind(error: BaseException) -> BaseException | None:
 
 @contextmanager
 def refuse_together() -> Iterator[None]:
-    """Within it, what is refused is refused by every process alike, and the first one of each machine says it."""
+    """Within the context all processes refuse together, and the first one of each machine prints the error."""
     try:
         yield
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""`lrkit find`: the rate to train with."""
+"""`lrkit find`: the search for a learning rate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["join_search", "run_find", "search_and_print"]
 
 
 def run_find(argv: list[str]) -> int:
-    """Check everything first, then search; the last line is what to type."""
+    """Check the config, then search; the last printed line is the override to type."""
     from lrkit.config import compose as configs
     from lrkit.planning import render
 
@@ -59,7 +59,7 @@ def join_search(folder: Path, config: Path, quiet: bool) -> int:
 
 
 def search_and_print(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> FinderResult:
-    """The search, by the user's own Lightning."""
+    """Search with the Lightning package of the user's classes, and print the result."""
     from lrkit.config.instantiate import use_lightning
 
     use_lightning(config)

@@ -1,4 +1,4 @@
-"""The folders that results go to."""
+"""The folders of results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def unused_path(folder: Path, ending: str) -> Path:
 
 
 def check_holds_no_run(folder: Path) -> None:
-    """Refuse a folder that a run is in: a new one would write over its checkpoints."""
+    """Refuse a folder that holds a run: a new run would overwrite its checkpoints."""
     from lrkit.runs.run_reader import SWEEP
 
     check_links(folder, "hydra.run.dir")
@@ -30,7 +30,7 @@ def check_holds_no_run(folder: Path) -> None:
 
 
 def make_writable(folder: Path, key: str) -> None:
-    """Make a folder, or say why that cannot be; before anything runs."""
+    """Create a folder, or refuse it with the reason, before anything runs."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -40,7 +40,7 @@ def make_writable(folder: Path, key: str) -> None:
 
 
 def create_folder(parent: Path) -> str:
-    """A folder that did not exist before: named by the time, made exclusively, so that no two runs share it."""
+    """A new folder, named by the time and created exclusively: no two runs share it."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     make_writable(parent, "the folder for results")
     for attempt in itertools.count():

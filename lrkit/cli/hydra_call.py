@@ -17,7 +17,7 @@ __all__ = ["call_hydra", "print_information", "refuse_hydra_errors"]
 
 
 def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
-    """Print what was asked for; run nothing."""
+    """Print the requested information; run nothing."""
     from lrkit.config import compose as configs
     from lrkit.config.overrides import parse_overrides
     from lrkit.config.saved_config import resume_path_in
@@ -39,7 +39,7 @@ def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir
             call_hydra([*flags, *overrides], config_dir, lambda _: None)
     except ConfigError:
         if not any(flag in ("-sc", "--shell-completion") for flag in flags):
-            configs.compose(overrides, config_dir)  # says it better, where it is the config that is wrong
+            configs.compose(overrides, config_dir)  # has the better message if the config is wrong
         raise
     except SystemExit as end:
         if end.code:
@@ -49,7 +49,7 @@ def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir
 
 @contextmanager
 def refuse_hydra_errors() -> Iterator[None]:
-    """What Hydra raises while it prepares a job is bad input: ours was checked, and what is left is its own keys."""
+    """Turn an error of Hydra's own keys into a refusal; lrkit's keys were checked before."""
     try:
         yield
     except ConfigError:
@@ -62,14 +62,14 @@ def refuse_hydra_errors() -> Iterator[None]:
 
 
 def call_hydra(argv: list[str], config_dir: str | None, job: Callable[[Any], Any]) -> None:
-    """Hand a checked command line to Hydra."""
+    """Call Hydra with a checked command line."""
     import hydra
 
     from lrkit.config.overrides import CONF_DIR, VERSION_BASE, searching_folder, with_added_tracks
 
     saved, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [saved[0], *with_added_tracks(argv)]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra would print what went wrong, and exit
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra would print the error and exit
     try:
         with searching_folder(config_dir):
             hydra.main(config_path=str(CONF_DIR), config_name="train", version_base=VERSION_BASE)(job)()

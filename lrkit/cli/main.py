@@ -30,39 +30,39 @@ COMMANDS = ("train", "find", "show", "compare", "board")
 def entry() -> None:
     """Run the command line of this process: what the console script calls.
 
-    This file imports next to nothing, so that Ctrl-C is told in one line from the first moment on.
+    This file imports almost nothing, so that Ctrl-C is one line from the first moment on.
     """
     code = 130
     try:
         import signal
 
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _interrupted)  # an import must not be left in its middle
+            signal.signal(signal.SIGINT, _interrupted)  # an import must not be interrupted
         from lrkit.base import standard_streams
 
         code = standard_streams.guard_streams(lambda: main(sys.argv[1:]))
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, signal.SIG_IGN)  # all is said and done; a second Ctrl-C has nothing left to end
+            signal.signal(signum, signal.SIG_IGN)  # the command has finished; a second Ctrl-C must not raise
     except KeyboardInterrupt:
         _interrupted()
     sys.exit(code)
 
 
 def _interrupted(*_: object) -> None:
-    """End this process, which has not begun anything yet."""
+    """End this process, which has not started any work yet."""
     os.write(2, b"lrkit: interrupted\n")
     os._exit(130)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command line; the result is the exit code. An error is told in one line, whatever it is."""
+    """Run one command line and return the exit code. Every error is one line."""
     import signal
 
     from lrkit.base import command_line, error_report
     from lrkit.cli.errors_in_one_line import report_errors
 
     if signal.getsignal(signal.SIGINT) is _interrupted:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on the command answers it by itself
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on the command handles it
     words = [word for word in argv if word != "--traceback"]
     with error_report.show_tracebacks(len(words) < len(argv)), command_line.command_line_of(argv):
         return report_errors(lambda: _main(words))
@@ -95,7 +95,7 @@ _TOGETHER = ("train", "find", "search", "join")
 
 
 def _command(command: str, rest: list[str]) -> int:
-    """Run one command; each is imported here, so that none waits for what another one needs."""
+    """Run one command; each is imported here, so that no command waits for the imports of another one."""
     if command == "show":
         from lrkit.cli.show import run_show
 
@@ -116,7 +116,7 @@ def _command(command: str, rest: list[str]) -> int:
         from lrkit.base import tensorboard
 
         return tensorboard.start_tensorboard(rest)
-    if command == "search":  # one of the processes that a running `lrkit find` started, one a device
+    if command == "search":  # a process that a running `lrkit find` started for a device
         from lrkit.cli.arguments import folder_and_file
         from lrkit.cli.find import join_search
 

@@ -49,5 +49,5 @@ def run_show(argv: list[str]) -> int:
 
 
 def swept_label(swept: Sequence[str]) -> str:
-    """What tells one of several apart: the values alone where one key is swept."""
+    """The label of one of several plans: the values alone if one key is swept."""
     return swept[0].partition("=")[2] if len(swept) == 1 else " ".join(swept)

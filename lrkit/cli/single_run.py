@@ -36,20 +36,20 @@ def train_once(argv: list[str], config_dir: str | None, made: Path | None = None
     def job(config: Any) -> None:
         try:
             statuses.append(train_job(config).status)
-        except Exception as error:  # Hydra would print it, and exit
+        except Exception as error:  # Hydra would print the error and exit
             failed.append(error)
 
     with refuse_hydra_errors():
         call_hydra(argv, config_dir, job)
     if failed:
         if isinstance(failed[0], ConfigError) and made is not None and not (made / "plan.json").exists():
-            shutil.rmtree(made)  # nothing was planned, so nothing is in it
+            shutil.rmtree(made)  # the folder is empty: no plan was made
         raise failed[0]
     return DIVERGED if "diverged" in statuses else OK
 
 
 def resume_run(words: Sequence[str], config_dir: str | None, made: Path | None) -> int:
-    """Train on from a checkpoint. Not by way of Hydra, which knows no config but that of its files."""
+    """Resume a run from a checkpoint, without Hydra, which composes from its files only."""
     from lrkit.config import compose as configs
     from lrkit.config.instantiate import use_lightning
     from lrkit.config.overrides import parse_overrides
@@ -73,5 +73,5 @@ def resume_run(words: Sequence[str], config_dir: str | None, made: Path | None) 
         return DIVERGED if run_training(config, folder).status == "diverged" else OK
     except ConfigError:
         if made is not None and not (made / "plan.json").exists():
-            shutil.rmtree(made)  # nothing was planned, so nothing is in it
+            shutil.rmtree(made)  # the folder is empty: no plan was made
         raise

@@ -1,4 +1,4 @@
-"""`lrkit train -m`: the jobs of a sweep, on this machine or by an engine of Hydra's."""
+"""`lrkit train -m`: the jobs of a sweep, on this machine or by a launcher of Hydra."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["check_single_process", "close_sweep", "named_sweep_folder", "run_eng
 
 
 def run_engine(overrides: list[str], config_dir: str | None) -> int:
-    """Hand a sweep to a launcher or a sweeper of Hydra's, which runs the jobs where it does; at its end, the table."""
+    """Run a sweep by a launcher or a sweeper of Hydra, and print the table at its end."""
     from lrkit.config import swept_config
     from lrkit.config.overrides import expand_jobs, parse_overrides
     from lrkit.sweep.hydra_job import score_job
@@ -47,8 +47,8 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
     check_links(folder, "hydra.sweep.dir")
     same = ",".join(o.key_or_group for o in parse_overrides(overrides) if not o.is_sweep_override())
     own = [
-        f"hydra.sweep.dir={quote_value(str(folder.resolve()))}",  # a job may begin in another folder than this
-        f"hydra.job.config.override_dirname.exclude_keys=[{same}]",  # a job is named by what differs
+        f"hydra.sweep.dir={quote_value(str(folder.resolve()))}",  # a job may start in another folder
+        f"hydra.job.config.override_dirname.exclude_keys=[{same}]",  # a job is named by its swept values
     ]
     given = [override for override in overrides if not override.startswith("hydra.sweep.dir=")]
     print(f"the sweep's folder is {folder}", flush=True)
@@ -67,7 +67,7 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
 
 
 def run_sweep(overrides: list[str], config_dir: str | None) -> int:
-    """Run the jobs of a sweep on this machine, or those that are missing; at its end, the table."""
+    """Run the missing jobs of a sweep on this machine, and print the table at its end."""
     from lrkit.config import swept_config
     from lrkit.sweep.sweep import Sweep, apply_preset
     from lrkit.sweep.sweep_file import find_unfinished
@@ -98,18 +98,18 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
 
 
 def run_job(words: list[str], config_dir: str | None) -> int:
-    """One job of a sweep, in its own process; everything was checked."""
+    """Run one job of a checked sweep in its own process."""
     own = [] if config_dir is None else ["--config-dir", config_dir]
     with command_line.command_line_of(["train", *own, *words]):
         return report_errors(lambda: train_once(words, config_dir))
 
 
 def close_sweep(folder: Path, counts: Mapping[str, int], advice: str = "") -> int:
-    """The table of a sweep, what became of its jobs, and the exit code."""
+    """Print the table of a sweep and the ends of its jobs; return the exit code."""
     print()
     try:
         run_compare([str(folder)])
-    except ConfigError as error:  # no job came far enough to be compared
+    except ConfigError as error:  # no job has a result to compare
         print(f"lrkit: {error}", file=sys.stderr)
     lost = {status: n for status, n in counts.items() if status not in ("done", "stopped")}
     if lost:

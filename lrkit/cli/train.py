@@ -27,7 +27,7 @@ __all__ = ["follow_run", "join_run", "run_train", "train_config"]
 
 
 def run_train(argv: list[str]) -> int:
-    """Check everything first, then let Hydra run it: one job, or a sweep of jobs."""
+    """Check the command line, then run one job or a sweep of jobs."""
     from lrkit.config import compose as configs
 
     with refuse_together():
@@ -46,7 +46,7 @@ def run_train(argv: list[str]) -> int:
         config = configs.compose(overrides, config_dir)
         if config["resume"]["path"] is None:
             configs.check(config)
-        else:  # the plan may come from there
+        else:  # the plan may come from the checkpoint
             configs.check_values(config)
         continued = continued_folder(config["resume"])
     own_folder: list[str] = []
@@ -71,11 +71,13 @@ def run_train(argv: list[str]) -> int:
         if "${" not in folder
         else nullcontext()
     ):
-        return train_once([*flags, *overrides, *own_folder], config_dir, made)  # argparse wants overrides in one piece
+        return train_once(
+            [*flags, *overrides, *own_folder], config_dir, made
+        )  # argparse needs the overrides in one piece
 
 
 def follow_run(overrides: list[str], config_dir: str | None) -> int:
-    """A process that a cluster or torchrun started beside the first: it trains along, and writes nothing."""
+    """Train in a further process of a cluster or torchrun, which writes nothing."""
     from lrkit.config import compose as configs
 
     with tempfile.TemporaryDirectory() as folder:
@@ -84,16 +86,16 @@ def follow_run(overrides: list[str], config_dir: str | None) -> int:
 
 
 def join_run(folder: Path, config: Path) -> int:
-    """One more process of a run: the config is the one that the first process resolved."""
+    """Join a run as a further process, with the config that the first process resolved."""
     restore_path()
-    # The first process says how it ended; a code of our own would make Lightning kill it while it does.
+    # The first process reports the end; with another exit code here, Lightning would kill it before.
     with contextlib.suppress(KeyboardInterrupt, Terminated):
         train_config(receive_config(config), folder)
     return OK
 
 
 def train_config(config: Mapping[str, Any], folder: Path) -> None:
-    """The training of a process that is not the first one, by the user's own Lightning."""
+    """Train in a process that is not the first one, with the Lightning package of the user's classes."""
     from lrkit.config.instantiate import use_lightning
 
     use_lightning(config)

@@ -1,4 +1,4 @@
-"""The command line, read with care: ``key=value`` overrides, sweeps of them, and what was meant by a wrong one.
+"""The overrides of the command line: parsing, sweeps, and hints for a wrong one.
 
 Hydra composes; what it refuses is said again here in one line that names the key, what was received and what is
 accepted.
@@ -55,7 +55,7 @@ VERSION_BASE = "1.3"
 MAX_JOBS = 1000
 
 
-#: What other libraries call it.
+#: Names of the same options in other libraries.
 _ALSO_CALLED = {
     "learning_rate": "lr",
     **dict.fromkeys(("eta_min", "min_lr", "alpha_f", "lr_end"), "end"),
@@ -67,7 +67,7 @@ _ALSO_CALLED = {
 
 
 class _OwnFiles(FileConfigSource):
-    """The files below ``--config-dir``: each is looked through before Hydra reads it, and none lies beside."""
+    """The files below ``--config-dir``: each is checked before Hydra reads it, and none lies outside."""
 
     @staticmethod
     def scheme() -> str:
@@ -83,7 +83,7 @@ class _OwnFiles(FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         file = self._within(self._normalize_file_name(config_path))
-        if "hydra" in Path(config_path).with_suffix("").parts:  # it would be of the package hydra
+        if "hydra" in Path(config_path).with_suffix("").parts:  # Hydra would give it the package hydra
             raise ConfigError(str(file), "would configure Hydra, which a file must not: say it on the command line")
         yaml_screening.screen_text(file)
         loaded = super().load_config(config_path)
@@ -92,13 +92,15 @@ class _OwnFiles(FileConfigSource):
 
     def _within(self, config_path: str) -> Path:
         path = Path(config_path)
-        if path.is_absolute() or ".." in path.parts:  # else it would be found by way of lrkit's folder, unseen
+        if (
+            path.is_absolute() or ".." in path.parts
+        ):  # otherwise Hydra would find it unchecked, by way of lrkit's folder
             raise ConfigError("--config-dir", "must hold all that its files name, and one names", config_path)
         return Path(self.path) / path
 
 
 class _OwnFolder(SearchPathPlugin):
-    """Has Hydra look into the user's own folder before it looks into lrkit's."""
+    """Makes Hydra search the user's folder before lrkit's."""
 
     path: ClassVar[Path | None] = None
 
@@ -109,7 +111,7 @@ class _OwnFolder(SearchPathPlugin):
 
 @contextmanager
 def searching_folder(config_dir: str | None) -> Iterator[None]:
-    """Within it, whatever is in ``config_dir`` wins over lrkit's option of the same name."""
+    """Within the context, an option in ``config_dir`` replaces lrkit's option of the same name."""
     for plugin in (_OwnFolder, _OwnFiles):
         Plugins.instance().register(plugin)
     before = _OwnFolder.path
@@ -122,7 +124,7 @@ def searching_folder(config_dir: str | None) -> Iterator[None]:
 
 @contextmanager
 def hydra_initialised(config_dir: str | None = None) -> Iterator[None]:
-    """Hydra's global state, set up for composing alone, and left as it was found."""
+    """Set up Hydra's global state for composing, and restore it afterwards."""
     saved = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -166,10 +168,10 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
         except HydraException:
             must = "cannot be read: put quotes around what has special characters, such as pattern: '^head'"
             raise ConfigError(key, must, value) from None
-        except ValueError:  # Python reads no longer ones
+        except ValueError:  # Python's limit for reading a number
             raise ConfigError(key, "must not have a number of thousands of digits", value) from None
         name = override.key_or_group + (f"@{override.package}" if override.package else "")
-        if name == "hydra.searchpath":  # what lies there would not be looked through
+        if name == "hydra.searchpath":  # files there would not be checked
             raise ConfigError(name, "is not for lrkit: --config-dir is the folder of your own configs")
         if name in seen:
             raise ConfigError(name, f"is given twice: {seen[name]} and {text}")
@@ -179,7 +181,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 
 def named_classes(parsed: Iterable[Override]) -> list[str]:
-    """The classes that overrides name themselves: what the user types is the user's word.
+    """The classes that overrides name: the user typed them, so they are trusted.
 
     >>> words = ["model._target_=mycode.Net", "+callbacks.early={_target_: mycode.Early, patience: 3}"]
     >>> named_classes(parse_overrides(words))
@@ -208,7 +210,7 @@ def trusted_names(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[
 
 
 def with_added_tracks(overrides: Iterable[str]) -> list[str]:
-    """Overrides as Hydra wants them: ``optimizers`` is empty to begin with, so whatever is said there is added.
+    """Overrides in Hydra's form: ``optimizers`` is empty at first, so its keys are added.
 
     >>> with_added_tracks(["optimizers.actor.every=2", "optimizer@optimizers.actor.optimizer=adam", "seed=1"])
     ['++optimizers.actor.every=2', '+optimizer@optimizers.actor.optimizer=adam', 'seed=1']
@@ -224,7 +226,7 @@ def _addition_prefix(text: str) -> str:
 
 
 def expand_override(override: Override, config_dir: str | None = None) -> list[str]:
-    """The overrides that one override stands for: itself, or one for each value that it sweeps."""
+    """The overrides of one override: itself, or one for each swept value."""
     text = str(override.input_line)
     if not override.is_sweep_override():
         return [text]
@@ -245,7 +247,7 @@ def expand_override(override: Override, config_dir: str | None = None) -> list[s
         raise ConfigError(key, "must sweep over a list of values, or a range of them: range(0,10,2)", written) from None
     if not values:
         raise ConfigError(key, "must sweep over at least one value", written)
-    # A value that is there twice would be trained twice.
+    # A duplicate value would be trained twice.
     once: dict[Any, str] = {}
     for value in values:
         once.setdefault(_parse_literal(str(value)), str(value))
@@ -253,7 +255,7 @@ def expand_override(override: Override, config_dir: str | None = None) -> list[s
 
 
 def _parse_literal(text: str) -> Any:
-    """What a value is known by: 0.1 is 0.10, and not 1 is 1.0, for a whole number may mean another thing than a share.
+    """The identity of a value: 0.1 equals 0.10, but 1 differs from 1.0, as 1 step differs from 100 %.
 
     >>> _parse_literal("0.1") == _parse_literal("1e-1"), _parse_literal("1") == _parse_literal("1.0")
     (True, False)
@@ -294,7 +296,7 @@ def expand_jobs(overrides: Sequence[str], config_dir: str | None = None) -> list
 
 
 def check_group(override: Override) -> None:
-    """A key takes one value, and a group the name of one of its options. Needs Hydra to be initialised."""
+    """Refuse several values for a key, and an unknown option of a group. Needs Hydra to be initialised."""
     group = override.key_or_group
     if override.is_sweep_override():
         raise ConfigError(group, f"takes one value; to sweep: lrkit train -m {override.input_line}")
@@ -345,7 +347,7 @@ def suggest_name(name: str, choices: Collection[str]) -> str:
 
 
 def nearest_key(key: str, keys: Sequence[str]) -> str:
-    """The key that was probably meant: one of its section, one that ends alike, or the most similar of all.
+    """The key that the user probably meant: one of its section, one that ends alike, or the most similar of all.
 
     >>> nearest_key("optimizer.lrr", ["optimizer.lr", "schedule.gamma"])
     "Did you mean 'lr'? Accepted: lr"
@@ -378,7 +380,7 @@ def _list_options(group: str) -> list[str]:
 
 
 def leaf_paths(node: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted paths of everything that is not a group of keys."""
+    """The dotted paths of all values."""
     if not isinstance(node, Mapping) or not node:
         yield prefix
         return

@@ -49,8 +49,8 @@ def plan(
 
     Args:
         config: what ``compose`` returned.
-        world: processes that see batches of their own, where they are known better than the config can say.
-        batches: batches per epoch and process, where they were counted.
+        world: the number of processes with batches of their own, if it is known exactly.
+        batches: counted batches per epoch and process.
         notes: lines for the plan's warnings.
     """
     trusted_targets.check(config)
@@ -81,9 +81,7 @@ def plan(
     if not several:
         resolved = _resolve_one(config, horizon, notes)
         return dataclasses.replace(resolved, config={k: v for k, v in config.items() if k != tracks.KEY})
-    shared = _resolve_one(
-        {**config, "coschedule": {}}, horizon, ()
-    )  # whose optimizers run with momentum the tracks say
+    shared = _resolve_one({**config, "coschedule": {}}, horizon, ())  # the tracks say which optimizers have momentum
     return dataclasses.replace(
         shared.on_tracks({track.name: _resolve_track(track, config, horizon) for track in several}, notes),
         config=config,
@@ -167,13 +165,13 @@ def _build_coschedule(config: Mapping[str, Any]) -> dict[str, Schedule]:
 
 
 def _found_interval(config: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Between which rates the base rate was found, if it was."""
+    """The interval of a base rate that a search found; otherwise None."""
     found = config["find"].get("interval")
     return None if found is None else (float(found[0]), float(found[1]))
 
 
 def _number_or_zero(value: Any) -> float:
-    """A value that has been, or will be, refused elsewhere where it is no number."""
+    """The number, or 0 for a value that another check refuses."""
     return float(value) if isinstance(value, int | float) else 0.0
 
 

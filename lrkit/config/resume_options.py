@@ -1,4 +1,4 @@
-"""The node ``resume``: which policies there are, and which files a path may mean. Nothing is read here."""
+"""The node ``resume``: the policies, and the files that a path can stand for. Nothing is read here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checkpoint_candidates(path: Path) -> list[Path]:
 
 
 def check(config: Mapping[str, Any]) -> list[Path]:
-    """Refuse what the node ``resume`` of a config cannot mean; the files to try, none for a run that begins anew.
+    """Check the node ``resume``; return the files to try, none for a new run.
 
     Raises:
         ConfigError: naming the key.

@@ -38,7 +38,7 @@ _READ: dict[str, Mapping[str, Any]] = {}
 
 
 def resume_path_in(parsed: Sequence[Override]) -> str | None:
-    """The checkpoint, or the folder of a run, that a command line goes on from."""
+    """The checkpoint or run folder that a command line resumes."""
     for override in parsed:
         if override.key_or_group == "resume.path" and not override.is_sweep_override() and override.value() is not None:
             return str(override.value())
@@ -61,7 +61,7 @@ def remember_config(path: str, config: Mapping[str, Any]) -> None:
 
 
 def config_beside(path: str) -> dict[str, Any] | None:
-    """The config that a run was planned by, from its folder; None where it has left none that can be read."""
+    """The config of a run, from its folder; None if the folder has no readable config."""
     folder = run_folder(path)
     plan = None if folder is None else read_json(folder / "plan.json")
     config = plan.get("config") if isinstance(plan, dict) else None
@@ -95,7 +95,7 @@ def rebase_overrides(base: Mapping[str, Any], parsed: Sequence[Override]) -> Any
     for override in choices:
         path = override.package or override.key_or_group
         if path.partition(".")[0] not in config:
-            continue  # an experiment, say, which sets keys all over the config
+            continue  # such as an experiment, which sets keys in many groups
         replaced.append(path)
         node = _read_path(chosen, path)
         if node is not None:
@@ -138,12 +138,12 @@ def _chooses_option(override: Override) -> bool:
 
 
 def _complete_config(base: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved config with what a later lrkit has besides; whom it trusted, and what it went on from, is its past."""
+    """The saved config with the keys of a later lrkit, without its ``trust`` and ``resume``."""
     config = {**copy.deepcopy(dict(reference)), **copy.deepcopy(dict(base))}
     for section in ("trainer", "batch", "horizon", "find"):
         if isinstance(config[section], dict):
             config[section] = {**reference[section], **config[section]}
-    config["find"].pop("interval", None)  # what a search has found is no key to set
+    config["find"].pop("interval", None)  # the result of a search is not a key to set
     return {**config, "trust": [], "resume": copy.deepcopy(reference["resume"])}
 
 
@@ -182,7 +182,7 @@ def _remove_from(config: Any, key: str) -> None:
 
 
 def _find_differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """What choices have changed: by its path, a whole node where that is of another class."""
+    """The changes by chosen options: path -> value; a whole node if its class differs."""
     if not (isinstance(old, Mapping) and isinstance(new, Mapping)) or old.get(TARGET) != new.get(TARGET):
         if old != new:
             yield path, new

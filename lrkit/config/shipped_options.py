@@ -1,4 +1,4 @@
-"""The options that lrkit ships, by group and name, as their files in ``conf/`` have them. No Hydra."""
+"""The options that lrkit ships, by group and name, read from the files in ``conf/``. No Hydra."""
 
 from __future__ import annotations
 

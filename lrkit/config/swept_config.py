@@ -1,4 +1,4 @@
-"""What a sweep sweeps, and whether each of its jobs may be composed."""
+"""The swept values of a sweep, and the check of its jobs."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ __all__ = ["SweptConfig", "check_sweep", "sweep_of_files"]
 
 
 class SweptConfig(NamedTuple):
-    """A sweep as it is composed.
+    """A composed sweep.
 
     Args:
-        words: the overrides, with what the config sweeps by itself.
+        words: the overrides, with the values that the config itself sweeps.
         searches: whether its sweeper picks values from ranges, instead of taking all that are listed.
     """
 
@@ -61,7 +61,7 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None, searche
 
 
 def sweep_of_files(overrides: Sequence[str], config_dir: str | None = None) -> SweptConfig:
-    """What a sweep sweeps: the command line, and ``hydra.sweeper.params`` where the command line says nothing."""
+    """The swept values: of the command line, and of ``hydra.sweeper.params`` for other keys."""
     first = [extreme_values(override, config_dir)[0] for override in parse_overrides(overrides)]
     parsed = parse_overrides(first)
     _check_chooses_once(overrides, config_dir)
@@ -85,7 +85,7 @@ def sweep_of_files(overrides: Sequence[str], config_dir: str | None = None) -> S
 
 
 def _check_chooses_once(overrides: Sequence[str], config_dir: str | None) -> None:
-    """Refuse to sweep over options that say what is swept, and by whom: that is settled before there is a job."""
+    """Refuse to sweep over options that configure the sweep itself: they are fixed before the first job."""
     for override in parse_overrides(overrides):
         group = override.key_or_group
         if not override.is_sweep_override() or (config_dir is None and group in default_choices()):
@@ -112,7 +112,7 @@ def _sets_hydra(choice: str, config_dir: str | None) -> bool:
 
 
 def _check_file_sweeps(override: Override, config_dir: str | None) -> None:
-    """What a file sweeps becomes words of the command line; it must not say there what only the user may."""
+    """Refuse swept values of a file that only the command line may set."""
     key = override.key_or_group.partition(".")[0].partition("/")[0]
     named = [name for text in extreme_values(override, config_dir) for name in named_classes(parse_overrides([text]))]
     if key in ("hydra", "trust") or override.package is not None or named:

@@ -1,4 +1,4 @@
-"""How long a job of a sweep may take: ``timeout``, written as Lightning writes ``trainer.max_time``."""
+"""The time limit of a job: ``timeout``, in the form of Lightning's ``trainer.max_time``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def seconds(timeout: Any) -> float | None:
         timeout: ``days:hours:minutes:seconds``.
 
     Raises:
-        ConfigError: it is written otherwise, or 0.
+        ConfigError: it has another form, or is 0.
 
     >>> seconds("00:02:30:00"), seconds(None)
     (9000.0, None)

@@ -1,6 +1,6 @@
-"""The node ``trainer``: what each of Lightning's options may be, checked before Lightning is loaded.
+"""The node ``trainer``: the values of Lightning's options, checked before Lightning is loaded.
 
-Lightning itself takes many a value that it then does not use, such as ``min_steps=-3`` or ``deterministic=maybe``.
+Lightning itself accepts values that it then ignores, such as ``min_steps=-3`` or ``deterministic=maybe``.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ _REGISTERED = ("accelerator", "strategy")
 
 
 def check(trainer: Mapping[str, Any], *, has_packages: bool = False) -> None:
-    """Refuse what an option cannot be, and what options cannot be together.
+    """Refuse wrong values, and options that contradict each other.
 
     Args:
         trainer: the node.
@@ -202,5 +202,5 @@ def check_horizon(trainer: Mapping[str, Any], steps: int | None) -> None:
 
 
 def check_count(key: str, value: Any) -> None:
-    """Refuse what is no whole number of at least 1."""
+    """Refuse a value that is not a whole number >= 1."""
     _COUNT.check(key, value)

@@ -1,4 +1,4 @@
-"""Which classes a config may name: those that lrkit builds, and those that the user has named as theirs.
+"""The classes that a config may name: lrkit's own list, and the packages that the user trusts.
 
 A config comes from the command line, from files, or out of a checkpoint, and the last two may be untrusted. So a
 ``_target_`` is a name to be looked up, never an order: before anything is imported the name must be of ``NAMES`` or
@@ -143,7 +143,7 @@ def find_targets(node: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Refuse every ``_target_`` of a config that it may not name. Nothing is imported.
+    """Refuse every ``_target_`` of a config that is not allowed. Nothing is imported.
 
     Raises:
         ConfigError: naming the key, and what there is to say if the class is the user's own.
@@ -258,7 +258,7 @@ def _check_kind(found: Any, target: str, key: str, trust: Sequence[str]) -> None
         raise ConfigError(key, "must be a class that lrkit builds: a module, a callback, a schedule, ...", target)
 
 
-#: What people name in the place of a data module.
+#: Classes that users often name instead of a data module.
 _NOT_YET_DATA = (
     Kind(("torch.utils.data",), "Dataset", "a Dataset"),
     Kind(("torch.utils.data",), "DataLoader", "a DataLoader"),
@@ -266,7 +266,7 @@ _NOT_YET_DATA = (
 
 
 def _describe_found(found: Any) -> str:
-    """What to do with data that are no data module yet."""
+    """Advice for data that are not a data module."""
     if not isinstance(found, type):
         what = "a function" if inspect.isroutine(found) else f"a {type(found).__name__}"
     else:

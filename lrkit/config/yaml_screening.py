@@ -59,7 +59,7 @@ def screen_text(file: Path) -> None:
 
 
 def load_plain(file: Path) -> Any:
-    """What a file of YAML says, as plain data: nothing is made but numbers, texts, lists and mappings.
+    """A YAML file as plain data: only numbers, texts, lists and mappings.
 
     Raises:
         ConfigError: it is too large, too deep, or not plain.
@@ -79,7 +79,7 @@ def load_plain(file: Path) -> Any:
 
 
 def _check_events(name: str, text: bytes) -> None:
-    """Count what would be built, before anything is: an alias as often as what it stands for."""
+    """Count the nodes before any is built; an alias counts as its whole target."""
     sizes: dict[str, int] = {}
     stack: list[tuple[str | None, int, set[str] | None]] = [(None, 0, None)]  # anchor, nodes so far, keys seen
     expects_key: list[bool] = [False]
@@ -139,7 +139,7 @@ def _find_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _check_interpolations(name: str, key: str, text: str) -> None:
-    """Only what can be seen through: the environment holds secrets, and a run's files would keep them."""
+    """Allow only harmless interpolations: the environment holds secrets, and a run's files would keep them."""
     if "${" not in text:
         return
     if "oc.env" in text:
@@ -150,7 +150,7 @@ def _check_interpolations(name: str, key: str, text: str) -> None:
 
 
 def _check_hydra(name: str, node: Any) -> None:
-    """Of the node ``hydra`` a file may have what a sweep sweeps, and no more."""
+    """Refuse keys of the node ``hydra`` other than the swept values."""
     sweeper = node.get("sweeper") if isinstance(node, Mapping) else None
     params = sweeper.get("params") if isinstance(sweeper, Mapping) else None
     if node is None or (isinstance(params, Mapping) and node == {"sweeper": {"params": params}}):
@@ -176,7 +176,7 @@ def package_of_file(file: Path, header: str | None) -> None:
 
 
 def count_expanded(config: Mapping[str, Any]) -> int:
-    """How many values the interpolations of a config stand for, each followed to its end.
+    """The number of values of all interpolations of a config, each resolved fully.
 
     OmegaConf resolves each of them anew, so that twenty lines can stand for a million values.
 

@@ -16,7 +16,7 @@ SANE_LR = (1e-8, 10.0)
 
 
 def check_lr(lr: Any, allow_extreme: bool = False) -> None:
-    """Refuse what cannot be a base rate, in one line that says what can."""
+    """Refuse a value that cannot be a base learning rate."""
     key = "optimizer.lr"
     if lr is None:
         raise ConfigError(key, "must be set to a positive number", lr)

@@ -1,4 +1,4 @@
-"""Batch-size scaling: by how much the base rate grows with the effective batch.
+"""Batch-size scaling: the factor of the base learning rate for an effective batch.
 
     lr = base_lr * rule(batch / base_batch_size)
 
@@ -30,7 +30,7 @@ _RULE_OF_KIND = {"sgd": "linear", "adaptive": "sqrt", "lr_free": "none"}
 
 @dataclass(frozen=True)
 class BatchScale:
-    """The factor ``batch_scale`` of the learning rate, and how it came about."""
+    """The factor ``batch_scale`` of the learning rate, and its origin."""
 
     rule: str = "none"
     factor: float = 1.0

@@ -1,4 +1,4 @@
-"""Rules for parameter groups, as they are written: which parameters, what factor of the learning rate.
+"""Rules for parameter groups: the parameters of each group, and the factor of its learning rate.
 
 Plain Python, so that ``lrkit show`` can check and list them before there is a model; ``lrkit.optim.param_groups``
 applies them.
@@ -17,9 +17,9 @@ from lrkit.base.validation import FLAG, is_finite, optional, whole
 
 __all__ = ["DEFAULT", "NO_DECAY", "Rule", "Rules", "group_rates", "parse_rules"]
 
-#: The group of whatever no rule takes.
+#: The group of the parameters that no rule takes.
 DEFAULT = "default"
-#: The group, or the ending of a group's name, of what ``no_decay`` spares.
+#: The group, or the ending of a group's name, of the parameters without weight decay.
 NO_DECAY = "no_decay"
 #: The groups of all layers, before there is a model that has them.
 _LAYERS = "layer_*"
@@ -148,7 +148,7 @@ def group_rates(
 
 
 def _rule(key: str, entry: Any) -> Rule:
-    """One entry of the list, checked."""
+    """Check one entry of the list."""
     accepted = [field.name for field in dataclasses.fields(Rule)]
     if not isinstance(entry, Mapping):
         raise ConfigError(key, f"must be a rule: a mapping with {', '.join(accepted)}", entry)
@@ -156,7 +156,7 @@ def _rule(key: str, entry: Any) -> Rule:
         if name not in accepted:
             raise ConfigError(f"{key}.{name}", f"is not a key. {did_you_mean(str(name), accepted)}")
     name, pattern, max_ndim = entry.get("name"), entry.get("pattern"), entry.get("max_ndim")
-    # What TensorBoard shows as it is in a tag; a slash would make a folder of it.
+    # TensorBoard shows these characters unchanged in a tag; a slash would make a folder.
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
         raise ConfigError(f"{key}.name", "must be made of letters, digits, `_`, `.` and `-`", name)
     if pattern is None and max_ndim is None:

@@ -1,4 +1,4 @@
-"""The divergence guard: when a run counts as diverging, and what is done about it.
+"""The divergence guard: the rule for a diverging run, and the reaction to it.
 
 A step is *bad* when its loss or gradients are not finite. Beyond that, by the policy:
 
@@ -38,7 +38,7 @@ __all__ = ["POLICIES", "Guard", "LossStatistics", "Reduction"]
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """What counts as diverging, and what is done then.
+    """The rule for a diverging run, and the reaction to it.
 
     Args:
         policy: ``stop``, ``skip`` or ``reduce``.
@@ -76,7 +76,7 @@ class Guard:
 
     @property
     def rules(self) -> Policy:
-        """The policy: what it calls suspicious, and what it does then."""
+        """The policy: its rule for a suspicious loss, and its reaction."""
         return policy_named(self.policy)
 
     def in_steps(self, horizon: Horizon) -> Guard:
@@ -88,7 +88,7 @@ class Guard:
         return replace(self, warmup=steps["warmup"], every=steps["every"])
 
     def line(self) -> str:
-        """What may happen to the rate, as the plan says it; an empty string where nothing may."""
+        """The plan's line about a lower rate; an empty string if the policy lowers none."""
         return self.rules.describe(self)
 
 
@@ -116,10 +116,10 @@ class Reduction:
 
 
 class LossStatistics:
-    """What the losses of a run are like: where they began, and what is usual lately.
+    """Statistics of the losses of a run: the first ones, and the recent ones.
 
     Args:
-        window: how many good losses are looked back upon.
+        window: the number of recent good losses.
 
     >>> levels = LossStatistics()
     >>> for loss in [2.0, 2.1, 1.9] * 10:
@@ -128,10 +128,10 @@ class LossStatistics:
     (False, True)
     """
 
-    ENOUGH = 20  #: losses before anything is called unusual
+    ENOUGH = 20  #: losses before a loss can be a spike
     RENEWED = 10  #: losses between two looks at the spread, which costs more than a step of a small network may
     FLOOR = 0.05
-    FIRST = 5  #: losses that say where the run began
+    FIRST = 5  #: losses that define the beginning of the run
 
     def __init__(self, window: int = 100) -> None:
         self.recent: deque[float] = deque(maxlen=window)
@@ -140,7 +140,7 @@ class LossStatistics:
         self.seen = 0
 
     def add(self, loss: float) -> None:
-        """One more good loss."""
+        """Add a good loss."""
         self.recent.append(loss)
         self.seen += 1
         if self.seen == self.FIRST:
@@ -158,7 +158,7 @@ class LossStatistics:
 
     def far(self, times: float | None) -> float:
         """Above this, a loss is far above where the run began."""
-        if times is None or not self.began:  # of a loss that begins at 0, nothing can be said
+        if times is None or not self.began:  # a loss that begins at 0 has no multiple
             return math.inf
         return self.began + (times - 1.0) * abs(self.began)
 
@@ -170,7 +170,7 @@ class LossStatistics:
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Load the state of ``state_dict``."""
         self.recent.clear()
         self.recent.extend(state["recent"])
         self.began, self.middle, self.spread = state["began"], state["middle"], state["spread"]

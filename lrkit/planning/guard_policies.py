@@ -1,4 +1,4 @@
-"""The policies of the divergence guard: each is a class that says what it calls suspicious and what is done then.
+"""The policies of the divergence guard: each is a class with a rule for a suspicious loss and a reaction.
 
 To add a policy, add a subclass of ``Policy`` here; its name in YAML is the name of the class in lower case.
 """
@@ -16,10 +16,10 @@ __all__ = ["POLICIES", "Action", "Policy", "policies_for_several", "policy_named
 
 @dataclass(frozen=True)
 class Action:
-    """What the guard does about an optimizer step, which is left out in any case.
+    """The reaction of the guard to an optimizer step, which is left out in any case.
 
     Args:
-        why: what is wrong with the step.
+        why: the reason for the reaction.
         stop: end the run as diverged.
         roll_back: load the last good copy of the weights and of the optimizer's state.
         lower_rate: multiply the gain by ``guard.gain``, and rise to it within ``guard.warmup``.
@@ -32,7 +32,7 @@ class Action:
 
 
 class Policy:
-    """What one policy of the guard does. All of it is plain: ``callbacks.divergence_guard`` carries it out."""
+    """One policy of the guard: plain decisions, which ``callbacks.divergence_guard`` carries out."""
 
     #: Whether the step must wait until its loss is known; otherwise a GPU may be some steps ahead.
     waits_for_loss: ClassVar[bool] = True
@@ -49,11 +49,11 @@ class Policy:
         return type(self).__name__.lower()
 
     def describe(self, guard: Guard) -> str:
-        """A line for the plan about what may happen to the rate; an empty string where nothing does."""
+        """A line for the plan about a lower rate; an empty string if the policy lowers none."""
         return ""
 
     def describe_action(self, gain: float | None) -> str:
-        """What was done, for a line on the screen; ``gain`` is the new gain where the rate was lowered."""
+        """The reaction in words, for a line on the screen; ``gain`` is the new gain where the rate was lowered."""
         raise NotImplementedError
 
     def suspicious_loss(self, guard: Guard, losses: LossStatistics) -> float:
@@ -72,7 +72,7 @@ class Policy:
         """The action at a bad step.
 
         Args:
-            why: what is wrong with it.
+            why: the reason.
             in_a_row: how many bad steps there were in a row, with this one.
             reductions: how often the rate was lowered before.
         """

@@ -1,4 +1,4 @@
-"""What lrkit knows of each optimizer, without importing it.
+"""The traits of optimizers, known without importing them.
 
 The table is keyed by the full class path, as written under ``optimizer._target_``: a test for "adam" inside a name
 would take ``AdamG``, which needs no learning rate, for one of Adam's kind. A class that is not in the table can be
@@ -18,7 +18,7 @@ Kind = Literal["sgd", "adaptive", "lr_free"]
 
 @dataclass(frozen=True)
 class OptimizerTraits:
-    """How an optimizer behaves towards its learning rate.
+    """The relation of an optimizer to its learning rate.
 
     Args:
         kind: what a larger batch does to the best rate. ``sgd``: grows linearly (Goyal et al. 2017,
@@ -94,7 +94,7 @@ FAMILIES: dict[str, OptimizerTraits] = {
 
 
 def traits_of(target: str) -> OptimizerTraits | None:
-    """What is known of the class ``target``; ``None`` if nothing is.
+    """The traits of the class ``target``; ``None`` if it is unknown.
 
     >>> traits_of("torch.optim.AdamW").kind
     'adaptive'

@@ -59,7 +59,7 @@ class Plan:
     guard: Guard | None = None
     found: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()  #: how the model was split into groups, where that is not written in the config
+    notes: tuple[str, ...] = ()  #: notes about the split of the model into groups
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
     tracks: Mapping[str, Plan] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     every: int = 1
@@ -79,7 +79,7 @@ class Plan:
         return base if self.decay_curve is None else base * self.decay_curve(step)
 
     def hyper(self, step: int) -> dict[str, float]:
-        """What is driven beside the rate at ``step``, as ``momentum/<group>`` and ``weight_decay/<group>``."""
+        """The other scheduled hyper-parameters at ``step``, as ``momentum/<group>`` and ``weight_decay/<group>``."""
         values: dict[str, float] = {}
         if self.momentum is not None:
             values |= dict.fromkeys((f"momentum/{group.name}" for group in self.groups), self.momentum(step))
@@ -88,7 +88,7 @@ class Plan:
         return values
 
     def with_groups(self, groups: Sequence[GroupRate], notes: Sequence[str] = ()) -> Plan:
-        """The same plan for the groups that a model turned out to have, with lines about how it was split."""
+        """The same plan for the parameter groups of a model, with notes about the split."""
         return dataclasses.replace(self, groups=tuple(groups), notes=tuple(notes))
 
     def with_track_groups(
@@ -157,7 +157,7 @@ class Plan:
         return self.chart().draw(ax)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """The plan as HTML for a notebook."""
         return self.chart().html()
 
     def rate_line(self) -> str:
@@ -168,7 +168,7 @@ class Plan:
         return f"lr {self.base():.6g} = {self.base_lr:g}{how} x {self.scale}"
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as plain containers: the config it came from, and what it resolved to."""
+        """The plan as plain containers: its config, and every resolved factor."""
         return {
             "optimizer": self.optimizer,
             "base_lr": self.base_lr,

@@ -1,4 +1,4 @@
-"""What a plan in JSON must be, for a run to go on by it: what ``Plan.to_json`` writes, and nothing else.
+"""The schema of a plan in JSON: exactly the form that ``Plan.to_json`` writes.
 
 A plan comes from a checkpoint or from ``plan.json``, which may be untrusted. ``checked`` refuses a plan that no
 run could follow: other keys and types, numbers that are not finite, schedules that lrkit does not know, curves that
@@ -122,10 +122,10 @@ _WHOLE = record({**_PLAN, "config": _CONFIG}, {**_MORE, "tracks": mapping(_TRACK
 
 
 def checked(plain: Any, key: str = "plan") -> Plan:
-    """The plan that ``plain`` says.
+    """The plan of plain containers.
 
     Raises:
-        ConfigError: it says none that could be followed; the key is that of the value which is wrong.
+        ConfigError: no run could follow it; the key is that of the wrong value.
     """
     _WHOLE.check(key, plain)
     PLAIN_DATA.check(f"{key}.config", plain["config"])
@@ -141,13 +141,13 @@ def checked(plain: Any, key: str = "plan") -> Plan:
                     _check_curve(curve)
     except ConfigError as error:
         raise error.under(key) from None
-    except Exception as why:  # whatever a schedule makes of options that it was never given by lrkit
+    except Exception as why:  # from a schedule with options that lrkit never writes
         raise ConfigError(key, f"must be one that can be followed ({type(why).__name__}: {why})") from None
     return plan
 
 
 def _check_curve(curve: Curve) -> None:
-    """Refuse a curve that turns too often, or is no number somewhere: asked at the ends of its phases, and between."""
+    """Refuse a curve with too many edges, or without a finite value: tested at the ends of its phases, and between."""
     edges = 0
     for first, phase in zip(curve.starts, curve.phases, strict=True):
         length = 10_000 if phase.length is None else phase.length

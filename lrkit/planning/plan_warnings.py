@@ -1,4 +1,4 @@
-"""Warnings of a plan: what is legal and hardly meant."""
+"""Warnings of a plan: settings that are legal and probably not intended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["list_warnings", "short_name"]
 def list_warnings(
     optimizer: str, lr: float, schedule: Schedule, cooldown: Schedule | None, curve: Curve, scale: BatchScale
 ) -> list[str]:
-    """One line for each thing that is legal but hardly meant."""
+    """One line for each setting that is legal and probably not intended."""
     middle = next(i for i, p in enumerate(curve.phases) if p.name == "schedule")
     decays = curve.phases[-1].final < curve.peak(middle)
     lines = lr_warnings(optimizer, lr, decays) if optimizer else []

@@ -23,7 +23,7 @@ __all__ = ["Plateau", "PlateauState"]
 
 @dataclass(frozen=True)
 class PlateauState:
-    """What reduce-on-plateau remembers: the best value, checks since, checks still to wait, and its gain."""
+    """The state of reduce-on-plateau: the best value, checks since then, checks to wait, and the gain."""
 
     best: float | None = None
     bad: int = 0
@@ -39,7 +39,7 @@ class Plateau:
         monitor: name of the metric.
         mode: ``min`` or ``max``: which way is better.
         factor: the gain is multiplied by this, in (0, 1).
-        patience: checks without improvement that are let pass.
+        patience: checks without improvement before a reduction.
         threshold: how much better counts as better.
         threshold_mode: ``rel``, a share of the best value, or ``abs``.
         cooldown: checks to wait after a reduction.
@@ -76,7 +76,7 @@ class Plateau:
         check_number("min_gain", self.min_gain, None, 0, 1)
 
     def observe(self, state: PlateauState, metric: float) -> PlateauState:
-        """The state after one more check. A metric that is not finite says nothing, and changes nothing."""
+        """The state after one more check. A metric that is not finite changes nothing."""
         if not math.isfinite(metric):
             return state
         if self._better(metric, state.best):

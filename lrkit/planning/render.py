@@ -1,4 +1,4 @@
-"""A plan made visible: as text, as CSV, as JSON, as a picture. Rich and matplotlib are loaded when used."""
+"""Output of a plan: text, CSV, JSON, picture. Rich and matplotlib are loaded when used."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _drivers(plan: Plan) -> Mapping[str, Plan]:
 
 
 def _rates(plan: Plan, step: int) -> dict[str, float]:
-    """What one optimizer is given at a step, by tag."""
+    """The values of one optimizer at a step, by tag."""
     return {f"lr/{group.name}": plan.lr(group, step) for group in plan.groups} | plan.hyper(step)
 
 
@@ -178,9 +178,9 @@ def print_closing(
     findings: Sequence[Finding] = (),
     said: Sequence[str] = (),
 ) -> None:
-    """Print how the run ended, what its curves say (the two gravest findings), and where everything is.
+    """Print the end of the run, the two gravest findings, and the paths of its files.
 
-    ``said``: lines of others, who measured something.
+    ``said``: lines of callbacks with measurements.
     """
     from rich.console import Console
     from rich.table import Table
@@ -205,7 +205,7 @@ def print_closing(
 
 
 def print_finder_result(folder: Path, found: FinderResult) -> None:
-    """Print what a search found, where it is kept, and what to type."""
+    """Print the result of a search, the path of its files, and the override to type."""
     print(f"\n{found.sentence()}; {found.steps} steps in {found.seconds:.1f} s")
     print(f"everything is in {_shown(folder)}")
     if found.lr is not None:
@@ -213,7 +213,7 @@ def print_finder_result(folder: Path, found: FinderResult) -> None:
 
 
 def _shown(folder: Path) -> str:
-    """A path as short as it can be said from here."""
+    """A path, relative to the current folder if that is shorter."""
     try:
         return str(folder.resolve().relative_to(Path.cwd()))
     except ValueError:
@@ -228,7 +228,7 @@ def _page(plan: Plan, curve: bool) -> list[RenderableType]:
 
 
 def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]:
-    """What is said of one optimizer."""
+    """The lines about one optimizer."""
     from rich.table import Table
     from rich.text import Text
 

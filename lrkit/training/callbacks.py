@@ -43,7 +43,7 @@ __all__ = ["RunCallbacks", "build_callbacks"]
 
 @dataclass(frozen=True)
 class RunCallbacks:
-    """The callbacks of a run, and by name those that a later step of the run asks.
+    """The callbacks of a run, and by name those that later steps of the run read.
 
     Args:
         for_trainer: all of them, in the order in which they are called.
@@ -75,7 +75,7 @@ class RunCallbacks:
 
 
 def build_callbacks(run: RunSettings, module: LightningModule) -> RunCallbacks:
-    """The callbacks of a run: lrkit's own first, then the user's, then what saves checkpoints.
+    """The callbacks of a run: lrkit's own first, then the user's, then those that save checkpoints.
 
     Raises:
         ConfigError: a callback of the user cannot be built, or does not fit the run.
@@ -144,7 +144,7 @@ def _order_own_callbacks(
         made.steps,
         StepAxisCallback(),
         GroupNaming(),
-        # The size of a loss says nothing of the rate where two losses pull against each other.
+        # If two losses work against each other, the size of a loss says nothing about the learning rate.
         made.tracks if run.tracks else made.recorder,
         TrainLossLogger(),
         EvaluationMode(),
@@ -160,7 +160,7 @@ def _order_own_callbacks(
 def _build_checkpoints(
     config: Mapping[str, Any], folder: Path
 ) -> tuple[ModelCheckpoint | None, ModelCheckpoint | None]:
-    """The best model by the monitored metric, and the last state. Two files, for the one is not the other."""
+    """The checkpoint callbacks of the best model by the monitored metric and of the last state: two files."""
     trainer = config["trainer"]
     if not trainer.get("enable_checkpointing", True) or trainer.get("fast_dev_run"):
         return None, None

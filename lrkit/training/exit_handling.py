@@ -29,12 +29,12 @@ from lrkit.lightning.rendezvous import Rendezvous
 __all__ = ["ExitReport"]
 
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by signal: \w+|exited unexpectedly)")
-#: What torch says on a CPU, on CUDA, on MPS.
+#: The messages of torch on a CPU, on CUDA, on MPS.
 _NO_MEMORY = re.compile(r"can't allocate memory|CUDA out of memory|MPS backend out of memory|CUDA error: out of memory")
 
 
 class ExitReport:
-    """Takes down in a run's folder how its training ended, where that was not as planned.
+    """Records in a run's folder how its training ended, if it did not end as planned.
 
     Args:
         folder: the run's own.
@@ -69,7 +69,7 @@ class ExitReport:
                 raise
             self._signalled(trainer, signal.SIGTERM if isinstance(ended, SIGTERMException) else signal.SIGINT)
         except Exception as error:
-            if self.preemption.signum is not None:  # it went to processes that this one cannot do without, too
+            if self.preemption.signum is not None:  # the signal also reached processes that this one needs
                 self._signalled(trainer, self.preemption.signum)
             self._failed(trainer, _death_behind(error))
 
@@ -100,18 +100,18 @@ class ExitReport:
         raise error
 
     def unanswered(self, trainer: Trainer, signum: int, where: str) -> str:
-        """The same as for a signal that was answered, where the main thread waits for what does not come."""
+        """The same report as for an answered signal, while the main thread waits without an end."""
         kind = "interrupted" if signum == signal.SIGINT else "preempted"
         _end_others(trainer)
         said = f"stopped by {signal_name(signum)} {where}; {self._how_to_go_on(trainer)}"
         self._keep(trainer, kind, said)
         for logger in trainer.loggers:
-            with suppress(Exception):  # what it has not written is all that there is to lose
+            with suppress(Exception):  # only its unwritten entries can be lost
                 logger.finalize("failed")
         return said
 
     def _lost(self, trainer: Trainer, why: str) -> None:
-        """End this process, whose main thread waits for one that is dead."""
+        """End this process: its main thread waits for a dead process."""
         time.sleep(HOLD + 0.5)  # it may yet say why
         _end_others(trainer)
         self._keep(trainer, "failed", why)
@@ -120,7 +120,7 @@ class ExitReport:
         os._exit(FAILED)
 
     def _keep(self, trainer: Trainer, status: str, why: str) -> None:
-        with suppress(RunError):  # on a full disk there is more to say than that this file, too, does not fit
+        with suppress(RunError):  # on a full disk the first error is the useful one
             self.results.save(trainer, status, why)
 
     def _how_to_go_on(self, trainer: Trainer) -> str:
@@ -137,7 +137,7 @@ class ExitReport:
 
 
 class _Watched:
-    """What the watchdog must know of a training: see ``lrkit.base.watchdog.Training``."""
+    """The state of a training that the watchdog reads: see ``lrkit.base.watchdog.Training``."""
 
     least = 30.0  # seconds
 
@@ -167,7 +167,7 @@ class _Watched:
 
 
 def _saves() -> bool:
-    """Whether the main thread is writing a checkpoint, which may take long."""
+    """Whether the main thread is writing a checkpoint, which may take minutes."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None and frame.f_code is not DurableIO.save_checkpoint.__code__:
         frame = frame.f_back
@@ -181,7 +181,7 @@ def _end_others(trainer: Trainer) -> None:
 
 
 def _death_behind(error: Exception) -> Exception:
-    """The death of a process that loads data, where that is why a connection broke; else the error itself.
+    """The death of a data-loading process if it broke the connection; otherwise the error itself.
 
     torch raises it when it hears of it, which may be a moment later, and then wherever this process is.
     """
@@ -194,7 +194,7 @@ def _death_behind(error: Exception) -> Exception:
 
 
 def _progress(trainer: Trainer) -> str:
-    """The step, and of how many, where the plan was made and has an end."""
+    """The step and the number of steps, if the plan exists and has an end."""
     try:
         steps = plan_of(trainer).horizon.steps
     except ConfigError:

@@ -11,7 +11,7 @@ __all__ = ["flatten_hyperparameters"]
 
 
 def flatten_hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What describes a run, flat and scalar: the same keys for every run of a sweep that changes only values."""
+    """The description of a run as flat scalars: runs of a sweep that changes only values have the same keys."""
     lengths = {f"trainer.{name}": config["trainer"].get(name) for name in ("max_epochs", "max_steps")}
     flat: dict[str, Any] = {"seed": config["seed"], **lengths}
     flat |= dict(_flatten_node(config[KEY], KEY))
@@ -25,7 +25,7 @@ def flatten_hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flatten_node(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """What is inside of a node, each by its dotted key."""
+    """The values of a node by their dotted keys."""
     if isinstance(node, Mapping):
         for name, inner in node.items():
             yield from _flatten_node(inner, f"{key}.{name}")

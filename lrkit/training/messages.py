@@ -1,4 +1,4 @@
-"""What a run tells its user while it is set up: on the screen, and in the run's event log."""
+"""The messages of a run's setup: on the screen, and in the event log of the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def warn_line(line: str) -> None:
 
 
 def note_differences(journal: EventLog, step: int, quiet: bool) -> Callable[[str], None]:
-    """Takes lines about what this run cannot have as it was: each is printed, and an entry."""
+    """Prints a line about a difference from the interrupted run, and adds it to the event log."""
 
     def note(line: str) -> None:
         if global_rank() == 0:
@@ -33,7 +33,7 @@ def note_differences(journal: EventLog, step: int, quiet: bool) -> Callable[[str
 
 
 def tell_skipped_checkpoint(saved: saved_run.SavedRun, journal: EventLog, quiet: bool) -> None:
-    """A damaged checkpoint was passed over: that is worth a line, and an entry."""
+    """Report a damaged checkpoint that was skipped: a line, and an entry of the event log."""
     journal.add(saved.step, "checkpoint", saved.skipped)
     if not quiet:
         warn_line(f"lrkit: damaged checkpoint skipped: {saved.skipped}")

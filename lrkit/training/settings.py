@@ -1,4 +1,4 @@
-"""The settled config of a run: what was asked for, what is known of a checkpoint, and the declared plan."""
+"""The settled config of a run: the user's config, the checkpoint to resume, and the declared plan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["RunSettings", "settle_config"]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything that is known of a run before its data is read.
+    """The facts of a run that are known before its data is read.
 
     Args:
         folder: the run's own folder.

@@ -30,7 +30,7 @@ def build_run_trainer(
     options["accumulate_grad_batches"] = configs.accumulation(config, configs.replicas_of(options)[0])
     bar = options.pop("enable_progress_bar", None)
     theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    if theirs and quiet:  # a bar writes on whatever the screen shows
+    if theirs and quiet:  # a progress bar would still write to the screen
         callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
         theirs, bar = False, bar is True
     elif theirs and bar is None:
@@ -48,7 +48,7 @@ def build_run_trainer(
 
 
 def _build_logger(node: Mapping[str, Any], key: str, trust: Sequence[str], folder: Path, joins: int | None) -> Any:
-    """A logger, into the run's folder where it is to choose; what lies behind the step that it joins at is void."""
+    """A logger in the run's folder; curves after the step at which a resumed run joins are removed."""
     own: dict[str, Any] = {"save_dir": str(folder)} if node.get("save_dir") == "auto" else {}
     if joins is not None and str(node.get("_target_", "")).endswith("TensorBoardLogger"):
         own["purge_step"] = joins

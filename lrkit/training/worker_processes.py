@@ -29,7 +29,7 @@ def rejoin_as_worker(folder: Path, asked: Mapping[str, Any], trainer: Trainer) -
     """
     from hydra.core.hydra_config import HydraConfig
 
-    if "LOCAL_RANK" in os.environ:  # this is such a process, or a launcher has started them all
+    if "LOCAL_RANK" in os.environ:  # this is a worker process, or a launcher started all processes
         yield
         return
     argv, hydra, environment = sys.argv, HydraConfig.instance().cfg, dict(os.environ)
@@ -39,7 +39,7 @@ def rejoin_as_worker(folder: Path, asked: Mapping[str, Any], trainer: Trainer) -
             yield
         finally:
             sys.argv, HydraConfig.instance().cfg = argv, hydra
-            # The next job of a sweep must not take itself for a rank of this one.
+            # The next job of a sweep must not see the ranks of this one.
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
             for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):

@@ -147,7 +147,7 @@ class TestItsOwnConfig:
         recorded.clear()
         on(f"resume.path={folder}", code=2)
         said = last_line(capsys)
-        assert "--trust test_resume_by_command" in said and f"as the run in {folder} has it" in said and not recorded
+        assert "--trust test_resume_by_command" in said and f"keep the values of the run in {folder}" in said and not recorded
 
     def test_a_file_must_not_trust_by_itself(self, capsys: pytest.CaptureFixture[str]) -> None:
         folder = new(HALT.format(9))
@@ -156,7 +156,7 @@ class TestItsOwnConfig:
         plan["config"]["model"]["hidden"] = "${oc.env:HOME}"
         (folder / "plan.json").write_text(json.dumps(plan))
         on(*TRUST, f"resume.path={folder}", code=2)
-        assert "resume.path holds a config with interpolations" in last_line(capsys)
+        assert "resume.path must hold a config without interpolations" in last_line(capsys)
 
     def test_a_key_that_is_not_there_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
         folder = new(*SHAPE, HALT.format(9))

@@ -378,6 +378,7 @@ GUARD = {"_target_": "lrkit.planning.guard.Guard", "policy": "skip"}
             "guard.gain has no effect",
         ),
         ({"param_groups": {"no_decay": True}}, "param_groups needs the model"),
+        ({"optimizers": {"a": {}}}, "optimizers is not"),
     ],
 )
 def test_groups_of_a_config_are_checked_as_by_the_command(change: dict[str, Any], begins: str) -> None:

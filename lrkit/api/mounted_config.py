@@ -137,6 +137,9 @@ def _read_groups(cfg: Any, key: str) -> dict[str, Any]:
         for name in at:
             if name not in _GROUPS:
                 raise ConfigError(f"{key}.{name}", f"is not a group. {did_you_mean(str(name), _GROUPS)}")
+    elif at.get("optimizers"):  # ignored, every optimizer would follow the one schedule of the root
+        must = "is not read by from_config: use lrkit.configure(module, optimizers=...), or mount the groups under key="
+        raise ConfigError("optimizers", must)
     nodes: dict[str, Any] = {}
     try:
         for name in (name for name in _GROUPS if name in at):

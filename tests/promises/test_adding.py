@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from locations import ROOT, environment
+
+from lrkit.base.exit_codes import DIVERGED
 
 PARTS = ("lrkit", "conf", "tests", "evidence", "benchmarks", "docs", "examples", "README.md", "CONTRIBUTING.md",
          "CHANGELOG.md", "Makefile", "pyproject.toml", "constraints.txt", "LICENSE")  # fmt: skip
@@ -94,6 +97,21 @@ RECIPES = {
         {},
         [("warmup=sqrt", "warmup    sqrt")],
         ["tests/test_yaml_comments.py", "tests/test_site.py", "tests/test_compose.py"],
+    ),
+    "cooldown": Recipe(
+        "Add a warmup or a cooldown",
+        {
+            "conf/cooldown/polynomial.yaml": (
+                "# A cooldown along a polynomial, down from the schedule's last value.\n"
+                "_target_: lrkit.schedules.Polynomial\n"
+                "length: 20%  # duration of the cooldown, >= 0; the share of the other cooldowns\n"
+                "end: 0.0     # multiplier of the base learning rate at the end, >= 0; 0: it ends at zero\n"
+                "power: 2.0   # exponent, > 0; 2 falls fast at first\n"
+            )
+        },
+        {},
+        [("schedule=constant cooldown=polynomial", "cooldown  polynomial")],
+        ["tests/test_yaml_comments.py", "tests/test_compose.py"],
     ),
     "batch-size rule": Recipe(
         "Add a batch-size rule",
@@ -217,8 +235,8 @@ def test_the_page_names_the_places(thing: str) -> None:
     listed = places(recipe.section)
     used = [*recipe.new, *recipe.changed]
     assert listed and all(any(re.fullmatch(pattern, path) for pattern in listed) for path in used)
-    # The row of an optimizer that is known already, and the other slot of a warmup, are the only places left out.
-    spared = {"optimizer": 1, "warmup": 1}.get(thing, 0)
+    # Left out: the row of an optimizer that is known already, and the other slot of a warmup or a cooldown.
+    spared = {"optimizer": 1, "warmup": 1, "cooldown": 1}.get(thing, 0)
     assert sum(not any(re.fullmatch(pattern, path) for path in used) for pattern in listed) == spared
 
 
@@ -242,10 +260,10 @@ def test_it_is_added_by_its_recipe_alone(thing: str, tmp_path: Path) -> None:
             text = text.replace(old, new)
         (copy / path).write_text(text)
 
-    def run(*words: str) -> str:
+    def run(*words: str, code: int = 0) -> str:
         env = {**environment(), "PYTHONPATH": f"{copy}:{copy}/tests/helpers"}
         done = subprocess.run([sys.executable, *words], cwd=copy, env=env, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        assert done.returncode == code, done.stdout[-6000:] + done.stderr[-2000:]
         return done.stdout
 
     assert run("-c", "import lrkit; print(lrkit.__file__)").startswith(str(copy))
@@ -260,6 +278,11 @@ def test_it_is_added_by_its_recipe_alone(thing: str, tmp_path: Path) -> None:
         seen = (copy / "seen.txt").read_text()
         assert "lr/default" in seen and "val/loss" in seen and "optimizer.lr" in seen
         assert next((copy / "run").rglob("metrics.csv")).is_file()
+    if thing == "guard policy":
+        diverging = ["optimizer=sgd", "optimizer.lr=1e30", "allow_extreme_lr=true", "trainer.max_epochs=1"]
+        run("-m", "lrkit", "train", "guard=ignore", *diverging, "logger=none", "hydra.run.dir=run", code=DIVERGED)
+        events = json.loads((copy / "run" / "events.json").read_text())
+        assert {event["event"] for event in events} == {"ignore"} and "nan" in events[0]["why"]
     run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *recipe.tests)
 
 

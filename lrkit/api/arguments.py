@@ -28,7 +28,7 @@ from lrkit.schedules.shapes import Schedule
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-__all__ = ["AnyGuard", "AnyPlateau", "AnyRules", "AnySchedule", "CurveParts", "RunParts"]
+__all__ = ["AnyGuard", "AnyPlateau", "AnyRules", "AnySchedule", "CurveParts", "RunParts", "class_path"]
 
 #: A schedule as an object, by the name of an option, or as a mapping: ``{"name": "step", "every": "30ep"}``.
 AnySchedule = Schedule | str | Mapping[str, Any]
@@ -207,7 +207,7 @@ def _option(part: Part | str | Mapping[str, Any] | None, group: str, kind: type[
     known = [name for name in node if name != "_target_"]
     for name in said:
         if name not in known:
-            raise ConfigError(f"{key}.{name}", f"is not a key. {did_you_mean(str(name), known)}".rstrip())
+            raise ConfigError(f"{key}.{name}", f"is not a key. {did_you_mean(str(name), known)}")
     if not node:
         return None
     try:
@@ -227,6 +227,11 @@ def _built(value: Any, key: str) -> Any:
         return value
     options = {name: _built(each, f"{key}.{name}") for name, each in value.items() if name != "_target_"}
     return class_of_option(value["_target_"])(**options)
+
+
+def class_path(thing: object) -> str:
+    """The class path of an object."""
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 def _path(optimizer: type[Optimizer]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrkit.api.arguments import class_path
 from lrkit.base import lightning_package
 from lrkit.base.errors import ConfigError
 
@@ -110,13 +111,13 @@ def _with_objects(config: dict[str, Any], overrides: Sequence[str], module: Any,
         raise ConfigError("trainer.devices", "must be 1 with objects of yours: they cannot be sent to other processes")
     trust = list(config["trust"])
     if module is not None:
-        config = {**config, "model": {"_target_": _path(module)}}
-        trust.append(_path(module))
+        config = {**config, "model": {"_target_": class_path(module)}}
+        trust.append(class_path(module))
         if data is None:
             config["data"] = {"_target_": "lrkit.data.ModuleLoaders", "batch_size": None, "train_samples": None}
     if data is not None:
-        config = {**config, "data": {"_target_": _path(data), "batch_size": getattr(data, "batch_size", None)}}
-        trust.append(_path(data))
+        config = {**config, "data": {"_target_": class_path(data), "batch_size": getattr(data, "batch_size", None)}}
+        trust.append(class_path(data))
     return {**config, "trust": trust}
 
 
@@ -141,7 +142,3 @@ def _folder_for(folder: Path | str | None, continued: Path | None) -> Path:
     make_writable(Path(folder), "folder")
     check_holds_no_run(Path(folder))
     return Path(folder)
-
-
-def _path(thing: object) -> str:
-    return f"{type(thing).__module__}.{type(thing).__qualname__}"

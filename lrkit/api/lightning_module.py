@@ -51,14 +51,13 @@ def configure(
     The length of the run comes from the trainer. ``configure_optimizers`` is replaced, and callbacks that log
     ``lr/<group>``, feed reduce-on-plateau and switch schedule-free optimizers are added to the module's own. Layers, as
     ``layer_decay`` counts them, are told before training, among Lightning's own lines (``INFO``). A second call
-    replaces what the first one said.
+    replaces what the first one said. The arguments that are not listed are those of ``lrkit.plan``.
 
     Args:
         module: any LightningModule; it is changed in place and returned.
         batch_size: samples in a batch of one device, where the loader does not say it.
         steps: optimizer steps of the run, where the module takes them itself (manual optimization, or an own
             ``optimizer_step``) and not one after each batch.
-        The others as for ``lrkit.plan``.
 
     Raises:
         ConfigError: at once, for all that is wrong whatever the trainer is: a name, a key or a value that does not

@@ -12,7 +12,6 @@ from lrkit.config.shipped_options import option_names, read_option
 from lrkit.planning.guard import Guard
 from lrkit.planning.plateau import Plateau
 from lrkit.schedules.horizon import Horizon
-from lrkit.schedules.shapes import Schedule
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     AnyModule = TypeVar("AnyModule", bound=LightningModule)
 
 __all__ = ["from_config"]
-
-Part = TypeVar("Part")
 
 #: The groups that are read; each may be missing but for the first two.
 _GROUPS = (
@@ -138,7 +135,7 @@ def _read_groups(cfg: Any, key: str) -> dict[str, Any]:
             if name not in _GROUPS:
                 raise ConfigError(f"{key}.{name}", f"is not a group. {did_you_mean(str(name), _GROUPS)}")
     elif at.get("optimizers"):  # ignored, every optimizer would follow the one schedule of the root
-        must = "is not read by from_config: use lrkit.configure(module, optimizers=...), or mount the groups under key="
+        must = "is not read by from_config: each needs a plan of its own; use lrkit.configure(module, optimizers=...)"
         raise ConfigError("optimizers", must)
     nodes: dict[str, Any] = {}
     try:
@@ -159,6 +156,7 @@ def _read_groups(cfg: Any, key: str) -> dict[str, Any]:
 def _parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
     """What the groups say, built and checked as the command does it."""
     from lrkit.config import trusted_targets
+    from lrkit.config.plan_parts import build_part, build_schedule, check_guard_keys
 
     trusted_targets.check({**nodes, "trust": trust})
     for name in ("optimizer", "schedule"):
@@ -170,63 +168,27 @@ def _parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
     if node.get("lr") == "auto":
         raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
     rule = _known(nodes, "batch_scaling", read_option("batch_scaling", "linear", "batch_scaling"))
+    guard = nodes.get("guard") or {}
+    check_guard_keys({"policy": Guard.policy, **guard} if guard else {})
     mounted: Mapping[str, Any] = nodes.get("coschedule") or {}
-    driven = {name: _schedule(f"coschedule.{name}", each, trust) for name, each in mounted.items()}
-    schedule = _schedule("schedule", nodes["schedule"], trust)
+    driven = {name: build_schedule(each, f"coschedule.{name}", trust) for name, each in mounted.items()}
+    schedule = build_schedule(nodes["schedule"], "schedule", trust)
     assert schedule is not None
     return RunParts(
         lr=node.pop("lr", None),
         optimizer=str(node.pop("_target_")),
         options=node,
         schedule=schedule,
-        warmup=_schedule("warmup", nodes.get("warmup"), trust),
-        cooldown=_schedule("cooldown", nodes.get("cooldown"), trust),
-        plateau=_object(nodes.get("plateau"), "plateau", Plateau, trust),
-        guard=_guard(nodes.get("guard"), trust),
+        warmup=build_schedule(nodes.get("warmup"), "warmup", trust),
+        cooldown=build_schedule(nodes.get("cooldown"), "cooldown", trust),
+        plateau=build_part(nodes.get("plateau"), "plateau", Plateau, trust),
+        guard=build_part(nodes.get("guard"), "guard", Guard, trust),
         coschedule={name: each for name, each in driven.items() if each is not None},
         batch_scaling=rule.get("rule", "none"),
         base_batch_size=rule.get("base_batch_size", 256),
         param_groups=nodes.get("param_groups") or {},
         allow_extreme_lr=bool(nodes.get("allow_extreme_lr", False)),
     )
-
-
-def _schedule(key: str, node: Any, trust: tuple[str, ...]) -> Schedule | None:
-    """The schedule of a group. The end of a warmup and the start of a cooldown are where they meet the schedule."""
-    if not node:
-        return None
-    moot = {"warmup": "end", "cooldown": "start"}.get(key, "")
-    if node.get(moot, 1.0) not in (1.0, None):
-        meets = "ends where the schedule begins" if key == "warmup" else "starts where the schedule arrived"
-        raise ConfigError(f"{key}.{moot}", f"must not be set: a {key} {meets}", node[moot])
-    return _object(node, key, Schedule, trust)
-
-
-def _guard(node: Any, trust: tuple[str, ...]) -> Guard | None:
-    """The divergence guard; an option that has no effect under its policy is refused."""
-    made: Guard | None = _object(node, "guard", Guard, trust)
-    if made is not None:
-        known = read_option("guard", made.policy, "guard")
-        for name in node:
-            if name not in known:
-                must = f"has no effect under guard.policy={made.policy}: choose guard={made.policy}"
-                raise ConfigError(f"guard.{name}", must, node[name])
-    return made
-
-
-def _object(node: Any, key: str, kind: type[Part], trust: tuple[str, ...]) -> Part | None:
-    from lrkit.config.instantiate import build
-
-    if not node:
-        return None
-    if "_target_" not in node:
-        raise ConfigError(
-            f"{key}.{next(iter(node))}", f"is not a key of {key}=none: choose another {key}, or remove it"
-        )
-    made = build(node, key, trust)
-    if not isinstance(made, kind):
-        raise ConfigError(f"{key}._target_", f"must be a {kind.__name__}", node["_target_"])
-    return made
 
 
 def _known(nodes: Mapping[str, Any], group: str, shipped: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from lrkit.api.arguments import AnyGuard, AnyPlateau, AnyRules, AnySchedule, RunParts
+from lrkit.api.arguments import AnyGuard, AnyPlateau, AnyRules, AnySchedule, RunParts, class_path
 from lrkit.base import lightning_package
 from lrkit.base.errors import ConfigError
 from lrkit.config.find_options import Search
@@ -95,6 +95,9 @@ def find(
         found = lrkit.find(module, train_loader, val_loader, trainer={"max_epochs": 20}, **how)
         Trainer(max_epochs=20).fit(lrkit.configure(module, lr=found.lr, **how), train_loader, val_loader)
 
+    The arguments that are not listed are those of ``lrkit.configure``; ``plateau`` and ``guard`` are checked, and do
+    not act in short runs.
+
     Args:
         module: any LightningModule; or a list of overrides as for `lrkit find`, which then say all the rest.
         train_dataloaders, val_dataloaders, datamodule: as for ``Trainer.fit``.
@@ -106,7 +109,6 @@ def find(
         seed: where the random numbers of the copies start from.
         folder: where ``find.json``, ``find.csv`` and ``find.png`` go; None writes nothing.
         quiet: print nothing while it searches.
-        The others as for ``lrkit.configure``. ``plateau`` and ``guard`` are checked, and do not act in short trainings.
 
     Raises:
         ConfigError: an argument that cannot mean what it says, a module that cannot be copied, or several processes.
@@ -169,7 +171,7 @@ def _find_with_objects(
         found = search_rate(task, search, (lambda line: None) if quiet else lambda line: print(line, flush=True))
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        found.save(Path(folder), {"module": f"{type(module).__module__}.{type(module).__qualname__}"})
+        found.save(Path(folder), {"module": class_path(module)})
     return found
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["ConfigError", "Diverged", "RunError", "SearchError", "did_you_mean"]
+__all__ = ["ConfigError", "Diverged", "RunError", "SearchError", "did_you_mean", "name_some"]
 
 _MANY = 24  # names that still make one readable line
 
@@ -25,6 +25,8 @@ class ConfigError(ValueError):
     schedule.gamma must be in (0, 1]. Received: 1.5
     >>> print(ConfigError("trainer.max_epochs", "must be set: a schedule needs a length"))
     trainer.max_epochs must be set: a schedule needs a length.
+    >>> print(ConfigError("model.foo", f"is not a key. {did_you_mean('foo', [])}"))
+    model.foo is not a key.
     """
 
     _nothing = object()
@@ -32,6 +34,7 @@ class ConfigError(ValueError):
     told: bool = False  #: whether another process reports this error
 
     def __init__(self, key: str, must: str, received: Any = _nothing) -> None:
+        must = must.rstrip()  # a hint at its end may be empty
         self.key, self.must, self.received = key, must, received
         stop = "" if must.endswith((".", "?", "!")) else "."
         tail = "" if received is self._nothing else f" Received: {_format_value(received)}"
@@ -69,6 +72,15 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     if near and len(options) > _MANY:
         return f"{hint}There are {len(options)}"
     return f"{hint}Accepted: {', '.join(options)}" if options else hint.rstrip()
+
+
+def name_some(names: Sequence[str], most: int = 4) -> str:
+    """The first ``most`` of some names, and the number of the others.
+
+    >>> name_some(["a", "b", "c"], 2), name_some(["a"])
+    ('a, b and 1 more', 'a')
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _format_value(value: Any, limit: int = 120) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from lrkit.base.errors import ConfigError, Diverged, RunError
+from lrkit.base.errors import ConfigError, Diverged, RunError, name_some
 from lrkit.base.event_log import EventLog
 from lrkit.checkpoint.content import Content, Path, Replaced
 from lrkit.checkpoint.decoding import from_plain_data
@@ -95,7 +95,7 @@ class ReadableCheckpoints(Callback):
             who = _who_loaded(error, [*_owners(trainer), *trainer.callbacks])  # type: ignore[attr-defined]
             if who is None or isinstance(error, ConfigError | RunError | Diverged):
                 raise
-            texts = f", where it got a text for {_some(self.texts)}" if self.texts else ""
+            texts = f", where it got a text for {name_some(self.texts, _MANY)}" if self.texts else ""
             must = f"cannot be resumed: {who} raised {type(error).__name__} ({error}){texts}"
             raise ConfigError("resume.path", f"{must}; resume.policy=restart takes the weights alone") from error
 
@@ -109,7 +109,7 @@ class ReadableCheckpoints(Callback):
         if missing := [f"{each.at[-1]}=..." for each in new if each.at in required]:
             line += f"; load_from_checkpoint needs {', '.join(missing)}"
         if lost := [each.name for each in new if each.text and live_object(trainer, each.at, each.text) is None]:
-            line += f"; a run that goes on gets {_some(lost)} as that text"
+            line += f"; a run that goes on gets {name_some(lost, _MANY)} as that text"
         if all(entry["why"] != line for entry in self.journal.entries):  # as the hyper-parameters of a resumed run are
             self.journal.add(step_of(trainer), "checkpoint", line)
         self.say(f"lrkit: {line}")
@@ -148,10 +148,6 @@ def _who_loaded(error: Exception, owners: Sequence[Any]) -> str | None:
     return None
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MANY]) + (f" and {len(names) - _MANY} more" if len(names) > _MANY else "")
-
-
 def _listed(apart: list[Replaced]) -> str:
     """The names, and what each was."""
-    return _some([f"{each.name} ({each.what})" for each in apart])
+    return name_some([f"{each.name} ({each.what})" for each in apart], _MANY)

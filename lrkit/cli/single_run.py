@@ -42,8 +42,8 @@ def train_once(argv: list[str], config_dir: str | None, made: Path | None = None
     with refuse_hydra_errors():
         call_hydra(argv, config_dir, job)
     if failed:
-        if isinstance(failed[0], ConfigError) and made is not None and not (made / "plan.json").exists():
-            shutil.rmtree(made)  # the folder is empty: no plan was made
+        if isinstance(failed[0], ConfigError):
+            _remove_unplanned(made)
         raise failed[0]
     return DIVERGED if "diverged" in statuses else OK
 
@@ -72,6 +72,11 @@ def resume_run(words: Sequence[str], config_dir: str | None, made: Path | None) 
     try:
         return DIVERGED if run_training(config, folder).status == "diverged" else OK
     except ConfigError:
-        if made is not None and not (made / "plan.json").exists():
-            shutil.rmtree(made)  # the folder is empty: no plan was made
+        _remove_unplanned(made)
         raise
+
+
+def _remove_unplanned(made: Path | None) -> None:
+    """Remove the folder that was made for a refused run, if no plan is in it."""
+    if made is not None and not (made / "plan.json").exists():
+        shutil.rmtree(made)

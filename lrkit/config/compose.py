@@ -15,27 +15,22 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from lrkit.base import launcher
 from lrkit.base.errors import ConfigError
 from lrkit.base.moved_classes import with_current_paths
-from lrkit.config import (
-    resume_options,
-    saved_config,
-    trusted_targets,
-    yaml_screening,
-)
+from lrkit.config import resume_options, saved_config, trusted_targets, yaml_screening
 from lrkit.config.devices import accumulation, replicas_of, world_of
 from lrkit.config.find_options import AUTO
 from lrkit.config.hydra_errors import explain_hydra_error
 from lrkit.config.instantiate import build
-from lrkit.config.key_checks import check_key_values, check_keys, read_shipped_file, top_keys
+from lrkit.config.key_checks import check_keys, check_values, top_keys
 from lrkit.config.overrides import (
-    CONF_DIR,
     VERSION_BASE,
     check_group,
     hydra_initialised,
     parse_overrides,
     trusted_names,
     with_added_tracks,
-)  # fmt: skip
+)
 from lrkit.config.plan_of_config import plan, schedule_of
+from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
 from lrkit.planning import tracks
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
@@ -168,12 +163,6 @@ def screen_files(overrides: Sequence[str], config_dir: str) -> None:
     """
     with hydra_initialised(config_dir), suppress(HydraException, OmegaConfBaseException):
         hydra.compose("train", overrides=with_added_tracks(overrides), return_hydra_config=True)
-
-
-def check_values(config: Mapping[str, Any]) -> None:
-    """Refuse a value that its key cannot have, whatever plan a resumed run takes."""
-    trusted_targets.check(config)
-    check_key_values(config)
 
 
 def check(config: Mapping[str, Any]) -> Plan | None:

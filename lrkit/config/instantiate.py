@@ -101,7 +101,7 @@ def arguments(cls: type, node: Mapping[str, Any], key: str) -> frozenset[str]:
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name in node:
         if not (name in accepted or anything or name in _DIRECTIVES):
-            raise ConfigError(f"{key}.{name}", f"is not a key. {suggest_name(str(name), accepted)}".rstrip())
+            raise ConfigError(f"{key}.{name}", f"is not a key. {suggest_name(str(name), accepted)}")
     return accepted
 
 

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.validation import FLAG, Rule, is_whole, one_of
-from lrkit.config import (
-    node_options,
-    resume_options,
-    timeout,
-    trainer_options,
-)
+from lrkit.config import node_options, resume_options, timeout, trainer_options, trusted_targets
 from lrkit.config.callback_conflicts import conflict_of_path
 from lrkit.config.find_options import Search
-from lrkit.config.overrides import (
-    CONF_DIR,
-    default_choices,
-    leaf_paths,
-    nearest_key,
-    suggest_name,
-)  # fmt: skip
+from lrkit.config.overrides import default_choices, leaf_paths, nearest_key, suggest_name
+from lrkit.config.plan_parts import check_guard_keys
+from lrkit.config.shipped_options import read_shipped_file
 from lrkit.config.trainer_options import check_count
 from lrkit.planning import tracks
-from lrkit.planning.guard import POLICIES
 
-__all__ = ["check_key_values", "check_keys", "read_shipped_file", "top_keys"]
+__all__ = ["check_keys", "check_values", "top_keys"]
+
+_SEED = Rule("must be a whole number in [0, 4294967295]", lambda value: is_whole(value, 0, 2**32 - 1))
 
 
-def check_key_values(config: Mapping[str, Any]) -> None:
-    """Types and ranges of the keys that belong to no object of their own."""
+def check_values(config: Mapping[str, Any]) -> None:
+    """Refuse a value that its key cannot have, whatever plan a resumed run takes."""
+    trusted_targets.check(config)
     for name in (
         "data",
         "model",
@@ -66,14 +56,10 @@ def _check_run(config: Mapping[str, Any]) -> None:
         tracks.parse_tracks(config[tracks.KEY])
         tracks.refuse_combinations(config)
     resume_options.check(config)
-    Rule("must be a whole number in [0, 4294967295]", _is_seed).check("seed", config["seed"])
+    _SEED.check("seed", config["seed"])
     if not isinstance(config["monitor"], str):
         raise ConfigError("monitor", "must be the name of a metric, or auto", config["monitor"])
     FLAG.check("allow_extreme_lr", config["allow_extreme_lr"])
-
-
-def _is_seed(value: Any) -> bool:
-    return is_whole(value, 0, 2**32 - 1)
 
 
 def _check_data_and_callbacks(config: Mapping[str, Any]) -> None:
@@ -101,13 +87,7 @@ def _check_trainer_and_guard(config: Mapping[str, Any]) -> None:
     trainer_options.check(trainer, has_packages=bool(packages - {"lrkit", "torch", "lightning", "pytorch_lightning"}))
     if trainer.get("limit_val_batches") == 0 and config["monitor"].startswith("val"):
         raise ConfigError("monitor", "needs a validation, and trainer.limit_val_batches is 0", config["monitor"])
-    guard = config["guard"] or {}
-    if guard.get("_target_") == "lrkit.planning.guard.Guard" and guard.get("policy") in POLICIES:
-        known = read_shipped_file(f"guard/{guard['policy']}.yaml")
-        for name in guard:
-            if name not in known:
-                must = f"has no effect under guard.policy={guard['policy']}: choose guard={guard['policy']}"
-                raise ConfigError(f"guard.{name}", must, guard[name])
+    check_guard_keys(config["guard"] or {})
     monitor = (config["plateau"] or {}).get("monitor")
     if trainer.get("limit_val_batches") == 0 and str(monitor).startswith("val"):
         raise ConfigError("plateau.monitor", "needs a validation, and trainer.limit_val_batches is 0", monitor)
@@ -138,11 +118,3 @@ def check_keys(config: Mapping[str, Any]) -> None:
 
 def top_keys() -> set[str]:
     return {*read_shipped_file("train.yaml"), *default_choices()} - {"defaults", "hydra"}
-
-
-@cache
-def read_shipped_file(path: str) -> dict[str, Any]:
-    """What one of lrkit's own files says."""
-    node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / path))
-    assert isinstance(node, dict)
-    return {str(key): value for key, value in node.items()}

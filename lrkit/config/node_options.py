@@ -112,7 +112,7 @@ def check(key: str, node: Mapping[str, Any], hint: Callable[[str, list[str]], st
         if str(name).startswith("_") and str(name).endswith("_"):
             continue
         if name not in rules:
-            raise ConfigError(f"{key}.{name}", f"is not a key. {hint(str(name), [*rules])}".rstrip())
+            raise ConfigError(f"{key}.{name}", f"is not a key. {hint(str(name), [*rules])}")
         for rule in rules[name]:
             rule.check(f"{key}.{name}", value)
     _check_together(key, node)

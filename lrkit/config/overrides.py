@@ -23,11 +23,10 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config import trusted_targets, yaml_screening
-from lrkit.config.shipped_options import CONF_DIR
+from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
 from lrkit.planning import tracks
 
 __all__ = [
@@ -138,8 +137,12 @@ def hydra_initialised(config_dir: str | None = None) -> Iterator[None]:
 @cache
 def default_choices() -> Mapping[str, str]:
     """The groups, and the option of each that a run begins with; but not those mounted elsewhere."""
-    written: Any = OmegaConf.load(CONF_DIR / "train.yaml")
-    pairs = [pair for entry in written["defaults"] if isinstance(entry, Mapping) for pair in entry.items()]
+    pairs = [
+        pair
+        for entry in read_shipped_file("train.yaml")["defaults"]
+        if isinstance(entry, Mapping)
+        for pair in entry.items()
+    ]
     own = [(str(group), str(option)) for group, option in pairs if " " not in str(group) and "@" not in str(group)]
     return dict(own)
 

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from lrkit.base import launcher
 from lrkit.base.errors import ConfigError
-from lrkit.config import (
-    optimizer_options,
-    trainer_options,
-    trusted_targets,
-)
+from lrkit.config import optimizer_options, trainer_options
 from lrkit.config.devices import accumulation, replicas_of
 from lrkit.config.find_options import AUTO
-from lrkit.config.instantiate import build
-from lrkit.config.key_checks import check_key_values
-from lrkit.config.overrides import (
-    unknown_key,
-)  # fmt: skip
+from lrkit.config.key_checks import check_values
+from lrkit.config.plan_parts import build_part, build_schedule
 from lrkit.planning import tracks
 from lrkit.planning.base_lr import check_scaled_lr
 from lrkit.planning.batch_scaling import batch_scale
@@ -29,11 +22,8 @@ from lrkit.planning.optimizer_traits import momentum_of
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
 from lrkit.planning.resolve import resolve_plan
-from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon, LoaderSize, horizon_of, limit_batches
 from lrkit.schedules.shapes import Schedule
-
-T = TypeVar("T")
 
 __all__ = ["plan", "schedule_of"]
 
@@ -53,8 +43,7 @@ def plan(
         batches: counted batches per epoch and process.
         notes: lines for the plan's warnings.
     """
-    trusted_targets.check(config)
-    check_key_values(config)
+    check_values(config)
     data, node = config["data"], config["optimizer"]
     if world is None:
         world, assumed = replicas_of(config["trainer"])
@@ -101,7 +90,7 @@ def _resolve_track(track: tracks.Track, run: Mapping[str, Any], horizon: Horizon
 def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str]) -> Plan:
     """The plan of one optimizer, by the nodes that shape its rate."""
     node, rule, extreme = config["optimizer"], config["batch_scaling"], config["allow_extreme_lr"]
-    target = str(node.get("_target_", ""))
+    target, trust = str(node.get("_target_", "")), config.get("trust", ())
     optimizer_options.check(node)
     groups = group_rates(config["param_groups"])
     optimizer_options.check_groups(target, groups, config["param_groups"].get("layer_decay"))
@@ -116,8 +105,8 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
             schedule=schedule_of(config, "schedule") or _refuse_no_schedule(),
             warmup=schedule_of(config, "warmup"),
             cooldown=schedule_of(config, "cooldown"),
-            plateau=_build_part(config, "plateau", Plateau),
-            guard=_build_part(config, "guard", Guard),
+            plateau=build_part(config["plateau"], "plateau", Plateau, trust),
+            guard=build_part(config["guard"], "guard", Guard, trust),
             scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
             groups=[GroupRate(*rate) for rate in groups],
             warnings=notes,
@@ -134,33 +123,13 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
 
 def schedule_of(config: Mapping[str, Any], name: str) -> Schedule | None:
     """The schedule of a group, or None where it is empty."""
-    shape = _build_part(config, name, Schedule)
-    if name == "schedule" and shape is not None and shape.length is not None and not Duration.parse(shape.length).value:
-        raise ConfigError("schedule.length", "must be longer than 0, or null for the rest of the run", shape.length)
-    moot = {"warmup": "end", "cooldown": "start"}.get(name, "")
-    if config[name].get(moot, 1.0) not in (1.0, None):
-        meets = "ends where the schedule begins" if name == "warmup" else "starts where the schedule arrived"
-        raise ConfigError(f"{name}.{moot}", f"must not be set: a {name} {meets}", config[name][moot])
-    return shape
-
-
-def _build_part(config: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
-    """The object of a group that must be of one kind; None where the group is empty. Nothing else is ever called."""
-    node = config[name]
-    if not node:
-        return None
-    if "_target_" not in node:
-        raise unknown_key(f"{name}.{next(iter(node))}", [name])
-    part = build(node, name, config.get("trust", ()))
-    assert isinstance(part, kind)
-    return part
+    return build_schedule(config[name], name, config.get("trust", ()))
 
 
 def _build_coschedule(config: Mapping[str, Any]) -> dict[str, Schedule]:
     """The schedules that drive momentum and weight decay."""
-    nodes = {f"coschedule.{name}": node for name, node in config["coschedule"].items()}
-    nodes["trust"] = config.get("trust", ())
-    parts = {name: _build_part(nodes, f"coschedule.{name}", Schedule) for name in config["coschedule"]}
+    trust = config.get("trust", ())
+    parts = {name: build_schedule(node, f"coschedule.{name}", trust) for name, node in config["coschedule"].items()}
     return {name: part for name, part in parts.items() if part is not None}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 
-__all__ = ["CONF_DIR", "class_of_option", "option_names", "read_option"]
+__all__ = ["CONF_DIR", "class_of_option", "option_names", "read_option", "read_shipped_file"]
 
 _HERE = Path(__file__).resolve().parents[1]
 CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
@@ -41,7 +41,8 @@ def read_option(group: str, name: str, key: str) -> dict[str, Any]:
     """
     if name not in option_names(group):
         raise ConfigError(key, f"has no option {str(name)!r}. {did_you_mean(str(name), option_names(group))}")
-    return dict(_read(group, name))
+    node = read_shipped_file(f"{group}/{name}.yaml")
+    return dict(node.get(group, node))  # an option that sets other groups too is a file of the whole config
 
 
 def class_of_option(target: str) -> Any:
@@ -52,10 +53,10 @@ def class_of_option(target: str) -> Any:
 
 
 @cache
-def _read(group: str, name: str) -> dict[str, Any]:
+def read_shipped_file(path: str) -> dict[str, Any]:
+    """The content of one of lrkit's own files, by its path in ``conf/``; not to be changed."""
     from omegaconf import OmegaConf
 
-    node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / group / f"{name}.yaml"))
+    node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / path))
     assert isinstance(node, dict)
-    own = node.get(group, node)  # an option that sets other groups too is a file of the whole config
-    return {str(key): value for key, value in own.items()}
+    return {str(key): value for key, value in node.items()}

@@ -26,7 +26,7 @@ from lrkit.config.overrides import (
     named_classes,
     parse_overrides,
     with_added_tracks,
-)  # fmt: skip
+)
 
 __all__ = ["SweptConfig", "check_sweep", "sweep_of_files"]
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from lrkit.base.errors import name_some
 from lrkit.optim.block_search import find_blocks
 from lrkit.optim.blocks import (
     NUMBERED,
@@ -70,7 +71,7 @@ def find_layers(module: nn.Module, among: Collection[str] | None = None) -> Laye
     trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
     part = find_blocks(module, trained)
     if part is None:
-        children = _some([name for name, _ in module.named_children()]) or "no modules"
+        children = name_some([name for name, _ in module.named_children()]) or "no modules"
         raise UnclearLayers(
             "layers are counted by blocks, modules of one class in an nn.ModuleList, in an "
             f"nn.Sequential or with numbers in their names, and there are none in {children}"
@@ -214,7 +215,7 @@ class _Places:
             if where in outside:
                 number = sum(outside[where].values())
                 unit_word = "" if len(words) > 1 else " parameter" if number == 1 else " parameters"
-                words.append(f"{where}: {_some(list(outside[where]))} ({number}{unit_word})")
+                words.append(f"{where}: {name_some(list(outside[where]))} ({number}{unit_word})")
         return "; ".join(words)
 
     def said(self, part: Part, lowest: int) -> str:
@@ -232,7 +233,3 @@ def _prefixes(name: str) -> list[str]:
     """The paths of the modules around a parameter, the outermost first."""
     parts = name.split(".")[:-1]
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
-
-
-def _some(names: Sequence[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from lrkit.base.errors import ConfigError
+from lrkit.base.errors import ConfigError, name_some
 from lrkit.optim.blocks import UnclearLayers
 from lrkit.optim.layer_decay import LayerLevels, find_layers
 from lrkit.planning.group_rules import DEFAULT, NO_DECAY, Rule, Rules, parse_rules
@@ -83,7 +83,7 @@ def split_parameters(
     everything = {name: p for name, p in module.named_parameters() if among is None or name in among}
     lazy = [name for name, parameter in everything.items() if isinstance(parameter, UninitializedParameter)]
     if lazy:
-        raise ConfigError("model", f"must be run on one batch first: {_some(lazy)} has no shape yet")
+        raise ConfigError("model", f"must be run on one batch first: {name_some(lazy)} has no shape yet")
     trainable = {name: parameter for name, parameter in everything.items() if parameter.requires_grad}
     if not trainable:
         why = "every one of them is frozen" if everything else "it has no parameters"
@@ -129,7 +129,7 @@ def group_remarks(
         asked = [
             name for name in _asked(module) if module.get_parameter(name).ndim > 1 and (among is None or name in among)
         ]
-        lines += [f"without weight decay, as the model asks: {_some(asked)}"] if asked else []
+        lines += [f"without weight decay, as the model asks: {name_some(asked)}"] if asked else []
     return lines
 
 
@@ -208,15 +208,11 @@ def _takes_nothing(i: int, rule: Rule, everything: Mapping[str, nn.Parameter], m
         if first.get(id(parameter), name) != name and rule.takes(name, parameter.ndim)
     ]
     if not taken and tied:
-        must = f"must take a parameter: {_some(tied)}, and tied weights count once, under their first name"
+        must = f"must take a parameter: {name_some(tied)}, and tied weights count once, under their first name"
     elif not taken:
-        must = f"must take a parameter: {rule.name} takes none of {_some(list(everything))}"
+        must = f"must take a parameter: {rule.name} takes none of {name_some(list(everything))}"
     elif any(everything[name].requires_grad for name in taken):
-        must = f"must take a parameter: earlier rules have all that {rule.name} would take, {_some(taken)}"
+        must = f"must take a parameter: earlier rules have all that {rule.name} would take, {name_some(taken)}"
     else:
-        must = f"must take a parameter that is trained: {_some(taken)} is frozen"
+        must = f"must take a parameter that is trained: {name_some(taken)} is frozen"
     return ConfigError(key, must, rule.pattern if rule.pattern is not None else {"max_ndim": rule.max_ndim})
-
-
-def _some(names: Sequence[str], n: int = 4) -> str:
-    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")

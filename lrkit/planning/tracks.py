@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.errors import ConfigError, did_you_mean, name_some
 from lrkit.base.validation import is_whole
 from lrkit.planning.guard_policies import POLICIES, policies_for_several
 from lrkit.schedules.horizon import Horizon
@@ -44,7 +44,6 @@ PARTS = ("optimizer", "schedule", "warmup", "cooldown", "param_groups")
 #: Those of which an empty node says that there is none, as it does for a run.
 _MAY_BE_NONE = ("warmup", "cooldown")
 _TARGET = "_target_"
-_MANY = 4  # names that are told
 
 
 @dataclass(frozen=True)
@@ -216,13 +215,13 @@ def assign_parameters(
         for other in tracks[i + 1 :]:
             both = [name for name in members[track.name] if name in set(members[other.name])]
             if both:
-                must = f"and {other.key} both take {_some(both)}: a parameter is stepped by one optimizer alone"
+                must = f"and {other.key} both take {name_some(both)}: a parameter is stepped by one optimizer alone"
                 raise ConfigError(track.key, must)
     taken = {name for names in members.values() for name in names}
     if left := [name for name in trained if name not in taken]:
         root = left[0].partition(".")[0]
         must = (
-            f"must take every trained parameter, and none takes {_some(left)}: widen a pattern, such as"
+            f"must take every trained parameter, and none takes {name_some(left)}: widen a pattern, such as"
             f" {KEY}.{tracks[0].name}.parameters='^({tracks[0].name}|{root})[.]', or freeze what is not to be trained"
         )
         raise ConfigError(KEY, must)
@@ -340,17 +339,12 @@ def needs_manual(module: str) -> ConfigError:
 def _has_none(track: Track, parameters: Mapping[str, bool]) -> ConfigError:
     """Why a track has no parameters."""
     if frozen := [name for name in parameters if track.takes(name)]:
-        return ConfigError(track.key, f"must have a parameter that is trained: {_some(frozen)} is frozen")
+        return ConfigError(track.key, f"must have a parameter that is trained: {name_some(frozen)} is frozen")
     roots = list(dict.fromkeys(name.partition(".")[0] for name in parameters))
     if track.parameters is not None:
-        must = f"must take a parameter: it takes none of {_some(list(parameters))}"
+        must = f"must take a parameter: it takes none of {name_some(list(parameters))}"
         return ConfigError(f"{track.key}.parameters", must, track.parameters)
     must = (
         f"must be an attribute of the module with parameters, or have a pattern for them: {track.key}.parameters='^...'"
     )
     return ConfigError(track.key, f"{must}. {did_you_mean(track.name, roots)}")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
-    return ", ".join(names[:_MANY]) + more

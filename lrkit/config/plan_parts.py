@@ -1,0 +1,68 @@
+"""The objects of the groups that shape a plan: schedules, reduce on plateau, the guard; for each kind of config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from lrkit.base.errors import ConfigError
+from lrkit.config.instantiate import build
+from lrkit.config.overrides import unknown_key
+from lrkit.config.shipped_options import read_option
+from lrkit.planning.guard import POLICIES, Guard
+from lrkit.schedules.durations import Duration
+from lrkit.schedules.shapes import Schedule
+
+__all__ = ["build_part", "build_schedule", "check_guard_keys"]
+
+Part = TypeVar("Part")
+
+
+def build_part(node: Any, key: str, kind: type[Part], trust: Sequence[str]) -> Part | None:
+    """The object of a group, of one kind; None where the group is empty. Nothing else is ever called.
+
+    Raises:
+        ConfigError: the class is not allowed, is of another kind, or refuses its arguments.
+    """
+    if not node:
+        return None
+    if "_target_" not in node:
+        raise unknown_key(f"{key}.{next(iter(node))}", [key])
+    part = build(node, key, trust)
+    if not isinstance(part, kind):
+        raise ConfigError(f"{key}._target_", f"must be a {kind.__name__}", node["_target_"])
+    return part
+
+
+def build_schedule(node: Any, key: str, trust: Sequence[str]) -> Schedule | None:
+    """The schedule of a group. The end of a warmup and the start of a cooldown are where they meet the schedule.
+
+    Raises:
+        ConfigError: as ``build_part``, for a schedule without a step, or for a set end that the schedule decides.
+    """
+    shape = build_part(node, key, Schedule, trust)
+    if shape is None:
+        return None
+    if key == "schedule" and shape.length is not None and not Duration.parse(shape.length).value:
+        raise ConfigError("schedule.length", "must be longer than 0, or null for the rest of the run", shape.length)
+    moot = {"warmup": "end", "cooldown": "start"}.get(key, "")
+    if node.get(moot, 1.0) not in (1.0, None):
+        meets = "ends where the schedule begins" if key == "warmup" else "starts where the schedule arrived"
+        raise ConfigError(f"{key}.{moot}", f"must not be set: a {key} {meets}", node[moot])
+    return shape
+
+
+def check_guard_keys(node: Mapping[str, Any]) -> None:
+    """Refuse an option of the divergence guard that has no effect under its policy.
+
+    Raises:
+        ConfigError: naming the option and the policy.
+    """
+    policy = node.get("policy")
+    if node.get("_target_") != f"{Guard.__module__}.{Guard.__qualname__}" or policy not in POLICIES:
+        return  # another class, or a policy that the guard itself refuses
+    known = read_option("guard", str(policy), "guard")
+    for name in node:
+        if name not in known:
+            must = f"has no effect under guard.policy={policy}: choose guard={policy}"
+            raise ConfigError(f"guard.{name}", must, node[name])

@@ -24,14 +24,14 @@ from lrkit.checkpoint.weights_only_check import find_unreadable
 from lrkit.lightning.classes import Callback, LightningModule, Trainer
 from lrkit.lightning.module import step_of
 
-__all__ = ["ReadableCheckpoints"]
+__all__ = ["PlainDataCallback"]
 
 _MANY = 6  # names that still make one readable line
 #: Whose classes are no part of the user's program.
 _OURS = {"lrkit", "pytorch_lightning", "lightning", "lightning_fabric", "torch", "builtins"}
 
 
-class ReadableCheckpoints(Callback):
+class PlainDataCallback(Callback):
     """Lets a trainer write only what it can read, by whatever plugin or strategy it writes.
 
     Args:

@@ -25,7 +25,7 @@ from lrkit.callbacks.train_loss import TrainLossLogger
 from lrkit.checkpoint import durable_io
 from lrkit.checkpoint.data_position import DataPosition
 from lrkit.checkpoint.module_modes import ModuleModes
-from lrkit.checkpoint.plain_data_callback import ReadableCheckpoints
+from lrkit.checkpoint.plain_data_callback import PlainDataCallback
 from lrkit.checkpoint.state_callback import CheckpointState
 from lrkit.lightning.callback_list import CallbackList
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint
@@ -54,7 +54,7 @@ class RunCallbacks:
         steps: compares the steps that are taken with the plan.
         tracks: the same for each of several optimizers.
         first_batch: explains an error at the first batch.
-        readable: makes checkpoints that can be read.
+        plain_data: converts checkpoints to plain data, which can be read without execution.
         position: the position in the data.
         preemption: answers signals that end the run.
         noise: the user's noise-scale callback, if there is one.
@@ -68,7 +68,7 @@ class RunCallbacks:
     steps: StepCountCheck
     tracks: TrackStepCheck
     first_batch: FirstBatchCheck
-    readable: ReadableCheckpoints
+    plain_data: PlainDataCallback
     position: DataPosition
     preemption: Preemption
     noise: NoiseScale | None
@@ -100,7 +100,7 @@ def build_callbacks(run: RunSettings, module: LightningModule) -> RunCallbacks:
         steps=StepCountCheck(command=True, last=kept),
         tracks=TrackStepCheck(say, command=True),
         first_batch=FirstBatchCheck(),
-        readable=ReadableCheckpoints(journal, (lambda line: None) if run.quiet else warn_line),
+        plain_data=PlainDataCallback(journal, (lambda line: None) if run.quiet else warn_line),
         position=position,
         preemption=Preemption(None) if kept is None else SavingPreemption(kept),
         noise=noise,
@@ -137,7 +137,7 @@ def _order_own_callbacks(
     if plateau:
         wanted["plateau.monitor"] = plateau["monitor"]
     return [
-        made.readable,
+        made.plain_data,
         made.first_batch,
         state,
         ModuleModes(note),

@@ -183,7 +183,7 @@ def _fit(run: RunSettings, module: LightningModule, loaders: Any, trainer: Train
             with (
                 run.resumption.explaining(module),
                 callbacks.first_batch.explaining(module),
-                callbacks.readable.explaining(trainer),
+                callbacks.plain_data.explaining(trainer),
             ):
                 trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:

@@ -24,7 +24,8 @@ PAIRS = f"{KEYS}=(0.1,64),(0.2,128)"
         ([f"{KEYS}=(0.1, 64), (0.2, 128), (0.10, 64)"],  # a job twice is one job
          ["optimizer.lr=0.1 data.batch_size=64", "optimizer.lr=0.2 data.batch_size=128"]),
         (["test=true", PAIRS, "seed=1,2"],  # the last key moves fastest
-         ["test=true optimizer.lr=0.1 data.batch_size=64 seed=1", "test=true optimizer.lr=0.1 data.batch_size=64 seed=2",
+         ["test=true optimizer.lr=0.1 data.batch_size=64 seed=1",
+          "test=true optimizer.lr=0.1 data.batch_size=64 seed=2",
           "test=true optimizer.lr=0.2 data.batch_size=128 seed=1",
           "test=true optimizer.lr=0.2 data.batch_size=128 seed=2"]),
         (["optimizer,optimizer.lr=(adam,1e-3),(momentum,0.1)", "a,b,c=(1,2,3),(4,5,6)"],

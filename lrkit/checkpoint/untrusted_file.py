@@ -71,7 +71,9 @@ def load_untrusted(file: Path, map_location: Any = "cpu", *, mmap: bool = False)
             raise UnsafeCheckpoint(f"{file.name}: {wrong}")
         stream.seek(0)
         source: Any = file if mmap else stream
-        content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
+        # An index outside of a sparse tensor would read or write memory outside of the tensor.
+        with torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
+            content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
     if wrong := find_oversize(content):
         raise UnsafeCheckpoint(f"{file.name}: {wrong}")
     return content

@@ -221,8 +221,6 @@ def check_horizon(trainer: Mapping[str, Any], steps: int | None, horizon: Horizo
 def _check_stop(trainer: Mapping[str, Any], stop: int, most: int | None, per_epoch: int | None) -> None:
     """Refuse what contradicts ``horizon.stop_after``."""
     key = "horizon.stop_after"
-    if trainer.get("fast_dev_run"):
-        raise ConfigError(key, "and trainer.fast_dev_run cannot be used together: a trial run has a length of its own")
     if most is not None and stop > most:
         raise ConfigError(key, f"must be at most trainer.max_steps, {most}", stop)
     for name, unit in (("min_steps", 1), ("min_epochs", per_epoch or 0)):

@@ -150,19 +150,8 @@ def horizon_of(
     if loader.batch_size is not None:
         values["batch_size"] = loader.batch_size * world * accumulate
         sources["batch_size"] = f"{loader.batch_size} a device x {world} x accumulate {accumulate}"
-    counted = batches is not None
-    if batches is None:
-        batches = loader.batches(world)
+    batches = _derive_batches(loader, trainer, world) if batches is None else batches
     if batches is not None:
-        if batches == 0:
-            raise ConfigError(
-                "data.drop_last",
-                f"leaves no batch: {loader.samples} samples do not fill one batch of {loader.batch_size}"
-                f" on each of {world} device(s)",
-                loader.drop_last,
-            )
-        if not counted:
-            batches = limit_batches(batches, trainer.get("limit_train_batches"))
         values["steps_per_epoch"] = math.ceil(batches / accumulate)
         sources["steps_per_epoch"] = f"{batches} batches / accumulate {accumulate}"
     if "steps_per_epoch" in given:
@@ -184,6 +173,19 @@ def horizon_of(
         name = "tokens_per_sample"
         values[name], sources[name] = given[name], f"horizon.{name}"
     return Horizon(**values, sources=MappingProxyType(sources)).stopping(given.get("stop_after"))
+
+
+def _derive_batches(loader: LoaderSize, trainer: Mapping[str, Any], world: int) -> int | None:
+    """Batches of an epoch on each process, by the config; None where it does not say how many samples there are."""
+    batches = loader.batches(world)
+    if batches == 0:
+        raise ConfigError(
+            "data.drop_last",
+            f"leaves no batch: {loader.samples} samples do not fill one batch of {loader.batch_size}"
+            f" on each of {world} device(s)",
+            loader.drop_last,
+        )
+    return None if batches is None else limit_batches(batches, trainer.get("limit_train_batches"))
 
 
 def _rehearsal(trainer: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -428,6 +428,7 @@ def test_a_schedule_that_needs_no_end_is_the_same_in_any_phase(schedule: Schedul
 
 # Values that are refused.
 
+NO_SHAPE = f"shape must be one of {', '.join(DECAYS)}, or a schedule: {{_target_: lrkit.schedules.Polynomial, k: 2}}. "
 BAD = [
     # class      arguments                              the sentence
     (Constant,   {"start": -0.1},                       "start must be >= 0. Received: -0.1"),
@@ -490,8 +491,8 @@ BAD = [
     (OneCycle,   {"three_phase": 1},                    "three_phase must be true or false. Received: 1"),
     (OneCycle,   {"momentum_peak": 0.85},               "momentum_start and momentum_peak must be set together"),
     (OneCycle,   {"momentum_start": 1.5, "momentum_peak": 0.8}, "momentum_start must be in [0, 1]. Received: 1.5"),
-    (Wsd,        {"shape": "step"},                     f"shape must be one of {', '.join(DECAYS)}. Received: 'step'"),
-    (Wsd,        {"shape": None},                       f"shape must be one of {', '.join(DECAYS)}. Received: None"),
+    (Wsd,        {"shape": "step"},                     NO_SHAPE + "Received: 'step'"),
+    (Wsd,        {"shape": None},                       NO_SHAPE + "Received: None"),
     (Wsd,        {"shape": Step()},                     "shape must be a schedule from `start` to `end`, such as Poly"),
     (Wsd,        {"shape": Linear(length=5)},           "shape.length must not be set: the decay has a length. Recei"),
     (Wsd,        {"shape": Linear(start=0.5)},          "shape must leave out `start` and `end`, which Wsd sets"),
@@ -536,6 +537,13 @@ def test_what_does_not_fit_is_refused(schedule: Schedule, n: int, sentence: str)
         schedule(0, n)
         schedule.edges(n)
     assert str(caught.value).startswith(sentence)
+
+
+def test_a_decay_has_the_shapes_of_a_cooldown() -> None:
+    built = {path.stem: OmegaConf.load(path) for path in (CONF.parent / "cooldown").glob("*.yaml")}
+    assert not built.pop("none")
+    cooldowns = {name: hydra.utils.instantiate(node, length=None) for name, node in built.items()}
+    assert cooldowns == {name: shape.with_ends(end=0.0) for name, shape in DECAYS.items()}
 
 
 def test_the_shape_of_a_decay_is_resolved_and_has_its_own_options() -> None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.validation import one_of
+from lrkit.base.validation import Rule, one_of
 from lrkit.schedules.shapes.decays import Cosine, Exponential, Linear, Logarithmic, Polynomial, Rex, Sqrt, Tanh
 from lrkit.schedules.shapes.schedule import Schedule
 
@@ -30,7 +30,10 @@ DECAYS: Mapping[str, Schedule] = MappingProxyType(
         "tanh": Tanh(),
     }
 )
-_NAME = one_of(*DECAYS)
+_NAME = Rule(
+    f"{one_of(*DECAYS).must}, or a schedule: {{_target_: lrkit.schedules.Polynomial, k: 2}}",
+    lambda value: isinstance(value, str) and value in DECAYS,
+)
 
 
 class Shaped(Schedule):

@@ -14,9 +14,8 @@ import torch
 from file_damages import DAMAGES, flip
 
 from lrkit.base.errors import ConfigError, RunError
-from lrkit.checkpoint import io as storage
-from lrkit.checkpoint import saved_run
-from lrkit.checkpoint.io import DurableIO, find_damage, read_checkpoint
+from lrkit.checkpoint import durable_io, saved_run
+from lrkit.checkpoint.durable_io import DurableIO, find_damage, read_checkpoint
 from lrkit.lightning.classes import PACKAGE, Trainer
 
 AsyncCheckpointIO: Any = import_module(f"{PACKAGE}.plugins").AsyncCheckpointIO
@@ -107,10 +106,10 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
 def test_a_users_own_way_of_saving_wins(tmp_path: Path) -> None:
     theirs = AsyncCheckpointIO()
     trainer = Trainer(plugins=[theirs], logger=False, accelerator="cpu")
-    storage.install_durable_io(trainer, tmp_path / "last.ckpt")
+    durable_io.install_durable_io(trainer, tmp_path / "last.ckpt")
     assert trainer.strategy.checkpoint_io is theirs
     trainer = Trainer(logger=False, accelerator="cpu")
-    storage.install_durable_io(trainer, tmp_path / "last.ckpt")
+    durable_io.install_durable_io(trainer, tmp_path / "last.ckpt")
     assert isinstance(trainer.strategy.checkpoint_io, DurableIO)
 
 
@@ -139,7 +138,7 @@ def test_the_one_before_is_taken(name: str, named: str, whole: Path, tmp_path: P
     saved = saved_run.load_saved_run(str(folder / named))
     assert saved.path.name == "previous.ckpt" and saved.step == 8
     assert saved.skipped.startswith("last.ckpt: it is ") or "checksum" in saved.skipped
-    assert saved.skipped.endswith("; going on from previous.ckpt, step 8")
+    assert saved.skipped.endswith("; resuming from previous.ckpt, step 8")
 
 
 def test_it_is_told_and_the_run_is_the_same(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -216,7 +216,7 @@ class Exponential(Schedule):
     stretched to run from ``start`` to ``end``; ``ratio = end / start`` is the second form.
 
     Args:
-        gamma: factor per ``every``, in (0, 1].
+        gamma: factor per ``every``, > 0; above 1 the rate grows.
         every: the time that one factor of ``gamma`` takes.
         end: value at the end of the phase, > 0, or >= 0 with ``ratio``; set either ``gamma`` or ``end``.
         start: first value, > 0, or >= 0 with ``ratio``.
@@ -232,7 +232,7 @@ class Exponential(Schedule):
     0.333333333
     """
 
-    gamma: float | None = number(None, over=0, high=1)
+    gamma: float | None = number(None, over=0)
     every: Length = duration("1ep")
     end: float | None = number(None, low=0)
     start: float = number(1.0, low=0)

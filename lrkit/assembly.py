@@ -208,11 +208,7 @@ _OWN_SIZES = "is for lrkit's own networks: set model=custom too for another netw
 
 
 def check_model_sizes(config: Mapping[str, Any]) -> bool:
-    """Whether the network is not one of lrkit's; it must take ``inputs`` and ``outputs`` where they are auto.
-
-    Raises:
-        ConfigError: it does not take them. No data is read.
-    """
+    """Whether the network is not one of lrkit's; one that does not take sizes that are auto is refused."""
     node = config["model"]
     cls = trusted_targets.resolve_class(node.get(trusted_targets.TARGET), "model._target_", config.get("trust", ()))
     is_custom = not str(cls.__module__).startswith("lrkit.")

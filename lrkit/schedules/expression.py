@@ -116,12 +116,11 @@ class Expression:
     compute: Part
     comparisons: tuple[Comparison, ...]
 
-    def value(self, values: Sequence[float], place: str) -> float:
+    def value(self, values: Sequence[float]) -> float:
         """The value of the expression, a finite number >= 0.
 
         Args:
             values: of the variables, as floats.
-            place: what they stand for, such as ``at step 3 of 10``; for the error.
 
         Raises:
             ConfigError: for a division by zero, a number out of a function's domain, and any other value; without key.
@@ -129,15 +128,14 @@ class Expression:
         try:
             value = self.compute(values)
         except ZeroDivisionError:
-            raise ConfigError("", f"divides by zero {place}", self.text) from None
+            raise ConfigError("", "divides by zero", self.text) from None
         except OverflowError:
-            raise ConfigError("", f"is too large for a float {place}", self.text) from None
+            raise ConfigError("", "is too large for a float", self.text) from None
         except ValueError:
-            must = f"is not a real number {place}: a root or logarithm of a negative number, or the like"
-            raise ConfigError("", must, self.text) from None
+            raise ConfigError("", "is not a real number (such as the root of a negative number)", self.text) from None
         if 0.0 <= value < math.inf:
             return value + 0.0  # not -0.0
-        raise ConfigError("", f"must be a finite number >= 0, and it is {value!r} {place}", self.text)
+        raise ConfigError("", f"must be a finite number >= 0, and is {value!r}", self.text)
 
 
 @lru_cache(maxsize=256)
@@ -152,7 +150,7 @@ def parse_expression(text: str, variables: tuple[str, ...]) -> Expression:
         ConfigError: what is wrong in the text, and what may stand there; without key.
 
     >>> half = parse_expression("0.5 if u >= 0.5 else 1", ("u", "s"))
-    >>> half.value((0.25, 1.0), "here"), half.value((0.5, 2.0), "here"), sorted(half.names)
+    >>> half.value((0.25, 1.0)), half.value((0.5, 2.0)), sorted(half.names)
     (1.0, 0.5, ['u'])
     """
     if not text.strip():

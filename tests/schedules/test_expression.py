@@ -19,7 +19,6 @@ from lrkit.schedules.expression import CONSTANTS, FUNCTIONS, parse_expression
 
 VARIABLES = ("u", "s", "n", "epoch")
 VALUES = (0.3, 30.0, 100.0, 3.0)
-HERE = "at step 30 of 100"
 
 #: Expressions that Python computes too, and to the same bits.
 SAME_AS_PYTHON = [
@@ -73,14 +72,15 @@ HOSTILE = {
     "b'a'": "must not have the character", "'%s' % u": "must not have the character", "`u`": "must not have the char",
     # numbers that are none, and numbers that are too large
     "1j": "must not have 1j", "1e999": "must have numbers that a float can hold", "2u": "cannot be read near character",
-    "9" * 400: "must have numbers that a float can hold", "9**9**9": "is too large for a float at step 30 of 100",
+    "9" * 400: "must have numbers that a float can hold", "9**9**9": "is too large for a float",
     "9**9**9**9**9**9": "is too large for a float", "2**2**2**2**2**2": "is too large for a float",
-    "10**308*10": "must be a finite number >= 0, and it is inf at step 30 of 100", "exp(exp(exp(9)))": "is too large",
-    "1e308*10 - 1e308*10": "must be a finite number >= 0, and it is nan", "-u": "must be a finite number >= 0, and it",
+    "10**308*10": "must be a finite number >= 0, and is inf", "exp(exp(exp(9)))": "is too large",
+    "1e308*10 - 1e308*10": "must be a finite number >= 0, and is nan",
+    "-u": "must be a finite number >= 0, and is -0.3",
     "floor(1e308*10)": "is too large for a float", "floor(1e308*10-1e308*10)": "is not a real number",
-    "0/0": "divides by zero at step 30 of 100", "1//0": "divides by zero", "1%0": "divides by zero",
-    "1/(s-30)": "divides by zero at step 30 of 100", "0**-1": "is not a real number", "log(0)": "is not a real number",
-    "(-1)**0.5": "is not a real number at step 30 of 100", "sqrt(-u)": "is not a real number", "sin(1e308*10)": "is",
+    "0/0": "divides by zero", "1//0": "divides by zero", "1%0": "divides by zero",
+    "1/(s-30)": "divides by zero", "0**-1": "is not a real number", "log(0)": "is not a real number",
+    "(-1)**0.5": "is not a real number", "sqrt(-u)": "is not a real number", "sin(1e308*10)": "is",
     "01": "cannot be read", "1__0": "cannot be read", "0x": "cannot be read", "1.2.3": "cannot be read",
     # arguments
     "cos": "must call cos, which is a function", "cos()": "must give cos 1 argument(s), and gives 0",
@@ -105,7 +105,7 @@ HOSTILE = {
 
 
 def value(text: str) -> float:
-    return parse_expression(text, VARIABLES).value(VALUES, HERE)
+    return parse_expression(text, VARIABLES).value(VALUES)
 
 
 def by_python(text: str) -> Any:

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lrkit.planning.guard import Reduction
 from lrkit.planning.plan import Plan
 from lrkit.planning.plateau import PlateauState
-from lrkit.schedules.shapes import check_number
+from lrkit.schedules.shapes.schedule import check_number
 
 __all__ = ["PlanScheduler"]
 

@@ -41,7 +41,10 @@ class Phase:
     scale: float = 1.0
 
     def __call__(self, s: int) -> float:
-        value = self.schedule(s, _ENDLESS if self.length is None else self.length)
+        try:
+            value = self.schedule(s, _ENDLESS if self.length is None else self.length)
+        except ConfigError as error:  # at a step that was not tried before the run
+            raise error.under(self.name) from None
         return value if self.scale == 1.0 else value * self.scale
 
     @property
@@ -49,7 +52,10 @@ class Phase:
         """The value this phase arrives at."""
         if self.length is None:
             return self(_ENDLESS)
-        value = self.schedule.final(self.length)
+        try:
+            value = self.schedule.final(self.length)
+        except ConfigError as error:
+            raise error.under(self.name) from None
         return value if self.scale == 1.0 else value * self.scale
 
 
@@ -82,6 +88,7 @@ class Excerpt(Schedule):
 
 
 _ENDLESS = 2**53  # beyond any run, and still exact as a float
+_MEETS = 1e-6  # of a value that must be 1, and is computed
 _UNENDING = 10_000  # steps of a curve without an end that are drawn
 
 
@@ -136,8 +143,7 @@ class Curve:
         middle = Phase(name, resolved, length)
         # Evaluated here once, so that a shape that does not fit its phase is refused before anything runs.
         _under(name, lambda: [] if length is None else resolved.edges(length))
-        first = _under(name, lambda: middle(0))
-        arrived = _under(name, lambda: middle.final)
+        first, arrived = middle(0), middle.final
         phases = [middle]
         if warmup is not None and before:
             phases.insert(0, _warmup_phase(warmup, before, first, horizon))
@@ -244,7 +250,7 @@ class Curve:
     def then(self, step: int, falling: Schedule, steps: int) -> Curve:
         """The same curve up to ``step``, and from there ``falling`` for ``steps`` steps."""
         arrived = self(step)
-        return Curve((*self.until(step).phases, Phase("cooldown", falling.with_ends(start=arrived), steps)))
+        return Curve((*self.until(step).phases, _falling_phase(falling, steps, arrived)))
 
     def places(self, most: int = 2000) -> list[int]:
         """The steps at which to draw the curve: all of them, or enough of a long run, and both sides of each edge.
@@ -305,7 +311,13 @@ def _warmup_phase(warmup: Schedule, steps: int, first: float, horizon: Horizon) 
     start = warmup.ends.get("start", 0.0)
     if start > 1.0:
         raise ConfigError("warmup.start", "must be in [0, 1], as a share of the schedule's first value", start)
-    return Phase("warmup", _under("warmup", lambda: warmup.with_ends(end=1.0).resolved(horizon)), steps, first)
+    shape = _under("warmup", lambda: warmup.with_ends(end=1.0).resolved(horizon))
+    phase = Phase("warmup", shape, steps, first)
+    _under("warmup", lambda: shape.edges(steps))
+    if not shape.ends and not math.isclose(arrives := shape.final(steps), 1.0, rel_tol=_MEETS):
+        must = f"must arrive at 1, which is the schedule's first value; after its {steps} steps it is {arrives:g}"
+        raise ConfigError("warmup", must)
+    return phase
 
 
 def _cooldown_phase(cooldown: Schedule, steps: int, arrived: float, horizon: Horizon) -> Phase:
@@ -313,7 +325,23 @@ def _cooldown_phase(cooldown: Schedule, steps: int, arrived: float, horizon: Hor
     end = cooldown.ends.get("end") or 0.0
     if end > arrived:
         raise ConfigError("cooldown.end", f"must not be above {arrived:g}, where the cooldown begins", end)
-    return Phase("cooldown", _under("cooldown", lambda: cooldown.with_ends(start=arrived).resolved(horizon)), steps)
+    return _falling_phase(_under("cooldown", lambda: cooldown.resolved(horizon)), steps, arrived)
+
+
+def _falling_phase(cooldown: Schedule, steps: int, arrived: float) -> Phase:
+    """A resolved cooldown that begins at ``arrived``: its start, or the factor of a shape without ``start``."""
+    if "start" in cooldown.ends:
+        return Phase("cooldown", _under("cooldown", lambda: cooldown.with_ends(start=arrived)), steps)
+    phase = Phase("cooldown", cooldown, steps, arrived)
+    _under("cooldown", lambda: cooldown.edges(steps))
+    first, last = cooldown(0, steps), cooldown.final(steps)
+    if not math.isclose(first, 1.0, rel_tol=_MEETS):
+        raise ConfigError(
+            "cooldown", f"must begin at 1, which is where the schedule arrived; its first value is {first:g}"
+        )
+    if last > 1.0:
+        raise ConfigError("cooldown", f"must not end above 1, where it begins; after its {steps} steps it is {last:g}")
+    return phase
 
 
 def _length(name: str, part: Schedule | None, horizon: Horizon) -> int:

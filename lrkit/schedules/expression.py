@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 from lrkit.base.errors import ConfigError, did_you_mean
 
-__all__ = ["CONSTANTS", "FUNCTIONS", "Comparison", "Expression", "parse_expression"]
+__all__ = ["CONSTANTS", "FUNCTIONS", "Expression", "parse_expression"]
 
 #: A part of an expression: its value for the values of the variables.
 Part: TypeAlias = Callable[[Sequence[float]], float]
@@ -87,19 +87,6 @@ _NAMES: Mapping[type[ast.AST], str] = {
 }
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A comparison of a variable with a value that does not change along the curve: where it turns, the shape may jump.
-
-    Args:
-        variable: its name.
-        holds: whether it holds, for the values of all variables.
-    """
-
-    variable: str
-    holds: Callable[[Sequence[float]], bool]
-
-
 @dataclass(frozen=True, eq=False)
 class Expression:
     """A parsed expression.
@@ -108,13 +95,14 @@ class Expression:
         text: as it was written.
         names: the variables in it.
         compute: its value for the values of all variables, in the order in which ``parse_expression`` got them.
-        comparisons: those by which it may jump.
+        comparisons: of a variable with a value that depends on no variable but ``n``: whether each holds. Where one
+            turns, the expression may jump.
     """
 
     text: str
     names: frozenset[str]
     compute: Part
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Callable[[Sequence[float]], bool], ...]
 
     def value(self, values: Sequence[float]) -> float:
         """The value of the expression, a finite number >= 0.
@@ -180,7 +168,7 @@ class _Parser:
         self.text = text
         self.variables = variables
         self.names: set[str] = set()
-        self.comparisons: list[Comparison] = []
+        self.comparisons: list[Callable[[Sequence[float]], bool]] = []
         self.parts = 0
 
     def read(self, node: ast.expr, depth: int) -> Part:
@@ -277,7 +265,7 @@ class _Parser:
             if isinstance(one, ast.Name) and one.id in self.variables:
                 inside = {each.id for each in ast.walk(other) if isinstance(each, ast.Name)}
                 if not inside & {*self.variables} - {"n"}:
-                    self.comparisons.append(Comparison(one.id, lambda values: op(a(values), b(values))))
+                    self.comparisons.append(lambda values: op(a(values), b(values)))
                     return
 
     def _read_and_or(self, node: ast.BoolOp, depth: int) -> Part:

@@ -106,7 +106,7 @@ def test_a_plan_with_options_is_saved_and_read() -> None:
     again = Plan.from_json(plan.to_json())
     assert again.curve == plan.curve and [again.curve(t) for t in range(101)] == [plan.curve(t) for t in range(101)]
     config = {name: {} for name in ("optimizer", "schedule", "data", "trainer", "horizon")}
-    config |= {"seed": 0} | dict.fromkeys(("warmup", "cooldown", "plateau", "coschedule"), {})
+    config |= {"seed": 0} | {name: {} for name in ("warmup", "cooldown", "plateau", "coschedule")}
     plain = {**plan.to_json(), "config": config}
     assert checked(plain).curve == plan.curve
     plain["phases"][0]["schedule"]["skip"] = -1

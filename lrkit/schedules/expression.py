@@ -94,6 +94,7 @@ class Expression:
     Args:
         text: as it was written.
         names: the variables in it.
+        numbers: the numbers in it.
         compute: its value for the values of all variables, in the order in which ``parse_expression`` got them.
         comparisons: of a variable with a value that depends on no variable but ``n``: whether each holds. Where one
             turns, the expression may jump.
@@ -101,6 +102,7 @@ class Expression:
 
     text: str
     names: frozenset[str]
+    numbers: frozenset[float]
     compute: Part
     comparisons: tuple[Callable[[Sequence[float]], bool], ...]
 
@@ -158,7 +160,7 @@ def parse_expression(text: str, variables: tuple[str, ...]) -> Expression:
         raise ConfigError("", "cannot be read: it is no expression of numbers", text) from None
     parser = _Parser(text, variables)
     compute = parser.read(tree.body, 0)
-    return Expression(text, frozenset(parser.names), compute, tuple(parser.comparisons))
+    return Expression(text, frozenset(parser.names), frozenset(parser.numbers), compute, tuple(parser.comparisons))
 
 
 class _Parser:
@@ -168,6 +170,7 @@ class _Parser:
         self.text = text
         self.variables = variables
         self.names: set[str] = set()
+        self.numbers: set[float] = set()
         self.comparisons: list[Callable[[Sequence[float]], bool]] = []
         self.parts = 0
 
@@ -205,6 +208,7 @@ class _Parser:
             value = math.inf
         if math.isinf(value):
             raise ConfigError("", "must have numbers that a float can hold", self.text)
+        self.numbers.add(value)
         return lambda values: value
 
     def _read_name(self, node: ast.Name, depth: int) -> Part:

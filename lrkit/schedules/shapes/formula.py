@@ -38,8 +38,8 @@ class Formula(Schedule):
     needs no end.
 
     The values must be finite and >= 0. They are checked before the run: at each step of up to 20,000, else at 10,000
-    steps and around each edge; at a step that was not checked, a wrong value ends the run with an error that names the
-    step. Edges are the steps at which a comparison of ``u``, ``s`` or ``epoch`` with a fixed value turns; a jump by
+    steps, around each edge and around the numbers in the formula; at a step that was not checked, a wrong value ends
+    the run with an error that names the step. Edges are the steps at which a comparison of ``u``, ``s`` or ``epoch`` with a fixed value turns; a jump by
     ``floor`` or ``%`` is none.
 
     Args:
@@ -62,7 +62,8 @@ class Formula(Schedule):
             object.__setattr__(self, "formula", repr(written))
         elif not isinstance(written, str):
             raise ConfigError("formula", "must be a text such as '0.5*(1+cos(pi*u))'", written)
-        _ = self._expression
+        if not self._expression.names:
+            self.value(0, 1)
 
     @cached_property
     def _expression(self) -> Expression:
@@ -84,11 +85,12 @@ class Formula(Schedule):
         return made
 
     @cached_property
-    def _steps_in_epoch(self) -> int:
+    def epoch_steps(self) -> int:
+        """The optimizer steps that ``epoch`` counts in; 1 where the formula does not have it."""
         return int(self.epoch_length) if "epoch" in self._expression.names else 1
 
     def _variables(self, s: float, n: int) -> Sequence[float]:
-        return (s / n, float(s), float(n), s / self._steps_in_epoch)
+        return (s / n, float(s), float(n), s / self.epoch_steps)
 
     def value(self, s: int, n: int) -> float:
         try:
@@ -98,6 +100,10 @@ class Formula(Schedule):
 
     def turns(self, n: int) -> list[int]:
         return list(_checked_turns(self, n))
+
+    def numbers(self) -> frozenset[float]:
+        """The numbers in the formula."""
+        return self._expression.numbers
 
     def find_turns(self, n: int) -> list[int]:
         """The steps at which a comparison with a fixed value turns."""
@@ -126,7 +132,11 @@ def _checked_turns(formula: Formula, n: int) -> tuple[int, ...]:
     steps: Sequence[int] = range(n + 1)
     if n > _ALL_STEPS:
         spread = (int(k * _GOLDEN % 1.0 * n) for k in range(_SAMPLE))
-        steps = sorted({*range(0, n, -(-n // _SAMPLE)), *spread, *turns, *(turn - 1 for turn in turns), n - 1, n})
+        written = {
+            int(x * many) for x in formula.numbers() for many in (1, n, formula.epoch_steps) if 0 <= x * many <= n
+        }
+        around = {s + i for s in (*turns, *written) for i in (-1, 0, 1) if 0 <= s + i <= n}
+        steps = sorted({*range(0, n, -(-n // _SAMPLE)), *spread, *around, n - 1, n})
     for s in steps:
         formula.value(s, n)
     return tuple(turns)

@@ -30,6 +30,7 @@ from lrkit.config.overrides import (
     with_added_tracks,
 )
 from lrkit.config.plan_of_config import plan, schedule_of
+from lrkit.config.schedule_nodes import with_read_tables
 from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
 from lrkit.planning import tracks
 from lrkit.planning.optimizer_traits import finds_rate
@@ -113,6 +114,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise
         must = f"{error.must}; keys that are not typed keep the values of the run in {path}"
         raise ConfigError(error.key, must, error.received) from None
+    checked = with_read_tables(checked)
     if not checked[tracks.KEY]:  # which have no cooldown to go on with, and are told so
         resume_options.check_cooldown(checked)
     return with_world(checked, parsed)

@@ -29,21 +29,20 @@ _TABLE = "lrkit.schedules.Table"
 _GROUPS = ("schedule", "warmup", "cooldown", "coschedule", "param_groups", "optimizers")
 
 
-def complete_schedule(node: Any, key: str, group: str = "schedule") -> Any:
+def complete_schedule(node: Any, key: str) -> Any:
     """The node of a schedule, with ``_target_`` and all keys in place of each short form; other values stay.
 
     Args:
         node: as it is written: the name of an option, a group of keys with ``name``, or a node with ``_target_``.
-        key: where the node stands, for the error.
-        group: the group of the option: ``schedule``, ``warmup`` or ``cooldown``.
+        key: where the node stands. One that ends in ``warmup`` or ``cooldown`` takes the options of that group.
 
     Raises:
         ConfigError: there is no such option, or a node has both ``name`` and ``_target_``.
 
     >>> complete_schedule("linear", "param_groups.rules[0].schedule")
     {'_target_': 'lrkit.schedules.Linear', 'start': 1.0, 'end': 0.0, 'length': None}
-    >>> complete_schedule({"name": "linear", "end": 0.1}, "schedule.phases[0]")["end"]
-    0.1
+    >>> complete_schedule({"name": "linear", "start": 0.1}, "param_groups.rules[0].warmup")
+    {'_target_': 'lrkit.schedules.Linear', 'length': '5%', 'start': 0.1}
     """
     if isinstance(node, str):
         node = {NAME: node}
@@ -53,6 +52,8 @@ def complete_schedule(node: Any, key: str, group: str = "schedule") -> Any:
         if TARGET in node:
             raise ConfigError(f"{key}.{NAME}", f"and {key}.{TARGET} exclude each other", node[NAME])
         keys = {name: value for name, value in node.items() if name != NAME}
+        last = key.rpartition(".")[2]
+        group = last if last in ("warmup", "cooldown") else "schedule"
         node = {**read_option(group, node[NAME], f"{key}.{NAME}"), **keys}
     return {name: _complete_list(name, value, key) for name, value in node.items()}
 

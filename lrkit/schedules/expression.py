@@ -93,7 +93,8 @@ class Expression:
 
     Args:
         text: as it was written.
-        names: the variables in it.
+        variables: the names that have values.
+        names: those of them that are in the text.
         numbers: the numbers in it.
         compute: its value for the values of all variables, in the order in which ``parse_expression`` got them.
         comparisons: of a variable with a value that depends on no variable but ``n``: whether each holds. Where one
@@ -101,10 +102,14 @@ class Expression:
     """
 
     text: str
+    variables: tuple[str, ...]
     names: frozenset[str]
     numbers: frozenset[float]
     compute: Part
     comparisons: tuple[Callable[[Sequence[float]], bool], ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return parse_expression, (self.text, self.variables)  # its functions cannot be pickled
 
     def value(self, values: Sequence[float]) -> float:
         """The value of the expression, a finite number >= 0.
@@ -160,7 +165,9 @@ def parse_expression(text: str, variables: tuple[str, ...]) -> Expression:
         raise ConfigError("", "cannot be read: it is no expression of numbers", text) from None
     parser = _Parser(text, variables)
     compute = parser.read(tree.body, 0)
-    return Expression(text, frozenset(parser.names), frozenset(parser.numbers), compute, tuple(parser.comparisons))
+    return Expression(
+        text, variables, frozenset(parser.names), frozenset(parser.numbers), compute, tuple(parser.comparisons)
+    )
 
 
 class _Parser:

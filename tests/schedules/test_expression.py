@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import pickle
 import subprocess
 import time
 import warnings
@@ -167,7 +168,8 @@ def test_any_text_has_a_value_or_is_refused(text: str) -> None:
 def test_an_expression_is_read_once_and_knows_its_names() -> None:
     parsed = parse_expression("min(s, 10) / 10 if s < 100 else 0.1", VARIABLES)
     assert parse_expression("min(s, 10) / 10 if s < 100 else 0.1", VARIABLES) is parsed
-    assert parsed.names == {"s"}
+    assert (parsed.names, parsed.numbers) == ({"s"}, {10.0, 100.0, 0.1})
+    assert pickle.loads(pickle.dumps(parsed)) is parsed
     assert parse_expression("0.5", VARIABLES).names == frozenset()
 
 

@@ -38,9 +38,9 @@ class Formula(Schedule):
     needs no end.
 
     The values must be finite and >= 0. They are checked before the run: at each step of up to 20,000, else at 10,000
-    steps, around each edge and around the numbers in the formula; at a step that was not checked, a wrong value ends
-    the run with an error that names the step. Edges are the steps at which a comparison of ``u``, ``s`` or ``epoch`` with a fixed value turns; a jump by
-    ``floor`` or ``%`` is none.
+    steps, around each edge and around the numbers in the formula. At a step that was not checked, a wrong value ends
+    the run with an error that names the step. Edges are the steps at which a comparison of ``u``, ``s`` or ``epoch``
+    with a fixed value turns; a jump by ``floor`` or ``%`` is none.
 
     Args:
         formula: the expression, of at most 1000 characters.
@@ -132,9 +132,8 @@ def _checked_turns(formula: Formula, n: int) -> tuple[int, ...]:
     steps: Sequence[int] = range(n + 1)
     if n > _ALL_STEPS:
         spread = (int(k * _GOLDEN % 1.0 * n) for k in range(_SAMPLE))
-        written = {
-            int(x * many) for x in formula.numbers() for many in (1, n, formula.epoch_steps) if 0 <= x * many <= n
-        }
+        units = (1, n, formula.epoch_steps)
+        written = {int(x * unit) for x in formula.numbers() for unit in units if x * unit <= n}
         around = {s + i for s in (*turns, *written) for i in (-1, 0, 1) if 0 <= s + i <= n}
         steps = sorted({*range(0, n, -(-n // _SAMPLE)), *spread, *around, n - 1, n})
     for s in steps:

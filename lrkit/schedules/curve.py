@@ -336,9 +336,7 @@ def _falling_phase(cooldown: Schedule, steps: int, arrived: float) -> Phase:
     _under("cooldown", lambda: cooldown.edges(steps))
     first, last = cooldown(0, steps), cooldown.final(steps)
     if not math.isclose(first, 1.0, rel_tol=_MEETS):
-        raise ConfigError(
-            "cooldown", f"must begin at 1, which is where the schedule arrived; its first value is {first:g}"
-        )
+        raise ConfigError("cooldown", f"must begin at 1, where the schedule arrived; its first value is {first:g}")
     if last > 1.0:
         raise ConfigError("cooldown", f"must not end above 1, where it begins; after its {steps} steps it is {last:g}")
     return phase

@@ -7,7 +7,6 @@ any order, as often as wanted, and gives the same bits.
 from __future__ import annotations
 
 import dataclasses
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,79 +15,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.line_chart import LineChart
+from lrkit.schedules.cooldown import lay_cooldown
 from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.phase import ENDLESS, Excerpt, Phase
 from lrkit.schedules.shapes import Constant, Schedule
+from lrkit.schedules.warmup import check_slot, lay_warmup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Curve", "Excerpt", "Phase"]
+__all__ = ["Curve", "Excerpt", "Phase", "depends_on_length"]
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A resolved schedule and its length in optimizer steps; ``None`` where the end of the run is not known.
-
-    ``scale`` multiplies what the schedule says: a warmup ends at the schedule's first value, whatever that is.
-    """
-
-    name: str
-    schedule: Schedule
-    length: int | None
-    scale: float = 1.0
-
-    def __call__(self, s: int) -> float:
-        try:
-            value = self.schedule(s, _ENDLESS if self.length is None else self.length)
-        except ConfigError as error:  # at a step that was not tried before the run
-            raise error.under(self.name) from None
-        return value if self.scale == 1.0 else value * self.scale
-
-    @property
-    def final(self) -> float:
-        """The value this phase arrives at."""
-        if self.length is None:
-            return self(_ENDLESS)
-        try:
-            value = self.schedule.final(self.length)
-        except ConfigError as error:
-            raise error.under(self.name) from None
-        return value if self.scale == 1.0 else value * self.scale
-
-
-@dataclass(frozen=True, kw_only=True)
-class Excerpt(Schedule):
-    """A part of another schedule, from its step ``first`` to its step ``last``, in as many steps as the phase has.
-
-    What a run goes on with when it is resumed with another length: the part that is done, as it was, and the part
-    that was left, stretched.
-    """
-
-    shape: Schedule
-    of: int
-    first: int
-    last: int
-
-    def value(self, s: int, n: int) -> float:
-        if self.last - self.first == n:
-            return self.shape(self.first + s, self.of)
-        # A stretched shape is asked between its steps; a jump then falls on the step that comes after it.
-        return self.shape(self.first + s * (self.last - self.first) / n, self.of)  # type: ignore[arg-type]
-
-    def end_value(self, n: int) -> float:
-        return self.shape.final(self.of) if self.last == self.of else self.shape(self.last, self.of)
-
-    def turns(self, n: int) -> list[int]:
-        share = n / (self.last - self.first)
-        inner = {math.ceil((e - self.first) * share) for e in self.shape.edges(self.of) if self.first < e < self.last}
-        return sorted(e for e in inner if 0 < e < n)
-
-
-_ENDLESS = 2**53  # beyond any run, and still exact as a float
-_MEETS = 1e-6  # of a value that must be 1, and is computed
 _UNENDING = 10_000  # steps of a curve without an end that are drawn
 
 
@@ -116,8 +57,9 @@ class Curve:
     ) -> Curve:
         """Lay warmup, schedule and cooldown end to end over the run.
 
-        The warmup rises from ``warmup.start`` times the schedule's first value to exactly that value. The cooldown
-        falls from where the schedule arrived to ``cooldown.end`` times the base value.
+        The warmup goes from ``warmup.start`` times the schedule's first value to exactly that value; one with an
+        ``overlap`` lies over the first steps of the schedule (see ``lrkit.schedules.warmup``). The cooldown falls from
+        where the schedule arrived to ``cooldown.end`` times the base value.
 
         Args:
             schedule: the shape between them; takes what they leave, unless it has a length of its own.
@@ -128,6 +70,8 @@ class Curve:
         Raises:
             ConfigError: where the parts do not fit into the run. Nothing is ever shortened to make it fit.
         """
+        for slot, part in ((name, schedule), ("warmup", warmup), ("cooldown", cooldown)):
+            check_slot(slot, part)
         before = _length("warmup", warmup, horizon)
         after = _length("cooldown", cooldown, horizon)
         resolved = _under(name, lambda: schedule.resolved(horizon))
@@ -136,17 +80,23 @@ class Curve:
             key = "warmup.length" if before else "cooldown.length"
             parts = " + ".join(f"{what} {steps}" for what, steps in (("warmup", before), ("cooldown", after)) if steps)
             raise ConfigError(key, f"leaves no step for the schedule: {parts} of {horizon.steps} optimizer steps")
+        if left is not None and warmup is not None and warmup.overlap != "none":
+            left += before  # the first steps of the schedule, which the warmup takes
         length = _length_of_schedule(name, schedule, resolved, left, horizon)
         if after and left is None:
             horizon.require("steps", "cooldown.length")
 
+        if warmup is not None and warmup.overlap != "none" and length is not None and length <= before:
+            must = f"must be longer than the warmup of {before} steps, which overlaps it"
+            raise ConfigError(f"{name}.length", must, length)
         middle = Phase(name, resolved, length)
         # Evaluated here once, so that a shape that does not fit its phase is refused before anything runs.
         _under(name, lambda: [] if length is None else resolved.edges(length))
-        first, arrived = middle(0), middle.final
+        _under(name, lambda: middle(0))
+        arrived = _under(name, lambda: middle.final)
         phases = [middle]
         if warmup is not None and before:
-            phases.insert(0, _warmup_phase(warmup, before, first, horizon))
+            phases = _under("warmup", lambda: lay_warmup(warmup.resolved(horizon), before, middle))
         if cooldown is not None and after:
             if length is not None and left is not None and length < left:
                 phases.append(Phase("hold", Constant(start=arrived), left - length))
@@ -172,7 +122,10 @@ class Curve:
         """The multiplier at optimizer step ``step``, counted from 0."""
         i = bisect_right(self.starts, step) - 1
         phase, s = self.phases[i], step - self.starts[i]
-        return phase(s) if phase.length is None or s < phase.length else phase.final
+        try:
+            return phase(s) if phase.length is None or s < phase.length else phase.final
+        except ConfigError as error:  # at a step that was not tried before the run
+            raise error.under(phase.name) from None
 
     @cached_property
     def edges(self) -> tuple[int, ...]:
@@ -189,7 +142,8 @@ class Curve:
         length = part.length or 10_000  # a phase without an end has shown what it does by then
         edges = [] if part.length is None else part.schedule.edges(length)
         between = range(0, length, max(1, length // 1000))
-        return max(part(s) for s in {*between, *edges, *(e - 1 for e in edges), length - 1})
+        first = self.starts[phase]
+        return max(self(first + s) for s in {*between, *edges, *(e - 1 for e in edges), length - 1})
 
     def until(self, step: int) -> Curve:
         """The curve up to ``step``, as it is."""
@@ -198,7 +152,7 @@ class Curve:
             if first >= step:
                 break
             if phase.length is None or first + phase.length > step:
-                of = _ENDLESS if phase.length is None else phase.length
+                of = ENDLESS if phase.length is None else phase.length
                 done = Excerpt(shape=phase.schedule, of=of, first=0, last=step - first)
                 phase = dataclasses.replace(phase, schedule=done, length=step - first)
             phases.append(phase)
@@ -249,8 +203,9 @@ class Curve:
 
     def then(self, step: int, falling: Schedule, steps: int) -> Curve:
         """The same curve up to ``step``, and from there ``falling`` for ``steps`` steps."""
+        check_slot("cooldown", falling)
         arrived = self(step)
-        return Curve((*self.until(step).phases, _falling_phase(falling, steps, arrived)))
+        return Curve((*self.until(step).phases, _under("cooldown", lambda: lay_cooldown(falling, steps, arrived))))
 
     def places(self, most: int = 2000) -> list[int]:
         """The steps at which to draw the curve: all of them, or enough of a long run, and both sides of each edge.
@@ -266,7 +221,7 @@ class Curve:
     def chart(self) -> LineChart:
         """The curve as a chart: the multiplier over optimizer steps. One without an end is drawn for 10,000 steps."""
         steps = self.places()
-        phases = " then ".join(f"{phase.name} ({type(phase.schedule).__name__.lower()})" for phase in self.phases)
+        phases = " then ".join(f"{phase.name} ({phase.schedule.describe()})" for phase in self.phases)
         return LineChart(f"curve(t): {phases}", "optimizer step", "multiplier", {"curve": (steps, self.values(steps))})
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -290,6 +245,11 @@ class Curve:
         return [self(step) for step in steps]
 
 
+def depends_on_length(error: ConfigError) -> bool:
+    """Whether a curve was refused for a value that cannot be computed; that of a shorter run may have none."""
+    return isinstance(error.__cause__, ArithmeticError)
+
+
 def _length_of_schedule(
     name: str, schedule: Schedule, resolved: Schedule, left: int | None, horizon: Horizon
 ) -> int | None:
@@ -306,40 +266,12 @@ def _length_of_schedule(
     return length
 
 
-def _warmup_phase(warmup: Schedule, steps: int, first: float, horizon: Horizon) -> Phase:
-    """The warmup, which ends at ``first``, where the schedule begins."""
-    start = warmup.ends.get("start", 0.0)
-    if start > 1.0:
-        raise ConfigError("warmup.start", "must be in [0, 1], as a share of the schedule's first value", start)
-    shape = _under("warmup", lambda: warmup.with_ends(end=1.0).resolved(horizon))
-    phase = Phase("warmup", shape, steps, first)
-    _under("warmup", lambda: shape.edges(steps))
-    if not shape.ends and not math.isclose(arrives := shape.final(steps), 1.0, rel_tol=_MEETS):
-        must = f"must arrive at 1, which is the schedule's first value; after its {steps} steps it is {arrives:g}"
-        raise ConfigError("warmup", must)
-    return phase
-
-
 def _cooldown_phase(cooldown: Schedule, steps: int, arrived: float, horizon: Horizon) -> Phase:
     """The cooldown, which begins at ``arrived``, where the schedule has come to."""
     end = cooldown.ends.get("end") or 0.0
     if end > arrived:
         raise ConfigError("cooldown.end", f"must not be above {arrived:g}, where the cooldown begins", end)
-    return _falling_phase(_under("cooldown", lambda: cooldown.resolved(horizon)), steps, arrived)
-
-
-def _falling_phase(cooldown: Schedule, steps: int, arrived: float) -> Phase:
-    """A resolved cooldown that begins at ``arrived``: its start, or the factor of a shape without ``start``."""
-    if "start" in cooldown.ends:
-        return Phase("cooldown", _under("cooldown", lambda: cooldown.with_ends(start=arrived)), steps)
-    phase = Phase("cooldown", cooldown, steps, arrived)
-    _under("cooldown", lambda: cooldown.edges(steps))
-    first, last = cooldown(0, steps), cooldown.final(steps)
-    if not math.isclose(first, 1.0, rel_tol=_MEETS):
-        raise ConfigError("cooldown", f"must begin at 1, where the schedule arrived; its first value is {first:g}")
-    if last > 1.0:
-        raise ConfigError("cooldown", f"must not end above 1, where it begins; after its {steps} steps it is {last:g}")
-    return phase
+    return _under("cooldown", lambda: lay_cooldown(cooldown.resolved(horizon), steps, arrived))
 
 
 def _length(name: str, part: Schedule | None, horizon: Horizon) -> int:
@@ -349,9 +281,9 @@ def _length(name: str, part: Schedule | None, horizon: Horizon) -> int:
         raise ConfigError(f"{name}.length", "must be set")
     steps = Duration.parse(part.length, f"{name}.length").steps(horizon, f"{name}.length")
     if horizon.steps is not None and steps >= horizon.steps:
-        raise ConfigError(
-            f"{name}.length", f"must leave steps for the schedule: it is {steps} of {horizon.steps} steps", part.length
-        )
+        must = f"must leave steps for the schedule: it is {steps} of {horizon.steps} steps"
+        alone = "; for a warmup alone use schedule=linear schedule.start=0 schedule.end=1" * (name == "warmup")
+        raise ConfigError(f"{name}.length", f"{must}{alone}", part.length)
     return steps
 
 
@@ -359,5 +291,7 @@ def _under(name: str, make: Callable[[], T]) -> T:
     """What ``make`` returns; its errors speak of keys inside ``name``."""
     try:
         return make()
+    except OverflowError as error:
+        raise ConfigError(name, f"leads to numbers that cannot be computed: {error}") from error
     except ConfigError as error:
-        raise error.under(name) from None
+        raise error.under(name) from error.__cause__

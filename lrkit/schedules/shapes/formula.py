@@ -96,7 +96,9 @@ class Formula(Schedule):
         try:
             return self._expression.value(self._variables(s, n))
         except ConfigError as error:
-            raise ConfigError("formula", f"{error.must} at step {s} of {n}", self.formula) from None
+            # The same formula may have no such value in a shorter run, unless it depends on the progress alone.
+            why = ArithmeticError(error.must) if s > 0 and self._expression.names != {"u"} else None
+            raise ConfigError("formula", f"{error.must} at step {s} of {n}", self.formula) from why
 
     def turns(self, n: int) -> list[int]:
         return list(_checked_turns(self, n))

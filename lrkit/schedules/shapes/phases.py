@@ -23,13 +23,14 @@ def check_schedules(key: str, schedules: object, each: str = "") -> tuple[Schedu
     """The schedules of a list, as a tuple.
 
     Raises:
-        ConfigError: it is no list, it is empty, or a member is no schedule.
+        ConfigError: it is no list, it is empty, or a member is no schedule or a warmup that overlaps.
     """
     if not isinstance(schedules, list | tuple) or not schedules:
         raise ConfigError(key, f"must be a list of schedules{each}", schedules)
     for i, schedule in enumerate(schedules):
         if not isinstance(schedule, Schedule):
             raise ConfigError(f"{key}[{i}]", "must be a schedule, such as {name: linear, end: 0.1}", schedule)
+        schedule.refuse_overlap(f"{key}[{i}]")
     return tuple(schedules)
 
 

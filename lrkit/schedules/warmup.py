@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from lrkit.base.errors import ConfigError
 from lrkit.schedules.phase import ENDLESS, MEETS, Excerpt, Phase
-from lrkit.schedules.shapes import Schedule
+from lrkit.schedules.shapes import Constant, Schedule
 
 __all__ = ["Rising", "check_slot", "lay_warmup", "moot_reason"]
 
@@ -94,11 +94,12 @@ def lay_warmup(warmup: Schedule, steps: int, middle: Phase) -> list[Phase]:
         middle: the whole schedule. Where the warmup overlaps it, its first ``steps`` steps are the warmup's.
 
     Raises:
-        ConfigError: a shape that does not fit, or one without ``start`` and ``end`` that does not arrive at 1.
+        ConfigError: a shape that does not fit, or one without ``end`` that does not arrive at 1.
     """
     rise, schedule = warmup.with_ends(end=1.0), middle.schedule
     rise.edges(steps)  # refuses a shape that does not fit
-    if not rise.ends and not math.isclose(arrives := rise.bare().final(steps), 1.0, rel_tol=MEETS):
+    meets = "end" in rise.ends or isinstance(rise, Constant)  # which is flat, and jumps
+    if not meets and not math.isclose(arrives := rise.bare().final(steps), 1.0, rel_tol=MEETS):
         must = f"must arrive at 1, which is the schedule's first value; after its {steps} steps it is {arrives:g}"
         raise ConfigError("", must)
     if warmup.overlap == "none":

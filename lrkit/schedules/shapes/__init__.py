@@ -17,6 +17,7 @@ from lrkit.schedules.shapes import (
     schedule,
     steps,
     table,
+    wsd,
 )
 from lrkit.schedules.shapes.constant import *  # noqa: F403
 from lrkit.schedules.shapes.cycles import *  # noqa: F403
@@ -29,6 +30,7 @@ from lrkit.schedules.shapes.range_test import *  # noqa: F403
 from lrkit.schedules.shapes.schedule import *  # noqa: F403
 from lrkit.schedules.shapes.steps import *  # noqa: F403
 from lrkit.schedules.shapes.table import *  # noqa: F403
+from lrkit.schedules.shapes.wsd import *  # noqa: F403
 
 __all__: list[str] = []
 __all__ += constant.__all__
@@ -42,3 +44,4 @@ __all__ += range_test.__all__
 __all__ += schedule.__all__
 __all__ += steps.__all__
 __all__ += table.__all__
+__all__ += wsd.__all__

@@ -141,7 +141,7 @@ def test_a_loader_without_a_position_is_named_before_the_first_step(tmp_path: Pa
     words = [word for word in BASE if not word.startswith("trainer.max_epochs")]
     run_training(compose([*words, *of("stream"), "trainer.max_epochs=1"]), tmp_path)
     said = capsys.readouterr().out
-    note = "note: DataLoader over Stream has no state_dict: should this run be stopped within an epoch"
+    note = "note: DataLoader over Stream has no state_dict: if this run is stopped within an epoch"
     assert note in said and said.index(note) < said.index("epoch 1/1")
 
 

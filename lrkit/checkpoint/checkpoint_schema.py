@@ -207,7 +207,7 @@ def _tensor(key: str, value: Any) -> None:
 @check_by
 def _callbacks(key: str, value: Any) -> None:
     mapping(_callback).check(key, value)
-    _callback.check(key, value)  # the user may have renamed one of lrkit's callbacks, so its state is not nested
+    _callback.check(key, value)  # the state of an lrkit callback that the user added is not nested
 
 
 @check_by

@@ -247,7 +247,7 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
             rates = (plan.lr(group, first), base * plan.curve.peak(i), None if last is None else plan.lr(group, last))
             about = (
                 phase.name,
-                type(phase.schedule).__name__.lower(),
+                phase.schedule.describe(),
                 f"{first}-{'' if last is None else last}",
             )
             table.add_row(

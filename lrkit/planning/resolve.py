@@ -131,8 +131,8 @@ def _add_cycled_momentum(
 
 
 def _build_momentum_curve(cycled: Schedule, horizon: Horizon, lr: Curve) -> Curve:
-    """Momentum's curve laid beside the rate's: held during warmup and cooldown."""
-    before = next((p.length for p in lr.phases if p.name == "warmup"), None)
+    """Momentum's curve laid beside the rate's: held during cooldown, and during a warmup before the schedule."""
+    before = next((p.length for p in lr.phases if p.name == "warmup" and p.schedule.overlap == "none"), None)
     after = next((p.length for p in lr.phases if p.name == "cooldown"), None)
     curve = Curve.build(
         cycled,

@@ -228,7 +228,7 @@ def test_what_the_user_asks_for_is_kept_or_refused_by_its_key() -> None:
     optimizer = made("sgd", [*table.parameters()], fused=True)
     table(torch.tensor([0])).sum().backward()
     with pytest.raises(
-        ConfigError, match=r"^optimizer\.fused must not be true: SGD does not support it for sparse gradients"
+        ConfigError, match=r"^optimizer\.fused must not be true: SGD does not support it for sparse"
     ):
         optimizer.step()
 

@@ -227,9 +227,7 @@ def test_what_the_user_asks_for_is_kept_or_refused_by_its_key() -> None:
     table = nn.Embedding(5, 2, sparse=True)
     optimizer = made("sgd", [*table.parameters()], fused=True)
     table(torch.tensor([0])).sum().backward()
-    with pytest.raises(
-        ConfigError, match=r"^optimizer\.fused must not be true: SGD does not support it for sparse"
-    ):
+    with pytest.raises(ConfigError, match=r"^optimizer\.fused must not be true: SGD does not support it for sparse"):
         optimizer.step()
 
 

@@ -630,10 +630,8 @@ def test_what_does_not_fit_is_refused(schedule: Schedule, n: int, sentence: str)
 
 
 def test_a_decay_has_the_shapes_of_a_cooldown() -> None:
-    names = {path.stem for path in (CONF.parent / "cooldown").glob("*.yaml")} - {
-        "none",
-        "formula",
-    }  # a formula has no end
+    # A formula has no end.
+    names = {path.stem for path in (CONF.parent / "cooldown").glob("*.yaml")} - {"none", "formula"}
     nodes = {name: read_option("cooldown", name, "cooldown") for name in names}
     cooldowns = {name: hydra.utils.instantiate(node, length=None) for name, node in nodes.items()}
     assert cooldowns == {name: shape.with_ends(end=0.0) for name, shape in DECAYS.items()}

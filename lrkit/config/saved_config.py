@@ -179,7 +179,7 @@ def _is_there(config: Any, key: str) -> bool:
 def _is_schedule_option(config: Any, key: str) -> bool:
     """Whether a key is an option of a schedule, which the config of a run by an older lrkit need not have."""
     above, _, name = key.rpartition(".")
-    node = OmegaConf.select(config, above) if above else None
+    node: Any = OmegaConf.select(config, above) if above else None
     return OmegaConf.is_dict(node) and name in schedule_defaults(node.get(TARGET))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from lrkit import schedules
 from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.schedules.shapes import Schedule
 
 __all__ = [
     "CONF_DIR",
@@ -75,7 +76,7 @@ def schedule_defaults(target: object) -> dict[str, Any]:
     """
     module, _, name = str(target).rpartition(".")
     kind = getattr(schedules, name, None) if module in ("lrkit.schedules", "lrkit.schedules.shapes") else None
-    if not (isinstance(kind, type) and issubclass(kind, schedules.Schedule)):
+    if not (isinstance(kind, type) and issubclass(kind, Schedule)):
         return {}
     return {field.name: field.default for field in dataclasses.fields(kind)}
 

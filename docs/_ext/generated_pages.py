@@ -52,7 +52,7 @@ def gallery_pages(conf: Path = CONF_DIR) -> Pages:
 `lrkit show schedule=step schedule.scale=0.5 schedule.floor=0.1`, with any schedule:
 
 ```yaml
-{(conf / SHARED / "schedule.yaml").read_text().strip()}
+{(CONF_DIR / SHARED / "schedule.yaml").read_text().strip()}
 ```
 
 `update_every=1ep` is the learning rate of a program that calls its scheduler once an epoch. `skip` begins in the middle

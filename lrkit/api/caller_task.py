@@ -13,7 +13,7 @@ from typing import Any
 
 from lrkit.api.arguments import RunParts
 from lrkit.api.lightning_module import WithOwnCallbacks
-from lrkit.assembly import hush_lightning, trainer_of
+from lrkit.assembly import check_trainer, hush_lightning, trainer_of
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint.random_state import capture_global, capture_own, restore_global, restore_own
 from lrkit.config import trainer_options
@@ -39,13 +39,20 @@ class CallerData:
         module: its own loaders are used where nothing else is given.
         train, val, datamodule: as for ``Trainer.fit``.
         batch_size: samples in a batch, where the loader does not say it.
+        tokens: tokens in a sample.
 
     Raises:
         ConfigError: there is nothing to train on, or too much.
     """
 
     def __init__(
-        self, module: Any, train: Any, val: Any, datamodule: LightningDataModule | None, batch_size: int | None
+        self,
+        module: Any,
+        train: Any,
+        val: Any,
+        datamodule: LightningDataModule | None,
+        batch_size: int | None,
+        tokens: int | None = None,
     ) -> None:
         if isinstance(train, LightningDataModule) and datamodule is None:
             train, datamodule = None, train
@@ -54,6 +61,7 @@ class CallerData:
         if train is None and datamodule is None and not is_overridden("train_dataloader", module):
             raise ConfigError("train_dataloaders", f"must be given: {type(module).__name__} has no train_dataloader")
         self.train, self.val, self.datamodule, self.batch_size = train, val, datamodule, batch_size
+        self.tokens = tokens
         self._used: LightningDataModule | None = None
         self._owners = dict(_carriers({"train": train, "val": val, "datamodule": datamodule}, _DEEP))
         self._random = capture_own(self._owners)
@@ -144,7 +152,8 @@ class CallerTask:
         if size is None:
             size = getattr(trainer.train_dataloader, "batch_size", None)
         counted = None if batches == float("inf") else int(batches)
-        loader = LoaderSize(None, size)
+        tokens = None if self.data.tokens is None else (self.data.tokens, "tokens_per_sample")
+        loader = LoaderSize(None, size, tokens_per_sample=tokens)
         return self.parts.plan(horizon_of(loader, self.trainer, world=count_replicas(trainer), batches=counted))
 
     def with_seed(self, seed: int) -> CallerTask:
@@ -155,15 +164,17 @@ class CallerTask:
 
 
 def read_trainer(said: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[Callback]]:
-    """The options of a trainer, checked as the command checks its node ``trainer``; and its callbacks.
+    """Return the options of a trainer, checked as the command checks its node ``trainer``, and its callbacks.
+
+    The caller may have registered accelerators and strategies with Lightning, as the packages in ``trust`` may.
 
     Raises:
-        ConfigError: an option that Lightning does not have, a value that it cannot be, or no length of the run.
+        ConfigError: Lightning does not have an option or a name, a value is out of range, or the run has no length.
     """
     options = dict(said or {})
     callbacks = options.pop("callbacks", None) or []
     for name in ("logger", "default_root_dir"):
-        options.pop(name, None)  # nothing is logged
+        options.pop(name, None)  # a search logs nothing
     if options.get("max_epochs") is None and options.get("max_steps", -1) == -1:
         raise ConfigError("trainer", "must say how long the run is: trainer={'max_epochs': 20}", said)
     shipped = read_option("trainer", "default", "trainer")
@@ -171,7 +182,8 @@ def read_trainer(said: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[C
     for name in plain:
         if name not in shipped:
             raise ConfigError(f"trainer.{name}", "is not an option of Lightning's Trainer that lrkit knows")
-    trainer_options.check({**shipped, **plain})
+    trainer_options.check({**shipped, **plain}, has_packages=True)
+    check_trainer({"trainer": plain})
     return {**shipped, "max_epochs": None, **options}, callbacks if isinstance(callbacks, list) else [callbacks]
 
 

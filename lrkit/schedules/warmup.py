@@ -15,10 +15,11 @@ of both.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from lrkit.base.errors import ConfigError
-from lrkit.schedules.phase import ENDLESS, Excerpt, Phase
+from lrkit.schedules.phase import ENDLESS, MEETS, Excerpt, Phase
 from lrkit.schedules.shapes import Constant, Schedule
 
 __all__ = ["Rising", "check_slot", "lay_warmup", "moot_reason"]
@@ -92,8 +93,16 @@ def lay_warmup(warmup: Schedule, steps: int, middle: Phase) -> list[Phase]:
     Args:
         warmup: resolved; its ``end`` is not used.
         middle: the whole schedule. Where the warmup overlaps it, its first ``steps`` steps are the warmup's.
+
+    Raises:
+        ConfigError: a shape that does not fit, or one without ``end`` that does not arrive at 1.
     """
     rise, schedule = warmup.with_ends(end=1.0), middle.schedule
+    rise.edges(steps)  # refuses a shape that does not fit
+    meets = "end" in rise.ends or isinstance(rise, Constant)  # which is flat, and jumps
+    if not meets and not math.isclose(arrives := rise.bare().final(steps), 1.0, rel_tol=MEETS):
+        must = f"must arrive at 1, which is the schedule's first value; after its {steps} steps it is {arrives:g}"
+        raise ConfigError("", must)
     if warmup.overlap == "none":
         return [Phase("warmup", rise, steps, middle(0)), middle]
     of = ENDLESS + steps if middle.length is None else middle.length
@@ -103,7 +112,7 @@ def lay_warmup(warmup: Schedule, steps: int, middle: Phase) -> list[Phase]:
         alone = dataclasses.replace(rise, overlap="none")
         beneath = Rising(rise=alone, shape=schedule, of=of, overlap="multiply")
         return [Phase("warmup", beneath, steps, middle.scale), after]
-    if warmup.overlap == "join" and ("end" in warmup.ends or isinstance(warmup, Constant)):
+    if warmup.overlap == "join" and meets:
         ends = {"start": warmup.ends.get("start", 0.0) * middle(0), "end": middle(steps)}
         return [Phase("warmup", warmup.with_ends(**ends), steps), after]
     return [Phase("warmup", rise, steps, middle(steps if warmup.overlap == "join" else 0)), after]

@@ -27,7 +27,8 @@ OVERLAPS = ("none", "join", "peak", "multiply")
 
 def shipped(name: str, **said: Any) -> Schedule:
     """A warmup of ``conf/warmup``, with other options."""
-    node = {**read_option("warmup", name, "warmup"), **said}
+    node = read_option("warmup", name, "warmup")
+    node |= {key: value for key, value in said.items() if key in node}  # a formula has no start
     made: Schedule = class_of_option(node.pop("_target_"))(**node)
     return made
 
@@ -58,7 +59,6 @@ def runs(draw: Any) -> tuple[Curve, Schedule, Schedule, Schedule | None, int, in
 def test_every_warmup_meets_every_schedule_by_the_formula(run: Any) -> None:
     curve, warmup, schedule, cooldown, steps, n = run
     first, reached = schedule(0, n), schedule(steps, n)
-    start = warmup.start
     after = steps if warmup.overlap == "none" else 0
     assert [curve(after + s) for s in range(steps - after, n)] == [schedule(s, n) for s in range(steps - after, n)]
     rise = dataclasses.replace(warmup, overlap="none").with_ends(end=1.0)
@@ -68,8 +68,10 @@ def test_every_warmup_meets_every_schedule_by_the_formula(run: Any) -> None:
             assert curve(s) == share * first
         elif warmup.overlap == "multiply":
             assert curve(s) == share * schedule(s, n)
+        elif "start" not in warmup.ends:
+            assert curve(s) == share * reached
         else:
-            assert curve(s) == warmup.with_ends(start=start * first, end=reached)(s, steps)
+            assert curve(s) == warmup.with_ends(start=warmup.ends["start"] * first, end=reached)(s, steps)
     if cooldown is not None:
         assert curve(after + n) == schedule.final(n)
     edges = curve.edges

@@ -1,65 +1,45 @@
-"""Schedules of several phases."""
+"""Schedules one after the other."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.validation import one_of
-from lrkit.schedules.durations import Length
-from lrkit.schedules.shapes.decays import Cosine, Linear, Sqrt
-from lrkit.schedules.shapes.schedule import Schedule, duration, number
+from lrkit.schedules.shapes.schedule import Schedule
 
 if TYPE_CHECKING:
     from lrkit.schedules.horizon import Horizon
 
-__all__ = ["Piecewise", "Wsd"]
+__all__ = ["Piecewise"]
 
 
-@dataclass(frozen=True)
-class Wsd(Schedule):
-    """Warmup-stable-decay: flat, then a short decay (its warmup is the group ``warmup``).
+def check_schedules(key: str, schedules: object, each: str = "") -> tuple[Schedule, ...]:
+    """The schedules of a list, as a tuple.
 
-        m = start                                     before the decay
-        m = shape from start to end                   during the last ``decay`` of the phase
-
-    Args:
-        decay: length of the decay.
-        shape: ``sqrt`` (1 - sqrt), ``linear`` or ``cosine``.
-
-    Reference: Hu et al. 2024, MiniCPM, arXiv:2404.06395, section 4; Hägele et al. 2024, arXiv:2405.18392.
-
-    >>> [Wsd(decay=20, shape="linear")(s, 100) for s in (0, 80, 90)]
-    [1.0, 1.0, 0.5]
+    Raises:
+        ConfigError: it is no list, it is empty, or a member is no schedule or a warmup that overlaps.
     """
+    if not isinstance(schedules, list | tuple) or not schedules:
+        raise ConfigError(key, f"must be a list of schedules{each}", schedules)
+    for i, schedule in enumerate(schedules):
+        if not isinstance(schedule, Schedule):
+            raise ConfigError(f"{key}[{i}]", "must be a schedule, such as {name: linear, end: 0.1}", schedule)
+        schedule.refuse_overlap(f"{key}[{i}]")
+    return tuple(schedules)
 
-    decay: Length = duration("20%")
-    shape: Literal["sqrt", "linear", "cosine"] = "sqrt"
-    start: float = number(1.0, low=0)
-    end: float = number(0.0, low=0)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("sqrt", "linear", "cosine").check("shape", self.shape)
-
-    def value(self, s: int, n: int) -> float:
-        stable = self._stable(n)
-        if s < stable:
-            return self.start
-        falls = {"sqrt": Sqrt, "linear": Linear, "cosine": Cosine}[self.shape]
-        return float(falls(start=self.start, end=self.end)(s - stable, n - stable))
-
-    def _stable(self, n: int) -> int:
-        decay = int(self.decay)
-        if decay > n:
-            raise ConfigError("decay", f"must not be longer than the phase, which has {n} steps", decay)
-        return n - decay
-
-    def turns(self, n: int) -> list[int]:
-        return [stable] if (stable := self._stable(n)) else []
+def resolve_schedules(key: str, schedules: Sequence[Schedule], horizon: Horizon) -> tuple[Schedule, ...]:
+    """Each schedule of a list with its durations in steps; an error names the member."""
+    resolved = []
+    for i, schedule in enumerate(schedules):
+        try:
+            resolved.append(schedule.resolved(horizon))
+        except ConfigError as error:
+            raise error.under(f"{key}[{i}]") from None
+    return tuple(resolved)
 
 
 @dataclass(frozen=True)
@@ -68,7 +48,7 @@ class Piecewise(Schedule):
 
         m = phases[i](s - first_i, length_i)
 
-    >>> from lrkit.schedules import Constant
+    >>> from lrkit.schedules import Constant, Linear
     >>> halves = Piecewise(phases=[Linear(start=0.0, end=1.0, length=10), Constant()])
     >>> halves(5, 20), halves(10, 20)
     (0.5, 1.0)
@@ -78,30 +58,19 @@ class Piecewise(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.phases, list | tuple) or not self.phases:
-            raise ConfigError("phases", "must be a list of schedules, each with a length", self.phases)
-        for i, phase in enumerate(self.phases):
-            if not isinstance(phase, Schedule):
-                raise ConfigError(
-                    f"phases[{i}]", "must be a schedule, such as {_target_: lrkit.schedules.Linear}", phase
-                )
-            phase.refuse_overlap(f"phases[{i}]")
-            if phase.length is None and i < len(self.phases) - 1:
+        phases = check_schedules("phases", self.phases, ", each with a length")
+        for i, phase in enumerate(phases[:-1]):
+            if phase.length is None:
                 raise ConfigError(f"phases[{i}].length", "must be set: only the last phase may take the rest", None)
-        object.__setattr__(self, "phases", tuple(self.phases))
+        object.__setattr__(self, "phases", phases)
 
     @property
     def bounded(self) -> bool:
         return self.phases[-1].length is None and self.phases[-1].bounded
 
     def resolved(self, horizon: Horizon) -> Self:
-        phases = []
-        for i, phase in enumerate(self.phases):
-            try:
-                phases.append(phase.resolved(horizon))
-            except ConfigError as error:
-                raise error.under(f"phases[{i}]") from None
-        return dataclasses.replace(super().resolved(horizon), phases=tuple(phases))
+        phases = resolve_schedules("phases", self.phases, horizon)
+        return dataclasses.replace(super().resolved(horizon), phases=phases)
 
     def _spans(self, n: int) -> list[tuple[int, int, Schedule]]:
         """For each phase its first step, its length and its schedule."""

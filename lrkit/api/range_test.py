@@ -125,23 +125,11 @@ def find(
     lightning_package.use_package({"module": type(module), "datamodule": type(datamodule)})
     data = (train_dataloaders, val_dataloaders, datamodule, batch_size, tokens_per_sample)
     parts = RunParts(
-        lr=1.0,
-        schedule=schedule,
-        optimizer=optimizer,
-        options=options,
-        warmup=warmup,
-        warmup_length=warmup_length,
-        cooldown=cooldown,
-        cooldown_length=cooldown_length,
-        plateau=plateau,
-        guard=guard,
-        coschedule=coschedule,
-        batch_scaling=batch_scaling,
-        base_batch_size=base_batch_size,
-        weight_decay_rule=weight_decay_rule,
-        weight_decay_timescale=weight_decay_timescale,
-        param_groups=param_groups,
-    )
+        lr=1.0, schedule=schedule, optimizer=optimizer, options=options, warmup=warmup, warmup_length=warmup_length,
+        cooldown=cooldown, cooldown_length=cooldown_length, plateau=plateau, guard=guard, coschedule=coschedule,
+        batch_scaling=batch_scaling, base_batch_size=base_batch_size, weight_decay_rule=weight_decay_rule,
+        weight_decay_timescale=weight_decay_timescale, param_groups=param_groups,
+    )  # fmt: skip
     return _find_with_objects(module, data, parts, trainer, Search.of(search or {}), monitor, seed, folder, quiet)
 
 

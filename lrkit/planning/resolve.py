@@ -67,11 +67,9 @@ def resolve_plan(
         raise ConfigError("plateau", "must be set with schedule=plateau: use plateau=reduce, or schedule=constant")
     curve = Curve.build(schedule, horizon, warmup=warmup, cooldown=cooldown)
     name = short_name(optimizer) or "the optimizer"
-    decays = weight_decay or (1.0 if weight_decay_rule.timescale else 0.0)
+    decays = weight_decay_rule.a_step(weight_decay or None)
     driven = _build_cocurves(coschedule or {}, horizon, momentum, decays, groups, name)
-    notes = [*warnings]
-    if (cycled := schedule.momentum()) is not None:
-        notes += _add_cycled_momentum(driven, cycled, horizon, curve, name if not momentum else "")
+    notes = [*warnings, *_add_cycled_momentum(driven, schedule, horizon, curve, "" if momentum else name)]
     scale = scale or BatchScale()
     notes += list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale)
     notes += weight_decay_rule.warnings(weight_decay, lr * scale.factor)
@@ -125,9 +123,11 @@ def _build_cocurves(
 
 
 def _add_cycled_momentum(
-    driven: dict[str, Curve], cycled: Schedule, horizon: Horizon, curve: Curve, without: str
+    driven: dict[str, Curve], schedule: Schedule, horizon: Horizon, curve: Curve, without: str
 ) -> list[str]:
     """Add the curve of momentum that a schedule brings along; a note where the optimizer ``without`` has none."""
+    if (cycled := schedule.momentum()) is None:
+        return []
     if without:
         return [f"momentum is not cycled: {without} runs without momentum"]
     if "momentum" in driven:

@@ -101,6 +101,10 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "groups": lambda plan: [(group["name"], group["lr_scale"], group["weight_decay"]) for group in plan["groups"]],
     "momentum": lambda plan: _phases(plan["momentum"]),
     "weight decay": lambda plan: _phases(plan["weight_decay"]["phases"]),
+    "weight decay rule": lambda plan: [
+        plan["weight_decay"].get("rule", "coupled"),
+        plan["weight_decay"].get("timescale"),
+    ],
     "plateau": lambda plan: plan["plateau"],
     "seed": lambda plan: plan["config"]["seed"],
 }

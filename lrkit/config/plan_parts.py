@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from lrkit.base.errors import ConfigError
 from lrkit.config.instantiate import build
 from lrkit.config.overrides import unknown_key
+from lrkit.config.schedule_nodes import complete_schedule
 from lrkit.config.shipped_options import read_option
 from lrkit.planning.guard import POLICIES, Guard
 from lrkit.schedules.durations import Duration
@@ -37,9 +38,12 @@ def build_part(node: Any, key: str, kind: type[Part], trust: Sequence[str]) -> P
 def build_schedule(node: Any, key: str, trust: Sequence[str]) -> Schedule | None:
     """The schedule of a group. The end of a warmup and the start of a cooldown are where they meet the schedule.
 
+    It, or those inside it, may be in the short form of ``lrkit.config.schedule_nodes``.
+
     Raises:
         ConfigError: as ``build_part``, for a schedule without a step, or for a set end that the schedule decides.
     """
+    node = complete_schedule(node, key)
     shape = build_part(node, key, Schedule, trust)
     if shape is None:
         return None

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from lrkit.schedules.shapes import Schedule
 
-__all__ = ["ENDLESS", "Excerpt", "Phase"]
+__all__ = ["ENDLESS", "MEETS", "Excerpt", "Phase"]
 
 ENDLESS = 2**53  # beyond any run, and still exact as a float
+MEETS = 1e-6  # the relative error of a computed value that must be 1
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,9 @@ def quickly_composed(words: list[str]) -> Config:
         for name in parents:
             node = node.setdefault(name, {})
         value: Any = override.value()
-        node[last] = {**node[last], **value} if isinstance(value, Mapping) and node.get(last) else value
+        node[last] = (
+            {**node[last], **value} if isinstance(value, Mapping) and isinstance(node.get(last), Mapping) else value
+        )
     return with_trust(config, parse_overrides(words))
 
 

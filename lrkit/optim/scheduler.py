@@ -84,11 +84,7 @@ class PlanScheduler(LRScheduler):
         self.plateau = PlateauState()
         self.reduction = Reduction()
         self._planned = {
-            group.name: (
-                plan.base(group.lr_scale),
-                plan.base_weight_decay if group.weight_decay is None else group.weight_decay,
-            )
-            for group in plan.groups
+            group.name: (plan.base(group.lr_scale), plan.handed_weight_decay(group)) for group in plan.groups
         }
         self._joined: dict[str, JoinedGroup] = {}
         self._groups: list[dict[str, Any]] | None = None  # of the optimizer, when they were looked at last
@@ -160,8 +156,8 @@ class PlanScheduler(LRScheduler):
                     group["betas"] = (momentum, *group["betas"][1:])
                 elif "momentum" in group:
                     group["momentum"] = momentum
-            if decay is not None and "weight_decay" in group:
-                group["weight_decay"] = weight_decay * decay
+            if plan.drives_weight_decay and "weight_decay" in group:
+                group["weight_decay"] = weight_decay if decay is None else weight_decay * decay
         self._rates = written
 
     def _look_at(self, groups: list[dict[str, Any]]) -> None:
@@ -177,7 +173,7 @@ class PlanScheduler(LRScheduler):
         self._bases, self._decays = [lr for lr, _ in bases], [decay for _, decay in bases]
         # Tensors of its own, for torch lets all groups, and the caller, share one.
         self._tensors = {i: group["lr"].clone() for i, group in enumerate(groups) if isinstance(group["lr"], Tensor)}
-        driven = self.plan.momentum is not None or self.plan.decay_curve is not None
+        driven = self.plan.momentum is not None or self.plan.drives_weight_decay
         self._plain = not (self._tensors or self._late or driven)
 
     def set_gain(self, gain: float) -> None:

@@ -13,6 +13,7 @@ from lrkit.planning.guard import Guard
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plan_warnings import list_warnings, short_name
 from lrkit.planning.plateau import Plateau
+from lrkit.planning.weight_decay_rule import COUPLED, WeightDecayRule
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Constant, Schedule
@@ -28,6 +29,7 @@ def resolve_plan(
     optimizer: str = "",
     momentum: float | None = None,
     weight_decay: float = 0.0,
+    weight_decay_rule: WeightDecayRule = COUPLED,
     coschedule: Mapping[str, Schedule] | None = None,
     warmup: Schedule | None = None,
     cooldown: Schedule | None = None,
@@ -49,6 +51,7 @@ def resolve_plan(
         optimizer: class path, for remarks on pairs that make no sense.
         momentum: the optimizer's momentum (``betas[0]`` of the Adam family); None where it has none.
         weight_decay: the optimizer's weight decay.
+        weight_decay_rule: what the optimizer is given for it.
         coschedule: schedules over the whole run for ``momentum`` and ``weight_decay``, as multiples of their values.
         plateau: reduce on plateau, on top of the curve.
         guard: the divergence guard.
@@ -64,12 +67,12 @@ def resolve_plan(
         raise ConfigError("plateau", "must be set with schedule=plateau: use plateau=reduce, or schedule=constant")
     curve = Curve.build(schedule, horizon, warmup=warmup, cooldown=cooldown)
     name = short_name(optimizer) or "the optimizer"
-    driven = _build_cocurves(coschedule or {}, horizon, momentum, weight_decay, groups, name)
-    notes = [*warnings]
-    if (cycled := schedule.momentum()) is not None:
-        notes += _add_cycled_momentum(driven, cycled, horizon, curve, name if not momentum else "")
+    decays = weight_decay_rule.a_step(weight_decay or None)
+    driven = _build_cocurves(coschedule or {}, horizon, momentum, decays, groups, name)
+    notes = [*warnings, *_add_cycled_momentum(driven, schedule, horizon, curve, "" if momentum else name)]
     scale = scale or BatchScale()
     notes += list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale)
+    notes += weight_decay_rule.warnings(weight_decay, lr * scale.factor)
     return Plan(
         optimizer=optimizer,
         base_lr=float(lr),
@@ -80,6 +83,7 @@ def resolve_plan(
         momentum=driven.get("momentum"),
         decay_curve=driven.get("weight_decay"),
         base_weight_decay=weight_decay,
+        weight_decay_rule=weight_decay_rule,
         plateau=plateau,
         guard=None if guard is None else guard.in_steps(horizon),
         found=found,
@@ -119,9 +123,11 @@ def _build_cocurves(
 
 
 def _add_cycled_momentum(
-    driven: dict[str, Curve], cycled: Schedule, horizon: Horizon, curve: Curve, without: str
+    driven: dict[str, Curve], schedule: Schedule, horizon: Horizon, curve: Curve, without: str
 ) -> list[str]:
     """Add the curve of momentum that a schedule brings along; a note where the optimizer ``without`` has none."""
+    if (cycled := schedule.momentum()) is None:
+        return []
     if without:
         return [f"momentum is not cycled: {without} runs without momentum"]
     if "momentum" in driven:

@@ -64,6 +64,11 @@ def _phase(phase: Mapping[str, Any]) -> str:
     return f"{phase['name']} {phase['steps']}: {phase['schedule']['name']}({options})"
 
 
+def _group_curve(own: Mapping[str, Any]) -> str:
+    rate, momentum = ("; ".join(_phase(phase) for phase in own[name] or ()) for name in ("phases", "momentum"))
+    return f"{rate}; momentum: {momentum}" if momentum else rate
+
+
 def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in node.items() if name not in names and value is not None}
 
@@ -79,6 +84,7 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "samples a step": lambda plan: plan["horizon"]["batch_size"],
     "phases": lambda plan: [_phase(phase) for phase in plan["phases"]],
     "groups": lambda plan: [(group["name"], group["lr_scale"], group["weight_decay"]) for group in plan["groups"]],
+    "group curves": lambda plan: {rule: _group_curve(own) for rule, own in plan.get("group_curves", {}).items()},
     "momentum": lambda plan: [_phase(phase) for phase in plan["momentum"] or ()],
     "weight decay": lambda plan: [_phase(phase) for phase in plan["weight_decay"]["phases"] or ()],
     "plateau": lambda plan: plan["plateau"],

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.launcher import detect_launch
+from lrkit.base.launcher_environment import detect_launch
 from lrkit.config import compose as configs
 from lrkit.config import instantiate, trainer_options, trusted_targets
 from lrkit.config.callback_conflicts import conflict_of

@@ -3,7 +3,7 @@
 from lrkit.api.commands import compare, train
 from lrkit.api.lightning_module import configure
 from lrkit.api.mounted_config import from_config
+from lrkit.api.plan_and_curve import curve, plan
 from lrkit.api.range_test import find
-from lrkit.api.resolve import curve, plan
 
 __all__ = ["compare", "configure", "curve", "find", "from_config", "plan", "train"]

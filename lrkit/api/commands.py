@@ -34,7 +34,7 @@ def compare(
     """
     if not folders:
         raise ConfigError("folders", "must name at least one folder of runs")
-    from lrkit.cli.folders import make_writable
+    from lrkit.cli.output_folders import make_writable
     from lrkit.comparison import ranking, report
 
     comparison = ranking.compare([Path(folder) for folder in folders], metric, by)
@@ -73,7 +73,7 @@ def train(
     """
     if module is not None or data is not None:
         lightning_package.use_package({"module": type(module), "data": type(data)})
-    from lrkit.cli.resumed import continued_folder, load_resumed_config
+    from lrkit.cli.resumed_run import continued_folder, load_resumed_config
     from lrkit.config import compose as configs
     from lrkit.config.instantiate import use_lightning
 
@@ -130,7 +130,7 @@ def _world(config: dict[str, Any]) -> int:
 
 def _folder_for(folder: Path | str | None, continued: Path | None) -> Path:
     """The run's folder, which is made."""
-    from lrkit.cli.folders import check_holds_no_run, create_folder, make_writable
+    from lrkit.cli.output_folders import check_holds_no_run, create_folder, make_writable
 
     if continued is not None:
         if folder is not None and Path(folder).resolve() != continued.resolve():

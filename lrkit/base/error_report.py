@@ -16,7 +16,7 @@ from lrkit.base.errors import ConfigError, RunError, SearchError
 from lrkit.base.escaping import escape_terminal
 from lrkit.base.exit_codes import FAILED, INTERRUPTED, REFUSED
 from lrkit.base.files import write_file
-from lrkit.base.launcher import global_rank, local_rank
+from lrkit.base.launcher_environment import global_rank, local_rank
 from lrkit.base.lightning_package import LIGHTNING
 from lrkit.base.signals import Terminated
 

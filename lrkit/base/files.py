@@ -2,7 +2,7 @@
 
 The content goes into a temporary file in the same folder, which then replaces the target (``os.replace``). If the
 target is a link, the link is replaced, and the file that it leads to stays unchanged. All results of lrkit are written
-by this module, except checkpoints (``lrkit.checkpoint.io``), which are large.
+by this module, except checkpoints (``lrkit.checkpoint.durable_io``), which are large.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import signal_exit_code
 from lrkit.base.files import open_to_append, read_file
 from lrkit.base.lightning_package import chosen_package
-from lrkit.base.safe_path import restore_path, safe_path
+from lrkit.base.python_safe_path import restore_path, safe_path
 from lrkit.base.signals import STOP_SIGNALS, Terminated, handle_signals
 
 __all__ = ["Outcome", "Slots", "available_slots", "pass_config", "receive_config", "run_as_lrkit", "run_jobs"]

@@ -26,7 +26,7 @@ from typing import Protocol
 
 from lrkit.base import signals
 from lrkit.base.exit_codes import signal_exit_code
-from lrkit.base.launcher import global_rank
+from lrkit.base.launcher_environment import global_rank
 from lrkit.base.signals import signal_name
 
 __all__ = ["GRACE", "REPEAT_WINDOW", "Training", "run_watchdog", "watch_training"]

@@ -32,7 +32,7 @@ def is_text_of(text: Any, value: Any) -> bool:
     """Whether a text is one that stands for an object such as this: of the same type, or the same class or function.
 
     >>> from torch import nn
-    >>> from lrkit.checkpoint.encoding import to_plain_data
+    >>> from lrkit.checkpoint.plain_data_encoder import to_plain_data
     >>> made = to_plain_data({"loss": nn.MSELoss()}).checkpoint
     >>> is_text_of(made["loss"], nn.MSELoss()), is_text_of(made["loss"], nn.L1Loss())
     (True, False)

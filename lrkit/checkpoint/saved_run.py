@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.checkpoint import io
-from lrkit.checkpoint.state_schema import checked_plan
+from lrkit.checkpoint import durable_io
+from lrkit.checkpoint.checkpoint_schema import checked_plan
 from lrkit.config.resume_options import checkpoint_candidates
 
 __all__ = ["SavedRun", "load_saved_run"]
@@ -25,13 +25,13 @@ def load_saved_run(path: str) -> SavedRun:
     """
     key, files = "resume.path", checkpoint_candidates(Path(path))
     file, damaged = files[0], []
-    if file.is_dir() and not (file.name == io.LAST and len(files) > 1):
-        inside = file / "checkpoints" / io.LAST
+    if file.is_dir() and not (file.name == durable_io.LAST and len(files) > 1):
+        inside = file / "checkpoints" / durable_io.LAST
         raise ConfigError(key, f"must be a checkpoint or the folder of a run: there is no {inside}", path)
     if not any(each.exists() for each in files):
         raise ConfigError(key, "must be an existing checkpoint or the folder of a run", path)
     for file in files:
-        content, wrong = io.read_checkpoint(file)
+        content, wrong = durable_io.read_checkpoint(file)
         if not wrong:
             break
         damaged.append(f"{file.name}: {wrong}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.exit_codes import OK
-from lrkit.cli.folders import create_folder, make_writable
+from lrkit.cli.output_folders import create_folder, make_writable
 
 __all__ = ["run_compare"]
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from lrkit.base import error_report, watchdog
 from lrkit.base.errors import ConfigError
-from lrkit.base.launcher import local_rank
+from lrkit.base.launcher_environment import local_rank
 from lrkit.base.signals import Terminated, raise_on_signals
 
 __all__ = ["refuse_together", "report_errors"]

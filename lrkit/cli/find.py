@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import FAILED, OK
-from lrkit.base.launcher import global_rank
+from lrkit.base.launcher_environment import global_rank
 from lrkit.base.process_pool import receive_config
-from lrkit.base.safe_path import restore_path
+from lrkit.base.python_safe_path import restore_path
 from lrkit.cli.arguments import split_arguments
 from lrkit.cli.errors_in_one_line import refuse_together
-from lrkit.cli.folders import create_folder
+from lrkit.cli.output_folders import create_folder
 
 if TYPE_CHECKING:
     from lrkit.lr_finder.result import FinderResult

@@ -11,7 +11,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import OK
-from lrkit.cli.resumed import load_resumed_config
+from lrkit.cli.resumed_run import load_resumed_config
 
 __all__ = ["call_hydra", "print_information", "refuse_hydra_errors"]
 

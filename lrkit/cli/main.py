@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
 def _main(argv: list[str]) -> int:
     from lrkit.base.errors import ConfigError
     from lrkit.base.exit_codes import OK
-    from lrkit.base.launcher import global_rank
+    from lrkit.base.launcher_environment import global_rank
 
     if not argv or argv[0] in ("--help", "-h", "help"):
         if global_rank() == 0:

@@ -8,8 +8,8 @@ from pathlib import Path
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.exit_codes import OK
 from lrkit.cli.arguments import split_arguments
-from lrkit.cli.folders import unused_path
-from lrkit.cli.resumed import load_resumed_config
+from lrkit.cli.output_folders import unused_path
+from lrkit.cli.resumed_run import load_resumed_config
 
 __all__ = ["run_show", "swept_label"]
 

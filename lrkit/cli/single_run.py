@@ -9,9 +9,9 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import DIVERGED, OK
-from lrkit.cli.folders import make_writable
 from lrkit.cli.hydra_call import call_hydra, refuse_hydra_errors
-from lrkit.cli.resumed import load_resumed_config
+from lrkit.cli.output_folders import make_writable
+from lrkit.cli.resumed_run import load_resumed_config
 
 __all__ = ["resume_run", "train_once"]
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from lrkit.base import command_line, error_report
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import DIVERGED, FAILED, OK
-from lrkit.base.launcher import detect_launch, global_rank
-from lrkit.base.links import check_links
+from lrkit.base.launcher_environment import detect_launch, global_rank
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.signals import STOP_SIGNALS, Terminated, raise_on_signals
+from lrkit.base.symbolic_links import check_links
 from lrkit.cli.compare import run_compare
 from lrkit.cli.errors_in_one_line import report_errors
-from lrkit.cli.folders import create_folder, make_writable
 from lrkit.cli.hydra_call import call_hydra
+from lrkit.cli.output_folders import create_folder, make_writable
 from lrkit.cli.single_run import train_once
 
 __all__ = ["check_single_process", "close_sweep", "named_sweep_folder", "run_engine", "run_job", "run_sweep"]

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.exit_codes import OK
-from lrkit.base.launcher import global_rank
-from lrkit.base.links import check_links
+from lrkit.base.launcher_environment import global_rank
 from lrkit.base.process_pool import receive_config
+from lrkit.base.python_safe_path import restore_path
 from lrkit.base.run_lock import hold_lock
-from lrkit.base.safe_path import restore_path
 from lrkit.base.signals import Terminated
+from lrkit.base.symbolic_links import check_links
 from lrkit.cli.arguments import asks_for_information, check_hydra_overrides, split_arguments
 from lrkit.cli.errors_in_one_line import refuse_together
-from lrkit.cli.folders import check_holds_no_run, create_folder, make_writable
 from lrkit.cli.hydra_call import print_information
-from lrkit.cli.resumed import continued_folder, load_resumed_config
+from lrkit.cli.output_folders import check_holds_no_run, create_folder, make_writable
+from lrkit.cli.resumed_run import continued_folder, load_resumed_config
 from lrkit.cli.single_run import train_once
 
 __all__ = ["follow_run", "join_run", "run_train", "train_config"]

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lrkit.base import launcher
+from lrkit.base import launcher_environment
 from lrkit.base.errors import ConfigError
 from lrkit.base.moved_classes import with_current_paths
 from lrkit.config import resume_options, saved_config, trusted_targets, yaml_screening
@@ -127,7 +127,7 @@ def with_world(config: Config, parsed: Sequence[Override]) -> Config:
     trainer, shipped = config["trainer"], read_shipped_file("trainer/default.yaml")
     typed = {override.key_or_group.removeprefix("trainer.") for override in parsed}
     changed = {name for name in ("devices", "num_nodes") if trainer.get(name) != shipped[name]}  # by a file
-    return {**config, "trainer": launcher.with_launched_devices(trainer, typed | changed)}
+    return {**config, "trainer": launcher_environment.with_launched_devices(trainer, typed | changed)}
 
 
 def with_typed_track_order(config: Config, parsed: Sequence[Override]) -> Config:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lrkit.base import launcher
+from lrkit.base import launcher_environment
 from lrkit.base.errors import ConfigError
 from lrkit.config import optimizer_options, trainer_options
 from lrkit.config.devices import accumulation, replicas_of
@@ -48,7 +48,7 @@ def plan(
     if world is None:
         world, assumed = replicas_of(config["trainer"])
         notes = [*notes, *(["trainer.devices=auto: the plan assumes 1; a number makes it certain"] if assumed else [])]
-    if (launch := launcher.detect_launch()) is not None and launch.world > 1:
+    if (launch := launcher_environment.detect_launch()) is not None and launch.world > 1:
         notes = [*notes, str(launch)]
     if config["trainer"].get("max_time"):
         notes = [*notes, "trainer.max_time may end the run before its schedule has ended"]

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lrkit.base.archives import find_defect, list_members
+from lrkit.base.available_memory import check_fits
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.files import open_regular_file
-from lrkit.base.memory import check_fits
+from lrkit.base.zip_archives import find_defect, list_members
 from lrkit.config.missing_values import is_missing
 
 __all__ = [

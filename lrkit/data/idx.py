@@ -8,8 +8,8 @@ import zlib
 import torch
 from torch import Tensor
 
+from lrkit.base.available_memory import check_fits
 from lrkit.base.errors import ConfigError
-from lrkit.base.memory import check_fits
 from lrkit.data.file_readers import read_unzipped
 from lrkit.data.in_memory import EXTRA_BYTES, InMemoryData, Pair, Splits, hold_out
 from lrkit.data.options import check_flag, check_path

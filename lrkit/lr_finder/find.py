@@ -15,8 +15,8 @@ from lrkit.assembly import hush_lightning, optimizer_of, trainer_of
 from lrkit.base.errors import ConfigError, SearchError
 from lrkit.base.files import read_json
 from lrkit.base.process_pool import pass_config
-from lrkit.base.safe_path import safe_path
-from lrkit.checkpoint.policies import Resumption
+from lrkit.base.python_safe_path import safe_path
+from lrkit.checkpoint.resume_policies import Resumption
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO, Search
 from lrkit.lightning.classes import Trainer

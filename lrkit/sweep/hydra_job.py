@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from lrkit.base import command_line, error_report
 from lrkit.base.errors import ConfigError, RunError, SearchError
 from lrkit.base.files import open_to_append
-from lrkit.base.launcher import global_rank
+from lrkit.base.launcher_environment import global_rank
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.base.moved_classes import with_current_paths
 from lrkit.base.process_pool import run_as_lrkit

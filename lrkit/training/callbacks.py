@@ -9,7 +9,7 @@ from typing import Any
 
 from lrkit.assembly import callbacks_of
 from lrkit.base.event_log import EventLog
-from lrkit.base.launcher import global_rank
+from lrkit.base.launcher_environment import global_rank
 from lrkit.base.metric_names import higher_is_better
 from lrkit.callbacks.accumulation_fix import AccumulationFix
 from lrkit.callbacks.divergence_guard import DivergenceGuard
@@ -22,11 +22,11 @@ from lrkit.callbacks.noise_scale import NoiseScale
 from lrkit.callbacks.plateau_feedback import PlateauFeedback
 from lrkit.callbacks.results_writer import ResultsWriter
 from lrkit.callbacks.train_loss import TrainLossLogger
-from lrkit.checkpoint import io
+from lrkit.checkpoint import durable_io
 from lrkit.checkpoint.data_position import DataPosition
 from lrkit.checkpoint.module_modes import ModuleModes
-from lrkit.checkpoint.readable import ReadableCheckpoints
-from lrkit.checkpoint.state import CheckpointState
+from lrkit.checkpoint.plain_data_callback import PlainDataCallback
+from lrkit.checkpoint.state_callback import CheckpointState
 from lrkit.lightning.callback_list import CallbackList
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint
 from lrkit.lightning.evaluation_weights import EvaluationMode
@@ -54,7 +54,7 @@ class RunCallbacks:
         steps: compares the steps that are taken with the plan.
         tracks: the same for each of several optimizers.
         first_batch: explains an error at the first batch.
-        readable: makes checkpoints that can be read.
+        plain_data: converts checkpoints to plain data, which can be read without execution.
         position: the position in the data.
         preemption: answers signals that end the run.
         noise: the user's noise-scale callback, if there is one.
@@ -68,7 +68,7 @@ class RunCallbacks:
     steps: StepCountCheck
     tracks: TrackStepCheck
     first_batch: FirstBatchCheck
-    readable: ReadableCheckpoints
+    plain_data: PlainDataCallback
     position: DataPosition
     preemption: Preemption
     noise: NoiseScale | None
@@ -90,7 +90,7 @@ def build_callbacks(run: RunSettings, module: LightningModule) -> RunCallbacks:
     journal = EventLog(run.folder if global_rank() == 0 else None)
     note = note_differences(journal, 0 if goes_on is None else goes_on.step, run.quiet)
     position = DataPosition(None if goes_on is None else goes_on.content["lrkit"], note)
-    kept = None if last is None else run.folder / "checkpoints" / io.LAST
+    kept = None if last is None else run.folder / "checkpoints" / durable_io.LAST
     made = RunCallbacks(
         for_trainer=[],
         last=kept,
@@ -100,7 +100,7 @@ def build_callbacks(run: RunSettings, module: LightningModule) -> RunCallbacks:
         steps=StepCountCheck(command=True, last=kept),
         tracks=TrackStepCheck(say, command=True),
         first_batch=FirstBatchCheck(),
-        readable=ReadableCheckpoints(journal, (lambda line: None) if run.quiet else warn_line),
+        plain_data=PlainDataCallback(journal, (lambda line: None) if run.quiet else warn_line),
         position=position,
         preemption=Preemption(None) if kept is None else SavingPreemption(kept),
         noise=noise,
@@ -137,7 +137,7 @@ def _order_own_callbacks(
     if plateau:
         wanted["plateau.monitor"] = plateau["monitor"]
     return [
-        made.readable,
+        made.plain_data,
         made.first_batch,
         state,
         ModuleModes(note),
@@ -165,9 +165,9 @@ def _build_checkpoints(
     if not trainer.get("enable_checkpointing", True) or trainer.get("fast_dev_run"):
         return None, None
     common: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
-    last = io.FixedNameCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
+    last = durable_io.FixedNameCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
     if trainer.get("limit_val_batches") == 0:
         return None, last
     monitor = str(config["monitor"])
     mode = "max" if higher_is_better(monitor) else "min"
-    return io.FixedNameCheckpoint(filename="best", monitor=monitor, mode=mode, **common), last
+    return durable_io.FixedNameCheckpoint(filename="best", monitor=monitor, mode=mode, **common), last

@@ -19,8 +19,8 @@ from lrkit.base.exit_codes import FAILED
 from lrkit.base.signals import Terminated, signal_name
 from lrkit.base.watchdog import watch_training
 from lrkit.callbacks.results_writer import ResultsWriter
-from lrkit.checkpoint import io
-from lrkit.checkpoint.io import DurableIO
+from lrkit.checkpoint import durable_io
+from lrkit.checkpoint.durable_io import DurableIO
 from lrkit.lightning.classes import SIGTERMException, Trainer
 from lrkit.lightning.module import plan_of, step_of
 from lrkit.lightning.preemption import Preemption
@@ -132,7 +132,7 @@ class ExitReport:
         elif not last.exists():
             return "there was no checkpoint yet"
         else:
-            kept = io.describe_last_good(last)
+            kept = durable_io.describe_last_good(last)
         return f"{kept}; go on with: {resume_command(self.folder)}"
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from lrkit.base.event_log import EventLog
-from lrkit.base.launcher import global_rank
+from lrkit.base.launcher_environment import global_rank
 from lrkit.checkpoint import saved_run
 
 __all__ = ["note_differences", "print_line", "tell_skipped_checkpoint", "warn_line"]

@@ -19,10 +19,10 @@ from lrkit.assembly import (
 )
 from lrkit.base.errors import Diverged, RunError
 from lrkit.base.files import write_json
-from lrkit.base.launcher import global_rank
-from lrkit.base.links import check_links
+from lrkit.base.launcher_environment import global_rank
 from lrkit.base.run_lock import hold_lock
-from lrkit.checkpoint import io, restoring
+from lrkit.base.symbolic_links import check_links
+from lrkit.checkpoint import durable_io, restore_errors
 from lrkit.data.in_memory import loaders_of
 from lrkit.lightning import failsafe_loggers as loggers
 from lrkit.lightning.classes import (
@@ -160,16 +160,16 @@ def _prepare_trainer(run: RunSettings, module: LightningModule, callbacks: RunCa
     callbacks.position.install(trainer)
     loggers.guard_loggers(trainer, list(run.config["logger"]), callbacks.journal)
     if last is not None:
-        io.install_durable_io(trainer, last)
+        durable_io.install_durable_io(trainer, last)
         if trainer.is_global_zero:
-            io.sweep_up(last.parent)
+            durable_io.sweep_up(last.parent)
     if resumption.saved is not None and resumption.saved.skipped:
         tell_skipped_checkpoint(resumption.saved, callbacks.journal, run.quiet or not trainer.is_global_zero)
     if resumption.saved is not None and goes_on is None:
         with resumption.explaining(module):
             module.load_state_dict(resumption.saved.content["state_dict"])
     if goes_on is not None:
-        restoring.install(trainer, goes_on.path)
+        restore_errors.install(trainer, goes_on.path)
     return trainer
 
 
@@ -183,7 +183,7 @@ def _fit(run: RunSettings, module: LightningModule, loaders: Any, trainer: Train
             with (
                 run.resumption.explaining(module),
                 callbacks.first_batch.explaining(module),
-                callbacks.readable.explaining(trainer),
+                callbacks.plain_data.explaining(trainer),
             ):
                 trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:

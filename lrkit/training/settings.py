@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.assembly import check_trainer, optimizer_of, tracks_of
-from lrkit.checkpoint.policies import Resumption
+from lrkit.checkpoint.resume_policies import Resumption
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO
 from lrkit.lightning.module import TrackSetup

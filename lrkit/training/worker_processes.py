@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lrkit.base.process_pool import pass_config
-from lrkit.base.safe_path import launch_with_safe_path
+from lrkit.base.python_safe_path import launch_with_safe_path
 from lrkit.lightning.classes import (
     Trainer,
 )

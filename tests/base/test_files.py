@@ -92,7 +92,7 @@ ELSEWHERE = {
     "base/process_pool.py": {"NamedTemporaryFile"},
     "data/file_readers.py": {"NamedTemporaryFile"},
     "base/run_lock.py": {"open"},
-    "checkpoint/io.py": {"fdopen"},
+    "checkpoint/durable_io.py": {"fdopen"},
     "base/standard_streams.py": {"open", "fdopen"},
 }
 

@@ -212,7 +212,7 @@ def test_two_runs_of_the_same_second_do_not_share_a_folder(said: Said, monkeypat
         def now(cls, tz: Any = None) -> Stopped:
             return cls(2026, 1, 2, 3, 4, 5)
 
-    monkeypatch.setattr("lrkit.cli.folders.datetime", Stopped)
+    monkeypatch.setattr("lrkit.cli.output_folders.datetime", Stopped)
     for seed in (1, 2):
         said("train", *TINY, f"seed={seed}")
     folders = sorted(Path("outputs/runs").iterdir())

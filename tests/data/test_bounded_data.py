@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from short_runs import SHORT
 
+from lrkit.base.available_memory import available_memory
 from lrkit.base.errors import ConfigError
-from lrkit.base.memory import available_memory
 from lrkit.cli.main import main
 from lrkit.data.arrays import Arrays
 from lrkit.data.file_readers import read_cache, read_csv, read_npz, read_text
@@ -62,7 +62,7 @@ def test_what_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "a.npz").stat().st_size < 10**5
     (tmp_path / "a.csv").write_text("1,2\n" * 10)
     os.truncate(tmp_path / "a.csv", 2**42)
-    monkeypatch.setattr("lrkit.base.memory.available_memory", lambda: 10**7)
+    monkeypatch.setattr("lrkit.base.available_memory.available_memory", lambda: 10**7)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ConfigError, match=r"data\.path must fit into memory: a\.npz needs 22\.89 MiB, and 9\.5"):
         read_npz(tmp_path / "a.npz")

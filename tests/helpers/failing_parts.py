@@ -37,9 +37,9 @@ def _begin(words: list[str], folder: str, temporary: str | None, plain: bool) ->
         os.environ["TMPDIR"] = tempfile.tempdir = temporary
     torch.set_num_threads(1)
     if plain:  # Lightning's own saving, to see that these tests can tell
-        from lrkit.checkpoint import io
+        from lrkit.checkpoint import durable_io
 
-        io.install_durable_io = lambda trainer, last: None  # type: ignore[assignment]
+        durable_io.install_durable_io = lambda trainer, last: None  # type: ignore[assignment]
     from lrkit.cli.main import main
 
     sys.exit(main(words))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrkit
-from lrkit.checkpoint.io import read_checkpoint
+from lrkit.checkpoint.durable_io import read_checkpoint
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.evaluation_weights import TRAINING_WEIGHTS

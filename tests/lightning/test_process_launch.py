@@ -19,7 +19,7 @@ from slurm import SLURM_HERE
 from two_processes import RANKS
 
 from lrkit.base.lightning_package import chosen_package
-from lrkit.checkpoint.io import read_checkpoint
+from lrkit.checkpoint.durable_io import read_checkpoint
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 ALONE = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "logger=none")

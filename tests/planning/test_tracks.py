@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import lrkit
 from lrkit.base.errors import ConfigError, RunError
-from lrkit.checkpoint.differences import plan_differences
+from lrkit.checkpoint.resume_differences import plan_differences
 from lrkit.cli.main import main
 from lrkit.config import compose as config
 from lrkit.config.compose import compose

@@ -47,7 +47,7 @@ from two_processes import RANKS, TWO, both_ranks
 
 from lrkit import api
 from lrkit.base.errors import ConfigError
-from lrkit.cli import folders, main
+from lrkit.cli import main, output_folders
 from lrkit.lightning.classes import PACKAGE, LightningModule, MisconfigurationException
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.plateau import Plateau, PlateauState
@@ -560,7 +560,7 @@ def test_pain_21_sweeps_of_the_same_second_share_a_folder(tmp_path: Path, monkey
     # The fault: Hydra's folders are named by the second, and by nothing else.
     default = yaml.safe_load((resources.files("hydra") / "conf/hydra/output/default.yaml").read_text())
     assert default["sweep"]["dir"] == "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
-    made = [folders.create_folder(tmp_path / "sweeps") for _ in range(20)]
+    made = [output_folders.create_folder(tmp_path / "sweeps") for _ in range(20)]
     assert len({*made}) == 20 and all(Path(folder).is_dir() for folder in made)
 
 

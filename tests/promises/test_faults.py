@@ -30,7 +30,7 @@ from locations import environment
 from signalled_runs import at, metrics, only, words
 
 from lrkit.base.errors import RunError
-from lrkit.checkpoint import io, saved_run
+from lrkit.checkpoint import durable_io, saved_run
 from lrkit.cli.main import main
 
 row = pytest.fixture(scope="module")(rows)
@@ -53,7 +53,7 @@ def big(epochs: int) -> list[str]:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    content, wrong = io.read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    content, wrong = durable_io.read_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert not wrong
     return dict(content)
 
@@ -93,9 +93,9 @@ def killed(
         process.kill()
         process.join()
         done += 1
-        broken = [f.name for f in checkpoints.glob("*.ckpt") if io.find_damage(f)]
+        broken = [f.name for f in checkpoints.glob("*.ckpt") if durable_io.find_damage(f)]
         torn += bool(broken)
-        survived += not io.find_damage(checkpoints / "last.ckpt")
+        survived += not durable_io.find_damage(checkpoints / "last.ckpt")
         if not plain:
             resume = [f"resume.path={folder}"]
     return folder, done, survived, torn
@@ -191,7 +191,7 @@ def test_signals_at_any_moment(name: str, tmp_path: Path, row: Row) -> None:
         process = failing_parts.start([*words_, *more], tmp_path)
         failing_parts.until(lambda: "epoch" in (tmp_path / "out.txt").read_text(), process)
         time.sleep(chance.uniform(0.0, 0.3))
-        before = io.read_checkpoint(folder / "checkpoints" / "last.ckpt")[0]
+        before = durable_io.read_checkpoint(folder / "checkpoints" / "last.ckpt")[0]
         os.kill(process.pid, signum)
         process.join()
         assert process.exitcode == 128 + signum, failing_parts.said(tmp_path)
@@ -272,7 +272,9 @@ def test_a_full_disk_under_checkpoints(tmp_path: Path, row: Row) -> None:
     assert told.count("\n") == 1 and "No space left on device" in told and "Traceback" not in told
     assert told.startswith("lrkit: checkpoint ") and "; the last good one is " in told
     checkpoints = left / "run" / "checkpoints"
-    assert all(io.find_damage(file) == "" for file in checkpoints.iterdir()) and not [*checkpoints.glob("*.new")]
+    assert all(durable_io.find_damage(file) == "" for file in checkpoints.iterdir()) and not [
+        *checkpoints.glob("*.new")
+    ]
     kept = metrics(left / "run")
     assert kept["status"] == "failed" and "No space left" in kept["why"]
     row("disk full at a checkpoint", 1, 1, 0, "exit code 1; `lrkit: checkpoint .../last.ckpt cannot be written (No"
@@ -325,7 +327,7 @@ def test_a_read_only_folder(tmp_path: Path, row: Row, monkeypatch: pytest.Monkey
 
 
 def test_torn_checkpoints(row: Row) -> None:
-    """That each kind of damage is seen is proved in test_checkpoint_io; here is the page's row for it."""
+    """That each kind of damage is seen is proved in test_durable_io; here is the page's row for it."""
     assert main(words("trainer.max_epochs=3")) == 0
     folder, seen = only(), 0
     keep = folder.parent / "keep"

@@ -22,7 +22,7 @@ from faults_page import Row, rows
 from locations import HELPERS, environment, python_path
 
 from lrkit.base.errors import ConfigError
-from lrkit.checkpoint import io, saved_run
+from lrkit.checkpoint import durable_io, saved_run
 from lrkit.comparison.ranking import compare
 from lrkit.config.compose import check, compose
 from lrkit.sweep.sweep import Sweep
@@ -128,7 +128,9 @@ def test_the_clock_goes_backwards_in_a_run(tmp_path: Path, clock: Any, row: Row)
     code, said = done(tmp_path, *slow, "resume.path=run", **env)
     assert code == 0, said
     assert 0 < metrics(tmp_path / "run")["seconds"] < 200
-    whole, run = (io.read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")[0] for name in ("whole", "run"))
+    whole, run = (
+        durable_io.read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")[0] for name in ("whole", "run")
+    )
     assert all(same(whole[part], run[part]) for part in ("state_dict", "optimizer_states", "global_step"))
     assert metrics(tmp_path / "whole")["final"] == metrics(tmp_path / "run")["final"]
     # The curves that are compared, too, though the file of the second half has the older name.
@@ -328,7 +330,7 @@ def test_kill_9_of_a_sweep_after_jobs_have_ended(tmp_path: Path, row: Row) -> No
     starts = Counter(line.split()[0] for line in (sweep / "starts.txt").read_text().splitlines())
     assert len(starts) == 40 and sum(starts.values()) <= 40 + 2 * kills  # two were under way at each
     assert len((sweep / "results.csv").read_text().splitlines()) == 41
-    assert all(not io.find_damage(file) for file in sweep.glob("*/checkpoints/*.ckpt"))
+    assert all(not durable_io.find_damage(file) for file in sweep.glob("*/checkpoints/*.ckpt"))
     row(
         "`kill -9` of a sweep of 40 jobs, each after at least one job has ended",
         kills,

@@ -9,9 +9,9 @@ from typing import Any
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from lrkit.checkpoint import saved_run
+from lrkit.checkpoint.checkpoint_schema import check_optimizers
 from lrkit.checkpoint.data_position import DataPosition
-from lrkit.checkpoint.restoring import taking_up
-from lrkit.checkpoint.state_schema import check_optimizers
+from lrkit.checkpoint.restore_errors import taking_up
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.loop_counts import recount
 from lrkit.lightning.module import plan_of, schedulers_of, step_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lrkit.checkpoint.content import DEPTH, PLAIN_TENSORS, Path
+from lrkit.checkpoint.plain_data_format import DEPTH, PLAIN_TENSORS, Path
 
 __all__ = ["find_unreadable"]
 

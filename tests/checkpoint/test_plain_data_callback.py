@@ -15,7 +15,7 @@ import torch
 from interrupted_runs import Interrupted, Stop
 from pickled_content import KINDS, Given, Mode, Net
 
-from lrkit.checkpoint.io import read_checkpoint
+from lrkit.checkpoint.durable_io import read_checkpoint
 from lrkit.cli.main import main
 from lrkit.config.compose import compose
 from lrkit.lightning.classes import PACKAGE, Trainer
@@ -142,7 +142,7 @@ def test_one_checkpoint_by_whoever_writes_it(tmp_path: Path) -> None:
     """The user's own callback, by hand, and through a plugin of Lightning's."""
     (tmp_path / "run").mkdir()
     mine = "+callbacks.mine={_target_: pytorch_lightning.callbacks.ModelCheckpoint, dirpath: own, filename: mine}"
-    hand = "+callbacks.hand={_target_: test_readable_checkpoints.ByHand}"
+    hand = "+callbacks.hand={_target_: test_plain_data_callback.ByHand}"
     given = words(kinds("partial", "array"), "+model.hook=path", mine, hand, "trainer.enable_checkpointing=true")
     run_training(compose(given), tmp_path / "run", quiet=True)
     for file in (Path("own/mine.ckpt"), Path("by_hand.ckpt"), tmp_path / "run" / "checkpoints" / "best.ckpt"):
@@ -162,7 +162,7 @@ def test_without_checkpoints_of_its_own_and_with_a_plugin(tmp_path: Path, monkey
     before = Trainer.__init__
     plugin = import_module(f"{PACKAGE}.plugins").AsyncCheckpointIO()
     monkeypatch.setattr(Trainer, "__init__", lambda self, **given: before(self, **{**given, "plugins": [plugin]}))
-    given = words(kinds("partial"), "+callbacks.hand={_target_: test_readable_checkpoints.ByHand}")
+    given = words(kinds("partial"), "+callbacks.hand={_target_: test_plain_data_callback.ByHand}")
     run_training(compose([*given, "trainer.enable_checkpointing=false"]), tmp_path, quiet=True)
     plugin.teardown()
     assert not read_checkpoint(Path("by_hand.ckpt"))[1]

@@ -24,10 +24,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from lrkit.checkpoint.content import DEPTH, KEY, Content
-from lrkit.checkpoint.decoding import from_plain_data
-from lrkit.checkpoint.encoding import to_plain_data
-from lrkit.checkpoint.unreadable import find_unreadable
+from lrkit.checkpoint.plain_data_decoder import from_plain_data
+from lrkit.checkpoint.plain_data_encoder import to_plain_data
+from lrkit.checkpoint.plain_data_format import DEPTH, KEY, Content
+from lrkit.checkpoint.weights_only_check import find_unreadable
 
 HERE = {__name__.partition(".")[0]}
 

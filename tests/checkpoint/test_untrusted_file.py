@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from lrkit.base.archives import list_members
-from lrkit.checkpoint import file as checkpoint_file
-from lrkit.checkpoint.config import read_config
-from lrkit.checkpoint.file import Unreadable, find_damage, load, oversized
-from lrkit.checkpoint.io import DurableIO, read_checkpoint
+from lrkit.base.zip_archives import list_members
+from lrkit.checkpoint import untrusted_file
+from lrkit.checkpoint.config_reader import read_config
+from lrkit.checkpoint.durable_io import DurableIO, read_checkpoint
+from lrkit.checkpoint.untrusted_file import Unreadable, find_damage, load, oversized
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ WRONG: dict[Callable[[Path], None], str] = {
 def test_what_is_not_as_torch_writes_it_is_not_read(
     change: Callable[[Path], None], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint_file, "PICKLE", 10**6)
+    monkeypatch.setattr(untrusted_file, "PICKLE", 10**6)
     assert find_damage(file) == "" and read_checkpoint(file)[0]["global_step"] == 7
     change(file)
     before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
@@ -202,9 +202,9 @@ def test_a_long_list_of_members_is_read_and_a_longer_one_is_not(monkeypatch: pyt
         for i in range(100):
             archive.writestr(f"a/data/{i}", b"x")
     assert b"PK\x06\x06" in made.getvalue() and len(list_members(made)) == 100
-    monkeypatch.setattr("lrkit.base.archives.MOST", 99)
+    monkeypatch.setattr("lrkit.base.zip_archives.MOST", 99)
     with pytest.raises(zipfile.BadZipFile, match="more than 99 members"):
         list_members(made)
-    monkeypatch.setattr("lrkit.base.archives._LARGEST_LIST", 1000)
+    monkeypatch.setattr("lrkit.base.zip_archives._LARGEST_LIST", 1000)
     with pytest.raises(zipfile.BadZipFile, match="too long"):
         list_members(made)

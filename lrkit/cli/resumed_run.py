@@ -17,7 +17,7 @@ def load_resumed_config(overrides: Sequence[str]) -> None:
 
     path = saved_config.resume_path_in(parse_overrides(overrides))
     if path is not None and saved_config.run_folder(path) is None and os.path.isfile(path):
-        from lrkit.checkpoint.config import read_config
+        from lrkit.checkpoint.config_reader import read_config
 
         if (config := read_config(path)) is not None:
             saved_config.remember_config(path, config)

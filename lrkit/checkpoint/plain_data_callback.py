@@ -16,22 +16,22 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, Diverged, RunError, name_some
 from lrkit.base.event_log import EventLog
-from lrkit.checkpoint.content import Content, Path, Replaced
-from lrkit.checkpoint.decoding import from_plain_data
-from lrkit.checkpoint.encoding import to_plain_data
-from lrkit.checkpoint.live_objects import live_object
-from lrkit.checkpoint.unreadable import find_unreadable
+from lrkit.checkpoint.object_lookup import live_object
+from lrkit.checkpoint.plain_data_decoder import from_plain_data
+from lrkit.checkpoint.plain_data_encoder import to_plain_data
+from lrkit.checkpoint.plain_data_format import Content, Path, Replaced
+from lrkit.checkpoint.weights_only_check import find_unreadable
 from lrkit.lightning.classes import Callback, LightningModule, Trainer
 from lrkit.lightning.module import step_of
 
-__all__ = ["ReadableCheckpoints"]
+__all__ = ["PlainDataCallback"]
 
 _MANY = 6  # names that still make one readable line
 #: Whose classes are no part of the user's program.
 _OURS = {"lrkit", "pytorch_lightning", "lightning", "lightning_fabric", "torch", "builtins"}
 
 
-class ReadableCheckpoints(Callback):
+class PlainDataCallback(Callback):
     """Lets a trainer write only what it can read, by whatever plugin or strategy it writes.
 
     Args:

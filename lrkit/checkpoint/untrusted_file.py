@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrkit.base.archives import find_defect, list_members
 from lrkit.base.errors import RunError
 from lrkit.base.files import open_regular_file
+from lrkit.base.zip_archives import find_defect, list_members
 
 __all__ = ["Unreadable", "find_damage", "load", "oversized"]
 

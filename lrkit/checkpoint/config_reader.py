@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.files import parse_json
-from lrkit.checkpoint.file import load
+from lrkit.checkpoint.untrusted_file import load
 
 __all__ = ["read_config"]
 

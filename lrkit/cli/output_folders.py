@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.links import check_links
+from lrkit.base.symbolic_links import check_links
 
 __all__ = ["check_holds_no_run", "create_folder", "make_writable", "unused_path"]
 

@@ -22,8 +22,14 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import saved_run
-from lrkit.checkpoint.differences import model_differences, model_refusal, normalised, plan_differences, plan_refusal
-from lrkit.checkpoint.state import is_complete, step_with_as_many_samples
+from lrkit.checkpoint.resume_differences import (
+    model_differences,
+    model_refusal,
+    normalised,
+    plan_differences,
+    plan_refusal,
+)
+from lrkit.checkpoint.state_callback import is_complete, step_with_as_many_samples
 from lrkit.config import resume_options
 from lrkit.config.find_options import AUTO
 from lrkit.lightning.classes import LightningModule

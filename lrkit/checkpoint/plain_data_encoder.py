@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lrkit.checkpoint.content import DEPTH, KEY, PLAIN_TENSORS, Content, Path, Replaced
 from lrkit.checkpoint.object_tensors import find_tensors, is_wrapper_tensor
 from lrkit.checkpoint.object_text import describe_object, text_for
+from lrkit.checkpoint.plain_data_format import DEPTH, KEY, PLAIN_TENSORS, Content, Path, Replaced
 from lrkit.checkpoint.value_types import OF_A_CLASS, TYPES, class_of, name_of
 
 __all__ = ["to_plain_data"]
@@ -44,7 +44,7 @@ def to_plain_data(
 
     >>> import pathlib
     >>> import numpy as np
-    >>> from lrkit.checkpoint.decoding import from_plain_data
+    >>> from lrkit.checkpoint.plain_data_decoder import from_plain_data
     >>> values = {"width": np.int64(8), "folder": pathlib.Path("a/b"), "act": torch.relu}
     >>> made = to_plain_data({"hyper_parameters": values})
     >>> made.checkpoint["hyper_parameters"]["width"], made.checkpoint["hyper_parameters"]["folder"]

@@ -20,9 +20,9 @@ import torch
 
 from lrkit.base.errors import RunError
 from lrkit.base.files import choose_temporary_name, create_temporary_file, find_leftovers
-from lrkit.checkpoint.decoding import from_plain_data
-from lrkit.checkpoint.file import Unreadable, find_damage, load
-from lrkit.checkpoint.unreadable import find_unreadable
+from lrkit.checkpoint.plain_data_decoder import from_plain_data
+from lrkit.checkpoint.untrusted_file import Unreadable, find_damage, load
+from lrkit.checkpoint.weights_only_check import find_unreadable
 from lrkit.config.resume_options import LAST, PREVIOUS, checkpoint_candidates
 from lrkit.lightning.classes import Callback, ModelCheckpoint, TorchCheckpointIO, Trainer
 

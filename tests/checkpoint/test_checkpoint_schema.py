@@ -15,8 +15,8 @@ import torch
 from short_runs import SHORT
 
 from lrkit.base.errors import ConfigError
-from lrkit.checkpoint.restoring import taking_up
-from lrkit.checkpoint.state_schema import check_optimizers, checked_plan
+from lrkit.checkpoint.checkpoint_schema import check_optimizers, checked_plan
+from lrkit.checkpoint.restore_errors import taking_up
 from lrkit.cli.main import main
 from lrkit.planning.plan import Plan
 from lrkit.planning.plan_schema import checked

@@ -1,6 +1,6 @@
 """What Lightning takes up from a checkpoint: where a part of it makes no sense, that is told in one line, by its name.
 
-lrkit checks a checkpoint before (``lrkit.checkpoint.state_schema``). What it does not know (states of others'
+lrkit checks a checkpoint before (``lrkit.checkpoint.checkpoint_schema``). What it does not know (states of others'
 callbacks, optimizers, precision plugins, data) is found out when it is taken up.
 """
 

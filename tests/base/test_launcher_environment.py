@@ -12,7 +12,7 @@ import pytest
 from slurm import SLURM_HERE
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.launcher import detect_launch, global_rank, is_srun_task, local_rank
+from lrkit.base.launcher_environment import detect_launch, global_rank, is_srun_task, local_rank
 from lrkit.cli import main
 from lrkit.config.compose import compose, plan
 
@@ -168,7 +168,7 @@ def test_a_file_says_it_as_well(environment: Any, tmp_path: Path) -> None:
 
 def test_mpi_without_its_package_is_refused(environment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(OPEN_MPI)
-    monkeypatch.setattr("lrkit.base.launcher.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("lrkit.base.launcher_environment.importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         ConfigError, match=r"mpirun needs the package mpi4py .* 4 processes .* pip install mpi4py, or .* torchrun"
     ):
@@ -206,7 +206,9 @@ def test_one_process_speaks(
 
 
 def test_reading_it_needs_no_torch() -> None:
-    code = "import sys, lrkit.base.launcher, lrkit.base.watchdog; print({'torch', 'hydra'} & set(sys.modules))"
+    code = (
+        "import sys, lrkit.base.launcher_environment, lrkit.base.watchdog; print({'torch', 'hydra'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 

@@ -16,7 +16,7 @@ from lrkit.base.errors import ConfigError
 
 __all__ = ["check_links", "find_outside_links"]
 
-#: The files that only ``lrkit.base.files`` and ``lrkit.checkpoint.io`` write, which replace a link.
+#: The files that only ``lrkit.base.files`` and ``lrkit.checkpoint.durable_io`` write, which replace a link.
 _REPLACED = {
     "plan.json", "config.json", "metrics.json", "events.json", "sweep.json", "find.json", "find.csv", "find.png",
     "results.csv", "results.md", "tuned.csv", "compare.png", "compare.html", "error.log",

@@ -14,9 +14,9 @@ import torch
 from short_runs import SHORT
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.links import check_links, find_outside_links
-from lrkit.checkpoint import io as storage
-from lrkit.checkpoint.io import DurableIO, FixedNameCheckpoint, read_checkpoint
+from lrkit.base.symbolic_links import check_links, find_outside_links
+from lrkit.checkpoint import durable_io
+from lrkit.checkpoint.durable_io import DurableIO, FixedNameCheckpoint, read_checkpoint
 from lrkit.cli.main import main
 
 
@@ -62,7 +62,7 @@ def test_only_what_lrkit_left_half_written_is_removed(precious: Path, tmp_path: 
         (folder / name).write_text("x")
     (folder / ".best.ckpt.00000000.new").symlink_to(precious)
     (folder / ".best.ckpt.00000001.new").mkdir()
-    storage.sweep_up(folder)
+    durable_io.sweep_up(folder)
     there = {*kept, ".best.ckpt.00000000.new", ".best.ckpt.00000001.new"}
     assert {each.name for each in folder.iterdir()} == there and precious.read_text() == "mine"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
-from lrkit.checkpoint.content import DEPTH, KEY, Path
+from lrkit.checkpoint.plain_data_format import DEPTH, KEY, Path
 from lrkit.checkpoint.value_types import MAKE, OF_A_CLASS, made_of_a_class
 
 __all__ = ["from_plain_data"]

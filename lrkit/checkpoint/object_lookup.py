@@ -20,8 +20,8 @@ from typing import Any
 
 from torch import nn
 
-from lrkit.checkpoint.content import Path
 from lrkit.checkpoint.object_text import is_text_of
+from lrkit.checkpoint.plain_data_format import Path
 from lrkit.lightning.classes import Trainer
 
 __all__ = ["live_object"]

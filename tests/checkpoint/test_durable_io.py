@@ -14,9 +14,8 @@ import torch
 from file_damages import DAMAGES, flip
 
 from lrkit.base.errors import ConfigError, RunError
-from lrkit.checkpoint import io as storage
-from lrkit.checkpoint import saved_run
-from lrkit.checkpoint.io import DurableIO, find_damage, read_checkpoint
+from lrkit.checkpoint import durable_io, saved_run
+from lrkit.checkpoint.durable_io import DurableIO, find_damage, read_checkpoint
 from lrkit.lightning.classes import PACKAGE, Trainer
 
 AsyncCheckpointIO: Any = import_module(f"{PACKAGE}.plugins").AsyncCheckpointIO
@@ -107,10 +106,10 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
 def test_a_users_own_way_of_saving_wins(tmp_path: Path) -> None:
     theirs = AsyncCheckpointIO()
     trainer = Trainer(plugins=[theirs], logger=False, accelerator="cpu")
-    storage.install_durable_io(trainer, tmp_path / "last.ckpt")
+    durable_io.install_durable_io(trainer, tmp_path / "last.ckpt")
     assert trainer.strategy.checkpoint_io is theirs
     trainer = Trainer(logger=False, accelerator="cpu")
-    storage.install_durable_io(trainer, tmp_path / "last.ckpt")
+    durable_io.install_durable_io(trainer, tmp_path / "last.ckpt")
     assert isinstance(trainer.strategy.checkpoint_io, DurableIO)
 
 

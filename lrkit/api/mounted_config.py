@@ -188,6 +188,7 @@ def _parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
         base_batch_size=rule.get("base_batch_size", 256),
         param_groups=nodes.get("param_groups") or {},
         allow_extreme_lr=bool(nodes.get("allow_extreme_lr", False)),
+        trust=trust,
     )
 
 

@@ -9,7 +9,7 @@ without weight decay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,19 +72,19 @@ class RunCurve:
     driven: bool = False
 
 
-def group_curves(rules: Rules, run: RunCurve, told: Collection[str] = ()) -> tuple[dict[str, GroupCurve], list[str]]:
-    """The curve of each rule that has one of its own, by the rule's name; and the plan's warnings about them.
+def group_curves(rules: Rules, run: RunCurve, warnings: list[str]) -> dict[str, GroupCurve]:
+    """The curve of each rule that has one of its own, by the name of the rule.
 
     Args:
         rules: with built schedules.
         run: what they take from the run.
-        told: the warnings about the run's curve, which are not repeated.
+        warnings: the plan's; the lines about these curves are added, but those that are there already.
 
     Raises:
         ConfigError: a part does not fit into the run; by the key of the rule.
     """
     curves: dict[str, GroupCurve] = {}
-    warnings: list[str] = []
+    about_run = [*warnings]
     for i, rule in enumerate(rules.rules):
         if not rule.has_curve:
             continue
@@ -94,8 +94,8 @@ def group_curves(rules: Rules, run: RunCurve, told: Collection[str] = ()) -> tup
         except ConfigError as error:
             raise error.under(f"param_groups.rules[{i}]") from None
         curves[rule.name] = made
-        warnings += [f"{rule.name}: {line}" for line in _warnings(made.curve, schedule) if line not in told]
-    return curves, warnings
+        warnings += [f"{rule.name}: {line}" for line in _warnings(made.curve, schedule) if line not in about_run]
+    return curves
 
 
 def _resolve(rule: Rule, schedule: Schedule, run: RunCurve) -> GroupCurve:

@@ -16,12 +16,17 @@ from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.validation import FLAG, is_finite, optional, whole
 from lrkit.schedules.durations import Duration, Length
 
-__all__ = ["DEFAULT", "NO_DECAY", "Rule", "Rules", "group_rates", "parse_rules", "rule_of"]
+__all__ = [
+    "CURVE_PARTS", "DEFAULT", "NO_DECAY", "Rule", "Rules", "curve_parts", "group_rates", "parse_rules", "rule_of",
+    "without_curves",
+]  # fmt: skip
 
 #: The group of the parameters that no rule takes.
 DEFAULT = "default"
 #: The group, or the ending of a group's name, of the parameters without weight decay.
 NO_DECAY = "no_decay"
+#: What a rule may say of the curve of its groups.
+CURVE_PARTS = ("schedule", "warmup", "cooldown", "delay")
 #: The groups of all layers, before there is a model that has them.
 _LAYERS = "layer_*"
 
@@ -62,7 +67,7 @@ class Rule:
     @property
     def has_curve(self) -> bool:
         """Whether its groups do not follow the run's curve."""
-        return any(part is not None for part in (self.schedule, self.warmup, self.cooldown, self.delay))
+        return any(getattr(self, part) is not None for part in CURVE_PARTS)
 
     def __repr__(self) -> str:
         """Its name and what it sets."""
@@ -149,6 +154,19 @@ def rule_of(group: str, rules: Iterable[str]) -> str | None:
     return None
 
 
+def curve_parts(node: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the rules of a checked node say of the curves of their groups, by the name of the rule."""
+    rules = {rule["name"]: rule for rule in node.get("rules") or ()}
+    said = {name: {p: rule[p] for p in CURVE_PARTS if rule.get(p) is not None} for name, rule in rules.items()}
+    return {name: parts for name, parts in said.items() if parts}
+
+
+def without_curves(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A checked node with the same groups, all of which follow the run's curve."""
+    rules = [{k: v for k, v in rule.items() if k not in CURVE_PARTS} for rule in node.get("rules") or ()]
+    return {**node, "rules": rules}
+
+
 def group_rates(
     node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
 ) -> list[tuple[str, float, float | None]]:
@@ -203,9 +221,17 @@ def _rule(key: str, entry: Any) -> Rule:
         raise ConfigError(f"{key}.lr_scale", "must be a number >= 0", scale)
     if decay is not None and not (is_finite(decay) and decay >= 0):
         raise ConfigError(f"{key}.weight_decay", "must be a number >= 0, or null for the optimizer's own", decay)
-    numbers = [None if value is None else float(value) for value in (scale, decay)]
     delay = entry.get("delay")
     if delay is not None and not Duration.parse(delay, f"{key}.delay").value:
         delay = None
-    parts = {part: entry.get(part) for part in ("schedule", "warmup", "cooldown")}
-    return Rule(name, pattern, max_ndim, *numbers, **parts, delay=delay)
+    return Rule(
+        name,
+        pattern,
+        max_ndim,
+        lr_scale=None if scale is None else float(scale),
+        weight_decay=None if decay is None else float(decay),
+        schedule=entry.get("schedule"),
+        warmup=entry.get("warmup"),
+        cooldown=entry.get("cooldown"),
+        delay=delay,
+    )

@@ -2,8 +2,9 @@
 
     lr[group, t] = base_lr * batch_scale * group_scale[group] * curve[group](t) * gain(t)
 
-Groups share one curve, but those of a rule with a schedule, a warmup or a delay of its own. ``t`` counts applied optimizer steps. All factors but ``gain`` are pure; the plan holds them, prints as a table, saves
-as JSON, and is the one place where the product is formed: what it says is what the optimizer gets, bit for bit.
+Groups share one curve, but those of a rule with a schedule, a warmup or a delay of its own. ``t`` counts applied
+optimizer steps. All factors but ``gain`` are pure; the plan holds them, prints as a table, saves as JSON, and is the
+one place where the product is formed: what it says is what the optimizer gets, bit for bit.
 """
 
 from __future__ import annotations

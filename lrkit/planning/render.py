@@ -151,7 +151,7 @@ def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
 def draw_sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
     """The curves of the rate in block characters, or an empty string where the run has no known end.
 
-    One for each curve that groups follow, at the factor 1 of a group; of many, the first three.
+    One for each curve that groups follow, at their factor, or at 1 where they have several; of many, the first three.
     """
     if plan.horizon.steps is None:
         return ""
@@ -159,7 +159,9 @@ def draw_sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
     followed = plan.on_curves()
     for curve, groups in followed[:_SKETCHED]:
         title = [f"{'':>9} {name_some([group.name for group in groups], 3)}"] if len(followed) > 1 else []
-        drawn += [*title, *_sketch_lines(plan.base(), curve, plan.horizon.steps, width, height)]
+        scales = {group.lr_scale for group in groups}
+        base = plan.base(*scales) if len(followed) > 1 and len(scales) == 1 else plan.base()
+        drawn += [*title, *_sketch_lines(base, curve, plan.horizon.steps, width, height)]
     return "\n".join(drawn)
 
 

@@ -66,8 +66,7 @@ def resolve_plan(
         ConfigError: where the parts cannot mean what they say.
     """
     check_lr(lr, allow_extreme_lr)
-    if schedule.needs_plateau and plateau is None:
-        raise ConfigError("plateau", "must be set with schedule=plateau: use plateau=reduce, or schedule=constant")
+    _check_plateau(schedule, plateau)
     curve = Curve.build(schedule, horizon, warmup=warmup, cooldown=cooldown)
     name = short_name(optimizer) or "the optimizer"
     driven = _build_cocurves(coschedule or {}, horizon, momentum, weight_decay, groups, name)
@@ -77,8 +76,7 @@ def resolve_plan(
     scale = scale or BatchScale()
     notes += list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale)
     run = RunCurve(schedule, warmup, cooldown, horizon, momentum, driven="momentum" in (coschedule or {}))
-    own, told = group_curves(rules, run, notes)
-    notes += told
+    own = group_curves(rules, run, notes)
     return Plan(
         optimizer=optimizer,
         base_lr=float(lr),
@@ -96,6 +94,12 @@ def resolve_plan(
         warnings=tuple(notes),
         config=config or {},
     )
+
+
+def _check_plateau(schedule: Schedule, plateau: Plateau | None) -> None:
+    """Refuse the schedule that is nothing without reduce-on-plateau."""
+    if schedule.needs_plateau and plateau is None:
+        raise ConfigError("plateau", "must be set with schedule=plateau: use plateau=reduce, or schedule=constant")
 
 
 def _build_cocurves(

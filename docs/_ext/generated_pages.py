@@ -87,7 +87,7 @@ def _as_markdown(text: str) -> str:
 
 def draw_schedules(folder: Path, conf: Path = CONF_DIR) -> None:
     """Draw each schedule as the command on its page does, where its picture is older than what it is drawn from."""
-    sources = [Path(shapes.__file__), Path(__file__)]
+    sources = [*Path(shapes.__file__).parent.glob("*.py"), Path(__file__)]
     for yaml in (conf / "schedule").glob("*.yaml"):
         picture = folder / f"{yaml.stem}.svg"
         newest = max(path.stat().st_mtime for path in [*sources, yaml])

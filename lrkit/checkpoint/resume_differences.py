@@ -9,6 +9,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import saved_run
+from lrkit.schedules.curve_json import curve_from_json, curve_to_json
 
 __all__ = ["model_differences", "model_refusal", "normalised", "plan_differences", "plan_refusal"]
 
@@ -59,13 +60,18 @@ def normalised(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
+def _phases(phases: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """A line for each phase; an option that an older lrkit did not have counts with its default."""
+    return [_phase(phase) for phase in curve_to_json(curve_from_json(phases)) or ()]
+
+
 def _phase(phase: Mapping[str, Any]) -> str:
     options = ", ".join(f"{k}={v}" for k, v in _without(phase["schedule"], "name", "length").items())
     return f"{phase['name']} {phase['steps']}: {phase['schedule']['name']}({options})"
 
 
 def _group_curve(own: Mapping[str, Any]) -> str:
-    rate, momentum = ("; ".join(_phase(phase) for phase in own[name] or ()) for name in ("phases", "momentum"))
+    rate, momentum = ("; ".join(_phases(own[name])) for name in ("phases", "momentum"))
     return f"{rate}; momentum: {momentum}" if momentum else rate
 
 
@@ -82,11 +88,11 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "steps": lambda plan: plan["horizon"]["steps"],
     "steps an epoch": lambda plan: plan["horizon"]["steps_per_epoch"],
     "samples a step": lambda plan: plan["horizon"]["batch_size"],
-    "phases": lambda plan: [_phase(phase) for phase in plan["phases"]],
+    "phases": lambda plan: _phases(plan["phases"]),
     "groups": lambda plan: [(group["name"], group["lr_scale"], group["weight_decay"]) for group in plan["groups"]],
     "group curves": lambda plan: {rule: _group_curve(own) for rule, own in plan.get("group_curves", {}).items()},
-    "momentum": lambda plan: [_phase(phase) for phase in plan["momentum"] or ()],
-    "weight decay": lambda plan: [_phase(phase) for phase in plan["weight_decay"]["phases"] or ()],
+    "momentum": lambda plan: _phases(plan["momentum"]),
+    "weight decay": lambda plan: _phases(plan["weight_decay"]["phases"]),
     "plateau": lambda plan: plan["plateau"],
     "seed": lambda plan: plan["config"]["seed"],
 }

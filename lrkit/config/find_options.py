@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.validation import FLAG, is_whole, one_of, whole
-from lrkit.schedules.shapes import RangeTest, check_number
+from lrkit.schedules.shapes import RangeTest
+from lrkit.schedules.shapes.schedule import check_number
 
 __all__ = ["AUTO", "Search"]
 

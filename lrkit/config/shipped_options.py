@@ -61,7 +61,7 @@ def expand_short_form(written: Any, group: str, key: str) -> Any:
         ConfigError: the group has no such option, or it is none of these forms.
 
     >>> expand_short_form({"linear": {"end": 0.1}}, "schedule", "schedule")
-    {'_target_': 'lrkit.schedules.Linear', 'length': None, 'start': 1.0, 'end': 0.1}
+    {'_target_': 'lrkit.schedules.Linear', 'start': 1.0, 'end': 0.1, 'length': None}
     """
     if isinstance(written, str):
         return read_option(group, written, key)

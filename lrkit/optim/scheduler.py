@@ -21,7 +21,7 @@ from lrkit.planning.guard import Reduction
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import PlateauState
 from lrkit.schedules.curve import Curve
-from lrkit.schedules.shapes import check_number
+from lrkit.schedules.shapes.schedule import check_number
 
 __all__ = ["PlanScheduler"]
 

@@ -31,7 +31,7 @@ from lrkit.base.validation import is_number, one_of, whole
 from lrkit.planning.guard_policies import POLICIES, Policy, policy_named
 from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
-from lrkit.schedules.shapes import check_number
+from lrkit.schedules.shapes.schedule import check_number
 
 __all__ = ["POLICIES", "Guard", "LossStatistics", "Reduction"]
 

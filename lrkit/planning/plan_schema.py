@@ -30,7 +30,8 @@ from lrkit.base.validation import (
 from lrkit.planning.batch_scaling import RULES
 from lrkit.planning.plan import Plan
 from lrkit.schedules.curve import Curve
-from lrkit.schedules.shapes import MOST_EDGES, Schedule
+from lrkit.schedules.shapes import Schedule
+from lrkit.schedules.shapes.schedule import MOST_EDGES
 
 __all__ = ["SAVED", "checked"]
 

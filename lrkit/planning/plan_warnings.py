@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrkit.planning.batch_scaling import BatchScale
 from lrkit.planning.optimizer_traits import lr_warnings, traits_of
-from lrkit.schedules.curve import DELAY, Curve
+from lrkit.schedules.curve import DELAY, Curve, Phase
 from lrkit.schedules.shapes import Schedule
 
 __all__ = ["curve_warnings", "list_warnings", "short_name"]
@@ -36,10 +36,15 @@ def curve_warnings(curve: Curve, schedule: Schedule) -> list[str]:
     highest = max(curve.peak(i) for i in range(len(curve.phases)))
     if highest > 1.0:
         lines.append(f"the rate rises to {highest:g} times the base rate")
-    length = curve.phases[middle].length
-    if length is not None:
-        lines += schedule.warnings(curve.phases[middle].schedule.edges(length), length)
-    return lines
+    return [*lines, *_list_shape_warnings(schedule, curve.phases[middle])]
+
+
+def _list_shape_warnings(schedule: Schedule, phase: Phase) -> list[str]:
+    """The warnings of a schedule about its own shape, which the options of every schedule do not change."""
+    if phase.length is None:
+        return []
+    n = phase.length + phase.schedule.set_options.get("skip", 0)
+    return schedule.warnings(phase.schedule.bare().edges(n), n)
 
 
 def short_name(optimizer: str) -> str:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.validation import is_number, is_whole, one_of
-from lrkit.schedules.shapes import check_number
+from lrkit.schedules.shapes.schedule import check_number
 
 __all__ = ["Plateau", "PlateauState"]
 

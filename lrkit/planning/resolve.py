@@ -70,9 +70,7 @@ def resolve_plan(
     curve = Curve.build(schedule, horizon, warmup=warmup, cooldown=cooldown)
     name = short_name(optimizer) or "the optimizer"
     driven = _build_cocurves(coschedule or {}, horizon, momentum, weight_decay, groups, name)
-    notes = [*warnings]
-    if (cycled := schedule.momentum()) is not None:
-        notes += _add_cycled_momentum(driven, cycled, horizon, curve, name if not momentum else "")
+    notes = [*warnings, *_add_cycled_momentum(driven, schedule, horizon, curve, name if not momentum else "")]
     scale = scale or BatchScale()
     notes += list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale)
     run = RunCurve(schedule, warmup, cooldown, horizon, momentum, driven="momentum" in (coschedule or {}))
@@ -133,9 +131,11 @@ def _build_cocurves(
 
 
 def _add_cycled_momentum(
-    driven: dict[str, Curve], cycled: Schedule, horizon: Horizon, curve: Curve, without: str
+    driven: dict[str, Curve], schedule: Schedule, horizon: Horizon, curve: Curve, without: str
 ) -> list[str]:
     """Add the curve of momentum that a schedule brings along; a note where the optimizer ``without`` has none."""
+    if (cycled := schedule.momentum()) is None:
+        return []
     if without:
         return [f"momentum is not cycled: {without} runs without momentum"]
     if "momentum" in driven:

@@ -66,16 +66,16 @@ class Excerpt(Schedule):
     first: int
     last: int
 
-    def __call__(self, s: int, n: int) -> float:
+    def value(self, s: int, n: int) -> float:
         if self.last - self.first == n:
             return self.shape(self.first + s, self.of)
         # A stretched shape is asked between its steps; a jump then falls on the step that comes after it.
         return self.shape(self.first + s * (self.last - self.first) / n, self.of)  # type: ignore[arg-type]
 
-    def final(self, n: int) -> float:
+    def end_value(self, n: int) -> float:
         return self.shape.final(self.of) if self.last == self.of else self.shape(self.last, self.of)
 
-    def edges(self, n: int) -> list[int]:
+    def turns(self, n: int) -> list[int]:
         share = n / (self.last - self.first)
         inner = {math.ceil((e - self.first) * share) for e in self.shape.edges(self.of) if self.first < e < self.last}
         return sorted(e for e in inner if 0 < e < n)

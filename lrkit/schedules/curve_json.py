@@ -37,10 +37,14 @@ def curve_from_json(plain: Sequence[Mapping[str, Any]] | None) -> Curve | None:
 
 
 def _schedule_to_json(value: Any) -> Any:
-    """A resolved schedule as plain containers, those inside it included."""
+    """A resolved schedule as plain containers, those inside it included.
+
+    Of the options that every schedule has only those that are set.
+    """
     if isinstance(value, Schedule):
-        fields = {field.name: _schedule_to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"name": type(value).__name__, **fields}
+        fields = dataclasses.fields(value)
+        written = [f.name for f in fields if not f.metadata.get("shared") or f.name in value.set_options]
+        return {"name": type(value).__name__, **{name: _schedule_to_json(getattr(value, name)) for name in written}}
     return [_schedule_to_json(each) for each in value] if isinstance(value, list | tuple) else value
 
 

@@ -50,7 +50,7 @@ RECIPES = {
             )
         },
         {
-            "lrkit/schedules/shapes.py": [
+            "lrkit/schedules/shapes/decays.py": [
                 (
                     "@dataclass(frozen=True)\nclass Sqrt(",
                     "@dataclass(frozen=True)\nclass Quarter(Schedule):\n"
@@ -58,9 +58,9 @@ RECIPES = {
                     "        m = 1 if s < at n, else 1/4\n\n"
                     "    >>> Quarter()(2, 8), Quarter()(4, 8)\n    (1.0, 0.25)\n"
                     '    """\n\n    at: float = number(0.5, low=0, high=1)\n\n'
-                    "    def __call__(self, s: float, n: int) -> float:\n"
+                    "    def value(self, s: float, n: int) -> float:\n"
                     "        return 1.0 if s < self.at * n else 0.25\n\n"
-                    "    def edges(self, n: int) -> list[int]:\n"
+                    "    def turns(self, n: int) -> list[int]:\n"
                     "        return [e for e in [math.ceil(self.at * n)] if 0 < e < n]\n\n\n"
                     "@dataclass(frozen=True)\nclass Sqrt(",
                 ),

@@ -1,0 +1,264 @@
+"""Cyclic rates: restarts, cycles, and one cycle with its momentum."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.validation import FLAG, one_of
+from lrkit.schedules.durations import Length
+from lrkit.schedules.shapes.schedule import Endless, Schedule, blend, counted, duration, number
+
+if TYPE_CHECKING:
+    from lrkit.schedules.horizon import Horizon
+
+__all__ = ["Cyclic", "OneCycle", "Restarts"]
+
+
+@dataclass(frozen=True)
+class Restarts(Schedule):
+    """Cosine decay with warm restarts (SGDR). Cycle ``k = 0, 1, ...`` falls from its peak to ``end``.
+
+        period_k = period * growth ** k
+        peak_k   = end + (start - end) * decay ** k
+        m        = end + (peak_k - end) * (1 + cos(pi * v)) / 2,     v = progress through cycle k
+
+    Args:
+        period: length of the first cycle; or set ``cycles`` instead.
+        cycles: how many whole cycles fill the phase.
+        growth: each period is this many times the one before, >= 1 (``T_mult``).
+        decay: each peak is this many times the one before, in (0, 1].
+
+    Reference: Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5. Equals ``CosineAnnealingWarmRestarts``.
+
+    >>> [Restarts(period=10, growth=2)(s, 70) for s in (0, 5, 10, 20, 30)]
+    [1.0, 0.5, 1.0, 0.5, 1.0]
+    """
+
+    period: Length | None = duration(None)
+    cycles: int | None = None
+    growth: float = number(1.0, low=1)
+    decay: float = number(1.0, over=0, high=1)
+    start: float = number(1.0, low=0)
+    end: float = number(0.0, low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.period is None) == (self.cycles is None):
+            given = {"period": self.period, "cycles": self.cycles}
+            raise ConfigError("period", "or `cycles` must be set, and the other one null", given)
+        if self.cycles is not None and (isinstance(self.cycles, bool) or not isinstance(self.cycles, int)):
+            raise ConfigError("cycles", "must be a whole number >= 1", self.cycles)
+        if self.cycles is not None and self.cycles < 1:
+            raise ConfigError("cycles", "must be a whole number >= 1", self.cycles)
+
+    @property
+    def bounded(self) -> bool:
+        return self.period is None
+
+    def _cycle(self, s: int, n: int) -> tuple[int, int, int]:
+        """The cycle that step ``s`` is in: its number, its first step and the first step of the next."""
+        if self.period is not None and self.growth == 1.0:
+            k, period = s // int(self.period), int(self.period)
+            return k, k * period, (k + 1) * period
+        # Cycles of one length are found at once, and of growing ones nearly.
+        k = self._before(s, n) if self.growth != 1.0 else max(0, min(s, n) * int(self.cycles or 0) // n - 1)
+        first = self._beginning(k, n)
+        while (following := self._beginning(k + 1, n)) <= s:
+            if following <= first:
+                raise ConfigError("cycles", f"must leave each cycle at least one of the {n} steps", self.cycles)
+            k, first = k + 1, following
+        return k, first, following
+
+    def _before(self, s: int, n: int) -> int:
+        """A growing cycle that begins before step ``s``, and not long before."""
+        if self.period is not None:
+            periods = s / int(self.period)
+        else:
+            assert self.cycles is not None
+            periods = min(s, n) / n * self._periods(self.cycles)
+        return max(0, int(math.log1p(periods * (self.growth - 1.0)) / math.log(self.growth)) - 2)
+
+    def _periods(self, k: int) -> float:
+        """How many first periods ``k`` cycles take."""
+        try:
+            return float(k) if self.growth == 1.0 else (self.growth**k - 1.0) / (self.growth - 1.0)
+        except OverflowError:
+            return 2.0**1000  # beyond any run
+
+    def _beginning(self, k: int, n: int) -> int:
+        """The first step of cycle ``k``."""
+        periods = self._periods(k)
+        if self.period is not None:
+            return math.floor(int(self.period) * periods + 0.5)
+        assert self.cycles is not None
+        every = self._periods(self.cycles)
+        return math.floor(n * periods / every + 0.5) if k < self.cycles else n + (k - self.cycles) * n
+
+    def value(self, s: int, n: int) -> float:
+        k, first, following = self._cycle(s, n)
+        return self._fall(k, (s - first) / (following - first))
+
+    def end_value(self, n: int) -> float:
+        k, first, following = self._cycle(n - 1, n)
+        return self._fall(k, (n - first) / (following - first))
+
+    def _fall(self, k: int, v: float) -> float:
+        peak = blend(self.end, self.start, self.decay**k)
+        return blend(self.end, peak, (1.0 + math.cos(math.pi * v)) / 2.0)
+
+    def turns(self, n: int) -> list[int]:
+        if self.growth == 1.0:
+            cycles = self.cycles if self.period is None else (n - 1) // int(self.period)
+            counted("cycles" if self.period is None else "period", min(cycles or 0, n))
+        edges, s = [], 0
+        while (s := self._cycle(s, n)[2]) < n:
+            edges.append(s)
+        return edges
+
+
+@dataclass(frozen=True)
+class Cyclic(Endless):
+    """Cyclic rates: up and down in straight lines between ``start`` and ``peak``.
+
+        m = start + (peak - start) * height(v) * scale
+
+    ``height`` rises from 0 to 1 during ``up`` and falls back during ``down``; ``scale`` is 1 (``triangular``),
+    halves with every cycle (``triangular2``) or is ``gamma ** (s / every)`` (``exp_range``).
+
+    Args:
+        start: lowest multiplier. peak: highest.
+        up: time to rise. down: time to fall; ``None`` takes as long as ``up``.
+        gamma, every: used by ``exp_range`` alone.
+
+    Reference: Smith 2017, arXiv:1506.01186, section 3. Equals ``torch.optim.lr_scheduler.CyclicLR``.
+
+    >>> [Cyclic(start=0.0, up=10)(s, 100) for s in (0, 5, 10, 15, 20)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+
+    start: float = number(0.1, low=0)
+    peak: float = number(1.0, low=0)
+    up: Length = duration("10%")
+    down: Length | None = duration(None)
+    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular"
+    gamma: float = number(0.9, over=0, high=1)
+    every: Length = duration("1%")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("triangular", "triangular2", "exp_range").check("mode", self.mode)
+        if self.start > self.peak:
+            raise ConfigError("start", f"must not be above schedule.peak ({self.peak})", self.start)
+
+    def resolved(self, horizon: Horizon) -> Self:
+        # `every` belongs to exp_range: elsewhere an unknown length of the run must not be asked for.
+        asked = self if self.mode == "exp_range" else dataclasses.replace(self, every=1)
+        return super(Cyclic, asked).resolved(horizon)
+
+    def value(self, s: int, n: int) -> float:
+        up, down = int(self.up), int(self.up if self.down is None else self.down)
+        cycle, v = divmod(s, up + down)
+        height = v / up if v <= up else (up + down - v) / down
+        if self.mode == "triangular2":
+            height *= 0.5**cycle
+        elif self.mode == "exp_range":
+            height *= self.gamma ** (s / int(self.every))
+        return blend(self.start, self.peak, height)
+
+    def turns(self, n: int) -> list[int]:
+        up, down = int(self.up), int(self.up if self.down is None else self.down)
+        counted("up", 2 * n // (up + down))
+        return sorted(e for first in range(0, n, up + down) for e in (first, first + up) if 0 < e < n)
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """One cycle: up to the peak, down again, and far below the start by the end; momentum moves the other way.
+
+        start -> peak during ``up``, then peak -> end              (three_phase: false, as fastai has it)
+        start -> peak -> start, ``up`` each, then start -> end     (three_phase: true, as the paper has it)
+
+    Args:
+        start: first multiplier (torch's ``1 / div_factor``).
+        end: last multiplier (torch's ``1 / (div_factor * final_div_factor)``).
+        up: time to rise to the peak.
+        anneal: ``cosine`` or ``linear``.
+        momentum_start, momentum_peak: momentum (``betas[0]`` of the Adam family) at both ends, and at the peak of
+            the rate, as plain values; ``None`` leaves the optimizer's own.
+
+    Reference: Smith and Topin 2018, arXiv:1708.07120. ``OneCycleLR`` puts its last value on step ``n - 1``, as
+    ``OneCycle(length=n - 1, up=share * n - 1)`` does here.
+
+    >>> OneCycle(up=30)(30, 100)
+    1.0
+    """
+
+    start: float = number(0.04, low=0)
+    peak: float = number(1.0, low=0)
+    end: float = number(4e-6, low=0)
+    up: Length = duration("30%")
+    anneal: Literal["cosine", "linear"] = "cosine"
+    three_phase: bool = False
+    momentum_start: float | None = number(None, low=0, high=1)
+    momentum_peak: float | None = number(None, low=0, high=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("cosine", "linear").check("anneal", self.anneal)
+        FLAG.check("three_phase", self.three_phase)
+        if (self.momentum_start is None) != (self.momentum_peak is None):
+            raise ConfigError("momentum_start", "and momentum_peak must be set together", self.momentum_start)
+        for name in ("momentum_start", "momentum_peak"):
+            if getattr(self, name) == 1:
+                raise ConfigError(name, "must be below 1: with 1 no gradient would be forgotten", getattr(self, name))
+        if not self.start <= self.peak or not self.end <= self.peak:
+            raise ConfigError("peak", f"must not be below start ({self.start}) or end ({self.end})", self.peak)
+
+    def value(self, s: int, n: int) -> float:
+        up, down = self._turns(n)
+        if s <= up:
+            return self._ease(self.start, self.peak, s / up)
+        if s <= down:
+            return self._ease(self.peak, self.start, (s - up) / (down - up))
+        return self._ease(self.start if down > up else self.peak, self.end, (s - down) / (n - down))
+
+    def momentum(self) -> Schedule | None:
+        if self.momentum_start is None or self.momentum_peak is None:
+            return None
+        return _Dip(
+            length=self.length, up=self.up, high=self.momentum_start, low=self.momentum_peak,
+            anneal=self.anneal, three_phase=self.three_phase, skip=self.skip, update_every=self.update_every,
+        )  # fmt: skip
+
+    def _turns(self, n: int) -> tuple[int, int]:
+        """The steps of the peak and of the second turn (the peak again where there is none)."""
+        up = int(self.up)
+        down = 2 * up if self.three_phase else up
+        if down >= n:
+            raise ConfigError("up", f"must leave steps for the way down: the phase has {n} steps", up)
+        return up, down
+
+    def _ease(self, a: float, b: float, v: float) -> float:
+        return blend(a, b, v if self.anneal == "linear" else (1.0 - math.cos(math.pi * v)) / 2.0)
+
+    def turns(self, n: int) -> list[int]:
+        return sorted(set(self._turns(n)))
+
+
+@dataclass(frozen=True)
+class _Dip(OneCycle):
+    """Momentum beside ``OneCycle``: from ``high`` to ``low`` while the rate rises, back, and then held."""
+
+    high: float = 0.95
+    low: float = 0.85
+
+    def value(self, s: int, n: int) -> float:
+        up, down = self._turns(n)
+        if s <= up:
+            return self._ease(self.high, self.low, s / up)
+        back = down if down > up else n
+        return self._ease(self.low, self.high, (s - up) / (back - up)) if s <= back else self.high

@@ -1,0 +1,56 @@
+"""Decays by the inverse of time, which need no end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lrkit.schedules.durations import Length
+from lrkit.schedules.shapes.schedule import Endless, duration, number
+
+__all__ = ["InverseSqrt", "InverseTime"]
+
+
+@dataclass(frozen=True)
+class InverseTime(Endless):
+    """Inverse time decay, the classic 1/t rate of stochastic approximation.
+
+        m = 1 / (1 + gamma * s / every)
+
+    Args:
+        gamma: decay rate, > 0.
+        every: the unit of time that ``gamma`` counts in.
+
+    Reference: Robbins and Monro 1951; as ``keras.optimizers.schedules.InverseTimeDecay``.
+
+    >>> InverseTime(gamma=1.0, every=10)(10, 100)
+    0.5
+    """
+
+    gamma: float = number(1.0, over=0)
+    every: Length = duration("10%")
+
+    def value(self, s: int, n: int) -> float:
+        return 1.0 / (1.0 + self.gamma * s / int(self.every))
+
+
+@dataclass(frozen=True)
+class InverseSqrt(Endless):
+    """Inverse square root decay, which needs no end; after a warmup it is Noam's schedule.
+
+        m = sqrt(timescale / (timescale + s))
+
+    With a linear warmup from 0 of ``timescale`` steps this is the Transformer's
+    ``min(t ** -0.5, t * warmup ** -1.5)``, scaled so that its peak is the base rate.
+
+    Reference: Vaswani et al. 2017, arXiv:1706.03762, eq. 3.
+
+    >>> InverseSqrt(timescale=100)(300, 1000)
+    0.5
+    """
+
+    timescale: Length = duration("5%")
+
+    def value(self, s: int, n: int) -> float:
+        timescale = int(self.timescale)
+        return math.sqrt(timescale / (timescale + s))

@@ -1,0 +1,131 @@
+"""Schedules of several phases."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.validation import one_of
+from lrkit.schedules.durations import Length
+from lrkit.schedules.shapes.decays import Cosine, Linear, Sqrt
+from lrkit.schedules.shapes.schedule import Schedule, duration, number
+
+if TYPE_CHECKING:
+    from lrkit.schedules.horizon import Horizon
+
+__all__ = ["Piecewise", "Wsd"]
+
+
+@dataclass(frozen=True)
+class Wsd(Schedule):
+    """Warmup-stable-decay: flat, then a short decay (its warmup is the group ``warmup``).
+
+        m = start                                     before the decay
+        m = shape from start to end                   during the last ``decay`` of the phase
+
+    Args:
+        decay: length of the decay.
+        shape: ``sqrt`` (1 - sqrt), ``linear`` or ``cosine``.
+
+    Reference: Hu et al. 2024, MiniCPM, arXiv:2404.06395, section 4; Hägele et al. 2024, arXiv:2405.18392.
+
+    >>> [Wsd(decay=20, shape="linear")(s, 100) for s in (0, 80, 90)]
+    [1.0, 1.0, 0.5]
+    """
+
+    decay: Length = duration("20%")
+    shape: Literal["sqrt", "linear", "cosine"] = "sqrt"
+    start: float = number(1.0, low=0)
+    end: float = number(0.0, low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("sqrt", "linear", "cosine").check("shape", self.shape)
+
+    def value(self, s: int, n: int) -> float:
+        stable = self._stable(n)
+        if s < stable:
+            return self.start
+        falls = {"sqrt": Sqrt, "linear": Linear, "cosine": Cosine}[self.shape]
+        return float(falls(start=self.start, end=self.end)(s - stable, n - stable))
+
+    def _stable(self, n: int) -> int:
+        decay = int(self.decay)
+        if decay > n:
+            raise ConfigError("decay", f"must not be longer than the phase, which has {n} steps", decay)
+        return n - decay
+
+    def turns(self, n: int) -> list[int]:
+        return [stable] if (stable := self._stable(n)) else []
+
+
+@dataclass(frozen=True)
+class Piecewise(Schedule):
+    """Schedules one after the other, each with a ``length`` of its own; the last one may take the rest.
+
+        m = phases[i](s - first_i, length_i)
+
+    >>> from lrkit.schedules import Constant
+    >>> halves = Piecewise(phases=[Linear(start=0.0, end=1.0, length=10), Constant()])
+    >>> halves(5, 20), halves(10, 20)
+    (0.5, 1.0)
+    """
+
+    phases: Sequence[Schedule] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.phases, list | tuple) or not self.phases:
+            raise ConfigError("phases", "must be a list of schedules, each with a length", self.phases)
+        for i, phase in enumerate(self.phases):
+            if not isinstance(phase, Schedule):
+                raise ConfigError(
+                    f"phases[{i}]", "must be a schedule, such as {_target_: lrkit.schedules.Linear}", phase
+                )
+            if phase.length is None and i < len(self.phases) - 1:
+                raise ConfigError(f"phases[{i}].length", "must be set: only the last phase may take the rest", None)
+        object.__setattr__(self, "phases", tuple(self.phases))
+
+    @property
+    def bounded(self) -> bool:
+        return self.phases[-1].length is None and self.phases[-1].bounded
+
+    def resolved(self, horizon: Horizon) -> Self:
+        phases = []
+        for i, phase in enumerate(self.phases):
+            try:
+                phases.append(phase.resolved(horizon))
+            except ConfigError as error:
+                raise error.under(f"phases[{i}]") from None
+        return dataclasses.replace(super().resolved(horizon), phases=tuple(phases))
+
+    def _spans(self, n: int) -> list[tuple[int, int, Schedule]]:
+        """For each phase its first step, its length and its schedule."""
+        spans, first = [], 0
+        for i, phase in enumerate(self.phases):
+            length = n - first if phase.length is None else int(phase.length)
+            if length < 1 or first + length > n:
+                raise ConfigError(f"phases[{i}].length", f"must fit: {n - first} of {n} steps are left", length)
+            spans.append((first, length, phase))
+            first += length
+        return spans
+
+    def value(self, s: int, n: int) -> float:
+        first, length, phase = next(span for span in reversed(self._spans(n)) if span[0] <= s)
+        return phase(s - first, length) if s < first + length else phase.final(length)
+
+    def end_value(self, n: int) -> float:
+        _, length, phase = self._spans(n)[-1]
+        return phase.final(length)
+
+    def turns(self, n: int) -> list[int]:
+        edges: set[int] = set()
+        for i, (first, length, phase) in enumerate(self._spans(n)):
+            try:
+                edges |= {first, first + length, *(first + inner for inner in phase.edges(length))}
+            except ConfigError as error:
+                raise error.under(f"phases[{i}]") from None
+        return sorted(e for e in edges if 0 < e < n)

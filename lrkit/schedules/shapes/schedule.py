@@ -1,0 +1,275 @@
+"""The base class of all schedules: multipliers of a base value over the steps of a phase.
+
+A schedule is a frozen description. It knows no optimizer, holds no state and needs no torch: called with a step
+``s`` of its phase and the length ``n`` of that phase it returns the multiplier at that step,
+
+    m = schedule(s, n),        u = s / n   the progress through the phase,
+
+so the first step of a phase (``u = 0``) has the first value exactly, and ``u = 1`` is the value at which whatever
+comes next begins. ``schedule.final(n)`` is that value, approached from the left.
+
+Lengths are written as durations (see ``lrkit.schedules.durations``) and counted from the beginning of the schedule,
+that is from the end of the warmup. ``schedule.resolved(horizon)`` is the same schedule with every length a whole number
+of optimizer steps; only a resolved schedule can be called.
+
+A subclass defines the bare shape: ``value(s, n)``, and where they differ from the defaults ``end_value(n)`` and
+``turns(n)``. ``Schedule`` applies the options that every schedule has to them: ``scale``, ``floor``, ``skip`` and
+``update_every``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from lrkit.base.errors import ConfigError
+from lrkit.base.validation import is_finite
+from lrkit.schedules.durations import Duration, Length
+
+if TYPE_CHECKING:
+    from lrkit.schedules.horizon import Horizon
+
+__all__ = ["Endless", "Schedule"]
+
+
+def number(
+    default: Any,
+    *,
+    over: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    shared: bool = False,
+) -> Any:
+    """A field that holds a finite number: ``over < x`` or ``low <= x``, and ``x <= high``."""
+    metadata = {"number": (over, low, high), "optional": default is None, "shared": shared}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def duration(default: Length | None, *, zero: bool = False, shared: bool = False) -> Any:
+    """A field that holds a length: of at least one step, unless ``zero`` is accepted."""
+    metadata = {"duration": True, "zero": zero, "optional": default is None, "shared": shared}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+#: The methods that apply the options, and the method that a subclass defines instead.
+_APPLYING = {"__call__": "value", "final": "end_value", "edges": "turns"}
+
+MOST_EDGES = 10**6  # of a curve: more would take gigabytes; a check of a run of unknown length needs as many
+
+
+def counted(key: str, edges: int) -> None:
+    """Refuse a curve that turns more often than can be planned."""
+    if edges > MOST_EDGES:
+        raise ConfigError(key, f"must make at most {MOST_EDGES} turns in a run, and this makes {edges}")
+
+
+def blend(a: float, b: float, w: float) -> float:
+    """From ``a`` at ``w = 0`` to ``b`` at ``w = 1``: exact at both ends, and never outside of them."""
+    if not 0.0 < w < 1.0:
+        return a if w <= 0.0 else b
+    mixed = a * (1.0 - w) + b * w
+    if a <= b:  # rounding may overshoot an end by one ulp
+        return a if mixed < a else b if mixed > b else mixed
+    return b if mixed < b else a if mixed > a else mixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What all schedules share: a length, options that change any shape, validation, and resolution to steps.
+
+        m(s) = max(floor, scale * value(r, n + skip)),     r = s + skip, or floor((s + skip) / k) * k
+                                                           with k = update_every
+
+    Args:
+        length: the length of the phase; ``None`` takes what is left of the run. A schedule shorter than the run
+            holds its end value.
+        scale: factor of all values, > 0.
+        floor: lowest value, >= 0.
+        skip: duration; the schedule begins this far into its shape.
+        update_every: duration between two changes of the value; ``None`` is one step.
+
+    >>> from lrkit.schedules import Linear
+    >>> [Linear(scale=0.5, floor=0.2)(s, 100) for s in (0, 50, 90)]
+    [0.5, 0.25, 0.2]
+    >>> Linear(skip=50)(0, 50), Linear(update_every=10)(19, 100)
+    (0.5, 0.9)
+    """
+
+    length: Length | None = duration(None, zero=True)
+    scale: float = number(1.0, over=0, shared=True)
+    floor: float = number(0.0, low=0, shared=True)
+    skip: Length = duration(0, zero=True, shared=True)
+    update_every: Length | None = duration(None, shared=True)
+
+    #: Whether the shape means something only together with reduce-on-plateau.
+    needs_plateau: ClassVar[bool] = False
+
+    @classmethod
+    def named(cls, name: str) -> type[Schedule] | None:
+        """The schedule of this name. Only classes that are loaded already are looked at: nothing is imported."""
+        classes: list[type[Schedule]] = [Schedule]
+        found = None
+        while classes:
+            kind = classes.pop()
+            found = kind if kind.__name__ == name else found
+            classes += kind.__subclasses__()
+        return found
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the shape needs to know where its phase ends."""
+        return True
+
+    def value(self, s: int, n: int) -> float:
+        """The bare shape: its value at step ``s`` of ``n``."""
+        if type(self).__call__ is Schedule.__call__:
+            raise NotImplementedError
+        return self(s, n)  # a class with its own `__call__`
+
+    def end_value(self, n: int) -> float:
+        """The value that the bare shape of ``n`` steps arrives at: the limit of ``value(s, n)`` from the left."""
+        return self.value(n, n)
+
+    def turns(self, n: int) -> list[int]:
+        """Steps inside the bare shape of ``n`` steps at which it jumps or turns."""
+        return []
+
+    def __call__(self, s: int, n: int) -> float:
+        """The multiplier at step ``s`` of a phase of ``n`` steps."""
+        options = self._options
+        if options is None:
+            return self.value(s, n)
+        scale, floor, skip, every = options
+        s += skip
+        return max(floor, scale * self.value(s // every * every if every else s, n + skip))
+
+    def final(self, n: int) -> float:
+        """The value that the phase of ``n`` steps arrives at: the limit of ``schedule(s, n)`` from the left."""
+        if self._options is None:
+            return self.end_value(n)
+        scale, floor, skip, every = self._options
+        return self(n - 1, n) if every else max(floor, scale * self.end_value(n + skip))
+
+    def edges(self, n: int) -> list[int]:
+        """Steps inside the phase of ``n`` steps at which the multiplier jumps or turns, but not where it meets
+        ``floor``.
+        """
+        if self._options is None:
+            return self.turns(n)
+        _, _, skip, every = self._options
+        if not every:
+            return [e - skip for e in self.turns(n + skip) if e > skip]
+        self.turns(n + skip)  # refuses a shape that does not fit
+        counted("update_every", (n + skip - 1) // every)
+        return [e - skip for e in range((skip // every + 1) * every, n + skip, every)]
+
+    @property
+    def set_options(self) -> dict[str, Any]:
+        """The options that every schedule has, as far as they are not at their defaults.
+
+        Raises:
+            ConfigError: the class has a ``__call__``, ``final`` or ``edges`` of its own, which does not apply them.
+
+        >>> from lrkit.schedules import Cosine
+        >>> Cosine(end=0.1, floor=0.2).set_options
+        {'floor': 0.2}
+        """
+        fields = [field for field in dataclasses.fields(self) if field.metadata.get("shared")]
+        options = {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
+        own = [name for name in _APPLYING if getattr(type(self), name) is not getattr(Schedule, name)]
+        if options and own:
+            name, cls = next(iter(options)), type(self).__name__
+            must = f"cannot be set for {cls}, which has its own {own[0]}: rename it to {_APPLYING[own[0]]}"
+            raise ConfigError(name, must, options[name])
+        return options
+
+    def bare(self) -> Self:
+        """The same shape with these options at their defaults."""
+        fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{name: fields[name] for name in self.set_options})
+
+    @cached_property
+    def _options(self) -> tuple[float, float, int, int] | None:
+        """Scale, floor, skip and update_every (0: each step) in steps; None where all are at their defaults."""
+        options = self.set_options
+        if not options:
+            return None
+        every = options.get("update_every")
+        skip = int(options.get("skip", 0))
+        return options.get("scale", 1.0), options.get("floor", 0.0), skip, 0 if every is None else int(every)
+
+    @property
+    def ends(self) -> dict[str, Any]:
+        """The fields ``start`` and ``end``, as far as the shape has them.
+
+        >>> from lrkit.schedules import Constant, Cosine
+        >>> Cosine(end=0.1).ends, Constant(start=0.5).ends
+        ({'start': 1.0, 'end': 0.1}, {'start': 0.5})
+        """
+        names = [field.name for field in dataclasses.fields(self) if field.name in ("start", "end")]
+        return {name: getattr(self, name) for name in names}
+
+    def with_ends(self, **ends: float) -> Self:
+        """The same shape with other ends; an end that the shape does not have is left out."""
+        return dataclasses.replace(self, **{name: value for name, value in ends.items() if name in self.ends})
+
+    def momentum(self) -> Schedule | None:
+        """The curve of momentum that belongs to this shape, as plain values; None where momentum is left alone."""
+        return None
+
+    def warnings(self, edges: Sequence[int], n: int) -> list[str]:
+        """Warnings about a shape of ``n`` steps with these edges: settings that are legal and probably not intended."""
+        return []
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.metadata.get("optional"):
+                continue
+            if "number" in field.metadata:
+                check_number(field.name, value, *field.metadata["number"])
+            elif "duration" in field.metadata:
+                check_duration(field.name, value, zero=field.metadata["zero"])
+        _ = self.set_options  # refuses those that the class does not apply
+
+    def resolved(self, horizon: Horizon) -> Self:
+        """The same schedule with every duration as a whole number of optimizer steps."""
+        steps = {
+            field.name: Duration.parse(value, field.name).steps(horizon, field.name)
+            for field in dataclasses.fields(self)
+            if "duration" in field.metadata and (value := getattr(self, field.name)) is not None
+        }
+        return dataclasses.replace(self, **steps)
+
+
+@dataclass(frozen=True)
+class Endless(Schedule):
+    """A shape that is the same however long its phase is; it can run where the end is not known."""
+
+    @property
+    def bounded(self) -> bool:
+        return False
+
+
+def check_number(name: str, value: Any, over: float | None, low: float | None, high: float | None) -> None:
+    lower = f"({over:g}, " if over is not None else f"[{low:g}, " if low is not None else ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(name, "must be a number", value)
+    inside = (
+        is_finite(value)
+        and (over is None or value > over)
+        and (low is None or value >= low)
+        and (high is None or value <= high)
+    )
+    if not inside:
+        if high is not None:
+            raise ConfigError(name, f"must be in {lower}{high:g}]", value)
+        raise ConfigError(name, f"must be > {over:g}" if over is not None else f"must be >= {low:g}", value)
+
+
+def check_duration(name: str, value: Any, *, zero: bool = False) -> None:
+    if Duration.parse(value, name).value == 0 and not zero:
+        raise ConfigError(name, "must be longer than 0", value)

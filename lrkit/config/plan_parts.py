@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from lrkit.base.errors import ConfigError
 from lrkit.config.instantiate import build
 from lrkit.config.overrides import unknown_key
-from lrkit.config.shipped_options import expand_short_form, read_option
+from lrkit.config.schedule_nodes import complete_schedule
+from lrkit.config.shipped_options import read_option
 from lrkit.planning.group_rules import Rule, Rules, parse_rules
 from lrkit.planning.guard import POLICIES, Guard
 from lrkit.schedules.durations import Duration
@@ -72,7 +73,11 @@ def _build_rule(i: int, rule: Rule, trust: Sequence[str]) -> Rule:
         written, key = getattr(rule, group), f"param_groups.rules[{i}].{group}"
         if written is None or isinstance(written, Schedule):
             continue
-        built[group] = build_schedule(expand_short_form(written, group, key), key, trust) or {}
+        unnamed = isinstance(written, Mapping) and written and not {"name", "_target_"} & written.keys()
+        if unnamed or not isinstance(written, str | Mapping):
+            must = f"must be the name of a {group}, or a group of keys with it, such as {{name: linear, start: 0.1}}"
+            raise ConfigError(key, must, written)
+        built[group] = build_schedule(complete_schedule(written, key, group), key, trust) or {}
         if group == "schedule" and not built[group]:
             raise ConfigError(key, "must not be empty: left out, it is the run's; for a fixed rate use constant")
     return dataclasses.replace(rule, **built)

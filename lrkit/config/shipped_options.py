@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 
-__all__ = ["CONF_DIR", "class_of_option", "expand_short_form", "option_names", "read_option", "read_shipped_file"]
+__all__ = ["CONF_DIR", "class_of_option", "option_names", "read_option", "read_shipped_file"]
 
 _HERE = Path(__file__).resolve().parents[1]
 CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
@@ -44,38 +43,6 @@ def read_option(group: str, name: str, key: str) -> dict[str, Any]:
         raise ConfigError(key, f"has no option {str(name)!r}. {did_you_mean(str(name), option_names(group))}")
     node = read_shipped_file(f"{group}/{name}.yaml")
     return dict(node.get(group, node))  # an option that sets other groups too is a file of the whole config
-
-
-def expand_short_form(written: Any, group: str, key: str) -> Any:
-    """The node that a short form of an option stands for; a node with ``_target_``, and an empty one, stay as they are.
-
-    The short forms are the name, ``cosine``; the name with other values, ``{cosine: {end: 0.1}}``; and the same in one
-    mapping, ``{name: cosine, end: 0.1}``.
-
-    Args:
-        written: the short form, or the node.
-        group: a folder of ``conf/``, such as ``schedule``.
-        key: what the user calls it, for the error.
-
-    Raises:
-        ConfigError: the group has no such option, or it is none of these forms.
-
-    >>> expand_short_form({"linear": {"end": 0.1}}, "schedule", "schedule")
-    {'_target_': 'lrkit.schedules.Linear', 'start': 1.0, 'end': 0.1, 'length': None}
-    """
-    if isinstance(written, str):
-        return read_option(group, written, key)
-    if not isinstance(written, Mapping):
-        names = ", ".join(option_names(group))
-        raise ConfigError(key, f"must be one of {names}, or a group of keys such as {{linear: {{end: 0.1}}}}", written)
-    if not written or "_target_" in written:
-        return dict(written)
-    if "name" in written:
-        return {**read_option(group, written["name"], key), **{k: v for k, v in written.items() if k != "name"}}
-    name, values = next(iter(written.items()))
-    if len(written) > 1 or not (values is None or isinstance(values, Mapping)):
-        raise ConfigError(key, "must have the name of an option first, such as {linear: {end: 0.1}}", dict(written))
-    return {**read_option(group, name, key), **(values or {})}
 
 
 def class_of_option(target: str) -> Any:

@@ -19,7 +19,7 @@ from evidence.claim import Claim, Finding, markdown, verdict
 from evidence.decay import at_best_rate, at_rates
 from evidence.lab import Lab, accuracy, by, loss
 from lrkit.config import compose
-from lrkit.config.overrides import expand_jobs
+from lrkit.config.sweep_values import expand_jobs
 from lrkit.runs.run_reader import Run
 from lrkit.sweep.sweep import apply_preset
 

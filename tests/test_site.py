@@ -20,6 +20,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 @pytest.fixture(autouse=True)
 def extensions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    monkeypatch.syspath_prepend(str(DOCS.parent / "tests" / "promises"))
 
 
 def test_a_schedule_that_is_added_is_in_the_gallery(tmp_path: Path) -> None:
@@ -56,6 +57,18 @@ def test_the_reference_names_every_option_exit_code_and_public_name() -> None:
         assert not isinstance(value, int) or f"| {value} |" in codes
     for name in [*lrkit.__all__, *(f"schedules.{each}" for each in lrkit.schedules.__all__)]:
         assert re.search(rf":: lrkit\.{name}$", api, re.M), name
+
+
+def test_the_page_of_other_libraries_shows_each_row_that_is_compared() -> None:
+    from parity.peers import PEERS
+    from peers_page import peers_page
+
+    (page,) = peers_page().values()
+    for peer in PEERS:
+        assert f"\n## {peer.name}\n" in page
+        for row in peer.rows:
+            assert f"`{row.call}`" in page
+            assert row.lrkit in page
 
 
 def test_formulas_stay_as_they_are_written() -> None:

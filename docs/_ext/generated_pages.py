@@ -1,4 +1,4 @@
-"""The pages that are read from the code: the gallery of schedules, the options, the exit codes, the public names.
+"""The pages that are read from the code: schedules, options, exit codes, public names, other libraries.
 
 They are written into docs/generated before each build, so that an option or a name that is added is on the site.
 """
@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import dedent, indent
 from typing import Any
+
+from peers_page import peers_page
 
 import lrkit
 from lrkit.base import exit_codes
@@ -158,7 +160,7 @@ def _directives(names: Iterable[str]) -> Iterator[str]:
 
 def write_pages(folder: Path) -> None:
     """Write every page that has changed, and remove those of options that are gone."""
-    pages = gallery_pages() | options_page() | exit_codes_page() | api_page()
+    pages = gallery_pages() | options_page() | exit_codes_page() | api_page() | peers_page()
     for old in [*folder.glob("*.md"), *folder.glob("*/*.md")]:
         if str(old.relative_to(folder)) not in pages:
             old.unlink()

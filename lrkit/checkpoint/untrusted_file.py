@@ -69,7 +69,9 @@ def load(file: Path, map_location: Any = "cpu", *, mmap: bool = False) -> Any:
             raise Unreadable(f"{file.name}: {wrong}")
         stream.seek(0)
         source: Any = file if mmap else stream
-        content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
+        # An index outside of a sparse tensor would be read and written to in memory that is not its own.
+        with torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
+            content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
     if wrong := oversized(content):
         raise Unreadable(f"{file.name}: {wrong}")
     return content

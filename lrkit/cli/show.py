@@ -16,7 +16,7 @@ __all__ = ["run_show", "swept_label"]
 
 def run_show(argv: list[str]) -> int:
     from lrkit.config import compose as configs
-    from lrkit.config.overrides import expand_jobs
+    from lrkit.config.sweep_values import expand_jobs
     from lrkit.planning import render
 
     flags, overrides, config_dir = split_arguments(argv)

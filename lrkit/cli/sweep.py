@@ -25,8 +25,9 @@ __all__ = ["check_single_process", "close_sweep", "named_sweep_folder", "run_eng
 def run_engine(overrides: list[str], config_dir: str | None) -> int:
     """Run a sweep by a launcher or a sweeper of Hydra, and print the table at its end."""
     from lrkit.config import swept_config
-    from lrkit.config.overrides import expand_jobs, parse_overrides
+    from lrkit.config.sweep_values import expand_jobs, list_choices
     from lrkit.sweep.hydra_job import score_job
+    from lrkit.sweep.hydra_sweeper import taking_pairs
     from lrkit.sweep.job import count_statuses
     from lrkit.sweep.sweep import quote_value
 
@@ -45,7 +46,8 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
     folder = named or Path(create_folder(Path("outputs") / "sweeps"))
     make_writable(folder, "hydra.sweep.dir")
     check_links(folder, "hydra.sweep.dir")
-    same = ",".join(o.key_or_group for o in parse_overrides(overrides) if not o.is_sweep_override())
+    choices = list_choices(words, config_dir, searches=searches)
+    same = ",".join(key.lstrip("+~").partition("@")[0] for c in choices if not c.is_swept for key in c.keys)
     own = [
         f"hydra.sweep.dir={quote_value(str(folder.resolve()))}",  # a job may start in another folder
         f"hydra.job.config.override_dirname.exclude_keys=[{same}]",  # a job is named by its swept values
@@ -54,7 +56,8 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
     print(f"the sweep's folder is {folder}", flush=True)
     code = OK
     try:
-        call_hydra(["-m", *given, *own], config_dir, score_job)
+        with taking_pairs([*given, *own], words, config_dir) as hydra_words:
+            call_hydra(["-m", *hydra_words], config_dir, score_job)
     except Exception as error:
         code = FAILED
         error_report.report_failure(error, "the engine failed: ")

@@ -6,7 +6,6 @@ accepted.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -18,7 +17,7 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType, RangeSweep
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
@@ -33,13 +32,12 @@ __all__ = [
     "CONF_DIR",
     "check_group",
     "default_choices",
-    "expand_jobs",
-    "expand_override",
-    "extreme_values",
     "group_names",
     "hydra_initialised",
     "is_group",
+    "is_paired",
     "leaf_paths",
+    "list_options",
     "named_classes",
     "nearest_key",
     "parse_overrides",
@@ -51,7 +49,6 @@ __all__ = [
 ]  # fmt: skip
 
 VERSION_BASE = "1.3"
-MAX_JOBS = 1000
 
 
 #: Names of the same options in other libraries.
@@ -164,6 +161,8 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
             raise ConfigError(text, f"has no value: write {text}=...")
         if equals and not value:
             raise ConfigError(key, f"has no value: write {key}=...")
+        if is_paired(text):
+            raise ConfigError(key, f"takes paired values in a sweep only: lrkit train -m '{text}'")
         if key != key.strip() or value.startswith(" "):
             raise ConfigError(key.strip(), f"must be written without spaces: {key.strip()}={value.strip()}", text)
         try:
@@ -181,6 +180,16 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
         seen[name] = text
         parsed.append(override)
     return parsed
+
+
+def is_paired(text: str) -> bool:
+    """Whether an override has several keys, which take their values together, see ``lrkit.config.sweep_values``.
+
+    >>> is_paired("optimizer.lr,data.batch_size=(0.1,64),(0.2,128)"), is_paired("seed=1,2")
+    (True, False)
+    """
+    key, equals, _ = text.partition("=")
+    return bool(equals) and "," in key
 
 
 def named_classes(parsed: Iterable[Override]) -> list[str]:
@@ -228,76 +237,6 @@ def _addition_prefix(text: str) -> str:
     return "+" if f"@{tracks.KEY}." in key and key[0] not in "+~" else ""
 
 
-def expand_override(override: Override, config_dir: str | None = None) -> list[str]:
-    """The overrides of one override: itself, or one for each swept value."""
-    text = str(override.input_line)
-    if not override.is_sweep_override():
-        return [text]
-    key, _, written = text.partition("=")
-    sweep: Any = override.value()
-    try:
-        if isinstance(sweep, Glob):
-            with hydra_initialised(config_dir):
-                values = sweep.filter(_list_options(override.key_or_group))
-        else:
-            if isinstance(sweep, RangeSweep):  # to shuffle it, Hydra would write it all down
-                sweep.shuffle = False
-            # One more than may be: a range of 10**12 values must not be walked to its end.
-            values = list(itertools.islice(override.sweep_string_iterator(), MAX_JOBS + 1))
-    except ConfigError:  # from one of the user's files
-        raise
-    except (HydraException, ValueError, ArithmeticError):
-        raise ConfigError(key, "must sweep over a list of values, or a range of them: range(0,10,2)", written) from None
-    if not values:
-        raise ConfigError(key, "must sweep over at least one value", written)
-    # A duplicate value would be trained twice.
-    once: dict[Any, str] = {}
-    for value in values:
-        once.setdefault(_parse_literal(str(value)), str(value))
-    return [f"{key}={value}" for value in once.values()]
-
-
-def _parse_literal(text: str) -> Any:
-    """The identity of a value: 0.1 equals 0.10, but 1 differs from 1.0, as 1 step differs from 100 %.
-
-    >>> _parse_literal("0.1") == _parse_literal("1e-1"), _parse_literal("1") == _parse_literal("1.0")
-    (True, False)
-    >>> _parse_literal("'a'") == _parse_literal("a")
-    True
-    """
-    for kind in (int, float):
-        try:
-            return kind.__name__, kind(text)
-        except ValueError:
-            continue
-    return "text", text[1:-1] if text[:1] == text[-1:] and text[:1] in ("'", '"') else text
-
-
-def extreme_values(override: Override, config_dir: str | None = None) -> list[str]:
-    """The overrides to check for a sweeper that searches: the ends of a range, or each of a list of values."""
-    sweep: Any = override.value()
-    if not isinstance(sweep, IntervalSweep | RangeSweep):
-        return expand_override(override, config_dir)
-    key, _, written = str(override.input_line).partition("=")
-    low, high = sweep.start, sweep.end if isinstance(sweep, IntervalSweep) else sweep.stop
-    if low is None or high is None or not low < high:
-        raise ConfigError(key, "must be searched from a lower to a higher value", written)
-    if "log" in sweep.tags and low <= 0:
-        raise ConfigError(key, "must be above 0 where it is searched on a logarithmic scale", written)
-    return [f"{key}={low}", f"{key}={high}"]
-
-
-def expand_jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:
-    """The jobs of a sweep: every combination of the swept values, the last key moving fastest."""
-    choices = [expand_override(override, config_dir) for override in parse_overrides(overrides)]
-    jobs = 1
-    for choice in choices:
-        jobs *= len(choice)
-        if jobs > MAX_JOBS:
-            raise ConfigError("-m", f"must make at most {MAX_JOBS} jobs, and this sweep has more")
-    return [list(job) for job in itertools.product(*choices)]
-
-
 def check_group(override: Override) -> None:
     """Refuse several values for a key, and an unknown option of a group. Needs Hydra to be initialised."""
     group = override.key_or_group
@@ -305,7 +244,7 @@ def check_group(override: Override) -> None:
         raise ConfigError(group, f"takes one value; to sweep: lrkit train -m {override.input_line}")
     if group not in group_names():
         return
-    options, value = _list_options(group), override.value()
+    options, value = list_options(group), override.value()
     if override.package is not None:  # mounted elsewhere, where it may also be absent
         group += f"@{override.package}"
         if override.type == OverrideType.DEL:
@@ -375,10 +314,11 @@ def group_names() -> set[str]:
 
 def is_group(name: str) -> bool:
     """Whether options can be chosen for ``name``. Needs Hydra to be initialised."""
-    return "." not in name and bool(_list_options(name))
+    return "." not in name and bool(list_options(name))
 
 
-def _list_options(group: str) -> list[str]:
+def list_options(group: str) -> list[str]:
+    """The options of a group. Needs Hydra to be initialised."""
     return GlobalHydra.instance().config_loader().get_group_options(group)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple
 
 import hydra
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,17 +18,20 @@ from lrkit.config.hydra_errors import explain_hydra_error
 from lrkit.config.overrides import (
     check_group,
     default_choices,
-    expand_jobs,
-    expand_override,
-    extreme_values,
     hydra_initialised,
     is_group,
     named_classes,
     parse_overrides,
     with_added_tracks,
 )
+from lrkit.config.sweep_values import Choice, expand_jobs, list_choices
 
-__all__ = ["SweptConfig", "check_sweep", "sweep_of_files"]
+__all__ = ["BASIC_SWEEPER", "SweptConfig", "check_sweep", "sweep_of_files"]
+
+#: Hydra's sweeper that multiplies the values of all keys.
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+#: Overrides that may choose a sweeper.
+_SWEEPERS = ("+launcher=", "launcher=", "hydra/sweeper=")
 
 
 class SweptConfig(NamedTuple):
@@ -48,23 +51,24 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None, searche
 
     Of a range that is searched, both ends are checked.
     """
-    _check_chooses_once(overrides, config_dir)
+    choices = list_choices(overrides, config_dir, searches=searches)
+    _check_chooses_once(choices, config_dir)
     if not searches:
         expand_jobs(overrides, config_dir)
-    values = extreme_values if searches else expand_override
-    choices = [values(override, config_dir) for override in parse_overrides(overrides)]
-    first = [choice[0] for choice in choices]
-    check(compose(first, config_dir))
+    _check_engine_takes_pairs(choices, searches)
+    first = [choice.alternatives[0] for choice in choices]
+    check(compose([*chain.from_iterable(first)], config_dir))
     for i, choice in enumerate(choices):
-        for text in choice[1:]:
-            check(compose([*first[:i], text, *first[i + 1 :]], config_dir))
+        for words in choice.alternatives[1:]:
+            check(compose([*chain.from_iterable([*first[:i], words, *first[i + 1 :]])], config_dir))
 
 
 def sweep_of_files(overrides: Sequence[str], config_dir: str | None = None) -> SweptConfig:
     """The swept values: of the command line, and of ``hydra.sweeper.params`` for other keys."""
-    first = [extreme_values(override, config_dir)[0] for override in parse_overrides(overrides)]
+    choices = list_choices(overrides, config_dir, searches=True)
+    first = [word for choice in choices for word in choice.alternatives[0]]
     parsed = parse_overrides(first)
-    _check_chooses_once(overrides, config_dir)
+    _check_chooses_once(choices, config_dir)
     with hydra_initialised(config_dir):
         for override in parsed:
             check_group(override)
@@ -75,28 +79,52 @@ def sweep_of_files(overrides: Sequence[str], config_dir: str | None = None) -> S
         except Exception as error:
             raise explain_hydra_error(error, parsed, config_dir) from None
         sweeper = composed.hydra.sweeper
-        searches = sweeper.get("_target_") != "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+        searches = sweeper.get("_target_") != BASIC_SWEEPER
         params = {str(key): str(values) for key, values in (sweeper.get("params") or {}).items()}
-    given = {override.partition("=")[0].lstrip("+~") for override in overrides}
-    more = [f"{key}={values}" for key, values in params.items() if key not in given]
-    for override in parse_overrides(more):
-        _check_file_sweeps(override, config_dir)
+    given = {key.lstrip("+~"): choice.text for choice in choices for key in choice.keys}
+    more = [f"{key}={values}" for key, values in params.items() if not _is_replaced(key, given)]
+    for choice in list_choices(more, config_dir, searches=True):
+        _check_file_sweeps(choice)
     return SweptConfig([*overrides, *more], searches)
 
 
-def _check_chooses_once(overrides: Sequence[str], config_dir: str | None) -> None:
+def _is_replaced(key: str, given: Mapping[str, str]) -> bool:
+    """Whether the command line gives values to a key of ``hydra.sweeper.params``, or to all of paired keys.
+
+    Raises:
+        ConfigError: it gives values to some of paired keys, so that the others would be left without theirs.
+    """
+    names = [name.strip().lstrip("+~") for name in key.split(",")]
+    there = [name for name in names if name in given]
+    if there and len(there) < len(names):
+        must = f"are paired in hydra.sweeper.params: give values to all of these keys, or to none; {given[there[0]]}"
+        raise ConfigError(key, f"{must} gives them to {there[0]}")
+    return bool(there)
+
+
+def _check_engine_takes_pairs(choices: Sequence[Choice], searches: bool) -> None:
+    """Refuse paired values for a sweeper that picks the value of each key by itself."""
+    paired = next((choice for choice in choices if choice.is_paired), None)
+    if searches and paired is not None:
+        named = next((choice.text for choice in choices if choice.text.startswith(_SWEEPERS)), "hydra/sweeper")
+        must = f"has paired values, and {named} picks the value of each key by itself: use a sweep without it"
+        raise ConfigError(",".join(paired.keys), must, paired.text.partition("=")[2])
+
+
+def _check_chooses_once(choices: Sequence[Choice], config_dir: str | None) -> None:
     """Refuse to sweep over options that configure the sweep itself: they are fixed before the first job."""
-    for override in parse_overrides(overrides):
-        group = override.key_or_group
-        if not override.is_sweep_override() or (config_dir is None and group in default_choices()):
-            continue  # lrkit's own groups have none that do
-        with hydra_initialised(config_dir):
-            if not is_group(group):
-                continue
-        for text in expand_override(override, config_dir):
-            if group in ("sweep", "launcher") or _sets_hydra(text, config_dir):
-                must = "takes one option: it says what is swept, or by whom, which no job can say for itself"
-                raise ConfigError(group, must, str(override.input_line).partition("=")[2])
+    for choice in choices:
+        for i, key in enumerate(choice.keys):
+            group = key.lstrip("+~").partition("@")[0]
+            if not choice.is_swept or (config_dir is None and group in default_choices()):
+                continue  # lrkit's own groups have none that do
+            with hydra_initialised(config_dir):
+                if not is_group(group):
+                    continue
+            for words in choice.alternatives:
+                if group in ("sweep", "launcher") or _sets_hydra(words[i], config_dir):
+                    must = "takes one option: it says what is swept, or by whom, which no job can say for itself"
+                    raise ConfigError(group, must, choice.text.partition("=")[2])
 
 
 def _sets_hydra(choice: str, config_dir: str | None) -> bool:
@@ -111,10 +139,11 @@ def _sets_hydra(choice: str, config_dir: str | None) -> bool:
     return False
 
 
-def _check_file_sweeps(override: Override, config_dir: str | None) -> None:
+def _check_file_sweeps(choice: Choice) -> None:
     """Refuse swept values of a file that only the command line may set."""
-    key = override.key_or_group.partition(".")[0].partition("/")[0]
-    named = [name for text in extreme_values(override, config_dir) for name in named_classes(parse_overrides([text]))]
-    if key in ("hydra", "trust") or override.package is not None or named:
-        must = "must not be swept by hydra.sweeper.params of a file: say it on the command line"
-        raise ConfigError(override.key_or_group, must)
+    for words in choice.alternatives:
+        for override in parse_overrides(words):
+            key = override.key_or_group.partition(".")[0].partition("/")[0]
+            if key in ("hydra", "trust") or override.package is not None or named_classes([override]):
+                must = "must not be swept by hydra.sweeper.params of a file: say it on the command line"
+                raise ConfigError(override.key_or_group, must)

@@ -1,6 +1,6 @@
 """The curves of the parameter groups that do not follow the run's: by a rule with a schedule, a warmup or a delay.
 
-    lr[group, t] = base_lr * batch_scale * group_scale[group] * curve[group](t) * gain(t)
+    lr[group, t] = base_lr * batch_scale * group_scale[group] * curve[group, t] * gain(t)
 
 What a rule does not set, its groups take from the run. Within the delay the curve is exactly 0; warmup, schedule and
 cooldown share the steps that are left. All groups of a rule have its one curve: those of its layers, and the one

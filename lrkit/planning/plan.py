@@ -1,6 +1,6 @@
 """The plan: every factor of every learning rate of a run, resolved before anything runs.
 
-    lr[group, t] = base_lr * batch_scale * group_scale[group] * curve[group](t) * gain(t)
+    lr[group, t] = base_lr * batch_scale * group_scale[group] * curve[group, t] * gain(t)
 
 Groups share one curve, but those of a rule with a schedule, a warmup or a delay of its own. ``t`` counts applied
 optimizer steps. All factors but ``gain`` are pure; the plan holds them, prints as a table, saves as JSON, and is the

@@ -321,7 +321,7 @@ def _curve_factor(plan: Plan) -> str:
         f"{f'{rule}: ' if rule else ''}{' then '.join(phase.name for phase in curve.phases)}"
         for rule, curve in {"": plan.curve, **own}.items()
     ]
-    return f"curve{'[group]' if own else ''}(t) ({'; '.join(said)})"
+    return f"curve{'[group, t]' if own else '(t)'} ({'; '.join(said)})"
 
 
 def _horizon_lines(plan: Plan) -> list[str]:

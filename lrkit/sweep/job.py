@@ -13,7 +13,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, RunError
 from lrkit.base.files import read_file, read_json, write_json
-from lrkit.config.overrides import expand_jobs
+from lrkit.config.sweep_values import expand_jobs
 from lrkit.runs.run_reader import find_runs
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrkit.config.overrides import expand_jobs
+from lrkit.config.sweep_values import expand_jobs
 from lrkit.runs.run_reader import SWEEP
 from lrkit.sweep.job import ENDED, read_mapping
 

@@ -208,3 +208,12 @@ def test_a_long_list_of_members_is_read_and_a_longer_one_is_not(monkeypatch: pyt
     monkeypatch.setattr("lrkit.base.zip_archives._LARGEST_LIST", 1000)
     with pytest.raises(zipfile.BadZipFile, match="too long"):
         list_members(made)
+
+
+def test_a_sparse_tensor_that_points_out_of_itself_is_refused(tmp_path: Path) -> None:
+    """torch would read and write memory that is not the tensor's."""
+    outside = torch.sparse_coo_tensor(torch.tensor([[10**9]]), torch.ones(1), (3,), check_invariants=False)
+    file = tmp_path / "a.ckpt"
+    torch.save({"weights": outside}, file)
+    content, wrong = read_checkpoint(file)
+    assert content is None and wrong.startswith("it cannot be read")

@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 
 from lrkit.base.errors import ConfigError
 from lrkit.config.overrides import (
-    MAX_JOBS,
     default_choices,
-    expand_jobs,
-    expand_override,
     hydra_initialised,
     leaf_paths,
     nearest_key,
@@ -22,6 +19,7 @@ from lrkit.config.overrides import (
     suggest_name,
     unknown_key,
 )
+from lrkit.config.sweep_values import MAX_JOBS, expand_jobs, list_choices
 
 KEYS = ["optimizer.lr", "optimizer.momentum", "schedule.end", "schedule.start", "horizon.steps", "seed", "warmup"]
 
@@ -142,7 +140,8 @@ def test_what_cannot_be_listed_cannot_be_swept() -> None:
 
 
 def test_swept_lists_one_override() -> None:
-    assert expand_override(parse_overrides(["seed=1,2"])[0]) == ["seed=1", "seed=2"]
+    (choice,) = list_choices(["seed=1,2"])
+    assert choice.alternatives == [("seed=1",), ("seed=2",)]
 
 
 # --- hints ----------------------------------------------------------------------------------------

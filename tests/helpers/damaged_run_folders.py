@@ -8,6 +8,7 @@ archive of a checkpoint with compressed, duplicate, overlapping, truncated or bi
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import json
 import os
@@ -50,6 +51,8 @@ def _shared() -> Any:
     return node
 
 
+_sparse = functools.partial(torch.sparse_coo_tensor, check_invariants=False)
+
 #: Replacements that only a checkpoint, or only JSON, can contain; created when needed.
 TENSORS: list[Callable[[], Any]] = [
     lambda: torch.zeros(3),
@@ -61,7 +64,8 @@ TENSORS: list[Callable[[], Any]] = [
     lambda: torch.zeros(3, dtype=torch.complex64),
     lambda: torch.zeros(3, dtype=torch.uint8),
     lambda: torch.zeros(3).to_sparse(),
-    lambda: torch.sparse_coo_tensor(torch.zeros((1, 0), dtype=torch.int64), torch.zeros(0), (10**12,)),
+    lambda: _sparse(torch.zeros((1, 0), dtype=torch.int64), torch.zeros(0), (10**12,)),
+    lambda: _sparse(torch.tensor([[10**9]]), torch.ones(1), (3,)),
     lambda: torch.zeros(3).untyped_storage(),
     lambda: torch.zeros(5056, dtype=torch.uint8),
     lambda: (1, 2),

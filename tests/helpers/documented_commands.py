@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lrkit.config.compose import check, compose
-from lrkit.config.overrides import expand_jobs
+from lrkit.config.sweep_values import expand_jobs
 
 __all__ = ["Command", "File", "Script", "check_overrides", "is_shown_output", "read_blocks", "shown_commands"]
 

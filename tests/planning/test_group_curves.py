@@ -129,7 +129,7 @@ def test_a_short_run_squeezes_every_curve() -> None:
 def test_the_page_has_a_row_for_each_curve_and_rate() -> None:
     rules = [{"name": "head", "pattern": "h", "lr_scale": 10, "schedule": "linear", "delay": 4}]
     text = str(lrkit.plan(**TEN, schedule="constant", param_groups={"rules": rules, "no_decay": True}))
-    assert "curve[group](t) (schedule; head: delay then schedule)" in text
+    assert "curve[group, t] (schedule; head: delay then schedule)" in text
     table = [" ".join(line.split()) for line in text.splitlines()]
     rows = table[table.index("phase shape steps group first peak last") + 1 :][:3]
     assert rows == [

@@ -295,6 +295,34 @@ def test_the_table_and_the_exit_code(
     assert Counter(row["status"] for row in rows)["done"] == 3 - len(ends)
 
 
+@pytest.mark.parametrize("by", ["command line", "preset"])
+def test_an_engine_takes_paired_values(by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(config: Any) -> float:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        ran.append((folder.name, config.optimizer.lr, config.data.batch_size, config.seed))
+        (folder / "metrics.json").write_text('{"status": "done"}')
+        return 0.0
+
+    ran: list[Any] = []
+    monkeypatch.setattr("lrkit.sweep.hydra_job.score_job", record)
+    pairs, words = ("optimizer.lr,data.batch_size", "(0.1,64),(0.2,128)"), ["seed=1,2", "test=true"]
+    if by == "preset":
+        (tmp_path / "own" / "sweep").mkdir(parents=True)
+        text = f"# @package _global_\nhydra: {{sweeper: {{params: {{'{pairs[0]}': '{pairs[1]}', seed: '7,8'}}}}}}\n"
+        (tmp_path / "own" / "sweep" / "mine.yaml").write_text(text)
+        words = ["--config-dir", "own", "+sweep=mine", "test=true"]
+    else:
+        words.append("=".join(pairs))
+    assert main(["train", "-m", "hydra/launcher=basic", "hydra.sweep.dir=mine", *words]) == 0
+    seeds = {"preset": (7, 8), "command line": (1, 2)}[by]
+    jobs = [(0.1, 64, seeds[0]), (0.1, 64, seeds[1]), (0.2, 128, seeds[0]), (0.2, 128, seeds[1])]
+    assert sorted(job[1:] for job in ran) == jobs
+    for name, lr, size, seed in ran:
+        assert name[0] in "0123" and set(name[2:].split(",")) == {
+            f"optimizer.lr={lr}", f"data.batch_size={size}", f"seed={seed}"
+        }  # fmt: skip
+
+
 def test_an_engine_that_breaks_is_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -357,6 +385,16 @@ def test_a_launcher_runs_four_jobs_of_which_two_end_badly(name: str) -> None:
     assert {"results.csv", "results.md", "compare.html"} <= {p.name for p in the_sweep().iterdir()}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     assert max(threads()) <= max(1, cores // 2)  # several at a time: not all cores for each
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["joblib", "submitit"])
+def test_a_launcher_takes_paired_values(name: str) -> None:
+    plugin(f"{name}_launcher")
+    engine(f"+launcher={name}", "optimizer.lr,data.batch_size=(0.05,64),(0.1,128)", code=0)
+    assert statuses() == {
+        "0_data.batch_size=64,optimizer.lr=0.05": "done", "1_data.batch_size=128,optimizer.lr=0.1": "done"
+    }  # fmt: skip
 
 
 @pytest.mark.slow

@@ -1,0 +1,66 @@
+"""scikit-learn, Paddle, TensorFlow Addons and pytorch_optimizer."""
+
+from __future__ import annotations
+
+import math
+
+from parity.rows import Curve, Peer, Row, phases
+
+__all__ = ["PEERS"]
+
+
+def cycled(scale: Curve, first: float = 0.1) -> Curve:
+    """``CyclicalLearningRate(first, 1.0, step_size=10)``, whose scale is a function of the cycle, counted from 1."""
+
+    def theirs(t: float) -> float:
+        cycle = math.floor(1 + t / 20)
+        return first + (1 - first) * max(0.0, 1 - abs(t / 10 - 2 * cycle + 1)) * scale(cycle)
+
+    return theirs
+
+
+def wsd(shape: Curve, floor: float) -> Curve:
+    """Ten steps of warmup, 60 stable ones and 30 of decay, which ends at 0; then the floor."""
+    return lambda t: t / 10 if t < 10 else 1.0 if t < 70 else shape((t - 70) / 30) if t < 100 else floor
+
+
+WARMUP = "warmup=linear warmup.length=10 warmup.start=0"
+
+PEERS = [
+    Peer("scikit-learn", "commit 0111072, sklearn/linear_model/_sgd_fast.pyx.tp", [
+        Row("SGDClassifier(learning_rate='invscaling', power_t=0.5)",
+            "schedule=inverse_sqrt schedule.timescale=1", lambda t: (t + 1) ** -0.5),
+        Row("SGDRegressor()  # invscaling, power_t=0.25", "", lambda t: (t + 1) ** -0.25),
+        Row("SGDClassifier()  # optimal, 1 / (alpha (t0 + t)), t0 = 100 steps",
+            "schedule=inverse_time schedule.gamma=0.01 schedule.every=1", lambda t: 100 / (100 + t)),
+    ]),
+    Peer("Paddle", "commit 00816fc, python/paddle/optimizer/lr.py", [
+        Row("NoamDecay(d_model=64, warmup_steps=20)",
+            "schedule=inverse_sqrt schedule.timescale=20 warmup=linear warmup.length=20 warmup.start=0",
+            lambda t: math.sqrt(20) * min(t**-0.5 if t else 1.0, 20**-1.5 * t),
+            convention="optimizer.lr is the peak, learning_rate (d_model warmup_steps) ** -0.5"),
+        Row("NaturalExpDecay(1.0, gamma=0.1)",
+            "schedule=exponential schedule.gamma=0.9048374180359595 schedule.every=1", lambda t: math.exp(-0.1 * t),
+            convention="gamma is exp(-0.1), the factor of a step"),
+        Row("LambdaDecay(1.0, lambda t: 0.95**t * (1 + sin(t)) / 2)", "", lambda t: 0.95**t * (1 + math.sin(t)) / 2),
+        Row("MultiplicativeDecay(1.0, lambda t: 0.95)",
+            "schedule=exponential schedule.gamma=0.95 schedule.every=1", lambda t: 0.95**t),
+    ]),
+    Peer("TensorFlow Addons", "commit 039699d, tensorflow_addons/optimizers/cyclical_learning_rate.py", [
+        Row("TriangularCyclicalLearningRate(0.1, 1.0, step_size=10)",
+            "schedule=cyclic schedule.up=10", cycled(lambda cycle: 1.0)),
+        Row("Triangular2CyclicalLearningRate(0.1, 1.0, step_size=10)",
+            "schedule=cyclic schedule.up=10 schedule.mode=triangular2", cycled(lambda cycle: 0.5 ** (cycle - 1))),
+        Row("ExponentialCyclicalLearningRate(0.1, 1.0, step_size=10, gamma=0.7, scale_mode='cycle')",
+            "", cycled(lambda cycle: 0.7**cycle)),
+        Row("CyclicalLearningRate(0.1, 1.0, step_size=10, scale_fn=lambda c: abs(sin(c * pi / 2)))",
+            "", cycled(lambda cycle: abs(math.sin(cycle * math.pi / 2)))),
+    ]),
+    Peer("pytorch_optimizer", "4.1.0, pytorch_optimizer/lr_scheduler/wsd.py", [
+        Row("get_wsd_schedule(10, 60, 30, min_lr_ratio=0.1)",
+            f"{phases('Constant, length: 60', 'Sqrt, length: 30', 'Constant, start: 0.1')} {WARMUP}",
+            wsd(lambda u: 1 - math.sqrt(u), 0.1), steps=110,
+            convention="It falls to zero, below its own floor, and then jumps back to the floor"),
+        Row("get_wsd_schedule(10, 60, 30, cooldown_type='1-square')", "", wsd(lambda u: 1 - u**2, 0.0), steps=100),
+    ]),
+]  # fmt: skip

@@ -1,0 +1,48 @@
+"""The schedules of other libraries: the overrides of each give the same curve, or a difference that is written down."""
+
+from __future__ import annotations
+
+import pytest
+from parity.peers import PEERS, UNSAID
+from parity.plans import composed, plan_of, quickly_composed, words_of
+from parity.rows import CLOSE, Row
+
+ROWS = {f"{peer.name}: {row.call}": row for peer in PEERS for row in peer.rows}
+SAID = [name for name, row in ROWS.items() if row.lrkit]
+
+
+def difference(row: Row) -> tuple[float, int]:
+    """The largest difference, as a share of the base rate, and its step."""
+    plan = plan_of(row.lrkit, row.steps, row.epoch)
+    (group,) = plan.groups
+    steps = row.steps + 1 if row.compared is None else row.compared
+    return max((abs(plan.lr(group, t) - row.theirs(t)), t) for t in range(steps))
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_the_curve_is_the_same_or_differs_as_it_is_written(name: str) -> None:
+    row = ROWS[name]
+    found, step = difference(row)
+    if row.difference:
+        assert row.convention
+        assert found == pytest.approx(row.difference, rel=0.05), f"at step {step}"
+    else:
+        assert found < CLOSE, f"at step {step}"
+
+
+def test_what_cannot_be_said_is_listed_with_its_reason() -> None:
+    assert set(UNSAID) == {name for name, row in ROWS.items() if not row.lrkit}
+    assert all(UNSAID.values())
+
+
+def test_no_row_is_lost() -> None:
+    """A call may not stand twice for a peer: the second would hide the first."""
+    assert len(ROWS) == sum(len(peer.rows) for peer in PEERS) >= 110
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAID)
+def test_the_quick_composition_is_the_commands(name: str) -> None:
+    row = ROWS[name]
+    words = words_of(row.lrkit, row.steps, row.epoch)
+    assert quickly_composed(words) == composed(words)

@@ -1,1 +1,1 @@
-"""Checkpoints: what they hold, how they are written and read, and how a run goes on from one."""
+"""Checkpoints: their content, how lrkit reads and writes them, and how a run is resumed."""

@@ -1,10 +1,10 @@
-"""Checkpoints that survive: written beside their place and put there in one piece, verified when they are read.
+"""Atomic writing and verified reading of checkpoints.
 
-    write a new file, to the disk -> previous.ckpt is what last.ckpt was -> the new file becomes last.ckpt
+    write a new file and sync it to the disk -> link last.ckpt as previous.ckpt -> rename the new file to last.ckpt
 
-At each moment, whatever kills the process, there is one whole checkpoint at least. Lightning's own saving goes through
-a temporary folder, and tears the file where that is on another file system. No link is written through: the new file's
-name was free, and where last.ckpt is a link, the link is replaced.
+If the process is killed at any moment, at least one complete checkpoint exists. Lightning's own code writes to a
+temporary folder, and its final move is not atomic if that folder is on another file system. A write never follows a
+link: the name of the new file is unused, and if last.ckpt is a link, the rename replaces the link.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from lrkit.base.errors import RunError
 from lrkit.base.files import choose_temporary_name, create_temporary_file, find_leftovers
 from lrkit.checkpoint.plain_data_decoder import from_plain_data
-from lrkit.checkpoint.untrusted_file import Unreadable, find_damage, load
+from lrkit.checkpoint.untrusted_file import UnsafeCheckpoint, find_damage, load_untrusted
 from lrkit.checkpoint.weights_only_check import find_unreadable
 from lrkit.config.resume_options import LAST, PREVIOUS, checkpoint_candidates
 from lrkit.lightning.classes import Callback, ModelCheckpoint, TorchCheckpointIO, Trainer
@@ -33,15 +33,15 @@ __all__ = [
     "FixedNameCheckpoint",
     "install_durable_io",
     "read_checkpoint",
-    "sweep_up",
+    "remove_leftovers",
 ]
 
 
 class FixedNameCheckpoint(ModelCheckpoint):
-    """A checkpoint that is known by the name of its file, whatever metric it turns out to watch.
+    """A ``ModelCheckpoint`` whose state key is the name of its file, for any monitored metric.
 
-    Lightning asks for this name at each hook of each step, and would put it together from all options each time.
-    It is saved where a validation or an epoch ends, so after a batch there is nothing to think about.
+    Lightning reads the state key at each hook of each step, and its own property formats all options each time. The
+    checkpoint is saved after a validation or an epoch, so the hook after a batch does nothing.
     """
 
     on_train_batch_end = Callback.on_train_batch_end
@@ -51,7 +51,7 @@ class FixedNameCheckpoint(ModelCheckpoint):
         return f"Kept {self.filename}"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the scores that were best. Lightning removes what the paths beside them name, whosever it is."""
+        """Restore the best scores, but not the saved paths, because Lightning deletes the files at these paths."""
         own = str(Path(self.dirpath or "", f"{self.filename}.ckpt"))
         paths = {name: own if state_dict.get(name) else "" for name in ("best_model_path", "kth_best_model_path")}
         best = dict.fromkeys([own][: len(state_dict["best_k_models"])], state_dict["best_model_score"])
@@ -59,49 +59,50 @@ class FixedNameCheckpoint(ModelCheckpoint):
 
 
 class DurableIO(TorchCheckpointIO):
-    """Saves and loads checkpoints that are one local file; what is remote is left to Lightning.
+    """Saves and loads checkpoints that are one local file. Lightning handles remote paths.
 
     Args:
-        last: the checkpoint whose forerunner is kept beside it.
+        last: the checkpoint whose previous version is kept beside it, as ``previous.ckpt``.
     """
 
     def __init__(self, last: Path) -> None:
-        self.last = _placed(last)
-        self.sound: set[Path] = set()  # files that this process has written, or read and found whole
-        self.remote: set[str] = set()  # paths on other machines that this process has written
-        self.verified = False  # whether what is written here has been read once
+        self.last = _resolve_folder(last)
+        self.sound: set[Path] = set()  # files that this process has written, or read without an error
+        self.remote: set[str] = set()  # remote paths that this process has written
+        self.verified = False  # whether the first checkpoint has been read again
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write ``path``.
 
-        The first one is read again before it takes its place: what cannot be read then could not be gone on from.
+        The first checkpoint of a run is read again before the rename, because a run could not be resumed from a file
+        that cannot be read.
 
         Raises:
-            RunError: it cannot be written, or not be read; what was there before is left as it was.
+            RunError: the file cannot be written or read again; the previous file is unchanged.
         """
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             self.remote.add(str(path))
             return
-        file = _placed(path)
+        file = _resolve_folder(path)
         beside: Path | None = None
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             beside, number = create_temporary_file(file)
-            _write(checkpoint, number)
+            _write_to_disk(checkpoint, number)
             if not self.verified:
-                _verify(checkpoint, beside)
+                _verify_file(checkpoint, beside)
                 self.verified = True
             if file == self.last and file in self.sound:
-                _keep(file)
+                _keep_as_previous(file)
             os.replace(beside, file)
-            _settle(file.parent)
+            _sync_folder(file.parent)
         except Exception as error:
             if beside is not None:
-                _remove(beside)
-            cause = _cause(error)
+                _remove_file(beside)
+            cause = _find_os_error(error)
             if cause is None:
-                raise  # what is to be saved cannot be saved anywhere
+                raise  # the content cannot be saved in any place
             why = cause.strerror or str(cause)
             raise RunError(f"checkpoint {file} cannot be written ({why}); {describe_last_good(self.last)}") from None
         self.sound.add(file)
@@ -112,87 +113,89 @@ class DurableIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, loc: storage,
         weights_only: bool | None = True,
     ) -> dict[str, Any]:
-        """Read ``path``; nothing in it is ever executed, whatever ``weights_only`` says."""
+        """Read ``path``. Executes no code from the file, for any value of ``weights_only``."""
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, True)
-        content: dict[str, Any] = load(Path(path), map_location)
-        self.sound.add(_placed(path))
+        content: dict[str, Any] = load_untrusted(Path(path), map_location)
+        self.sound.add(_resolve_folder(path))
         return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a file. Which one, Lightning may have from a checkpoint: no folder, and elsewhere only one of ours."""
+        """Remove a file, but no folder, and only own remote files: the path may come from a checkpoint."""
         file = Path(path)
         if str(path) in self.remote:
             super().remove_checkpoint(path)
         elif file.is_file() or file.is_symlink():
-            _remove(file)
+            _remove_file(file)
 
 
 def install_durable_io(trainer: Trainer, last: Path) -> None:
-    """Let a trainer save by ``DurableIO``, where it would by Lightning's default: what a user has chosen stays."""
+    """Give a trainer ``DurableIO``, unless the user chose another plugin than Lightning's default."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = DurableIO(last)
 
 
 def read_checkpoint(file: Path) -> tuple[Any, str]:
-    """The content of a checkpoint, or None and what is wrong with it. Nothing in the file is executed."""
+    """Return the content of a checkpoint, or None and its damage. Executes no code from the file."""
     if wrong := find_damage(file):
         return None, wrong
     try:
-        return from_plain_data(load(file)), ""
-    except Unreadable as error:
+        return from_plain_data(load_untrusted(file)), ""
+    except UnsafeCheckpoint as error:
         return None, str(error).removeprefix(f"{file.name}: ")
     except Exception as error:
         return None, f"it cannot be read ({type(error).__name__})"
 
 
 def describe_last_good(last: Path) -> str:
-    """Which checkpoint there is to go on from, in words."""
+    """Return the checkpoint from which the run can be resumed, in words."""
     for file in checkpoint_candidates(last):
         content, wrong = read_checkpoint(file)
         if not wrong:
             step = content.get("lrkit", {}).get("step", content.get("global_step"))
             return f"the last good one is {file}, step {step}"
-    return "there is none before it"
+    return "there is no earlier checkpoint"
 
 
-def sweep_up(folder: Path) -> None:
-    """Remove what a process that was killed has left half written."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove the incomplete files of a killed process."""
     for file in find_leftovers(folder, ".ckpt"):
-        _remove(file)
+        _remove_file(file)
 
 
-def _placed(path: str | Path) -> Path:
-    """A file by its name in its folder, wherever that is: not where the name itself, if it is a link, leads to."""
+def _resolve_folder(path: str | Path) -> Path:
+    """Return a path with its folder resolved, but not its last part, which may be a link."""
     file = Path(path)
     return file.parent.resolve() / file.name
 
 
-def _write(checkpoint: dict[str, Any], number: int) -> None:
+def _write_to_disk(checkpoint: dict[str, Any], number: int) -> None:
     with os.fdopen(number, "wb") as stream:
         torch.save(checkpoint, stream)
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _verify(checkpoint: dict[str, Any], file: Path) -> None:
-    """Read a file as a run that goes on from it would, but for the numbers in the tensors."""
+def _verify_file(checkpoint: dict[str, Any], file: Path) -> None:
+    """Read a file as a resumed run would, except for the numbers in its tensors."""
     try:
         try:
-            load(file, mmap=True)
-        except Unreadable:
+            load_untrusted(file, mmap=True)
+        except UnsafeCheckpoint:
             raise
         except (RuntimeError, OSError):  # a file system without mmap
-            load(file)
-    except Unreadable as error:
-        raise RunError(f"checkpoint {file.stem} could not be read again ({error})") from None
+            load_untrusted(file)
+    except UnsafeCheckpoint as error:
+        raise RunError(f"checkpoint {file.stem} could not be read after it was written ({error})") from None
     except pickle.UnpicklingError:
         what = find_unreadable(checkpoint)
-        raise RunError(f"checkpoint {file.stem} could not be read again: the reader refuses {what}") from None
+        raise RunError(
+            f"checkpoint {file.stem} could not be read after it was written: torch.load refuses {what}"
+        ) from None
 
 
-def _keep(file: Path) -> None:
-    """Let ``previous.ckpt`` be what ``file`` is, without a moment at which ``file`` is missing, and without copying."""
+def _keep_as_previous(file: Path) -> None:
+    """Make ``previous.ckpt`` a hard link to ``file``: ``file`` is never missing, and nothing is copied."""
     kept = file.with_name(PREVIOUS)
     link = choose_temporary_name(kept)
     try:
@@ -203,11 +206,11 @@ def _keep(file: Path) -> None:
     except OSError:  # a file system without hard links
         os.replace(file, kept)
     finally:
-        _remove(link)
+        _remove_file(link)
 
 
-def _settle(folder: Path) -> None:
-    """Let the folder's list of names reach the disk too, where an operating system has a way to say so."""
+def _sync_folder(folder: Path) -> None:
+    """Sync the folder's list of names to the disk, if the operating system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -216,13 +219,13 @@ def _settle(folder: Path) -> None:
             os.close(handle)
 
 
-def _remove(file: Path) -> None:
+def _remove_file(file: Path) -> None:
     with suppress(OSError):
         file.unlink(missing_ok=True)
 
 
-def _cause(error: BaseException | None) -> OSError | None:
-    """The operating system's refusal behind an error: torch tells of a full disk in words of its own."""
+def _find_os_error(error: BaseException | None) -> OSError | None:
+    """Return the ``OSError`` behind an error: torch raises an error of its own for a full disk."""
     seen: Sequence[BaseException] = ()
     while error is not None and error not in seen:
         if isinstance(error, OSError):

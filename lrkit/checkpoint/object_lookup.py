@@ -1,14 +1,15 @@
-"""Where a checkpoint has a text for an object, the object of the running program that stands in the same place.
+"""Finds the object of the running program for a text in a checkpoint.
 
-A checkpoint cannot make objects, and a module's ``on_load_checkpoint`` may want them: its loss, its metrics, a fitted
-scaler. The program that goes on was made from the same config, and has them. Found they are
+A checkpoint contains no objects, but a module's ``on_load_checkpoint`` may need them: its loss, its metrics, a fitted
+scaler. The program that resumes the run was built from the same config and has these objects:
 
-    hyper_parameters.a.b            in ``module.hparams``, or else as the module's attribute
-    key.a.b                         as the module's attribute ``key``, or else ``a``; ``b`` is in it
-    callbacks.<which>.a             as the callback's attribute, of which Lightning makes a copy
-    datamodule_hyper_parameters.a   as those of the data module; so is what its ``state_dict`` has
+    text in the checkpoint          object
+    hyper_parameters.a.b            in ``module.hparams``, otherwise the module's attribute
+    key.a.b                         in the module's attribute ``key``, otherwise in its attribute ``a``
+    callbacks.<state_key>.a         the callback's attribute, which Lightning copies
+    datamodule_hyper_parameters.a   in the data module's ``hparams``; the same for the keys of its ``state_dict``
 
-and only where type, class or function are the ones that the text says. Nothing is imported or made for it.
+The type, class or function must be the one in the text. Nothing is imported or created.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ __all__ = ["live_object"]
 
 
 def live_object(trainer: Trainer, at: Path, text: Any) -> tuple[Any] | None:
-    """The object that a text in a checkpoint stands for, alone in a tuple; None where there is none.
+    """Return the object for a text in a checkpoint, in a tuple of one; None if there is none.
 
     Args:
-        at: the keys that lead to the text.
-        text: what stands there.
+        at: the keys on the way to the text.
+        text: the value at that place.
     """
-    for owner, path in _places(trainer, at):
+    for owner, path in _find_places(trainer, at):
         for name in path:
-            owner = _part(owner, name)
+            owner = _get_part(owner, name)
             if owner is None:
                 break
         if owner is not None and is_text_of(text, owner) and (at[0] != "callbacks" or _can_be_copied(owner)):
@@ -45,16 +46,16 @@ def live_object(trainer: Trainer, at: Path, text: Any) -> tuple[Any] | None:
 
 
 def _can_be_copied(value: Any) -> bool:
-    """As Lightning does with the state of a callback before it hands it over."""
+    """Return whether a value can be copied: Lightning copies the state of a callback before it restores it."""
     try:
         copy.deepcopy(value)
-    except Exception:  # from a method of the user's class
+    except Exception:  # raised by the user's class
         return False
     return True
 
 
-def _places(trainer: Trainer, at: Path) -> Iterator[tuple[Any, Sequence[Any]]]:
-    """Where to begin to look, and the way from there."""
+def _find_places(trainer: Trainer, at: Path) -> Iterator[tuple[Any, Sequence[Any]]]:
+    """Yield the objects that may contain the value, and the rest of the keys."""
     module, data = trainer.lightning_module, getattr(trainer, "datamodule", None)
     first, rest = at[0], at[1:]
     if first == "callbacks" and rest:
@@ -70,8 +71,8 @@ def _places(trainer: Trainer, at: Path) -> Iterator[tuple[Any, Sequence[Any]]]:
     yield owner, rest
 
 
-def _part(owner: Any, name: Any) -> Any:
-    """An item or an attribute, without calling a method of the user's class."""
+def _get_part(owner: Any, name: Any) -> Any:
+    """Return an item or an attribute, without calling a method of the user's class."""
     if isinstance(owner, type | ModuleType):
         return None
     if isinstance(owner, dict):

@@ -1,4 +1,4 @@
-"""The tensors in an object of which a checkpoint keeps a text only."""
+"""Finds the tensors in an object that a checkpoint stores only as a text."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 __all__ = ["find_tensors", "is_wrapper_tensor"]
 
-NODES = 10_000  #: of the objects in an object that are looked at for tensors
+NODES = 10_000  #: objects in which the search for tensors looks
 
 
 def find_tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in an object, by where they are."""
+    """Yield the tensors in an object, with their dotted names."""
     seen: set[int] = set()
     waiting: deque[tuple[str, Any]] = deque([("", value)])
     while waiting and len(seen) < NODES:
@@ -37,11 +37,11 @@ def find_tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
             with suppress(TypeError, ValueError):
                 yield name, torch.from_numpy(np.array(each))
         else:
-            waiting.extend((f"{name}.{key}" if name else str(key), part) for key, part in _parts(each))
+            waiting.extend((f"{name}.{key}" if name else str(key), part) for key, part in _list_parts(each))
 
 
-def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
-    """What an object is made of: names, or positions, and values."""
+def _list_parts(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Return the parts of an object: names or positions, and values."""
     if isinstance(value, nn.Module):
         return [*value.named_parameters(), *value.named_buffers()]
     if isinstance(value, Mapping):
@@ -60,5 +60,5 @@ def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def is_wrapper_tensor(value: Any) -> bool:
-    """Whether a tensor is made of others."""
+    """Return whether a tensor consists of other tensors."""
     return bool(is_traceable_wrapper_subclass(value))

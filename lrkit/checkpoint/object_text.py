@@ -1,4 +1,4 @@
-"""The text that stands in a checkpoint for an object that cannot be read again as plain data."""
+"""The text that replaces an object in a checkpoint, if the object cannot be plain data."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from lrkit.checkpoint.value_types import name_of
 
 __all__ = ["describe_object", "is_text_of", "text_for"]
 
-TEXT = 500  #: characters of a text that stands for an object
+TEXT = 500  #: characters of an object's ``repr``
 _CONTAINERS = (list, tuple, dict, set, frozenset, OrderedDict)
 
 
 def text_for(value: Any) -> str:
-    """The text for an object: its type, and its ``repr`` where that is short and says no address."""
+    """Return the text for an object: its type, and the start of its ``repr`` if that contains no memory address."""
     what = describe_object(value)
     if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType | types.MethodType):
         return f"<not plain data: {what}>"
     try:
-        # Of a container that is met too often or too deep, there may be no end to it.
+        # The repr of a container that is nested too deeply may be endless.
         said = "" if type(value) in _CONTAINERS else repr(value)
     except Exception:  # from a method of the user's class
         said = ""
@@ -29,7 +29,7 @@ def text_for(value: Any) -> str:
 
 
 def is_text_of(text: Any, value: Any) -> bool:
-    """Whether a text is one that stands for an object such as this: of the same type, or the same class or function.
+    """Return whether a text replaces an object of this type, or this class or function.
 
     >>> from torch import nn
     >>> from lrkit.checkpoint.plain_data_encoder import to_plain_data
@@ -42,7 +42,7 @@ def is_text_of(text: Any, value: Any) -> bool:
 
 
 def describe_object(value: Any) -> str:
-    """The type of an object, or what class or function it is."""
+    """Return the type of an object, or the name of a class or a function."""
     if isinstance(value, type):
         return f"class {name_of(value)}"
     if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType):

@@ -1,8 +1,9 @@
-"""Checkpoints that can be read: what is no plain data is made so before it is written, and the reader is asked in time.
+"""The callback that converts each checkpoint to plain data before it is written, and back after it is read.
 
-What stands in a checkpoint as text is told once: of hyper-parameters before the training, of what hooks put there at
-the first checkpoint. (Hooks are not called ahead: ``on_save_checkpoint`` may do more than save.) What the reader
-refuses all the same, a tensor of a kind of its own, ends the run there and then, and not after it was killed.
+lrkit reports each value that a checkpoint stores as a text once: hyper-parameters before the training, values of hooks
+at the first checkpoint. (lrkit does not call ``on_save_checkpoint`` earlier, because it may do more than save.) If
+``torch.load`` refuses a value in spite of that, such as a tensor of an unknown subclass, the run ends at its first
+checkpoint, and not at its first resume.
 """
 
 from __future__ import annotations
@@ -27,118 +28,121 @@ from lrkit.lightning.module import step_of
 __all__ = ["PlainDataCallback"]
 
 _MANY = 6  # names that still make one readable line
-#: Whose classes are no part of the user's program.
+#: Packages that do not belong to the user's program.
 _OURS = {"lrkit", "pytorch_lightning", "lightning", "lightning_fabric", "torch", "builtins"}
 
 
 class PlainDataCallback(Callback):
-    """Lets a trainer write only what it can read, by whatever plugin or strategy it writes.
+    """Converts checkpoints to plain data before a trainer writes them, for any plugin and strategy.
 
     Args:
-        journal: where it is taken down what is kept as text.
-        say: told that in a line.
+        journal: the event log, for the values that are stored as a text.
+        say: called with the same line for the user.
     """
 
     def __init__(self, journal: EventLog | None = None, say: Callable[[str], None] = lambda line: None) -> None:
         self.journal, self.say = journal or EventLog(None), say
         self.told: set[str] = set()
-        self.texts: list[str] = []  # what a run that goes on got as text
+        self.texts: list[str] = []  # names that the resumed run got as a text
         self.saved = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         strategy = trainer.strategy
         if not isinstance(strategy.save_checkpoint, partial):
-            save = partial(self._save, trainer, strategy.save_checkpoint)
-            load = partial(self._load, trainer, strategy.load_checkpoint)
+            save = partial(self._save_as_plain_data, trainer, strategy.save_checkpoint)
+            load = partial(self._load_plain_data, trainer, strategy.load_checkpoint)
             strategy.save_checkpoint, strategy.load_checkpoint = save, load  # type: ignore[method-assign]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        owners = [(owner.CHECKPOINT_HYPER_PARAMS_KEY, owner.hparams) for owner in _owners(trainer)]
-        # As Lightning will save them: those that are no config of OmegaConf's, in a dict.
+        owners = [(owner.CHECKPOINT_HYPER_PARAMS_KEY, owner.hparams) for owner in _list_owners(trainer)]
+        # As Lightning saves them: in a dict, unless they are a config of OmegaConf.
         given = {key: dict(own) if isinstance(own, dict) else own for key, own in owners if own}
-        content = to_plain_data(given, (), _packages(trainer))
+        content = to_plain_data(given, (), _find_packages(trainer))
         if wrong := find_unreadable(content.checkpoint):
             key, _, name = wrong.partition(".")
             ignore = f"save_hyperparameters(ignore=[{name.partition('.')[0]!r}])"
             raise ConfigError(
                 "data" if "datamodule" in key else "model",
-                f"has a hyper-parameter that no checkpoint can be read with, {wrong}: leave it out, by {ignore}",
+                f"has a hyper-parameter that torch.load(weights_only=True) cannot read, {wrong}: use {ignore}",
             )
-        self._tell(trainer, content)
+        self._report_texts(trainer, content)
 
-    def _save(
+    def _save_as_plain_data(
         self, trainer: Trainer, save: Callable[..., None], checkpoint: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
-        content = to_plain_data(checkpoint, _required(trainer), _packages(trainer))
+        content = to_plain_data(checkpoint, _list_required(trainer), _find_packages(trainer))
         if not self.saved:
             if wrong := find_unreadable(content.checkpoint):
-                raise RunError(f"a checkpoint with {wrong} could not be read again, so the run ends here, at its first")
-            self._tell(trainer, content)
+                raise RunError(
+                    f"the first checkpoint contains {wrong}, which torch.load(weights_only=True) cannot read: remove it"
+                    " from on_save_checkpoint"
+                )
+            self._report_texts(trainer, content)
             self.saved = True
         save(content.checkpoint, *args, **kwargs)
 
-    def _load(self, trainer: Trainer, load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _load_plain_data(self, trainer: Trainer, load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         def live(at: Path, text: Any) -> tuple[Any] | None:
             found = live_object(trainer, at, text)
             if found is None:
                 self.texts.append(".".join(map(str, at)))
             return found
 
-        return from_plain_data(load(*args, **kwargs), _packages(trainer), live)
+        return from_plain_data(load(*args, **kwargs), _find_packages(trainer), live)
 
     @contextmanager
     def explaining(self, trainer: Trainer) -> Iterator[None]:
-        """Within it, what a hook raises that could not use the checkpoint is told so, with what it got as text."""
+        """Within this context, an error of a loading hook becomes a ``ConfigError`` that lists the texts it got."""
         try:
             yield
         except Exception as error:
-            who = _who_loaded(error, [*_owners(trainer), *trainer.callbacks])  # type: ignore[attr-defined]
+            who = _find_failed_hook(error, [*_list_owners(trainer), *trainer.callbacks])  # type: ignore[attr-defined]
             if who is None or isinstance(error, ConfigError | RunError | Diverged):
                 raise
-            texts = f", where it got a text for {name_some(self.texts, _MANY)}" if self.texts else ""
+            texts = f"; it got texts in place of {name_some(self.texts, _MANY)}" if self.texts else ""
             must = f"cannot be resumed: {who} raised {type(error).__name__} ({error}){texts}"
-            raise ConfigError("resume.path", f"{must}; resume.policy=restart takes the weights alone") from error
+            raise ConfigError("resume.path", f"{must}; resume.policy=restart restores only the weights") from error
 
-    def _tell(self, trainer: Trainer, content: Content) -> None:
-        new = [each for each in content.apart if not each.again and each.name not in self.told]
+    def _report_texts(self, trainer: Trainer, content: Content) -> None:
+        new = [each for each in content.replaced if not each.again and each.name not in self.told]
         self.told |= {each.name for each in new}
         if not new or not trainer.is_global_zero:
             return
-        line = f"checkpoints keep as text what is no plain data: {_listed(new)}"
-        required = _required(trainer)
+        line = f"checkpoints store as a text: {_join_names(new)}"
+        required = _list_required(trainer)
         if missing := [f"{each.at[-1]}=..." for each in new if each.at in required]:
             line += f"; load_from_checkpoint needs {', '.join(missing)}"
         if lost := [each.name for each in new if each.text and live_object(trainer, each.at, each.text) is None]:
-            line += f"; a run that goes on gets {name_some(lost, _MANY)} as that text"
-        if all(entry["why"] != line for entry in self.journal.entries):  # as the hyper-parameters of a resumed run are
+            line += f"; a resumed run gets {name_some(lost, _MANY)} as that text"
+        if all(entry["why"] != line for entry in self.journal.entries):  # a resumed run has the line already
             self.journal.add(step_of(trainer), "checkpoint", line)
         self.say(f"lrkit: {line}")
 
 
-def _owners(trainer: Trainer) -> list[Any]:
-    """Who may have saved hyper-parameters."""
+def _list_owners(trainer: Trainer) -> list[Any]:
+    """Return the objects that may have saved hyper-parameters: the module and its data module."""
     datamodule = getattr(trainer, "datamodule", None)
     return [trainer.lightning_module, *([] if datamodule is None else [datamodule])]
 
 
-def _packages(trainer: Trainer) -> set[str]:
-    """The packages of the user's program: of the module, its data, and the callbacks that take part."""
-    parts = [*_owners(trainer), *trainer.callbacks]  # type: ignore[attr-defined]
+def _find_packages(trainer: Trainer) -> set[str]:
+    """Return the packages of the user's program: those of the module, the data module and the callbacks."""
+    parts = [*_list_owners(trainer), *trainer.callbacks]  # type: ignore[attr-defined]
     return {type(part).__module__.partition(".")[0] for part in parts} - _OURS
 
 
-def _required(trainer: Trainer) -> list[Path]:
-    """Hyper-parameters that their class must be given: without one, it says so; with a text, it would take that."""
+def _list_required(trainer: Trainer) -> list[Path]:
+    """Return the places of required arguments: a class refuses a missing one, but would accept a text."""
     places: list[Path] = []
-    for owner in _owners(trainer):
+    for owner in _list_owners(trainer):
         arguments = inspect.signature(type(owner).__init__).parameters.values()
         must = (each.name for each in arguments if each.default is each.empty and each.kind is not each.VAR_KEYWORD)
         places += [(owner.CHECKPOINT_HYPER_PARAMS_KEY, name) for name in must]
     return places
 
 
-def _who_loaded(error: Exception, owners: Sequence[Any]) -> str | None:
-    """The hook of the user that raised an error on a checkpoint, and its owner; None if there is none."""
+def _find_failed_hook(error: Exception, owners: Sequence[Any]) -> str | None:
+    """Return the name of the user's loading hook that raised an error; None if there is none."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         name, owner = frame.f_code.co_name, frame.f_locals.get("self")
         if any(owner is each for each in owners) and (
@@ -148,6 +152,6 @@ def _who_loaded(error: Exception, owners: Sequence[Any]) -> str | None:
     return None
 
 
-def _listed(apart: list[Replaced]) -> str:
-    """The names, and what each was."""
-    return name_some([f"{each.name} ({each.what})" for each in apart], _MANY)
+def _join_names(replaced: list[Replaced]) -> str:
+    """Return the names of values, each with its type."""
+    return name_some([f"{each.name} ({each.what})" for each in replaced], _MANY)

@@ -1,4 +1,4 @@
-"""From the plain data of a checkpoint back to the values that were saved."""
+"""Restores the saved values of a checkpoint from its plain data."""
 
 from __future__ import annotations
 
@@ -13,46 +13,47 @@ from lrkit.checkpoint.value_types import MAKE, OF_A_CLASS, made_of_a_class
 __all__ = ["from_plain_data"]
 
 _HERE = object()
-_LIVE = object()  #: no file can say that
+_LIVE = object()  #: no file can contain it
 
 
 def from_plain_data(
     checkpoint: Any, packages: Collection[str] = (), live: Callable[[Path, Any], tuple[Any] | None] | None = None
 ) -> Any:
-    """A checkpoint as it was before ``to_plain_data``, as far as can be; ``checkpoint`` itself is changed.
+    """Return a checkpoint with the values that ``to_plain_data`` converted, where possible; changes ``checkpoint``.
 
     Args:
-        checkpoint: what was read.
-        packages: whose enums, dataclasses and named tuples may be made again.
-        live: shown where a text stands for an object, and the text; the object to have there, in a tuple, or None.
+        checkpoint: the content of the file.
+        packages: the packages whose enums, dataclasses and named tuples are restored.
+        live: called with the place of a text that replaces an object, and the text; returns the object in a tuple,
+            or None.
 
-    What a file says of itself that cannot be is passed over: the plain value stays.
+    A note that contradicts the file is ignored: the plain value remains.
     """
     notes = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
     if not isinstance(notes, dict):
         return checkpoint
     tree: dict[Any, Any] = {}
-    with suppress(Exception):  # whatever a file that says nonsense provokes
+    with suppress(Exception):  # a damaged file may raise any error
         for at, value in notes["left_out"]:
             functools.reduce(lambda place, step: place[step], at[:-1], checkpoint)[at[-1]] = value
         for at, kind, more in notes["types"]:
             node = functools.reduce(lambda node, step: node.setdefault(step, {}), at, tree)
             if kind == "text" and live is not None:
                 found = None
-                with suppress(LookupError, TypeError):  # of a place that there is not
+                with suppress(LookupError, TypeError):  # a note may name a place that does not exist
                     found = live(tuple(at), functools.reduce(lambda place, step: place[step], at, checkpoint))
                 kind, more = (_LIVE, found[0]) if found is not None else (kind, more)
             node.setdefault(_HERE, []).append((kind, more))
-    return _restored(checkpoint, tree, frozenset(packages), 0)
+    return _restore_types(checkpoint, tree, frozenset(packages), 0)
 
 
-def _restored(value: Any, node: Mapping[Any, Any], packages: frozenset[str], depth: int) -> Any:
-    """The value with what the notes say of it and of its parts; the inner first."""
+def _restore_types(value: Any, node: Mapping[Any, Any], packages: frozenset[str], depth: int) -> Any:
+    """Return a value with the types that its notes name, the inner values first."""
     for step, inner in node.items():
         if step is _HERE or depth > 2 * DEPTH:
             continue
         with suppress(Exception):
-            new = _restored(value[step], inner, packages, depth + 1)
+            new = _restore_types(value[step], inner, packages, depth + 1)
             if new is value[step]:
                 continue
             if isinstance(value, tuple):
@@ -64,13 +65,14 @@ def _restored(value: Any, node: Mapping[Any, Any], packages: frozenset[str], dep
             if kind is _LIVE:
                 value = more
             elif kind == "keys":
-                value = _with_keys(value, more[0], more[1], packages)
+                value = _restore_keys(value, more[0], more[1], packages)
             else:
                 value = made_of_a_class(kind, value, more, packages) if kind in OF_A_CLASS else MAKE[kind](value, more)
     return value
 
 
-def _with_keys(value: dict[Any, Any], keys: list[Any], notes: list[Any], packages: frozenset[str]) -> dict[Any, Any]:
+def _restore_keys(value: dict[Any, Any], keys: list[Any], notes: list[Any], packages: frozenset[str]) -> dict[Any, Any]:
+    """Return a dict with the types of its keys restored."""
     notes = [[["keys", *at], *rest] for at, *rest in notes]
     made = from_plain_data({"keys": keys, KEY: {"types": notes, "left_out": []}}, packages)["keys"]
     return dict(zip(made, value.values(), strict=True))

@@ -1,17 +1,18 @@
-"""What a checkpoint holds, as data that ``torch.load(weights_only=True)`` reads: made so before it is written.
+"""The format of a checkpoint as plain data, which ``torch.load(weights_only=True)`` can read.
 
-A module, its data and its callbacks may put anything into a checkpoint, by ``save_hyperparameters`` and by
-``on_save_checkpoint``. Pickle writes nearly all of it, and refuses to read most of it again without executing it. So:
+A module, its data and its callbacks may put any object into a checkpoint, by ``save_hyperparameters`` and by
+``on_save_checkpoint``. Pickle writes nearly all objects, but reads most of them only by executing code. lrkit therefore
+converts each value before it writes the file:
 
-    plain        numbers, texts, lists, dicts, tensors, ...: what the reader knows by itself is left as it is
-    of a type    paths, numpy's values, dates, DictConfig, ...: plain values in their place, and a note of which type
-                 it was; ``decoding.from_plain_data`` makes them again, by a constructor that ``value_types`` names,
-                 never by one that the file names
-    apart        objects, classes, functions: a text in their place, and the tensors in them beside it
+    plain values   numbers, strings, lists, dicts, tensors, ...: unchanged
+    known types    paths, numpy values, dates, DictConfig, ...: a plain value, and a note with the type.
+                   ``plain_data_decoder.from_plain_data`` restores them by a constructor that ``value_types`` lists,
+                   never by a constructor that the file names
+    objects        other objects, classes, functions: a text, and beside it the tensors in the object
 
-Enums, dataclasses and named tuples are of a type too, but their classes are the user's: they are made again where the
-class is found among what the program has imported by itself, in a package that the caller names, and without calling
-anything of it. Otherwise the plain values stay.
+The classes of enums, dataclasses and named tuples belong to the user. Such a value is restored if the program has
+already imported its class from a package that the caller names; no method of the class is called. Otherwise the plain
+value remains.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ from torch import Tensor, nn
 
 __all__ = ["DEPTH", "KEY", "PLAIN_TENSORS", "Content", "Path", "Replaced"]
 
-#: Where a checkpoint says what was of a type, and keeps what is apart.
+#: The checkpoint's key for the notes of types, and for the tensors of objects.
 KEY = "lrkit.content"
 
-DEPTH = 100  #: levels of containers; what is deeper becomes text, for pickle recurs
+DEPTH = 100  #: levels of containers; a deeper value becomes a text, because pickle is recursive
 
 
-#: Subclasses of them may hold what a reader cannot make again.
+#: Subclasses of these may contain objects that a reader cannot restore.
 PLAIN_TENSORS = (Tensor, nn.Parameter)
 
 Path = tuple[Any, ...]
 
 
 class Replaced(NamedTuple):
-    """Something that is read back as another type than it was.
+    """A value whose type in the file differs from its type in the program.
 
     Args:
-        at: the keys and positions that lead to it.
+        at: keys and positions on the way to the value.
         what: its type, in words.
-        again: whether ``from_plain_data`` makes it again all the same, for its class is at hand.
-        text: what stands for it, where that is a text.
+        again: whether ``from_plain_data`` restores the value, because its class is imported.
+        text: the text that replaces the value; empty if a plain value does.
     """
 
     at: Path
@@ -52,18 +53,18 @@ class Replaced(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Where it is, as one would write it."""
+        """The place of the value, as a dotted name."""
         return ".".join(map(str, self.at))
 
 
 @dataclasses.dataclass
 class Content:
-    """A checkpoint that can be read.
+    """A checkpoint as plain data.
 
     Args:
-        checkpoint: what to write.
-        apart: what is not of its type in the file.
+        checkpoint: the content to write.
+        replaced: the values whose type in the file differs from their type in the program.
     """
 
     checkpoint: dict[str, Any]
-    apart: list[Replaced]
+    replaced: list[Replaced]

@@ -1,7 +1,7 @@
-"""What Lightning takes up from a checkpoint: where a part of it makes no sense, that is told in one line, by its name.
+"""Errors while Lightning restores the parts of a checkpoint, reported in one line with the name of the part.
 
-lrkit checks a checkpoint before (``lrkit.checkpoint.checkpoint_schema``). What it does not know (states of others'
-callbacks, optimizers, precision plugins, data) is found out when it is taken up.
+lrkit checks a checkpoint before (``lrkit.checkpoint.checkpoint_schema``). It cannot check the states of third-party
+callbacks, optimizers, precision plugins and data; their errors occur only when they are restored.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from lrkit.base.error_report import describe_cause
 from lrkit.base.errors import ConfigError, Diverged, RunError, SearchError
 from lrkit.lightning.classes import Trainer
 
-__all__ = ["install", "taking_up"]
+__all__ = ["explain_restore_errors", "install_restore_errors"]
 
-#: Where Lightning takes up a part, and what that is.
+#: The method of Lightning that restores a part, and the name of the part in the message.
 _PARTS = {
     "resume_start": "a version of Lightning",
     "restore_datamodule": "a state of the data",
@@ -30,31 +30,31 @@ _PARTS = {
 }
 
 
-def install(trainer: Trainer, path: Path) -> None:
-    """Have a trainer that goes on from ``path`` say which part of it cannot be taken up. Before the fit."""
+def install_restore_errors(trainer: Trainer, path: Path) -> None:
+    """Let a trainer that resumes from ``path`` name the part that it cannot restore. Call this before the fit."""
     connector = trainer._checkpoint_connector
     for name, what in _PARTS.items():
-        setattr(connector, name, partial(_take, what, path, getattr(connector, name)))
+        setattr(connector, name, partial(_restore_part, what, path, getattr(connector, name)))
 
 
-def _take(what: str, path: Path, usual: Callable[..., None], *given: Any, **more: Any) -> None:
-    with taking_up(what, path):
+def _restore_part(what: str, path: Path, usual: Callable[..., None], *given: Any, **more: Any) -> None:
+    with explain_restore_errors(what, path):
         usual(*given, **more)
 
 
 @contextmanager
-def taking_up(what: str, path: Path) -> Iterator[None]:
-    """Within it, an error is one of the checkpoint ``path``, which holds ``what``."""
+def explain_restore_errors(what: str, path: Path) -> Iterator[None]:
+    """Within this context, an error becomes a ``ConfigError`` about the part ``what`` of the checkpoint ``path``."""
     try:
         yield
     except ConfigError as error:
         said = str(error).rstrip(".")
         raise ConfigError(
-            "resume.path", f"must be a checkpoint as lrkit writes them, and in {path.name} {said}"
+            "resume.path", f"must be a checkpoint in the format of lrkit; in {path.name}, {said}"
         ) from None
     except (Diverged, RunError, SearchError):
         raise
     except Exception as error:
         raise ConfigError(
-            "resume.path", f"holds {what} that cannot be taken up: {describe_cause(error)}", str(path)
+            "resume.path", f"contains {what} that cannot be restored: {describe_cause(error)}", str(path)
         ) from error

@@ -1,4 +1,4 @@
-"""A checkpoint that lrkit wrote, read."""
+"""The checkpoint from which a run is resumed, read and checked."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["SavedRun", "load_saved_run"]
 
 
 def load_saved_run(path: str) -> SavedRun:
-    """Read a checkpoint, or the last one of a run's folder. Nothing in the file is executed.
+    """Read a checkpoint, or the last one in a run's folder. Executes no code from the file.
 
-    Where the last one is damaged, the one before it is read instead, and ``skipped`` says so.
+    If the last checkpoint is damaged, the previous one is read instead, and ``skipped`` reports it.
 
     Raises:
-        ConfigError: there is no such file, it is damaged, or lrkit did not write it.
+        ConfigError: the file does not exist, is damaged, or was not written by lrkit.
     """
     key, files = "resume.path", checkpoint_candidates(Path(path))
     file, damaged = files[0], []
@@ -46,9 +46,9 @@ def load_saved_run(path: str) -> SavedRun:
         plan = checked_plan(content)
     except ConfigError as error:
         said = str(error).rstrip(".")
-        raise ConfigError(key, f"must be a checkpoint as lrkit writes them, and in {file.name} {said}") from None
+        raise ConfigError(key, f"must be a checkpoint in the format of lrkit; in {file.name}, {said}") from None
     step, tracks = content["lrkit"]["step"], dict(content["lrkit"].get("tracks", {}))
-    skipped = f"{damaged[0]}; going on from {file.name}, step {step}" if damaged else ""
+    skipped = f"{damaged[0]}; resuming from {file.name}, step {step}" if damaged else ""
     return SavedRun(file, plan, step, content, skipped, tracks)
 
 
@@ -58,11 +58,11 @@ class SavedRun:
 
     Args:
         path: the file.
-        plan: the plan that it was trained by, as JSON has it.
-        step: applied optimizer steps.
-        content: all of the file.
-        skipped: which newer files were damaged, and how; empty where none was.
-        tracks: of several optimizers the steps that each has applied; ``step`` counts batches then.
+        plan: the plan of the run that wrote it, as JSON.
+        step: the number of applied optimizer steps; with several optimizers, of batches.
+        content: the whole content of the file.
+        skipped: the newer file that is damaged, and its damage; empty if there is none.
+        tracks: with several optimizers, the number of applied steps of each one.
     """
 
     path: Path
@@ -74,10 +74,10 @@ class SavedRun:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config that the plan came from."""
+        """The config of the run that wrote the checkpoint."""
         return dict(self.plan["config"])
 
     @property
     def monitor(self) -> str | None:
-        """The metric that "best" meant."""
+        """The metric by which that run chose its best checkpoint."""
         return self.content["lrkit"]["monitor"]  # type: ignore[no-any-return]

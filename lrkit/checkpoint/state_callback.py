@@ -1,4 +1,4 @@
-"""What lrkit puts into every checkpoint: the plan, the step, the random numbers, the place in the data."""
+"""The callback that saves and restores lrkit's own state: the plan, the step, random numbers, the data position."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from lrkit.checkpoint import saved_run
 from lrkit.checkpoint.checkpoint_schema import check_optimizers
 from lrkit.checkpoint.data_position import DataPosition
-from lrkit.checkpoint.restore_errors import taking_up
+from lrkit.checkpoint.restore_errors import explain_restore_errors
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.loop_counts import recount
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
@@ -21,7 +21,7 @@ __all__ = ["CheckpointState", "is_complete", "step_with_as_many_samples"]
 
 
 def is_complete(module: LightningModule) -> bool:
-    """Whether a module has all of its parameters already, and takes those of a checkpoint as they are."""
+    """Return whether a module already has all of its parameters, and loads those of a checkpoint unchanged."""
     late = ("configure_model", "setup", "on_load_checkpoint", "load_state_dict")
     lazy = any(
         isinstance(p, UninitializedParameter | UninitializedBuffer) for p in [*module.parameters(), *module.buffers()]
@@ -31,13 +31,13 @@ def is_complete(module: LightningModule) -> bool:
 
 
 class CheckpointState(Callback):
-    """Puts the plan, the step and the position in the data into every checkpoint, and goes on from them.
+    """Saves the plan, the step and the position in the data in each checkpoint, and restores them in a resumed run.
 
     Args:
-        position: in the training data, with the random numbers.
-        saved: the checkpoint that this run goes on from, if any.
-        options: names of optimizer options that the new plan decides; None leaves the checkpoint's.
-        best: the checkpoint of the best model, whose monitor may have had to be found first.
+        position: the position in the training data, and the random numbers.
+        saved: the checkpoint that this run resumes, if any.
+        options: the optimizer options that the new plan sets; None keeps the options of the checkpoint.
+        best: the callback that saves the best checkpoint; its monitor is saved too.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class CheckpointState(Callback):
         self.position, self.best = position, best
         self.saved, self.options = saved, options
         self.fresh: list[dict[str, Any]] = []
-        self.loaded: dict[str, Any] | None = None  # as Lightning has it until its loops are restored
+        self.loaded: dict[str, Any] | None = None  # Lightning's checkpoint, until the loops are restored
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.loaded = checkpoint
@@ -58,7 +58,7 @@ class CheckpointState(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loaded, self.loaded = self.loaded, None
         if loaded is not None and self.saved is not None:
-            with taking_up("optimizers", self.saved.path):
+            with explain_restore_errors("optimizers", self.saved.path):
                 check_optimizers(loaded["optimizer_states"], trainer.optimizers)
         if loaded is not None and self.saved is not None and not self.saved.tracks:
             recount(
@@ -67,7 +67,7 @@ class CheckpointState(Callback):
                 step_with_as_many_samples(self.saved, plan_of(trainer)),
                 trainer.accumulate_grad_batches,
             )
-        # Before the optimizer's state is restored, which brings back the options of the run that wrote it.
+        # The restored state of the optimizer will overwrite these options by those of the earlier run.
         if self.options is not None:
             names = self.options
             self.fresh = [{n: g[n] for n in names if n in g} for o in trainer.optimizers for g in o.param_groups]
@@ -76,7 +76,7 @@ class CheckpointState(Callback):
         schedulers = schedulers_of(trainer)
         several = bool(schedulers[0].track)
         checkpoint["lrkit"] = {
-            # Text, because tensors aside only text is sure to load with weights_only=True in every version.
+            # JSON: beside tensors, only text loads with weights_only=True in every version of torch.
             "plan": json.dumps(plan_of(trainer).to_json(), default=str),
             "step": step_of(trainer) if several else schedulers[0].applied,
             **({"tracks": {each.track: each.applied for each in schedulers}} if several else {}),
@@ -84,7 +84,7 @@ class CheckpointState(Callback):
             **self.position.state(trainer),
         }
         if not trainer.is_last_batch:
-            # Of a run that ends within an epoch Lightning says that the epoch is done, and would never finish it.
+            # Lightning counts an epoch that a run ends early as completed, and would not finish it in a resumed run.
             for count in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
                 count["processed"] = count["completed"] = max(count["started"] - 1, 0)
 
@@ -102,11 +102,15 @@ class CheckpointState(Callback):
 
 
 def step_with_as_many_samples(saved: saved_run.SavedRun, new: Plan, at: int | None = None) -> int:
-    """The optimizer step of the new plan at which as many samples have been seen as the checkpoint has.
+    """Return the optimizer step of the new plan at which the run has seen as many samples as at the checkpoint.
 
-    Whole epochs are whole epochs, whatever their last batches hold, so that the run and the plan end together.
+    A complete epoch remains a complete epoch, for any size of its last batch, so that the run and the plan end at the
+    same step.
 
-    ``at``: the step in the old plan, where it is that of one of several optimizers.
+    Args:
+        saved: the checkpoint.
+        new: the new plan.
+        at: the step in the old plan; the step of the checkpoint by default. Several optimizers have a step each.
     """
     step, batch, before = saved.step if at is None else at, new.horizon.batch_size, saved.plan["horizon"]["batch_size"]
     if batch is None or before is None or batch == before:

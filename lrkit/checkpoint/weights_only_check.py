@@ -1,4 +1,4 @@
-"""Which part of a checkpoint ``torch.load(weights_only=True)`` refuses."""
+"""Finds the part of a checkpoint that ``torch.load(weights_only=True)`` refuses."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ __all__ = ["find_unreadable"]
 
 
 def find_unreadable(checkpoint: Mapping[str, Any]) -> str:
-    """What of a checkpoint the reader refuses, as a name; an empty string where it reads all. Tensors are left out.
+    """Return the name of the part that ``torch.load`` refuses; an empty string if there is none. Ignores tensors.
 
-    A part is written to memory and read back, so that it is the reader who says it.
+    Each part is written to memory and read again, so that the result is that of ``torch.load`` itself.
     """
-    if _reads(_skeleton(checkpoint)):
+    if _can_be_read(_remove_tensors(checkpoint)):
         return ""
 
     def look(value: Any, at: Path) -> Path:
         if isinstance(value, dict) and len(at) < DEPTH:
             for name, part in value.items():
-                if not _reads(part):
+                if not _can_be_read(part):
                     return look(part, (*at, name))
         if isinstance(value, (list, tuple)) and len(at) < DEPTH:
             for i, part in enumerate(value):
-                if not _reads(part):
+                if not _can_be_read(part):
                     return look(part, (*at, i))
         return at
 
-    return ".".join(map(str, look(_skeleton(checkpoint), ()))) or "its content"
+    return ".".join(map(str, look(_remove_tensors(checkpoint), ()))) or "its content"
 
 
-def _reads(part: Any) -> bool:
+def _can_be_read(part: Any) -> bool:
     stream = io.BytesIO()
     try:
         torch.save(part, stream)
@@ -47,14 +47,14 @@ def _reads(part: Any) -> bool:
     return True
 
 
-def _skeleton(value: Any, depth: int = 0) -> Any:
-    """The same, without the tensors that the reader knows anyway, which would take it longest."""
+def _remove_tensors(value: Any, depth: int = 0) -> Any:
+    """Return a value without its plain tensors: ``torch.load`` always reads them, and they take most of the time."""
     if type(value) in PLAIN_TENSORS:
         return None
     if depth > 2 * DEPTH:
         return value
     if type(value) in (dict, OrderedDict):
-        return {key: _skeleton(each, depth + 1) for key, each in value.items()}
+        return {key: _remove_tensors(each, depth + 1) for key, each in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_skeleton(each, depth + 1) for each in value)
+        return type(value)(_remove_tensors(each, depth + 1) for each in value)
     return value

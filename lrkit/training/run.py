@@ -22,7 +22,8 @@ from lrkit.base.files import write_json
 from lrkit.base.launcher_environment import global_rank
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.symbolic_links import check_links
-from lrkit.checkpoint import durable_io, restore_errors
+from lrkit.checkpoint import durable_io
+from lrkit.checkpoint.restore_errors import install_restore_errors
 from lrkit.data.in_memory import loaders_of
 from lrkit.lightning import failsafe_loggers as loggers
 from lrkit.lightning.classes import (
@@ -162,14 +163,14 @@ def _prepare_trainer(run: RunSettings, module: LightningModule, callbacks: RunCa
     if last is not None:
         durable_io.install_durable_io(trainer, last)
         if trainer.is_global_zero:
-            durable_io.sweep_up(last.parent)
+            durable_io.remove_leftovers(last.parent)
     if resumption.saved is not None and resumption.saved.skipped:
         tell_skipped_checkpoint(resumption.saved, callbacks.journal, run.quiet or not trainer.is_global_zero)
     if resumption.saved is not None and goes_on is None:
         with resumption.explaining(module):
             module.load_state_dict(resumption.saved.content["state_dict"])
     if goes_on is not None:
-        restore_errors.install(trainer, goes_on.path)
+        install_restore_errors(trainer, goes_on.path)
     return trainer
 
 

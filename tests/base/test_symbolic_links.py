@@ -62,7 +62,7 @@ def test_only_what_lrkit_left_half_written_is_removed(precious: Path, tmp_path: 
         (folder / name).write_text("x")
     (folder / ".best.ckpt.00000000.new").symlink_to(precious)
     (folder / ".best.ckpt.00000001.new").mkdir()
-    durable_io.sweep_up(folder)
+    durable_io.remove_leftovers(folder)
     there = {*kept, ".best.ckpt.00000000.new", ".best.ckpt.00000001.new"}
     assert {each.name for each in folder.iterdir()} == there and precious.read_text() == "mine"
 

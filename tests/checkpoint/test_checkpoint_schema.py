@@ -16,7 +16,7 @@ from short_runs import SHORT
 
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint.checkpoint_schema import check_optimizers, checked_plan
-from lrkit.checkpoint.restore_errors import taking_up
+from lrkit.checkpoint.restore_errors import explain_restore_errors
 from lrkit.cli.main import main
 from lrkit.planning.plan import Plan
 from lrkit.planning.plan_schema import checked
@@ -253,8 +253,8 @@ def test_it_is_told_in_one_line_that_names_the_file(
     with chdir(tmp_path):
         assert main(["train", "resume.path=a.ckpt", "resume.policy=restore"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    said = "in a.ckpt lr_schedulers[0].gain must be a finite number >= 0. Received: 'x'."
-    assert line == f"lrkit: resume.path must be a checkpoint as lrkit writes them, and {said}"
+    said = "in a.ckpt, lr_schedulers[0].gain must be a finite number >= 0. Received: 'x'."
+    assert line == f"lrkit: resume.path must be a checkpoint in the format of lrkit; {said}"
 
 
 def of_an_optimizer(change: Callable[[Any], Any]) -> None:
@@ -291,6 +291,6 @@ def test_the_state_of_another_optimizer_is_refused(change: Callable[[Any], Any],
 
 
 def test_what_lightning_cannot_take_up_is_told_by_its_name(tmp_path: Path) -> None:
-    said = r"^resume\.path holds states of callbacks that cannot be taken up: KeyError: 'a'"
-    with pytest.raises(ConfigError, match=said), taking_up("states of callbacks", tmp_path):
+    said = r"^resume\.path contains states of callbacks that cannot be restored: KeyError: 'a'"
+    with pytest.raises(ConfigError, match=said), explain_restore_errors("states of callbacks", tmp_path):
         _ = {}["a"]  # type: ignore[var-annotated]

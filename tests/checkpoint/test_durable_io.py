@@ -138,7 +138,7 @@ def test_the_one_before_is_taken(name: str, named: str, whole: Path, tmp_path: P
     saved = saved_run.load_saved_run(str(folder / named))
     assert saved.path.name == "previous.ckpt" and saved.step == 8
     assert saved.skipped.startswith("last.ckpt: it is ") or "checksum" in saved.skipped
-    assert saved.skipped.endswith("; going on from previous.ckpt, step 8")
+    assert saved.skipped.endswith("; resuming from previous.ckpt, step 8")
 
 
 def test_it_is_told_and_the_run_is_the_same(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,7 +132,7 @@ TYPED: list[Any] = [
 def test_what_is_plain_is_left_as_it_is(value: Any) -> None:
     content, read = written(value)
     assert content.checkpoint["x"] is value or content.checkpoint["x"] == value
-    assert KEY not in content.checkpoint and not content.apart and alike(read["x"], value)
+    assert KEY not in content.checkpoint and not content.replaced and alike(read["x"], value)
 
 
 def test_an_array_of_lists_is_one_again() -> None:
@@ -144,7 +144,7 @@ def test_an_array_of_lists_is_one_again() -> None:
 @pytest.mark.parametrize("value", TYPED, ids=lambda value: f"{type(value).__module__}.{type(value).__name__}")
 def test_what_is_of_a_type_is_of_it_again(value: Any) -> None:
     assert alike(again(value), value) and not any(
-        not each.again for each in to_plain_data({"x": value}, packages=HERE).apart
+        not each.again for each in to_plain_data({"x": value}, packages=HERE).replaced
     )
 
 
@@ -166,7 +166,7 @@ def test_an_interpolation_that_cannot_be_resolved_stays_text(monkeypatch: pytest
 
 @pytest.mark.parametrize("value", [Mode.FAST, State(1, torch.ones(2)), Pair(1, pathlib.Path("d"))], ids=repr)
 def test_classes_of_others_are_found_but_never_imported(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    named = {each.name for each in to_plain_data({"x": value}).apart}
+    named = {each.name for each in to_plain_data({"x": value}).replaced}
     assert named == {"x"} and type(again(value, set())) in (str, dict, tuple)
     _, read = written(value)
     monkeypatch.delitem(sys.modules, __name__)
@@ -185,7 +185,7 @@ def test_what_is_neither_is_text_and_told(value: Any, says: str) -> None:
     content, read = written({"deep": [value]})
     made = read["x"]["deep"][0]
     assert says in str(made) and len(str(made)) < 700 and type(made) in (str, dict)
-    assert [each.name for each in content.apart] == ["x.deep.0"] and not content.apart[0].again
+    assert [each.name for each in content.replaced] == ["x.deep.0"] and not content.replaced[0].again
     assert alike(from_plain_data(read, HERE)["x"]["deep"][0], made)
 
 
@@ -241,7 +241,7 @@ def test_what_contains_itself_or_is_deep_ends() -> None:
     for _ in range(5 * DEPTH):
         deep = [deep]
     content, read = written(deep)
-    assert len(content.apart) == 1
+    assert len(content.replaced) == 1
     ((_, found),) = read[KEY]["tensors"]
     assert torch.equal(next(iter(found.values())), torch.arange(4.0))
     twice: Any = pathlib.Path("a")

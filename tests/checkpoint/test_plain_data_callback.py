@@ -65,9 +65,9 @@ def test_every_kind_is_gone_on_with_and_is_what_it_was(tmp_path: Path, capsys: p
     given = words(kinds(*READABLE), "+model.hook=array", "+callbacks.keeps={_target_: pickled_content.Keeps}")
     folder = tmp_path / "run"
     stopped(folder, given, 12)
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "plain data" in line]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "store as a text" in line]
     told = [f"hyper_parameters.my_{kind} (" for kind, (_, says) in KINDS.items() if says and kind != "unreadable"]
-    assert line.startswith("lrkit: checkpoints keep as text what is no plain data: hyper_parameters.my_module (torch.")
+    assert line.startswith("lrkit: checkpoints store as a text: hyper_parameters.my_module (torch.")
     assert all(each in line for each in told) and line.count("hyper_parameters.my_") == len(told)
     assert "datamodule_hyper_parameters.transform" in line
     (entry,) = [e for e in json.loads((folder / "events.json").read_text()) if e["event"] == "checkpoint"]
@@ -91,7 +91,7 @@ def test_what_a_hook_adds_is_told_once_at_the_first_checkpoint(
 ) -> None:
     run_training(compose(words(f"+model.hook={kind}", data="plain_lightning.Data")), tmp_path)
     said = capsys.readouterr().err
-    assert said.count("plain data") == said.count("mine.value (") == (0 if kind == "enum" else 1)
+    assert said.count("store as a text") == said.count("mine.value (") == (0 if kind == "enum" else 1)
 
 
 def test_an_object_is_the_one_that_the_program_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +102,7 @@ def test_an_object_is_the_one_that_the_program_has(tmp_path: Path, capsys: pytes
         data="pickled_content.Scaled",
     )
     stopped(tmp_path / "run", given, 12)
-    assert "goes on gets special.made as that text" in capsys.readouterr().err
+    assert "a resumed run gets special.made as that text" in capsys.readouterr().err
     run_training(
         compose([*given, "~callbacks.stop", f"resume.path='{tmp_path / 'run'}'"]), tmp_path / "run", quiet=True
     )
@@ -132,8 +132,8 @@ def test_a_hook_that_cannot_use_a_checkpoint_is_refused_before_training(capsys: 
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
         "lrkit: resume.path cannot be resumed: Wants.on_load_checkpoint raised TypeError (cannot assign 'str' as"
-        " child module 'criterion' (torch.nn.Module or None expected)), where it got a text for"
-        " hyper_parameters.criterion, special.criterion, special.made; resume.policy=restart takes the weights alone."
+        " child module 'criterion' (torch.nn.Module or None expected)); it got texts in place of"
+        " hyper_parameters.criterion, special.criterion, special.made; resume.policy=restart restores only the weights."
     )
     assert Path("run/checkpoints/last.ckpt").read_bytes() == before
 
@@ -172,12 +172,14 @@ def test_what_the_reader_refuses_ends_the_run_before_it_trains(capsys: pytest.Ca
     assert main(["train", *words(kinds("unreadable"))]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
-        "lrkit: model has a hyper-parameter that no checkpoint can be read with, hyper_parameters.my_unreadable: leave"
-        " it out, by save_hyperparameters(ignore=['my_unreadable'])."
+        "lrkit: model has a hyper-parameter that torch.load(weights_only=True) cannot read,"
+        " hyper_parameters.my_unreadable: use save_hyperparameters(ignore=['my_unreadable'])."
     )
     assert main(["train", *words("+model.hook=unreadable")]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("lrkit: a checkpoint with mine.value could not be read again, so the run ends here, at its")
+    assert said.startswith(
+        "lrkit: the first checkpoint contains mine.value, which torch.load(weights_only=True) cannot read"
+    )
     folder = max(Path("outputs/runs").iterdir())
     assert not [*folder.glob("checkpoints/*")]
 

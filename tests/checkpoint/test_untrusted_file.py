@@ -19,7 +19,7 @@ from lrkit.base.zip_archives import list_members
 from lrkit.checkpoint import untrusted_file
 from lrkit.checkpoint.config_reader import read_config
 from lrkit.checkpoint.durable_io import DurableIO, read_checkpoint
-from lrkit.checkpoint.untrusted_file import Unreadable, find_damage, load, oversized
+from lrkit.checkpoint.untrusted_file import UnsafeCheckpoint, find_damage, find_oversize, load_untrusted
 
 
 @pytest.fixture
@@ -116,12 +116,12 @@ WRONG: dict[Callable[[Path], None], str] = {
     laid_over: "its members overlap",
     longer: "it is truncated",
     encrypted: "is encrypted",
-    legacy: "it is cut off, or no checkpoint",
-    behind_something: "it is cut off, or no checkpoint",
+    legacy: "it is truncated, or not a checkpoint",
+    behind_something: "it is truncated, or not a checkpoint",
     a_long_pickle: "its data.pkl has 2000000 bytes",
     a_pipe: "it is not a regular file",
     without_end: "it is not a regular file",
-    a_terabyte: "it is cut off, or no checkpoint",
+    a_terabyte: "it is truncated, or not a checkpoint",
 }
 
 
@@ -136,7 +136,7 @@ def test_what_is_not_as_torch_writes_it_is_not_read(
     assert WRONG[change] in find_damage(file)
     assert read_checkpoint(file) == (None, find_damage(file))
     assert read_config(str(file)) is None
-    with pytest.raises((Unreadable, OSError, zipfile.BadZipFile)):
+    with pytest.raises((UnsafeCheckpoint, OSError, zipfile.BadZipFile)):
         DurableIO(file).load_checkpoint(file)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 15_000  # KiB
     assert time.perf_counter() - begun < 5
@@ -165,11 +165,11 @@ def circle() -> Any:
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [
-        ({"a": torch.zeros(1).expand(10**12)}, "it has tensors that stand for more than"),
-        ({i: torch.zeros(1).expand(10**8) for i in range(9)}, "it has tensors that stand for more than"),
-        ({"a": shared(60)}, "its containers stand for more than 10000000 values"),
+        ({"a": torch.zeros(1).expand(10**12)}, "its tensors expand to more than"),
+        ({i: torch.zeros(1).expand(10**8) for i in range(9)}, "its tensors expand to more than"),
+        ({"a": shared(60)}, "its containers expand to more than 10000000 values"),
         ({"a": nested(300)}, "it is nested deeper than 250"),
-        ({"a": circle()}, "a container in it is within itself"),
+        ({"a": circle()}, "it has a container that contains itself"),
     ],
 )
 def test_what_stands_for_more_than_it_is(content: Any, wrong: str, tmp_path: Path) -> None:
@@ -177,8 +177,8 @@ def test_what_stands_for_more_than_it_is(content: Any, wrong: str, tmp_path: Pat
     torch.save(content, file)
     assert file.stat().st_size < 50_000
     assert wrong in read_checkpoint(file)[1]
-    with pytest.raises(Unreadable, match=r"^a\.ckpt: "):
-        load(file)
+    with pytest.raises(UnsafeCheckpoint, match=r"^a\.ckpt: "):
+        load_untrusted(file)
 
 
 def test_what_is_honest_is_read(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_what_is_honest_is_read(tmp_path: Path) -> None:
     torch.save(content, file)
     found, wrong = read_checkpoint(file)
     assert wrong == "" and torch.equal(found["tied"][0], weights) and found["shared"] == shared(10)
-    assert found["tied"][0] is not None and oversized(content) == ""
+    assert found["tied"][0] is not None and find_oversize(content) == ""
 
 
 def test_a_long_list_of_members_is_read_and_a_longer_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -340,7 +340,7 @@ def test_torn_checkpoints(row: Row) -> None:
         shutil.rmtree(folder)
     assert seen == len(DAMAGES)
     row(f"`last.ckpt` damaged: {', '.join(DAMAGES)}", seen, seen, 0, "`lrkit: damaged checkpoint skipped: last.ckpt:"
-        " the checksum of ... is wrong; going on from previous.ckpt, step 12`; an entry in `events.json`")  # fmt: skip
+        " the checksum of ... is wrong; resuming from previous.ckpt, step 12`; an entry in `events.json`")  # fmt: skip
 
 
 # --- divergence -------------------------------------------------------------------------------------

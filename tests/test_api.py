@@ -90,7 +90,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"schedule": "one-cycle"}, "schedule has no option 'one-cycle'. Did you mean 'one_cycle'?"),
     ({"schedule": 3}, "schedule must be a Schedule, a name, or a mapping"),
     ({"schedule": {"name": "step", "evry": 3}}, "schedule.evry is not a key. Did you mean 'every'?"),
-    ({"schedule": {"name": "step", "gamma": 2}}, "schedule.gamma must be"),
+    ({"schedule": {"name": "step", "gamma": -2}}, "schedule.gamma must be"),
     ({"schedule": {"every": 3}}, "schedule.name must be set"),
     ({"warmup": "liner"}, "warmup has no option 'liner'. Did you mean 'linear'?"),
     ({"warmup": "linear", "warmup_length": "150%"}, "warmup.length must be"),

@@ -16,11 +16,12 @@ from omegaconf import OmegaConf
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import CONF_DIR, accumulation, check, compose, plan, world_of
 from lrkit.config.overrides import default_choices
+from lrkit.config.shipped_options import SHARED, option_names, read_option, read_shipped_file
 from lrkit.lightning.classes import Trainer
-from lrkit.schedules.shapes import Schedule
+from lrkit.schedules.shapes import Linear, Schedule
 
 FILES = sorted(CONF_DIR.rglob("*.yaml"))
-OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent != CONF_DIR]
+OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent.name not in (CONF_DIR.name, SHARED)]
 SHAPES = ("schedule", "warmup", "cooldown")
 PLANNED = (*SHAPES, "plateau", "batch_scaling", "param_groups")
 
@@ -78,19 +79,30 @@ def test_every_public_schedule_has_a_file() -> None:
     assert names - {"schedule", "endless"} == {option for group, option in OPTIONS if group == "schedule"}
 
 
-#: The options that every schedule has.
-SHARED = {"scale", "floor", "skip", "update_every"}
-
-
 def test_a_schedules_file_lists_its_arguments() -> None:
-    """Each option file lists all keys of its class, but for the options that every schedule has."""
+    """Each option lists all keys of its class; the options of every schedule come by its defaults list."""
     for path in (CONF_DIR / "schedule").glob("*.yaml"):
         node: Any = OmegaConf.to_container(OmegaConf.load(path))
-        node = node.get("schedule", node)
-        target = node.pop("_target_")
-        kind = getattr(importlib.import_module("lrkit.schedules"), target.rpartition(".")[2])
-        own = {field.name for field in dataclasses.fields(kind) if not field.metadata.get("shared")}
-        assert set(node) == own == set(inspect.signature(kind).parameters) - SHARED, path.stem
+        own = node.get("schedule", node)
+        kind = getattr(importlib.import_module("lrkit.schedules"), own["_target_"].rpartition(".")[2])
+        shared = read_shipped_file(f"{SHARED}/schedule.yaml")
+        assert set(shared) == {field.name for field in dataclasses.fields(kind) if field.metadata.get("shared")}
+        composed = compose([f"schedule={path.stem}"])["schedule"]
+        assert composed == read_option("schedule", path.stem, "schedule")
+        assert composed == {**shared, **{key: value for key, value in own.items() if key != "defaults"}}
+        assert set(composed) - {"_target_"} == set(inspect.signature(kind).parameters) - {"overlap"}, path.stem
+        assert not shared.keys() & own.keys(), path.stem
+
+
+@pytest.mark.parametrize("group", ["warmup", "cooldown"])
+def test_the_options_of_a_slot_come_by_its_defaults(group: str) -> None:
+    shared = read_shipped_file(f"{SHARED}/{group}.yaml")
+    for name in set(option_names(group)) - {"none"}:
+        composed = compose([f"{group}={name}"])[group]
+        assert composed == read_option(group, name, group)
+        assert {key: composed[key] for key in shared} == shared
+        for key, value in shared.items():
+            assert getattr(Linear, key) == value
 
 
 def test_the_trainer_file_is_lightnings_trainer() -> None:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from lrkit.base.errors import ConfigError
 from lrkit.config import instantiate, optimizer_options
-from lrkit.config.overrides import CONF_DIR
+from lrkit.config.shipped_options import CONF_DIR, SHARED, read_option
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Constant
 
 #: Groups whose files define keys. Experiments, sweeps and launchers set keys of others.
 GROUPS = ("optimizer", "schedule", "warmup", "cooldown", "plateau", "guard", "batch_scaling", "param_groups", "data",
-          "model", "trainer", "callbacks", "logger")  # fmt: skip
+          "model", "trainer", "callbacks", "logger", SHARED)  # fmt: skip
 FILES = [path for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 #: A range as comments write it, and values just outside of it.
 OUTSIDE = {
@@ -53,18 +51,21 @@ def test_each_key_has_a_comment(path: Path) -> None:
 def stated() -> Iterator[tuple[str, str, str]]:
     """Group/option, key and range of each comment that states one, where an object checks it."""
     for path in FILES:
-        if path.parent.name not in ("optimizer", "schedule", "warmup", "cooldown", "plateau", "guard"):
+        option = f"{path.parent.name}/{path.stem}"
+        if path.parent.name == SHARED:  # tried on one option of the group
+            option = f"{path.stem}/linear"
+        elif path.parent.name not in ("optimizer", "schedule", "warmup", "cooldown", "plateau", "guard"):
             continue
         for key, comment in comments(path).items():
             limits = next((limits for limits in OUTSIDE if limits in (comment or "")), None)
             if limits is not None and key not in ("lr", "length", "_target_"):
-                yield f"{path.parent.name}/{path.stem}", key, limits
+                yield option, key, limits
 
 
 @pytest.mark.parametrize(("option", "key", "limits"), list(stated()))
 def test_a_stated_range_is_the_range_that_is_accepted(option: str, key: str, limits: str) -> None:
-    node: dict[str, Any] = yaml.safe_load((CONF_DIR / f"{option}.yaml").read_text())
-    node, group = node.get("schedule", node), option.partition("/")[0]  # schedule/plateau is for the whole config
+    group, _, name = option.partition("/")
+    node = read_option(group, name, group)
     for value in OUTSIDE[limits]:
         wrong = [value, *node[key][1:]] if isinstance(node[key], list) else value
         with pytest.raises(ConfigError, match=key):

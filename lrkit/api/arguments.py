@@ -20,7 +20,7 @@ from lrkit.planning.optimizer_traits import momentum_of
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
 from lrkit.planning.resolve import resolve_plan
-from lrkit.schedules.curve import Curve
+from lrkit.schedules.curve import Curve, is_overflow
 from lrkit.schedules.durations import Length
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Schedule
@@ -106,7 +106,11 @@ class RunParts(CurveParts):
         Raises:
             ConfigError: the parts cannot mean what they say.
         """
-        self.plan(Horizon(10**6, 10**3, batch_size or 64))
+        try:
+            self.plan(Horizon(10**6, 10**3, batch_size or 64))
+        except ConfigError as error:
+            if not is_overflow(error):
+                raise
 
     def target(self) -> tuple[str, dict[str, Any]]:
         """The class path of the optimizer, and its options: those of a shipped option, with what was said over them."""

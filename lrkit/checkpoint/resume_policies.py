@@ -100,7 +100,7 @@ class Resumption:
             data["seed"] = old["data"]["seed"]
         if self.policy == "cooldown":
             counted = int(saved.content["global_step"])  # by Lightning, also the steps that were left out
-            trainer |= {"max_epochs": -1, "max_steps": counted + self._cooldown_steps(saved)}
+            trainer |= {"max_epochs": -1, "max_steps": counted + self._cooldown(saved)[1]}
             # The plan is the old one up to here; only the length of the run is asked of this config.
             shaping |= {
                 "schedule": {"_target_": "lrkit.schedules.Constant"},
@@ -123,8 +123,7 @@ class Resumption:
         if self.policy == "cooldown":
             assert self.falling is not None
             _check_falls(old, at, self.falling)
-            steps = self._cooldown_steps(saved)
-            falling = dataclasses.replace(self.falling, length=None)
+            falling, steps = self._cooldown(saved)
             return dataclasses.replace(
                 _driven(old, lambda curve: curve.until(at)),
                 curve=old.curve.then(at, falling, steps),
@@ -184,12 +183,16 @@ class Resumption:
                 raise ConfigError("resume.path", f"holds weights that cannot be taken: {why}") from error
             raise model_refusal(self.saved, rows) from error
 
-    def _cooldown_steps(self, saved: saved_run.SavedRun) -> int:
-        """Steps of a cooldown from here; a share is a share of what is done."""
+    def _cooldown(self, saved: saved_run.SavedRun) -> tuple[Schedule, int]:
+        """The shape of a cooldown from here, in steps, and its length; a share is a share of what is done."""
         assert self.falling is not None
         old = saved.plan["horizon"]
         done = Horizon(saved.step, old["steps_per_epoch"], old["batch_size"])
-        return Duration.parse(self.falling.length, "cooldown.length").steps(done, "cooldown.length")
+        steps = Duration.parse(self.falling.length, "cooldown.length").steps(done, "cooldown.length")
+        try:
+            return dataclasses.replace(self.falling, length=None).resolved(done), steps
+        except ConfigError as error:
+            raise error.under("cooldown") from None
 
 
 def _same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -34,6 +34,7 @@ from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
 from lrkit.planning import tracks
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
+from lrkit.schedules.curve import is_overflow
 
 __all__ = [
     "CONF_DIR",
@@ -178,5 +179,9 @@ def check(config: Mapping[str, Any]) -> Plan | None:
     steps = 10**6
     long = {"steps": steps, "steps_per_epoch": 10**3, "batch_size": 64}
     ends = {"max_steps": steps} if config["trainer"].get("max_steps") not in (None, -1) else {}
-    plan({**config, "horizon": long, "trainer": {**config["trainer"], **ends}})
+    try:
+        plan({**config, "horizon": long, "trainer": {**config["trainer"], **ends}})
+    except ConfigError as error:
+        if not is_overflow(error):
+            raise
     return None

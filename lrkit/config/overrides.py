@@ -27,6 +27,7 @@ from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config import trusted_targets, yaml_screening
 from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
 from lrkit.planning import tracks
+from lrkit.schedules.warmup import moot_reason
 
 __all__ = [
     "CONF_DIR",
@@ -275,6 +276,8 @@ def unknown_key(key: str, keys: Sequence[str]) -> ConfigError:
         return ConfigError(key, f"is not a key of {group}=none; other options of {group}: {others}")
     if group in keys and group in default_choices():  # empty at first, such as callbacks
         return ConfigError(key, f"does not exist; to add it write +{key}=...")
+    if (reason := moot_reason(group, key.rpartition(".")[2])) is not None and key.count(".") == 1:
+        return ConfigError(key, reason)
     return ConfigError(key, f"is not a key. {nearest_key(key, keys)}")
 
 

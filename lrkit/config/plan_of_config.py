@@ -116,7 +116,7 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
             config=config,
         )
     except ArithmeticError as error:
-        raise ConfigError("schedule", f"leads to numbers that cannot be computed: {error}") from None
+        raise ConfigError("schedule", f"leads to numbers that cannot be computed: {error}") from error
     if not extreme:
         check_scaled_lr(resolved)
     return resolved

@@ -9,9 +9,10 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 
-__all__ = ["CONF_DIR", "class_of_option", "option_names", "read_option", "read_shipped_file"]
+__all__ = ["CONF_DIR", "SHARED", "class_of_option", "option_names", "read_option", "read_shipped_file"]
 
 _HERE = Path(__file__).resolve().parents[1]
+SHARED = "_shared"  #: the folder of the options that each option of a group includes by its defaults
 CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
 
 
@@ -42,7 +43,11 @@ def read_option(group: str, name: str, key: str) -> dict[str, Any]:
     if name not in option_names(group):
         raise ConfigError(key, f"has no option {str(name)!r}. {did_you_mean(str(name), option_names(group))}")
     node = read_shipped_file(f"{group}/{name}.yaml")
-    return dict(node.get(group, node))  # an option that sets other groups too is a file of the whole config
+    own = dict(node.get(group, node))  # an option that sets other groups too is a file of the whole config
+    own.pop("defaults", None)
+    shared = f"{SHARED}/{group}"
+    has_shared = any(str(entry).startswith(f"/{shared}@") for entry in node.get("defaults", ()))
+    return own | (read_shipped_file(f"{shared}.yaml") if has_shared else {})
 
 
 def class_of_option(target: str) -> Any:

@@ -12,8 +12,9 @@ __all__ = ["build_momentum_curve"]
 
 
 def build_momentum_curve(cycled: Schedule, horizon: Horizon, lr: Curve) -> Curve:
-    """Momentum's curve laid beside the rate's: held during delay, warmup and cooldown."""
-    before = sum(phase.length or 0 for phase in lr.phases if phase.name in (DELAY, "warmup"))
+    """Momentum's curve laid beside the rate's: held during delay, cooldown, and a warmup before the schedule."""
+    held = (p for p in lr.phases if p.name == DELAY or (p.name == "warmup" and p.schedule.overlap == "none"))
+    before = sum(phase.length or 0 for phase in held)
     after = next((p.length for p in lr.phases if p.name == "cooldown"), None)
     curve = Curve.build(
         cycled,
@@ -23,6 +24,6 @@ def build_momentum_curve(cycled: Schedule, horizon: Horizon, lr: Curve) -> Curve
         name="momentum",
     )
     if after:  # a Constant has no start that follows the curve; hold what was reached
-        held = dataclasses.replace(curve.phases[-1], schedule=Constant(start=curve.phases[-2].final))
-        curve = Curve((*curve.phases[:-1], held))
+        last = dataclasses.replace(curve.phases[-1], schedule=Constant(start=curve.phases[-2].final))
+        curve = Curve((*curve.phases[:-1], last))
     return curve

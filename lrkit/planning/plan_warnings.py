@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrkit.planning.batch_scaling import BatchScale
 from lrkit.planning.optimizer_traits import lr_warnings, traits_of
-from lrkit.schedules.curve import DELAY, Curve, Phase
+from lrkit.schedules.curve import DELAY, Curve, Excerpt, Phase
 from lrkit.schedules.shapes import Schedule
 
 __all__ = ["curve_warnings", "list_warnings", "short_name"]
@@ -43,8 +43,10 @@ def _list_shape_warnings(schedule: Schedule, phase: Phase) -> list[str]:
     """The warnings of a schedule about its own shape, which the options of every schedule do not change."""
     if phase.length is None:
         return []
-    n = phase.length + phase.schedule.set_options.get("skip", 0)
-    return schedule.warnings(phase.schedule.bare().edges(n), n)
+    part = phase.schedule  # an excerpt after a warmup that overlaps it
+    shape, n = (part.shape, part.of) if isinstance(part, Excerpt) else (part, phase.length)
+    n += shape.set_options.get("skip", 0)
+    return schedule.warnings(shape.bare().edges(n), n)
 
 
 def short_name(optimizer: str) -> str:

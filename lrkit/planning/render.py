@@ -281,7 +281,7 @@ def _phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
             alike.setdefault(group.lr_scale, []).append(group.name)
         for i, (first, phase) in enumerate(zip(curve.starts, curve.phases, strict=True)):
             last = "" if phase.length is None else first + phase.length - 1
-            about = (phase.name, type(phase.schedule).__name__.lower(), f"{first}-{last}")
+            about = (phase.name, phase.schedule.describe(), f"{first}-{last}")
             for names in alike.values():
                 group = next(group for group in groups if group.name == names[0])
                 rates = plan.phase_rates(i, group).values()

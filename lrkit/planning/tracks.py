@@ -105,7 +105,7 @@ class Track:
         try:
             yield
         except ConfigError as error:
-            raise self.named(error) from None
+            raise self.named(error) from error.__cause__
 
     def summary(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """What of a track's config makes it what it is, for its plan to carry."""

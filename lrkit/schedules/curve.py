@@ -7,7 +7,6 @@ any order, as often as wanted, and gives the same bits.
 from __future__ import annotations
 
 import dataclasses
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,71 +17,18 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.line_chart import LineChart
 from lrkit.schedules.durations import Duration, Length
 from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.phase import DELAY, ENDLESS, Excerpt, Phase
 from lrkit.schedules.shapes import Constant, Schedule
+from lrkit.schedules.warmup import check_slot, lay_warmup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["DELAY", "Curve", "Excerpt", "Phase"]
+__all__ = ["DELAY", "Curve", "Excerpt", "Phase", "is_overflow"]
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A resolved schedule and its length in optimizer steps; ``None`` where the end of the run is not known.
-
-    ``scale`` multiplies what the schedule says: a warmup ends at the schedule's first value, whatever that is.
-    """
-
-    name: str
-    schedule: Schedule
-    length: int | None
-    scale: float = 1.0
-
-    def __call__(self, s: int) -> float:
-        value = self.schedule(s, _ENDLESS if self.length is None else self.length)
-        return value if self.scale == 1.0 else value * self.scale
-
-    @property
-    def final(self) -> float:
-        """The value this phase arrives at."""
-        if self.length is None:
-            return self(_ENDLESS)
-        value = self.schedule.final(self.length)
-        return value if self.scale == 1.0 else value * self.scale
-
-
-@dataclass(frozen=True, kw_only=True)
-class Excerpt(Schedule):
-    """A part of another schedule, from its step ``first`` to its step ``last``, in as many steps as the phase has.
-
-    What a run goes on with when it is resumed with another length: the part that is done, as it was, and the part
-    that was left, stretched.
-    """
-
-    shape: Schedule
-    of: int
-    first: int
-    last: int
-
-    def value(self, s: int, n: int) -> float:
-        if self.last - self.first == n:
-            return self.shape(self.first + s, self.of)
-        # A stretched shape is asked between its steps; a jump then falls on the step that comes after it.
-        return self.shape(self.first + s * (self.last - self.first) / n, self.of)  # type: ignore[arg-type]
-
-    def end_value(self, n: int) -> float:
-        return self.shape.final(self.of) if self.last == self.of else self.shape(self.last, self.of)
-
-    def turns(self, n: int) -> list[int]:
-        share = n / (self.last - self.first)
-        inner = {math.ceil((e - self.first) * share) for e in self.shape.edges(self.of) if self.first < e < self.last}
-        return sorted(e for e in inner if 0 < e < n)
-
-
-DELAY = "delay"  #: the name of the phase in which a delayed curve is 0
-_ENDLESS = 2**53  # beyond any run, and still exact as a float
 _UNENDING = 10_000  # steps of a curve without an end that are drawn
 
 
@@ -111,8 +57,9 @@ class Curve:
     ) -> Curve:
         """Lay warmup, schedule and cooldown end to end over the run.
 
-        The warmup rises from ``warmup.start`` times the schedule's first value to exactly that value. The cooldown
-        falls from where the schedule arrived to ``cooldown.end`` times the base value.
+        The warmup goes from ``warmup.start`` times the schedule's first value to exactly that value; one with an
+        ``overlap`` lies over the first steps of the schedule (see ``lrkit.schedules.warmup``). The cooldown falls from
+        where the schedule arrived to ``cooldown.end`` times the base value.
 
         Args:
             schedule: the shape between them; takes what they leave, unless it has a length of its own.
@@ -125,6 +72,8 @@ class Curve:
             ConfigError: where the parts do not fit into the run. Nothing is ever shortened to make it fit.
         """
         still = Duration.parse(delay, "delay").steps(horizon, "delay")
+        for slot, part in ((name, schedule), ("warmup", warmup), ("cooldown", cooldown)):
+            check_slot(slot, part)
         before = _length("warmup", warmup, horizon)
         after = _length("cooldown", cooldown, horizon)
         resolved = _under(name, lambda: schedule.resolved(horizon))
@@ -134,18 +83,23 @@ class Curve:
             key = next(key for key, steps in lengths.items() if steps)
             parts = " + ".join(f"{part.partition('.')[0]} {steps}" for part, steps in lengths.items() if steps)
             raise ConfigError(key, f"leaves no step for the schedule: {parts} of {horizon.steps} optimizer steps")
+        if left is not None and warmup is not None and warmup.overlap != "none":
+            left += before  # the first steps of the schedule, which the warmup takes
         length = _length_of_schedule(name, schedule, resolved, left, horizon)
         if after and left is None:
             horizon.require("steps", "cooldown.length")
 
+        if warmup is not None and warmup.overlap != "none" and length is not None and length <= before:
+            must = f"must be longer than the warmup of {before} steps, which overlaps it"
+            raise ConfigError(f"{name}.length", must, length)
         middle = Phase(name, resolved, length)
         # Evaluated here once, so that a shape that does not fit its phase is refused before anything runs.
         _under(name, lambda: [] if length is None else resolved.edges(length))
-        first = _under(name, lambda: middle(0))
+        _under(name, lambda: middle(0))
         arrived = _under(name, lambda: middle.final)
         phases = [middle]
         if warmup is not None and before:
-            phases.insert(0, _warmup_phase(warmup, before, first, horizon))
+            phases = _under("warmup", lambda: lay_warmup(warmup.resolved(horizon), before, middle))
         if still:
             phases.insert(0, Phase(DELAY, Constant(start=0.0), still))
         if cooldown is not None and after:
@@ -199,7 +153,7 @@ class Curve:
             if first >= step:
                 break
             if phase.length is None or first + phase.length > step:
-                of = _ENDLESS if phase.length is None else phase.length
+                of = ENDLESS if phase.length is None else phase.length
                 done = Excerpt(shape=phase.schedule, of=of, first=0, last=step - first)
                 phase = dataclasses.replace(phase, schedule=done, length=step - first)
             phases.append(phase)
@@ -252,6 +206,7 @@ class Curve:
 
     def then(self, step: int, falling: Schedule, steps: int) -> Curve:
         """The same curve up to ``step``, and from there ``falling`` for ``steps`` steps."""
+        check_slot("cooldown", falling)
         arrived = self(step)
         return Curve((*self.until(step).phases, Phase("cooldown", falling.with_ends(start=arrived), steps)))
 
@@ -269,7 +224,7 @@ class Curve:
     def chart(self) -> LineChart:
         """The curve as a chart: the multiplier over optimizer steps. One without an end is drawn for 10,000 steps."""
         steps = self.places()
-        phases = " then ".join(f"{phase.name} ({type(phase.schedule).__name__.lower()})" for phase in self.phases)
+        phases = " then ".join(f"{phase.name} ({phase.schedule.describe()})" for phase in self.phases)
         return LineChart(f"curve(t): {phases}", "optimizer step", "multiplier", {"curve": (steps, self.values(steps))})
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -293,6 +248,11 @@ class Curve:
         return [self(step) for step in steps]
 
 
+def is_overflow(error: ConfigError) -> bool:
+    """Whether a curve was refused because it grows beyond all numbers; that of a shorter run may not."""
+    return isinstance(error.__cause__, OverflowError)
+
+
 def _length_of_schedule(
     name: str, schedule: Schedule, resolved: Schedule, left: int | None, horizon: Horizon
 ) -> int | None:
@@ -307,14 +267,6 @@ def _length_of_schedule(
     if left is not None and length > left:
         raise ConfigError(f"{name}.length", f"must be at most the {left} steps that are left", length)
     return length
-
-
-def _warmup_phase(warmup: Schedule, steps: int, first: float, horizon: Horizon) -> Phase:
-    """The warmup, which ends at ``first``, where the schedule begins."""
-    start = warmup.ends.get("start", 0.0)
-    if start > 1.0:
-        raise ConfigError("warmup.start", "must be in [0, 1], as a share of the schedule's first value", start)
-    return Phase("warmup", _under("warmup", lambda: warmup.with_ends(end=1.0).resolved(horizon)), steps, first)
 
 
 def _cooldown_phase(cooldown: Schedule, steps: int, arrived: float, horizon: Horizon) -> Phase:
@@ -332,9 +284,9 @@ def _length(name: str, part: Schedule | None, horizon: Horizon) -> int:
         raise ConfigError(f"{name}.length", "must be set")
     steps = Duration.parse(part.length, f"{name}.length").steps(horizon, f"{name}.length")
     if horizon.steps is not None and steps >= horizon.steps:
-        raise ConfigError(
-            f"{name}.length", f"must leave steps for the schedule: it is {steps} of {horizon.steps} steps", part.length
-        )
+        must = f"must leave steps for the schedule: it is {steps} of {horizon.steps} steps"
+        alone = "; for a warmup alone use schedule=linear schedule.start=0 schedule.end=1" * (name == "warmup")
+        raise ConfigError(f"{name}.length", f"{must}{alone}", part.length)
     return steps
 
 
@@ -342,5 +294,7 @@ def _under(name: str, make: Callable[[], T]) -> T:
     """What ``make`` returns; its errors speak of keys inside ``name``."""
     try:
         return make()
+    except OverflowError as error:
+        raise ConfigError(name, f"leads to numbers that cannot be computed: {error}") from error
     except ConfigError as error:
         raise error.under(name) from None

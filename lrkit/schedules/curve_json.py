@@ -39,13 +39,18 @@ def curve_from_json(plain: Sequence[Mapping[str, Any]] | None) -> Curve | None:
 def _schedule_to_json(value: Any) -> Any:
     """A resolved schedule as plain containers, those inside it included.
 
-    Of the options that every schedule has only those that are set.
+    The options that every schedule has are left out where they are at their defaults.
     """
     if isinstance(value, Schedule):
         fields = dataclasses.fields(value)
-        written = [f.name for f in fields if not f.metadata.get("shared") or f.name in value.set_options]
+        written = [f.name for f in fields if not _is_left_out(value, f)]
         return {"name": type(value).__name__, **{name: _schedule_to_json(getattr(value, name)) for name in written}}
     return [_schedule_to_json(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _is_left_out(schedule: Schedule, field: dataclasses.Field[Any]) -> bool:
+    has_default = getattr(schedule, field.name) == field.default
+    return has_default and bool(field.metadata.get("shared") or field.metadata.get("slot"))
 
 
 def _schedule_from_json(plain: Any) -> Any:

@@ -122,9 +122,32 @@ FROM_THE_CONFIG = [
     # --- schedules
     ("train schedule=step schedule.every=0", "schedule.every must be longer than 0. Received: 0"),
     ("train schedule=step schedule.every=-5", "schedule.every must not be negative. Received: -5"),
-    ("train schedule=step schedule.gamma=1.5", "schedule.gamma must be in (0, 1]. Received: 1.5"),
-    ("train schedule=step schedule.gamma=0", "schedule.gamma must be in (0, 1]. Received: 0"),
-    ("train schedule=step schedule.gamma=-0.1", "schedule.gamma must be in (0, 1]. Received: -0.1"),
+    ("train schedule=step schedule.gamma=0", "schedule.gamma must be > 0. Received: 0"),
+    ("train schedule=step schedule.gamma=-0.1", "schedule.gamma must be > 0. Received: -0.1"),
+    (
+        "train schedule=step schedule.gamma=10 schedule.every=1",
+        "schedule leads to numbers that cannot be computed: (34, 'Numerical result out of range').",
+    ),
+    ("train schedule.scale=0", "schedule.scale must be > 0. Received: 0"),
+    ("train schedule.floor=-1", "schedule.floor must be >= 0. Received: -1"),
+    ("train schedule.update_every=0", "schedule.update_every must be longer than 0. Received: 0"),
+    ("train schedule.skip=-1", "schedule.skip must not be negative. Received: -1"),
+    (
+        "train +schedule.overlap=join",
+        "schedule.overlap is an option of the warmup: set warmup.overlap. Received: 'join'",
+    ),
+    (
+        "train warmup=linear warmup.overlap=off",
+        "warmup.overlap must be one of none, join, peak, multiply. Received: 'off'",
+    ),
+    (
+        "train warmup=linear warmup.scale=2",
+        "warmup.scale cannot be set: a warmup ends at a value of the schedule; set schedule.scale.",
+    ),
+    (
+        "train cooldown=linear cooldown.floor=0.1",
+        "cooldown.floor cannot be set: a cooldown ends at its end, which is its lowest value; set cooldown.end.",
+    ),
     (
         "train schedule=multistep schedule.milestones=[]",
         "schedule.milestones must not be empty: for no drops use schedule=constant. Received: []",
@@ -197,7 +220,8 @@ FROM_THE_CONFIG = [
     # --- warmup and cooldown
     (
         "train warmup=linear warmup.length=1000",
-        "warmup.length must leave steps for the schedule: it is 1000 of 570 steps. Received: 1000",
+        "warmup.length must leave steps for the schedule: it is 1000 of 570 steps; for a warmup alone use "
+        "schedule=linear schedule.start=0 schedule.end=1. Received: 1000",
     ),
     ("train warmup=linear warmup.length=570", "warmup.length must leave steps for the schedule: …"),
     ("train warmup=linear warmup.length=2.5", "warmup.length must be a whole number of steps, or a share …"),
@@ -209,8 +233,8 @@ FROM_THE_CONFIG = [
     ("train warmup=linear warmup.length=5x", "warmup.length must be a length: 500 (optimizer steps), …"),
     ("train warmup=linear warmup.length=null", "warmup.length must be set."),
     (
-        "train warmup=linear warmup.start=2",
-        "warmup.start must be in [0, 1], as a share of the schedule's first value. Received: 2",
+        "train warmup=linear warmup.start=-2",
+        "warmup.start must be >= 0. Received: -2",
     ),
     (
         "train warmup=exponential warmup.end=0.5",

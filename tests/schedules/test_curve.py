@@ -13,11 +13,11 @@ import hydra
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.config.compose import plan as planned
+from lrkit.config.shipped_options import read_option
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import (
@@ -79,15 +79,18 @@ REFUSED = [
     # schedule, run, warmup, cooldown
     #     the sentence
     (Cosine(), 100, Linear(length=100), None,
-        "warmup.length must leave steps for the schedule: it is 100 of 100 steps. Received: 100"),
+        "warmup.length must leave steps for the schedule: it is 100 of 100 steps; for a warmup alone "
+        "use schedule=linear schedule.start=0 schedule.end=1. Received: 100"),
     (Cosine(), 100, Linear(length="100%"), None,
-        "warmup.length must leave steps for the schedule: it is 100 of 100 steps. Received: '100%'"),
+        "warmup.length must leave steps for the schedule: it is 100 of 100 steps; for a warmup alone "
+        "use schedule=linear schedule.start=0 schedule.end=1. Received: '100%'"),
     (Cosine(), 100, None, Sqrt(length="2ep"),
         "cooldown.length must leave steps for the schedule: it is 200 of 100 steps. Received: '2ep'"),
     (Cosine(), 100, Linear(length=70), Sqrt(length=30),
         "warmup.length leaves no step for the schedule: warmup 70 + cooldown 30 of 100 optimizer steps."),
     (Cosine(), 1, Linear(length="5%"), None,
-        "warmup.length must leave steps for the schedule: it is 1 of 1 steps. Received: '5%'"),
+        "warmup.length must leave steps for the schedule: it is 1 of 1 steps; for a warmup alone "
+        "use schedule=linear schedule.start=0 schedule.end=1. Received: '5%'"),
     (Cosine(), 100, Linear(), None,
         "warmup.length must be set."),
     (Cosine(), 100, None, Linear(),
@@ -96,8 +99,26 @@ REFUSED = [
         "schedule.length must be longer than 0. Received: 0"),
     (Cosine(length=95), 100, UP, None,
         "schedule.length must be at most the 90 steps that are left. Received: 95"),
-    (Cosine(), 100, Linear(start=1.5, length=5), None,
-        "warmup.start must be in [0, 1], as a share of the schedule's first value. Received: 1.5"),
+    (Cosine(length=10), 100, Linear(length=10, overlap="join"), None,
+        "schedule.length must be longer than the warmup of 10 steps, which overlaps it. Received: 10"),
+    (Cosine(), 100, Linear(length=70, overlap="join"), Sqrt(length=30),
+        "warmup.length leaves no step for the schedule: warmup 70 + cooldown 30 of 100 optimizer steps."),
+    (Cosine(overlap="join"), 100, None, None,
+        "schedule.overlap is an option of the warmup: set warmup.overlap. Received: 'join'"),
+    (Cosine(), 100, None, Linear(length=5, overlap="peak"),
+        "cooldown.overlap is an option of the warmup: set warmup.overlap. Received: 'peak'"),
+    (Cosine(), 100, Linear(length=5, scale=0.5), None,
+        "warmup.scale cannot be set: a warmup ends at a value of the schedule; set schedule.scale. Received: 0.5"),
+    (Cosine(), 100, Linear(length=5, floor=0.5), None,
+        "warmup.floor cannot be set: a warmup begins at its start, which is its lowest value; set warmup.start."),
+    (Cosine(), 100, Linear(length=5, skip=5), None,
+        "warmup.skip cannot be set: a warmup that begins later is one with another start; set warmup.start."),
+    (Cosine(), 100, None, Linear(length=5, scale=0.5),
+        "cooldown.scale cannot be set: a cooldown begins where the schedule arrived; set schedule.scale. Rece"),
+    (Cosine(), 100, None, Linear(length=5, floor=0.5),
+        "cooldown.floor cannot be set: a cooldown ends at its end, which is its lowest value; set cooldown.end"),
+    (Cosine(), 100, None, Linear(length=5, skip=5),
+        "cooldown.skip cannot be set: a cooldown begins where the schedule arrived. Received: 5"),
     (Cosine(), 100, Exponential(gamma=0.5, length=5), None,
         "warmup.gamma or `end` must be set, and the other one null. Received: {'gamma': 0.5, 'end': 1.0}"),
     (Linear(end=0.1), 100, None, Linear(end=0.5, length=5),
@@ -198,8 +219,7 @@ def shipped(group: str) -> dict[str, Any]:
     """option -> the object that it describes; None for ``none``."""
     built = {}
     for path in sorted((CONF / group).glob("*.yaml")):
-        node: Any = OmegaConf.to_container(OmegaConf.load(path))
-        node = node.get("schedule", node)  # plateau.yaml is global
+        node = read_option(group, path.stem, group)
         built[path.stem] = hydra.utils.instantiate(node, _convert_="all") if node else None
     return built
 

@@ -15,9 +15,9 @@ import hydra
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from lrkit.base.errors import ConfigError
+from lrkit.config.shipped_options import read_option
 from lrkit.schedules import shapes
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import (
@@ -58,6 +58,11 @@ TABLE = [
     (Plateau(),                                      10,  [0, 9],               [1, 1]),  # only the gain falls
     (Step(every=3, gamma=0.5),                       10,  [0, 2, 3, 6, 9],      [1, 1, 0.5, 0.25, 0.125]),
     (Multistep(milestones=[4, 6], gamma=0.1),        10,  [0, 3, 4, 5, 6, 9],   [1, 1, 0.1, 0.1, 0.01, 0.01]),
+    (Step(every=3, gamma=2.0, start=0.25),           10,  [0, 2, 3, 6, 9],      [0.25, 0.25, 0.5, 1, 2]),  # growth
+    (Multistep(milestones=[4], gamma=0.1, start=2.0), 10, [0, 4, 9],            [2, 0.2, 0.2]),
+    (Exponential(gamma=2.0, every=5, start=0.25),    10,  [0, 5, 10],           [0.25, 0.5, 1]),
+    (InverseTime(gamma=1.0, every=10, start=0.5),    100, [0, 10, 30],          [1 / 2, 1 / 4, 1 / 8]),
+    (InverseSqrt(timescale=4, start=0.5),            100, [0, 12, 60],          [1 / 2, 1 / 4, 1 / 8]),
     (Multistep(milestones=[4, 99], gamma=0.1),       10,  [3, 4, 9],            [1, 0.1, 0.1]),  # 99 is not reached
     (Exponential(gamma=0.25, every=10),              100, [0, 5, 10, 20],       [1, 0.5, 0.25, 0.0625]),
     (Exponential(end=0.01),                          4,   [0, 1, 2, 4],         [1, 0.31622776601683794, 0.1, 0.01]),
@@ -128,9 +133,8 @@ def snake(name: str) -> str:
 
 
 def option(name: str) -> dict[str, Any]:
-    """The node ``schedule`` of an option; it may be global, as ``plateau`` is, to set another group too."""
-    node: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    return dict(node.get("schedule", node))
+    """The node ``schedule`` of an option, with the options that every schedule has."""
+    return read_option("schedule", name, "schedule")
 
 
 def test_every_schedule_has_an_option_and_a_row() -> None:
@@ -143,7 +147,7 @@ def test_every_schedule_has_an_option_and_a_row() -> None:
 def test_the_option_lists_every_key(name: str) -> None:
     node = option(snake(name))
     assert node.pop("_target_") == f"lrkit.schedules.{name}"
-    assert set(node) == {f.name for f in dataclasses.fields(CONCRETE[name]) if not f.metadata.get("shared")}
+    assert set(node) == {field.name for field in dataclasses.fields(CONCRETE[name])} - {"overlap"}  # a warmup's
     assert (CONF / f"{snake(name)}.yaml").read_text().startswith("# ")
 
 
@@ -162,6 +166,7 @@ def test_the_shape_depends_on_progress_alone(name: str) -> None:
 LEVEL = st.floats(0.0, 2.0, allow_subnormal=False)
 POSITIVE = st.floats(1e-6, 2.0)
 FACTOR = st.floats(0.01, 1.0)
+GROWTH = FACTOR | st.floats(1.0, 1.05)
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
@@ -182,7 +187,7 @@ def steps(n: int) -> st.SearchStrategy[int]:
 def multistep(draw: Draw, n: int) -> Schedule:
     first = draw(st.integers(1, n - 1))
     later = draw(st.sets(st.integers(first + 1, 2 * n), max_size=3))
-    return Multistep(milestones=[first, *sorted(later)], gamma=draw(FACTOR))
+    return Multistep(milestones=[first, *sorted(later)], gamma=draw(GROWTH), start=draw(LEVEL))
 
 
 def restarts(draw: Draw, n: int) -> Schedule:
@@ -217,7 +222,7 @@ def wsd(draw: Draw, n: int) -> Schedule:
 
 def exponential(draw: Draw, n: int) -> Schedule:
     if draw(st.booleans()):
-        return Exponential(start=draw(POSITIVE), gamma=draw(FACTOR), every=draw(steps(n)))
+        return Exponential(start=draw(POSITIVE), gamma=draw(GROWTH), every=draw(steps(n)))
     return Exponential(**apart(draw, POSITIVE))  # type: ignore[arg-type]
 
 
@@ -236,9 +241,9 @@ MAKE: dict[type[Schedule], Callable[[Draw, int], Schedule]] = {
     Polynomial: lambda draw, n: Polynomial(power=draw(st.floats(0.1, 5.0)), **apart(draw, LEVEL)),
     Constant: lambda draw, n: Constant(start=draw(LEVEL)),
     Plateau: lambda draw, n: Plateau(start=draw(LEVEL)),
-    Step: lambda draw, n: Step(every=draw(steps(n)), gamma=draw(FACTOR)),
-    InverseTime: lambda draw, n: InverseTime(gamma=draw(POSITIVE), every=draw(steps(n))),
-    InverseSqrt: lambda draw, n: InverseSqrt(timescale=draw(steps(n))),
+    Step: lambda draw, n: Step(every=draw(steps(n)), gamma=draw(GROWTH), start=draw(LEVEL)),
+    InverseTime: lambda draw, n: InverseTime(gamma=draw(POSITIVE), every=draw(steps(n)), start=draw(LEVEL)),
+    InverseSqrt: lambda draw, n: InverseSqrt(timescale=draw(steps(n)), start=draw(LEVEL)),
     Multistep: multistep, Exponential: exponential, Restarts: restarts, Cyclic: cyclic, OneCycle: one_cycle, Wsd: wsd,
     Piecewise: piecewise, RangeTest: range_test,
 }  # fmt: skip
@@ -256,8 +261,8 @@ def levels(schedule: Any) -> list[float]:
     if isinstance(schedule, Piecewise):
         return [level for phase in schedule.phases for level in levels(phase)]
     named = [getattr(schedule, name, None) for name in ("start", "peak", "end")]
-    if isinstance(schedule, Exponential) and schedule.end is None:
-        named.append(0.0)
+    if isinstance(schedule, Step | Multistep | Exponential | InverseTime | InverseSqrt) and named[-1] is None:
+        named.append(0.0 if isinstance(schedule, InverseTime | InverseSqrt) or schedule.gamma <= 1 else math.inf)
     return [level for level in named if level is not None] or [0.0, 1.0]
 
 
@@ -375,8 +380,8 @@ BAD = [
     (Constant,   {"start": True},                       "start must be a number. Received: True"),
     (Constant,   {"start": None},                       "start must be a number. Received: None"),
     (Constant,   {"length": 1.5},                       "length must be a whole number of steps"),
-    (Step,       {"gamma": 1.5},                        "gamma must be in (0, 1]. Received: 1.5"),
-    (Step,       {"gamma": 0},                          "gamma must be in (0, 1]. Received: 0"),
+    (Step,       {"gamma": -1.5},                       "gamma must be > 0. Received: -1.5"),
+    (Step,       {"gamma": 0},                          "gamma must be > 0. Received: 0"),
     (Step,       {"every": 0},                          "every must be longer than 0. Received: 0"),
     (Step,       {"every": None},                       "every must be a length: 500 (optimizer steps), 5%"),
     (Step,       {"every": 1.0},                        "every must say which is meant: 1 for one step, or 100%"),

@@ -128,7 +128,7 @@ class Exponential(Schedule):
     For a decay in stairs use ``Step``. The second form is also a warmup.
 
     Args:
-        gamma: factor per ``every``, in (0, 1].
+        gamma: factor per ``every``, > 0; above 1 the rate grows.
         every: the time that one factor of ``gamma`` takes.
         end: value at the end of the phase, > 0; set either ``gamma`` or ``end``.
         start: first value, > 0.
@@ -141,7 +141,7 @@ class Exponential(Schedule):
     0.1
     """
 
-    gamma: float | None = number(None, over=0, high=1)
+    gamma: float | None = number(None, over=0)
     every: Length = duration("1ep")
     end: float | None = number(None, over=0)
     start: float = number(1.0, over=0)

@@ -15,11 +15,12 @@ __all__ = ["InverseSqrt", "InverseTime"]
 class InverseTime(Endless):
     """Inverse time decay, the classic 1/t rate of stochastic approximation.
 
-        m = 1 / (1 + gamma * s / every)
+        m = start / (1 + gamma * s / every)
 
     Args:
         gamma: decay rate, > 0.
         every: the unit of time that ``gamma`` counts in.
+        start: first value.
 
     Reference: Robbins and Monro 1951; as ``keras.optimizers.schedules.InverseTimeDecay``.
 
@@ -29,16 +30,17 @@ class InverseTime(Endless):
 
     gamma: float = number(1.0, over=0)
     every: Length = duration("10%")
+    start: float = number(1.0, low=0)
 
     def value(self, s: int, n: int) -> float:
-        return 1.0 / (1.0 + self.gamma * s / int(self.every))
+        return self.start / (1.0 + self.gamma * s / int(self.every))
 
 
 @dataclass(frozen=True)
 class InverseSqrt(Endless):
     """Inverse square root decay, which needs no end; after a warmup it is Noam's schedule.
 
-        m = sqrt(timescale / (timescale + s))
+        m = start * sqrt(timescale / (timescale + s))
 
     With a linear warmup from 0 of ``timescale`` steps this is the Transformer's
     ``min(t ** -0.5, t * warmup ** -1.5)``, scaled so that its peak is the base rate.
@@ -50,7 +52,8 @@ class InverseSqrt(Endless):
     """
 
     timescale: Length = duration("5%")
+    start: float = number(1.0, low=0)
 
     def value(self, s: int, n: int) -> float:
         timescale = int(self.timescale)
-        return math.sqrt(timescale / (timescale + s))
+        return self.start * math.sqrt(timescale / (timescale + s))

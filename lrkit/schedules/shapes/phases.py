@@ -85,6 +85,7 @@ class Piecewise(Schedule):
                 raise ConfigError(
                     f"phases[{i}]", "must be a schedule, such as {_target_: lrkit.schedules.Linear}", phase
                 )
+            phase.refuse_overlap(f"phases[{i}]")
             if phase.length is None and i < len(self.phases) - 1:
                 raise ConfigError(f"phases[{i}].length", "must be set: only the last phase may take the rest", None)
         object.__setattr__(self, "phases", tuple(self.phases))

@@ -26,13 +26,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.validation import is_finite
+from lrkit.base.validation import is_finite, one_of
 from lrkit.schedules.durations import Duration, Length
 
 if TYPE_CHECKING:
     from lrkit.schedules.horizon import Horizon
 
 __all__ = ["Endless", "Schedule"]
+
+OVERLAPS = ("none", "join", "peak", "multiply")
 
 
 def number(
@@ -90,6 +92,7 @@ class Schedule:
         floor: lowest value, >= 0.
         skip: duration; the schedule begins this far into its shape.
         update_every: duration between two changes of the value; ``None`` is one step.
+        overlap: of a warmup: whether it lies over the first steps of the schedule, see ``lrkit.schedules.warmup``.
 
     >>> from lrkit.schedules import Linear
     >>> [Linear(scale=0.5, floor=0.2)(s, 100) for s in (0, 50, 90)]
@@ -103,6 +106,7 @@ class Schedule:
     floor: float = number(0.0, low=0, shared=True)
     skip: Length = duration(0, zero=True, shared=True)
     update_every: Length | None = duration(None, shared=True)
+    overlap: str = dataclasses.field(default="none", metadata={"slot": True})
 
     #: Whether the shape means something only together with reduce-on-plateau.
     needs_plateau: ClassVar[bool] = False
@@ -186,6 +190,25 @@ class Schedule:
             raise ConfigError(name, must, options[name])
         return options
 
+    def refuse_overlap(self, key: str) -> None:
+        """Refuse an ``overlap`` of a schedule that is no warmup.
+
+        Raises:
+            ConfigError: with the key under ``key``.
+        """
+        if self.overlap != "none":
+            raise ConfigError(f"{key}.overlap", "is an option of the warmup: set warmup.overlap", self.overlap)
+
+    def describe(self) -> str:
+        """The name of the shape, and the options of every schedule as far as they are set.
+
+        >>> from lrkit.schedules import Cosine
+        >>> Cosine(end=0.1).describe(), Cosine(scale=0.5, floor=0.2).describe()
+        ('cosine', 'cosine scale=0.5 floor=0.2')
+        """
+        options = self.set_options | ({} if self.overlap == "none" else {"overlap": self.overlap})
+        return " ".join([type(self).__name__.lower(), *(f"{name}={value}" for name, value in options.items())])
+
     def bare(self) -> Self:
         """The same shape with these options at their defaults."""
         fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(self)}
@@ -214,7 +237,8 @@ class Schedule:
 
     def with_ends(self, **ends: float) -> Self:
         """The same shape with other ends; an end that the shape does not have is left out."""
-        return dataclasses.replace(self, **{name: value for name, value in ends.items() if name in self.ends})
+        changed: dict[str, Any] = {name: value for name, value in ends.items() if name in self.ends}
+        return dataclasses.replace(self, **changed)
 
     def momentum(self) -> Schedule | None:
         """The curve of momentum that belongs to this shape, as plain values; None where momentum is left alone."""
@@ -233,11 +257,12 @@ class Schedule:
                 check_number(field.name, value, *field.metadata["number"])
             elif "duration" in field.metadata:
                 check_duration(field.name, value, zero=field.metadata["zero"])
+        one_of(*OVERLAPS).check("overlap", self.overlap)
         _ = self.set_options  # refuses those that the class does not apply
 
     def resolved(self, horizon: Horizon) -> Self:
         """The same schedule with every duration as a whole number of optimizer steps."""
-        steps = {
+        steps: dict[str, Any] = {
             field.name: Duration.parse(value, field.name).steps(horizon, field.name)
             for field in dataclasses.fields(self)
             if "duration" in field.metadata and (value := getattr(self, field.name)) is not None

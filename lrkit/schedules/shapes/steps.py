@@ -21,11 +21,12 @@ __all__ = ["Multistep", "Step"]
 class Step(Endless):
     """Step decay: multiplied by ``gamma`` every so often.
 
-        m = gamma ** floor(s / every)
+        m = start * gamma ** floor(s / every)
 
     Args:
         every: time between two drops.
-        gamma: factor of a drop, in (0, 1].
+        gamma: factor of a drop, > 0; above 1 the rate grows.
+        start: first value.
 
     Equals ``torch.optim.lr_scheduler.StepLR``.
 
@@ -34,10 +35,11 @@ class Step(Endless):
     """
 
     every: Length = duration("30%")
-    gamma: float = number(0.1, over=0, high=1)
+    gamma: float = number(0.1, over=0)
+    start: float = number(1.0, low=0)
 
     def value(self, s: int, n: int) -> float:
-        return self.gamma ** (s // int(self.every))
+        return float(self.start * self.gamma ** (s // int(self.every)))
 
     def end_value(self, n: int) -> float:
         return self.value(n - 1, n)
@@ -56,11 +58,13 @@ class Step(Endless):
 class Multistep(Endless):
     """Step decay at chosen places.
 
-        m = gamma ** (number of milestones <= s)
+        m = start * gamma ** (number of milestones <= s)
 
     Args:
-        milestones: durations from the beginning of the schedule, increasing.
-        gamma: factor of a drop, in (0, 1].
+        milestones: durations from the beginning of the schedule, increasing. They count from the beginning of the run
+            where the warmup overlaps the schedule (``warmup.overlap``).
+        gamma: factor of a drop, > 0; above 1 the rate grows.
+        start: first value.
 
     Equals ``torch.optim.lr_scheduler.MultiStepLR``.
 
@@ -69,7 +73,8 @@ class Multistep(Endless):
     """
 
     milestones: Sequence[Length] = ("50%", "75%")
-    gamma: float = number(0.1, over=0, high=1)
+    gamma: float = number(0.1, over=0)
+    start: float = number(1.0, low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,7 +94,7 @@ class Multistep(Endless):
         return dataclasses.replace(super().resolved(horizon), milestones=tuple(places))
 
     def value(self, s: int, n: int) -> float:
-        return self.gamma ** sum(int(m) <= s for m in self.milestones)
+        return float(self.start * self.gamma ** sum(int(m) <= s for m in self.milestones))
 
     def end_value(self, n: int) -> float:
         return self.value(n - 1, n)

@@ -1,0 +1,105 @@
+"""How a warmup meets the schedule: before it, or over its first steps.
+
+    overlap    during the warmup of w steps, with r the rising shape from warmup.start to 1      afterwards
+    none       r(s) * schedule(0)                                                                schedule(s - w)
+    join       r(s) * schedule(w): without a jump                                                schedule(s)
+    peak       r(s) * schedule(0): the rate then jumps to the schedule                           schedule(s)
+    multiply   r(s) * schedule(s)                                                                schedule(s)
+
+``s`` counts from the beginning of the run. ``join`` is ``WarmupParamScheduler`` of fvcore 0.1.5 with
+``interval_scaling=fixed``, which detectron2 uses; ``peak`` is the default of timm 1.0 (``warmup_prefix=False``);
+``multiply`` is torch's ``ChainedScheduler`` of a warmup and a schedule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from lrkit.base.errors import ConfigError
+from lrkit.schedules.phase import ENDLESS, Excerpt, Phase
+from lrkit.schedules.shapes import Schedule
+
+__all__ = ["Rising", "check_slot", "lay_warmup", "moot_reason"]
+
+#: For each slot of a curve the options of a schedule that have no meaning there, and the reason.
+_MOOT = {
+    "warmup": {
+        "scale": "cannot be set: a warmup ends at a value of the schedule; set schedule.scale",
+        "floor": "cannot be set: a warmup begins at its start, which is its lowest value; set warmup.start",
+        "skip": "cannot be set: a warmup that begins later is one with another start; set warmup.start",
+    },
+    "cooldown": {
+        "scale": "cannot be set: a cooldown begins where the schedule arrived; set schedule.scale",
+        "floor": "cannot be set: a cooldown ends at its end, which is its lowest value; set cooldown.end",
+        "skip": "cannot be set: a cooldown begins where the schedule arrived",
+    },
+}
+
+
+def check_slot(slot: str, part: Schedule | None) -> None:
+    """Refuse an option that has no meaning in a slot of the curve: ``warmup``, ``cooldown``, or a schedule's own.
+
+    Raises:
+        ConfigError: naming the option and the reason.
+    """
+    if part is None:
+        return
+    for name, value in part.set_options.items():
+        if (reason := moot_reason(slot, name)) is not None:
+            raise ConfigError(f"{slot}.{name}", reason, value)
+    if slot != "warmup":
+        part.refuse_overlap(slot)
+
+
+def moot_reason(slot: str, option: str) -> str | None:
+    """The reason why an option of every schedule has no meaning in a slot; None where it has one.
+
+    >>> moot_reason("cooldown", "floor")
+    'cannot be set: a cooldown ends at its end, which is its lowest value; set cooldown.end'
+    """
+    return _MOOT.get(slot, {}).get(option)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rising(Schedule):
+    """A warmup times the schedule that runs beneath it.
+
+    m = rise(s, n) * shape(s, of)
+    """
+
+    rise: Schedule
+    shape: Schedule
+    of: int
+
+    def value(self, s: int, n: int) -> float:
+        return self.rise(s, n) * self.shape(s, self.of)
+
+    def end_value(self, n: int) -> float:
+        return self.rise.final(n) * self.shape(n, self.of)
+
+    def turns(self, n: int) -> list[int]:
+        return sorted({*self.rise.edges(n), *(e for e in self.shape.edges(self.of) if e < n)})
+
+    def describe(self) -> str:
+        return f"{self.rise.describe()} x {self.shape.describe()} overlap={self.overlap}"
+
+
+def lay_warmup(warmup: Schedule, steps: int, middle: Phase) -> list[Phase]:
+    """The warmup of ``steps`` steps and the phase of the schedule after it.
+
+    Args:
+        warmup: resolved; its ``end`` is not used.
+        middle: the whole schedule. Where the warmup overlaps it, its first ``steps`` steps are the warmup's.
+    """
+    rise, schedule = warmup.with_ends(end=1.0), middle.schedule
+    if warmup.overlap == "none":
+        return [Phase("warmup", rise, steps, middle(0)), middle]
+    of = ENDLESS + steps if middle.length is None else middle.length
+    rest = Excerpt(shape=schedule, of=of, first=steps, last=of)
+    after = dataclasses.replace(middle, schedule=rest, length=None if middle.length is None else of - steps)
+    if warmup.overlap == "multiply":
+        alone = dataclasses.replace(rise, overlap="none")
+        beneath = Rising(rise=alone, shape=schedule, of=of, overlap="multiply")
+        return [Phase("warmup", beneath, steps, middle.scale), after]
+    return [Phase("warmup", rise, steps, middle(0 if warmup.overlap == "peak" else steps)), after]

@@ -18,8 +18,6 @@ UNSAID: dict[str, str] = {
         "An exponent on the progress",
     "timm: TanhLRScheduler(t_initial=60)":
         "No tanh",
-    "timm: CosineLRScheduler(t_initial=10, t_in_epochs=True)":
-        "A smooth shape that moves once per epoch",
     "timm: CosineLRScheduler(t_initial=60, noise_range_t=(20, 40))":
         "Noise on the rate",
     "timm: WSDLRScheduler(t_initial=50, decay_t=20, decay_fn='power', decay_power=2, warmup_t=10, warmup_lr_init=0.01)":
@@ -32,26 +30,14 @@ UNSAID: dict[str, str] = {
         "An inverse power other than 1/2",
     "fastai: SchedPoly(1.0, 0.0, power=2)":
         "1 - u ** p",
-    "MMEngine: CosineAnnealingLR(T_max=6, by_epoch=True)":
-        "A smooth shape that moves once per epoch",
-    "fvcore: CompositeParamScheduler([Linear(0.1, 1), Cosine(1, 0)], [0.25, 0.75], ['rescaled', 'fixed'])":
-        "A schedule that begins in its middle",
     "Megatron-LM: lr_decay_style='WSD', lr_wsd_decay_style='exponential', wsd_decay_steps=30":
         "A normalised exponential decay",
-    "Megatron-LM: lr_decay_style='inverse-square-root', min_lr=0.4":
-        "A floor below an inverse square root",
     "DeepSpeed: WarmupDecayLR(total_num_steps=60, warmup_num_steps=10)":
         "A logarithmic warmup",
-    "DeepSpeed: OneCycle(0.1, 1.0, decay_lr_rate=1.0, cycle_first_step_size=30, decay_step_size=10)":
-        "Inverse time from a value below 1",
-    "Keras: InverseTimeDecay(1.0, 10, 0.5, staircase=True)":
-        "Inverse time in stairs",
     "Keras: PolynomialDecay(1.0, 15, end_learning_rate=0.1, power=2.0, cycle=True)":
         "A polynomial with cycles",
     "optax: cosine_decay_schedule(1.0, 60, exponent=2)":
         "An exponent on the cosine",
-    "optax: exponential_decay(1.0, 10, 0.5, staircase=True, end_value=0.1)":
-        "A floor below stairs",
     "scikit-learn: SGDRegressor()  # invscaling, power_t=0.25":
         "An inverse power other than 1/2",
     "Paddle: LambdaDecay(1.0, lambda t: 0.95**t * (1 + sin(t)) / 2)":

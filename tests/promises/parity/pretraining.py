@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from parity.rows import Curve, Peer, Row, cosine, warmed
+from parity.rows import Curve, Peer, Row, cosine, phases, warmed
 
 __all__ = ["PEERS"]
 
@@ -73,7 +73,8 @@ PEERS = [
             "", megatron(lambda u: 2 * 0.5**u - 1), steps=100),
         Row("lr_decay_style='inverse-square-root', min_lr=0",
             f"schedule=inverse_sqrt schedule.timescale=10 {WARMUP}", rsqrt(0.0), steps=100),
-        Row("lr_decay_style='inverse-square-root', min_lr=0.4", "", rsqrt(0.4), steps=100),
+        Row("lr_decay_style='inverse-square-root', min_lr=0.4",
+            f"schedule=inverse_sqrt schedule.timescale=10 schedule.floor=0.4 {WARMUP}", rsqrt(0.4), steps=100),
     ]),
     Peer("NeMo", "commit 0165f08, nemo/core/optim/lr_scheduler.py", [
         Row("CosineAnnealing(max_steps=100, warmup_steps=10, min_lr=0.1)",
@@ -90,10 +91,12 @@ PEERS = [
         Row("WarmupDecayLR(total_num_steps=60, warmup_num_steps=10)",
             "", lambda t: logarithm(t) if t < 10 else (60 - t) / 50),
         Row("WarmupCosineLR(total_num_steps=60, warmup_num_steps=10, warmup_type='linear')",
-            f"schedule=cosine schedule.end=0.0001 {WARMUP}",
-            warmed(10, 0.0, lambda t: 0.0001 + 0.9999 * cosine(min((t + 1) / 50, 1))), difference=3.1e-2,
+            phases("Linear, start: 0.0, end: 1.0, length: 10", "Cosine, end: 0.0001, skip: 1, length: 49",
+                   "Constant, start: 0.0001"),
+            warmed(10, 0.0, lambda t: 0.0001 + 0.9999 * cosine(min((t + 1) / 50, 1))),
             convention="The cosine of DeepSpeed is one step ahead: it does not begin at 1"),
         Row("OneCycle(0.1, 1.0, decay_lr_rate=1.0, cycle_first_step_size=30, decay_step_size=10)",
-            "", one_cycle, steps=100),
+            phases("Linear, start: 0.1, end: 1.0, length: 30", "Linear, start: 1.0, end: 0.1, length: 30",
+                   "InverseTime, scale: 0.1, gamma: 1.0, every: 10"), one_cycle, steps=100),
     ]),
 ]  # fmt: skip

@@ -69,9 +69,13 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
     if declared_keys and not config[tracks.KEY] and uses_manual_optimization(trainer.lightning_module):
         return _plan_of_declared_steps(config, trainer, notes)
     plan = counted_plan(config, trainer, notes)
-    steps = trainer.estimated_stepping_batches
+    steps, stop = trainer.estimated_stepping_batches, plan.horizon.stop_after
     finite = steps != float("inf") and steps > 0
-    if finite and plan.horizon.steps != steps:
+    if finite and stop is not None and config["horizon"].get("steps") is not None:  # of it a part is taken here
+        if stop > steps:
+            must = f"must be at most {int(steps)}, the number of optimizer steps that the trainer takes"
+            raise ConfigError("horizon.stop_after", must, stop)
+    elif finite and plan.horizon.steps != steps:
         raise ConfigError(
             "horizon.steps", f"must be {int(steps)}, the number of optimizer steps of the run", plan.horizon.steps
         )

@@ -100,14 +100,14 @@ class RunParts(CurveParts):
         """
         return self._on_tracks(horizon) if self.optimizers else self._of_one(horizon)
 
-    def check(self, batch_size: int | None = None) -> None:
+    def check(self, batch_size: int | None = None, tokens_per_sample: int | None = None) -> None:
         """Refuse what no run can be, where the length of the run is not known yet: the plan is tried on a long one.
 
         Raises:
             ConfigError: the parts cannot mean what they say.
         """
         try:
-            self.plan(Horizon(10**6, 10**3, batch_size or 64))
+            self.plan(Horizon(10**6, 10**3, batch_size or 64, tokens_per_sample=tokens_per_sample))
         except ConfigError as error:
             if not is_overflow(error):
                 raise

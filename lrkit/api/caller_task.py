@@ -39,13 +39,20 @@ class CallerData:
         module: its own loaders are used where nothing else is given.
         train, val, datamodule: as for ``Trainer.fit``.
         batch_size: samples in a batch, where the loader does not say it.
+        tokens: tokens in a sample.
 
     Raises:
         ConfigError: there is nothing to train on, or too much.
     """
 
     def __init__(
-        self, module: Any, train: Any, val: Any, datamodule: LightningDataModule | None, batch_size: int | None
+        self,
+        module: Any,
+        train: Any,
+        val: Any,
+        datamodule: LightningDataModule | None,
+        batch_size: int | None,
+        tokens: int | None = None,
     ) -> None:
         if isinstance(train, LightningDataModule) and datamodule is None:
             train, datamodule = None, train
@@ -54,6 +61,7 @@ class CallerData:
         if train is None and datamodule is None and not is_overridden("train_dataloader", module):
             raise ConfigError("train_dataloaders", f"must be given: {type(module).__name__} has no train_dataloader")
         self.train, self.val, self.datamodule, self.batch_size = train, val, datamodule, batch_size
+        self.tokens = tokens
         self._used: LightningDataModule | None = None
         self._owners = dict(_carriers({"train": train, "val": val, "datamodule": datamodule}, _DEEP))
         self._random = capture_own(self._owners)
@@ -144,7 +152,8 @@ class CallerTask:
         if size is None:
             size = getattr(trainer.train_dataloader, "batch_size", None)
         counted = None if batches == float("inf") else int(batches)
-        loader = LoaderSize(None, size)
+        tokens = None if self.data.tokens is None else (self.data.tokens, "tokens_per_sample")
+        loader = LoaderSize(None, size, tokens_per_sample=tokens)
         return self.parts.plan(horizon_of(loader, self.trainer, world=count_replicas(trainer), batches=counted))
 
     def with_seed(self, seed: int) -> CallerTask:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lrkit.api.arguments import AnyGuard, AnyPlateau, AnyRules, AnySchedule, RunParts
 from lrkit.base import lightning_package
 from lrkit.base.errors import ConfigError
 from lrkit.planning.plan import Plan
-from lrkit.schedules.durations import Length
+from lrkit.schedules.durations import Duration, Length
 from lrkit.schedules.horizon import Horizon
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     AnyModule = TypeVar("AnyModule", bound=LightningModule)
 
-__all__ = ["WithOwnCallbacks", "configure"]
+__all__ = ["RunLength", "WithOwnCallbacks", "configure"]
 
 
 def configure(
@@ -45,6 +46,8 @@ def configure(
     allow_extreme_lr: bool = False,
     batch_size: int | None = None,
     steps: int | None = None,
+    stop_after: Length | None = None,
+    tokens_per_sample: int | None = None,
 ) -> AnyModule:
     """Give a LightningModule its optimizer and its rates; then ``trainer.fit(module)`` as always.
 
@@ -57,7 +60,10 @@ def configure(
         module: any LightningModule; it is changed in place and returned.
         batch_size: samples in a batch of one device, where the loader does not say it.
         steps: optimizer steps of the run, where the module takes them itself (manual optimization, or an own
-            ``optimizer_step``) and not one after each batch.
+            ``optimizer_step``) and not one after each batch; or with ``stop_after``.
+        stop_after: where the run stops early, a duration: it takes the first part of ``steps``, or of the trainer's
+            steps, at their rates. The trainer's ``max_steps`` is set for the fit, if it is longer.
+        tokens_per_sample: tokens in a sample, for lengths in tokens.
 
     Raises:
         ConfigError: at once, for all that is wrong whatever the trainer is: a name, a key or a value that does not
@@ -87,15 +93,22 @@ def configure(
         optimizers=optimizers,
         allow_extreme_lr=allow_extreme_lr,
     )
-    configure_module(module, parts, batch_size, steps)
+    configure_module(module, parts, RunLength(batch_size, steps, stop_after, tokens_per_sample))
     return module
 
 
-def configure_module(module: LightningModule, parts: RunParts, batch_size: int | None, steps: int | None) -> None:
-    """Put a plan into a module.
+@dataclass(frozen=True)
+class RunLength:
+    """What a caller says of the length of a run that the trainer does not: the arguments of ``configure``."""
 
-    Args:
-        batch_size, steps: as for ``configure``.
+    batch_size: int | None = None
+    steps: int | None = None
+    stop_after: Length | None = None
+    tokens_per_sample: int | None = None
+
+
+def configure_module(module: LightningModule, parts: RunParts, length: RunLength) -> None:
+    """Put a plan into a module.
 
     Raises:
         ConfigError: what is wrong whatever the trainer is.
@@ -109,14 +122,16 @@ def configure_module(module: LightningModule, parts: RunParts, batch_size: int |
 
     if not isinstance(module, Lightning):
         raise ConfigError("module", "must be a LightningModule", type(module).__name__)
-    if parts.optimizers and steps is not None:
+    if parts.optimizers and length.steps is not None:
         raise ConfigError("steps", "must not be set with several optimizers: every and offset say when each steps")
-    parts.check(batch_size)
+    if length.stop_after is not None:
+        Duration.parse(length.stop_after, "stop_after")
+    parts.check(length.batch_size, length.tokens_per_sample)
 
     def planner(trainer: Trainer) -> Plan:
         if parts.optimizers and trainer.max_steps != -1:
             raise ConfigError("max_steps", "must not be set with several optimizers: Lightning counts the steps of all")
-        return parts.plan(_horizon(trainer, batch_size, steps))
+        return parts.plan(_horizon(trainer, length))
 
     def planned(trainer: Trainer, plan: Plan) -> None:
         for track, own in (plan.tracks or {"": plan}).items():
@@ -160,11 +175,13 @@ def _callbacks(parts: RunParts) -> list[Callback]:
     from lrkit.callbacks.lr_logger import LearningRateLogger
     from lrkit.callbacks.plateau_feedback import PlateauFeedback
     from lrkit.lightning.evaluation_weights import EvaluationMode
+    from lrkit.lightning.planned_stop import PlannedStop
     from lrkit.lightning.step_axis import StepAxisCallback
     from lrkit.lightning.step_count import StepCountCheck
     from lrkit.lightning.track_steps import TrackStepCheck
 
     own: list[Callback] = [
+        PlannedStop(),
         StepCountCheck(),
         StepAxisCallback(),
         GroupNaming(),
@@ -181,23 +198,37 @@ def _callbacks(parts: RunParts) -> list[Callback]:
     return own
 
 
-def _horizon(trainer: Trainer, batch_size: int | None, said: int | None) -> Horizon:
+def _horizon(trainer: Trainer, length: RunLength) -> Horizon:
     """Steps, steps per epoch and samples per step, as the trainer knows them once its data is loaded.
 
-    ``said``: the steps, where the module takes them itself; an epoch has its share of them, where that is a whole one.
+    ``length.steps``: the steps, where the module takes them itself, and an epoch has its share of them, where that is a
+    whole one; or the steps of which the trainer takes the first part.
     """
     from lrkit.lightning.replicas import count_replicas
     from lrkit.lightning.step_count import uses_manual_optimization
 
     steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
-    accumulate, size = trainer.accumulate_grad_batches, batch_size
+    accumulate, size, said = trainer.accumulate_grad_batches, length.batch_size, length.steps
     if size is None:
         size = getattr(trainer.train_dataloader, "batch_size", None)
     known = None if steps in (float("inf"), -1) else int(steps)
     per_epoch = None if batches == float("inf") else -(-int(batches) // accumulate)
+    taken, sources = known, {}
     if said is not None and said != known:
-        if known is not None and not uses_manual_optimization(trainer.lightning_module):
-            raise ConfigError("steps", f"must be {known}, the number of optimizer steps of the run", said)
-        each, left = divmod(said, trainer.max_epochs or -1)
-        known, per_epoch = said, each if each > 0 and not left else None
-    return Horizon(known, per_epoch, None if size is None else size * count_replicas(trainer) * accumulate)
+        sources = {"steps": "steps"}
+        if uses_manual_optimization(trainer.lightning_module):
+            each, left = divmod(said, trainer.max_epochs or -1)
+            taken, per_epoch = None, each if each > 0 and not left else None
+        elif known is not None and length.stop_after is None:
+            must = f"must be {known}, the number of optimizer steps of the run"
+            if said > known:
+                must += f"; the first {known} steps of a run of {said} are stop_after={known}"
+            raise ConfigError("steps", must, said)
+        known = said
+    samples = None if size is None else size * count_replicas(trainer) * accumulate
+    horizon = Horizon(known, per_epoch, samples, MappingProxyType(sources), length.tokens_per_sample)
+    horizon = horizon.stopping(length.stop_after, "stop_after")
+    if taken is not None and (horizon.end or 0) > taken:
+        must = f"must be at most {taken}, the number of optimizer steps that the trainer takes"
+        raise ConfigError("stop_after", must, length.stop_after)
+    return horizon

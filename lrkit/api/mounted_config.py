@@ -11,6 +11,7 @@ from lrkit.base.moved_classes import with_current_paths
 from lrkit.config.shipped_options import option_names, read_option
 from lrkit.planning.guard import Guard
 from lrkit.planning.plateau import Plateau
+from lrkit.schedules.durations import Length
 from lrkit.schedules.horizon import Horizon
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def from_config(
     steps: int | None,
     steps_per_epoch: int | None = ...,
     batch_size: int | None = ...,
+    stop_after: Length | None = ...,
+    tokens_per_sample: int | None = ...,
     key: str = ...,
     trust: Sequence[str] = ...,
 ) -> tuple[Optimizer, PlanScheduler]: ...
@@ -52,6 +55,8 @@ def from_config(
     module: AnyModule,
     steps: int | None = ...,
     batch_size: int | None = ...,
+    stop_after: Length | None = ...,
+    tokens_per_sample: int | None = ...,
     key: str = ...,
     trust: Sequence[str] = ...,
 ) -> AnyModule: ...
@@ -65,6 +70,8 @@ def from_config(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     batch_size: int | None = None,
+    stop_after: Length | None = None,
+    tokens_per_sample: int | None = None,
     key: str = "",
     trust: Sequence[str] = (),
 ) -> Any:
@@ -80,9 +87,12 @@ def from_config(
         model: of a plain torch loop: the model, or its parameters. Rules for parameter groups need the model. Call
             ``scheduler.step()`` after each ``optimizer.step()``, and ``scheduler.observe(metric)`` for a plateau.
         module: or a LightningModule, which is configured in place as by ``lrkit.configure``.
-        steps: optimizer steps of the run; with ``module``, only where it takes them itself.
+        steps: optimizer steps of the run; with ``module``, only where it takes them itself, or with ``stop_after``.
         steps_per_epoch: optimizer steps in an epoch, for lengths in epochs.
         batch_size: samples in an optimizer step; with ``module``, in a batch of one device.
+        stop_after: where the run stops early, a duration: it takes the first part of ``steps``, at their rates; a plain
+            loop ends itself, after ``scheduler.plan.horizon.end`` steps.
+        tokens_per_sample: tokens in a sample, for lengths in tokens.
         key: where the groups are, if not at the root: ``"training.rate"``.
         trust: packages whose classes the config may name beside those of lrkit and torch.
 
@@ -111,10 +121,11 @@ def from_config(
         parts = _parts(nodes, tuple(trust))
         if module is None:
             assert model is not None
-            return _for_loop(model, parts, Horizon(steps, steps_per_epoch, batch_size))
-        from lrkit.api.lightning_module import configure_module
+            horizon = Horizon(steps, steps_per_epoch, batch_size, tokens_per_sample=tokens_per_sample)
+            return _for_loop(model, parts, horizon.stopping(stop_after, "stop_after"))
+        from lrkit.api.lightning_module import RunLength, configure_module
 
-        configure_module(module, parts, batch_size, steps)
+        configure_module(module, parts, RunLength(batch_size, steps, stop_after, tokens_per_sample))
     except ConfigError as error:
         raise error.under(key) if key and error.key.partition(".")[0] in _GROUPS else error from None
     return module

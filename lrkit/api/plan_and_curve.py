@@ -31,6 +31,7 @@ def curve(
     steps: int | None,
     steps_per_epoch: int | None = None,
     batch_size: int | None = None,
+    tokens_per_sample: int | None = None,
     warmup: AnySchedule | None = None,
     warmup_length: Length | None = None,
     cooldown: AnySchedule | None = None,
@@ -40,13 +41,14 @@ def curve(
 
     A schedule is an object of ``lrkit.schedules``, the name of an option of ``conf/schedule`` with its defaults, or a
     mapping with the name and other values. Lengths are durations: ``500`` optimizer steps, ``"5%"`` of the run,
-    ``"2ep"`` epochs, ``"64000sp"`` samples.
+    ``"2ep"`` epochs, ``"64000sp"`` samples, ``"5e6tok"`` tokens.
 
     Args:
         schedule: the shape between warmup and cooldown.
         steps: optimizer steps of the run; None where that is not known.
         steps_per_epoch: optimizer steps in an epoch, for lengths in epochs.
         batch_size: samples in an optimizer step, for lengths in samples.
+        tokens_per_sample: tokens in a sample, for lengths in tokens.
         warmup, cooldown: the same, by the options of ``conf/warmup`` and ``conf/cooldown``.
         warmup_length, cooldown_length: the lengths of those that are named; else 5 % and 20 %.
 
@@ -66,7 +68,7 @@ def curve(
         cooldown=cooldown,
         cooldown_length=cooldown_length,
     )
-    return parts.curve(Horizon(steps, steps_per_epoch, batch_size))
+    return parts.curve(Horizon(steps, steps_per_epoch, batch_size, tokens_per_sample=tokens_per_sample))
 
 
 def plan(
@@ -76,6 +78,8 @@ def plan(
     steps: int | None,
     steps_per_epoch: int | None = None,
     batch_size: int | None = None,
+    tokens_per_sample: int | None = None,
+    stop_after: Length | None = None,
     optimizer: str | type[Optimizer] = "adamw",
     options: Mapping[str, Any] | None = None,
     warmup: AnySchedule | None = None,
@@ -114,7 +118,9 @@ def plan(
             ``options``, ``schedule``, ``warmup``, ``cooldown``, their lengths, and ``param_groups``; ``steps`` are
             batches then.
         allow_extreme_lr: accept an ``lr`` outside of [1e-8, 10].
-        schedule, warmup, cooldown, their lengths, steps, steps_per_epoch, batch_size: as for ``lrkit.curve``.
+        stop_after: where the run stops early, a duration: it takes the first part of the ``steps``, at their rates.
+        schedule, warmup, cooldown, their lengths, steps, steps_per_epoch, batch_size, tokens_per_sample: as for
+            ``lrkit.curve``.
 
     Raises:
         ConfigError: the parts cannot mean what they say; by the key that the command has.
@@ -142,4 +148,5 @@ def plan(
         optimizers=optimizers,
         allow_extreme_lr=allow_extreme_lr,
     )
-    return parts.plan(Horizon(steps, steps_per_epoch, batch_size))
+    horizon = Horizon(steps, steps_per_epoch, batch_size, tokens_per_sample=tokens_per_sample)
+    return parts.plan(horizon.stopping(stop_after, "stop_after"))

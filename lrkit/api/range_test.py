@@ -78,6 +78,7 @@ def find(
     base_batch_size: int = 256,
     param_groups: AnyRules | None = None,
     batch_size: int | None = None,
+    tokens_per_sample: int | None = None,
     search: Mapping[str, Any] | None = None,
     monitor: str = "auto",
     seed: int = 0,
@@ -118,7 +119,7 @@ def find(
     if not hasattr(module, "training_step"):
         return _find_by_overrides(module, folder, quiet)
     lightning_package.use_package({"module": type(module), "datamodule": type(datamodule)})
-    data = (train_dataloaders, val_dataloaders, datamodule, batch_size)
+    data = (train_dataloaders, val_dataloaders, datamodule, batch_size, tokens_per_sample)
     parts = RunParts(
         lr=1.0,
         schedule=schedule,
@@ -140,7 +141,7 @@ def find(
 
 def _find_with_objects(
     module: Any,
-    data: tuple[Any, Any, LightningDataModule | None, int | None],
+    data: tuple[Any, Any, LightningDataModule | None, int | None, int | None],
     parts: RunParts,
     trainer: Mapping[str, Any] | None,
     search: Search,
@@ -157,7 +158,7 @@ def _find_with_objects(
 
     if parts.shape() == RangeTest:
         raise ConfigError("schedule", "must be the one to train with: to look for its rate is a range test already")
-    parts.check(data[-1])
+    parts.check(*data[-2:])
     target, options = parts.target()
     check_optimizer(target, options)
     options_of_trainer, callbacks = read_trainer(trainer)

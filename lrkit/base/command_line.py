@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,8 +28,10 @@ def command_line_of(words: Sequence[str]) -> Iterator[None]:
         _current_words = before
 
 
-def resume_command(folder: Path) -> str:
+def resume_command(folder: Path, changed_values: Mapping[str, str] | None = None) -> str:
     """Return the command that resumes the run in ``folder``: the user's command with its flags and ``resume.path``.
+
+    ``changed_values``: keys with another value than in the user's command.
 
     >>> with command_line_of(["train", "--config-dir", "my configs", "warmup=linear", "resume.path=old"]):
     ...     resume_command(Path("outputs/runs/a"))
@@ -41,7 +43,10 @@ def resume_command(folder: Path) -> str:
     here = Path.cwd()
     near = folder.relative_to(here) if folder.is_relative_to(here) else folder
     policy = ["resume.policy=restore"] if changed else []
-    return shlex.join(["lrkit", "train", *_keep_words(words), f"resume.path={_quote_path(str(near))}", *policy])
+    values = changed_values or {}
+    words = [word for word in words if word.lstrip("+").partition("=")[0] not in values]
+    more = [f"resume.path={_quote_path(str(near))}", *policy, *(f"{key}={value}" for key, value in values.items())]
+    return shlex.join(["lrkit", "train", *_keep_words(words), *more])
 
 
 def _keep_words(words: Sequence[str]) -> list[str]:

@@ -50,9 +50,9 @@ class _LoggingInterval:
     """Decides at which steps the rates of one optimizer are logged."""
 
     def __init__(self, plan: Plan, points: int) -> None:
-        steps = plan.horizon.steps
+        steps, end = plan.horizon.steps, plan.horizon.end
         self.edges = frozenset(edge for curve, _ in plan.on_curves() for edge in curve.edges)
-        self.last = None if steps is None else steps - 1
+        self.last = None if end is None else end - 1
         self.every = 50 if steps is None else max(1, steps // points)
         self.previous: tuple[int, float] | None = None
 

@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from lrkit.base.errors import ConfigError
@@ -95,6 +96,10 @@ class Resumption:
             trainer[name] = old["trainer"][name]
         shaping = {name: old[name] for name in _SHAPING if name in old}
         shaping.setdefault("optimizers", {})  # which the config of a run with one does not have
+        stop = config["horizon"].get("stop_after")  # it shapes no rate
+        if self.policy == "cooldown" and stop == old["horizon"].get("stop_after"):
+            stop = None  # the cooldown ends the run, and begins where the old one had stopped
+        shaping["horizon"] = {**old["horizon"], "stop_after": stop}
         data = {**config["data"], "batch_size": old["data"].get("batch_size")}
         if data.get("seed") == config["seed"] and "seed" in old["data"]:  # it follows the seed, which is the old one
             data["seed"] = old["data"]["seed"]
@@ -104,7 +109,7 @@ class Resumption:
             # The plan is the old one up to here; only the length of the run is asked of this config.
             shaping |= {
                 "schedule": {"_target_": "lrkit.schedules.Constant"},
-                "horizon": {**old["horizon"], "steps": None},
+                "horizon": {**shaping["horizon"], "steps": None},
                 "param_groups": without_curves(old["param_groups"]),
             }
             shaping |= {name: {} for name in ("warmup", "cooldown", "plateau", "coschedule")}
@@ -128,24 +133,26 @@ class Resumption:
                 _driven(old, lambda curve: curve.until(at)),
                 curve=old.curve.then(at, falling, steps),
                 group_curves=_falling_groups(old, at, falling, steps),
-                horizon=dataclasses.replace(old.horizon, steps=at + steps),
+                horizon=dataclasses.replace(old.horizon, steps=at + steps, stop_after=new.horizon.stop_after),
                 config=new.config,
             )
+        skipped = 0 if saved.tracks else max(0, int(saved.content["global_step"]) - saved.step)
         if self.policy == "restore":
-            if old.horizon != new.horizon:
+            if _lengths(old) != _lengths(new):
                 had, has = (f"{h.steps} steps of {h.batch_size} samples" for h in (old.horizon, new.horizon))
                 must = f"needs a run as long as the old one, {had}; this one has {has}: use override"
                 raise ConfigError("resume.policy=restore", must)
-            return _unfinished(dataclasses.replace(old, config=saved.config), at)
+            return _unfinished(_stopping(old, new), at, skipped)
         rows = plan_differences(saved.plan, new.to_json(), groups=False)
         if self.policy is None and rows and _same_run(saved.config, new.config):
-            return _unfinished(old, at)  # it was stretched, or cooled down, once it was under way: no config says so
+            # It was stretched, or cooled down, once it was under way: no config says so.
+            return _unfinished(_stopping(old, new), at, skipped)
         if self.policy is None and rows:
             raise plan_refusal(saved, rows)
         _check_state(old, new, f"resume.policy={self.policy}")
         if self.policy == "extend":
             new = _extended(saved, old, new, rows)
-        return _unfinished(new, at)
+        return _unfinished(new, at, skipped)
 
     def check(self, plan: Plan) -> None:
         """The last comparison, when the parameter groups are known."""
@@ -187,7 +194,8 @@ class Resumption:
         """The shape of a cooldown from here, in steps, and its length; a share is a share of what is done."""
         assert self.falling is not None
         old = saved.plan["horizon"]
-        done = Horizon(saved.step, old["steps_per_epoch"], old["batch_size"])
+        tokens = old.get("tokens_per_sample")
+        done = Horizon(saved.step, old["steps_per_epoch"], old["batch_size"], tokens_per_sample=tokens)
         steps = Duration.parse(self.falling.length, "cooldown.length").steps(done, "cooldown.length")
         try:
             return dataclasses.replace(self.falling, length=None).resolved(done), steps
@@ -196,9 +204,34 @@ class Resumption:
 
 
 def _same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether two configs ask for the same run."""
-    names = [*_SHAPING, "trainer"]
-    return all(normalised(old.get(name)) == normalised(new.get(name)) for name in names)
+    """Whether two configs ask for the same run, which may stop elsewhere."""
+    asked = [
+        {
+            **{name: config.get(name) for name in (*_SHAPING, "trainer")},
+            # A config of an earlier lrkit lacks what null stands for.
+            "horizon": {k: v for k, v in config["horizon"].items() if k != "stop_after" and v is not None},
+        }
+        for config in (old, new)
+    ]
+    return bool(normalised(asked[0]) == normalised(asked[1]))
+
+
+def _lengths(plan: Plan) -> tuple[int | None, int | None, int | None]:
+    """What of two horizons must be the same for one curve."""
+    return plan.horizon.steps, plan.horizon.steps_per_epoch, plan.horizon.batch_size
+
+
+def _stopping(old: Plan, new: Plan) -> Plan:
+    """The old plan, of a run that stops where the new one says."""
+
+    def with_stop(plan: Plan, asked: Plan) -> Plan:
+        horizon, config = dataclasses.replace(plan.horizon, stop_after=asked.horizon.stop_after), plan.config
+        if "horizon" in config:  # a track has none
+            config = {**config, "horizon": {**config["horizon"], "stop_after": asked.config["horizon"]["stop_after"]}}
+        return dataclasses.replace(plan, horizon=horizon, config=config)
+
+    tracks = {name: with_stop(track, new.tracks[name]) for name, track in old.tracks.items() if name in new.tracks}
+    return dataclasses.replace(with_stop(old, new), tracks=MappingProxyType({**old.tracks, **tracks}))
 
 
 def _check_state(old: Plan, new: Plan, key: str) -> None:
@@ -217,8 +250,16 @@ def _check_state(old: Plan, new: Plan, key: str) -> None:
     raise ConfigError(key, must)
 
 
-def _unfinished(plan: Plan, at: int) -> Plan:
-    """The plan, if there is something left of it."""
+def _unfinished(plan: Plan, at: int, skipped: int) -> Plan:
+    """The plan, if there is something left of it.
+
+    ``skipped``: steps that were requested and left out, which a stop counts as Lightning does.
+    """
+    stop = plan.horizon.stop_after
+    if stop is not None and at + skipped >= stop:
+        where = f"step {at}" if plan.horizon.steps is None else f"step {at} of {plan.horizon.steps}"
+        must = f"must be later than {where}, where the run has stopped, or null for the rest of its schedule"
+        raise ConfigError("horizon.stop_after", must, stop)
     if plan.horizon.steps is not None and at >= plan.horizon.steps:
         by_steps = plan.horizon.sources.get("steps") == "trainer.max_steps"
         key = "trainer.max_steps (-1: none)" if by_steps else "trainer.max_epochs"

@@ -35,6 +35,7 @@ from lrkit.planning import tracks
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
 from lrkit.schedules.curve import is_overflow
+from lrkit.schedules.durations import Duration
 
 __all__ = [
     "CONF_DIR",
@@ -177,7 +178,11 @@ def check(config: Mapping[str, Any]) -> Plan | None:
         return plan(config)
     # The length of the run is not known: try it on a long one, so that only what is wrong anyway is refused.
     steps = 10**6
+    horizon = config["horizon"]
+    if horizon.get("stop_after") is not None:
+        Duration.parse(horizon["stop_after"], "horizon.stop_after")
     long = {"steps": steps, "steps_per_epoch": 10**3, "batch_size": 64}
+    long |= {"tokens_per_sample": horizon.get("tokens_per_sample")}
     ends = {"max_steps": steps} if config["trainer"].get("max_steps") not in (None, -1) else {}
     try:
         plan({**config, "horizon": long, "trainer": {**config["trainer"], **ends}})

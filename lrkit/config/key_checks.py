@@ -85,6 +85,9 @@ def _check_trainer_and_guard(config: Mapping[str, Any]) -> None:
     trainer = config["trainer"]
     packages = {str(name).partition(".")[0] for name in config.get("trust", ())}
     trainer_options.check(trainer, has_packages=bool(packages - {"lrkit", "torch", "lightning", "pytorch_lightning"}))
+    if trainer.get("fast_dev_run") and config["horizon"].get("stop_after") is not None:
+        must = "and trainer.fast_dev_run cannot be used together: a trial run has a length of its own"
+        raise ConfigError("horizon.stop_after", must)
     if trainer.get("limit_val_batches") == 0 and config["monitor"].startswith("val"):
         raise ConfigError("monitor", "needs a validation, and trainer.limit_val_batches is 0", config["monitor"])
     check_guard_keys(config["guard"] or {})

@@ -26,7 +26,7 @@ from lrkit.base.validation import (
 from lrkit.config.missing_values import POLICIES
 from lrkit.config.named_datasets import check_torchvision
 
-__all__ = ["OPTIONS", "check"]
+__all__ = ["OPTIONS", "check", "tokens_per_sample"]
 
 
 def _is_size(value: Any) -> bool:
@@ -93,6 +93,20 @@ OPTIONS: dict[str, dict[str, tuple[Rule, ...]]] = {
     path: {name: (rule,) if isinstance(rule, Rule) else tuple(rule) for name, rule in rules.items()}
     for path, rules in _RULES.items()
 }
+
+
+#: Class path -> the option that is the number of tokens in a sample.
+_TOKENS = {"lrkit.data.Text": "context"}
+
+
+def tokens_per_sample(data: Mapping[str, Any]) -> tuple[int, str] | None:
+    """The number of tokens in a sample of the node ``data``, and the key that says it; None where no key does.
+
+    >>> tokens_per_sample({"_target_": "lrkit.data.Text", "context": 64})
+    (64, 'data.context')
+    """
+    option = _TOKENS.get(str(data.get("_target_")))
+    return None if option is None else (int(data[option]), f"data.{option}")
 
 
 def check(key: str, node: Mapping[str, Any], hint: Callable[[str, list[str]], str]) -> None:

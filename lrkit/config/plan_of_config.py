@@ -8,7 +8,7 @@ from typing import Any
 
 from lrkit.base import launcher_environment
 from lrkit.base.errors import ConfigError
-from lrkit.config import optimizer_options, trainer_options
+from lrkit.config import node_options, optimizer_options, trainer_options
 from lrkit.config.devices import accumulation, replicas_of
 from lrkit.config.find_options import AUTO
 from lrkit.config.key_checks import check_values
@@ -52,7 +52,12 @@ def plan(
         notes = [*notes, str(launch)]
     if config["trainer"].get("max_time"):
         notes = [*notes, "trainer.max_time may end the run before its schedule has ended"]
-    loader = LoaderSize(data.get("train_samples"), data.get("batch_size"), bool(data.get("drop_last", False)))
+    loader = LoaderSize(
+        data.get("train_samples"),
+        data.get("batch_size"),
+        bool(data.get("drop_last", False)),
+        node_options.tokens_per_sample(data),
+    )
     trainer = {**config["trainer"], "accumulate_grad_batches": accumulation(config, world)}
     _check_batch_is_filled(loader, trainer, world)
     if (
@@ -63,7 +68,7 @@ def plan(
         must = f"must be at most {batches}, the batches of an epoch"
         raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
     horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
-    trainer_options.check_horizon(trainer, config["horizon"].get("steps"))
+    trainer_options.check_horizon(trainer, config["horizon"].get("steps"), horizon)
     if node.get("lr") == AUTO:
         raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
     several = tracks.parse_tracks(config[tracks.KEY])

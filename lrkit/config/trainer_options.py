@@ -9,10 +9,13 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.validation import FLAG, Rule, is_list, is_number, is_whole, one_of, whole
+
+if TYPE_CHECKING:
+    from lrkit.schedules.horizon import Horizon
 
 __all__ = [
     "ACCELERATORS",
@@ -193,12 +196,37 @@ def check_registered(trainer: Mapping[str, Any], registered: Mapping[str, Collec
             _RULES[name][-1].check(f"trainer.{name}", value)
 
 
-def check_horizon(trainer: Mapping[str, Any], steps: int | None) -> None:
-    """Refuse ``horizon.steps`` where ``trainer.max_steps`` ends the run elsewhere."""
+def check_horizon(trainer: Mapping[str, Any], steps: int | None, horizon: Horizon) -> None:
+    """Refuse ``horizon.steps`` where ``trainer.max_steps`` ends the run elsewhere, unless ``horizon.stop_after`` does.
+
+    Args:
+        trainer: the node.
+        steps: ``horizon.steps``.
+        horizon: the resolved horizon.
+
+    Raises:
+        ConfigError: the two lengths differ, or an option of the trainer lets no run stop so early.
+    """
     most, endless = trainer.get("max_steps"), trainer.get("max_epochs") in (None, -1)
-    if steps is None or most in (None, -1) or steps == most or (steps < most and not endless):
-        return
-    raise ConfigError("horizon.steps", f"must be trainer.max_steps, {most}, or null", steps)
+    most = None if most == -1 else most
+    if horizon.stop_after is not None:
+        _check_stop(trainer, horizon.stop_after, most, horizon.steps_per_epoch)
+    elif steps is not None and most is not None and steps != most and (steps > most or endless):
+        must = f"must be trainer.max_steps, {most}, or null"
+        if steps > most:
+            must += f"; the first {most} steps of a run of {steps} are horizon.stop_after={most}"
+        raise ConfigError("horizon.steps", must, steps)
+
+
+def _check_stop(trainer: Mapping[str, Any], stop: int, most: int | None, per_epoch: int | None) -> None:
+    """Refuse what contradicts ``horizon.stop_after``."""
+    key = "horizon.stop_after"
+    if most is not None and stop > most:
+        raise ConfigError(key, f"must be at most trainer.max_steps, {most}", stop)
+    for name, unit in (("min_steps", 1), ("min_epochs", per_epoch or 0)):
+        least = (trainer.get(name) or 0) * unit
+        if least > stop:
+            raise ConfigError(key, f"must be at least trainer.{name}, {least} optimizer steps", stop)
 
 
 def check_count(key: str, value: Any) -> None:

@@ -60,13 +60,16 @@ class StepCountCheck(Callback):
         scheduler = schedulers_of(trainer)[0]
         if scheduler.track:
             return
-        self.run, self.planned = (trainer, scheduler), scheduler.plan.horizon.steps
+        horizon = scheduler.plan.horizon
+        self.run, self.planned = (trainer, scheduler), horizon.end
         self.applied_before, self.requested, self.finished = scheduler.applied, 0, (0, 0)
         manual, left = uses_manual_optimization(pl_module), _remaining_windows(trainer)
         if self.planned is not None and left is not None and not manual:
             self.skipped_before = max(self.skipped_before, self.planned - self.applied_before - left)
         # Whether the plan has Lightning's number, one step for each window of accumulation, and not the user's.
-        expected = self.planned == trainer.estimated_stepping_batches != trainer.max_steps
+        expected = horizon.steps == trainer.estimated_stepping_batches != trainer.max_steps
+        if horizon.stop_after is not None:  # the number of the trainer without the stop is not known any more
+            expected = horizon.sources.get("steps") not in ("horizon.steps", "trainer.max_steps", "steps")
         self.checks_start = manual and expected and self.applied_before == 0
         self.hook_handle = scheduler.optimizer.register_step_pre_hook(self._before_step)
 
@@ -167,9 +170,12 @@ class StepCountCheck(Callback):
             self.is_ending = True
             trainer.save_checkpoint(self.last)
             saved = f" Its checkpoint is {self.last}"
+        takes = f"{_module_name(trainer)} takes step {self.planned + 1}{_describe_position(trainer)}"
+        if scheduler.plan.horizon.stop_after is not None:
+            key = "horizon.stop_after" if self.command else "stop_after"
+            raise RunError(f"{key}={self.planned} is between two steps of one batch: {takes} too.{saved}")
         raise RunError(
-            f"{self.planned} steps were planned, and {_module_name(trainer)} takes step"
-            f" {self.planned + 1}{_describe_position(trainer)}, for which the schedule has no rate."
+            f"{self.planned} steps were planned, and {takes}, for which the schedule has no rate."
             f" {self._describe_remedy()}{saved}"
         )
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupRate", "Plan"]
 
+#: The numbers of a horizon; a plan of an earlier lrkit lacks the last two.
+_LENGTHS = ("steps", "steps_per_epoch", "batch_size", "tokens_per_sample", "stop_after")
+
 
 @dataclass(frozen=True)
 class GroupRate:
@@ -148,7 +151,7 @@ class Plan:
         return dataclasses.replace(
             self,
             base_lr=base_lr,
-            horizon=dataclasses.replace(self.horizon, steps=steps),
+            horizon=dataclasses.replace(self.horizon, steps=steps, stop_after=None),
             curve=self.curve.within(steps),
             momentum=None if self.momentum is None else self.momentum.within(steps),
             decay_curve=None if self.decay_curve is None else self.decay_curve.within(steps),
@@ -216,7 +219,7 @@ class Plan:
             "found": None if self.found is None else list(self.found),
             "batch_scale": dataclasses.asdict(self.scale),
             "horizon": {
-                **{name: getattr(self.horizon, name) for name in ("steps", "steps_per_epoch", "batch_size")},
+                **{name: getattr(self.horizon, name) for name in _LENGTHS},
                 "sources": dict(self.horizon.sources),
             },
             "groups": [dataclasses.asdict(group) for group in self.groups],
@@ -265,7 +268,7 @@ class Plan:
             base_lr=plain["base_lr"],
             found=None if plain.get("found") is None else tuple(plain["found"]),
             scale=BatchScale(**plain["batch_scale"]),
-            horizon=Horizon(**{name: horizon[name] for name in ("steps", "steps_per_epoch", "batch_size", "sources")}),
+            horizon=Horizon(sources=horizon["sources"], **{name: horizon.get(name) for name in _LENGTHS}),
             curve=curve,
             groups=tuple(GroupRate(**group) for group in plain["groups"]),
             momentum=curve_from_json(plain["momentum"]),

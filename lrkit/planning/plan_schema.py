@@ -97,13 +97,14 @@ _PHASE = record(
 )
 _GROUP = record({"name": text(), "lr_scale": number(0), "weight_decay": optional(number())})
 _HORIZON = dict.fromkeys(("steps", "steps_per_epoch", "batch_size"), optional(whole(1)))
+_HORIZON_MORE = {"tokens_per_sample": optional(whole(1)), "stop_after": optional(whole())}
 _PLAN: dict[str, Rule] = {
     "optimizer": text(1000),
     "base_lr": number(0),
     "batch_scale": record(
         {"rule": one_of(*RULES), "factor": number(0), "batch": optional(whole(1)), "base": optional(whole(1))}
     ),
-    "horizon": record({**_HORIZON, "sources": mapping(text(), 100)}),
+    "horizon": record({**_HORIZON, "sources": mapping(text(), 100)}, _HORIZON_MORE),
     "groups": listed(_GROUP, _GROUPS),
     "phases": listed(_PHASE, _PHASES, 1),
     "momentum": optional(listed(_PHASE, _PHASES, 1)),

@@ -15,6 +15,7 @@ from lrkit.planning.plateau import Plateau, PlateauState
 from lrkit.planning.tracks import step_at, track_tag
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from rich.console import RenderableType
 
     from lrkit.lr_finder.result import FinderResult
@@ -54,7 +55,8 @@ def render_csv(plan: Plan) -> str:
     """A header, and a row for each optimizer step: ``step``, ``lr/<group>`` ..., then each driven hyper-parameter.
 
     Numbers are written so that reading them gives the same bits. With several optimizers there is a row for each batch,
-    and ``lr/<track>/<group>`` is empty where that track takes no step.
+    and ``lr/<track>/<group>`` is empty where that track takes no step. Of a run that stops early the column ``stopped``
+    is 1 at the steps that it does not take, and 0 before.
     """
     if plan.horizon.steps is None:
         raise ConfigError("horizon.steps", "must be set to list a run of unknown length")
@@ -62,13 +64,14 @@ def render_csv(plan: Plan) -> str:
         raise ConfigError("format=csv", f"lists at most {_MOST_ROWS} steps, and the run has {plan.horizon.steps}")
     drivers, per_epoch = _drivers(plan), plan.horizon.steps_per_epoch
     names = [track_tag(tag, track) if track else tag for track, own in drivers.items() for tag in _rates(own, 0)]
-    rows = [",".join(["step", *names])]
+    stop = plan.horizon.stop_after
+    rows = [",".join(["step", *names, *([] if stop is None else ["stopped"])])]
     for step in range(plan.horizon.steps):
         cells: list[str] = []
         for own in drivers.values():
             t = step_at(step, own.every, own.offset, per_epoch)
             cells += map(repr, _rates(own, t).values()) if t is not None else [""] * len(_rates(own, 0))
-        rows.append(",".join([str(step), *cells]))
+        rows.append(",".join([str(step), *cells, *([] if stop is None else [str(int(step >= stop))])]))
     return "\n".join(rows) + "\n"
 
 
@@ -118,6 +121,7 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
                 rates = [plan.lr(group, step, gains[step]) for step in steps]
                 worst = f"{name} if nothing ever improves"
                 ax.plot(steps, rates, ls=":", lw=1.5, color="C1" if own_frames else line.get_color(), label=worst)
+        _mark_stop(ax, plan)
         if own_frames:
             ax.set_title(label, fontsize=9)
             ax.tick_params(labelsize=7)
@@ -134,6 +138,13 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_figure(path, figure)
     return path
+
+
+def _mark_stop(ax: Axes, plan: Plan) -> None:
+    """Mark the step after which a run stops early."""
+    if (stop := plan.horizon.stop_after) is not None:
+        ax.axvline(stop, color="0.5", lw=1, ls="--")
+        ax.annotate(f" stops after {stop}", (stop, 0.02), xycoords=("data", "axes fraction"), fontsize=7, color="0.4")
 
 
 def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
@@ -330,7 +341,17 @@ def _horizon_lines(plan: Plan) -> list[str]:
         value = getattr(horizon, name)
         if value is not None:
             lines.append(f"{value} {unit} ({horizon.sources.get(name, 'given')})")
-    return ["; ".join(lines) or "the end of the run is not known"]
+    tokens, samples = horizon.tokens_per_sample, horizon.batch_size
+    if tokens is not None and samples is not None:
+        source = horizon.sources.get("tokens_per_sample", "given")
+        lines.append(f"{samples * tokens} tokens a step ({samples} samples x {tokens}: {source})")
+        if horizon.steps is not None:
+            lines.append(f"{horizon.steps * samples * tokens:.4g} tokens in all")
+    page = ["; ".join(lines) or "the end of the run is not known"]
+    if horizon.stop_after is not None:
+        of = "" if horizon.steps is None else f" of {horizon.steps}"
+        page.append(f"stops after {horizon.stop_after}{of} steps (schedule goes on)")
+    return page
 
 
 def _printed(*page: RenderableType) -> str:

@@ -12,6 +12,7 @@ Plain Python, so that ``lrkit show`` can plan tracks without a model: parameters
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -240,7 +241,7 @@ def horizon_of(run: Horizon, every: int, offset: int = 0) -> Horizon:
         return run
     per_epoch = run.require("steps_per_epoch", "every")
     own = _count(per_epoch, every, offset)
-    steps = None if run.steps is None else run.steps // per_epoch * own + _count(run.steps % per_epoch, every, offset)
+    steps = None if run.steps is None else _count_steps(run.steps, per_epoch, every, offset)
     if not own or steps == 0:
         raise ConfigError("offset", f"leaves it no step in an epoch of {per_epoch} batches", offset)
     sources = {
@@ -248,7 +249,10 @@ def horizon_of(run: Horizon, every: int, offset: int = 0) -> Horizon:
         "steps": f"every {every} of {run.steps} batches",
         "steps_per_epoch": f"every {every} of {per_epoch} batches",
     }
-    return Horizon(steps, own, run.batch_size, MappingProxyType(sources))
+    stop = None if run.stop_after is None else _count_steps(run.stop_after, per_epoch, every, offset)
+    return dataclasses.replace(
+        run, steps=steps, steps_per_epoch=own, sources=MappingProxyType(sources), stop_after=stop
+    )
 
 
 def steps_in(batch_idx: int, every: int, offset: int = 0) -> int:
@@ -271,8 +275,14 @@ def step_at(batch: int, every: int, offset: int, per_epoch: int | None) -> int |
 
 
 def _count(batches: int, every: int, offset: int) -> int:
-    """The steps in so many batches."""
+    """The steps in so many batches of an epoch."""
     return max(0, -(-(batches - offset) // every))
+
+
+def _count_steps(batches: int, per_epoch: int, every: int, offset: int) -> int:
+    """The steps in so many batches of the run."""
+    epochs, rest = divmod(batches, per_epoch)
+    return epochs * _count(per_epoch, every, offset) + _count(rest, every, offset)
 
 
 def track_tag(tag: str, track: str) -> str:

@@ -3,7 +3,8 @@
     500         500 optimizer steps
     "5%", 0.05  a share of the whole run
     "2ep"       2 epochs
-    "64000sp"   64,000 training samples
+    "64000sp"   64,000 training samples; "6.4e4sp" is the same
+    "5e6tok"    5,000,000 tokens, where the number of tokens in a sample is known
 
 One parser and one resolver, for every key that is a length or a place on the curve.
 """
@@ -23,13 +24,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Duration", "Length"]
 
-Unit = Literal["steps", "share", "epochs", "samples"]
+Unit = Literal["steps", "share", "epochs", "samples", "tokens"]
 Length: TypeAlias = int | float | str
 
-_ACCEPTED = "500 (optimizer steps), 5% or 0.05 (a share of the run), 2ep (epochs) or 64000sp (samples)"
-_TEXT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(%|ep|sp)?\s*")
+_ACCEPTED = (
+    "500 (optimizer steps), 5% or 0.05 (a share of the run), 2ep (epochs), 64000sp or 6.4e4sp (samples),"
+    " or 5e6tok (tokens)"
+)
+# An exponent is for the large units alone: 1e4 without a unit is a float in YAML, and floats are shares of the run.
+_TEXT = re.compile(
+    r"\s*(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:(?P<power>e\+?[0-9]{1,2})?\s*(?P<large>sp|tok)|\s*(?P<unit>%|ep))?\s*"
+)
 _LONGEST = 400  # characters
-_SUFFIX: dict[str, Unit] = {"%": "share", "ep": "epochs", "sp": "samples"}
+_SUFFIX: dict[str, Unit] = {"%": "share", "ep": "epochs", "sp": "samples", "tok": "tokens"}
 
 
 @dataclass(frozen=True)
@@ -64,11 +71,12 @@ class Duration:
         match = _TEXT.fullmatch(written) if len(written) <= _LONGEST else None
         if match is None:
             raise ConfigError(key, f"must be a length: {_ACCEPTED}", written)
-        number, suffix = match.groups()
+        number, suffix = match["number"], match["large"] or match["unit"]
         if suffix is None:
             return cls.parse(float(number) if "." in number else int(number), key)
         unit = _SUFFIX[suffix]
-        value = Fraction(number) / 100 if unit == "share" else Fraction(number)
+        exact = Fraction(number + (match["power"] or ""))
+        value = exact / 100 if unit == "share" else exact
         if unit == "share" and value > 1:
             raise ConfigError(key, "must be at most 100% of the run", written)
         return cls(value, unit)
@@ -90,6 +98,8 @@ class Duration:
         >>> from lrkit.schedules.horizon import Horizon
         >>> [Duration.parse(d).steps(Horizon(1000, 100, 64)) for d in (30, "5%", "2ep", "6400sp", "0.01%")]
         [30, 50, 200, 100, 1]
+        >>> Duration.parse("5e6tok").steps(Horizon(1000, 100, 64, tokens_per_sample=1024))
+        76
 
         Raises:
             ConfigError: where the horizon does not know what the unit needs; it names the key to set.
@@ -101,6 +111,9 @@ class Duration:
             per_unit = horizon.require("steps_per_epoch", key)
         elif self.unit == "samples":
             per_unit = Fraction(1, horizon.require("batch_size", key))
+        elif self.unit == "tokens":
+            sample = horizon.require("tokens_per_sample", key)
+            per_unit = Fraction(1, horizon.require("batch_size", key) * sample)
         exact = self.value * per_unit
         rounded = (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
         return max(rounded, 1 if exact > 0 else 0)
@@ -108,7 +121,7 @@ class Duration:
     def __str__(self) -> str:
         if self.unit == "share":
             return f"{_plain(self.value * 100)}%"
-        return _plain(self.value) + {"steps": "", "epochs": "ep", "samples": "sp"}[self.unit]
+        return _plain(self.value) + {"steps": "", "epochs": "ep", "samples": "sp", "tokens": "tok"}[self.unit]
 
 
 def _plain(value: Fraction) -> str:

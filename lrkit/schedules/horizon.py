@@ -1,7 +1,9 @@
-"""How long a run is: optimizer steps, steps in an epoch, samples in a step; and where each number came from."""
+"""How long a run is: optimizer steps, steps in an epoch, samples in a step, tokens in a sample; where each number came
+from; and the step after which a run stops that is a part of a longer one."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,15 +12,17 @@ from typing import Any, Literal
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.validation import is_whole
+from lrkit.schedules.durations import Duration, Length
 
 __all__ = ["Horizon", "LoaderSize", "horizon_of", "limit_batches"]
 
-Quantity = Literal["steps", "steps_per_epoch", "batch_size"]
+Quantity = Literal["steps", "steps_per_epoch", "batch_size", "tokens_per_sample"]
 
 _HOW_TO_KNOW: dict[str, str] = {
     "steps": "set trainer.max_steps or horizon.steps, or what an epoch is: data.train_samples and data.batch_size",
     "steps_per_epoch": "set horizon.steps_per_epoch, or data.train_samples",
     "batch_size": "set data.batch_size or horizon.batch_size",
+    "tokens_per_sample": "set horizon.tokens_per_sample",
 }
 
 
@@ -30,19 +34,48 @@ class Horizon:
         steps: optimizer steps in the run.
         steps_per_epoch: optimizer steps in one epoch.
         batch_size: samples in one optimizer step: per device x devices x nodes x accumulation.
-        sources: for each of the three, the sentence that says where it came from.
+        sources: for each number, the sentence that says where it came from.
+        tokens_per_sample: tokens in one sample, for lengths in tokens.
+        stop_after: optimizer steps after which this run stops, where it is the first part of ``steps``.
     """
 
     steps: int | None
     steps_per_epoch: int | None = None
     batch_size: int | None = None
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+    tokens_per_sample: int | None = None
+    stop_after: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "steps_per_epoch", "batch_size"):
+        for name in ("steps", "steps_per_epoch", "batch_size", "tokens_per_sample"):
             value = getattr(self, name)
             if value is not None and not is_whole(value, 1):
                 raise ConfigError(f"horizon.{name}", "must be a whole number >= 1, or null", value)
+
+    @property
+    def end(self) -> int | None:
+        """The number of optimizer steps after which this run ends: ``stop_after``, or all steps."""
+        return self.steps if self.stop_after is None else self.stop_after
+
+    def stopping(self, after: Length | None, key: str = "horizon.stop_after") -> Horizon:
+        """The same horizon of a run that stops after a duration; None, or all steps of the run: it does not stop.
+
+        Raises:
+            ConfigError: naming ``key``; the duration is 0, or longer than the run.
+
+        >>> Horizon(1000).stopping("20%").stop_after, Horizon(1000).stopping(1000).stop_after
+        (200, None)
+        """
+        if after is None:
+            return dataclasses.replace(self, stop_after=None)
+        steps = Duration.parse(after, key).steps(self, key)
+        if steps == 0:
+            raise ConfigError(key, "must be longer than 0, or null", after)
+        if self.steps is not None and steps > self.steps:
+            source = self.sources.get("steps")
+            length = f"{self.steps} optimizer steps{'' if source is None else f' ({source})'}"
+            raise ConfigError(key, f"must be at most the length of the run, {length}: it stops a run early", after)
+        return dataclasses.replace(self, stop_after=None if steps == self.steps else steps)
 
     def require(self, name: Quantity, key: str) -> int:
         """The number, or an error that says which key needs it and how to supply it."""
@@ -52,6 +85,7 @@ class Horizon:
                 "steps": "the total number of optimizer steps",
                 "steps_per_epoch": "the number of optimizer steps in an epoch",
                 "batch_size": "the number of samples in an optimizer step",
+                "tokens_per_sample": "the number of tokens in a sample",
             }[name]
             raise ConfigError(key, f"needs {what}, which is not known: {_HOW_TO_KNOW[name]}")
         return value
@@ -59,11 +93,15 @@ class Horizon:
 
 @dataclass(frozen=True)
 class LoaderSize:
-    """What there is to train on, as far as a config can say: everything per process but ``samples``."""
+    """What there is to train on, as far as a config can say: everything per process but ``samples``.
+
+    ``tokens_per_sample`` is that number and the key that says it.
+    """
 
     samples: int | None
     batch_size: int | None
     drop_last: bool = False
+    tokens_per_sample: tuple[int, str] | None = None
 
     def batches(self, world: int) -> int | None:
         """Batches that each process sees in an epoch, with a distributed sampler that shares the samples out evenly.
@@ -85,7 +123,7 @@ def horizon_of(
     *,
     world: int = 1,
     batches: int | None = None,
-    overrides: Mapping[str, int | None] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Horizon:
     """The horizon of a training run, by Lightning's own rules.
 
@@ -101,30 +139,19 @@ def horizon_of(
         overrides: the ``horizon`` node; what it sets wins.
 
     Raises:
-        ConfigError: nothing to train on, or a length of zero.
+        ConfigError: nothing to train on, or a length of zero; or ``horizon.stop_after`` is longer than the run.
     """
     trainer = _rehearsal(trainer)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     accumulate = trainer.get("accumulate_grad_batches") or 1
-    values: dict[str, int | None] = {"steps": None, "steps_per_epoch": None, "batch_size": None}
+    values: dict[str, int | None] = dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "tokens_per_sample"))
     sources: dict[str, str] = {}
 
     if loader.batch_size is not None:
         values["batch_size"] = loader.batch_size * world * accumulate
         sources["batch_size"] = f"{loader.batch_size} a device x {world} x accumulate {accumulate}"
-    counted = batches is not None
-    if batches is None:
-        batches = loader.batches(world)
+    batches = _derive_batches(loader, trainer, world) if batches is None else batches
     if batches is not None:
-        if batches == 0:
-            raise ConfigError(
-                "data.drop_last",
-                f"leaves no batch: {loader.samples} samples do not fill one batch of {loader.batch_size}"
-                f" on each of {world} device(s)",
-                loader.drop_last,
-            )
-        if not counted:
-            batches = limit_batches(batches, trainer.get("limit_train_batches"))
         values["steps_per_epoch"] = math.ceil(batches / accumulate)
         sources["steps_per_epoch"] = f"{batches} batches / accumulate {accumulate}"
     if "steps_per_epoch" in given:
@@ -140,7 +167,25 @@ def horizon_of(
         values["steps"], sources["steps"] = max_steps, "trainer.max_steps"
     if "steps" in given:
         values["steps"], sources["steps"] = given["steps"], "horizon.steps"
-    return Horizon(**values, sources=MappingProxyType(sources))
+    if loader.tokens_per_sample is not None:
+        values["tokens_per_sample"], sources["tokens_per_sample"] = loader.tokens_per_sample
+    if "tokens_per_sample" in given:
+        name = "tokens_per_sample"
+        values[name], sources[name] = given[name], f"horizon.{name}"
+    return Horizon(**values, sources=MappingProxyType(sources)).stopping(given.get("stop_after"))
+
+
+def _derive_batches(loader: LoaderSize, trainer: Mapping[str, Any], world: int) -> int | None:
+    """Batches of an epoch on each process, by the config; None where it does not say how many samples there are."""
+    batches = loader.batches(world)
+    if batches == 0:
+        raise ConfigError(
+            "data.drop_last",
+            f"leaves no batch: {loader.samples} samples do not fill one batch of {loader.batch_size}"
+            f" on each of {world} device(s)",
+            loader.drop_last,
+        )
+    return None if batches is None else limit_batches(batches, trainer.get("limit_train_batches"))
 
 
 def _rehearsal(trainer: Mapping[str, Any]) -> Mapping[str, Any]:

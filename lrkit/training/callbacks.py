@@ -24,12 +24,14 @@ from lrkit.callbacks.results_writer import ResultsWriter
 from lrkit.callbacks.train_loss import TrainLossLogger
 from lrkit.checkpoint import durable_io
 from lrkit.checkpoint.data_position import DataPosition
+from lrkit.checkpoint.last_checkpoint import LastCheckpoint
 from lrkit.checkpoint.module_modes import ModuleModes
 from lrkit.checkpoint.plain_data_callback import PlainDataCallback
 from lrkit.checkpoint.state_callback import CheckpointState
 from lrkit.lightning.callback_list import CallbackList
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint
 from lrkit.lightning.evaluation_weights import EvaluationMode
+from lrkit.lightning.planned_stop import PlannedStop
 from lrkit.lightning.preemption import Preemption, SavingPreemption
 from lrkit.lightning.step_axis import StepAxisCallback
 from lrkit.lightning.step_count import StepCountCheck
@@ -141,6 +143,7 @@ def _order_own_callbacks(
         made.first_batch,
         state,
         ModuleModes(note),
+        PlannedStop(),
         made.steps,
         StepAxisCallback(),
         GroupNaming(),
@@ -165,7 +168,7 @@ def _build_checkpoints(
     if not trainer.get("enable_checkpointing", True) or trainer.get("fast_dev_run"):
         return None, None
     common: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
-    last = durable_io.FixedNameCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
+    last = LastCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
     if trainer.get("limit_val_batches") == 0:
         return None, last
     monitor = str(config["monitor"])

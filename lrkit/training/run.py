@@ -17,8 +17,9 @@ from lrkit.assembly import (
     notes_on,
     why_unfused,
 )
+from lrkit.base.command_line import resume_command
 from lrkit.base.errors import Diverged, RunError
-from lrkit.base.files import write_json
+from lrkit.base.files import read_json, write_json
 from lrkit.base.launcher_environment import global_rank
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.symbolic_links import check_links
@@ -34,6 +35,7 @@ from lrkit.lightning.classes import (
     seed_everything,
 )
 from lrkit.lightning.module import OptimizerSetup, configure, groups_of, plan_of, rates_of, step_of, track_groups
+from lrkit.lightning.planned_stop import has_reached_stop
 from lrkit.planning import render
 from lrkit.planning.plan import Plan
 from lrkit.runs.diagnosis import diagnose
@@ -102,7 +104,7 @@ def _train(run: RunSettings, module: LightningModule | None, data: LightningData
     ending = _judge(run, trainer, callbacks, diverged)
     if run.config["test"] and not ending.diverged:
         _test(module, loaders, trainer, callbacks)
-    callbacks.results.save(trainer, ending.status, ending.wrong)
+    callbacks.results.save(trainer, ending.status, ending.wrong or _why_stopped(trainer, ending))
     if ending.wrong:
         raise RunError(ending.wrong)
     if trainer.is_global_zero and not run.quiet:
@@ -144,8 +146,7 @@ def _attach_plan(run: RunSettings, module: LightningModule, data: LightningDataM
     def keep_plan(trainer: Trainer, plan: Plan) -> None:
         run.resumption.check(plan)
         if trainer.is_global_zero:
-            _write_once(run.folder / "plan.json", plan.to_json())
-            _write_once(run.folder / "config.json", run.asked)
+            _write_plan(run, plan)
             if not run.quiet:
                 render.print_plan(plan)
 
@@ -237,8 +238,11 @@ def _test(module: LightningModule, loaders: Any, trainer: Trainer, callbacks: Ru
 def _report(run: RunSettings, trainer: Trainer, callbacks: RunCallbacks, ending: _Ending) -> None:
     """Print the closing lines of a run."""
     plan, results, noise = plan_of(trainer), callbacks.results, callbacks.noise
-    steps, taken = plan.horizon.steps, step_of(trainer)
-    stopped = f"stopped at step {taken} of {steps}" if ending.status == "stopped" else ""
+    taken, why = step_of(trainer), _why_stopped(trainer, ending)
+    stopped = f"stopped at step {taken} of {plan.horizon.steps}" if ending.status == "stopped" else ""
+    if why and callbacks.last is not None:
+        onward = resume_command(run.folder, {"horizon.stop_after": "null"})
+        stopped += f" by {why}; the schedule goes on with: {onward}"
     watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
     render.print_closing(
         run.folder,
@@ -256,7 +260,19 @@ def _is_inside(path: Path, folder: Path) -> bool:
     return folder.resolve() in path.resolve().parents
 
 
-def _write_once(file: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON; a resumed run keeps its file."""
-    if not file.exists():
-        write_json(file, content)
+def _why_stopped(trainer: Trainer, ending: _Ending) -> str:
+    """The key that ended a run before its schedule; empty if none did."""
+    plan = plan_of(trainer)
+    planned = ending.status == "stopped" and plan.horizon.stop_after is not None
+    return f"horizon.stop_after={plan.horizon.stop_after}" if planned and has_reached_stop(trainer, plan) else ""
+
+
+def _write_plan(run: RunSettings, plan: Plan) -> None:
+    """Write ``plan.json`` and ``config.json``; a resumed run keeps its files, unless it now stops elsewhere."""
+    made, file = plan.to_json(), run.folder / "plan.json"
+    before = read_json(file) if file.exists() else None
+    horizon = before.get("horizon") if isinstance(before, Mapping) else None
+    stops = horizon.get("stop_after") if isinstance(horizon, Mapping) else None
+    for name, content in (("plan.json", made), ("config.json", run.asked)):
+        if not (run.folder / name).exists() or stops != made["horizon"]["stop_after"]:
+            write_json(run.folder / name, content)

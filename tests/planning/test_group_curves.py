@@ -193,7 +193,7 @@ def test_warnings_name_the_rule_and_are_not_repeated() -> None:
 
 REFUSED = [
     ({"schedule": "cosin"}, {}, "schedule.name has no option 'cosin'. Did you mean 'cosine'?"),
-    ({"schedule": {"name": "step", "gamma": 2}}, {}, "schedule.gamma must be in (0, 1]. Received: 2"),
+    ({"schedule": {"name": "step", "gamma": 0}}, {}, "schedule.gamma must be > 0. Received: 0"),
     ({"schedule": {"name": "step", "gama": 1}}, {}, "schedule.gama is not a key."),
     ({"schedule": {"step": {"every": 3}}}, {}, "schedule must be the name of a schedule, or a group of keys with it"),
     ({"schedule": 3}, {}, "schedule must be the name of a schedule"),

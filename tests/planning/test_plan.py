@@ -259,6 +259,7 @@ def test_the_json_says_everything() -> None:
     assert said["batch_scale"] == {"rule": "sqrt", "factor": 2.0, "batch": 256, "base": 64}
     assert said["horizon"] == {
         "steps": 100, "steps_per_epoch": 10, "batch_size": 256, "sources": {"steps": "10 epochs x 10"},
+        "tokens_per_sample": None, "stop_after": None,
     }  # fmt: skip
     assert said["groups"][1:] == [
         {"name": "head", "lr_scale": 10.0, "weight_decay": None},

@@ -13,7 +13,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
 
-RUN = Horizon(steps=1000, steps_per_epoch=100, batch_size=64)
+RUN = Horizon(steps=1000, steps_per_epoch=100, batch_size=64, tokens_per_sample=128)
 
 WRITTEN = [
     # written     value               unit       steps  printed
@@ -38,6 +38,12 @@ WRITTEN = [
     ("64000sp",   64000,              "samples", 1000,  "64000sp"),
     ("1sp",       1,                  "samples", 1,     "1sp"),
     ("0sp",       0,                  "samples", 0,     "0sp"),
+    ("6.4e4sp",   64000,              "samples", 1000,  "64000sp"),
+    ("6.4e+04 sp", 64000,             "samples", 1000,  "64000sp"),
+    ("5e6tok",    5_000_000,          "tokens",  610,   "5000000tok"),  # 64 samples of 128 tokens a step: 610.4
+    ("8192tok",   8192,               "tokens",  1,     "8192tok"),
+    ("1.5e1tok",  15,                 "tokens",  1,     "15tok"),
+    ("0tok",      0,                  "tokens",  0,     "0tok"),
 ]  # fmt: skip
 
 ROUNDED = [
@@ -62,8 +68,8 @@ REFUSED = [
     (float("nan"),  "length must be a whole number of steps, or a share strictly between 0 and 1"),
     (float("inf"),  "length must be a whole number of steps, or a share strictly between 0 and 1"),
     (-1,            "length must not be negative. Received: -1"),
-    (True,          "length must be a length: 500 (optimizer steps), 5% or 0.05 (a share of the run), 2ep (epochs) or"
-                    " 64000sp (samples). Received: True"),
+    (True,          "length must be a length: 500 (optimizer steps), 5% or 0.05 (a share of the run), 2ep (epochs),"
+                    " 64000sp or 6.4e4sp (samples), or 5e6tok (tokens). Received: True"),
     (None,          "length must be a length"),
     ([5],           "length must be a length"),
     ("",            "length must be a length"),
@@ -73,6 +79,11 @@ REFUSED = [
     ("5 steps",     "length must be a length"),
     ("5e",          "length must be a length"),
     ("1e3",         "length must be a length"),
+    ("1e1%",        "length must be a length"),
+    ("1e1ep",       "length must be a length"),
+    ("1e-3tok",     "length must be a length"),
+    ("1e999tok",    "length must be a length"),
+    ("5 e6tok",     "length must be a length"),
     ("1.",          "length must be a length"),
     ("1,000",       "length must be a length"),
     ("٣%",          "length must be a length"),  # a digit to Python, but not to most readers
@@ -87,6 +98,10 @@ UNKNOWN = [
                                          " known: set horizon.steps_per_epoch"),
     ("64sp",    Horizon(1000, 100, None), "warmup.length needs the number of samples in an optimizer step, which is not"
                                          " known: set data.batch_size"),
+    ("5e6tok",  Horizon(1000, 100, 64),  "warmup.length needs the number of tokens in a sample, which is not known: set"
+                                         " horizon.tokens_per_sample"),
+    ("5e6tok",  Horizon(1000, 100, None, tokens_per_sample=128),
+                                         "warmup.length needs the number of samples in an optimizer step"),
 ]  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def test_a_schedule_that_is_added_is_in_the_gallery(tmp_path: Path) -> None:
     names = {path.stem for path in (CONF_DIR / "schedule").glob("*.yaml")}
     assert set(pages) == {"schedules.md", *(f"schedules/{name}.md" for name in {*names, "gentle"})}
     page = pages["schedules/gentle.md"]
-    for part in ("(1 - u) ** power", "power: 3.0", "lrkit show schedule=gentle", "gentle.svg"):
+    for part in ("(1 - u ** k) ** power", "power: 3.0", "lrkit show schedule=gentle", "gentle.svg"):
         assert part in page
     assert all(f"schedules/{name}" in pages["schedules.md"] for name in names)
 

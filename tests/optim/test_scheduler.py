@@ -31,10 +31,12 @@ from lrkit.schedules.shapes import (
     Linear,
     Multistep,
     OneCycle,
+    Polynomial,
     Restarts,
     Schedule,
     Sqrt,
     Step,
+    Wsd,
 )
 
 RUN = 24
@@ -43,11 +45,13 @@ CYCLE = OneCycle(up=8, momentum_start=0.95, momentum_peak=0.85)
 SCHEDULES: list[Schedule] = [
     Constant(), Cosine(), Linear(start=0.3, end=0.1), Step(every=5, gamma=0.3), Multistep(milestones=[3, 9]),
     Exponential(gamma=0.9, every=3), Restarts(period=3, growth=2), Cyclic(up=4, mode="triangular2"), CYCLE,
+    Cyclic(up=4, mode="exp_cycle", momentum_start=0.9, momentum_peak=0.8), Wsd(decay=3, shape="tanh", milestones=[6]),
+    Restarts(period=5, shape=Polynomial(power=1.0, k=2.0), decay=0.5, decay_of="peak", end=0.3),
 ]  # fmt: skip
 
 
 def plan_of(schedule: Schedule | None = None, groups: Any = (BODY, HEAD), lr: float = 0.1, **parts: Any) -> Plan:
-    if isinstance(schedule, OneCycle):
+    if schedule is not None and schedule.momentum() is not None:
         parts = {"momentum": 0.9, **parts}
     return resolve_plan(lr=lr, schedule=schedule or Cosine(), horizon=Horizon(RUN), groups=groups, **parts)
 

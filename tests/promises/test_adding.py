@@ -101,16 +101,16 @@ RECIPES = {
     "cooldown": Recipe(
         "Add a warmup or a cooldown",
         {
-            "conf/cooldown/polynomial.yaml": (
-                "# A cooldown along a polynomial, down from the schedule's last value.\n"
-                "_target_: lrkit.schedules.Polynomial\n"
+            "conf/cooldown/restarts.yaml": (
+                "# A cooldown in two cycles, down from the schedule's last value.\n"
+                "_target_: lrkit.schedules.Restarts\n"
                 "length: 20%  # duration of the cooldown, >= 0; the share of the other cooldowns\n"
                 "end: 0.0     # multiplier of the base learning rate at the end, >= 0; 0: it ends at zero\n"
-                "power: 2.0   # exponent, > 0; 2 falls fast at first\n"
+                "cycles: 2    # number of cycles, whole number >= 1\n"
             )
         },
         {},
-        [("schedule=constant cooldown=polynomial", "cooldown  polynomial")],
+        [("schedule=constant cooldown=restarts", "cooldown  restarts")],
         ["tests/test_yaml_comments.py", "tests/test_compose.py"],
     ),
     "batch-size rule": Recipe(

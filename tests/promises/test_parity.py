@@ -218,6 +218,24 @@ def test_one_cycle(cls: type[Optimizer], key: str, anneal: Any, three_phase: boo
         assert [group["betas"][1] for group in a.param_groups] == [0.999, 0.999]
 
 
+@pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
+@pytest.mark.parametrize(("cls", "key"), [(SGD, "momentum"), (AdamW, "betas")])
+def test_momentum_moves_against_a_cyclic_rate(cls: type[Optimizer], key: str, mode: Any) -> None:
+    """Torch's default: from ``max_momentum`` 0.9 at the lowest rate to ``base_momentum`` 0.8 at the peak."""
+    n, options = 60, {"momentum": 0.9} if cls is SGD else {"betas": (0.9, 0.999)}
+    schedule = Cyclic(up=5, down=8, mode=mode, gamma=0.97, every=1, momentum_start=0.9, momentum_peak=0.8)
+    plan = Plan.from_json(plan_of(n, schedule, momentum=0.9).to_json())  # as a checkpoint has it
+    peaks = [LR, LR * HEAD]
+    for looked_at in ("lr", key):
+        a, b = optimizer_of(cls, **options), optimizer_of(cls, **options)
+        torchs = CyclicLR(b, [0.1 * p for p in peaks], peaks, 5, 8, mode, gamma=0.97)
+        scheduler = PlanScheduler(a, plan)
+        left, right = (used(o, lambda _, s=s: s.step(), n, looked_at) for o, s in ((a, scheduler), (b, torchs)))
+        assert worst(left, right) < CLOSE
+        if looked_at == key:
+            assert 0.8 <= min(row[0] for row in left) < 0.82
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.integers(0, 40).map(lambda i: i / 8), max_size=40),

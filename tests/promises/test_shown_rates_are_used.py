@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from interrupted_runs import EVERY, Interrupted, Stop, ignored
 from recorded_rates import Recorded
@@ -47,6 +47,22 @@ lengths = st.one_of(
 )
 
 
+INNER = "{_target_: lrkit.schedules.Polynomial, power: 1.0, k: 2.0}"
+#: Options of a schedule, other than their defaults.
+OPTIONS: dict[str, list[list[str]]] = {
+    "cosine": [["schedule.k=2", "schedule.power=0.7"]],
+    "cyclic": [["schedule.mode=exp_cycle", "schedule.momentum_start=0.9", "schedule.momentum_peak=0.8"]],
+    "exponential": [["schedule.gamma=null", "schedule.end=0", "schedule.ratio=0.1"]],
+    "inverse_sqrt": [["schedule.power=1.5"]],
+    "polynomial": [["schedule.k=0.5", "schedule.period=25%"]],
+    "restarts": [[f"schedule.shape={INNER}", "schedule.decay=0.7", "schedule.decay_of=peak", "schedule.end=0.6"]],
+    "wsd": [
+        ["schedule.shape=exponential"],
+        [f"schedule.shape={INNER}", "schedule.milestones=[30%]", "schedule.decay=1"],
+    ],
+}
+
+
 @st.composite
 def runs(draw: st.DrawFn) -> list[str]:
     """A command line of a run of some ten steps."""
@@ -71,7 +87,7 @@ def runs(draw: st.DrawFn) -> list[str]:
         overrides.append(f"schedule.every={draw(lengths)}")
     if schedule == "one_cycle":
         overrides.append(f"schedule.up={draw(lengths)}")
-    return overrides
+    return [*overrides, *draw(st.sampled_from([[], *OPTIONS.get(schedule, [])]))]
 
 
 SMALL = ["logger=none", "model.hidden=[4]", "model.dropout=0.5", "trainer.limit_val_batches=1"]
@@ -121,5 +137,7 @@ def test_shown_is_used_is_resumed(overrides: list[str], share: float, recorded: 
 @pytest.mark.slow
 @settings(max_examples=150, **several)
 @given(overrides=runs(), share=st.floats(0, 1))
+@example(overrides=["schedule=cyclic", *OPTIONS["cyclic"][0], "schedule.up=2", "trainer.max_epochs=2"], share=0.5)
+@example(overrides=["schedule=wsd", *OPTIONS["wsd"][1], "data.batch_size=150", "trainer.max_epochs=2"], share=0.6)
 def test_shown_is_used_is_resumed_at_length(overrides: list[str], share: float, recorded: Recorded) -> None:
     keep_the_promise(overrides, share, recorded)

@@ -28,6 +28,7 @@ from lrkit.schedules.shapes import (
     InverseSqrt,
     InverseTime,
     Linear,
+    Logarithmic,
     Multistep,
     OneCycle,
     Piecewise,
@@ -39,8 +40,10 @@ from lrkit.schedules.shapes import (
     Schedule,
     Sqrt,
     Step,
+    Tanh,
     Wsd,
 )
+from lrkit.schedules.shapes.decay_shape import DECAYS
 
 CONF = Path(__file__).parents[2] / "conf" / "schedule"
 CONCRETE = {
@@ -67,30 +70,61 @@ TABLE = [
     (Exponential(gamma=0.25, every=10),              100, [0, 5, 10, 20],       [1, 0.5, 0.25, 0.0625]),
     (Exponential(end=0.01),                          4,   [0, 1, 2, 4],         [1, 0.31622776601683794, 0.1, 0.01]),
     (Exponential(start=0.01, end=1.0),               4,   [0, 2, 4],            [0.01, 0.1, 1]),  # a warmup
+    (Exponential(end=0.0, ratio=0.25),               4,   [0, 2, 4],            [1, 1 / 3, 0]),  # stretched
+    (Exponential(start=0.0, end=1.0, ratio=4.0),     4,   [0, 2, 4],            [0, 1 / 3, 1]),
+    (Logarithmic(base=16.0),                         15,  [0, 1, 3, 7, 15],     [1, 0.75, 0.5, 0.25, 0]),
+    (Logarithmic(start=0.2, end=1.0, base=4.0),      3,   [0, 1, 3],            [0.2, 0.6, 1]),  # a warmup
+    (Tanh(lower=-math.atanh(0.5), upper=math.atanh(0.5)),
+                                                     4,   [0, 2, 4],            [1, 0.5, 0]),
+    (Tanh(start=2.0, end=1.0, lower=0.0, upper=math.log(3.0)),
+                                                     2,   [0, 1, 2],            [2, 1.375, 1]),  # tanh: 0, 1/2, 4/5
     (InverseTime(gamma=1.0, every=10),               100, [0, 10, 20, 30],      [1, 1 / 2, 1 / 3, 1 / 4]),
     (InverseSqrt(timescale=4),                       100, [0, 12, 32, 60],      [1, 1 / 2, 1 / 3, 1 / 4]),
+    (InverseSqrt(timescale=1, power=0.25),           100, [0, 15, 80],          [1, 1 / 2, 1 / 3]),  # scikit-learn
+    (InverseSqrt(timescale=4, power=1.0),            100, [0, 4, 8, 12],        [1, 1 / 2, 1 / 3, 1 / 4]),
     (Linear(),                                       4,   [0, 1, 2, 3, 4],      [1, 0.75, 0.5, 0.25, 0]),
     (Linear(start=0.5, end=0.1),                     4,   [0, 1, 2, 3, 4],      [0.5, 0.4, 0.3, 0.2, 0.1]),
     (Polynomial(power=2.0),                          4,   [0, 1, 2, 3, 4],      [1, 0.5625, 0.25, 0.0625, 0]),
     (Polynomial(power=0.5, end=0.2),                 4,   [0, 3, 4],            [1, 0.6, 0.2]),  # late, then steep
+    (Polynomial(power=1.0, k=2.0),                   4,   [0, 1, 2, 3, 4],      [1, 0.9375, 0.75, 0.4375, 0]),
+    (Polynomial(power=1.0, k=0.5),                   16,  [0, 1, 4, 9, 16],     [1, 0.75, 0.5, 0.25, 0]),  # Sqrt
+    (Polynomial(power=1.0, period=4),                12,  [0, 2, 4, 5, 8, 9],   [1, 0.5, 0, 0.375, 0, 0.25]),
     (Cosine(),                                       6,   [0, 2, 3, 4, 6],      [1, 0.75, 0.5, 0.25, 0]),
     (Cosine(start=0.2, end=1.0),                     6,   [0, 2, 3, 4, 6],      [0.2, 0.4, 0.6, 0.8, 1]),
+    (Cosine(power=2.0),                              6,   [0, 2, 3, 4, 6],      [1, 0.5625, 0.25, 0.0625, 0]),
+    (Cosine(k=2.0),                                  6,   [0, 3, 6],            [1, 0.5 + 0.125**0.5, 0]),
     (Sqrt(),                                         16,  [0, 1, 4, 9, 16],     [1, 0.75, 0.5, 0.25, 0]),
     (Rex(),                                          4,   [0, 1, 2, 3, 4],      [1, 6 / 7, 2 / 3, 2 / 5, 0]),
     (Restarts(period=4),                             12,  [0, 2, 4, 6, 8],      [1, 0.5, 1, 0.5, 1]),
     (Restarts(period=4, growth=2, decay=0.5),        12,  [0, 2, 4, 8],         [1, 0.5, 0.5, 0.25]),
     (Restarts(cycles=3, growth=2),                   70,  [0, 5, 10, 20, 30],   [1, 0.5, 1, 0.5, 1]),  # 10 + 20 + 40
     (Restarts(cycles=3),                             10,  [0, 3, 7],            [1, 1, 1]),  # to the nearest step
+    (Restarts(period=4, decay=0.5, end=0.2),         12,  [0, 2, 4, 8],         [1, 0.6, 0.6, 0.4]),  # half the height
+    (Restarts(period=4, decay=0.5, end=0.2, decay_of="peak"),
+                                                     16,  [0, 4, 8, 12, 14],    [1, 0.5, 0.25, 0.2, 0.2]),  # not below
+    (Restarts(period=4, growth=1.5, shape="linear"), 19,  [0, 4, 9, 10, 14],    [1, 1, 1 / 6, 1, 5 / 9]),  # 4 + 6 + 9
+    (Restarts(period=5, growth=1.5, shape="linear"), 20,  [5, 12, 13, 23, 24],  [1, 1 / 8, 1, 1 / 11, 1]),  # 12.5
+    (Restarts(period=4, shape="linear"),             12,  [0, 1, 4, 6],         [1, 0.75, 1, 0.5]),
+    (Restarts(period=4, shape=Polynomial(power=1.0, k=2.0), decay=0.5),
+                                                     12,  [0, 2, 4, 6],         [1, 0.75, 0.5, 0.375]),
     (Cyclic(start=0.2, up=2, down=4),                12,  [0, 1, 2, 4, 6, 8],   [0.2, 0.6, 1, 0.6, 0.2, 1]),
     (Cyclic(start=0.0, up=2, mode="triangular2"),    12,  [2, 4, 6, 10],        [1, 0, 0.5, 0.25]),
     (Cyclic(start=0.0, up=2, mode="exp_range", gamma=0.5, every=2),
                                                      12,  [0, 2, 4, 6, 10],     [0, 0.5, 0, 0.125, 0.03125]),
+    (Cyclic(start=0.0, up=2, mode="exp_cycle", gamma=0.5),
+                                                     12,  [1, 2, 5, 6, 10],     [0.5, 1, 0.25, 0.5, 0.25]),
     (OneCycle(up=30),                                100, [0, 15, 30, 65, 100], [0.04, 0.52, 1, 0.500002, 4e-6]),
     (OneCycle(start=0.2, end=0.0, up=4, anneal="linear", three_phase=True),
                                                      10,  [0, 2, 4, 6, 8, 9],   [0.2, 0.6, 1, 0.6, 0.2, 0.1]),
     (Wsd(decay=4),                                   10,  [0, 5, 6, 7, 10],     [1, 1, 1, 0.5, 0]),
     (Wsd(decay=4, shape="linear", end=0.2),          10,  [0, 6, 7, 8, 10],     [1, 1, 0.8, 0.6, 0.2]),
     (Wsd(decay=3, shape="cosine"),                   3,   [0, 1, 2, 3],         [1, 0.75, 0.25, 0]),  # all of it decay
+    (Wsd(decay=4, shape="exponential"),              10,  [5, 6, 8, 10],        [1, 1, (0.1**0.5 - 0.1) / 0.9, 0]),
+    (Wsd(decay=4, shape=Polynomial(power=1.0, k=2.0), end=0.2),
+                                                     10,  [6, 7, 8, 10],        [1, 0.95, 0.8, 0.2]),  # 1-square
+    (Wsd(decay=2, shape="linear", milestones=[4, 8]),
+                                                     14,  [1, 3, 4, 5, 7, 8, 12, 13, 14],
+                                                                                [1, 0.5, 1, 1, 0.5, 1, 1, 0.5, 0]),
     (RangeTest(start=0.01),                          4,   [0, 1, 2, 4],         [0.01, 0.1**1.5, 0.1, 1]),
     (RangeTest(start=0.2, shape="linear"),           4,   [0, 1, 2, 4],         [0.2, 0.4, 0.6, 1]),
     (Piecewise(phases=[RAMP, Constant(length=2), Sqrt()]),
@@ -166,6 +200,8 @@ def test_the_shape_depends_on_progress_alone(name: str) -> None:
 LEVEL = st.floats(0.0, 2.0, allow_subnormal=False)
 POSITIVE = st.floats(1e-6, 2.0)
 FACTOR = st.floats(0.01, 1.0)
+EXPONENT = st.just(1.0) | st.floats(0.1, 5.0)
+RATIO = st.floats(1e-6, 0.999) | st.floats(1.001, 1e6)
 GROWTH = FACTOR | st.floats(1.0, 1.05)
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -184,6 +220,11 @@ def steps(n: int) -> st.SearchStrategy[int]:
     return st.integers(1, n)
 
 
+def polynomial(draw: Draw, n: int) -> Schedule:
+    period = draw(st.none() | steps(n))
+    return Polynomial(power=draw(EXPONENT), k=draw(EXPONENT), period=period, **apart(draw, LEVEL))  # type: ignore[arg-type]
+
+
 def multistep(draw: Draw, n: int) -> Schedule:
     first = draw(st.integers(1, n - 1))
     later = draw(st.sets(st.integers(first + 1, 2 * n), max_size=3))
@@ -191,7 +232,9 @@ def multistep(draw: Draw, n: int) -> Schedule:
 
 
 def restarts(draw: Draw, n: int) -> Schedule:
-    common = {"decay": draw(FACTOR), **apart(draw, LEVEL)}
+    common = {"decay": draw(FACTOR), "shape": draw(decay_shapes()), **apart(draw, LEVEL)}
+    if common["start"] >= common["end"]:
+        common["decay_of"] = draw(st.sampled_from(["height", "peak"]))
     if draw(st.booleans()):
         return Restarts(period=draw(steps(n)), growth=draw(st.floats(1.0, 3.0)), **common)
     cycles = draw(st.integers(1, min(n, 4)))
@@ -200,7 +243,7 @@ def restarts(draw: Draw, n: int) -> Schedule:
 
 def cyclic(draw: Draw, n: int) -> Schedule:
     low, high = sorted([draw(LEVEL), draw(LEVEL)])
-    mode = draw(st.sampled_from(["triangular", "triangular2", "exp_range"]))
+    mode = draw(st.sampled_from(["triangular", "triangular2", "exp_range", "exp_cycle"]))
     down = draw(st.none() | steps(n))
     return Cyclic(start=low, peak=high, up=draw(steps(n)), down=down, mode=mode, gamma=draw(FACTOR), every=1)
 
@@ -215,14 +258,26 @@ def one_cycle(draw: Draw, n: int) -> Schedule:
     return OneCycle(start=start, peak=peak, end=end, up=up, anneal=anneal, three_phase=three)
 
 
+def decay_shapes() -> st.SearchStrategy[Any]:
+    """The shape of a decay inside another schedule: a name, or a schedule with options of its own."""
+    own = st.builds(Polynomial, power=EXPONENT, k=EXPONENT) | st.builds(Cosine, power=EXPONENT, k=EXPONENT)
+    return st.sampled_from(sorted(DECAYS)) | own | st.builds(Exponential, end=st.just(0.0), ratio=RATIO)
+
+
 def wsd(draw: Draw, n: int) -> Schedule:
-    shape = draw(st.sampled_from(["sqrt", "linear", "cosine"]))
-    return Wsd(decay=draw(steps(n)), shape=shape, **apart(draw, LEVEL))  # type: ignore[arg-type]
+    shape = draw(decay_shapes())
+    milestones = draw(st.none() | st.sets(st.integers(1, n - 1), min_size=1, max_size=3).map(sorted))
+    places = [0, *(milestones or ()), n]
+    decay = draw(st.integers(1, min(b - a for a, b in pairwise(places))))
+    return Wsd(decay=decay, shape=shape, milestones=milestones, **apart(draw, LEVEL))  # type: ignore[arg-type]
 
 
 def exponential(draw: Draw, n: int) -> Schedule:
-    if draw(st.booleans()):
+    form = draw(st.sampled_from(["gamma", "end", "ratio"]))
+    if form == "gamma":
         return Exponential(start=draw(POSITIVE), gamma=draw(GROWTH), every=draw(steps(n)))
+    if form == "ratio":
+        return Exponential(ratio=draw(RATIO), **apart(draw, LEVEL))  # type: ignore[arg-type]
     return Exponential(**apart(draw, POSITIVE))  # type: ignore[arg-type]
 
 
@@ -237,13 +292,16 @@ def range_test(draw: Draw, n: int) -> Schedule:
 
 
 MAKE: dict[type[Schedule], Callable[[Draw, int], Schedule]] = {
-    **{cls: ends(cls) for cls in (Linear, Cosine, Sqrt, Rex)},
-    Polynomial: lambda draw, n: Polynomial(power=draw(st.floats(0.1, 5.0)), **apart(draw, LEVEL)),
+    **{cls: ends(cls) for cls in (Linear, Sqrt, Rex)},
+    Cosine: lambda draw, n: Cosine(power=draw(EXPONENT), k=draw(EXPONENT), **apart(draw, LEVEL)),  # type: ignore[arg-type]
+    Polynomial: polynomial,
+    Logarithmic: lambda draw, n: Logarithmic(base=draw(st.floats(1.001, 1e6)), **apart(draw, LEVEL)),
+    Tanh: lambda draw, n: Tanh(lower=draw(st.floats(-9, 0)), upper=draw(st.floats(0.01, 9)), **apart(draw, LEVEL)),
     Constant: lambda draw, n: Constant(start=draw(LEVEL)),
     Plateau: lambda draw, n: Plateau(start=draw(LEVEL)),
     Step: lambda draw, n: Step(every=draw(steps(n)), gamma=draw(GROWTH), start=draw(LEVEL)),
     InverseTime: lambda draw, n: InverseTime(gamma=draw(POSITIVE), every=draw(steps(n)), start=draw(LEVEL)),
-    InverseSqrt: lambda draw, n: InverseSqrt(timescale=draw(steps(n)), start=draw(LEVEL)),
+    InverseSqrt: lambda draw, n: InverseSqrt(timescale=draw(steps(n)), power=draw(EXPONENT), start=draw(LEVEL)),
     Multistep: multistep, Exponential: exponential, Restarts: restarts, Cyclic: cyclic, OneCycle: one_cycle, Wsd: wsd,
     Piecewise: piecewise, RangeTest: range_test,
 }  # fmt: skip
@@ -298,6 +356,9 @@ def test_the_first_and_the_last_value_are_exact(case: tuple[Any, int]) -> None:
 @given(cases(*(cls for cls in MAKE if cls not in (Restarts, Cyclic, OneCycle, Piecewise))))
 def test_it_goes_one_way(case: tuple[Any, int]) -> None:
     schedule, n = case
+    for several in ("milestones", "period"):  # decays, one after the other
+        if getattr(schedule, several, None) is not None and isinstance(schedule, Wsd | Polynomial):
+            schedule = dataclasses.replace(schedule, **{several: None})
     values = [*(schedule(s, n) for s in range(n)), schedule.final(n)]
     sign = 1.0 if values[-1] >= values[0] else -1.0
     assert all(sign * (b - a) >= -1e-15 for a, b in pairwise(values))  # but for rounding
@@ -372,6 +433,7 @@ def test_a_schedule_that_needs_no_end_is_the_same_in_any_phase(schedule: Schedul
 
 # Values that are refused.
 
+NO_SHAPE = f"shape must be one of {', '.join(DECAYS)}, or a schedule: {{_target_: lrkit.schedules.Polynomial, k: 2}}. "
 BAD = [
     # class      arguments                              the sentence
     (Constant,   {"start": -0.1},                       "start must be >= 0. Received: -0.1"),
@@ -392,12 +454,26 @@ BAD = [
     (Multistep,  {"milestones": ["5x"]},                "milestones[0] must be a length"),
     (Exponential, {},                                   "gamma or `end` must be set, and the other one null"),
     (Exponential, {"gamma": 0.9, "end": 0.1},           "gamma or `end` must be set, and the other one null"),
-    (Exponential, {"end": 0},                           "end must be > 0. Received: 0"),
-    (Exponential, {"end": 0.1, "start": 0},             "start must be > 0. Received: 0"),
+    (Exponential, {"end": 0},                           "end must be > 0, or >= 0 with `ratio`. Received: 0"),
+    (Exponential, {"end": 0.1, "start": 0},             "start must be > 0, or >= 0 with `ratio`. Received: 0"),
+    (Exponential, {"end": -1},                          "end must be >= 0. Received: -1"),
+    (Exponential, {"gamma": 0.5, "start": 0},           "start must be > 0. Received: 0"),
+    (Exponential, {"gamma": 0.5, "ratio": 0.5},         "ratio is a form of the decay to `end`: set gamma to null"),
+    (Exponential, {"end": 0, "ratio": 1},               "ratio must not be 1, which would be a straight line: use Lin"),
+    (Exponential, {"end": 0, "ratio": 0},               "ratio must be > 0. Received: 0"),
+    (Logarithmic, {"base": 1},                          "base must be > 1. Received: 1"),
+    (Tanh,       {"lower": 0.5},                        "lower must be <= 0. Received: 0.5"),
+    (Tanh,       {"lower": -math.inf},                  "lower must be <= 0. Received: -inf"),
+    (Tanh,       {"upper": 0},                          "upper must be > 0. Received: 0"),
+    (InverseSqrt, {"power": 0},                         "power must be > 0. Received: 0"),
     (InverseTime, {"gamma": -1},                        "gamma must be > 0. Received: -1"),
     (InverseSqrt, {"timescale": "0%"},                  "timescale must be longer than 0. Received: '0%'"),
     (Linear,     {"end": -1e-9},                        "end must be >= 0. Received: -1e-09"),
     (Polynomial, {"power": 0},                          "power must be > 0. Received: 0"),
+    (Polynomial, {"k": 0},                              "k must be > 0. Received: 0"),
+    (Polynomial, {"period": 0},                         "period must be longer than 0. Received: 0"),
+    (Cosine,     {"k": -1},                             "k must be > 0. Received: -1"),
+    (Cosine,     {"power": None},                       "power must be a number. Received: None"),
     (Polynomial, {"power": math.inf},                   "power must be > 0. Received: inf"),
     (Restarts,   {},                                    "period or `cycles` must be set, and the other one null"),
     (Restarts,   {"period": 5, "cycles": 3},            "period or `cycles` must be set, and the other one null"),
@@ -406,8 +482,13 @@ BAD = [
     (Restarts,   {"cycles": True},                      "cycles must be a whole number >= 1. Received: True"),
     (Restarts,   {"period": 5, "growth": 0.5},          "growth must be >= 1. Received: 0.5"),
     (Restarts,   {"period": 5, "decay": 1.1},           "decay must be in (0, 1]. Received: 1.1"),
+    (Restarts,   {"period": 5, "decay_of": "rate"},     "decay_of must be height or peak. Received: 'rate'"),
+    (Restarts,   {"period": 5, "decay_of": "peak", "end": 2.0}, "decay_of must be height where `start` is below `end`"),
+    (Restarts,   {"period": 5, "shape": "step"},        "shape must be one of sqrt, linear, cosine, exponential, log"),
+    (Cyclic,     {"momentum_start": 0.9},               "momentum_start and momentum_peak must be set together"),
+    (Cyclic,     {"momentum_start": 0.9, "momentum_peak": 1.0}, "momentum_peak must be below 1"),
     (Cyclic,     {"start": 2.0},                        "start must not be above schedule.peak (1.0). Received: 2.0"),
-    (Cyclic,     {"mode": "square"},                    "mode must be one of triangular, triangular2, exp_range. Rec"),
+    (Cyclic,     {"mode": "square"},                    "mode must be one of triangular, triangular2, exp_range, exp_"),
     (Cyclic,     {"down": 0},                           "down must be longer than 0. Received: 0"),
     (OneCycle,   {"start": 2.0},                        "peak must not be below start (2.0) or end (4e-06)"),
     (OneCycle,   {"end": 2.0},                          "peak must not be below start (0.04) or end (2.0)"),
@@ -415,7 +496,16 @@ BAD = [
     (OneCycle,   {"three_phase": 1},                    "three_phase must be true or false. Received: 1"),
     (OneCycle,   {"momentum_peak": 0.85},               "momentum_start and momentum_peak must be set together"),
     (OneCycle,   {"momentum_start": 1.5, "momentum_peak": 0.8}, "momentum_start must be in [0, 1]. Received: 1.5"),
-    (Wsd,        {"shape": "rex"},                      "shape must be one of sqrt, linear, cosine. Received: 'rex'"),
+    (Wsd,        {"shape": "step"},                     NO_SHAPE + "Received: 'step'"),
+    (Wsd,        {"shape": None},                       NO_SHAPE + "Received: None"),
+    (Wsd,        {"shape": Step()},                     "shape must be a schedule from `start` to `end`, such as Poly"),
+    (Wsd,        {"shape": Linear(length=5)},           "shape.length must not be set: the decay has a length. Recei"),
+    (Wsd,        {"shape": Linear(start=0.5)},          "shape must leave out `start` and `end`, which Wsd sets"),
+    (Wsd,        {"shape": Exponential(end=0.5)},       "shape must leave out `start` and `end`, which Wsd sets"),
+    (Wsd,        {"shape": Exponential(gamma=0.5)},     "shape.gamma or `end` must be set, and the other one null"),
+    (Wsd,        {"milestones": []},                    "milestones must not be empty: for one decay use null"),
+    (Wsd,        {"milestones": "50%"},                 "milestones must be a list of durations, such as [50%, 75%]"),
+    (Wsd,        {"milestones": [5, 0]},                "milestones[1] must be longer than 0. Received: 0"),
     (Wsd,        {"decay": 0},                          "decay must be longer than 0. Received: 0"),
     (Piecewise,  {},                                    "phases must be a list of schedules, each with a length"),
     (Piecewise,  {"phases": [{"start": 1}]},            "phases[0] must be a schedule, such as {_target_: lrkit.sch"),
@@ -427,6 +517,10 @@ TOO_LONG = [
     (OneCycle(up=10),                                 10,  "up must leave steps for the way down: the phase has 10 s"),
     (OneCycle(up=5, three_phase=True),                10,  "up must leave steps for the way down: the phase has 10 s"),
     (Wsd(decay=11),                                   10,  "decay must not be longer than the phase, which has 10 st"),
+    (Wsd(decay=4, milestones=[3]),                    10,  "decay must not be longer than the 3 steps between step 0"),
+    (Wsd(decay=4, milestones=[5, 8]),                 10,  "decay must not be longer than the 3 steps between step 5"),
+    (Wsd(decay=1, milestones=[5, 10]),                10,  "milestones must lie before the end of the schedule, which"),
+    (Wsd(decay=1, milestones=[5, 11]),                10,  "milestones must lie before the end of the schedule, which"),
     (Piecewise(phases=[RAMP, RAMP, RAMP]),            10,  "phases[2].length must fit: 2 of 10 steps are left. Recei"),
     (Piecewise(phases=[RAMP, Linear()]),              4,   "phases[1].length must fit: 0 of 4 steps are left. Receiv"),
     (Restarts(cycles=11),                             10,  "cycles must leave each cycle at least one of the 10 step"),
@@ -448,6 +542,24 @@ def test_what_does_not_fit_is_refused(schedule: Schedule, n: int, sentence: str)
         schedule(0, n)
         schedule.edges(n)
     assert str(caught.value).startswith(sentence)
+
+
+def test_a_decay_has_the_shapes_of_a_cooldown() -> None:
+    names = {path.stem for path in (CONF.parent / "cooldown").glob("*.yaml")} - {"none"}
+    nodes = {name: read_option("cooldown", name, "cooldown") for name in names}
+    cooldowns = {name: hydra.utils.instantiate(node, length=None) for name, node in nodes.items()}
+    assert cooldowns == {name: shape.with_ends(end=0.0) for name, shape in DECAYS.items()}
+
+
+def test_the_shape_of_a_decay_is_resolved_and_has_its_own_options() -> None:
+    inner = Polynomial(power=1.0, k=2.0, update_every="1ep")
+    for schedule in (Wsd(decay="2ep", shape=inner), Restarts(period="2ep", shape=inner)):
+        shape = schedule.resolved(Horizon(100, 10)).shape
+        assert shape == dataclasses.replace(inner, update_every=10)
+        with pytest.raises(ConfigError, match=r"^shape\.update_every needs the number of optimizer steps in an epoch"):
+            dataclasses.replace(schedule, **{"decay" if isinstance(schedule, Wsd) else "period": 20}).resolved(
+                Horizon(100)
+            )
 
 
 def test_milestones_that_fall_together_are_refused() -> None:

@@ -5,7 +5,7 @@ The base class is in ``schedule``; every other file holds the shapes of one kind
 
 from __future__ import annotations
 
-from lrkit.schedules.shapes import constant, cycles, decays, inverse, phases, range_test, schedule, steps
+from lrkit.schedules.shapes import constant, cycles, decays, inverse, phases, range_test, schedule, steps, wsd
 from lrkit.schedules.shapes.constant import *  # noqa: F403
 from lrkit.schedules.shapes.cycles import *  # noqa: F403
 from lrkit.schedules.shapes.decays import *  # noqa: F403
@@ -14,6 +14,7 @@ from lrkit.schedules.shapes.phases import *  # noqa: F403
 from lrkit.schedules.shapes.range_test import *  # noqa: F403
 from lrkit.schedules.shapes.schedule import *  # noqa: F403
 from lrkit.schedules.shapes.steps import *  # noqa: F403
+from lrkit.schedules.shapes.wsd import *  # noqa: F403
 
 __all__: list[str] = []
 __all__ += constant.__all__
@@ -24,3 +25,4 @@ __all__ += phases.__all__
 __all__ += range_test.__all__
 __all__ += schedule.__all__
 __all__ += steps.__all__
+__all__ += wsd.__all__

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Self
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.validation import FLAG, one_of
 from lrkit.schedules.durations import Length
+from lrkit.schedules.shapes.decay_shape import Shaped
 from lrkit.schedules.shapes.schedule import Endless, Schedule, blend, counted, duration, number
 
 if TYPE_CHECKING:
@@ -19,29 +21,40 @@ __all__ = ["Cyclic", "OneCycle", "Restarts"]
 
 
 @dataclass(frozen=True)
-class Restarts(Schedule):
+class Restarts(Shaped):
     """Cosine decay with warm restarts (SGDR). Cycle ``k = 0, 1, ...`` falls from its peak to ``end``.
 
         period_k = period * growth ** k
-        peak_k   = end + (start - end) * decay ** k
+        peak_k   = end + (start - end) * decay ** k        decay_of: height
+        peak_k   = max(end, start * decay ** k)            decay_of: peak
         m        = end + (peak_k - end) * (1 + cos(pi * v)) / 2,     v = progress through cycle k
+
+    A cycle begins at a whole step: cycle ``k`` at ``period * (growth ** k - 1) / (growth - 1)``, rounded to the nearest
+    one, halves up. With a ``growth`` that is no whole number timm and Keras restart between two steps instead: the
+    values of a cycle that begins between steps differ by up to half a step.
 
     Args:
         period: length of the first cycle; or set ``cycles`` instead.
         cycles: how many whole cycles fill the phase.
         growth: each period is this many times the one before, >= 1 (``T_mult``).
-        decay: each peak is this many times the one before, in (0, 1].
+        decay: what remains in each cycle, in (0, 1], of the height of the peak over ``end``, or of the peak itself.
+        decay_of: ``height`` (over ``end``, as in Keras) or ``peak`` (as in timm).
+        shape: ``cosine``, or another shape of a decay (see ``Wsd``).
 
     Reference: Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5. Equals ``CosineAnnealingWarmRestarts``.
 
     >>> [Restarts(period=10, growth=2)(s, 70) for s in (0, 5, 10, 20, 30)]
     [1.0, 0.5, 1.0, 0.5, 1.0]
+    >>> [Restarts(period=10, decay=0.5, decay_of=of, end=0.1)(10, 20) for of in ("height", "peak")]
+    [0.55, 0.5]
     """
 
     period: Length | None = duration(None)
     cycles: int | None = None
     growth: float = number(1.0, low=1)
     decay: float = number(1.0, over=0, high=1)
+    decay_of: Literal["height", "peak"] = "height"
+    shape: str | Schedule = "cosine"
     start: float = number(1.0, low=0)
     end: float = number(0.0, low=0)
 
@@ -54,6 +67,9 @@ class Restarts(Schedule):
             raise ConfigError("cycles", "must be a whole number >= 1", self.cycles)
         if self.cycles is not None and self.cycles < 1:
             raise ConfigError("cycles", "must be a whole number >= 1", self.cycles)
+        one_of("height", "peak").check("decay_of", self.decay_of)
+        if self.decay_of == "peak" and self.start < self.end:
+            raise ConfigError("decay_of", "must be height where `start` is below `end`", self.decay_of)
 
     @property
     def bounded(self) -> bool:
@@ -100,15 +116,24 @@ class Restarts(Schedule):
 
     def value(self, s: int, n: int) -> float:
         k, first, following = self._cycle(s, n)
-        return self._fall(k, (s - first) / (following - first))
+        return self._falling(k)(s - first, following - first)
 
     def end_value(self, n: int) -> float:
         k, first, following = self._cycle(n - 1, n)
-        return self._fall(k, (n - first) / (following - first))
+        falling = self._falling(k)
+        return falling.final(following - first) if following == n else falling(n - first, following - first)
 
-    def _fall(self, k: int, v: float) -> float:
-        peak = blend(self.end, self.start, self.decay**k)
-        return blend(self.end, peak, (1.0 + math.cos(math.pi * v)) / 2.0)
+    @cached_property
+    def _first_falling(self) -> Schedule:
+        return self.decay_between(self.start, self.end)
+
+    def _falling(self, k: int) -> Schedule:
+        """The decay of cycle ``k``, from its peak to ``end``."""
+        if k == 0 or self.decay == 1.0:
+            return self._first_falling
+        left = self.decay**k
+        peak = blend(self.end, self.start, left) if self.decay_of == "height" else max(self.end, self.start * left)
+        return self.decay_between(peak, self.end)
 
     def turns(self, n: int) -> list[int]:
         if self.growth == 1.0:
@@ -122,35 +147,51 @@ class Restarts(Schedule):
 
 @dataclass(frozen=True)
 class Cyclic(Endless):
-    """Cyclic rates: up and down in straight lines between ``start`` and ``peak``.
+    """Cyclic rates: up and down in straight lines between ``start`` and ``peak``; momentum may move the other way.
 
         m = start + (peak - start) * height(v) * scale
 
-    ``height`` rises from 0 to 1 during ``up`` and falls back during ``down``; ``scale`` is 1 (``triangular``),
-    halves with every cycle (``triangular2``) or is ``gamma ** (s / every)`` (``exp_range``).
+    ``height`` rises from 0 to 1 during ``up`` and falls back during ``down``. In cycle ``k = 0, 1, ...``, ``scale`` is
+
+        1                        mode: triangular
+        0.5 ** k                 mode: triangular2
+        gamma ** k               mode: exp_cycle
+        gamma ** (s / every)     mode: exp_range
 
     Args:
         start: lowest multiplier. peak: highest.
         up: time to rise. down: time to fall; ``None`` takes as long as ``up``.
-        gamma, every: used by ``exp_range`` alone.
+        gamma: used by ``exp_cycle`` and ``exp_range`` alone. every: by ``exp_range`` alone.
+        momentum_start, momentum_peak: momentum (``betas[0]`` of the Adam family) where the rate is lowest, and at a
+            peak of full height, as plain values; ``None`` leaves the optimizer's own.
 
-    Reference: Smith 2017, arXiv:1506.01186, section 3. Equals ``torch.optim.lr_scheduler.CyclicLR``.
+    Reference: Smith 2017, arXiv:1506.01186, section 3. Equals ``torch.optim.lr_scheduler.CyclicLR``, with
+    ``momentum_start=0.9, momentum_peak=0.8`` also its momentum. TensorFlow Addons counts cycles
+    from 1: its ``ExponentialCyclicalLearningRate`` is ``exp_cycle`` with ``peak = start + gamma * (maximum - start)``.
 
     >>> [Cyclic(start=0.0, up=10)(s, 100) for s in (0, 5, 10, 15, 20)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
+    >>> [round(Cyclic(start=0.0, up=10, mode="exp_cycle", gamma=0.8)(s, 100), 9) for s in (10, 30, 50)]
+    [1.0, 0.8, 0.64]
     """
 
     start: float = number(0.1, low=0)
     peak: float = number(1.0, low=0)
     up: Length = duration("10%")
     down: Length | None = duration(None)
-    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular"
+    mode: Literal["triangular", "triangular2", "exp_range", "exp_cycle"] = "triangular"
     gamma: float = number(0.9, over=0, high=1)
     every: Length = duration("1%")
+    momentum_start: float | None = number(None, low=0, high=1)
+    momentum_peak: float | None = number(None, low=0, high=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("triangular", "triangular2", "exp_range").check("mode", self.mode)
+        one_of("triangular", "triangular2", "exp_range", "exp_cycle").check("mode", self.mode)
+        _check_momentum(self.momentum_start, self.momentum_peak)
+        self._check_order()
+
+    def _check_order(self) -> None:
         if self.start > self.peak:
             raise ConfigError("start", f"must not be above schedule.peak ({self.peak})", self.start)
 
@@ -163,16 +204,36 @@ class Cyclic(Endless):
         up, down = int(self.up), int(self.up if self.down is None else self.down)
         cycle, v = divmod(s, up + down)
         height = v / up if v <= up else (up + down - v) / down
+        return blend(self.start, self.peak, height * self._scale(cycle, s))
+
+    def _scale(self, cycle: int, s: int) -> float:
+        """The factor of the height at step ``s``, in cycle 0, 1, ..."""
         if self.mode == "triangular2":
-            height *= 0.5**cycle
-        elif self.mode == "exp_range":
-            height *= self.gamma ** (s / int(self.every))
-        return blend(self.start, self.peak, height)
+            return float(0.5**cycle)
+        if self.mode == "exp_cycle":
+            return float(self.gamma**cycle)
+        return float(self.gamma ** (s / int(self.every))) if self.mode == "exp_range" else 1.0
+
+    def momentum(self) -> Schedule | None:
+        if self.momentum_start is None or self.momentum_peak is None:
+            return None
+        return _CycledMomentum(
+            length=self.length, start=self.momentum_start, peak=self.momentum_peak, up=self.up, down=self.down,
+            mode=self.mode, gamma=self.gamma, every=self.every, skip=self.skip, update_every=self.update_every,
+        )  # fmt: skip
 
     def turns(self, n: int) -> list[int]:
         up, down = int(self.up), int(self.up if self.down is None else self.down)
         counted("up", 2 * n // (up + down))
         return sorted(e for first in range(0, n, up + down) for e in (first, first + up) if 0 < e < n)
+
+
+@dataclass(frozen=True)
+class _CycledMomentum(Cyclic):
+    """Momentum beside ``Cyclic``: from ``start`` to ``peak``, which is the lower one, while the rate rises."""
+
+    def _check_order(self) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -210,11 +271,7 @@ class OneCycle(Schedule):
         super().__post_init__()
         one_of("cosine", "linear").check("anneal", self.anneal)
         FLAG.check("three_phase", self.three_phase)
-        if (self.momentum_start is None) != (self.momentum_peak is None):
-            raise ConfigError("momentum_start", "and momentum_peak must be set together", self.momentum_start)
-        for name in ("momentum_start", "momentum_peak"):
-            if getattr(self, name) == 1:
-                raise ConfigError(name, "must be below 1: with 1 no gradient would be forgotten", getattr(self, name))
+        _check_momentum(self.momentum_start, self.momentum_peak)
         if not self.start <= self.peak or not self.end <= self.peak:
             raise ConfigError("peak", f"must not be below start ({self.start}) or end ({self.end})", self.peak)
 
@@ -262,3 +319,12 @@ class _Dip(OneCycle):
             return self._ease(self.high, self.low, s / up)
         back = down if down > up else n
         return self._ease(self.low, self.high, (s - up) / (back - up)) if s <= back else self.high
+
+
+def _check_momentum(start: float | None, peak: float | None) -> None:
+    """Refuse one end of a cycle of momentum without the other, and a momentum of 1."""
+    if (start is None) != (peak is None):
+        raise ConfigError("momentum_start", "and momentum_peak must be set together", start)
+    for name, value in (("momentum_start", start), ("momentum_peak", peak)):
+        if value == 1:
+            raise ConfigError(name, "must be below 1: with 1 no gradient would be forgotten", value)

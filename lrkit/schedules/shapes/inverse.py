@@ -38,22 +38,29 @@ class InverseTime(Endless):
 
 @dataclass(frozen=True)
 class InverseSqrt(Endless):
-    """Inverse square root decay, which needs no end; after a warmup it is Noam's schedule.
+    """Inverse square root decay, or another inverse power: needs no end; after a warmup it is Noam's schedule.
 
-        m = start * sqrt(timescale / (timescale + s))
+        m = start * (timescale / (timescale + s)) ** power
 
     With a linear warmup from 0 of ``timescale`` steps this is the Transformer's
-    ``min(t ** -0.5, t * warmup ** -1.5)``, scaled so that its peak is the base rate.
+    ``min(t ** -0.5, t * warmup ** -1.5)``, scaled so that its peak is the base rate. With another ``power``, such a
+    warmup, and a linear cooldown it is the Power scheduler. The default of scikit-learn's ``SGDRegressor`` is
+    ``timescale=1, power=0.25``.
 
-    Reference: Vaswani et al. 2017, arXiv:1706.03762, eq. 3.
+    Args:
+        timescale: a duration, > 0: with ``power=0.5`` the multiplier is 1/2 after three of them.
+        power: exponent, > 0.
 
-    >>> InverseSqrt(timescale=100)(300, 1000)
-    0.5
+    Reference: Vaswani et al. 2017, arXiv:1706.03762, eq. 3; Shen et al. 2024, Power scheduler, arXiv:2408.13359.
+
+    >>> InverseSqrt(timescale=100)(300, 1000), InverseSqrt(timescale=100, power=2.0)(100, 1000)
+    (0.5, 0.25)
     """
 
     timescale: Length = duration("5%")
+    power: float = number(0.5, over=0)
     start: float = number(1.0, low=0)
 
     def value(self, s: int, n: int) -> float:
-        timescale = int(self.timescale)
-        return self.start * math.sqrt(timescale / (timescale + s))
+        left = int(self.timescale) / (int(self.timescale) + s)
+        return self.start * (math.sqrt(left) if self.power == 0.5 else left**self.power)

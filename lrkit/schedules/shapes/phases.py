@@ -1,65 +1,19 @@
-"""Schedules of several phases."""
+"""Schedules one after the other."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.validation import one_of
-from lrkit.schedules.durations import Length
-from lrkit.schedules.shapes.decays import Cosine, Linear, Sqrt
-from lrkit.schedules.shapes.schedule import Schedule, duration, number
+from lrkit.schedules.shapes.schedule import Schedule
 
 if TYPE_CHECKING:
     from lrkit.schedules.horizon import Horizon
 
-__all__ = ["Piecewise", "Wsd"]
-
-
-@dataclass(frozen=True)
-class Wsd(Schedule):
-    """Warmup-stable-decay: flat, then a short decay (its warmup is the group ``warmup``).
-
-        m = start                                     before the decay
-        m = shape from start to end                   during the last ``decay`` of the phase
-
-    Args:
-        decay: length of the decay.
-        shape: ``sqrt`` (1 - sqrt), ``linear`` or ``cosine``.
-
-    Reference: Hu et al. 2024, MiniCPM, arXiv:2404.06395, section 4; Hägele et al. 2024, arXiv:2405.18392.
-
-    >>> [Wsd(decay=20, shape="linear")(s, 100) for s in (0, 80, 90)]
-    [1.0, 1.0, 0.5]
-    """
-
-    decay: Length = duration("20%")
-    shape: Literal["sqrt", "linear", "cosine"] = "sqrt"
-    start: float = number(1.0, low=0)
-    end: float = number(0.0, low=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("sqrt", "linear", "cosine").check("shape", self.shape)
-
-    def value(self, s: int, n: int) -> float:
-        stable = self._stable(n)
-        if s < stable:
-            return self.start
-        falls = {"sqrt": Sqrt, "linear": Linear, "cosine": Cosine}[self.shape]
-        return float(falls(start=self.start, end=self.end)(s - stable, n - stable))
-
-    def _stable(self, n: int) -> int:
-        decay = int(self.decay)
-        if decay > n:
-            raise ConfigError("decay", f"must not be longer than the phase, which has {n} steps", decay)
-        return n - decay
-
-    def turns(self, n: int) -> list[int]:
-        return [stable] if (stable := self._stable(n)) else []
+__all__ = ["Piecewise"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +22,7 @@ class Piecewise(Schedule):
 
         m = phases[i](s - first_i, length_i)
 
-    >>> from lrkit.schedules import Constant
+    >>> from lrkit.schedules import Constant, Linear
     >>> halves = Piecewise(phases=[Linear(start=0.0, end=1.0, length=10), Constant()])
     >>> halves(5, 20), halves(10, 20)
     (0.5, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from lrkit.base.errors import ConfigError
@@ -47,4 +48,8 @@ class RangeTest(Schedule):
     def value(self, s: int, n: int) -> float:
         if self.shape == "linear":
             return blend(self.start, self.end, s / n)
-        return Exponential(gamma=None, start=self.start, end=self.end)(s, n)
+        return self._rising(s, n)
+
+    @cached_property
+    def _rising(self) -> Exponential:
+        return Exponential(gamma=None, start=self.start, end=self.end)

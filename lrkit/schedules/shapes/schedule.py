@@ -290,6 +290,8 @@ def check_number(name: str, value: Any, over: float | None, low: float | None, h
         and (high is None or value <= high)
     )
     if not inside:
+        if high is not None and not lower:
+            raise ConfigError(name, f"must be <= {high:g}", value)
         if high is not None:
             raise ConfigError(name, f"must be in {lower}{high:g}]", value)
         raise ConfigError(name, f"must be > {over:g}" if over is not None else f"must be >= {low:g}", value)
@@ -298,3 +300,22 @@ def check_number(name: str, value: Any, over: float | None, low: float | None, h
 def check_duration(name: str, value: Any, *, zero: bool = False) -> None:
     if Duration.parse(value, name).value == 0 and not zero:
         raise ConfigError(name, "must be longer than 0", value)
+
+
+def check_places(places: Any, instead: str) -> tuple[Length, ...]:
+    """The milestones of a schedule, each longer than 0; ``instead`` says what to write for none."""
+    if isinstance(places, str) or not isinstance(places, Sequence):
+        raise ConfigError("milestones", "must be a list of durations, such as [50%, 75%]", places)
+    if not places:
+        raise ConfigError("milestones", f"must not be empty: {instead}", places)
+    for i, place in enumerate(places):
+        check_duration(f"milestones[{i}]", place)
+    return tuple(places)
+
+
+def resolve_places(places: Sequence[Length], horizon: Horizon) -> tuple[int, ...]:
+    """Milestones as steps, which must increase."""
+    steps = [Duration.parse(place, "milestones").steps(horizon, "milestones") for place in places]
+    if sorted(set(steps)) != steps:
+        raise ConfigError(f"milestones ({list(places)}, which is steps {steps})", "must be increasing")
+    return tuple(steps)

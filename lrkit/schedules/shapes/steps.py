@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from lrkit.base.errors import ConfigError
-from lrkit.schedules.durations import Duration, Length
-from lrkit.schedules.shapes.schedule import Endless, check_duration, counted, duration, number
+from lrkit.schedules.durations import Length
+from lrkit.schedules.shapes.schedule import Endless, check_places, counted, duration, number, resolve_places
 
 if TYPE_CHECKING:
     from lrkit.schedules.horizon import Horizon
@@ -78,20 +78,12 @@ class Multistep(Endless):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.milestones, str) or not isinstance(self.milestones, Sequence):
-            raise ConfigError("milestones", "must be a list of durations, such as [50%, 75%]", self.milestones)
-        if not self.milestones:
-            raise ConfigError("milestones", "must not be empty: for no drops use schedule=constant", self.milestones)
-        for i, milestone in enumerate(self.milestones):
-            check_duration(f"milestones[{i}]", milestone)
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        places = check_places(self.milestones, "for no drops use schedule=constant")
+        object.__setattr__(self, "milestones", places)
 
     def resolved(self, horizon: Horizon) -> Self:
-        places = [Duration.parse(m, "milestones").steps(horizon, "milestones") for m in self.milestones]
-        if sorted(set(places)) != places:
-            written = f"{list(self.milestones)}, which is steps {places}"
-            raise ConfigError(f"milestones ({written})", "must be increasing")
-        return dataclasses.replace(super().resolved(horizon), milestones=tuple(places))
+        places = resolve_places(self.milestones, horizon)
+        return dataclasses.replace(super().resolved(horizon), milestones=places)
 
     def value(self, s: int, n: int) -> float:
         return float(self.start * self.gamma ** sum(int(m) <= s for m in self.milestones))

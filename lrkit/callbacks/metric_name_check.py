@@ -51,7 +51,7 @@ class MetricNameCheck(Callback):
             # A training metric is not logged yet; it is checked at its first use.
             if name not in logged and not name.startswith("train"):
                 raise ConfigError(key, f"names a metric that is not logged. {did_you_mean(name, logged)}", name)
-        loss = validation_loss_name(logged)
+        loss = validation_loss_name(logged, averaged=True)
         subject = f"none of {', '.join(logged)}" if logged else "no logged metric"
         self._set_monitor(trainer, loss, logged, f"{subject} is a validation loss by its name")
 

@@ -34,6 +34,7 @@ from lrkit.base.validation import (
     value_error,
     whole,
 )
+from lrkit.callbacks.weight_averaging import AVERAGED_WEIGHTS
 from lrkit.checkpoint.module_modes import KEY as MODULE_MODES
 from lrkit.lightning.evaluation_weights import TRAINING_WEIGHTS
 from lrkit.planning.plan_schema import checked
@@ -374,4 +375,5 @@ _OPTIONAL: dict[str, Rule] = {
         "unknown": _NAMES,
     }),
     TRAINING_WEIGHTS: mapping(_tensor),
+    AVERAGED_WEIGHTS: record({"average": mapping(_tensor), "raw": mapping(_tensor), "updates": whole()}),
 }  # fmt: skip

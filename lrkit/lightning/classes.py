@@ -41,6 +41,7 @@ if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
         Timer,
     )
     from pytorch_lightning.loggers import Logger, TensorBoardLogger
+    from pytorch_lightning.loggers.logger import DummyLogger
     from pytorch_lightning.profilers import PassThroughProfiler
     from pytorch_lightning.strategies import Strategy, StrategyRegistry
     from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -76,6 +77,7 @@ else:
         Timer,
     )
     from lightning.pytorch.loggers import Logger, TensorBoardLogger
+    from lightning.pytorch.loggers.logger import DummyLogger
     from lightning.pytorch.profilers import PassThroughProfiler
     from lightning.pytorch.strategies import Strategy, StrategyRegistry
     from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -89,6 +91,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "ClusterEnvironment",
+    "DummyLogger",
     "EarlyStopping",
     "KubeflowEnvironment",
     "LearningRateMonitor",

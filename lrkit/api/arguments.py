@@ -20,7 +20,7 @@ from lrkit.planning.optimizer_traits import momentum_of
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
 from lrkit.planning.resolve import resolve_plan
-from lrkit.schedules.curve import Curve, is_overflow
+from lrkit.schedules.curve import Curve, depends_on_length
 from lrkit.schedules.durations import Length
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Schedule
@@ -109,7 +109,7 @@ class RunParts(CurveParts):
         try:
             self.plan(Horizon(10**6, 10**3, batch_size or 64, tokens_per_sample=tokens_per_sample))
         except ConfigError as error:
-            if not is_overflow(error):
+            if not depends_on_length(error):
                 raise
 
     def target(self) -> tuple[str, dict[str, Any]]:

@@ -30,11 +30,12 @@ from lrkit.config.overrides import (
     with_added_tracks,
 )
 from lrkit.config.plan_of_config import plan, schedule_of
+from lrkit.config.schedule_nodes import with_read_tables
 from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
 from lrkit.planning import tracks
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
-from lrkit.schedules.curve import is_overflow
+from lrkit.schedules.curve import depends_on_length
 from lrkit.schedules.durations import Duration
 
 __all__ = [
@@ -115,6 +116,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise
         must = f"{error.must}; keys that are not typed keep the values of the run in {path}"
         raise ConfigError(error.key, must, error.received) from None
+    checked = with_read_tables(checked)
     if not checked[tracks.KEY]:  # which have no cooldown to go on with, and are told so
         resume_options.check_cooldown(checked)
     return with_world(checked, parsed)
@@ -187,6 +189,6 @@ def check(config: Mapping[str, Any]) -> Plan | None:
     try:
         plan({**config, "horizon": long, "trainer": {**config["trainer"], **ends}})
     except ConfigError as error:
-        if not is_overflow(error):
+        if not depends_on_length(error):
             raise
     return None

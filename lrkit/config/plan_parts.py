@@ -40,9 +40,12 @@ def build_part(node: Any, key: str, kind: type[Part], trust: Sequence[str]) -> P
 def build_schedule(node: Any, key: str, trust: Sequence[str]) -> Schedule | None:
     """The schedule of a group. The end of a warmup and the start of a cooldown are where they meet the schedule.
 
+    It, or those inside it, may be in the short form of ``lrkit.config.schedule_nodes``.
+
     Raises:
         ConfigError: as ``build_part``, for a schedule without a step, or for a set end that the schedule decides.
     """
+    node = complete_schedule(node, key)
     shape = build_part(node, key, Schedule, trust)
     if shape is None:
         return None
@@ -77,7 +80,7 @@ def _build_rule(i: int, rule: Rule, trust: Sequence[str]) -> Rule:
         if unnamed or not isinstance(written, str | Mapping):
             must = f"must be the name of a {group}, or a group of keys with it, such as {{name: linear, start: 0.1}}"
             raise ConfigError(key, must, written)
-        built[group] = build_schedule(complete_schedule(written, key, group), key, trust) or {}
+        built[group] = build_schedule(written, key, trust) or {}
         if group == "schedule" and not built[group]:
             raise ConfigError(key, "must not be empty: left out, it is the run's; for a fixed rate use constant")
     return dataclasses.replace(rule, **built)

@@ -1,4 +1,10 @@
-"""The nodes of schedules in a config: short forms of those inside a list or a rule.
+"""The nodes of schedules in a config: short forms of those inside a list or a rule, and tables read from files.
+
+A schedule inside another one is written by the name of its option, or as a group of keys with ``name``:
+
+    schedule:
+      _target_: lrkit.schedules.Piecewise
+      phases: [{name: linear, start: 0.1, end: 1, length: 10%}, cosine]
 
 Each key that is not set has the value of the option in ``conf/schedule/``. Nodes with ``_target_`` stay as they are.
 """
@@ -11,26 +17,32 @@ from typing import Any
 from lrkit.base.errors import ConfigError
 from lrkit.config.shipped_options import read_option
 from lrkit.config.trusted_targets import TARGET
+from lrkit.schedules.table_file import read_table
 
-__all__ = ["NAME", "complete_schedule"]
+__all__ = ["NAME", "complete_schedule", "with_read_tables"]
 
 #: The key that names the option of a schedule inside another node.
 NAME = "name"
+_LISTS = ("phases", "factors")
+_TABLE = "lrkit.schedules.Table"
+#: The groups with schedules.
+_GROUPS = ("schedule", "warmup", "cooldown", "coschedule", "param_groups", "optimizers")
 
 
-def complete_schedule(node: Any, key: str, group: str = "schedule") -> Any:
+def complete_schedule(node: Any, key: str) -> Any:
     """The node of a schedule, with ``_target_`` and all keys in place of each short form; other values stay.
 
     Args:
         node: as it is written: the name of an option, a group of keys with ``name``, or a node with ``_target_``.
-        key: where the node stands, for the error.
-        group: the group of the option: ``schedule``, ``warmup`` or ``cooldown``.
+        key: where the node stands. One that ends in ``warmup`` or ``cooldown`` takes the options of that group.
 
     Raises:
         ConfigError: there is no such option, or a node has both ``name`` and ``_target_``.
 
     >>> complete_schedule("linear", "param_groups.rules[0].schedule")
     {'_target_': 'lrkit.schedules.Linear', 'start': 1.0, 'end': 0.0, 'length': None}
+    >>> complete_schedule({"name": "linear", "start": 0.1}, "param_groups.rules[0].warmup")
+    {'_target_': 'lrkit.schedules.Linear', 'length': '5%', 'start': 0.1}
     """
     if isinstance(node, str):
         node = {NAME: node}
@@ -40,5 +52,40 @@ def complete_schedule(node: Any, key: str, group: str = "schedule") -> Any:
         if TARGET in node:
             raise ConfigError(f"{key}.{NAME}", f"and {key}.{TARGET} exclude each other", node[NAME])
         keys = {name: value for name, value in node.items() if name != NAME}
+        last = key.rpartition(".")[2]
+        group = last if last in ("warmup", "cooldown") else "schedule"
         node = {**read_option(group, node[NAME], f"{key}.{NAME}"), **keys}
-    return dict(node)
+    return {name: _complete_list(name, value, key) for name, value in node.items()}
+
+
+def _complete_list(name: str, value: Any, key: str) -> Any:
+    if name not in _LISTS or not isinstance(value, list):
+        return value
+    return [complete_schedule(inner, f"{key}.{name}[{i}]") for i, inner in enumerate(value)]
+
+
+def with_read_tables(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a config in which each table of a schedule has its rows, in place of the path of a file.
+
+    So a plan, a saved config and a checkpoint do not depend on the file, which may change.
+
+    Raises:
+        ConfigError: a file that cannot be read as a table; it names the key, the file and the line.
+    """
+    return {name: _read_tables(node, name) if name in _GROUPS else node for name, node in config.items()}
+
+
+def _read_tables(node: Any, key: str) -> Any:
+    if isinstance(node, list):
+        return [_read_tables(inner, f"{key}[{i}]") for i, inner in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    node = {name: _read_tables(inner, f"{key}.{name}") for name, inner in node.items()}
+    path = node.get("table")
+    if not isinstance(path, str) or node.get(TARGET, node.get(NAME)) not in (_TABLE, "table"):
+        return node
+    try:
+        rows = read_table(path, node.get("column"), rates=node.get("normalise") is not None)
+    except ConfigError as error:
+        raise error.under(key) from None
+    return {**node, "table": [list(row) for row in rows], "column": None}

@@ -21,7 +21,7 @@ def option_names(group: str) -> tuple[str, ...]:
     """The names of a group's options.
 
     >>> option_names("cooldown")
-    ('cosine', 'linear', 'none', 'sqrt')
+    ('cosine', 'formula', 'linear', 'none', 'sqrt')
     """
     return tuple(sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml")))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.line_chart import LineChart
+from lrkit.schedules.cooldown import lay_cooldown
 from lrkit.schedules.durations import Duration, Length
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.phase import DELAY, ENDLESS, Excerpt, Phase
@@ -24,7 +25,7 @@ from lrkit.schedules.warmup import check_slot, lay_warmup
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["DELAY", "Curve", "Excerpt", "Phase", "is_overflow"]
+__all__ = ["DELAY", "Curve", "Excerpt", "Phase", "depends_on_length"]
 
 T = TypeVar("T")
 
@@ -127,7 +128,10 @@ class Curve:
         """The multiplier at optimizer step ``step``, counted from 0."""
         i = bisect_right(self.starts, step) - 1
         phase, s = self.phases[i], step - self.starts[i]
-        return phase(s) if phase.length is None or s < phase.length else phase.final
+        try:
+            return phase(s) if phase.length is None or s < phase.length else phase.final
+        except ConfigError as error:  # at a step that was not tried before the run
+            raise error.under(phase.name) from None
 
     @cached_property
     def edges(self) -> tuple[int, ...]:
@@ -144,7 +148,8 @@ class Curve:
         length = part.length or 10_000  # a phase without an end has shown what it does by then
         edges = [] if part.length is None else part.schedule.edges(length)
         between = range(0, length, max(1, length // 1000))
-        return max(part(s) for s in {*between, *edges, *(e - 1 for e in edges), length - 1})
+        first = self.starts[phase]
+        return max(self(first + s) for s in {*between, *edges, *(e - 1 for e in edges), length - 1})
 
     def until(self, step: int) -> Curve:
         """The curve up to ``step``, as it is."""
@@ -208,7 +213,7 @@ class Curve:
         """The same curve up to ``step``, and from there ``falling`` for ``steps`` steps."""
         check_slot("cooldown", falling)
         arrived = self(step)
-        return Curve((*self.until(step).phases, Phase("cooldown", falling.with_ends(start=arrived), steps)))
+        return Curve((*self.until(step).phases, _under("cooldown", lambda: lay_cooldown(falling, steps, arrived))))
 
     def places(self, most: int = 2000) -> list[int]:
         """The steps at which to draw the curve: all of them, or enough of a long run, and both sides of each edge.
@@ -248,9 +253,9 @@ class Curve:
         return [self(step) for step in steps]
 
 
-def is_overflow(error: ConfigError) -> bool:
-    """Whether a curve was refused because it grows beyond all numbers; that of a shorter run may not."""
-    return isinstance(error.__cause__, OverflowError)
+def depends_on_length(error: ConfigError) -> bool:
+    """Whether a curve was refused for a value that cannot be computed; that of a shorter run may have none."""
+    return isinstance(error.__cause__, ArithmeticError)
 
 
 def _length_of_schedule(
@@ -274,7 +279,7 @@ def _cooldown_phase(cooldown: Schedule, steps: int, arrived: float, horizon: Hor
     end = cooldown.ends.get("end") or 0.0
     if end > arrived:
         raise ConfigError("cooldown.end", f"must not be above {arrived:g}, where the cooldown begins", end)
-    return Phase("cooldown", _under("cooldown", lambda: cooldown.with_ends(start=arrived).resolved(horizon)), steps)
+    return _under("cooldown", lambda: lay_cooldown(cooldown.resolved(horizon), steps, arrived))
 
 
 def _length(name: str, part: Schedule | None, horizon: Horizon) -> int:
@@ -297,4 +302,4 @@ def _under(name: str, make: Callable[[], T]) -> T:
     except OverflowError as error:
         raise ConfigError(name, f"leads to numbers that cannot be computed: {error}") from error
     except ConfigError as error:
-        raise error.under(name) from None
+        raise error.under(name) from error.__cause__

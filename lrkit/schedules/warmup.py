@@ -14,11 +14,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from lrkit.base.errors import ConfigError
-from lrkit.schedules.phase import ENDLESS, Excerpt, Phase
-from lrkit.schedules.shapes import Schedule
+from lrkit.schedules.phase import ENDLESS, MEETS, Excerpt, Phase
+from lrkit.schedules.shapes import Constant, Schedule
 
 __all__ = ["Rising", "check_slot", "lay_warmup", "moot_reason"]
 
@@ -91,8 +92,16 @@ def lay_warmup(warmup: Schedule, steps: int, middle: Phase) -> list[Phase]:
     Args:
         warmup: resolved; its ``end`` is not used.
         middle: the whole schedule. Where the warmup overlaps it, its first ``steps`` steps are the warmup's.
+
+    Raises:
+        ConfigError: a shape that does not fit, or one without ``end`` that does not arrive at 1.
     """
     rise, schedule = warmup.with_ends(end=1.0), middle.schedule
+    rise.edges(steps)  # refuses a shape that does not fit
+    meets = "end" in rise.ends or isinstance(rise, Constant)  # which is flat, and jumps
+    if not meets and not math.isclose(arrives := rise.bare().final(steps), 1.0, rel_tol=MEETS):
+        must = f"must arrive at 1, which is the schedule's first value; after its {steps} steps it is {arrives:g}"
+        raise ConfigError("", must)
     if warmup.overlap == "none":
         return [Phase("warmup", rise, steps, middle(0)), middle]
     of = ENDLESS + steps if middle.length is None else middle.length

@@ -167,7 +167,8 @@ def test_nearest(key: str, hint: str) -> None:
 
 def test_an_empty_group_says_what_else_there_is() -> None:
     assert str(unknown_key("warmup.length", KEYS)) == (
-        "warmup.length is not a key of warmup=none; other options of warmup: constant, cosine, exponential, linear."
+        "warmup.length is not a key of warmup=none; other options of warmup: constant, cosine, exponential, formula,"
+        " linear, logarithmic."
     )
 
 

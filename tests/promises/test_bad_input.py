@@ -502,7 +502,7 @@ BEFORE_THE_FIRST_STEP = [
         " Received: 'val/los'",
     ),
     ("monitor=val_los", "monitor names a metric that is not logged. …"),
-    ("param_groups.rules=[{name:top,pattern:nope}]", "param_groups.rules[0].pattern must take a parameter: …"),
+    ("param_groups.rules=[{name:top,pattern:nope}]", "param_groups.rules[0].pattern must match a parameter: …"),
 ]
 
 

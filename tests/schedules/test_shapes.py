@@ -25,6 +25,7 @@ from lrkit.schedules.shapes import (
     Cosine,
     Cyclic,
     Exponential,
+    Formula,
     InverseSqrt,
     InverseTime,
     Linear,
@@ -34,12 +35,14 @@ from lrkit.schedules.shapes import (
     Piecewise,
     Plateau,
     Polynomial,
+    Product,
     RangeTest,
     Restarts,
     Rex,
     Schedule,
     Sqrt,
     Step,
+    Table,
     Tanh,
     Wsd,
 )
@@ -132,6 +135,26 @@ TABLE = [
     (Piecewise(phases=[RAMP]),                       10,  [3, 4, 9],            [0.75, 1, 1]),  # holds its end
     (Piecewise(phases=[Step(every=2, gamma=0.5, length=4)]),
                                                      10,  [1, 2, 4, 9],         [1, 0.5, 0.5, 0.5]),  # also of a stair
+    (Formula(),                                      6,   [0, 2, 3, 4, 6],      [1, 0.75, 0.5, 0.25, 0]),  # as Cosine
+    (Formula(formula="0.95**s"),                     10,  [0, 1, 2],            [1, 0.95, 0.9025]),
+    (Formula(formula="0.1 if u >= 0.5 else 1"),      10,  [0, 4, 5, 10],        [1, 1, 0.1, 0.1]),
+    (Formula(formula="0.5**floor(epoch)", epoch_length=4),
+                                                     10,  [0, 3, 4, 8, 10],     [1, 1, 0.5, 0.25, 0.25]),
+    (Table(table=[[2, 1.0], [4, 0.5], [8, 0.1]]),    10,  [0, 2, 3, 6, 8, 10],  [1, 1, 0.75, 0.3, 0.1, 0.1]),
+    (Table(table=[[0, 1.0], [4, 0.5]], interpolate="previous"),
+                                                     8,   [0, 3, 4, 8],         [1, 1, 0.5, 0.5]),
+    (Table(table=[[0, 1.0], [4, 0.5]], interpolate="previous"),
+                                                     4,   [0, 3, 4],            [1, 1, 0.5]),
+    (Table(table=[[0, 0.0], [6, 1.0]], interpolate="cosine"),
+                                                     6,   [0, 2, 3, 4, 6],      [0, 0.25, 0.5, 0.75, 1]),
+    (Table(table=[[0, 0.2], [4, 0.8]], normalise="peak"),
+                                                     8,   [0, 2, 4, 8],         [0.25, 0.625, 1, 1]),
+    (Table(table=[[0, 0.2], [4, 0.8]], normalise="first"),
+                                                     8,   [0, 2, 4, 8],         [1, 2.5, 4, 4]),
+    (Product(factors=[Linear(), Step(every=2, gamma=0.5)]),
+                                                     4,   [0, 1, 2, 3, 4],      [1, 0.75, 0.25, 0.125, 0]),
+    (Product(factors=[RAMP, InverseTime(gamma=1.0, every=10)]),
+                                                     20,  [0, 2, 4, 10],        [0, 0.5 / 1.2, 1 / 1.4, 0.5]),
 ]  # fmt: skip
 
 MOMENTUM = [
@@ -291,6 +314,24 @@ def range_test(draw: Draw, n: int) -> Schedule:
     return RangeTest(start=low, end=high, shape=draw(st.sampled_from(["exponential", "linear"])))
 
 
+def formula(draw: Draw, n: int) -> Schedule:
+    """A formula from 1 downwards."""
+    factor, power, k = draw(FACTOR), draw(st.floats(0.1, 5.0)), draw(steps(n))
+    shapes = ["0.5*(1+cos(pi*u))", f"(1-u)**{power}", f"{factor}**(s/{k})", f"{factor}**floor(epoch)",
+              f"1/(1+{power}*s)", f"{factor} if s >= {k} else 1", f"max({factor}, 1-s/n)"]  # fmt: skip
+    return Formula(formula=draw(st.sampled_from(shapes)), epoch_length=draw(steps(n)))
+
+
+def table(draw: Draw, n: int) -> Schedule:
+    places = sorted(draw(st.sets(st.integers(0, 2 * n), min_size=1, max_size=5)))
+    kind = draw(st.sampled_from(["linear", "previous", "cosine"]))
+    return Table(table=[(place, draw(LEVEL)) for place in places], interpolate=kind)
+
+
+def product(draw: Draw, n: int) -> Schedule:
+    return Product(factors=[ends(Cosine)(draw, n), Linear(length=draw(steps(n)), **apart(draw, LEVEL))])
+
+
 MAKE: dict[type[Schedule], Callable[[Draw, int], Schedule]] = {
     **{cls: ends(cls) for cls in (Linear, Sqrt, Rex)},
     Cosine: lambda draw, n: Cosine(power=draw(EXPONENT), k=draw(EXPONENT), **apart(draw, LEVEL)),  # type: ignore[arg-type]
@@ -303,7 +344,7 @@ MAKE: dict[type[Schedule], Callable[[Draw, int], Schedule]] = {
     InverseTime: lambda draw, n: InverseTime(gamma=draw(POSITIVE), every=draw(steps(n)), start=draw(LEVEL)),
     InverseSqrt: lambda draw, n: InverseSqrt(timescale=draw(steps(n)), power=draw(EXPONENT), start=draw(LEVEL)),
     Multistep: multistep, Exponential: exponential, Restarts: restarts, Cyclic: cyclic, OneCycle: one_cycle, Wsd: wsd,
-    Piecewise: piecewise, RangeTest: range_test,
+    Piecewise: piecewise, RangeTest: range_test, Formula: formula, Table: table, Product: product,
 }  # fmt: skip
 
 
@@ -318,6 +359,10 @@ def levels(schedule: Any) -> list[float]:
     """The multipliers that a schedule names; it never leaves the range between them."""
     if isinstance(schedule, Piecewise):
         return [level for phase in schedule.phases for level in levels(phase)]
+    if isinstance(schedule, Product):
+        return [math.prod(map(pick, map(levels, schedule.factors))) for pick in (min, max)]
+    if isinstance(schedule, Table):
+        return [value for _, value in schedule.table]
     named = [getattr(schedule, name, None) for name in ("start", "peak", "end")]
     if isinstance(schedule, Step | Multistep | Exponential | InverseTime | InverseSqrt) and named[-1] is None:
         named.append(0.0 if isinstance(schedule, InverseTime | InverseSqrt) or schedule.gamma <= 1 else math.inf)
@@ -343,8 +388,10 @@ def test_values_are_finite_and_never_outside_of_the_levels(case: tuple[Any, int]
 def test_the_first_and_the_last_value_are_exact(case: tuple[Any, int]) -> None:
     schedule, n = case
     first, last = (schedule.phases[0], schedule.phases[-1]) if isinstance(schedule, Piecewise) else (schedule, schedule)
-    assert schedule(0, n) == getattr(first, "start", 1.0)
-    if isinstance(schedule, Step | Multistep | Constant):
+    begins = {Product: lambda: math.prod(f.start for f in schedule.factors), Table: lambda: schedule.table[0][1]}
+    assert schedule(0, n) == begins.get(type(schedule), lambda: getattr(first, "start", 1.0))()
+    stairs = getattr(schedule, "interpolate", "") == "previous"
+    if stairs or isinstance(schedule, Step | Multistep | Constant):
         assert schedule.final(n) == schedule(n - 1, n)
     elif getattr(last, "end", None) is not None and getattr(last, "period", None) is None:
         assert schedule.final(n) == last.end
@@ -353,7 +400,7 @@ def test_the_first_and_the_last_value_are_exact(case: tuple[Any, int]) -> None:
 
 
 @settings(deadline=None, max_examples=200)
-@given(cases(*(cls for cls in MAKE if cls not in (Restarts, Cyclic, OneCycle, Piecewise))))
+@given(cases(*(cls for cls in MAKE if cls not in (Restarts, Cyclic, OneCycle, Piecewise, Table, Product))))
 def test_it_goes_one_way(case: tuple[Any, int]) -> None:
     schedule, n = case
     for several in ("milestones", "period"):  # decays, one after the other
@@ -508,8 +555,27 @@ BAD = [
     (Wsd,        {"milestones": [5, 0]},                "milestones[1] must be longer than 0. Received: 0"),
     (Wsd,        {"decay": 0},                          "decay must be longer than 0. Received: 0"),
     (Piecewise,  {},                                    "phases must be a list of schedules, each with a length"),
-    (Piecewise,  {"phases": [{"start": 1}]},            "phases[0] must be a schedule, such as {_target_: lrkit.sch"),
+    (Piecewise,  {"phases": [{"start": 1}]},            "phases[0] must be a schedule, such as {name: linear, end: "),
     (Piecewise,  {"phases": [Linear(), Linear()]},      "phases[0].length must be set: only the last phase may take"),
+    (Product,    {},                                    "factors must be a list of schedules. Received: ()"),
+    (Product,    {"factors": [Linear(), "cosine"]},     "factors[1] must be a schedule, such as {name: linear, end: "),
+    (Formula,    {"formula": "1-x"},                    "formula must not have the unknown name x. "),
+    (Formula,    {"formula": ["u"]},                    "formula must be a text such as '0.5*(1+cos(pi*u))'. Recei"),
+    (Formula,    {"formula": True},                     "formula must be a text such as '0.5*(1+cos(pi*u))'. Recei"),
+    (Formula,    {"epoch_length": 0},                   "epoch_length must be longer than 0. Received: 0"),
+    (Table,      {"table": []},                         "table must be a .csv or .json file, or a list such as [["),
+    (Table,      {"table": "rates.txt"},                "table must be a .csv or .json file, or a list such as [["),
+    (Table,      {"table": [0.5]},                      "table[0] must be a place and a value, such as [50%, 0.1]"),
+    (Table,      {"table": [[0, 1], [5, -1]]},          "table[1] must have a value >= 0, a multiplier of the base"),
+    (Table,      {"table": [[0, 1], [5, math.nan]]},    "table[1] must have a value >= 0, a multiplier of the base"),
+    (Table,      {"table": [[0, 1], ["5x", 1]]},        "table[1] must be a length: 500 (optimizer steps), 5%"),
+    (Table,      {"table": [[5, 1], [5, 1]]},           "table[1] must have a place after 5, that of the row befor"),
+    (Table,      {"table": [["9%", 1], [1, 1], [0, 1]]}, "table[2] must have a place after 1, that of the row befo"),
+    (Table,      {"table": [[0, 1]] * 10001},           "table must have at most 10000 rows, and has 10001"),
+    (Table,      {"interpolate": "spline"},             "interpolate must be one of linear, previous, cosine. Rece"),
+    (Table,      {"normalise": "last"},                 "normalise must be peak or first. Received: 'last'"),
+    (Table,      {"table": [[0, 0], [5, 1]], "normalise": "first"}, "normalise must divide by a value > 0, and it is "),
+    (Table,      {"column": "lr"},                      "column must be null where the table is a list: it chooses"),
 ]  # fmt: skip
 
 TOO_LONG = [
@@ -526,6 +592,12 @@ TOO_LONG = [
     (Restarts(cycles=11),                             10,  "cycles must leave each cycle at least one of the 10 step"),
     (Restarts(cycles=5, growth=2),                    10,  "cycles must leave each cycle at least one of the 10 step"),
     (Multistep(milestones=[10]),                      10,  "milestones must lie before the end of the schedule"),
+    (Product(factors=[Linear(), Linear(length=11)]),  10,  "factors[1].length must be in [1, 10], the steps of the s"),
+    (Product(factors=[Step(every=1), Wsd(decay=11)]), 10,  "decay must not be longer than the phase, which has 10 st"),
+    (Formula(formula="1-u*1.1"),                      20,  "formula must be a finite number >= 0, and is -0."),
+    (Formula(formula="1/(s-7)**2"),                   20,  "formula divides by zero at step 7 of 20. Received: '1/("),
+    (Formula(formula="1/(s-7e3)**2"),                 9**5, "formula divides by zero at step 7000 of 59049"),
+    (Formula(formula="sqrt(0.9-u)"),                  10**7, "formula is not a real number (such as the root of a neg"),
 ]  # fmt: skip
 
 
@@ -545,7 +617,10 @@ def test_what_does_not_fit_is_refused(schedule: Schedule, n: int, sentence: str)
 
 
 def test_a_decay_has_the_shapes_of_a_cooldown() -> None:
-    names = {path.stem for path in (CONF.parent / "cooldown").glob("*.yaml")} - {"none"}
+    names = {path.stem for path in (CONF.parent / "cooldown").glob("*.yaml")} - {
+        "none",
+        "formula",
+    }  # a formula has no end
     nodes = {name: read_option("cooldown", name, "cooldown") for name in names}
     cooldowns = {name: hydra.utils.instantiate(node, length=None) for name, node in nodes.items()}
     assert cooldowns == {name: shape.with_ends(end=0.0) for name, shape in DECAYS.items()}
@@ -567,6 +642,11 @@ def test_milestones_that_fall_together_are_refused() -> None:
         Multistep(milestones=[5, "50%"]).resolved(Horizon(10))
     with pytest.raises(ConfigError, match="must be increasing"):
         Multistep(milestones=[6, 5]).resolved(Horizon(10))
+
+
+def test_places_that_fall_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^table\[1\] must have a place after 5, which is step 5; its own is step 5"):
+        Table(table=[[5, 1.0], ["50%", 0.5]]).resolved(Horizon(10))
 
 
 def test_errors_of_an_inner_phase_say_which() -> None:

@@ -16,6 +16,32 @@ if TYPE_CHECKING:
 __all__ = ["Piecewise"]
 
 
+def check_schedules(key: str, schedules: object, each: str = "") -> tuple[Schedule, ...]:
+    """The schedules of a list, as a tuple.
+
+    Raises:
+        ConfigError: it is no list, it is empty, or a member is no schedule or a warmup that overlaps.
+    """
+    if not isinstance(schedules, list | tuple) or not schedules:
+        raise ConfigError(key, f"must be a list of schedules{each}", schedules)
+    for i, schedule in enumerate(schedules):
+        if not isinstance(schedule, Schedule):
+            raise ConfigError(f"{key}[{i}]", "must be a schedule, such as {name: linear, end: 0.1}", schedule)
+        schedule.refuse_overlap(f"{key}[{i}]")
+    return tuple(schedules)
+
+
+def resolve_schedules(key: str, schedules: Sequence[Schedule], horizon: Horizon) -> tuple[Schedule, ...]:
+    """Each schedule of a list with its durations in steps; an error names the member."""
+    resolved = []
+    for i, schedule in enumerate(schedules):
+        try:
+            resolved.append(schedule.resolved(horizon))
+        except ConfigError as error:
+            raise error.under(f"{key}[{i}]") from None
+    return tuple(resolved)
+
+
 @dataclass(frozen=True)
 class Piecewise(Schedule):
     """Schedules one after the other, each with a ``length`` of its own; the last one may take the rest.
@@ -32,30 +58,19 @@ class Piecewise(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.phases, list | tuple) or not self.phases:
-            raise ConfigError("phases", "must be a list of schedules, each with a length", self.phases)
-        for i, phase in enumerate(self.phases):
-            if not isinstance(phase, Schedule):
-                raise ConfigError(
-                    f"phases[{i}]", "must be a schedule, such as {_target_: lrkit.schedules.Linear}", phase
-                )
-            phase.refuse_overlap(f"phases[{i}]")
-            if phase.length is None and i < len(self.phases) - 1:
+        phases = check_schedules("phases", self.phases, ", each with a length")
+        for i, phase in enumerate(phases[:-1]):
+            if phase.length is None:
                 raise ConfigError(f"phases[{i}].length", "must be set: only the last phase may take the rest", None)
-        object.__setattr__(self, "phases", tuple(self.phases))
+        object.__setattr__(self, "phases", phases)
 
     @property
     def bounded(self) -> bool:
         return self.phases[-1].length is None and self.phases[-1].bounded
 
     def resolved(self, horizon: Horizon) -> Self:
-        phases = []
-        for i, phase in enumerate(self.phases):
-            try:
-                phases.append(phase.resolved(horizon))
-            except ConfigError as error:
-                raise error.under(f"phases[{i}]") from None
-        return dataclasses.replace(super().resolved(horizon), phases=tuple(phases))
+        phases = resolve_schedules("phases", self.phases, horizon)
+        return dataclasses.replace(super().resolved(horizon), phases=phases)
 
     def _spans(self, n: int) -> list[tuple[int, int, Schedule]]:
         """For each phase its first step, its length and its schedule."""

@@ -1,0 +1,72 @@
+"""A schedule that is the product of others."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from lrkit.base.errors import ConfigError
+from lrkit.schedules.shapes.phases import check_schedules, resolve_schedules
+from lrkit.schedules.shapes.schedule import Schedule
+
+if TYPE_CHECKING:
+    from lrkit.schedules.horizon import Horizon
+
+__all__ = ["Product"]
+
+
+@dataclass(frozen=True)
+class Product(Schedule):
+    """The product of schedules that all begin with the phase.
+
+        m = factors[0](s, n) * factors[1](s, n) * ...
+
+    A factor with a ``length`` of its own holds its end value after it.
+
+    >>> from lrkit.schedules import Linear, Step
+    >>> both = Product(factors=[Linear(), Step(every=50, gamma=0.1)])
+    >>> both(25, 100), both(50, 100), both.edges(100)
+    (0.75, 0.05, [50])
+    """
+
+    factors: Sequence[Schedule] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "factors", check_schedules("factors", self.factors))
+
+    @property
+    def bounded(self) -> bool:
+        return any(factor.length is None and factor.bounded for factor in self.factors)
+
+    def resolved(self, horizon: Horizon) -> Self:
+        factors = resolve_schedules("factors", self.factors, horizon)
+        return dataclasses.replace(super().resolved(horizon), factors=factors)
+
+    def value(self, s: int, n: int) -> float:
+        return math.prod(
+            factor(s, n)
+            if factor.length is None
+            else factor(s, int(factor.length))
+            if s < int(factor.length)
+            else factor.final(int(factor.length))
+            for factor in self.factors
+        )
+
+    def end_value(self, n: int) -> float:
+        return math.prod(f.final(n if f.length is None else int(f.length)) for f in self.factors)
+
+    def turns(self, n: int) -> list[int]:
+        edges: set[int] = set()
+        for i, factor in enumerate(self.factors):
+            length = n if factor.length is None else int(factor.length)
+            if not 1 <= length <= n:
+                raise ConfigError(f"factors[{i}].length", f"must be in [1, {n}], the steps of the schedule", length)
+            try:
+                edges |= {length, *factor.edges(length)}
+            except ConfigError as error:
+                raise error.under(f"factors[{i}]") from None
+        return sorted(e for e in edges if 0 < e < n)

@@ -20,6 +20,7 @@ from lrkit.planning.optimizer_traits import momentum_of
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
 from lrkit.planning.resolve import resolve_plan
+from lrkit.planning.weight_decay_rule import WeightDecayRule, check_decoupled, resolve_rule
 from lrkit.schedules.curve import Curve, depends_on_length
 from lrkit.schedules.durations import Length
 from lrkit.schedules.horizon import Horizon
@@ -87,6 +88,8 @@ class RunParts(CurveParts):
     coschedule: Mapping[str, AnySchedule] | None = None
     batch_scaling: str = "none"
     base_batch_size: int = 256
+    weight_decay_rule: str = "coupled"
+    weight_decay_timescale: Length | None = None
     param_groups: AnyRules | None = None
     optimizers: Mapping[str, Mapping[str, Any]] | None = None
     allow_extreme_lr: bool = False
@@ -154,6 +157,7 @@ class RunParts(CurveParts):
             optimizer=target,
             momentum=momentum_of(target, in_force),
             weight_decay=float(in_force.get("weight_decay", 0.0)),
+            weight_decay_rule=self._decay_by(horizon, target, in_force, groups),
             warmup=self.edge("warmup"),
             cooldown=self.edge("cooldown"),
             plateau=self.listened(),
@@ -176,6 +180,18 @@ class RunParts(CurveParts):
         from lrkit.config.plan_parts import build_rules  # with Hydra, which no other argument needs
 
         return build_rules(self.param_groups, self.trust)
+
+    def _decay_by(
+        self,
+        horizon: Horizon,
+        target: str,
+        options: Mapping[str, Any],
+        groups: Sequence[tuple[str, float, float | None]],
+    ) -> WeightDecayRule:
+        """The rule for the weight decay, where the optimizer and its groups allow it."""
+        rule = resolve_rule(self.weight_decay_rule, self.weight_decay_timescale, horizon)
+        check_decoupled(rule, target, options, [(name, weight_decay) for name, _, weight_decay in groups])
+        return rule
 
     def _on_tracks(self, horizon: Horizon) -> Plan:
         """The plan of a run with several optimizers, a track each."""

@@ -91,6 +91,8 @@ def plan(
     coschedule: Mapping[str, AnySchedule] | None = None,
     batch_scaling: str = "none",
     base_batch_size: int = 256,
+    weight_decay_rule: str = "coupled",
+    weight_decay_timescale: Length | None = None,
     param_groups: AnyRules | None = None,
     optimizers: Mapping[str, Mapping[str, Any]] | None = None,
     allow_extreme_lr: bool = False,
@@ -111,6 +113,8 @@ def plan(
         coschedule: schedules for ``momentum`` and ``weight_decay``, as multiples of their values.
         batch_scaling: ``none``, ``linear``, ``sqrt`` or ``auto``.
         base_batch_size: samples in the optimizer step for which ``lr`` is right.
+        weight_decay_rule: ``coupled``; ``independent`` of ``lr``; or ``timescale``, with ``weight_decay_timescale``, a
+            duration.
         param_groups: rules; ``{"no_decay": True}`` or a list of ``{"name", "pattern", "lr_scale", ...}``. A rule may
             have a ``schedule``, ``warmup`` and ``cooldown`` as above, and a ``delay``, in which the rate is 0.
         optimizers: of a module with several, a track each: ``{"generator": {"every": 5}, "critic": {"lr": 4e-4}}``. It
@@ -144,6 +148,8 @@ def plan(
         coschedule=coschedule,
         batch_scaling=batch_scaling,
         base_batch_size=base_batch_size,
+        weight_decay_rule=weight_decay_rule,
+        weight_decay_timescale=weight_decay_timescale,
         param_groups=param_groups,
         optimizers=optimizers,
         allow_extreme_lr=allow_extreme_lr,

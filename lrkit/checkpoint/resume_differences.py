@@ -93,6 +93,10 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "group curves": lambda plan: {rule: _group_curve(own) for rule, own in plan.get("group_curves", {}).items()},
     "momentum": lambda plan: _phases(plan["momentum"]),
     "weight decay": lambda plan: _phases(plan["weight_decay"]["phases"]),
+    "weight decay rule": lambda plan: [
+        plan["weight_decay"].get("rule", "coupled"),
+        plan["weight_decay"].get("timescale"),
+    ],
     "plateau": lambda plan: plan["plateau"],
     "seed": lambda plan: plan["config"]["seed"],
 }

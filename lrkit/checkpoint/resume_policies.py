@@ -37,6 +37,7 @@ from lrkit.lightning.classes import LightningModule
 from lrkit.planning.group_curves import GroupCurve
 from lrkit.planning.group_rules import curve_parts, without_curves
 from lrkit.planning.plan import Plan
+from lrkit.planning.weight_decay_rule import COUPLED
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
@@ -47,6 +48,7 @@ __all__ = ["Resumption"]
 
 _SHAPING = (
     "optimizer", "schedule", "warmup", "cooldown", "plateau", "coschedule", "batch_scaling", "batch", "param_groups",
+    "weight_decay_rule",
     "horizon", "seed", "optimizers",
 )  # fmt: skip
 
@@ -96,6 +98,7 @@ class Resumption:
             trainer[name] = old["trainer"][name]
         shaping = {name: old[name] for name in _SHAPING if name in old}
         shaping.setdefault("optimizers", {})  # which the config of a run with one does not have
+        shaping.setdefault("weight_decay_rule", {})  # nor that of an earlier lrkit this
         stop = config["horizon"].get("stop_after")  # it shapes no rate
         if self.policy == "cooldown" and stop == old["horizon"].get("stop_after"):
             stop = None  # the cooldown ends the run, and begins where the old one had stopped
@@ -208,6 +211,7 @@ def _same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     asked = [
         {
             **{name: config.get(name) for name in (*_SHAPING, "trainer")},
+            "weight_decay_rule": config.get("weight_decay_rule") or dataclasses.asdict(COUPLED),
             # A config of an earlier lrkit lacks what null stands for.
             "horizon": {k: v for k, v in config["horizon"].items() if k != "stop_after" and v is not None},
         }

@@ -22,6 +22,7 @@ from lrkit.planning.optimizer_traits import momentum_of
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
 from lrkit.planning.resolve import resolve_plan
+from lrkit.planning.weight_decay_rule import COUPLED, WeightDecayRule, check_decoupled, resolve_rule
 from lrkit.schedules.horizon import Horizon, LoaderSize, horizon_of, limit_batches
 from lrkit.schedules.shapes import Schedule
 
@@ -105,6 +106,7 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
             optimizer=target,
             momentum=momentum_of(target, node),
             weight_decay=_number_or_zero(node.get("weight_decay")),
+            weight_decay_rule=_resolve_weight_decay_rule(config, groups, horizon),
             coschedule=_build_coschedule(config),
             horizon=horizon,
             schedule=schedule_of(config, "schedule") or _refuse_no_schedule(),
@@ -137,6 +139,18 @@ def _build_coschedule(config: Mapping[str, Any]) -> dict[str, Schedule]:
     trust = config.get("trust", ())
     parts = {name: build_schedule(node, f"coschedule.{name}", trust) for name, node in config["coschedule"].items()}
     return {name: part for name, part in parts.items() if part is not None}
+
+
+def _resolve_weight_decay_rule(
+    config: Mapping[str, Any], groups: Sequence[tuple[str, float, float | None]], horizon: Horizon
+) -> WeightDecayRule:
+    """The rule for the weight decay, where the optimizer and its groups allow it."""
+    said, node = config.get("weight_decay_rule") or {}, config["optimizer"]
+    rule = resolve_rule(said.get("rule", COUPLED.rule), said.get("timescale"), horizon)
+    target = str(node.get("_target_", ""))
+    options = {**optimizer_options.SIGNATURES.get(target, {}), **node}
+    check_decoupled(rule, target, options, [(name, weight_decay) for name, _, weight_decay in groups])
+    return rule
 
 
 def _found_interval(config: Mapping[str, Any]) -> tuple[float, float] | None:

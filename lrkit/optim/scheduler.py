@@ -85,11 +85,7 @@ class PlanScheduler(LRScheduler):
         self.plateau = PlateauState()
         self.reduction = Reduction()
         self._planned = {
-            group.name: (
-                plan.base(group.lr_scale),
-                plan.base_weight_decay if group.weight_decay is None else group.weight_decay,
-            )
-            for group in plan.groups
+            group.name: (plan.base(group.lr_scale), plan.handed_weight_decay(group)) for group in plan.groups
         }
         self._by_name = {group.name: group for group in plan.groups}
         self._joined: dict[str, JoinedGroup] = {}
@@ -171,8 +167,8 @@ class PlanScheduler(LRScheduler):
                     group["betas"] = (momentum, *group["betas"][1:])
                 elif "momentum" in group:
                     group["momentum"] = momentum
-            if decay is not None and "weight_decay" in group:
-                group["weight_decay"] = weight_decay * decay
+            if plan.drives_weight_decay and "weight_decay" in group:
+                group["weight_decay"] = weight_decay if decay is None else weight_decay * decay
         self._rates = written
 
     def _look_at(self, groups: list[dict[str, Any]]) -> None:
@@ -189,7 +185,7 @@ class PlanScheduler(LRScheduler):
         # Tensors of its own, for torch lets all groups, and the caller, share one.
         self._tensors = {i: group["lr"].clone() for i, group in enumerate(groups) if isinstance(group["lr"], Tensor)}
         self._look_at_curves([self._by_name.get(self._name(i, group)) for i, group in enumerate(groups)])
-        driven = self._momenta or self.plan.decay_curve is not None
+        driven = self._momenta or self.plan.drives_weight_decay
         self._plain = not (self._tensors or self._late or driven)
 
     def _look_at_curves(self, groups: Sequence[GroupRate | None]) -> None:

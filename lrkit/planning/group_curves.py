@@ -61,7 +61,7 @@ class RunCurve:
         schedule, warmup, cooldown: what a rule takes where it sets none.
         horizon: the length of the run.
         momentum: the optimizer's momentum; None where it has none.
-        driven: whether ``coschedule.momentum`` drives it.
+        coschedule: the schedules that drive momentum and weight decay.
     """
 
     schedule: Schedule
@@ -69,7 +69,7 @@ class RunCurve:
     cooldown: Schedule | None
     horizon: Horizon
     momentum: float | None = None
-    driven: bool = False
+    coschedule: Mapping[str, Schedule] | None = None
 
 
 def group_curves(rules: Rules, run: RunCurve, warnings: list[str]) -> dict[str, GroupCurve]:
@@ -117,7 +117,7 @@ def _momentum(curve: Curve, schedule: Schedule, run: RunCurve) -> Curve | None:
     cycled = schedule.momentum()
     if not run.momentum:
         return None
-    if run.driven:
+    if "momentum" in (run.coschedule or {}):
         if cycled is not None:
             must = "and coschedule.momentum both drive momentum: set one to null"
             raise ConfigError("schedule.momentum_start", must)

@@ -22,6 +22,7 @@ from lrkit.planning.group_curves import GroupCurve
 from lrkit.planning.group_rules import rule_of
 from lrkit.planning.guard import Guard
 from lrkit.planning.plateau import Plateau
+from lrkit.planning.weight_decay_rule import COUPLED, WeightDecayRule
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.curve_json import curve_from_json, curve_to_json
 from lrkit.schedules.horizon import Horizon
@@ -63,6 +64,7 @@ class Plan:
     momentum: Curve | None = None
     decay_curve: Curve | None = None
     base_weight_decay: float = 0.0
+    weight_decay_rule: WeightDecayRule = COUPLED
     plateau: Plateau | None = None
     guard: Guard | None = None
     found: tuple[float, float] | None = None
@@ -113,8 +115,20 @@ class Plan:
 
     def weight_decay(self, group: GroupRate, step: int) -> float:
         """The weight decay of ``group`` at ``step``: its own or the optimizer's, times the curve that drives it."""
-        base = self.base_weight_decay if group.weight_decay is None else group.weight_decay
+        base = self.handed_weight_decay(group)
         return base if self.decay_curve is None else base * self.decay_curve(step)
+
+    def handed_weight_decay(self, group: GroupRate) -> float:
+        """The constant part of a group's weight decay, as the optimizer is given it by the rule."""
+        own = group.weight_decay
+        if own is None and self.weight_decay_rule.timescale is None:
+            own = self.base_weight_decay
+        return self.weight_decay_rule.handed(own, self.base(group.lr_scale))
+
+    @property
+    def drives_weight_decay(self) -> bool:
+        """Whether the plan writes the weight decay of each group, and does not leave it to the optimizer's options."""
+        return self.decay_curve is not None or self.weight_decay_rule != COUPLED
 
     def hyper(self, step: int) -> dict[str, float]:
         """The other scheduled hyper-parameters at ``step``, as ``momentum/<group>`` and ``weight_decay/<group>``."""
@@ -122,7 +136,7 @@ class Plan:
         for group in self.groups:
             if (momentum := self.momentum_of(group)) is not None:
                 values[f"momentum/{group.name}"] = momentum(step)
-        if self.decay_curve is not None:
+        if self.drives_weight_decay:
             values |= {f"weight_decay/{group.name}": self.weight_decay(group, step) for group in self.groups}
         return values
 
@@ -229,7 +243,12 @@ class Plan:
                 for rule, own in self.group_curves.items()
             },
             "momentum": curve_to_json(self.momentum),
-            "weight_decay": {"base": self.base_weight_decay, "phases": curve_to_json(self.decay_curve)},
+            "weight_decay": {
+                "base": self.base_weight_decay,
+                "phases": curve_to_json(self.decay_curve),
+                "rule": self.weight_decay_rule.rule,
+                "timescale": self.weight_decay_rule.timescale,
+            },
             "plateau": None if self.plateau is None else dataclasses.asdict(self.plateau),
             "guard": None if self.guard is None else dataclasses.asdict(self.guard),
             "warnings": list(self.warnings),
@@ -274,6 +293,9 @@ class Plan:
             momentum=curve_from_json(plain["momentum"]),
             decay_curve=curve_from_json(plain["weight_decay"]["phases"]),
             base_weight_decay=plain["weight_decay"]["base"],
+            weight_decay_rule=WeightDecayRule(
+                plain["weight_decay"].get("rule", COUPLED.rule), plain["weight_decay"].get("timescale")
+            ),
             plateau=None if plain["plateau"] is None else Plateau(**plain["plateau"]),
             guard=None if plain.get("guard") is None else Guard(**plain["guard"]),
             warnings=tuple(plain["warnings"]),

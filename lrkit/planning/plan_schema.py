@@ -29,6 +29,7 @@ from lrkit.base.validation import (
 )
 from lrkit.planning.batch_scaling import RULES
 from lrkit.planning.plan import Plan
+from lrkit.planning.weight_decay_rule import RULES as WEIGHT_DECAY_RULES
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.shapes import Schedule
 from lrkit.schedules.shapes.schedule import MOST_EDGES
@@ -45,7 +46,7 @@ _NEEDED = {
 }
 _PERHAPS = {
     **dict.fromkeys(("find", "model", "batch", "callbacks", "logger", "resume"), mapping(PLAIN_DATA)),
-    **dict.fromkeys(("optimizers", "guard", "batch_scaling"), optional(mapping(PLAIN_DATA))),
+    **dict.fromkeys(("optimizers", "guard", "batch_scaling", "weight_decay_rule"), optional(mapping(PLAIN_DATA))),
 }
 #: The config of a run, as far as a run that goes on looks something up in it.
 _CONFIG = record(_NEEDED, _PERHAPS, others=True)
@@ -108,7 +109,10 @@ _PLAN: dict[str, Rule] = {
     "groups": listed(_GROUP, _GROUPS),
     "phases": listed(_PHASE, _PHASES, 1),
     "momentum": optional(listed(_PHASE, _PHASES, 1)),
-    "weight_decay": record({"base": number(), "phases": optional(listed(_PHASE, _PHASES, 1))}),
+    "weight_decay": record(
+        {"base": number(), "phases": optional(listed(_PHASE, _PHASES, 1))},
+        {"rule": one_of(*WEIGHT_DECAY_RULES), "timescale": optional(whole(2))},
+    ),
     "plateau": optional(mapping(PLAIN_DATA, 100)),
     "warnings": listed(text(), 10_000),
 }

@@ -273,6 +273,8 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
         steps = (0, *sorted(edges - {0}), (plan.horizon.steps or 1) - 1)
         path = " -> ".join(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
         page.append(Text(f"{name}  {path}"))
+    if rule := plan.weight_decay_rule.line(plan.base_weight_decay):
+        page.append(Text(rule))
     if plan.plateau is not None:
         p = plan.plateau
         page.append(Text(f"gain x {p.factor:g} when {p.monitor} has not improved for more than {p.patience} checks"))

@@ -17,6 +17,7 @@ from lrkit.planning.guard import Guard
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plan_warnings import list_warnings, short_name
 from lrkit.planning.plateau import Plateau
+from lrkit.planning.weight_decay_rule import COUPLED, WeightDecayRule
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Schedule
@@ -32,6 +33,7 @@ def resolve_plan(
     optimizer: str = "",
     momentum: float | None = None,
     weight_decay: float = 0.0,
+    weight_decay_rule: WeightDecayRule = COUPLED,
     coschedule: Mapping[str, Schedule] | None = None,
     warmup: Schedule | None = None,
     cooldown: Schedule | None = None,
@@ -54,6 +56,7 @@ def resolve_plan(
         optimizer: class path, for remarks on pairs that make no sense.
         momentum: the optimizer's momentum (``betas[0]`` of the Adam family); None where it has none.
         weight_decay: the optimizer's weight decay.
+        weight_decay_rule: what the optimizer is given for it.
         coschedule: schedules over the whole run for ``momentum`` and ``weight_decay``, as multiples of their values.
         plateau: reduce on plateau, on top of the curve.
         guard: the divergence guard.
@@ -65,16 +68,15 @@ def resolve_plan(
     Raises:
         ConfigError: where the parts cannot mean what they say.
     """
-    check_lr(lr, allow_extreme_lr)
-    _check_plateau(schedule, plateau)
+    _check_rate(lr, allow_extreme_lr, schedule, plateau)
     curve = Curve.build(schedule, horizon, warmup=warmup, cooldown=cooldown)
-    name = short_name(optimizer) or "the optimizer"
-    driven = _build_cocurves(coschedule or {}, horizon, momentum, weight_decay, groups, name)
-    notes = [*warnings, *_add_cycled_momentum(driven, schedule, horizon, curve, name if not momentum else "")]
+    name, decays = short_name(optimizer) or "the optimizer", weight_decay_rule.a_step(weight_decay or None)
+    driven = _build_cocurves(coschedule or {}, horizon, momentum, decays, groups, name)
+    notes = [*warnings, *_add_cycled_momentum(driven, schedule, horizon, curve, "" if momentum else name)]
     scale = scale or BatchScale()
-    notes += list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale)
-    run = RunCurve(schedule, warmup, cooldown, horizon, momentum, driven="momentum" in (coschedule or {}))
-    own = group_curves(rules, run, notes)
+    decay_notes = weight_decay_rule.warnings(weight_decay, lr * scale.factor)
+    notes += [*list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale), *decay_notes]
+    own = group_curves(rules, RunCurve(schedule, warmup, cooldown, horizon, momentum, coschedule), notes)
     return Plan(
         optimizer=optimizer,
         base_lr=float(lr),
@@ -86,6 +88,7 @@ def resolve_plan(
         momentum=driven.get("momentum"),
         decay_curve=driven.get("weight_decay"),
         base_weight_decay=weight_decay,
+        weight_decay_rule=weight_decay_rule,
         plateau=plateau,
         guard=None if guard is None else guard.in_steps(horizon),
         found=found,
@@ -94,8 +97,9 @@ def resolve_plan(
     )
 
 
-def _check_plateau(schedule: Schedule, plateau: Plateau | None) -> None:
-    """Refuse the schedule that is nothing without reduce-on-plateau."""
+def _check_rate(lr: Any, allow_extreme_lr: bool, schedule: Schedule, plateau: Plateau | None) -> None:
+    """Refuse a base rate out of range, and the schedule that is nothing without reduce-on-plateau."""
+    check_lr(lr, allow_extreme_lr)
     if schedule.needs_plateau and plateau is None:
         raise ConfigError("plateau", "must be set with schedule=plateau: use plateau=reduce, or schedule=constant")
 

@@ -25,6 +25,7 @@ from lrkit.schedules.curve import Curve, depends_on_length
 from lrkit.schedules.durations import Length
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Schedule
+from lrkit.schedules.warmup import moot_reason
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -238,7 +239,8 @@ def _option(part: Part | str | Mapping[str, Any] | None, group: str, kind: type[
     known = [name for name in node if name != "_target_"]
     for name in said:
         if name not in known:
-            raise ConfigError(f"{key}.{name}", f"is not a key. {did_you_mean(str(name), known)}")
+            must = moot_reason(group, str(name)) or f"is not a key. {did_you_mean(str(name), known)}"
+            raise ConfigError(f"{key}.{name}", must)
     if not node:
         return None
     try:

@@ -9,6 +9,8 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import saved_run
+from lrkit.config.shipped_options import schedule_defaults
+from lrkit.config.trusted_targets import TARGET
 from lrkit.schedules.curve_json import curve_from_json, curve_to_json
 
 __all__ = ["model_differences", "model_refusal", "normalised", "plan_differences", "plan_refusal"]
@@ -56,8 +58,20 @@ def _rows(old: Mapping[str, Any], new: Mapping[str, Any], names: Collection[str]
 
 
 def normalised(value: Any) -> Any:
-    """The value as it comes back from JSON, where tuples are lists."""
-    return json.loads(json.dumps(value, default=str))
+    """The value as it comes back from JSON, where tuples are lists; a schedule without what its class has by default.
+
+    So the config of a run by an older lrkit, whose schedules had fewer options, equals that of the same run today.
+    """
+    return _without_class_defaults(json.loads(json.dumps(value, default=str)))
+
+
+def _without_class_defaults(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_class_defaults(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    defaults = schedule_defaults(value.get(TARGET))
+    return {k: _without_class_defaults(v) for k, v in value.items() if k not in defaults or v != defaults[k]}
 
 
 def _phases(phases: Sequence[Mapping[str, Any]] | None) -> list[str]:

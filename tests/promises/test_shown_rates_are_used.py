@@ -19,6 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import CONF_DIR, compose, plan
 from lrkit.planning import render
+from lrkit.schedules.shapes.schedule import OVERLAPS
 from lrkit.training.run import run_training
 
 
@@ -113,8 +114,16 @@ def runs(draw: st.DrawFn) -> list[str]:
         f"seed={draw(st.integers(0, 3))}",
         *draw(decaying),
     ]
+    every = {
+        "schedule.scale": st.sampled_from([0.5, 1.5]),
+        "schedule.floor": st.sampled_from([0.1, 0.4]),
+        "schedule.skip": lengths,
+        "schedule.update_every": lengths,
+    }
+    overrides += [f"{key}={draw(every[key])}" for key in sorted(draw(st.sets(st.sampled_from([*every]), max_size=2)))]
     if warmup != "none":
         overrides.append(f"warmup.length={draw(lengths)}")
+        overrides.append(f"warmup.overlap={draw(st.sampled_from(OVERLAPS))}")
     if cooldown != "none":
         overrides.append(f"cooldown.length={draw(lengths)}")
     if schedule == "step":

@@ -29,7 +29,7 @@ Pages = dict[str, str]
 
 def gallery_pages(conf: Path = CONF_DIR) -> Pages:
     """A page of all pictures, and one for each schedule: its picture, formula, YAML, and the command that draws it."""
-    names = sorted(path.stem for path in (conf / "schedule").glob("*.yaml"))
+    names = sorted(path.stem for path in _schedule_files(conf))
     pages = {f"schedules/{name}.md": _schedule_page(name, (conf / "schedule" / f"{name}.yaml")) for name in names}
     cards = "\n".join(
         f'<a class="card" href="schedules/{name}.html"><img src="../_images/{name}.svg" alt=""><span>{name}</span></a>'
@@ -52,6 +52,11 @@ def gallery_pages(conf: Path = CONF_DIR) -> Pages:
 ```
 """
     return pages
+
+
+def _schedule_files(conf: Path) -> list[Path]:
+    """The options of the group schedule, but for that of a class of the user's."""
+    return [path for path in (conf / "schedule").glob("*.yaml") if path.stem != "custom"]
 
 
 def _schedule_page(name: str, yaml: Path) -> str:
@@ -90,7 +95,7 @@ def _as_markdown(text: str) -> str:
 def draw_schedules(folder: Path, conf: Path = CONF_DIR) -> None:
     """Draw each schedule as the command on its page does, where its picture is older than what it is drawn from."""
     sources = [*Path(shapes.__file__).parent.glob("*.py"), Path(__file__)]
-    for yaml in (conf / "schedule").glob("*.yaml"):
+    for yaml in _schedule_files(conf):
         picture = folder / f"{yaml.stem}.svg"
         newest = max(path.stat().st_mtime for path in [*sources, yaml])
         if not picture.exists() or picture.stat().st_mtime < newest:

@@ -45,8 +45,10 @@ from lrkit.planning.plan import Plan
 
 __all__ = [
     "callbacks_of",
+    "check_model_sizes",
     "check_trainer",
     "counted_plan",
+    "data_node",
     "data_of",
     "exact_plan",
     "hush_lightning",
@@ -100,7 +102,8 @@ def _plan_of_declared_steps(config: Mapping[str, Any], trainer: Trainer, notes: 
         counted_plan({**config, "horizon": {**horizon, "steps_per_epoch": number}}, trainer, notes)
         for number in (max(per_epoch, 1), per_epoch + 1)
     )
-    if rest and (plan.curve, plan.momentum, plan.decay_curve) != (other.curve, other.momentum, other.decay_curve):
+    curves = [(each.curve, each.momentum, each.decay_curve, each.group_curves) for each in (plan, other)]
+    if rest and curves[0] != curves[1]:
         must = f"must be set: a length is in epochs, and {horizon['steps']} steps do not divide by {epochs} epochs"
         raise ConfigError("horizon.steps_per_epoch", must)
     return plan
@@ -137,15 +140,20 @@ def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:
 
 
 def data_of(config: Mapping[str, Any]) -> LightningDataModule:
-    """The data module. Options that only lrkit reads are not passed to a class of the user."""
+    """The data module of a config."""
+    data = configs.build(data_node(config), "data", config.get("trust", ()))
+    assert isinstance(data, LightningDataModule)
+    return data
+
+
+def data_node(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The node ``data`` for its class. Options that only lrkit reads are not passed to a class of the user."""
     node = config["data"]
     trust = config.get("trust", ())
     cls = trusted_targets.resolve_class(node.get("_target_"), "data._target_", trust)
     for_lrkit = {"batch_size", "train_samples", "drop_last", "targets", "class_axis"} - _accepted_arguments(cls)
     unset = {name for name in ("batch_size", "train_samples", "targets", "class_axis") if node.get(name) is None}
-    data = configs.build({k: v for k, v in node.items() if k not in for_lrkit | unset}, "data", trust)
-    assert isinstance(data, LightningDataModule)
-    return data
+    return {k: v for k, v in node.items() if k not in for_lrkit | unset}
 
 
 def module_of(
@@ -181,12 +189,7 @@ def module_of(
 def _build_model(config: Mapping[str, Any], data: LightningDataModule) -> Any:
     """The object of the node ``model``, with ``inputs`` and ``outputs`` of the data where they are auto."""
     node = dict(config["model"])
-    cls = trusted_targets.resolve_class(node.get(trusted_targets.TARGET), "model._target_", config.get("trust", ()))
-    is_custom = not str(cls.__module__).startswith("lrkit.")
-    must = "is for lrkit's own networks: set model=custom too for another network"
-    for name in ("inputs", "outputs"):
-        if node.get(name) == "auto" and is_custom and not _accepted_arguments(cls) & {name, "kwargs"}:
-            raise ConfigError(f"model.{name}", must)  # before any data is read
+    is_custom = check_model_sizes(config)
     if any(node.get(name) == "auto" for name in ("inputs", "outputs")):
         data.prepare_data()
         data.setup("fit")
@@ -194,12 +197,26 @@ def _build_model(config: Mapping[str, Any], data: LightningDataModule) -> Any:
             if node.get(name) == "auto":
                 if not hasattr(data, name):
                     if is_custom:
-                        raise ConfigError(f"model.{name}", must)
+                        raise ConfigError(f"model.{name}", _OWN_SIZES)
                     raise ConfigError(
                         f"model.{name}", f"must be set: {type(data).__name__} has no attribute {name}", "auto"
                     )
                 node[name] = getattr(data, name)
     return configs.build(node, "model", config.get("trust", ()))
+
+
+_OWN_SIZES = "is for lrkit's own networks: set model=custom too for another network"
+
+
+def check_model_sizes(config: Mapping[str, Any]) -> bool:
+    """Whether the network is not one of lrkit's; one that does not take sizes that are auto is refused."""
+    node = config["model"]
+    cls = trusted_targets.resolve_class(node.get(trusted_targets.TARGET), "model._target_", config.get("trust", ()))
+    is_custom = not str(cls.__module__).startswith("lrkit.")
+    for name in ("inputs", "outputs"):
+        if node.get(name) == "auto" and is_custom and not _accepted_arguments(cls) & {name, "kwargs"}:
+            raise ConfigError(f"model.{name}", _OWN_SIZES)
+    return is_custom
 
 
 def _build_supervised(model: nn.Module, node: Mapping[str, Any], data: LightningDataModule) -> Supervised:
@@ -355,6 +372,8 @@ def _name_key(error: Exception, trainer: Mapping[str, Any]) -> ConfigError:
         return ConfigError(
             "trainer.limit_train_batches", "must leave at least one batch", trainer["limit_train_batches"]
         )
+    if text.startswith("No supported") and "backend" in text:
+        return ConfigError("trainer.accelerator", "must be one that this machine has", trainer.get("accelerator"))
     named = [name for word in re.findall(r"\w+", text) for name in trainer if name == word]
     # A message about two keys begins with the wrong one.
     return ConfigError(f"trainer.{named[0]}" if named else "trainer", f"was refused by Lightning: {text}")

@@ -13,6 +13,7 @@ import pytest
 import lrkit
 from lrkit.base import exit_codes
 from lrkit.config.compose import CONF_DIR
+from lrkit.config.shipped_options import SHARED
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -52,7 +53,8 @@ def test_the_reference_names_every_option_exit_code_and_public_name() -> None:
 
     (options,), (codes,), (api,) = options_page().values(), exit_codes_page().values(), api_page().values()
     for file in CONF_DIR.glob("*/*.yaml"):
-        assert re.search(rf"^### \+?{file.parent.name}={file.stem}$", options, re.M), file
+        title = rf"every {file.stem}" if file.parent.name == SHARED else rf"\+?{file.parent.name}={file.stem}"
+        assert re.search(rf"^### {title}$", options, re.M), file
     for value in vars(exit_codes).values():
         assert not isinstance(value, int) or f"| {value} |" in codes
     for name in [*lrkit.__all__, *(f"schedules.{each}" for each in lrkit.schedules.__all__)]:

@@ -13,17 +13,19 @@ from lrkit.config.shipped_options import class_of_option, read_option
 from lrkit.planning import tracks
 from lrkit.planning.base_lr import check_scaled_lr
 from lrkit.planning.batch_scaling import batch_scale
-from lrkit.planning.group_rules import group_rates
+from lrkit.planning.group_rules import Rules, group_rates, parse_rules
 from lrkit.planning.guard import Guard
 from lrkit.planning.guard_policies import policies_for_several
 from lrkit.planning.optimizer_traits import momentum_of
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
 from lrkit.planning.resolve import resolve_plan
+from lrkit.planning.weight_decay_rule import WeightDecayRule, check_decoupled, resolve_rule
 from lrkit.schedules.curve import Curve, depends_on_length
 from lrkit.schedules.durations import Length
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Schedule
+from lrkit.schedules.warmup import moot_reason
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -87,9 +89,12 @@ class RunParts(CurveParts):
     coschedule: Mapping[str, AnySchedule] | None = None
     batch_scaling: str = "none"
     base_batch_size: int = 256
+    weight_decay_rule: str = "coupled"
+    weight_decay_timescale: Length | None = None
     param_groups: AnyRules | None = None
     optimizers: Mapping[str, Mapping[str, Any]] | None = None
     allow_extreme_lr: bool = False
+    trust: Sequence[str] = ()  #: packages whose classes the rules of ``param_groups`` may name
 
     def plan(self, horizon: Horizon) -> Plan:
         """The plan of a run of this length.
@@ -142,9 +147,9 @@ class RunParts(CurveParts):
     def _of_one(self, horizon: Horizon) -> Plan:
         target, options = self.target()
         in_force = {**optimizer_options.SIGNATURES.get(target, {}), **options}
-        groups = group_rates(self.param_groups)
+        groups, rules = group_rates(self.param_groups), self._built_rules()
         optimizer_options.check({**options, "_target_": target})
-        optimizer_options.check_groups(target, groups, self.rules().get("layer_decay"))
+        optimizer_options.check_groups(target, groups, rules)
         coschedule = {name: _schedule(each, f"coschedule.{name}") for name, each in (self.coschedule or {}).items()}
         plan = resolve_plan(
             lr=self.lr,
@@ -153,6 +158,7 @@ class RunParts(CurveParts):
             optimizer=target,
             momentum=momentum_of(target, in_force),
             weight_decay=float(in_force.get("weight_decay", 0.0)),
+            weight_decay_rule=self._decay_by(horizon, target, in_force, groups),
             warmup=self.edge("warmup"),
             cooldown=self.edge("cooldown"),
             plateau=self.listened(),
@@ -160,11 +166,33 @@ class RunParts(CurveParts):
             coschedule=coschedule,
             scale=batch_scale(self.batch_scaling, self.base_batch_size, horizon.batch_size, target),
             groups=[GroupRate(*rate) for rate in groups],
+            rules=rules,
             allow_extreme_lr=self.allow_extreme_lr,
         )
         if not self.allow_extreme_lr:
             check_scaled_lr(plan)
         return plan
+
+    def _built_rules(self) -> Rules:
+        """The rules with their schedules built."""
+        rules = parse_rules(self.param_groups)
+        if not any(rule.has_curve for rule in rules.rules):
+            return rules
+        from lrkit.config.plan_parts import build_rules  # with Hydra, which no other argument needs
+
+        return build_rules(self.param_groups, self.trust)
+
+    def _decay_by(
+        self,
+        horizon: Horizon,
+        target: str,
+        options: Mapping[str, Any],
+        groups: Sequence[tuple[str, float, float | None]],
+    ) -> WeightDecayRule:
+        """The rule for the weight decay, where the optimizer and its groups allow it."""
+        rule = resolve_rule(self.weight_decay_rule, self.weight_decay_timescale, horizon)
+        check_decoupled(rule, target, options, [(name, weight_decay) for name, _, weight_decay in groups])
+        return rule
 
     def _on_tracks(self, horizon: Horizon) -> Plan:
         """The plan of a run with several optimizers, a track each."""
@@ -211,7 +239,8 @@ def _option(part: Part | str | Mapping[str, Any] | None, group: str, kind: type[
     known = [name for name in node if name != "_target_"]
     for name in said:
         if name not in known:
-            raise ConfigError(f"{key}.{name}", f"is not a key. {did_you_mean(str(name), known)}")
+            must = moot_reason(group, str(name)) or f"is not a key. {did_you_mean(str(name), known)}"
+            raise ConfigError(f"{key}.{name}", must)
     if not node:
         return None
     try:

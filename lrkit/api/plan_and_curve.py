@@ -91,13 +91,15 @@ def plan(
     coschedule: Mapping[str, AnySchedule] | None = None,
     batch_scaling: str = "none",
     base_batch_size: int = 256,
+    weight_decay_rule: str = "coupled",
+    weight_decay_timescale: Length | None = None,
     param_groups: AnyRules | None = None,
     optimizers: Mapping[str, Mapping[str, Any]] | None = None,
     allow_extreme_lr: bool = False,
 ) -> Plan:
     """The plan of a run: every factor of every learning rate, resolved before anything runs.
 
-        lr[group, t] = lr x batch scale x group scale x curve(t) x gain(t)
+        lr[group, t] = lr x batch scale x group scale[group] x curve[group, t] x gain(t)
 
     where ``t`` counts optimizer steps. ``print(plan)`` shows it as ``lrkit show`` does; ``plan.lr(group, t)`` is the
     rate.
@@ -111,7 +113,10 @@ def plan(
         coschedule: schedules for ``momentum`` and ``weight_decay``, as multiples of their values.
         batch_scaling: ``none``, ``linear``, ``sqrt`` or ``auto``.
         base_batch_size: samples in the optimizer step for which ``lr`` is right.
-        param_groups: rules; ``{"no_decay": True}`` or a list of ``{"name", "pattern", "lr_scale", ...}``.
+        weight_decay_rule: ``coupled``; ``independent`` of ``lr``; or ``timescale``, with ``weight_decay_timescale``, a
+            duration.
+        param_groups: rules; ``{"no_decay": True}`` or a list of ``{"name", "pattern", "lr_scale", ...}``. A rule may
+            have a ``schedule``, ``warmup`` and ``cooldown`` as above, and a ``delay``, in which the rate is 0.
         optimizers: of a module with several, a track each: ``{"generator": {"every": 5}, "critic": {"lr": 4e-4}}``. It
             may say ``parameters`` (a pattern), ``every``, ``offset``, and the arguments ``lr``, ``optimizer``,
             ``options``, ``schedule``, ``warmup``, ``cooldown``, their lengths, and ``param_groups``; ``steps`` are
@@ -143,6 +148,8 @@ def plan(
         coschedule=coschedule,
         batch_scaling=batch_scaling,
         base_batch_size=base_batch_size,
+        weight_decay_rule=weight_decay_rule,
+        weight_decay_timescale=weight_decay_timescale,
         param_groups=param_groups,
         optimizers=optimizers,
         allow_extreme_lr=allow_extreme_lr,

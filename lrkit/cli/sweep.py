@@ -22,10 +22,15 @@ from lrkit.cli.single_run import train_once
 __all__ = ["check_single_process", "close_sweep", "named_sweep_folder", "run_engine", "run_job", "run_sweep"]
 
 
+#: Ends of the overrides that choose a launcher of another machine, whose packages, files and devices are not seen here.
+_ELSEWHERE = ("launcher=slurm", "launcher=submitit_slurm", "launcher=ray", "launcher=rq")
+
+
 def run_engine(overrides: list[str], config_dir: str | None) -> int:
     """Run a sweep by a launcher or a sweeper of Hydra, and print the table at its end."""
     from lrkit.config import swept_config
     from lrkit.config.sweep_values import expand_jobs, list_choices
+    from lrkit.sweep.common_errors import refuse_common_error
     from lrkit.sweep.hydra_job import score_job
     from lrkit.sweep.hydra_sweeper import taking_pairs
     from lrkit.sweep.job import count_statuses
@@ -43,6 +48,9 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
     if named is not None and count_statuses(named):
         raise ConfigError("hydra.sweep.dir", "must be a folder without runs: an engine begins anew", str(named))
     check_single_process()
+    if not searches and not any(word.endswith(_ELSEWHERE) for word in overrides):
+        of_jobs = [word for word in words if not word.startswith("hydra")]
+        refuse_common_error(expand_jobs(of_jobs, config_dir), config_dir)
     folder = named or Path(create_folder(Path("outputs") / "sweeps"))
     make_writable(folder, "hydra.sweep.dir")
     check_links(folder, "hydra.sweep.dir")
@@ -72,6 +80,8 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
 def run_sweep(overrides: list[str], config_dir: str | None) -> int:
     """Run the missing jobs of a sweep on this machine, and print the table at its end."""
     from lrkit.config import swept_config
+    from lrkit.config.sweep_values import expand_jobs
+    from lrkit.sweep.common_errors import refuse_common_error
     from lrkit.sweep.sweep import Sweep, apply_preset
     from lrkit.sweep.sweep_file import find_unfinished
 
@@ -85,6 +95,7 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
             must = "is not for a sweep on this machine; what is: hydra.sweep.dir, a folder in plain words"
             raise ConfigError(override.partition("=")[0], must, override.partition("=")[2])
     overrides = [o for o in overrides if o not in given]
+    refuse_common_error(expand_jobs(overrides, config_dir), config_dir)
     folder = named or find_unfinished(overrides, parent, config_dir) or Path(create_folder(parent))
     make_writable(folder, "hydra.sweep.dir")
     check_links(folder, "hydra.sweep.dir")

@@ -6,7 +6,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.missing_values import missing_policy
 from lrkit.data.file_readers import read_csv, read_npz
 from lrkit.data.in_memory import Array, InMemoryData, Splits, assemble_splits, standardise_splits
-from lrkit.data.options import check_flag, check_fractions, check_path
+from lrkit.data.options import check_exists, check_flag, check_fractions, check_path
 from lrkit.data.tensor_conversion import check_target_kind, to_floats
 
 __all__ = ["Arrays"]
@@ -56,6 +56,9 @@ class Arrays(InMemoryData):
         self.target, self.targets, self.missing = target, check_target_kind(targets), missing_policy(missing)
         self.standardise = check_flag("data.standardise", standardise)
         self.fractions = check_fractions(val_fraction, test_fraction)
+
+    def check_source(self) -> None:
+        check_exists(self.path)
 
     def load(self) -> Splits:
         try:

@@ -51,9 +51,11 @@ class Idx(InMemoryData):
         self.limit = None if limit is None else check_whole_number("data.limit", limit)
         self.flatten = check_flag("data.flatten", flatten)
 
-    def load(self) -> Splits:
+    def check_source(self) -> None:
         if not self.path.is_dir():
             raise ConfigError("data.path", "must be an existing folder", str(self.path))
+
+    def load(self) -> Splits:
         rest, val = hold_out(self._read_part("train"), self.val_samples, "data.val_samples")
         if self.limit is not None and self.limit > len(rest[0]):
             raise ConfigError("data.limit", f"must be at most {len(rest[0])}", self.limit)

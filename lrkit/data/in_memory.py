@@ -92,6 +92,13 @@ class InMemoryData(LightningDataModule, ABC):
             ConfigError: The data is missing, damaged or unusable.
         """
 
+    def check_source(self) -> None:
+        """Refuse a missing package, file or folder; no data is read.
+
+        Raises:
+            ConfigError: The message has the key, or the command that installs the package.
+        """
+
     def setup(self, stage: str | None = None) -> None:
         """Read the data once, and check that a model can be trained on it.
 
@@ -101,6 +108,7 @@ class InMemoryData(LightningDataModule, ABC):
         """
         if self._splits is not None:
             return
+        self.check_source()
         loaded = self.load()
         train, val, test = (
             _check_pair(pair, self.origin, part)

@@ -41,11 +41,14 @@ class Mnist1d(InMemoryData):
             check_whole_number("data.test_samples", test_samples),
         )
 
-    def load(self) -> Splits:
+    def check_source(self) -> None:
         try:
-            version = metadata.version("mnist1d")
+            metadata.version("mnist1d")
         except metadata.PackageNotFoundError:
             raise missing_extra_error("mnist1d", "mnist1d", "mnist1d") from None
+
+    def load(self) -> Splits:
+        version = metadata.version("mnist1d")
         total = -(-sum(self.sizes) // 10) * 10  # the package generates the same number of array of the ten classes
         # All other parameters are the defaults of that version.
         file = cache_folder() / f"mnist1d-{version}-{total}.npz"

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.validation import FLAG, is_number
 
-__all__ = ["check_flag", "check_fractions", "check_path", "import_extra", "missing_extra_error"]
+__all__ = [
+    "check_exists",
+    "check_flag",
+    "check_fractions",
+    "check_path",
+    "find_extra",
+    "import_extra",
+    "missing_extra_error",
+]
 
 
 def import_extra(module: str, data: str, extra: str) -> Any:
@@ -22,6 +31,22 @@ def import_extra(module: str, data: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise missing_extra_error(module.partition(".")[0], data, extra) from error
+
+
+def find_extra(package: str, data: str, extra: str) -> None:
+    """Refuse an optional package that is not installed; it is not imported.
+
+    Raises:
+        ConfigError: the message has the command that installs it.
+    """
+    if package not in sys.modules and importlib.util.find_spec(package) is None:
+        raise missing_extra_error(package, data, extra)
+
+
+def check_exists(path: Path) -> None:
+    """Refuse a path of ``data.path`` where no file is."""
+    if not path.exists():
+        raise ConfigError("data.path", "must be a readable file: No such file or directory", str(path))
 
 
 def missing_extra_error(package: str, data: str, extra: str) -> ConfigError:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lrkit.base.errors import ConfigError
 from lrkit.data.file_readers import read_standard_library, read_text
 from lrkit.data.in_memory import InMemoryData, Pair, Splits, fetch_pair
-from lrkit.data.options import check_path
+from lrkit.data.options import check_exists, check_path
 from lrkit.data.tensor_loader import check_whole_number
 
 __all__ = ["Text"]
@@ -51,6 +51,10 @@ class Text(InMemoryData):
         self.context = check_whole_number("data.context", context)
         self.windows = check_whole_number("data.train_samples", train_samples)
         self.val_samples = check_whole_number("data.val_samples", val_samples)
+
+    def check_source(self) -> None:
+        if self.path is not None:
+            check_exists(self.path)
 
     def load(self) -> Splits:
         text = read_standard_library() if self.path is None else read_text(self.path)

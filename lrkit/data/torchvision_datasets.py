@@ -11,7 +11,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.named_datasets import check_torchvision, without_ghostscript
 from lrkit.data.file_readers import cache_folder
 from lrkit.data.in_memory import InMemoryData, Splits, assemble_splits
-from lrkit.data.options import check_flag, check_fractions, check_path, import_extra
+from lrkit.data.options import check_flag, check_fractions, check_path, find_extra, import_extra
 from lrkit.data.tensor_conversion import images_and_labels
 
 __all__ = ["Torchvision"]
@@ -58,6 +58,12 @@ class Torchvision(InMemoryData):
         """Downloads the files with ``download: true``. Lightning calls this in one process only."""
         if self.download:
             self._load_parts()
+
+    def check_source(self) -> None:
+        find_extra("torchvision", "torchvision", "vision")
+        if not self.download and self.dataset != "FakeData" and not self._folder().is_dir():
+            must = f"must be the folder with the files of {self.dataset}; data.download=true downloads them"
+            raise ConfigError("data.root", must, str(self._folder()))
 
     def load(self) -> Splits:
         sets = self._load_parts()

@@ -48,7 +48,10 @@ FROM_THE_CONFIG = [
     ("train optimizer.learning_rate=0.1", "optimizer.learning_rate is not a key. Did you mean 'lr'? …"),
     ("train optimzer.lr=0.1", "optimzer.lr is not a key. Did you mean 'optimizer.lr'?"),
     ("train interval=epoch", "interval is not a key. Accepted: …"),
-    ("train schedule.interval=epoch", "schedule.interval is not a key. Accepted: end, length, start."),
+    (
+        "train schedule.interval=epoch",
+        "schedule.interval is not a key. Accepted: end, floor, length, scale, skip, start, update_every.",
+    ),
     ("train schedule.eta_min=0.1", "schedule.eta_min is not a key. Did you mean 'end'? …"),
     ("train schedule.T_max=24", "schedule.T_max is not a key. Did you mean 'length'? …"),
     ("train schedule=step schedule.step_size=5", "schedule.step_size is not a key. Did you mean 'every'? …"),
@@ -502,7 +505,7 @@ BEFORE_THE_FIRST_STEP = [
         " Received: 'val/los'",
     ),
     ("monitor=val_los", "monitor names a metric that is not logged. …"),
-    ("param_groups.rules=[{name:top,pattern:nope}]", "param_groups.rules[0].pattern must take a parameter: …"),
+    ("param_groups.rules=[{name:top,pattern:nope}]", "param_groups.rules[0].pattern must match a parameter: …"),
 ]
 
 

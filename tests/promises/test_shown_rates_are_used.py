@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from interrupted_runs import EVERY, Interrupted, Stop, ignored
+from interrupted_runs import EVERY, Interrupted, Stop, ignored, same_weights
 from recorded_rates import Recorded
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import CONF_DIR, compose, plan
 from lrkit.planning import render
+from lrkit.schedules.shapes.schedule import OVERLAPS
 from lrkit.training.run import run_training
 
 
@@ -25,15 +29,33 @@ def listed(overrides: list[str]) -> list[dict[str, float]]:
     return [dict(zip(header.split(","), map(float, row.split(",")), strict=True)) for row in rows]
 
 
-def used(recorded: Recorded, rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Return the rates that the optimizer used, in the same form."""
+#: For each step the weight decay of each group, as it was used.
+Decays = list[dict[str, float]]
+
+
+@pytest.fixture
+def decays() -> Iterator[Decays]:
+    steps: Decays = []
+
+    def look(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if "name" in optimizer.param_groups[0]:
+            steps.append({f"weight_decay/{group['name']}": group["weight_decay"] for group in optimizer.param_groups})
+
+    handle = register_optimizer_step_post_hook(look)
+    yield steps
+    handle.remove()
+
+
+def used(recorded: Recorded, decays: Decays, rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Return the rates and the weight decays that the optimizer used, in the same form."""
     return [
         {
             "step": float(t),
             **{f"lr/{name}": lr for name, (lr, _) in groups.items()},
             **{f"momentum/{name}": m for name, (_, m) in groups.items() if f"momentum/{name}" in rows[0]},
+            **{name: value for name, value in decay.items() if name in rows[0]},
         }
-        for t, groups in enumerate(recorded)
+        for t, (groups, decay) in enumerate(zip(recorded, decays, strict=True))
     ]
 
 
@@ -66,6 +88,18 @@ OPTIONS: dict[str, list[list[str]]] = {
 }
 
 
+#: Optimizers, and rules for their weight decay.
+decaying = st.sampled_from(
+    [
+        [],
+        ["optimizer=adamw"],
+        ["optimizer=adamw", "weight_decay_rule=independent", "optimizer.weight_decay=1e-4"],
+        ["optimizer=adamw", "weight_decay_rule=timescale", "schedule@coschedule.weight_decay=cosine"],
+        ["optimizer=lion", "weight_decay_rule=timescale", "weight_decay_rule.timescale=1ep"],
+    ]
+)
+
+
 @st.composite
 def runs(draw: st.DrawFn) -> list[str]:
     """A command line of a run of some ten steps."""
@@ -81,9 +115,18 @@ def runs(draw: st.DrawFn) -> list[str]:
         f"param_groups={draw(st.sampled_from(['default', 'no_decay']))}",
         f"batch_scaling={draw(names('batch_scaling'))}",
         f"seed={draw(st.integers(0, 3))}",
+        *draw(decaying),
     ]
+    every = {
+        "schedule.scale": st.sampled_from([0.5, 1.5]),
+        "schedule.floor": st.sampled_from([0.1, 0.4]),
+        "schedule.skip": lengths,
+        "schedule.update_every": lengths,
+    }
+    overrides += [f"{key}={draw(every[key])}" for key in sorted(draw(st.sets(st.sampled_from([*every]), max_size=2)))]
     if warmup != "none":
         overrides.append(f"warmup.length={draw(lengths)}")
+        overrides.append(f"warmup.overlap={draw(st.sampled_from(OVERLAPS))}")
     if cooldown != "none":
         overrides.append(f"cooldown.length={draw(lengths)}")
     if schedule == "step":
@@ -96,7 +139,8 @@ def runs(draw: st.DrawFn) -> list[str]:
 SMALL = ["logger=none", "model.hidden=[4]", "model.dropout=0.5", "trainer.limit_val_batches=1"]
 
 
-def keep_the_promise(overrides: list[str], share: float, recorded: Recorded) -> None:
+def keep_the_promise(overrides: list[str], share: float, stops: bool, recorded: Recorded, decays: Decays) -> None:
+    """``stops``: the first part ends by ``horizon.stop_after``; else it dies."""
     config = [*SMALL, *overrides]
     try:
         rows = listed(config)
@@ -110,17 +154,31 @@ def keep_the_promise(overrides: list[str], share: float, recorded: Recorded) -> 
         for name in ("whole", "part", "rest"):
             (folder / name).mkdir()
         recorded.clear()
+        decays.clear()
         run_training(compose(config), folder / "whole", quiet=True)
-        assert used(recorded, rows) == rows
+        assert used(recorded, decays, rows) == rows
         shutil.rmtree(kept)
         recorded.clear()
-        Stop.at = 1 + int(share * (len(rows) - 1))
-        if Stop.at < len(rows):
+        decays.clear()
+        at = 1 + int(share * (len(rows) - 1))
+        if at == len(rows):
+            return
+        if stops:
+            run_training(compose([*config, f"horizon.stop_after={at}"]), folder / "part", quiet=True)
+            assert [{**row, "stopped": 0.0} for row in rows[:at]] == listed(
+                [*SMALL, *overrides, f"horizon.stop_after={at}"]
+            )[:at]
+            assert used(recorded, decays, rows) == rows[:at]
+            onward = [f"resume.path={folder / 'part'}", "horizon.stop_after=null"]
+            run_training(compose([*config, *onward]), folder / "part", quiet=True)
+        else:
+            Stop.at = at
             with pytest.raises(Interrupted):
                 run_training(compose(config), folder / "part", quiet=True)
             checkpoint, Stop.at = kept / f"step={Stop.at}.ckpt", None
             run_training(compose([*config, f"resume.path='{checkpoint}'"]), folder / "rest", quiet=True)
-            assert used(recorded, rows) == rows
+        assert used(recorded, decays, rows) == rows
+        assert same_weights(folder / "whole", folder / ("part" if stops else "rest"))
     finally:
         Stop.at = None
         shutil.rmtree(folder)
@@ -131,16 +189,20 @@ several: dict[str, Any] = {"deadline": None, "suppress_health_check": list(Healt
 
 @ignored
 @settings(max_examples=8, derandomize=True, **several)
-@given(overrides=runs(), share=st.floats(0, 1))
-def test_shown_is_used_is_resumed(overrides: list[str], share: float, recorded: Recorded) -> None:
-    keep_the_promise(overrides, share, recorded)
+@given(overrides=runs(), share=st.floats(0, 1), stops=st.booleans())
+def test_shown_is_used_is_resumed(
+    overrides: list[str], share: float, stops: bool, recorded: Recorded, decays: Decays
+) -> None:
+    keep_the_promise(overrides, share, stops, recorded, decays)
 
 
 @ignored
 @pytest.mark.slow
 @settings(max_examples=150, **several)
-@given(overrides=runs(), share=st.floats(0, 1))
+@given(overrides=runs(), share=st.floats(0, 1), stops=st.booleans())
 @example(overrides=["schedule=cyclic", *OPTIONS["cyclic"][0], "schedule.up=2", "trainer.max_epochs=2"], share=0.5)
 @example(overrides=["schedule=wsd", *OPTIONS["wsd"][1], "data.batch_size=150", "trainer.max_epochs=2"], share=0.6)
-def test_shown_is_used_is_resumed_at_length(overrides: list[str], share: float, recorded: Recorded) -> None:
-    keep_the_promise(overrides, share, recorded)
+def test_shown_is_used_is_resumed_at_length(
+    overrides: list[str], share: float, stops: bool, recorded: Recorded, decays: Decays
+) -> None:
+    keep_the_promise(overrides, share, stops, recorded, decays)

@@ -1,0 +1,56 @@
+"""What a run refuses before it reads data, checked without one: classes, keys, packages, files and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lrkit.assembly import (
+    callbacks_of,
+    check_model_sizes,
+    check_trainer,
+    data_node,
+    data_of,
+    hush_lightning,
+    optimizer_of,
+    tracks_of,
+    trainer_of,
+)
+from lrkit.config import instantiate, trusted_targets
+from lrkit.data.in_memory import InMemoryData
+from lrkit.optim import factory
+
+__all__ = ["check_run"]
+
+
+def check_run(config: Mapping[str, Any]) -> None:
+    """Refuse a config whose run would be refused before its data is read. No network is built, and no folder made.
+
+    Raises:
+        ConfigError: naming the key, as the run itself would.
+    """
+    hush_lightning()
+    trust = config.get("trust", ())
+    if not tracks_of(config):
+        factory.check_optimizer(*optimizer_of(config))
+    check_trainer(config)
+    cls = trusted_targets.resolve_class(config["data"].get("_target_"), "data._target_", trust)
+    if issubclass(cls, InMemoryData):
+        data = data_of(config)
+        assert isinstance(data, InMemoryData)
+        data.check_source()
+    else:  # its constructor may read data
+        instantiate.check(data_node(config), "data", trust)
+    check_model_sizes(config)
+    instantiate.check(config["model"], "model", trust)
+    callbacks_of(config)
+    for name, node in config["logger"].items():
+        instantiate.check(node, f"logger.{name}", trust)
+    _check_devices(config["trainer"], trust)
+
+
+def _check_devices(trainer: Mapping[str, Any], trust: Any) -> None:
+    """Refuse devices that this machine does not have, and options that Lightning refuses."""
+    options = dict(trainer)
+    options["enable_progress_bar"] = False
+    trainer_of(options, trust, callbacks=[], logger=False)

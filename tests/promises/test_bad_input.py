@@ -48,7 +48,10 @@ FROM_THE_CONFIG = [
     ("train optimizer.learning_rate=0.1", "optimizer.learning_rate is not a key. Did you mean 'lr'? …"),
     ("train optimzer.lr=0.1", "optimzer.lr is not a key. Did you mean 'optimizer.lr'?"),
     ("train interval=epoch", "interval is not a key. Accepted: …"),
-    ("train schedule.interval=epoch", "schedule.interval is not a key. Accepted: end, length, start."),
+    (
+        "train schedule.interval=epoch",
+        "schedule.interval is not a key. Accepted: end, floor, k, length, power, scale, skip, start, update_every.",
+    ),
     ("train schedule.eta_min=0.1", "schedule.eta_min is not a key. Did you mean 'end'? …"),
     ("train schedule.T_max=24", "schedule.T_max is not a key. Did you mean 'length'? …"),
     ("train schedule=step schedule.step_size=5", "schedule.step_size is not a key. Did you mean 'every'? …"),
@@ -66,7 +69,8 @@ FROM_THE_CONFIG = [
     ("train callbacks.x=5", "callbacks.x does not exist; to add it write +callbacks.x=..."),
     (
         "train warmup.length=10",
-        "warmup.length is not a key of warmup=none; other options of warmup: constant, cosine, exponential, linear.",
+        "warmup.length is not a key of warmup=none; other options of warmup: constant, cosine, exponential, formula, "
+        "linear, logarithmic.",
     ),
     ("train +warmup.length=10", "warmup.length is not a key of warmup=none; other options of warmup: …"),
     # --- groups and their options

@@ -44,7 +44,7 @@ def expected(bare: Any, s: int, n: int, said: dict[str, Any]) -> float:
     return max(said.get("floor", 0.0), said.get("scale", 1.0) * bare(r, n))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(cases(), options())
 def test_every_shape_follows_the_formula(case: tuple[Any, int], said: dict[str, Any]) -> None:
     bare, whole = case
@@ -65,7 +65,7 @@ def test_every_shape_follows_the_formula(case: tuple[Any, int], said: dict[str, 
     assert schedule.bare() == bare
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(cases())
 def test_without_options_the_shape_is_bare(case: tuple[Any, int]) -> None:
     schedule, n = case

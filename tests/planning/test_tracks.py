@@ -327,7 +327,7 @@ class TestTrain:
     @pytest.mark.parametrize(
         ("model", "words", "message"),
         [
-            ("GAN", (), r"^optimizers must be set, for GAN\.configure_optimizers makes 2 optimizers \(Adam of "
+            ("GAN", (), r"^optimizers must be set, because GAN\.configure_optimizers makes 2 optimizers \(Adam of "
              r"generator, Adam of discriminator\): say 'optimizers=\{generator: \{\}, discriminator: \{\}\}'\.$"),
             ("Split", (), r"makes 2 optimizers \(Adam of generator and embedding, Adam of discriminator\): say "
              r"\"optimizers=\{generator: \{parameters: '\^\(generator\|embedding\)\[\.\]'\}, discriminator: "
@@ -495,7 +495,7 @@ class TestApi:
             ),
             ({"optimizers": {"generator": {}}}, r"^optimizers must take every trained parameter, and none takes discr"),
             ({"optimizers": {"generator": {}, "discriminator": {}}, "guard": "skip"}, r"^guard must be stop"),
-            ({}, r"^optimizers must be set, for WGAN\.configure_optimizers makes 2 optimizers"),
+            ({}, r"^optimizers must be set, because WGAN\.configure_optimizers makes 2 optimizers"),
         ],
     )
     def test_it_refuses(self, options: dict[str, Any], message: str, tmp_path: Path) -> None:

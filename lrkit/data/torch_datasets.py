@@ -30,6 +30,7 @@ class Datasets(LightningDataModule):
         drop_last: drop a last training batch that is smaller than ``batch_size``.
         workers: processes that load samples; 0: the training's own.
         val_fraction: share of ``train`` to hold out, without ``val``.
+        train_samples: number of training samples, if known: the plan needs it before the data is read.
 
     Attributes:
         inputs: after ``setup``, for samples ``(x, y)``: the number of features, or the shape of ``x``.
@@ -53,6 +54,7 @@ class Datasets(LightningDataModule):
         drop_last: bool = False,
         workers: int = 0,
         val_fraction: float = 0.1,
+        train_samples: int | None = None,
     ) -> None:
         super().__init__()
         for name, dataset in (("train", train), ("val", val), ("test", test)):
@@ -65,6 +67,7 @@ class Datasets(LightningDataModule):
         self.drop_last = check_flag("data.drop_last", drop_last)
         self.workers = check_whole_number("data.workers", workers, least=0)
         self.val_fraction = check_fractions(val_fraction, 0.5)[0]
+        self.train_samples = None if train_samples is None else check_whole_number("data.train_samples", train_samples)
 
     def setup(self, stage: str | None = None) -> None:
         """Hold out validation samples, and look at the first training sample.
@@ -76,8 +79,12 @@ class Datasets(LightningDataModule):
             self.train, self.val = self._hold_out(self.train)
         if isinstance(self.train, IterableDataset):
             return
-        if not len(self.train):  # type: ignore[arg-type]
+        count = len(self.train)  # type: ignore[arg-type]
+        if not count:
             raise ConfigError("data.train", "must have samples", type(self.train).__name__)
+        if self.train_samples not in (None, count):
+            must = f"must be null or {count}, the number of training samples"
+            raise ConfigError("data.train_samples", must, self.train_samples)
         sample = self.train[0]
         if isinstance(sample, list | tuple) and len(sample) == 2:
             self._describe(*sample)

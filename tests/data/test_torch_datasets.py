@@ -69,6 +69,7 @@ def test_own_parts_and_floats() -> None:
         ({"train": Signs(0)}, r"data\.val_fraction must leave samples"),
         ({"train": Signs(1)}, r"data\.val_fraction must leave samples"),
         ({"train": Signs(0), "val": Signs()}, r"data\.train must have samples"),
+        ({"train": Signs(), "train_samples": 60}, r"data\.train_samples must be null or 54"),
         ({"train": Endless()}, r"data\.val must be set for an iterable dataset"),
         ({"train": Signs(), "workers": -1}, r"data\.workers must be a whole number >= 0"),
     ],

@@ -135,8 +135,8 @@ CHAINED = [
     Published("test_chained_lr2", f"schedule=constant warmup=linear warmup.length=3 warmup.start=0.4 {BASE}",
               [[0.02, 0.03, 0.04] + [0.05] * 7]),
     Published("test_chained_lr3",
-              "schedule=multistep 'schedule.milestones=[1, 5, 7]' warmup=linear warmup.length=3 warmup.start=0.4 "
-              f"{BASE}",
+              "schedule=multistep 'schedule.milestones=[4, 8, 10]' warmup=linear warmup.length=3 warmup.start=0.4 "
+              f"warmup.overlap=multiply {BASE}",
               [[0.02, 0.03, 0.04, 0.05] + [0.005] * 4 + [0.0005] * 2]),
     Published("test_chained_lr4", chained("exponential, gamma: 0.9, every: 1",
               "table, interpolate: previous, table: [[0, 0.2], [4, 1.0]]", "step, every: 3"),
@@ -158,13 +158,15 @@ CHAINED = [
               "table, interpolate: previous, table: [[0, 0.4], [4, 1.0]]"),
               both([0.05 * 0.4] * 3 + [0.005 * 0.4] + [0.005] * 2 + [0.0005] * 3 + [0.00005])),
     Published("test_compound_linearlr_and_multistep_lr",
-              chained(MULTISTEP_OF, "linear, start: 0.4, end: 1.0, length: 4"), both(times(MULTISTEP, RISE))),
+              f"{OF_MULTISTEP} warmup=linear warmup.length=4 warmup.start=0.4 warmup.overlap=multiply {TWO}",
+              both(times(MULTISTEP, RISE))),
     Published("test_compound_cosanneal_and_step_lr", chained(COSINE_OF, "step, every: 3"),
               both(times(COSINE, STEPPED)), convention=FLOOR),
     Published("test_compound_cosanneal_and_multistep_lr", chained(COSINE_OF, MULTISTEP_OF),
               both(times(COSINE, MULTISTEPPED)), convention=FLOOR),
     Published("test_compound_cosanneal_and_linearlr",
-              chained(COSINE_OF, "linear, start: 0.4, end: 1.0, length: 4"), both(times(COSINE, RISE)),
+              f"schedule=cosine schedule.end=2.0e-9 warmup=linear warmup.length=4 warmup.start=0.4 "
+              f"warmup.overlap=multiply {TWO}", both(times(COSINE, RISE)),
               convention=FLOOR),
     Published("test_compound_cosanneal_and_exp_lr", chained(COSINE_OF, "exponential, gamma: 0.1, every: 1"),
               both(times(COSINE, [0.1**i for i in range(10)])), convention=FLOOR),

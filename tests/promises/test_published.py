@@ -20,15 +20,6 @@ SAID = [name for name, (_, row) in ROWS.items() if row.lrkit]
 UNSAID = {
     "optax: PiecewiseConstantTest.test_negative": "A learning rate is not negative",
     "optax: WarmupCosineDecayTest.test_with_exponent": "A learning rate is not negative",
-    "torch: test_lambda_lr": "A schedule for each parameter group",
-    "torch: test_multiplicative_lr": "A schedule for each parameter group",
-    "torch: test_swalr_no_anneal": "A schedule for each parameter group",
-    "torch: test_swalr_cosine_anneal_after_multiplicative": "A schedule for each parameter group",
-    "torch: test_swalr_linear_anneal_after_multiplicative": "A schedule for each parameter group",
-    "torch: test_cycle_lr_triangular_mode": "A schedule for each parameter group",
-    "torch: test_cycle_lr_triangular2_mode": "A schedule for each parameter group",
-    "torch: test_cycle_lr_exp_range_mode": "A schedule for each parameter group",
-    "torch: test_cycle_lr_triangular2_mode_step_size_up_down": "A schedule for each parameter group",
 }
 
 

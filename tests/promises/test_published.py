@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from parity import published_composer, published_functions, published_torch
-from parity.plans import composed, plan_of, quickly_composed, words_of
+from parity.plans import composed, one_of_each_form, plan_of, quickly_composed, words_of
 from parity.published import Published
 
 from lrkit.planning.plan import GroupRate, Plan
@@ -71,7 +71,7 @@ def test_no_row_is_lost() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("name", one_of_each_form({name: ROWS[name][1].lrkit for name in SAID}))
 def test_the_quick_composition_is_the_commands(name: str) -> None:
     _, row = ROWS[name]
     words = words_of(row.lrkit, row.steps or len(row.rates[0]), row.epoch)

@@ -32,6 +32,7 @@ __all__ = [
     "render_text",
 ]
 
+_MOST_VALUES = 12  # of a hyper-parameter in one line
 _MOST_ROWS = 10**7  # half a gigabyte
 FORMATS = ("text", "csv", "json", "png")
 _SAID = 2  # findings that are printed at the end of a run
@@ -270,8 +271,10 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
         page.append(Text("layer_*: layers are counted when there is a model; lrkit train prints them before training"))
     for name in plan.hyper(0):
         steps = (0, *plan.curve.edges[1:], (plan.horizon.steps or 1) - 1)
-        path = " -> ".join(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
-        page.append(Text(f"{name}  {path}"))
+        values = list(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
+        if len(values) > _MOST_VALUES:  # of stairs
+            values = [*values[: _MOST_VALUES // 2], "...", *values[-_MOST_VALUES // 2 :]]
+        page.append(Text(f"{name}  {' -> '.join(values)}"))
     if rule := plan.weight_decay_rule.line(plan.base_weight_decay):
         page.append(Text(rule))
     if plan.plateau is not None:

@@ -102,7 +102,8 @@ def _plan_of_declared_steps(config: Mapping[str, Any], trainer: Trainer, notes: 
         counted_plan({**config, "horizon": {**horizon, "steps_per_epoch": number}}, trainer, notes)
         for number in (max(per_epoch, 1), per_epoch + 1)
     )
-    if rest and (plan.curve, plan.momentum, plan.decay_curve) != (other.curve, other.momentum, other.decay_curve):
+    curves = [(each.curve, each.momentum, each.decay_curve, each.group_curves) for each in (plan, other)]
+    if rest and curves[0] != curves[1]:
         must = f"must be set: a length is in epochs, and {horizon['steps']} steps do not divide by {epochs} epochs"
         raise ConfigError("horizon.steps_per_epoch", must)
     return plan

@@ -13,7 +13,7 @@ from lrkit.config.shipped_options import class_of_option, read_option
 from lrkit.planning import tracks
 from lrkit.planning.base_lr import check_scaled_lr
 from lrkit.planning.batch_scaling import batch_scale
-from lrkit.planning.group_rules import group_rates
+from lrkit.planning.group_rules import Rules, group_rates, parse_rules
 from lrkit.planning.guard import Guard
 from lrkit.planning.guard_policies import policies_for_several
 from lrkit.planning.optimizer_traits import momentum_of
@@ -94,6 +94,7 @@ class RunParts(CurveParts):
     param_groups: AnyRules | None = None
     optimizers: Mapping[str, Mapping[str, Any]] | None = None
     allow_extreme_lr: bool = False
+    trust: Sequence[str] = ()  #: packages whose classes the rules of ``param_groups`` may name
 
     def plan(self, horizon: Horizon) -> Plan:
         """The plan of a run of this length.
@@ -146,9 +147,9 @@ class RunParts(CurveParts):
     def _of_one(self, horizon: Horizon) -> Plan:
         target, options = self.target()
         in_force = {**optimizer_options.SIGNATURES.get(target, {}), **options}
-        groups = group_rates(self.param_groups)
+        groups, rules = group_rates(self.param_groups), self._built_rules()
         optimizer_options.check({**options, "_target_": target})
-        optimizer_options.check_groups(target, groups, self.rules().get("layer_decay"))
+        optimizer_options.check_groups(target, groups, rules)
         coschedule = {name: _schedule(each, f"coschedule.{name}") for name, each in (self.coschedule or {}).items()}
         plan = resolve_plan(
             lr=self.lr,
@@ -165,11 +166,21 @@ class RunParts(CurveParts):
             coschedule=coschedule,
             scale=batch_scale(self.batch_scaling, self.base_batch_size, horizon.batch_size, target),
             groups=[GroupRate(*rate) for rate in groups],
+            rules=rules,
             allow_extreme_lr=self.allow_extreme_lr,
         )
         if not self.allow_extreme_lr:
             check_scaled_lr(plan)
         return plan
+
+    def _built_rules(self) -> Rules:
+        """The rules with their schedules built."""
+        rules = parse_rules(self.param_groups)
+        if not any(rule.has_curve for rule in rules.rules):
+            return rules
+        from lrkit.config.plan_parts import build_rules  # with Hydra, which no other argument needs
+
+        return build_rules(self.param_groups, self.trust)
 
     def _decay_by(
         self,

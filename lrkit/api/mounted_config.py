@@ -202,6 +202,7 @@ def _parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
         weight_decay_timescale=decay.get("timescale"),
         param_groups=nodes.get("param_groups") or {},
         allow_extreme_lr=bool(nodes.get("allow_extreme_lr", False)),
+        trust=trust,
     )
 
 

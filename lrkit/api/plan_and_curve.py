@@ -99,7 +99,7 @@ def plan(
 ) -> Plan:
     """The plan of a run: every factor of every learning rate, resolved before anything runs.
 
-        lr[group, t] = lr x batch scale x group scale x curve(t) x gain(t)
+        lr[group, t] = lr x batch scale x group scale[group] x curve[group, t] x gain(t)
 
     where ``t`` counts optimizer steps. ``print(plan)`` shows it as ``lrkit show`` does; ``plan.lr(group, t)`` is the
     rate.
@@ -115,7 +115,8 @@ def plan(
         base_batch_size: samples in the optimizer step for which ``lr`` is right.
         weight_decay_rule: ``coupled``; ``independent`` of ``lr``; or ``timescale``, with ``weight_decay_timescale``, a
             duration.
-        param_groups: rules; ``{"no_decay": True}`` or a list of ``{"name", "pattern", "lr_scale", ...}``.
+        param_groups: rules; ``{"no_decay": True}`` or a list of ``{"name", "pattern", "lr_scale", ...}``. A rule may
+            have a ``schedule``, ``warmup`` and ``cooldown`` as above, and a ``delay``, in which the rate is 0.
         optimizers: of a module with several, a track each: ``{"generator": {"every": 5}, "critic": {"lr": 4e-4}}``. It
             may say ``parameters`` (a pattern), ``every``, ``offset``, and the arguments ``lr``, ``optimizer``,
             ``options``, ``schedule``, ``warmup``, ``cooldown``, their lengths, and ``param_groups``; ``steps`` are

@@ -84,6 +84,11 @@ def _phase(phase: Mapping[str, Any]) -> str:
     return f"{phase['name']} {phase['steps']}: {phase['schedule']['name']}({options})"
 
 
+def _group_curve(own: Mapping[str, Any]) -> str:
+    rate, momentum = ("; ".join(_phases(own[name])) for name in ("phases", "momentum"))
+    return f"{rate}; momentum: {momentum}" if momentum else rate
+
+
 def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in node.items() if name not in names and value is not None}
 
@@ -99,6 +104,7 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "samples a step": lambda plan: plan["horizon"]["batch_size"],
     "phases": lambda plan: _phases(plan["phases"]),
     "groups": lambda plan: [(group["name"], group["lr_scale"], group["weight_decay"]) for group in plan["groups"]],
+    "group curves": lambda plan: {rule: _group_curve(own) for rule, own in plan.get("group_curves", {}).items()},
     "momentum": lambda plan: _phases(plan["momentum"]),
     "weight decay": lambda plan: _phases(plan["weight_decay"]["phases"]),
     "weight decay rule": lambda plan: [

@@ -12,7 +12,7 @@ from lrkit.config import node_options, optimizer_options, trainer_options
 from lrkit.config.devices import accumulation, replicas_of
 from lrkit.config.find_options import AUTO
 from lrkit.config.key_checks import check_values
-from lrkit.config.plan_parts import build_part, build_schedule
+from lrkit.config.plan_parts import build_part, build_rules, build_schedule
 from lrkit.planning import tracks
 from lrkit.planning.base_lr import check_scaled_lr
 from lrkit.planning.batch_scaling import batch_scale
@@ -98,8 +98,8 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
     node, rule, extreme = config["optimizer"], config["batch_scaling"], config["allow_extreme_lr"]
     target, trust = str(node.get("_target_", "")), config.get("trust", ())
     optimizer_options.check(node)
-    groups = group_rates(config["param_groups"])
-    optimizer_options.check_groups(target, groups, config["param_groups"].get("layer_decay"))
+    groups, rules = group_rates(config["param_groups"]), build_rules(config["param_groups"], trust)
+    optimizer_options.check_groups(target, groups, rules)
     try:
         resolved = resolve_plan(
             lr=node.get("lr"),
@@ -116,6 +116,7 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
             guard=build_part(config["guard"], "guard", Guard, trust),
             scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
             groups=[GroupRate(*rate) for rate in groups],
+            rules=rules,
             warnings=notes,
             allow_extreme_lr=extreme,
             found=_found_interval(config),

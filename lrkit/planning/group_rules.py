@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.validation import FLAG, is_finite, optional, whole
+from lrkit.schedules.durations import Duration, Length
 
-__all__ = ["DEFAULT", "NO_DECAY", "Rule", "Rules", "group_rates", "parse_rules"]
+__all__ = [
+    "CURVE_PARTS", "DEFAULT", "NO_DECAY", "Rule", "Rules", "curve_parts", "group_rates", "parse_rules", "rule_of",
+    "without_curves",
+]  # fmt: skip
 
 #: The group of the parameters that no rule takes.
 DEFAULT = "default"
 #: The group, or the ending of a group's name, of the parameters without weight decay.
 NO_DECAY = "no_decay"
+#: What a rule may say of the curve of its groups.
+CURVE_PARTS = ("schedule", "warmup", "cooldown", "delay")
 #: The groups of all layers, before there is a model that has them.
 _LAYERS = "layer_*"
 
@@ -42,6 +48,10 @@ class Rule:
             (``requires_grad_(False)``).
         weight_decay: the group's own, whatever ``no_decay`` says; ``None`` leaves it at the optimizer's, or at 0 for
             what ``no_decay`` spares.
+        schedule: the shape of its curve; ``None`` takes the run's. As written, or built: see
+            ``lrkit.config.plan_parts.build_rules``.
+        warmup, cooldown: the same; empty for none where the run has one.
+        delay: the time at the beginning of the run in which its rate is 0; its curve has the steps that are left.
     """
 
     name: str
@@ -49,6 +59,20 @@ class Rule:
     max_ndim: int | None = None
     lr_scale: float | None = None
     weight_decay: float | None = None
+    schedule: Any = field(default=None, hash=False)
+    warmup: Any = field(default=None, hash=False)
+    cooldown: Any = field(default=None, hash=False)
+    delay: Length | None = None
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether its groups do not follow the run's curve."""
+        return any(getattr(self, part) is not None for part in CURVE_PARTS)
+
+    def __repr__(self) -> str:
+        """Its name and what it sets."""
+        said = [(each.name, getattr(self, each.name)) for each in dataclasses.fields(self)]
+        return f"Rule({', '.join(f'{name}={value!r}' for name, value in said if value is not None)})"
 
     def takes(self, name: str, ndim: int) -> bool:
         """Whether a parameter falls under the rule."""
@@ -80,7 +104,7 @@ def parse_rules(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) ->
         ConfigError: naming the key, such as ``param_groups.rules[0].pattern``.
 
     >>> parse_rules({"rules": [{"name": "head", "pattern": "^head", "lr_scale": 10}], "no_decay": True}).rules[0]
-    Rule(name='head', pattern='^head', max_ndim=None, lr_scale=10.0, weight_decay=None)
+    Rule(name='head', pattern='^head', lr_scale=10.0)
     >>> parse_rules([{"name": "head", "patern": "^head"}])  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
     ConfigError: param_groups.rules[0].patern is not a key. Did you mean 'pattern'? ...
@@ -112,10 +136,35 @@ def parse_rules(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) ->
         rules.append(rule)
     for i, rule in enumerate(rules):
         for other in rules:
-            if re.fullmatch(rf"{re.escape(other.name)}(_layer_\d+)?(_{NO_DECAY})?", rule.name) and rule != other:
+            if rule != other and rule_of(rule.name, [other.name]):
                 must = f"must be another one: the rule {other.name} may have a group of that name"
                 raise ConfigError(f"param_groups.rules[{i}].name", must, rule.name)
     return Rules(tuple(rules), no_decay, None if decay is None else float(decay))
+
+
+def rule_of(group: str, rules: Iterable[str]) -> str | None:
+    """The rule, of some names of rules, that a group of this name belongs to; None for a group of lrkit's own.
+
+    >>> rule_of("head_layer_03_no_decay", ["stem", "head"]), rule_of("layer_03", ["stem", "head"])
+    ('head', None)
+    """
+    for rule in rules:
+        if re.fullmatch(rf"{re.escape(rule)}(_layer_(\d+|\*))?(_{NO_DECAY})?", group):
+            return rule
+    return None
+
+
+def curve_parts(node: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the rules of a checked node say of the curves of their groups, by the name of the rule."""
+    rules = {rule["name"]: rule for rule in node.get("rules") or ()}
+    said = {name: {p: rule[p] for p in CURVE_PARTS if rule.get(p) is not None} for name, rule in rules.items()}
+    return {name: parts for name, parts in said.items() if parts}
+
+
+def without_curves(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A checked node with the same groups, all of which follow the run's curve."""
+    rules = [{k: v for k, v in rule.items() if k not in CURVE_PARTS} for rule in node.get("rules") or ()]
+    return {**node, "rules": rules}
 
 
 def group_rates(
@@ -172,5 +221,17 @@ def _rule(key: str, entry: Any) -> Rule:
         raise ConfigError(f"{key}.lr_scale", "must be a number >= 0", scale)
     if decay is not None and not (is_finite(decay) and decay >= 0):
         raise ConfigError(f"{key}.weight_decay", "must be a number >= 0, or null for the optimizer's own", decay)
-    numbers = [None if value is None else float(value) for value in (scale, decay)]
-    return Rule(name, pattern, max_ndim, *numbers)
+    delay = entry.get("delay")
+    if delay is not None and not Duration.parse(delay, f"{key}.delay").value:
+        delay = None
+    return Rule(
+        name,
+        pattern,
+        max_ndim,
+        lr_scale=None if scale is None else float(scale),
+        weight_decay=None if decay is None else float(decay),
+        schedule=entry.get("schedule"),
+        warmup=entry.get("warmup"),
+        cooldown=entry.get("cooldown"),
+        delay=delay,
+    )

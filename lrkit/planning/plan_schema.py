@@ -116,7 +116,11 @@ _PLAN: dict[str, Rule] = {
     "plateau": optional(mapping(PLAIN_DATA, 100)),
     "warnings": listed(text(), 10_000),
 }
+_GROUP_CURVE = record(
+    {"phases": listed(_PHASE, _PHASES, 1), "momentum": optional(listed(_PHASE, _PHASES, 1))},
+)
 _MORE: dict[str, Rule] = {
+    "group_curves": mapping(_GROUP_CURVE, _PHASES),
     "found": optional(listed(number(0), 2, 2)),
     "guard": optional(mapping(PLAIN_DATA, 100)),
     "notes": listed(text(), 10_000),
@@ -137,12 +141,14 @@ def checked(plain: Any, key: str = "plan") -> Plan:
     PLAIN_DATA.check(f"{key}.config", plain["config"])
     parts = {key: plain, **{f"{key}.tracks.{name}": track for name, track in plain.get("tracks", {}).items()}}
     for at, part in parts.items():
-        if (rates := len(part["phases"]) * len(part["groups"])) > _RATES:
+        phases = sum(len(own["phases"]) for own in (part, *part.get("group_curves", {}).values()))
+        if (rates := phases * len(part["groups"])) > _RATES:
             raise ConfigError(at, f"must not have more than {_RATES} rates, of phases and groups", rates)
     try:
         plan = Plan.from_json(plain)
         for part in (plan, *plan.tracks.values()):
-            for curve in (part.curve, part.momentum, part.decay_curve):
+            own = (curve for each in part.group_curves.values() for curve in (each.curve, each.momentum))
+            for curve in (part.curve, part.momentum, part.decay_curve, *own):
                 if curve is not None:
                     _check_curve(curve)
     except ConfigError as error:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from lrkit.config.compose import CONF_DIR, Config, compose, plan
+from lrkit.config.compose import CONF_DIR, Config, compose, plan, with_trust
 from lrkit.config.overrides import parse_overrides
 from lrkit.planning.plan import Plan
 
@@ -49,8 +49,10 @@ def quickly_composed(words: list[str]) -> Config:
         for name in parents:
             node = node.setdefault(name, {})
         value: Any = override.value()
-        node[last] = {**node[last], **value} if isinstance(value, Mapping) and node.get(last) else value
-    return config
+        node[last] = (
+            {**node[last], **value} if isinstance(value, Mapping) and isinstance(node.get(last), Mapping) else value
+        )
+    return with_trust(config, parse_overrides(words))
 
 
 @cache

@@ -6,6 +6,7 @@ Composer multiplies all durations of a schedule by ``ssr``, but for a warmup; he
 from __future__ import annotations
 
 from parity.published import Published, Source
+from parity.rows import phases
 
 __all__ = ["SOURCE"]
 
@@ -85,9 +86,8 @@ SOURCE = Source("Composer", "commit 02c872e, tests/optim/test_scheduler.py", 1e-
     case("LinearWithWarmup 500ep", f"schedule=linear {UP}=500ep", [0, 250_000, 500_000, 750_000, 1_000_000],
          [0.0, 0.5, 1.0, 0.5, 0.0]),
     case("LinearWithWarmup 3 to 2, t_max 1002ep, ssr 0.5",
-         "schedule=piecewise 'schedule.phases=[{_target_: lrkit.schedules.Linear, start: 0, end: 3, length: 500ep}, "
-         "{_target_: lrkit.schedules.Linear, start: 3, end: 2, length: 1ep}, "
-         "{_target_: lrkit.schedules.Constant, start: 2}]' horizon.steps=502000", HALF,
+         phases("linear, start: 0, end: 3, length: 500ep", "linear, start: 3, end: 2, length: 1ep",
+                "constant, start: 2") + " horizon.steps=502000", HALF,
          [0.0, 1.5, 3.0, 2.5, 2.0, 2.0], ssr=0.5,
          why="Composer's schedule goes on after the run; here the run is two epochs longer"),
     case("LinearWithWarmup 0.0005dur", f"schedule=linear {UP}=0.05%", [0, 250, 500, 499_750], [0.0, 0.5, 1.0, 0.5]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from parity.published import Published, Source
+from parity.rows import phases, product
 
 __all__ = ["SOURCE"]
 
@@ -34,10 +35,8 @@ OF_STEP = "schedule=step schedule.every=3"
 OF_MULTISTEP = "schedule=multistep 'schedule.milestones=[2, 5, 9]'"
 OF_CONSTANT = "schedule=constant warmup=constant warmup.length=5 warmup.start=0.5"
 OF_LINEAR = "schedule=constant warmup=linear warmup.length=4 warmup.start=0.5"
-OF_SEQUENTIAL = (
-    "schedule=piecewise 'schedule.phases=[{_target_: lrkit.schedules.Constant, start: 0.1, length: 3}, "
-    "{_target_: lrkit.schedules.Exponential, gamma: 0.8, every: 1, length: 3}, "
-    "{_target_: lrkit.schedules.Step, every: 2}]'"
+OF_SEQUENTIAL = phases(
+    "constant, start: 0.1, length: 3", "exponential, gamma: 0.8, every: 1, length: 3", "step, every: 2"
 )
 
 
@@ -98,30 +97,26 @@ SIMPLE = [
               at=[0, 1, 2, 3, 13, 23, 175, 185, 195, 295, 305, 315, 500], steps=1000,
               convention=f"A step is a tenth of an epoch; {FLOOR}"),
     Published("test_sequentiallr1",
-              "schedule=piecewise 'schedule.phases=[{_target_: lrkit.schedules.Exponential, gamma: 0.8, every: 1, "
-              "length: 3}, {_target_: lrkit.schedules.Step, every: 4}]' optimizer.lr=0.05",
+              f"{phases('exponential, gamma: 0.8, every: 1, length: 3', 'step, every: 4')} {BASE}",
               [[0.05, 0.04, 0.032] + [0.05] * 4 + [0.005] * 4 + [0.0005] * 4 + [0.00005] * 4]),
     Published("test_sequentiallr2",
-              "schedule=piecewise 'schedule.phases=[{_target_: lrkit.schedules.Constant, start: 0.1, length: 3}, "
-              "{_target_: lrkit.schedules.Exponential, gamma: 0.9, every: 1}]' optimizer.lr=0.05",
+              f"{phases('constant, start: 0.1, length: 3', 'exponential, gamma: 0.9, every: 1')} {BASE}",
               [[0.005] * 3 + [0.05 * 0.9**x for x in range(10)]]),
     Published("test_sequentiallr3", f"{OF_SEQUENTIAL} {BASE}", [SEQUENTIAL]),
     Published("test_get_last_lr_sequentiallr", f"{OF_SEQUENTIAL} {TWO}", both(SEQUENTIAL)),
     Published("test_sequentiallr5",
-              "schedule=piecewise 'schedule.phases=[{_target_: lrkit.schedules.Linear, start: 0.01, end: 0.1, "
-              f"length: 5}}, {{_target_: lrkit.schedules.Constant, start: 0.5}}]' {BASE}",
+              f"{phases('linear, start: 0.01, end: 0.1, length: 5', 'constant, start: 0.5')} {BASE}",
               [[0.0005, 0.0014, 0.0023, 0.0032, 0.0041] + [0.025] * 5],
               convention="A linear schedule times a constant one is a linear one"),
     Published("test_sequentiallr_does_not_alias_lr_and_initial_lr",
-              "schedule=piecewise 'schedule.phases=[{_target_: lrkit.schedules.Linear, start: 0.1, end: 0.8, "
-              "length: 4}, {_target_: lrkit.schedules.Linear, start: 0.8, end: 0.1}]' optimizer.lr=2.0",
+              f"{phases('linear, start: 0.1, end: 0.8, length: 4', 'linear, start: 0.8, end: 0.1')} optimizer.lr=2.0",
               [[0.2, 0.55, 0.9, 1.25, 1.6, 1.25, 0.9, 0.55]]),
 ]  # fmt: skip
 
 
-def product(*factors: str) -> str:
-    """The overrides of a product of schedules; empty until lrkit has one."""
-    return ""
+def chained(*factors: str) -> str:
+    """The overrides of a product of schedules, for both groups."""
+    return f"{product(*factors)} {TWO}"
 
 
 def times(*sequences: list[float]) -> list[float]:
@@ -131,9 +126,9 @@ def times(*sequences: list[float]) -> list[float]:
 RISE = [0.4 + i / 4 * 0.6 for i in range(4)] + [1.0] * 6
 STEPPED = [0.1 ** (i // 3) for i in range(10)]
 MULTISTEPPED = [1.0] * 2 + [0.1] * 3 + [0.01] * 4 + [0.001]
-MULTISTEP_OF = "Multistep, milestones: [2, 5, 9]"
-COSINE_OF = "Cosine, end: 2.0e-9"
-EXPONENTIAL_OF = "Exponential, gamma: 0.9, every: 1"
+MULTISTEP_OF = "multistep, milestones: [2, 5, 9]"
+COSINE_OF = "cosine, end: 2.0e-9"
+EXPONENTIAL_OF = "exponential, gamma: 0.9, every: 1"
 
 CHAINED = [
     Published("test_chained_lr1", f"{OF_STEP} {BASE}", [STEP]),
@@ -143,37 +138,35 @@ CHAINED = [
               "schedule=multistep 'schedule.milestones=[1, 5, 7]' warmup=linear warmup.length=3 warmup.start=0.4 "
               f"{BASE}",
               [[0.02, 0.03, 0.04, 0.05] + [0.005] * 4 + [0.0005] * 2]),
-    Published("test_chained_lr4", product("Exponential, gamma: 0.9, every: 1",
-              "Piecewise, phases: [{_target_: lrkit.schedules.Constant, start: 0.2, length: 4}, "
-              "{_target_: lrkit.schedules.Constant}]", "Step, every: 3"),
+    Published("test_chained_lr4", chained("exponential, gamma: 0.9, every: 1",
+              "table, interpolate: previous, table: [[0, 0.2], [4, 1.0]]", "step, every: 3"),
               [[0.05 * 0.2 * 0.9**x for x in range(3)] + [0.05 * 0.2 * 0.9**3 * 0.1]
                + [0.05 * 0.9**x * 0.1 for x in range(4, 6)] + [0.05 * 0.9**x * 0.01 for x in range(6, 9)]]),
     Published("test_chained_lr5", f"schedule=polynomial schedule.power=0.9 schedule.length=5 schedule.scale=0.1 {TWO}",
               [[0.1 * rate for rate in rates] for rates in both(POLYNOMIAL)],
               convention="ConstantLR is over when the polynomial has reached zero, so that it is a scale"),
-    Published("test_compound_step_and_multistep_lr", product("Step, every: 3", MULTISTEP_OF),
+    Published("test_compound_step_and_multistep_lr", chained("step, every: 3", MULTISTEP_OF),
               [[0.05] * 2 + [0.005] + [5e-4] * 2 + [5e-5] + [5e-6] * 3 + [5e-8]]),
-    Published("test_compound_step_and_exp_lr", product("Step, every: 3", EXPONENTIAL_OF),
+    Published("test_compound_step_and_exp_lr", chained("step, every: 3", EXPONENTIAL_OF),
               both(times(EXPONENTIAL, STEPPED))),
-    Published("test_compound_exp_and_multistep_lr", product(MULTISTEP_OF, EXPONENTIAL_OF),
+    Published("test_compound_exp_and_multistep_lr", chained(MULTISTEP_OF, EXPONENTIAL_OF),
               both(times(EXPONENTIAL, MULTISTEPPED))),
     Published("test_compound_exp_and_linearlr",
-              product("Linear, start: 0.4, end: 0.9, length: 4", EXPONENTIAL_OF),
+              chained("linear, start: 0.4, end: 0.9, length: 4", EXPONENTIAL_OF),
               both(times(EXPONENTIAL, [0.4 + i / 4 * 0.5 for i in range(4)] + [0.9] * 6))),
-    Published("test_compound_step_and_constantlr", product("Step, every: 3",
-              "Piecewise, phases: [{_target_: lrkit.schedules.Constant, start: 0.4, length: 4}, "
-              "{_target_: lrkit.schedules.Constant}]"),
+    Published("test_compound_step_and_constantlr", chained("step, every: 3",
+              "table, interpolate: previous, table: [[0, 0.4], [4, 1.0]]"),
               both([0.05 * 0.4] * 3 + [0.005 * 0.4] + [0.005] * 2 + [0.0005] * 3 + [0.00005])),
     Published("test_compound_linearlr_and_multistep_lr",
-              product(MULTISTEP_OF, "Linear, start: 0.4, end: 1.0, length: 4"), both(times(MULTISTEP, RISE))),
-    Published("test_compound_cosanneal_and_step_lr", product(COSINE_OF, "Step, every: 3"),
+              chained(MULTISTEP_OF, "linear, start: 0.4, end: 1.0, length: 4"), both(times(MULTISTEP, RISE))),
+    Published("test_compound_cosanneal_and_step_lr", chained(COSINE_OF, "step, every: 3"),
               both(times(COSINE, STEPPED)), convention=FLOOR),
-    Published("test_compound_cosanneal_and_multistep_lr", product(COSINE_OF, MULTISTEP_OF),
+    Published("test_compound_cosanneal_and_multistep_lr", chained(COSINE_OF, MULTISTEP_OF),
               both(times(COSINE, MULTISTEPPED)), convention=FLOOR),
     Published("test_compound_cosanneal_and_linearlr",
-              product(COSINE_OF, "Linear, start: 0.4, end: 1.0, length: 4"), both(times(COSINE, RISE)),
+              chained(COSINE_OF, "linear, start: 0.4, end: 1.0, length: 4"), both(times(COSINE, RISE)),
               convention=FLOOR),
-    Published("test_compound_cosanneal_and_exp_lr", product(COSINE_OF, "Exponential, gamma: 0.1, every: 1"),
+    Published("test_compound_cosanneal_and_exp_lr", chained(COSINE_OF, "exponential, gamma: 0.1, every: 1"),
               both(times(COSINE, [0.1**i for i in range(10)])), convention=FLOOR),
 ]  # fmt: skip
 
@@ -258,6 +251,13 @@ DOWN_62 = [1, 3, 5, 13 / 3, 11 / 3, 3, 7 / 3, 5 / 3, 1, 2, 3, 8 / 3, 7 / 3, 2, 5
 HEIGHTS_62 = [0, 0.5, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0.5, 1, 5 / 6, 4 / 6]
 EQUAL = "optimizer.lr=5.0 'param_groups.rules=[{name: conv2, pattern: conv2, lr_scale: 1}]'"
 CYCLIC = f"schedule=cyclic schedule.start=0.2 schedule.up=4 {EQUAL}"
+SWINGS = "schedule.momentum_start=0.5 schedule.momentum_peak=0.1"
+TENTH = "torch's test has a momentum of 5; a tenth of it is compared, for lrkit refuses 1 and more"
+
+
+def against(rates: list[float], both_ends: float = 6.0) -> list[float]:
+    """The momentum beside a rate, a tenth of that of the test: it moves the other way between the same ends."""
+    return [(both_ends - rate) / 10 for rate in rates]
 
 
 def ranged(low: float, high: float, heights: list[float]) -> list[float]:
@@ -265,16 +265,21 @@ def ranged(low: float, high: float, heights: list[float]) -> list[float]:
 
 
 CYCLES = [
-    Published("test_cycle_lr_triangular_mode_one_lr", CYCLIC, [TRIANGULAR] * 2),
+    Published("test_cycle_lr_triangular_mode_one_lr", f"{CYCLIC} {SWINGS}", [TRIANGULAR] * 2,
+              [against(TRIANGULAR)] * 2, convention=TENTH),
     Published("test_cycle_lr_triangular_mode_one_lr_no_momentum", CYCLIC, [TRIANGULAR] * 2),
     Published("test_cycle_lr_with_momentumless_optimizer", f"optimizer=adam {CYCLIC}", [TRIANGULAR] * 2),
-    Published("test_cycle_lr_triangular2_mode_one_lr", f"{CYCLIC} schedule.mode=triangular2", [TRIANGULAR2] * 2),
-    Published("test_cycle_lr_exp_range_mode_one_lr", f"{CYCLIC} schedule.mode=exp_range schedule.every=1",
-              [ranged(1, 5, HEIGHTS)] * 2),
-    Published("test_cycle_lr_triangular_mode_step_size_up_down", f"{CYCLIC} schedule.down=6", [DOWN_6] * 2),
+    Published("test_cycle_lr_triangular2_mode_one_lr", f"{CYCLIC} {SWINGS} schedule.mode=triangular2",
+              [TRIANGULAR2] * 2, [against(TRIANGULAR2)] * 2, convention=TENTH),
+    Published("test_cycle_lr_exp_range_mode_one_lr", f"{CYCLIC} {SWINGS} schedule.mode=exp_range schedule.every=1",
+              [ranged(1, 5, HEIGHTS)] * 2,
+              [against(ranged(1, 5, HEIGHTS))] * 2, convention=TENTH),
+    Published("test_cycle_lr_triangular_mode_step_size_up_down", f"{CYCLIC} {SWINGS} schedule.down=6", [DOWN_6] * 2,
+              [against(DOWN_6)] * 2, convention=TENTH),
     Published("test_cycle_lr_exp_range_mode_step_size_up_down",
               f"schedule=cyclic schedule.start=0.2 schedule.up=2 schedule.down=6 schedule.mode=exp_range "
-              f"schedule.every=1 {EQUAL}", [ranged(1, 5, HEIGHTS_62)] * 2),
+              f"schedule.every=1 {SWINGS} {EQUAL}", [ranged(1, 5, HEIGHTS_62)] * 2,
+              [against(ranged(1, 5, HEIGHTS_62))] * 2, convention=TENTH),
     Published("test_cycle_lr_triangular_mode", "", [TRIANGULAR, [x + 1 for x in TRIANGULAR]]),
     Published("test_cycle_lr_triangular2_mode", "", [TRIANGULAR2, [x + 2 for x in TRIANGULAR2]]),
     Published("test_cycle_lr_exp_range_mode", "", [ranged(1, 5, HEIGHTS), ranged(5, 12, HEIGHTS)]),

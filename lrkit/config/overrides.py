@@ -25,6 +25,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config import trusted_targets, yaml_screening
+from lrkit.config.hydra_form import quote_formula, with_added_keys
 from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
 from lrkit.planning import tracks
 from lrkit.schedules.warmup import moot_reason
@@ -156,7 +157,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     """
     parsed: list[Override] = []
     seen: dict[str, str] = {}
-    for text in overrides:
+    for text in map(quote_formula, overrides):
         key, equals, value = text.partition("=")
         if not key.strip().lstrip("+~"):
             raise ConfigError("an override", "must be key=value", text)
@@ -225,12 +226,12 @@ def trusted_names(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[
 
 
 def with_added_tracks(overrides: Iterable[str]) -> list[str]:
-    """Overrides in Hydra's form: ``optimizers`` is empty at first, so its keys are added.
+    """Overrides in Hydra's form: ``optimizers`` is empty at first, so its keys are added; and as in ``hydra_form``.
 
     >>> with_added_tracks(["optimizers.actor.every=2", "optimizer@optimizers.actor.optimizer=adam", "seed=1"])
     ['++optimizers.actor.every=2', '+optimizer@optimizers.actor.optimizer=adam', 'seed=1']
     """
-    return [f"{_addition_prefix(text)}{text}" for text in overrides]
+    return [f"{_addition_prefix(text)}{text}" for text in with_added_keys(map(quote_formula, overrides))]
 
 
 def _addition_prefix(text: str) -> str:

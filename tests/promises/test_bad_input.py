@@ -50,7 +50,7 @@ FROM_THE_CONFIG = [
     ("train interval=epoch", "interval is not a key. Accepted: …"),
     (
         "train schedule.interval=epoch",
-        "schedule.interval is not a key. Accepted: end, floor, length, scale, skip, start, update_every.",
+        "schedule.interval is not a key. Accepted: end, floor, k, length, power, scale, skip, start, update_every.",
     ),
     ("train schedule.eta_min=0.1", "schedule.eta_min is not a key. Did you mean 'end'? …"),
     ("train schedule.T_max=24", "schedule.T_max is not a key. Did you mean 'length'? …"),
@@ -69,7 +69,8 @@ FROM_THE_CONFIG = [
     ("train callbacks.x=5", "callbacks.x does not exist; to add it write +callbacks.x=..."),
     (
         "train warmup.length=10",
-        "warmup.length is not a key of warmup=none; other options of warmup: constant, cosine, exponential, linear.",
+        "warmup.length is not a key of warmup=none; other options of warmup: constant, cosine, exponential, formula, "
+        "linear, logarithmic.",
     ),
     ("train +warmup.length=10", "warmup.length is not a key of warmup=none; other options of warmup: …"),
     # --- groups and their options
@@ -362,7 +363,8 @@ FROM_THE_CONFIG = [
     ("train trainer.limit_predict_batches=3", "trainer.limit_predict_batches must be null, …"),
     (
         "train trainer.max_steps=10 horizon.steps=20",
-        "horizon.steps must be trainer.max_steps, 10, or null. Received: 20",
+        "horizon.steps must be trainer.max_steps, 10, or null; the first 10 steps of a run of 20 are"
+        " horizon.stop_after=10. Received: 20",
     ),
     (
         "train trainer.max_epochs=-1 trainer.max_steps=20 horizon.steps=10",

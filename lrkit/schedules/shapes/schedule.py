@@ -319,3 +319,12 @@ def resolve_places(places: Sequence[Length], horizon: Horizon) -> tuple[int, ...
     if sorted(set(steps)) != steps:
         raise ConfigError(f"milestones ({list(places)}, which is steps {steps})", "must be increasing")
     return tuple(steps)
+
+
+def check_momentum(start: float | None, peak: float | None) -> None:
+    """Refuse one end of a cycle of momentum without the other, and a momentum of 1."""
+    if (start is None) != (peak is None):
+        raise ConfigError("momentum_start", "and momentum_peak must be set together", start)
+    for name, value in (("momentum_start", start), ("momentum_peak", peak)):
+        if value == 1:
+            raise ConfigError(name, "must be below 1: with 1 no gradient would be forgotten", value)

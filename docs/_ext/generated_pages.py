@@ -31,7 +31,7 @@ Pages = dict[str, str]
 
 def gallery_pages(conf: Path = CONF_DIR) -> Pages:
     """A page of all pictures, and one for each schedule: its picture, formula, YAML, and the command that draws it."""
-    names = sorted(path.stem for path in (conf / "schedule").glob("*.yaml"))
+    names = sorted(path.stem for path in _schedule_files(conf))
     pages = {f"schedules/{name}.md": _schedule_page(name, (conf / "schedule" / f"{name}.yaml")) for name in names}
     cards = "\n".join(
         f'<a class="card" href="schedules/{name}.html"><img src="../_images/{name}.svg" alt=""><span>{name}</span></a>'
@@ -58,6 +58,25 @@ def gallery_pages(conf: Path = CONF_DIR) -> Pages:
 `update_every=1ep` is the learning rate of a program that calls its scheduler once an epoch. `skip` begins in the middle
 of a shape. A class of your own has these options too, if it defines `value(s, n)`.
 
+## A shape of your own
+
+```shell
+lrkit show schedule=formula 'schedule.formula=0.5*(1+cos(pi*u))'
+lrkit show schedule=table 'schedule.table=[[0,1.0],[50%,0.1],[1000,0.01]]'
+lrkit show schedule=table schedule.table=rates.csv schedule.interpolate=previous
+lrkit show schedule=product 'schedule.factors=[cosine,{{name: step, every: 10%, gamma: 0.9}}]'
+lrkit show schedule=piecewise 'schedule.phases=[{{name: linear, start: 0.1, end: 1, length: 10%}},cosine]'
+lrkit show schedule=custom schedule._target_=mycode.MySchedule schedule.my_key=2
+```
+
+lrkit computes a formula itself; no part of it is executed as Python. The plan has the rows of a table, not the path of
+the file. A table of learning rates, such as the output of `lrkit show format=csv`, needs `schedule.normalise=peak`. A
+schedule inside another one is the name of an option, or `name` with the keys to set. A class of your own is a subclass
+of `lrkit.schedules.Schedule`: it keeps the keys of the option that it has, and takes its own keys.
+
+`warmup=formula` and `cooldown=formula` take a formula too. A warmup without `end` must arrive at 1, the schedule's
+first value; a cooldown without `start` must begin at 1, the value at which the schedule arrived.
+
 ## How a warmup meets the schedule
 
 `lrkit show warmup=linear warmup.overlap=join`:
@@ -77,6 +96,11 @@ the run, as in detectron2 (`join`), Composer and timm (`peak`) and MMEngine (`mu
 ```
 """
     return pages
+
+
+def _schedule_files(conf: Path) -> list[Path]:
+    """The options of the group schedule, but for that of a class of the user's."""
+    return [path for path in (conf / "schedule").glob("*.yaml") if path.stem != "custom"]
 
 
 def _table_of(module: ModuleType) -> str:
@@ -123,7 +147,7 @@ def _as_markdown(text: str) -> str:
 def draw_schedules(folder: Path, conf: Path = CONF_DIR) -> None:
     """Draw each schedule as the command on its page does, where its picture is older than what it is drawn from."""
     sources = [*Path(shapes.__file__).parent.glob("*.py"), Path(__file__)]
-    for yaml in (conf / "schedule").glob("*.yaml"):
+    for yaml in _schedule_files(conf):
         picture = folder / f"{yaml.stem}.svg"
         newest = max(path.stat().st_mtime for path in [*sources, yaml])
         if not picture.exists() or picture.stat().st_mtime < newest:

@@ -87,6 +87,16 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(recorded: Recorded, caps
     assert json.loads(Path("part/plan.json").read_text())["horizon"]["stop_after"] is None
 
 
+def test_the_best_checkpoint_of_the_stop_is_known_after_it(tmp_path: Path) -> None:
+    # The rate is 0 after the stop: its validation stays the best, and no later one replaces its file.
+    words = ("schedule=multistep", "schedule.milestones=[9]", "schedule.gamma=1e-30", "model.dropout=0")
+    lrkit.train(*over(*words), *words, "horizon.stop_after=9", folder=tmp_path, quiet=True)
+    assert metrics(str(tmp_path))["best"]["step"] == 9
+    lrkit.train(f"resume.path={tmp_path}", "horizon.stop_after=null", quiet=True)
+    kept = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert kept["lrkit"]["step"] == metrics(str(tmp_path))["best"]["step"] == 9
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",

@@ -60,7 +60,7 @@ def used(recorded: Recorded, decays: Decays, rows: list[dict[str, float]]) -> li
 
 
 def names(group: str) -> st.SearchStrategy[str]:
-    return st.sampled_from(sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml")))
+    return st.sampled_from(sorted({path.stem for path in (CONF_DIR / group).glob("*.yaml")} - {"custom"}))
 
 
 lengths = st.one_of(
@@ -75,9 +75,12 @@ OPTIONS: dict[str, list[list[str]]] = {
     "cosine": [["schedule.k=2", "schedule.power=0.7"]],
     "cyclic": [["schedule.mode=exp_cycle", "schedule.momentum_start=0.9", "schedule.momentum_peak=0.8"]],
     "exponential": [["schedule.gamma=null", "schedule.end=0", "schedule.ratio=0.1"]],
+    "formula": [["schedule.formula=0.5**floor(epoch) * (1 if s < 7 else 0.1) + 0.01*u", "schedule.epoch_length=3"]],
     "inverse_sqrt": [["schedule.power=1.5"]],
     "polynomial": [["schedule.k=0.5", "schedule.period=25%"]],
+    "product": [["schedule.factors=[{name: table, table: [[0, 0.1], [2, 1], [50%, 0.5]]}, sqrt]", "schedule.scale=2"]],
     "restarts": [[f"schedule.shape={INNER}", "schedule.decay=0.7", "schedule.decay_of=peak", "schedule.end=0.6"]],
+    "table": [["schedule.interpolate=previous", "schedule.table=[[1, 0.4], [2ep, 0.8]]", "schedule.normalise=peak"]],
     "wsd": [
         ["schedule.shape=exponential"],
         [f"schedule.shape={INNER}", "schedule.milestones=[30%]", "schedule.decay=1"],
@@ -95,6 +98,20 @@ decaying = st.sampled_from(
         ["optimizer=lion", "weight_decay_rule=timescale", "weight_decay_rule.timescale=1ep"],
     ]
 )
+
+
+@st.composite
+def group_rules(draw: st.DrawFn) -> str:
+    """A rule for the head of the network, with parts of a curve of its own."""
+    parts = {
+        "lr_scale": st.sampled_from(["10", "0.3"]),
+        "schedule": st.sampled_from(["one_cycle", "step", "{name: cosine, end: 0.1, floor: 0.2}", "linear", "wsd"]),
+        "warmup": st.one_of(st.just("none"), lengths.map("{{name: linear, length: {}}}".format)),
+        "cooldown": st.sampled_from(["none", "{name: sqrt, length: 2}"]),
+        "delay": lengths,
+    }
+    said = draw(st.sets(st.sampled_from([*parts]), min_size=1, max_size=3))
+    return ", ".join(["name: head", "pattern: '^head'", *(f"{key}: {draw(parts[key])}" for key in sorted(said))])
 
 
 @st.composite
@@ -130,6 +147,8 @@ def runs(draw: st.DrawFn) -> list[str]:
         overrides.append(f"schedule.every={draw(lengths)}")
     if schedule == "one_cycle":
         overrides.append(f"schedule.up={draw(lengths)}")
+    if draw(st.booleans()):
+        overrides.append(f"param_groups.rules=[{{{draw(group_rules())}}}]")
     return [*overrides, *draw(st.sampled_from([[], *OPTIONS.get(schedule, [])]))]
 
 

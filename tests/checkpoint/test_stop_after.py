@@ -111,6 +111,7 @@ def test_the_best_checkpoint_of_the_stop_is_known_after_it(tmp_path: Path) -> No
         ("+callbacks.early={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss, patience: 3}",),
         ("param_groups=no_decay", "schedule@coschedule.weight_decay=linear", "optimizer=adamw", "test=true"),
         ("trainer.limit_val_batches=0",),
+        ("callbacks=ema",),
         GAN,
         (*GAN, "trainer.check_val_every_n_epoch=2"),
     ],

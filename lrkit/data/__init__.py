@@ -1,4 +1,4 @@
-"""Training data: datasets, how files are read, and how batches are cut."""
+"""Training data: datasets, readers of files, and the loaders that make batches."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -373,6 +373,13 @@ def test_a_module_that_steps_twice_in_a_batch_is_told() -> None:
 
 
 @pytest.mark.slow
+def test_a_track_that_leaves_out_a_step_has_failed_at_the_stop(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word.replace(".GAN", ".Hasty") for word in GAN]
+    train(*over(*words), *words, "horizon.stop_after=3", code=1)
+    assert "generator: 3 steps were planned, 2 were taken" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_find_searches_for_the_whole_schedule(tmp_path: Path) -> None:
     words = [*BASE, "find.confirm=false", "find.repeats=1", "find.steps=30"]
     found = [lrkit.find([*words, *more], quiet=True).lr for more in ((), ("horizon.stop_after=5",))]

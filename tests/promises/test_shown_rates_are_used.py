@@ -196,12 +196,26 @@ def test_shown_is_used_is_resumed(
     keep_the_promise(overrides, share, stops, recorded, decays)
 
 
+TWO_EPOCHS = "trainer.max_epochs=2"
+
+
 @ignored
 @pytest.mark.slow
 @settings(max_examples=150, **several)
 @given(overrides=runs(), share=st.floats(0, 1), stops=st.booleans())
-@example(overrides=["schedule=cyclic", *OPTIONS["cyclic"][0], "schedule.up=2", "trainer.max_epochs=2"], share=0.5)
-@example(overrides=["schedule=wsd", *OPTIONS["wsd"][1], "data.batch_size=150", "trainer.max_epochs=2"], share=0.6)
+@example(
+    overrides=["schedule=cyclic", *OPTIONS["cyclic"][0], "schedule.up=2", "trainer.max_epochs=2"],
+    share=0.5,
+    stops=False,
+)
+@example(
+    overrides=["schedule=wsd", *OPTIONS["wsd"][1], "data.batch_size=150", "trainer.max_epochs=2"],
+    share=0.6,
+    stops=False,
+)
+@example(overrides=["schedule=formula", *OPTIONS["formula"][0], "trainer.max_epochs=2"], share=0.5, stops=False)
+@example(overrides=["schedule=table", *OPTIONS["table"][0], "trainer.max_epochs=3"], share=0.4, stops=False)
+@example(overrides=["schedule=product", *OPTIONS["product"][0], "trainer.max_epochs=2"], share=0.7, stops=False)
 def test_shown_is_used_is_resumed_at_length(
     overrides: list[str], share: float, stops: bool, recorded: Recorded, decays: Decays
 ) -> None:

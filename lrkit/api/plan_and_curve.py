@@ -1,4 +1,4 @@
-"""The plan and the curve of a run, from ordinary arguments: what ``lrkit show`` prints. No torch.
+"""``lrkit.plan`` and ``lrkit.curve``: the plan and the curve of a run, as ``lrkit show`` prints them. No torch.
 
 >>> import lrkit
 >>> rate = lrkit.curve("cosine", steps=100, warmup="linear", warmup_length="10%")
@@ -37,7 +37,7 @@ def curve(
     cooldown: AnySchedule | None = None,
     cooldown_length: Length | None = None,
 ) -> Curve:
-    """The curve ``step -> multiplier`` of a run: warmup, schedule and cooldown, end to end.
+    """Return the curve ``step -> multiplier`` of a run: warmup, schedule and cooldown, one after the other.
 
     A schedule is an object of ``lrkit.schedules``, the name of an option of ``conf/schedule`` with its defaults, or a
     mapping with the name and other values. Lengths are durations: ``500`` optimizer steps, ``"5%"`` of the run,

@@ -84,6 +84,10 @@ def _phase(phase: Mapping[str, Any]) -> str:
     return f"{phase['name']} {phase['steps']}: {phase['schedule']['name']}({options})"
 
 
+def _by_adamw(node: Mapping[str, Any]) -> list[str]:
+    return [rule["name"] for rule in node.get("rules") or () if rule.get("adamw")]
+
+
 def _group_curve(own: Mapping[str, Any]) -> str:
     rate, momentum = ("; ".join(_phases(own[name])) for name in ("phases", "momentum"))
     return f"{rate}; momentum: {momentum}" if momentum else rate
@@ -104,6 +108,7 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "samples a step": lambda plan: plan["horizon"]["batch_size"],
     "phases": lambda plan: _phases(plan["phases"]),
     "groups": lambda plan: [(group["name"], group["lr_scale"], group["weight_decay"]) for group in plan["groups"]],
+    "groups by AdamW": lambda plan: _by_adamw(plan["config"].get("param_groups") or {}),
     "group curves": lambda plan: {rule: _group_curve(own) for rule, own in plan.get("group_curves", {}).items()},
     "momentum": lambda plan: _phases(plan["momentum"]),
     "weight decay": lambda plan: _phases(plan["weight_decay"]["phases"]),

@@ -56,7 +56,9 @@ VERSION_BASE = "1.3"
 #: Names of the same options in other libraries.
 _ALSO_CALLED = {
     "learning_rate": "lr",
-    **dict.fromkeys(("eta_min", "min_lr", "alpha_f", "lr_end"), "end"),
+    **dict.fromkeys(("eta_min", "min_lr", "alpha_f", "lr_end", "end_value"), "end"),
+    **dict.fromkeys(("by_epoch", "t_in_epochs", "convert_to_iter_based"), "update_every"),
+    **dict.fromkeys(("warmup_prefix", "interval_scaling"), "overlap"),
     **dict.fromkeys(("T_max", "total_steps", "total_iters", "decay_steps", "steps", "warmup_steps"), "length"),
     **dict.fromkeys(("step_size", "step_size_up"), "every"),
     **dict.fromkeys(("start_factor", "base_lr", "div_factor"), "start"),
@@ -289,6 +291,8 @@ def suggest_name(name: str, choices: Collection[str]) -> str:
     "Did you mean 'length'? Accepted: end, length, start"
     """
     alias = _ALSO_CALLED.get(name, name)
+    if alias == "end" and alias not in choices:  # a shape that arrives nowhere has a floor
+        alias = "floor"
     return did_you_mean(alias if alias in choices else name, choices)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from lrkit.base.errors import ConfigError
+from lrkit.config import trusted_targets
 from lrkit.config.instantiate import build
 from lrkit.config.overrides import unknown_key
 from lrkit.config.schedule_nodes import complete_schedule
-from lrkit.config.shipped_options import read_option
+from lrkit.config.shipped_options import read_option, schedule_defaults
+from lrkit.config.trusted_targets import TARGET
 from lrkit.planning.group_rules import Rule, Rules, parse_rules
 from lrkit.planning.guard import POLICIES, Guard
 from lrkit.schedules.durations import Duration
@@ -46,6 +49,7 @@ def build_schedule(node: Any, key: str, trust: Sequence[str]) -> Schedule | None
         ConfigError: as ``build_part``, for a schedule without a step, or for a set end that the schedule decides.
     """
     node = complete_schedule(node, key)
+    _check_dataclass(node, key, trust)
     shape = build_part(node, key, Schedule, trust)
     if shape is None:
         return None
@@ -57,6 +61,18 @@ def build_schedule(node: Any, key: str, trust: Sequence[str]) -> Schedule | None
         meets = "ends where the schedule begins" if slot == "warmup" else "starts where the schedule arrived"
         raise ConfigError(f"{key}.{moot}", f"must not be set: a {slot} {meets}", node[moot])
     return shape
+
+
+def _check_dataclass(node: Any, key: str, trust: Sequence[str]) -> None:
+    """Refuse a schedule of a third party with arguments that are no fields: neither plan nor checkpoint has those."""
+    if not isinstance(node, Mapping) or TARGET not in node or schedule_defaults(node[TARGET]):
+        return
+    cls = trusted_targets.resolve_class(node[TARGET], f"{key}.{TARGET}", trust)
+    if not issubclass(cls, Schedule):
+        return  # which is refused in other words
+    if set(inspect.signature(cls).parameters) != {field.name for field in dataclasses.fields(cls) if field.init}:
+        must = "must be a dataclass without __init__: its fields are saved with the plan; write @dataclass(frozen=True)"
+        raise ConfigError(f"{key}.{TARGET}", must, node[TARGET])
 
 
 def build_rules(node: Any, trust: Sequence[str]) -> Rules:

@@ -31,8 +31,8 @@ CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir()
 def option_names(group: str) -> tuple[str, ...]:
     """The names of a group's options.
 
-    >>> option_names("cooldown")
-    ('cosine', 'formula', 'linear', 'none', 'sqrt')
+    >>> option_names("batch_scaling")
+    ('auto', 'linear', 'none', 'sqrt')
     """
     return tuple(sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml")))
 
@@ -58,7 +58,7 @@ def read_option(group: str, name: str, key: str) -> dict[str, Any]:
     own.pop("defaults", None)
     shared = f"{SHARED}/{group}"
     has_shared = any(str(entry).startswith(f"/{shared}@") for entry in node.get("defaults", ()))
-    return own | (read_shipped_file(f"{shared}.yaml") if has_shared else {})
+    return {**(read_shipped_file(f"{shared}.yaml") if has_shared else {}), **own}
 
 
 def class_of_option(target: str) -> Any:

@@ -33,6 +33,7 @@ __all__ = [
     "render_text",
 ]
 
+_MOST_VALUES = 12  # of a hyper-parameter in one line
 _MOST_ROWS = 10**7  # half a gigabyte
 FORMATS = ("text", "csv", "json", "png")
 _SKETCHED = 3  # curves that are drawn in text
@@ -271,8 +272,10 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
     for name in plan.hyper(0):
         edges = {edge for curve, _ in plan.on_curves() for edge in curve.edges}
         steps = (0, *sorted(edges - {0}), (plan.horizon.steps or 1) - 1)
-        path = " -> ".join(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
-        page.append(Text(f"{name}  {path}"))
+        values = list(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
+        if len(values) > _MOST_VALUES:  # of stairs
+            values = [*values[: _MOST_VALUES // 2], "...", *values[-_MOST_VALUES // 2 :]]
+        page.append(Text(f"{name}  {' -> '.join(values)}"))
     if rule := plan.weight_decay_rule.line(plan.base_weight_decay):
         page.append(Text(rule))
     if plan.plateau is not None:

@@ -363,7 +363,8 @@ FROM_THE_CONFIG = [
     ("train trainer.limit_predict_batches=3", "trainer.limit_predict_batches must be null, …"),
     (
         "train trainer.max_steps=10 horizon.steps=20",
-        "horizon.steps must be trainer.max_steps, 10, or null. Received: 20",
+        "horizon.steps must be trainer.max_steps, 10, or null; the first 10 steps of a run of 20 are"
+        " horizon.stop_after=10. Received: 20",
     ),
     (
         "train trainer.max_epochs=-1 trainer.max_steps=20 horizon.steps=10",

@@ -101,6 +101,20 @@ decaying = st.sampled_from(
 
 
 @st.composite
+def group_rules(draw: st.DrawFn) -> str:
+    """A rule for the head of the network, with parts of a curve of its own."""
+    parts = {
+        "lr_scale": st.sampled_from(["10", "0.3"]),
+        "schedule": st.sampled_from(["one_cycle", "step", "{name: cosine, end: 0.1, floor: 0.2}", "linear", "wsd"]),
+        "warmup": st.one_of(st.just("none"), lengths.map("{{name: linear, length: {}}}".format)),
+        "cooldown": st.sampled_from(["none", "{name: sqrt, length: 2}"]),
+        "delay": lengths,
+    }
+    said = draw(st.sets(st.sampled_from([*parts]), min_size=1, max_size=3))
+    return ", ".join(["name: head", "pattern: '^head'", *(f"{key}: {draw(parts[key])}" for key in sorted(said))])
+
+
+@st.composite
 def runs(draw: st.DrawFn) -> list[str]:
     """A command line of a run of some ten steps."""
     schedule, warmup, cooldown = draw(names("schedule")), draw(names("warmup")), draw(names("cooldown"))
@@ -133,6 +147,8 @@ def runs(draw: st.DrawFn) -> list[str]:
         overrides.append(f"schedule.every={draw(lengths)}")
     if schedule == "one_cycle":
         overrides.append(f"schedule.up={draw(lengths)}")
+    if draw(st.booleans()):
+        overrides.append(f"param_groups.rules=[{{{draw(group_rules())}}}]")
     return [*overrides, *draw(st.sampled_from([[], *OPTIONS.get(schedule, [])]))]
 
 

@@ -38,7 +38,7 @@ PEER = Peer("fvcore", "0.1.5.post20221221, fvcore/common/param_scheduler.py", [
         "schedule=cosine warmup=linear warmup.length=15 warmup.start=0.1",
         of_where(lambda u: 0.1 + 0.9 * u / 0.25 if u < 0.25 else cosine((u - 0.25) / 0.75))),
     Row("CompositeParamScheduler([Linear(0.1, 1), Cosine(1, 0)], [0.25, 0.75], ['rescaled', 'fixed'])",
-        phases("linear, start: 0.1, end: 1.0, length: 15", "cosine, skip: 15"),
+        "schedule=cosine warmup=linear warmup.length=15 warmup.start=0.1 warmup.overlap=peak",
         of_where(lambda u: 0.1 + 0.9 * u / 0.25 if u < 0.25 else cosine(u))),
     Row("CompositeParamScheduler([Constant(0.4), Constant(0.2), Linear(0.2, 0)], [0.25, 0.25, 0.5], rescaled)",
         phases("constant, start: 0.4, length: 25%", "constant, start: 0.2, length: 25%", "linear, start: 0.2"),

@@ -26,9 +26,10 @@ EARLY = "MMEngine's warmup reaches its end in end - begin - 1 steps"
 
 PEER = Peer("MMEngine", "0.10.7, mmengine/optim/scheduler/param_scheduler.py", [
     Row("[LinearLR(start_factor=0.1, by_epoch=False, end=10), MultiStepLR(milestones=[25, 40], by_epoch=False)]",
-        "schedule=multistep 'schedule.milestones=[16, 31]' warmup=linear warmup.length=9 warmup.start=0.1",
+        "schedule=multistep 'schedule.milestones=[25, 40]' "
+        "warmup=linear warmup.length=9 warmup.start=0.1 warmup.overlap=multiply",
         lambda t: linear(10, 0.1)(t) * 0.1 ** ((t >= 25) + (t >= 40)),
-        convention=f"{EARLY}; its milestones count from the beginning of the run"),
+        convention=EARLY),
     Row("CosineAnnealingLR(eta_min_ratio=0.1, T_max=6, convert_to_iter_based=True)",
         "schedule=cosine schedule.end=0.1", lambda t: 0.1 + 0.9 * cosine(t / 60)),
     Row("CosineAnnealingLR(T_max=6, by_epoch=True)",

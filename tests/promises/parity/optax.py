@@ -68,6 +68,8 @@ PEER = Peer("optax", "0.2.8, optax/schedules/_schedule.py", [
     Row("cosine_decay_schedule(1.0, 50, alpha=0.1)",
         "schedule=cosine schedule.end=0.1 schedule.length=50", cosine_decay(50, 0.1)),
     Row("cosine_decay_schedule(1.0, 60, exponent=2)", "schedule=cosine schedule.power=2", cosine_decay(60, exponent=2)),
+    Row("warmup_constant_schedule(0.1, 1.0, warmup_steps=10)",
+        "schedule=constant warmup=linear warmup.length=10 warmup.start=0.1", polynomial(0.1, 1.0, 1, 10)),
     Row("warmup_cosine_decay_schedule(0.1, 1.0, warmup_steps=10, decay_steps=60, end_value=0.05)",
         "schedule=cosine schedule.end=0.05 warmup=linear warmup.length=10 warmup.start=0.1",
         warmup_cosine(0.1, 10, 60, 0.05)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from parity.rows import Curve, Peer, Row, formula, phases, shaped
+from parity.rows import Curve, Peer, Row, formula, phases, shaped, table
 
 __all__ = ["PEERS"]
 
@@ -45,6 +45,10 @@ PEERS = [
             convention="gamma is exp(-0.1), the factor of a step"),
         Row("LambdaDecay(1.0, lambda t: 0.95**t * (1 + sin(t)) / 2)",
             formula("0.95**s*(1+sin(s))/2"), lambda t: 0.95**t * (1 + math.sin(t)) / 2),
+        Row("PiecewiseDecay([10, 30], [1.0, 0.5, 0.1])",
+            table((0, 1.0), (10, 0.5), (30, 0.1)), lambda t: 1.0 if t < 10 else 0.5 if t < 30 else 0.1),
+        Row("InverseTimeDecay(1.0, gamma=0.1)",
+            "schedule=inverse_time schedule.gamma=0.1 schedule.every=1", lambda t: 1 / (1 + 0.1 * t)),
         Row("MultiplicativeDecay(1.0, lambda t: 0.95)",
             "schedule=exponential schedule.gamma=0.95 schedule.every=1", lambda t: 0.95**t),
     ]),

@@ -12,7 +12,7 @@ from lrkit.config.compose import CONF_DIR, Config, compose, plan, with_trust
 from lrkit.config.overrides import parse_overrides
 from lrkit.planning.plan import Plan
 
-__all__ = ["composed", "plan_of", "quickly_composed", "words_of"]
+__all__ = ["composed", "one_of_each_form", "plan_of", "quickly_composed", "words_of"]
 
 GROUPS = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
 
@@ -33,6 +33,15 @@ def plan_of(overrides: str, steps: int | None, epoch: int | None = None) -> Plan
 def composed(words: list[str]) -> Config:
     """What the command composes."""
     return compose(words)
+
+
+def one_of_each_form(overrides: Mapping[str, str]) -> list[str]:
+    """One name for each set of keys and options that the overrides of a row have, whatever the values."""
+    forms = {
+        tuple(sorted(word if is_choice(word) else word.partition("=")[0] for word in shlex.split(text))): name
+        for name, text in overrides.items()
+    }
+    return sorted(forms.values())
 
 
 def quickly_composed(words: list[str]) -> Config:

@@ -72,6 +72,8 @@ PEERS = [
         Row("lr_decay_style='WSD', lr_wsd_decay_style='exponential', wsd_decay_steps=30",
             f"schedule=wsd schedule.decay=30 {shaped('Exponential', 'end: 0, ratio: 0.5')} {WARMUP}",
             megatron(lambda u: 2 * 0.5**u - 1), steps=100),
+        Row("lr_decay_style='cosine', min_lr=0.1", f"schedule=cosine schedule.end=0.1 {WARMUP}",
+            lambda t: t / 10 if t <= 10 else 0.1 + 0.9 * cosine((t - 10) / 90), steps=100),
         Row("lr_decay_style='inverse-square-root', min_lr=0",
             f"schedule=inverse_sqrt schedule.timescale=10 {WARMUP}", rsqrt(0.0), steps=100),
         Row("lr_decay_style='inverse-square-root', min_lr=0.4",
@@ -87,6 +89,9 @@ PEERS = [
             lambda t: t / 10 if t <= 10 else 0.1 + 0.9 * cosine(min(t - 10, 70) / 70), steps=100),
     ]),
     Peer("DeepSpeed", "0.19.8, deepspeed/runtime/lr_schedules.py", [
+        Row("WarmupLR(warmup_num_steps=10)",
+            "schedule=constant warmup=logarithmic warmup.start=0 warmup.length=9 warmup.base=10",
+            lambda t: min(logarithm(t), 1.0), convention=CLOCK),
         Row("WarmupDecayLR(total_num_steps=60, warmup_num_steps=10, warmup_type='linear')",
             f"schedule=linear {WARMUP}", warmed(10, 0.0, lambda t: 1 - t / 50), convention=CLOCK),
         Row("WarmupDecayLR(total_num_steps=60, warmup_num_steps=10)",

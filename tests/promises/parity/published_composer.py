@@ -19,7 +19,6 @@ def case(test: str, lrkit: str, at: list[int], rates: list[float], *, ssr: float
                      difference=difference)  # fmt: skip
 
 
-FROM_RUN = "Composer's milestones count from the beginning of the run, lrkit's from the end of the warmup"
 WHOLE = "a warmup as long as the run is schedule=linear from 0 to 1"
 STEP = "schedule=step schedule.every"
 LINEAR = "schedule=linear schedule.start=0 schedule.end"
@@ -65,14 +64,14 @@ SOURCE = Source("Composer", "commit 02c872e, tests/optim/test_scheduler.py", 1e-
          [1.0, 0.905, 0.82, 0.625]),
     case("Polynomial 100ba, ssr 0.5", "schedule=polynomial schedule.length=50 schedule.end=0.5", [0, 10, 20, 50],
          [1.0, 0.82, 0.68, 0.5], ssr=0.5),
-    case("MultiStepWithWarmup", f"schedule=multistep 'schedule.milestones=[10, 30]' {UP}=10", [0, 5, 15, 25, 45],
-         [0.0, 0.5, 1.0, 0.1, 0.01], why=FROM_RUN),
+    case("MultiStepWithWarmup", f"schedule=multistep 'schedule.milestones=[20, 40]' {UP}=10 warmup.overlap=peak",
+         [0, 5, 15, 25, 45], [0.0, 0.5, 1.0, 0.1, 0.01]),
     case("MultiStepWithWarmup, ssr 0.5",
-         f"schedule=multistep 'schedule.milestones=[990, 1990]' schedule.gamma=0.5 {UP}=10",
-         [0, 5, 15, 1500, 2500], [0.0, 0.5, 1.0, 0.5, 0.25], ssr=0.5, why=FROM_RUN),
+         f"schedule=multistep 'schedule.milestones=[1ep, 2ep]' schedule.gamma=0.5 {UP}=10 warmup.overlap=peak",
+         [0, 5, 15, 1500, 2500], [0.0, 0.5, 1.0, 0.5, 0.25], ssr=0.5),
     case("MultiStepWithWarmup, ssr 0.5, scale_warmup",
-         f"schedule=multistep 'schedule.milestones=[995, 1995]' schedule.gamma=0.5 {UP}=5",
-         [0, 5, 15, 1500, 2500], [0.0, 1.0, 1.0, 0.5, 0.25], ssr=0.5, why=FROM_RUN),
+         f"schedule=multistep 'schedule.milestones=[1ep, 2ep]' schedule.gamma=0.5 {UP}=5 warmup.overlap=peak",
+         [0, 5, 15, 1500, 2500], [0.0, 1.0, 1.0, 0.5, 0.25], ssr=0.5),
     case("MultiStepWithWarmup 1000ep", RISE, [0, 100_000, 1_000_000], [0.0, 0.1, 1.0], why=WHOLE),
     case("ConstantWithWarmup 500ep", f"schedule=constant {UP}=500ep", [0, 250_000, 500_000, 750_000, 1_000_000],
          [0.0, 0.5, 1.0, 1.0, 1.0]),

@@ -79,7 +79,8 @@ PEER = Peer("timm", "1.0.31, timm/scheduler/{cosine,step,multistep,poly,tanh,wsd
     Row("CosineLRScheduler(t_initial=50, warmup_t=10, warmup_lr_init=0.01, warmup_prefix=True)",
         f"schedule=cosine {WARMUP}", warmed(10, 0.01, once(50, 0.0, cosine))),
     Row("CosineLRScheduler(t_initial=60, warmup_t=10, warmup_lr_init=0.01)",
-        "", warmed(10, 0.01, once(60, 0.0, cosine), own_clock=False)),
+        f"schedule=cosine {WARMUP} warmup.overlap=peak",
+        warmed(10, 0.01, once(60, 0.0, cosine), own_clock=False)),
     Row("CosineLRScheduler(t_initial=10, cycle_mul=2, cycle_decay=0.5, cycle_limit=3)",
         "schedule=restarts schedule.cycles=null schedule.period=10 schedule.growth=2 schedule.decay=0.5 "
         "schedule.length=70", in_cycles(10, 2, 0.5, 3, 0.0, cosine), steps=90),
@@ -101,9 +102,9 @@ PEER = Peer("timm", "1.0.31, timm/scheduler/{cosine,step,multistep,poly,tanh,wsd
         "schedule=step schedule.every=15 schedule.gamma=0.3 warmup=linear warmup.length=10 warmup.start=0.1",
         warmed(10, 0.1, stepped(15, 0.3))),
     Row("StepLRScheduler(decay_t=15, decay_rate=0.3, warmup_t=10, warmup_lr_init=0.1, warmup_prefix=False)",
-        "schedule=multistep 'schedule.milestones=[5, 20, 35]' schedule.gamma=0.3 "
-        "warmup=linear warmup.length=10 warmup.start=0.1", warmed(10, 0.1, stepped(15, 0.3), own_clock=False),
-        compared=60, convention="timm counts from the beginning of the run, lrkit from the end of the warmup"),
+        "schedule=step schedule.every=15 schedule.gamma=0.3 "
+        "warmup=linear warmup.length=10 warmup.start=0.1 warmup.overlap=peak",
+        warmed(10, 0.1, stepped(15, 0.3), own_clock=False), compared=60),
     Row("MultiStepLRScheduler(decay_t=[20, 40], decay_rate=0.1)",
         "schedule=multistep 'schedule.milestones=[19, 39]'", multistep([20, 40], 0.1), convention=EARLY),
     Row("MultiStepLRScheduler(decay_t=[20, 40], decay_rate=0.1, warmup_t=5, warmup_lr_init=0.01)",
@@ -114,6 +115,9 @@ PEER = Peer("timm", "1.0.31, timm/scheduler/{cosine,step,multistep,poly,tanh,wsd
     Row("PolyLRScheduler(t_initial=10, power=2.0, cycle_mul=2, cycle_decay=0.5, cycle_limit=3)",
         "schedule=restarts schedule.decay=0.5 schedule.shape=polynomial",
         in_cycles(10, 2, 0.5, 3, 0.0, lambda u: (1 - u) ** 2), steps=70),
+    Row("PolyLRScheduler(t_initial=60, power=0.5, lr_min=0.1, k_decay=1.5)",
+        "schedule=polynomial schedule.power=0.5 schedule.k=1.5 schedule.end=0.1",
+        once(60, 0.1, lambda u: (1 - u**1.5) ** 0.5)),
     Row("TanhLRScheduler(t_initial=60)",
         f"schedule=tanh schedule.lower=-7 schedule.start={tanh(0)!r} schedule.end={tanh(1)!r}", once(60, 0.0, tanh),
         compared=60, convention="timm's tangent does not reach its ends: start and end are its values there"),

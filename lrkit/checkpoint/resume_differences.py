@@ -145,9 +145,24 @@ def plan_refusal(saved: saved_run.SavedRun, rows: list[tuple[str, str, str]]) ->
 
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> str:
-    table = [("", "checkpoint", "command"), *rows]
+    table = [("", "checkpoint", "command"), *((name, *cut_around_difference(old, new)) for name, old, new in rows)]
     widths = [max(len(row[i]) for row in table) for i in (0, 1)]
     return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in table)
+
+
+def cut_around_difference(one: str, other: str, most: int = 160) -> tuple[str, str]:
+    """Two texts, or of long ones the parts where they begin to differ.
+
+    >>> cut_around_difference("abcdefgh-1-abc", "abcdefgh-2-abc", 6)
+    ('...efgh-1...', '...efgh-2...')
+    """
+    if max(len(one), len(other)) <= most:
+        return one, other
+    same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+    begin = max(0, same - 3 * most // 4 - 1)
+    before = "..." if begin else ""
+    cut = [f"{before}{text[begin : begin + most]}{'...' if len(text) > begin + most else ''}" for text in (one, other)]
+    return cut[0], cut[1]
 
 
 def model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -269,6 +269,20 @@ def test_find_refuses_what_cannot_be(said: dict[str, Any], begins: str) -> None:
         lrkit.find(3)  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("option", ["accelerator", "strategy"])
+def test_find_takes_the_names_that_the_caller_has_registered(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the command takes those of the packages in ``trust``."""
+    from lrkit.api.caller_task import read_trainer
+    from lrkit.lightning import classes
+
+    given = {"max_epochs": 1, option: "registered_by_the_caller"}
+    with pytest.raises(ConfigError, match=rf"^trainer\.{option} must be one of"):
+        read_trainer(given)
+    registry: Any = getattr(classes, f"{option.capitalize()}Registry")
+    monkeypatch.setitem(registry, "registered_by_the_caller", {})
+    assert read_trainer(given)[0][option] == "registered_by_the_caller"
+
+
 SHORT = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=none")
 
 

@@ -56,7 +56,10 @@ def test_every_folder_of_options_can_be_chosen_from() -> None:
         assert (group, option) in OPTIONS
 
 
-@pytest.mark.parametrize("path", sorted((CONF_DIR / "schedule").glob("*.yaml")), ids=lambda path: path.stem)
+SCHEDULES = [path for path in FILES if path.parent.name == "schedule" and path.stem != "custom"]  # of the user's class
+
+
+@pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)
 def test_a_schedule_is_called_as_its_class(path: Path) -> None:
     node: Any = OmegaConf.load(path)
     target = node.get("_target_") or node.schedule._target_
@@ -76,12 +79,12 @@ def test_every_public_schedule_has_a_file() -> None:
     module = importlib.import_module("lrkit.schedules")
     classes = [name for name in module.__all__ if issubclass(getattr(module, name), Schedule)]
     names = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in classes}
-    assert names - {"schedule", "endless"} == {option for group, option in OPTIONS if group == "schedule"}
+    assert names - {"schedule", "endless"} == {path.stem for path in SCHEDULES}
 
 
 def test_a_schedules_file_lists_its_arguments() -> None:
     """Each option lists all keys of its class; the options of every schedule come by its defaults list."""
-    for path in (CONF_DIR / "schedule").glob("*.yaml"):
+    for path in SCHEDULES:
         node: Any = OmegaConf.to_container(OmegaConf.load(path))
         own = node.get("schedule", node)
         kind = getattr(importlib.import_module("lrkit.schedules"), own["_target_"].rpartition(".")[2])
@@ -119,7 +122,9 @@ def test_every_option_composes(group: str, option: str) -> None:
     added = "+" if group not in default_choices() else ""
     chosen = [f"{added}{group}={option}"]
     if option == "custom":  # its class is the user's
-        chosen.append(f"{group}._target_=my.Own")
+        chosen.append(f"{group}._target_={'lrkit.schedules.Rex' if group == 'schedule' else 'my.Own'}")
+    if option == "datasets":
+        chosen.append("data.train._target_=my.Own")
     try:
         config = compose(chosen)
     except ConfigError as error:

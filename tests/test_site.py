@@ -13,6 +13,7 @@ import pytest
 import lrkit
 from lrkit.base import exit_codes
 from lrkit.config.compose import CONF_DIR
+from lrkit.config.shipped_options import SHARED
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -29,7 +30,7 @@ def test_a_schedule_that_is_added_is_in_the_gallery(tmp_path: Path) -> None:
     shutil.copytree(CONF_DIR / "schedule", tmp_path / "schedule")
     (tmp_path / "schedule" / "gentle.yaml").write_text("# Added.\n_target_: lrkit.schedules.Polynomial\npower: 3.0\n")
     pages = gallery_pages(tmp_path)
-    names = {path.stem for path in (CONF_DIR / "schedule").glob("*.yaml")}
+    names = {path.stem for path in (CONF_DIR / "schedule").glob("*.yaml")} - {"custom"}
     assert set(pages) == {"schedules.md", *(f"schedules/{name}.md" for name in {*names, "gentle"})}
     page = pages["schedules/gentle.md"]
     for part in ("(1 - u ** k) ** power", "power: 3.0", "lrkit show schedule=gentle", "gentle.svg"):
@@ -52,7 +53,8 @@ def test_the_reference_names_every_option_exit_code_and_public_name() -> None:
 
     (options,), (codes,), (api,) = options_page().values(), exit_codes_page().values(), api_page().values()
     for file in CONF_DIR.glob("*/*.yaml"):
-        assert re.search(rf"^### \+?{file.parent.name}={file.stem}$", options, re.M), file
+        title = rf"every {file.stem}" if file.parent.name == SHARED else rf"\+?{file.parent.name}={file.stem}"
+        assert re.search(rf"^### {title}$", options, re.M), file
     for value in vars(exit_codes).values():
         assert not isinstance(value, int) or f"| {value} |" in codes
     for name in [*lrkit.__all__, *(f"schedules.{each}" for each in lrkit.schedules.__all__)]:

@@ -16,7 +16,8 @@ from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Constant
 
 #: Groups whose files define keys. Experiments, sweeps and launchers set keys of others.
-GROUPS = ("optimizer", "schedule", "warmup", "cooldown", "plateau", "guard", "batch_scaling", "param_groups", "data",
+GROUPS = ("optimizer", "schedule", "warmup", "cooldown", "plateau", "guard", "batch_scaling", "weight_decay_rule",
+          "param_groups", "data",
           "model", "trainer", "callbacks", "logger", SHARED)  # fmt: skip
 FILES = [path for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 #: A range as comments write it, and values just outside of it.

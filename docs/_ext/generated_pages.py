@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import dedent, indent
+from types import ModuleType
 from typing import Any
 
 from peers_page import peers_page
@@ -16,8 +17,9 @@ from peers_page import peers_page
 import lrkit
 from lrkit.base import exit_codes
 from lrkit.config.compose import CONF_DIR, compose, plan
+from lrkit.config.shipped_options import SHARED
 from lrkit.planning.render import draw_picture
-from lrkit.schedules import shapes
+from lrkit.schedules import shapes, warmup
 
 __all__ = ["api_page", "exit_codes_page", "gallery_pages", "options_page", "setup", "write_pages"]
 
@@ -29,7 +31,7 @@ Pages = dict[str, str]
 
 def gallery_pages(conf: Path = CONF_DIR) -> Pages:
     """A page of all pictures, and one for each schedule: its picture, formula, YAML, and the command that draws it."""
-    names = sorted(path.stem for path in (conf / "schedule").glob("*.yaml"))
+    names = sorted(path.stem for path in _schedule_files(conf))
     pages = {f"schedules/{name}.md": _schedule_page(name, (conf / "schedule" / f"{name}.yaml")) for name in names}
     cards = "\n".join(
         f'<a class="card" href="schedules/{name}.html"><img src="../_images/{name}.svg" alt=""><span>{name}</span></a>'
@@ -45,6 +47,48 @@ def gallery_pages(conf: Path = CONF_DIR) -> Pages:
 </div>
 ```
 
+## Options of every schedule
+
+`lrkit show schedule=step schedule.scale=0.5 schedule.floor=0.1`, with any schedule:
+
+```yaml
+{(CONF_DIR / SHARED / "schedule.yaml").read_text().strip()}
+```
+
+`update_every=1ep` is the learning rate of a program that calls its scheduler once an epoch. `skip` begins in the middle
+of a shape. A class of your own has these options too, if it defines `value(s, n)`.
+
+## A shape of your own
+
+```shell
+lrkit show schedule=formula 'schedule.formula=0.5*(1+cos(pi*u))'
+lrkit show schedule=table 'schedule.table=[[0,1.0],[50%,0.1],[1000,0.01]]'
+lrkit show schedule=table schedule.table=rates.csv schedule.interpolate=previous
+lrkit show schedule=product 'schedule.factors=[cosine,{{name: step, every: 10%, gamma: 0.9}}]'
+lrkit show schedule=piecewise 'schedule.phases=[{{name: linear, start: 0.1, end: 1, length: 10%}},cosine]'
+lrkit show schedule=custom schedule._target_=mycode.MySchedule schedule.my_key=2
+```
+
+lrkit computes a formula itself; no part of it is executed as Python. The plan has the rows of a table, not the path of
+the file. A table of learning rates, such as the output of `lrkit show format=csv`, needs `schedule.normalise=peak`. A
+schedule inside another one is the name of an option, or `name` with the keys to set. A class of your own is a subclass
+of `lrkit.schedules.Schedule`: it keeps the keys of the option that it has, and takes its own keys.
+
+`warmup=formula` and `cooldown=formula` take a formula too. A warmup without `end` must arrive at 1, the schedule's
+first value; a cooldown without `start` must begin at 1, the value at which the schedule arrived.
+
+## How a warmup meets the schedule
+
+`lrkit show warmup=linear warmup.overlap=join`:
+
+```
+{_table_of(warmup)}
+```
+
+`s` counts the steps from the beginning of the run, `w` is the length of the warmup, `start` is `warmup.start`; above 1
+the warmup falls. With an overlap the places of a schedule (`milestones`, `every`, `length`) count from the beginning of
+the run, as in detectron2 (`join`), Composer and timm (`peak`) and MMEngine (`multiply`).
+
 ```{{toctree}}
 :hidden:
 
@@ -52,6 +96,18 @@ def gallery_pages(conf: Path = CONF_DIR) -> Pages:
 ```
 """
     return pages
+
+
+def _schedule_files(conf: Path) -> list[Path]:
+    """The options of the group schedule, but for that of a class of the user's."""
+    return [path for path in (conf / "schedule").glob("*.yaml") if path.stem != "custom"]
+
+
+def _table_of(module: ModuleType) -> str:
+    """The indented table of a module's docstring."""
+    found = re.search(r"\n\n((?:    .*\n)+)", module.__doc__ or "")
+    assert found
+    return dedent(found[1]).strip()
 
 
 def _schedule_page(name: str, yaml: Path) -> str:
@@ -69,7 +125,8 @@ def _schedule_page(name: str, yaml: Path) -> str:
         _as_markdown(reference[1]) if reference else "",
         "## In YAML",
         f"```yaml\n{yaml.read_text().strip()}\n```",
-        f"Each key is an override of the command: `schedule={name} schedule.KEY=VALUE`.",
+        f"Each key is an override of the command: `schedule={name} schedule.KEY=VALUE`. Every schedule also has the "
+        "[options of every schedule](../schedules.md#options-of-every-schedule).",
         "## The command that draws it",
         f"```shell\nlrkit show schedule={name} \\\n    {' '.join(DRAWN)} format=png\n```",
         f"In Python: {{py:class}}`lrkit.schedules.{kind.__name__}`.",
@@ -90,7 +147,7 @@ def _as_markdown(text: str) -> str:
 def draw_schedules(folder: Path, conf: Path = CONF_DIR) -> None:
     """Draw each schedule as the command on its page does, where its picture is older than what it is drawn from."""
     sources = [*Path(shapes.__file__).parent.glob("*.py"), Path(__file__)]
-    for yaml in (conf / "schedule").glob("*.yaml"):
+    for yaml in _schedule_files(conf):
         picture = folder / f"{yaml.stem}.svg"
         newest = max(path.stat().st_mtime for path in [*sources, yaml])
         if not picture.exists() or picture.stat().st_mtime < newest:
@@ -109,6 +166,8 @@ def options_page(conf: Path = CONF_DIR) -> Pages:
     ]
     for group in _groups(conf):
         parts.append(f"## {group}")
+        if (shared := conf / SHARED / f"{group}.yaml").is_file():
+            parts += [f"### every {group}", f"```yaml\n{shared.read_text().strip()}\n```"]
         for file in sorted((conf / group).glob("*.yaml")):
             word = f"+{group}" if group in ("experiment", "sweep", "launcher") else group
             parts += [f"### {word}={file.stem}", f"```yaml\n{file.read_text().strip()}\n```"]
@@ -118,7 +177,7 @@ def options_page(conf: Path = CONF_DIR) -> Pages:
 def _groups(conf: Path) -> list[str]:
     """The folders of ``conf/``: those of the defaults list first, in its order."""
     listed = re.findall(r"^  - (\w+):", (conf / "train.yaml").read_text(), re.M)
-    folders = sorted(path.name for path in conf.iterdir() if path.is_dir() and any(path.glob("*.yaml")))
+    folders = sorted(path.name for path in conf.iterdir() if path.name != SHARED and any(path.glob("*.yaml")))
     return [*(group for group in listed if group in folders), *(group for group in folders if group not in listed)]
 
 

@@ -1,4 +1,4 @@
-"""What a caller says of a run, checked as the command checks it: names, options and objects become the plan's parts."""
+"""The arguments of the Python functions, checked like those of the command, and converted to the parts of a plan."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from lrkit.config.shipped_options import class_of_option, read_option
 from lrkit.planning import tracks
 from lrkit.planning.base_lr import check_scaled_lr
 from lrkit.planning.batch_scaling import batch_scale
-from lrkit.planning.group_rules import group_rates
+from lrkit.planning.group_rules import Rules, group_rates, parse_rules
 from lrkit.planning.guard import Guard
 from lrkit.planning.guard_policies import policies_for_several
 from lrkit.planning.optimizer_traits import momentum_of
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
 from lrkit.planning.resolve import resolve_plan
+from lrkit.planning.weight_decay_rule import WeightDecayRule, check_decoupled, resolve_rule
 from lrkit.schedules.curve import Curve, depends_on_length
 from lrkit.schedules.durations import Length
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Schedule
+from lrkit.schedules.warmup import moot_reason
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -38,7 +40,7 @@ AnyRules = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 Part = TypeVar("Part")
 
-#: What one of several optimizers may say for itself.
+#: The arguments that one of several optimizers may set.
 _TRACK = (
     "lr", "optimizer", "options", "schedule", "warmup", "warmup_length", "cooldown", "cooldown_length", "param_groups",
 )  # fmt: skip
@@ -46,7 +48,7 @@ _TRACK = (
 
 @dataclass(frozen=True, kw_only=True)
 class CurveParts:
-    """The arguments of ``lrkit.curve``, but for the length of the run."""
+    """The arguments of ``lrkit.curve``, without the length of the run."""
 
     schedule: AnySchedule = "cosine"
     warmup: AnySchedule | None = None
@@ -55,29 +57,29 @@ class CurveParts:
     cooldown_length: Length | None = None
 
     def curve(self, horizon: Horizon) -> Curve:
-        """The curve, laid over a run."""
-        schedule = _schedule(self.schedule, "schedule")
+        """Return the curve for a run of this length."""
+        schedule = _build_schedule(self.schedule, "schedule")
         return Curve.build(schedule, horizon, warmup=self.edge("warmup"), cooldown=self.edge("cooldown"))
 
     def shape(self) -> type[Schedule]:
-        """The class of the schedule."""
-        return type(_schedule(self.schedule, "schedule"))
+        """Return the class of the schedule."""
+        return type(_build_schedule(self.schedule, "schedule"))
 
     def edge(self, name: str) -> Schedule | None:
-        """The warmup, or the cooldown; one that is named has the length that was said, or that of the option."""
+        """Return the warmup or the cooldown, with the length argument or the length of its option."""
         part, length = getattr(self, name), getattr(self, f"{name}_length")
         if length is not None:
             if isinstance(part, Schedule) or (isinstance(part, Mapping) and "length" in part):
-                raise ConfigError(f"{name}_length", f"must be None, for the {name} has a length of its own", length)
+                raise ConfigError(f"{name}_length", f"must be None, because the {name} has its own length", length)
             if part in (None, "none"):
                 raise ConfigError(f"{name}_length", f"needs a {name}: {name}='linear'", length)
             part = {**(part if isinstance(part, Mapping) else {"name": part}), "length": length}
-        return _option(part, name, Schedule)
+        return _build_option(part, name, Schedule)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunParts(CurveParts):
-    """The arguments of ``lrkit.plan``, but for the length of the run."""
+    """The arguments of ``lrkit.plan``, without the length of the run."""
 
     lr: float
     optimizer: str | type[Optimizer] = "adamw"
@@ -87,23 +89,26 @@ class RunParts(CurveParts):
     coschedule: Mapping[str, AnySchedule] | None = None
     batch_scaling: str = "none"
     base_batch_size: int = 256
+    weight_decay_rule: str = "coupled"
+    weight_decay_timescale: Length | None = None
     param_groups: AnyRules | None = None
     optimizers: Mapping[str, Mapping[str, Any]] | None = None
     allow_extreme_lr: bool = False
+    trust: Sequence[str] = ()  #: packages whose classes the rules of ``param_groups`` may name
 
     def plan(self, horizon: Horizon) -> Plan:
-        """The plan of a run of this length.
+        """Return the plan for a run of this length.
 
         Raises:
-            ConfigError: the parts cannot mean what they say.
+            ConfigError: a part is wrong, or contradicts another part.
         """
         return self._on_tracks(horizon) if self.optimizers else self._of_one(horizon)
 
     def check(self, batch_size: int | None = None, tokens_per_sample: int | None = None) -> None:
-        """Refuse what no run can be, where the length of the run is not known yet: the plan is tried on a long one.
+        """Check the parts before the length of the run is known, by a plan for a long run.
 
         Raises:
-            ConfigError: the parts cannot mean what they say.
+            ConfigError: a part is wrong, or contradicts another part.
         """
         try:
             self.plan(Horizon(10**6, 10**3, batch_size or 64, tokens_per_sample=tokens_per_sample))
@@ -112,47 +117,52 @@ class RunParts(CurveParts):
                 raise
 
     def target(self) -> tuple[str, dict[str, Any]]:
-        """The class path of the optimizer, and its options: those of a shipped option, with what was said over them."""
+        """Return the class path of the optimizer, and its options: those of the shipped option, then the arguments."""
         said = dict(self.options or {})
         if not isinstance(self.optimizer, str):
-            return _path(self.optimizer), said
+            return _find_class_path(self.optimizer), said
         if "." in self.optimizer:
             return self.optimizer, said
         shipped = read_option("optimizer", self.optimizer, "optimizer")
         return str(shipped.pop("_target_")), {name: value for name, value in (shipped | said).items() if name != "lr"}
 
     def rules(self) -> Mapping[str, Any]:
-        """The node ``param_groups``."""
+        """Return the node ``param_groups``."""
         return self.param_groups if isinstance(self.param_groups, Mapping) else {"rules": self.param_groups}
 
     def listened(self) -> Plateau | None:
-        """Reduce on plateau, which the schedule ``plateau`` brings along."""
+        """Return reduce-on-plateau; the schedule ``plateau`` implies it."""
         name = self.schedule.get("name") if isinstance(self.schedule, Mapping) else self.schedule
-        return _option("reduce" if self.plateau is None and name == "plateau" else self.plateau, "plateau", Plateau)
+        return _build_option(
+            "reduce" if self.plateau is None and name == "plateau" else self.plateau, "plateau", Plateau
+        )
 
     def guarded(self) -> Guard | None:
-        """The divergence guard."""
-        return _option(self.guard, "guard", Guard)
+        """Return the divergence guard."""
+        return _build_option(self.guard, "guard", Guard)
 
     def each(self) -> list[tuple[tracks.Track, RunParts]]:
-        """Each of several optimizers, and what it says in place of what the run says."""
+        """Return the track of each of several optimizers, and its arguments in place of those of the run."""
         several = tracks.parse_tracks(self.optimizers or {}, _TRACK)
         return [(track, self._of_track(track)) for track in several]
 
     def _of_one(self, horizon: Horizon) -> Plan:
         target, options = self.target()
         in_force = {**optimizer_options.SIGNATURES.get(target, {}), **options}
-        groups = group_rates(self.param_groups)
+        groups, rules = group_rates(self.param_groups), self._built_rules()
         optimizer_options.check({**options, "_target_": target})
-        optimizer_options.check_groups(target, groups, self.rules().get("layer_decay"))
-        coschedule = {name: _schedule(each, f"coschedule.{name}") for name, each in (self.coschedule or {}).items()}
+        optimizer_options.check_groups(target, groups, rules)
+        coschedule = {
+            name: _build_schedule(each, f"coschedule.{name}") for name, each in (self.coschedule or {}).items()
+        }
         plan = resolve_plan(
             lr=self.lr,
-            schedule=_schedule(self.schedule, "schedule"),
+            schedule=_build_schedule(self.schedule, "schedule"),
             horizon=horizon,
             optimizer=target,
             momentum=momentum_of(target, in_force),
             weight_decay=float(in_force.get("weight_decay", 0.0)),
+            weight_decay_rule=self._decay_by(horizon, target, in_force, groups),
             warmup=self.edge("warmup"),
             cooldown=self.edge("cooldown"),
             plateau=self.listened(),
@@ -160,18 +170,40 @@ class RunParts(CurveParts):
             coschedule=coschedule,
             scale=batch_scale(self.batch_scaling, self.base_batch_size, horizon.batch_size, target),
             groups=[GroupRate(*rate) for rate in groups],
+            rules=rules,
             allow_extreme_lr=self.allow_extreme_lr,
         )
         if not self.allow_extreme_lr:
             check_scaled_lr(plan)
-        return plan
+        return plan.with_groups(plan.groups, rules.notes)
+
+    def _built_rules(self) -> Rules:
+        """The rules with their schedules built."""
+        rules = parse_rules(self.param_groups)
+        if not any(rule.has_curve for rule in rules.rules):
+            return rules
+        from lrkit.config.plan_parts import build_rules  # with Hydra, which no other argument needs
+
+        return build_rules(self.param_groups, self.trust)
+
+    def _decay_by(
+        self,
+        horizon: Horizon,
+        target: str,
+        options: Mapping[str, Any],
+        groups: Sequence[tuple[str, float, float | None]],
+    ) -> WeightDecayRule:
+        """The rule for the weight decay, where the optimizer and its groups allow it."""
+        rule = resolve_rule(self.weight_decay_rule, self.weight_decay_timescale, horizon)
+        check_decoupled(rule, target, options, [(name, weight_decay) for name, _, weight_decay in groups])
+        return rule
 
     def _on_tracks(self, horizon: Horizon) -> Plan:
-        """The plan of a run with several optimizers, a track each."""
+        """Return the plan of a run with several optimizers, one track for each."""
         guard = self.guarded()
         if guard is not None and guard.rules.needs_one_optimizer:
             allowed = ", ".join(policies_for_several())
-            must = f"must be {allowed}, or None, with several optimizers: a spike is told by one loss"
+            must = f"must be {allowed}, or None, with several optimizers: a spike is defined by one loss"
             raise ConfigError("guard", must)
         plans = {}
         for track, own in self.each():
@@ -181,23 +213,26 @@ class RunParts(CurveParts):
         return dataclasses.replace(self, coschedule=None, optimizers=None).plan(horizon).on_tracks(plans)
 
     def _of_track(self, track: tracks.Track) -> RunParts:
-        """The run as one track has it; another optimizer does not take the options of the run's."""
+        """Return the arguments of one track; the options of the run do not apply to another optimizer."""
         own = {"options": None} if "optimizer" in track.said else {}
         return dataclasses.replace(self, **{"guard": None, "optimizers": None, **own, **track.said})
 
 
-def _schedule(part: AnySchedule, key: str) -> Schedule:
-    made = _option(part, "schedule", Schedule, key)
+def _build_schedule(part: AnySchedule, key: str) -> Schedule:
+    """Return the schedule of an argument, which must not be None."""
+    made = _build_option(part, "schedule", Schedule, key)
     if made is None:
         raise ConfigError(key, "must not be None: for a fixed rate use 'constant'")
     return made
 
 
-def _option(part: Part | str | Mapping[str, Any] | None, group: str, kind: type[Part], key: str = "") -> Part | None:
-    """What a name, or a mapping with ``name`` and options, stands for; an object stands for itself.
+def _build_option(
+    part: Part | str | Mapping[str, Any] | None, group: str, kind: type[Part], key: str = ""
+) -> Part | None:
+    """Return the object of a name, or of a mapping with ``name`` and options; an object is returned unchanged.
 
     Raises:
-        ConfigError: the group has no such option, or the option no such key.
+        ConfigError: the group does not have the option, or the option does not have the key.
     """
     key = key or group
     if part is None or isinstance(part, kind):
@@ -211,37 +246,38 @@ def _option(part: Part | str | Mapping[str, Any] | None, group: str, kind: type[
     known = [name for name in node if name != "_target_"]
     for name in said:
         if name not in known:
-            raise ConfigError(f"{key}.{name}", f"is not a key. {did_you_mean(str(name), known)}")
+            must = moot_reason(group, str(name)) or f"is not a key. {did_you_mean(str(name), known)}"
+            raise ConfigError(f"{key}.{name}", must)
     if not node:
         return None
     try:
-        made: Part = _built({**node, **said}, key)
+        made: Part = _build_node({**node, **said}, key)
     except ConfigError as error:
         raise error.under(key) from None
     return made
 
 
-def _built(value: Any, key: str) -> Any:
-    """The object of a node, and of the nodes inside it; each a shipped one's, or a schedule by its name."""
+def _build_node(value: Any, key: str) -> Any:
+    """Return the object of a shipped option, with the objects inside it; a mapping with ``name`` is a schedule."""
     if isinstance(value, list | tuple):
-        return tuple(_built(each, f"{key}[{i}]") for i, each in enumerate(value))
+        return tuple(_build_node(each, f"{key}[{i}]") for i, each in enumerate(value))
     if isinstance(value, Mapping) and "name" in value:
-        return _schedule(value, key)
+        return _build_schedule(value, key)
     if not isinstance(value, Mapping) or "_target_" not in value:
         return value
-    options = {name: _built(each, f"{key}.{name}") for name, each in value.items() if name != "_target_"}
+    options = {name: _build_node(each, f"{key}.{name}") for name, each in value.items() if name != "_target_"}
     return class_of_option(value["_target_"])(**options)
 
 
 def class_path(thing: object) -> str:
-    """The class path of an object."""
+    """Return the class path of an object."""
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
-def _path(optimizer: type[Optimizer]) -> str:
-    """The class path of an optimizer."""
+def _find_class_path(optimizer: type[Optimizer]) -> str:
+    """Return the class path of an optimizer."""
     if not isinstance(optimizer, type):
         raise ConfigError("optimizer", "must be a class, a class path, or the name of an option", optimizer)
-    # torch.optim.adamw.AdamW is known to people, and to lrkit, as torch.optim.AdamW.
+    # The documented path of torch.optim.adamw.AdamW is torch.optim.AdamW.
     module = "torch.optim" if optimizer.__module__.startswith("torch.optim.") else optimizer.__module__
     return f"{module}.{optimizer.__qualname__}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from lrkit.api.arguments import RunParts
 from lrkit.api.lightning_module import WithOwnCallbacks
-from lrkit.assembly import hush_lightning, trainer_of
+from lrkit.assembly import check_trainer, hush_lightning, trainer_of
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint.random_state import capture_global, capture_own, restore_global, restore_own
 from lrkit.config import trainer_options
@@ -164,15 +164,17 @@ class CallerTask:
 
 
 def read_trainer(said: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[Callback]]:
-    """The options of a trainer, checked as the command checks its node ``trainer``; and its callbacks.
+    """Return the options of a trainer, checked as the command checks its node ``trainer``, and its callbacks.
+
+    The caller may have registered accelerators and strategies with Lightning, as the packages in ``trust`` may.
 
     Raises:
-        ConfigError: an option that Lightning does not have, a value that it cannot be, or no length of the run.
+        ConfigError: Lightning does not have an option or a name, a value is out of range, or the run has no length.
     """
     options = dict(said or {})
     callbacks = options.pop("callbacks", None) or []
     for name in ("logger", "default_root_dir"):
-        options.pop(name, None)  # nothing is logged
+        options.pop(name, None)  # a search logs nothing
     if options.get("max_epochs") is None and options.get("max_steps", -1) == -1:
         raise ConfigError("trainer", "must say how long the run is: trainer={'max_epochs': 20}", said)
     shipped = read_option("trainer", "default", "trainer")
@@ -180,7 +182,8 @@ def read_trainer(said: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[C
     for name in plain:
         if name not in shipped:
             raise ConfigError(f"trainer.{name}", "is not an option of Lightning's Trainer that lrkit knows")
-    trainer_options.check({**shipped, **plain})
+    trainer_options.check({**shipped, **plain}, has_packages=True)
+    check_trainer({"trainer": plain})
     return {**shipped, "max_epochs": None, **options}, callbacks if isinstance(callbacks, list) else [callbacks]
 
 

@@ -29,7 +29,7 @@ __all__ = ["from_config"]
 #: The groups that are read; each may be missing but for the first two.
 _GROUPS = (
     "optimizer", "schedule", "warmup", "cooldown", "plateau", "guard", "coschedule", "batch_scaling", "param_groups",
-    "allow_extreme_lr",
+    "weight_decay_rule", "allow_extreme_lr",
 )  # fmt: skip
 
 
@@ -79,8 +79,8 @@ def from_config(
 
     The application mounts the groups by ``hydra.searchpath: [pkg://lrkit.conf]`` and a defaults list such as
     ``[optimizer: adamw, schedule: cosine, warmup: linear]``. Read are ``optimizer`` and ``schedule``, which must be
-    there, and ``warmup``, ``cooldown``, ``plateau``, ``guard``, ``coschedule``, ``batch_scaling``, ``param_groups`` and
-    ``allow_extreme_lr``; all else in ``cfg`` is the application's.
+    there, and ``warmup``, ``cooldown``, ``plateau``, ``guard``, ``coschedule``, ``batch_scaling``,
+    ``weight_decay_rule``, ``param_groups`` and ``allow_extreme_lr``; all else in ``cfg`` is the application's.
 
     Args:
         cfg: the config, composed; a ``DictConfig`` or plain containers.
@@ -179,6 +179,7 @@ def _parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
     if node.get("lr") == "auto":
         raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
     rule = _known(nodes, "batch_scaling", read_option("batch_scaling", "linear", "batch_scaling"))
+    decay = _known(nodes, "weight_decay_rule", read_option("weight_decay_rule", "timescale", "weight_decay_rule"))
     guard = nodes.get("guard") or {}
     check_guard_keys({"policy": Guard.policy, **guard} if guard else {})
     mounted: Mapping[str, Any] = nodes.get("coschedule") or {}
@@ -197,8 +198,11 @@ def _parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
         coschedule={name: each for name, each in driven.items() if each is not None},
         batch_scaling=rule.get("rule", "none"),
         base_batch_size=rule.get("base_batch_size", 256),
+        weight_decay_rule=decay.get("rule", "coupled"),
+        weight_decay_timescale=decay.get("timescale"),
         param_groups=nodes.get("param_groups") or {},
         allow_extreme_lr=bool(nodes.get("allow_extreme_lr", False)),
+        trust=trust,
     )
 
 

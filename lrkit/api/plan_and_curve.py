@@ -1,4 +1,4 @@
-"""The plan and the curve of a run, from ordinary arguments: what ``lrkit show`` prints. No torch.
+"""``lrkit.plan`` and ``lrkit.curve``: the plan and the curve of a run, as ``lrkit show`` prints them. No torch.
 
 >>> import lrkit
 >>> rate = lrkit.curve("cosine", steps=100, warmup="linear", warmup_length="10%")
@@ -37,7 +37,7 @@ def curve(
     cooldown: AnySchedule | None = None,
     cooldown_length: Length | None = None,
 ) -> Curve:
-    """The curve ``step -> multiplier`` of a run: warmup, schedule and cooldown, end to end.
+    """Return the curve ``step -> multiplier`` of a run: warmup, schedule and cooldown, one after the other.
 
     A schedule is an object of ``lrkit.schedules``, the name of an option of ``conf/schedule`` with its defaults, or a
     mapping with the name and other values. Lengths are durations: ``500`` optimizer steps, ``"5%"`` of the run,
@@ -49,7 +49,8 @@ def curve(
         steps_per_epoch: optimizer steps in an epoch, for lengths in epochs.
         batch_size: samples in an optimizer step, for lengths in samples.
         tokens_per_sample: tokens in a sample, for lengths in tokens.
-        warmup, cooldown: the same, by the options of ``conf/warmup`` and ``conf/cooldown``.
+        warmup, cooldown: the same, by the options of ``conf/warmup`` and ``conf/cooldown``; a warmup may overlap the
+            schedule: ``{"name": "linear", "overlap": "join"}``.
         warmup_length, cooldown_length: the lengths of those that are named; else 5 % and 20 %.
 
     Raises:
@@ -91,13 +92,15 @@ def plan(
     coschedule: Mapping[str, AnySchedule] | None = None,
     batch_scaling: str = "none",
     base_batch_size: int = 256,
+    weight_decay_rule: str = "coupled",
+    weight_decay_timescale: Length | None = None,
     param_groups: AnyRules | None = None,
     optimizers: Mapping[str, Mapping[str, Any]] | None = None,
     allow_extreme_lr: bool = False,
 ) -> Plan:
     """The plan of a run: every factor of every learning rate, resolved before anything runs.
 
-        lr[group, t] = lr x batch scale x group scale x curve(t) x gain(t)
+        lr[group, t] = lr x batch scale x group scale[group] x curve[group, t] x gain(t)
 
     where ``t`` counts optimizer steps. ``print(plan)`` shows it as ``lrkit show`` does; ``plan.lr(group, t)`` is the
     rate.
@@ -111,7 +114,10 @@ def plan(
         coschedule: schedules for ``momentum`` and ``weight_decay``, as multiples of their values.
         batch_scaling: ``none``, ``linear``, ``sqrt`` or ``auto``.
         base_batch_size: samples in the optimizer step for which ``lr`` is right.
-        param_groups: rules; ``{"no_decay": True}`` or a list of ``{"name", "pattern", "lr_scale", ...}``.
+        weight_decay_rule: ``coupled``; ``independent`` of ``lr``; or ``timescale``, with ``weight_decay_timescale``, a
+            duration.
+        param_groups: rules; ``{"no_decay": True}`` or a list of ``{"name", "pattern", "lr_scale", ...}``. A rule may
+            have a ``schedule``, ``warmup`` and ``cooldown`` as above, and a ``delay``, in which the rate is 0.
         optimizers: of a module with several, a track each: ``{"generator": {"every": 5}, "critic": {"lr": 4e-4}}``. It
             may say ``parameters`` (a pattern), ``every``, ``offset``, and the arguments ``lr``, ``optimizer``,
             ``options``, ``schedule``, ``warmup``, ``cooldown``, their lengths, and ``param_groups``; ``steps`` are
@@ -143,6 +149,8 @@ def plan(
         coschedule=coschedule,
         batch_scaling=batch_scaling,
         base_batch_size=base_batch_size,
+        weight_decay_rule=weight_decay_rule,
+        weight_decay_timescale=weight_decay_timescale,
         param_groups=param_groups,
         optimizers=optimizers,
         allow_extreme_lr=allow_extreme_lr,

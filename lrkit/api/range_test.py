@@ -43,6 +43,8 @@ def find(
     coschedule: Mapping[str, AnySchedule] | None = ...,
     batch_scaling: str = ...,
     base_batch_size: int = ...,
+    weight_decay_rule: str = ...,
+    weight_decay_timescale: Length | None = ...,
     param_groups: AnyRules | None = ...,
     batch_size: int | None = ...,
     search: Mapping[str, Any] | None = ...,
@@ -76,6 +78,8 @@ def find(
     coschedule: Mapping[str, AnySchedule] | None = None,
     batch_scaling: str = "none",
     base_batch_size: int = 256,
+    weight_decay_rule: str = "coupled",
+    weight_decay_timescale: Length | None = None,
     param_groups: AnyRules | None = None,
     batch_size: int | None = None,
     tokens_per_sample: int | None = None,
@@ -121,21 +125,11 @@ def find(
     lightning_package.use_package({"module": type(module), "datamodule": type(datamodule)})
     data = (train_dataloaders, val_dataloaders, datamodule, batch_size, tokens_per_sample)
     parts = RunParts(
-        lr=1.0,
-        schedule=schedule,
-        optimizer=optimizer,
-        options=options,
-        warmup=warmup,
-        warmup_length=warmup_length,
-        cooldown=cooldown,
-        cooldown_length=cooldown_length,
-        plateau=plateau,
-        guard=guard,
-        coschedule=coschedule,
-        batch_scaling=batch_scaling,
-        base_batch_size=base_batch_size,
-        param_groups=param_groups,
-    )
+        lr=1.0, schedule=schedule, optimizer=optimizer, options=options, warmup=warmup, warmup_length=warmup_length,
+        cooldown=cooldown, cooldown_length=cooldown_length, plateau=plateau, guard=guard, coschedule=coschedule,
+        batch_scaling=batch_scaling, base_batch_size=base_batch_size, weight_decay_rule=weight_decay_rule,
+        weight_decay_timescale=weight_decay_timescale, param_groups=param_groups,
+    )  # fmt: skip
     return _find_with_objects(module, data, parts, trainer, Search.of(search or {}), monitor, seed, folder, quiet)
 
 

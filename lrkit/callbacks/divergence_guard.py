@@ -248,7 +248,7 @@ class DivergenceGuard(Callback):
             return
         scheduler, *others = schedulers_of(trainer)
         plan, gain = scheduler.plan, scheduler.total_gain
-        rate = {} if others else {"lr": plan.lr(plan.groups[0], step, gain)}
+        rate = {} if others else {"lr": plan.lr(plan.main_group, step, gain)}
         done = policy_named(event).describe_action(more.get("gain"))
         line = f"guard: step {step}: {done}: {why}"
         self.event_log.add(step, event, why, **rate, **more)

@@ -23,7 +23,7 @@ class LineProgress(Callback):
         metrics_text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         rates = []
         for each in schedulers_of(trainer):
-            rate = each.plan.lr(each.plan.groups[0], max(each.applied - 1, 0), each.total_gain)
+            rate = each.plan.lr(each.plan.main_group, max(each.applied - 1, 0), each.total_gain)
             rates.append(f"{f'lr/{each.track}' if each.track else 'lr'} {rate:.4g}")
         of = f"/{epochs}" if epochs else ""
         print(f"epoch {done}{of}  step {step_of(trainer)}  {'  '.join(rates)}  {metrics_text}", flush=True)

@@ -50,7 +50,7 @@ class LossRecorder(Callback):
         if trainer.accumulate_grad_batches != 1:  # Lightning has divided the loss by it
             loss = loss * trainer.accumulate_grad_batches
         plan, t, gain = scheduler.plan, scheduler.applied, scheduler.total_gain
-        self.add(loss, lambda: plan.lr(plan.groups[0], max(t - 1, 0), gain), t)
+        self.add(loss, lambda: plan.lr(plan.main_group, max(t - 1, 0), gain), t)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         name = validation_loss_name(trainer.callback_metrics)

@@ -15,7 +15,7 @@ __all__ = ["LearningRateLogger"]
 class LearningRateLogger(Callback):
     """Logs ``lr/<group>``, and ``momentum/<group>`` and ``gain`` if they change; x is the optimizer step.
 
-    Its interval does not depend on that of the losses. It logs the first step, every edge of the curve, the last
+    Its interval does not depend on that of the losses. It logs the first step, every edge of a curve, the last
     step, every change of the gain, and a few hundred steps between. With several optimizers the tags are
     ``lr/<track>/<group>``, and x is the batch, as for the losses, because each optimizer counts its own steps.
     """
@@ -51,7 +51,7 @@ class _LoggingInterval:
 
     def __init__(self, plan: Plan, points: int) -> None:
         steps, end = plan.horizon.steps, plan.horizon.end
-        self.edges = frozenset(plan.curve.edges)
+        self.edges = frozenset(edge for curve, _ in plan.on_curves() for edge in curve.edges)
         self.last = None if end is None else end - 1
         self.every = 50 if steps is None else max(1, steps // points)
         self.previous: tuple[int, float] | None = None

@@ -1,8 +1,8 @@
-"""What a checkpoint must hold for a run to go on from it, checked before anything is made of it.
+"""The schema of a checkpoint, checked before a run is resumed from it: an untrusted file may contain any plain data.
 
-lrkit's own part (plan, step, random numbers, place in the data), the states that its callbacks and schedulers put into
-a checkpoint, and of Lightning's and the optimizers' parts the shape, the counts and the paths. The content of
-``state_dict`` is compared with the model later.
+It covers lrkit's own part (plan, step, random numbers, data position), the states of lrkit's callbacks and schedulers,
+and the structure, the counts and the paths in the parts of Lightning and of the optimizers. ``state_dict`` is compared
+with the model later. ``lrkit.checkpoint.untrusted_file`` limits the size of a file before.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from lrkit.checkpoint.module_modes import KEY as MODULE_MODES
 from lrkit.lightning.evaluation_weights import TRAINING_WEIGHTS
 from lrkit.planning.plan_schema import checked
 
-__all__ = ["check_optimizers", "checked_plan"]
+__all__ = ["check_content", "check_optimizers"]
 
 _LONGEST_PLAN = 2**26  # characters
 _DEVICES = 4096
 
 
-def checked_plan(content: Any) -> dict[str, Any]:
-    """The plan, as JSON has it, of a checkpoint whose states can be gone on from.
+def check_content(content: Any) -> dict[str, Any]:
+    """Check the content of a checkpoint, and return its plan as JSON.
 
     Args:
-        content: what was read.
+        content: the content of the file.
 
     Raises:
-        ConfigError: with the key in the checkpoint at which something is not what lrkit writes.
+        ConfigError: with the key of the value that differs from the format of lrkit.
     """
     record({"lrkit": record({"plan": text(_LONGEST_PLAN)}, others=True)}, others=True).check("checkpoint", content)
     try:
@@ -76,10 +76,10 @@ def checked_plan(content: Any) -> dict[str, Any]:
 
 
 def check_optimizers(states: Sequence[Mapping[str, Any]], optimizers: Sequence[Optimizer]) -> None:
-    """Refuse the saved states of optimizers that cannot be those of these: torch would find out at the first step.
+    """Refuse saved states that do not fit the optimizers: torch would fail only at the first step.
 
     Raises:
-        ConfigError: other groups, other parameters, or averages of another shape than their parameter.
+        ConfigError: other groups, other parameters, or averages with another shape than their parameter.
     """
     if len(states) != len(optimizers):
         raise ConfigError("optimizer_states", f"must be of {len(optimizers)} optimizers", len(states))
@@ -88,7 +88,7 @@ def check_optimizers(states: Sequence[Mapping[str, Any]], optimizers: Sequence[O
         saved, groups = state["param_groups"], optimizer.param_groups
         had, has = ([len(group["params"]) for group in each] for each in (saved, groups))
         if had[: len(has)] != has:
-            # The user's code makes groups that joined again; otherwise torch refuses the state.
+            # The user's code creates groups that were added during the run; otherwise torch refuses the state.
             raise ConfigError(f"{key}.param_groups", f"must have groups of {has} parameters", had)
         for j, (before, now) in enumerate(zip(saved, groups, strict=False)):
             _check_options(before, now, f"{key}.param_groups[{j}]")
@@ -100,7 +100,7 @@ def check_optimizers(states: Sequence[Mapping[str, Any]], optimizers: Sequence[O
                 at = f"{key}.state.{name}.{what}"
                 if what == "step":
                     either(_scalar, number(0)).check(at, value)
-                if what not in _ALIKE or name not in shapes or value is None:
+                if what not in _SAME_SHAPE or name not in shapes or value is None:
                     continue
                 _tensor.check(at, value)
                 if value.shape != shapes[name] or value.layout != torch.strided:
@@ -108,13 +108,13 @@ def check_optimizers(states: Sequence[Mapping[str, Any]], optimizers: Sequence[O
 
 
 def _check_options(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> None:
-    """Refuse options of a group that are of another kind than those which the optimizer was made with."""
+    """Refuse options of a group whose type differs from that of the optimizer's options."""
     for name, value in now.items():
         if name in ("params", "name"):
             continue
-        kind = _kind(value)
+        kind = _classify_option(value)
         if name not in before:
-            if kind in (float, tuple):  # flags were added to torch's optimizers later, and have defaults
+            if kind in (float, tuple):  # a flag of a later version of torch has a default
                 raise ConfigError(f"{key}.{name}", "must be there")
         elif kind is float:
             either(_scalar, number()).check(f"{key}.{name}", before[name])
@@ -124,18 +124,18 @@ def _check_options(before: Mapping[str, Any], now: Mapping[str, Any], key: str) 
             FLAG.check(f"{key}.{name}", before[name])
 
 
-def _kind(value: Any) -> type | None:
-    """Whether an option is a number, a flag, or several numbers; None for anything else, which is not looked at."""
+def _classify_option(value: Any) -> type | None:
+    """Return float for a number, bool for a flag, tuple for several numbers; None for an option that is not checked."""
     if isinstance(value, bool):
         return bool
     if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
         return float
-    several = isinstance(value, tuple) and value and all(_kind(each) is float for each in value)
+    several = isinstance(value, tuple) and value and all(_classify_option(each) is float for each in value)
     return tuple if several else None
 
 
-#: What optimizers keep of the shape of a parameter. Of other names nothing is known: factored averages are smaller.
-_ALIKE = {
+#: State of optimizers with the shape of the parameter. Other states are not checked: factored averages are smaller.
+_SAME_SHAPE = {
     "momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "grad_avg", "acc_delta",
     "sum", "prev", "step_size", "ax", "z", "exp_avg_diff",
 }  # fmt: skip
@@ -148,7 +148,7 @@ def _bytes(key: str, value: Any) -> None:
 
 
 @check_by
-def _of_torch(key: str, value: Any) -> None:
+def _torch_state(key: str, value: Any) -> None:
     _bytes.check(key, value)
     try:
         torch.Generator().set_state(value)
@@ -157,7 +157,7 @@ def _of_torch(key: str, value: Any) -> None:
 
 
 @check_by
-def _of_numpy(key: str, value: Any) -> None:
+def _numpy_state(key: str, value: Any) -> None:
     listed(PLAIN_DATA, 5, 5).check(key, value)
     name, keys, position, has_gauss, gauss = value
     listed(whole(0, 2**32 - 1), 624, 624).check(f"{key}[1]", keys)
@@ -171,7 +171,7 @@ def _of_numpy(key: str, value: Any) -> None:
 
 
 @check_by
-def _of_python(key: str, value: Any) -> None:
+def _python_state(key: str, value: Any) -> None:
     listed(PLAIN_DATA, 3, 3).check(key, value)
     version, inner, gauss = value
     listed(whole(0, 2**32 - 1), 625, 625).check(f"{key}[1]", inner)
@@ -185,10 +185,10 @@ def _of_python(key: str, value: Any) -> None:
 
 @check_by
 def _own_generator(key: str, value: Any) -> None:
-    """A generator that the data carry: of which kind, and its state."""
+    """The generator of a sampler or a dataset: its type and its state."""
     listed(_any, 2, 2).check(key, value)
     kind, state = value
-    kinds = {"torch": _bytes, "numpy": _of_numpy, "python": _of_python, "numpy.Generator": text()}
+    kinds = {"torch": _bytes, "numpy": _numpy_state, "python": _python_state, "numpy.Generator": text()}
     if not isinstance(kind, str) or kind not in kinds:
         raise value_error(f"{key}[0]", f"must be one of {', '.join(kinds)}", kind)
     kinds[kind].check(f"{key}[1]", state)
@@ -208,12 +208,12 @@ def _tensor(key: str, value: Any) -> None:
 @check_by
 def _callbacks(key: str, value: Any) -> None:
     mapping(_callback).check(key, value)
-    _callback.check(key, value)  # one of lrkit's may have been named by the user, and stand for itself
+    _callback.check(key, value)  # the state of an lrkit callback that the user added is not nested
 
 
 @check_by
 def _counts(key: str, value: Any) -> None:
-    """Lightning's counts, at any depth: whole numbers, not negative."""
+    """Lightning's counts, at any depth: integers >= 0."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             at = f"{key}.{name}"
@@ -227,11 +227,11 @@ def _counts(key: str, value: Any) -> None:
                 _counts.check(at, inner)
 
 
-def _path(within: str) -> Rule:
-    """A path, as Lightning writes it: Lightning removes what it names, once something is better.
+def _make_path_rule(within: str) -> Rule:
+    """Return the rule for a path of a checkpoint: Lightning removes the file when a better checkpoint is saved.
 
     Args:
-        within: the folder that the callback writes to; only if that is on another machine, the path may be.
+        within: the folder of the callback; the path may be remote only if this folder is remote.
     """
     where = within.partition("://")[0] + "://" if "://" in within else None
 
@@ -246,10 +246,10 @@ def _path(within: str) -> Rule:
 
 @check_by
 def _callback(key: str, value: Any) -> None:
-    """The state of a callback that saves checkpoints, by its keys; of others nothing is known."""
+    """The state of a ``ModelCheckpoint``, recognised by its keys, or of a callback of lrkit. Others are not checked."""
     if isinstance(value, Mapping):
         optional(text(10_000)).check(f"{key}.dirpath", value.get("dirpath"))
-        path = _path(value.get("dirpath") or "")
+        path = _make_path_rule(value.get("dirpath") or "")
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
             optional(path).check(f"{key}.{name}", value.get(name))
         if "best_model_path" in value and "best_k_models" in value:
@@ -289,7 +289,7 @@ _TRACE = record({
     "first": optional(_measured), "losses": _numbers, "rates": _numbers, "steps": listed(whole()),
     "size": whole(1), "sum": optional(listed(_measured, 2, 2)), "lost": FLAG, "validated": listed(_numbers, 2, 2),
 })  # fmt: skip
-#: The states of lrkit's own callbacks, by the names under which they are saved together.
+#: The states of lrkit's own callbacks, by their keys in the checkpoint.
 _OURS: dict[str, Rule] = {
     "StepCount": record({"left_out": whole()}),
     "Trace": _trace,
@@ -308,7 +308,7 @@ _OURS: dict[str, Rule] = {
     }),
 }  # fmt: skip
 
-_RNG = record({"torch": _of_torch, "cuda": listed(_bytes, _DEVICES), "numpy": _of_numpy, "python": _of_python})
+_RNG = record({"torch": _torch_state, "cuda": listed(_bytes, _DEVICES), "numpy": _numpy_state, "python": _python_state})
 _GENERATORS = mapping(_own_generator, 1000)
 _STATE = record({"rng": _RNG, "own": _GENERATORS})
 _LRKIT = record(
@@ -340,7 +340,7 @@ _SCHEDULER = record(
 
 
 @check_by
-def _of_parameters(key: str, value: Any) -> None:
+def _parameter_states(key: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise value_error(key, "must be a mapping", value)
     for name, state in value.items():
@@ -351,11 +351,11 @@ def _of_parameters(key: str, value: Any) -> None:
 
 _PARAMETERS = listed(either(whole(), text()))
 _OPTIMIZER = record(
-    {"state": _of_parameters, "param_groups": listed(record({"params": _PARAMETERS}, others=True), 100_000, 1)},
+    {"state": _parameter_states, "param_groups": listed(record({"params": _PARAMETERS}, others=True), 100_000, 1)},
     others=True,
 )
 
-#: What a checkpoint must have, beside what is not looked at.
+#: The required keys of a checkpoint. Other keys are not checked.
 _CONTENT: dict[str, Rule] = {
     "lrkit": _LRKIT,
     "epoch": whole(),
@@ -368,7 +368,7 @@ _CONTENT: dict[str, Rule] = {
 }
 
 _NAMES = listed(text())
-#: What only some checkpoints have.
+#: The optional keys of a checkpoint.
 _OPTIONAL: dict[str, Rule] = {
     MODULE_MODES: record({
         "eval": _NAMES, "frozen": _NAMES, "attributes": mapping(mapping(optional(either(FLAG, number(finite=False))))),

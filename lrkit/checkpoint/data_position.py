@@ -1,14 +1,15 @@
-"""The position in the training data, and the random numbers that lead there: saved, and found again.
+"""Saves and restores the position in the training data, with the random number generators that determine the order.
 
-A loader of torch draws its order from random number generators, when its iterator is made or when the first batch is
-fetched. So in a run that goes on the generators are put back before that, wherever Lightning makes the iterator:
+A ``DataLoader`` draws its order from random number generators, when its iterator is created or when the first batch is
+fetched. A resumed run therefore restores the generators before Lightning creates the iterator:
 
-    at the end of an epoch   as they were when the checkpoint was written, and the next epoch draws its order
-    within an epoch          as they were when the epoch began, so that it draws the same order again; the batches that
-                             are done are passed over in the sampler, not loaded; then as they were at the checkpoint
+    checkpoint at the end of an epoch   the generators of the checkpoint; the next epoch draws its order from them
+    checkpoint within an epoch          the generators at the start of the epoch, so that it draws the same order
+                                        again; the sampler skips the completed batches, which are not loaded; then the
+                                        generators of the checkpoint
 
-A loader with ``state_dict`` and ``load_state_dict`` finds its position by itself. What cannot be found again is told
-before training, in one line.
+A loader with ``state_dict`` and ``load_state_dict`` restores its position itself. If a position cannot be restored,
+lrkit reports it before training.
 """
 
 from __future__ import annotations
@@ -31,191 +32,197 @@ from lrkit.lightning.preemption import validation_follows
 
 __all__ = ["DataPosition"]
 
-#: Packages whose samplers draw their order from generators alone, and from the number of the epoch.
+#: Packages whose samplers draw their order only from generators and the number of the epoch.
 _KNOWN = ("torch", "pytorch_lightning", "lightning", "lightning_fabric")
 
 
 class DataPosition:
-    """Knows how the order of the epoch under way was drawn, and leads a run that goes on to where it was.
+    """Records how the order of the current epoch was drawn, and restores the position in a resumed run.
 
     Args:
-        saved: what ``state`` returned for the checkpoint that is gone on from, if any.
-        say: takes a line for the user.
+        saved: the result of ``state`` in the checkpoint to resume, if any.
+        say: called with a line for the user.
     """
 
     def __init__(self, saved: Mapping[str, Any] | None, say: Callable[[str], None]) -> None:
         self.saved, self.say = saved, say
-        self.before: RandomState | None = None  # before the iterator of the epoch was made
-        self.begun: dict[str, Any] | None = None  # how its order was drawn
+        self.before: RandomState | None = None  # the generators before the iterator of the epoch was created
+        self.begun: dict[str, Any] | None = None  # the generators by which the order of the epoch was drawn
         self.found = saved is None
-        self.passes = False  # over batches that are done
-        self.stopped: RandomState | None = None  # as the last batch of an epoch that is not finished has left them
+        self.passes = False  # whether the sampler skips completed batches
+        self.stopped: RandomState | None = None  # the generators after the last batch of an incomplete epoch
 
     def install(self, trainer: Trainer) -> None:
-        """Stand at the places where Lightning makes iterators. Before the fit."""
+        """Wrap the methods in which Lightning creates iterators. Call this before the fit."""
         loop = trainer.fit_loop
         for owner, name, method in (
-            (loop, "setup_data", self._setup_data),
-            (loop, "_load_combined_loader_states", self._before_first_iterator),
-            (loop, "load_state_dict", self._load_loops),
-            (loop, "on_advance_start", self._on_epoch),
-            (loop, "on_advance_end", self._on_epoch_end),
-            (loop.epoch_loop, "on_run_start", self._on_iterator),
-            (loop.epoch_loop.val_loop, "run", self._on_validation),
+            (loop, "setup_data", self._wrap_setup_data),
+            (loop, "_load_combined_loader_states", self._wrap_first_iterator),
+            (loop, "load_state_dict", self._wrap_load_loops),
+            (loop, "on_advance_start", self._wrap_epoch_start),
+            (loop, "on_advance_end", self._wrap_epoch_end),
+            (loop.epoch_loop, "on_run_start", self._wrap_iterator),
+            (loop.epoch_loop.val_loop, "run", self._wrap_validation),
         ):
             setattr(owner, name, partial(method, trainer, getattr(owner, name)))
 
     def state(self, trainer: Trainer) -> dict[str, Any]:
-        """The position, for a checkpoint: plain data and tensors."""
+        """Return the position for a checkpoint: plain data and tensors."""
         loader: Any = trainer.train_dataloader
         mid_epoch = not trainer.is_last_batch
-        now = self.stopped or self._capture(trainer.fit_loop._combined_loader)
+        now = self.stopped or self._capture_all(trainer.fit_loop._combined_loader)
         return {
             "rng": now["rng"],
             "generators": now["own"],
-            "data": loader.state_dict() if _stateful(loader) else None,
+            "data": loader.state_dict() if _has_state(loader) else None,
             "mid_epoch": mid_epoch,
-            "epoch_begin": self.begun if mid_epoch and _skips(loader) else None,
-            "loader": _identity(trainer),
-            "reloaded": _finite(trainer.fit_loop._last_train_dl_reload_epoch),
+            "epoch_begin": self.begun if mid_epoch and _can_skip(loader) else None,
+            "loader": _describe_batches(trainer),
+            "reloaded": _round_if_finite(trainer.fit_loop._last_train_dl_reload_epoch),
         }
 
     def told(self, trainer: Trainer) -> None:
-        """Say what of the data cannot be as if the run had never stopped. Before training.
+        """Report the differences in the data to an uninterrupted run, before training.
 
         Raises:
-            ConfigError: the loader makes other batches, and the checkpoint is from within an epoch.
+            ConfigError: the checkpoint was written within an epoch, and the loader makes other batches.
         """
         loader: Any = trainer.train_dataloader
         if self.saved is None:
-            if not _stateful(loader) and not _skips(loader):
+            if not _has_state(loader) and not _can_skip(loader):
                 self.say(
-                    f"{_what(loader)} has no state_dict: should this run be stopped within an epoch, the rest of that"
-                    " epoch would begin with its first batches again"
+                    f"{_describe_loader(loader)} has no state_dict: if this run is stopped within an epoch, the resumed"
+                    " epoch will start with its first batches again"
                 )
             return
         self._check_batches(trainer)
         warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
-        if why := self._lost(trainer):
+        if why := self._explain_lost_position(trainer):
             self.say(
-                f"the checkpoint is from within an epoch, and {why}: the rest of the epoch begins with its first"
+                f"the checkpoint was written within an epoch, and {why}: the resumed epoch starts with its first"
                 " batches again"
             )
-        elif self.saved["mid_epoch"] and not _stateful(loader) and loader.num_workers:
+        elif self.saved["mid_epoch"] and not _has_state(loader) and loader.num_workers:
             self.say(
-                "the data go on in the same order; random numbers that the data set draws in its"
-                f" {loader.num_workers} worker process(es) are others until this epoch ends"
+                "the order of the data is restored; random numbers that the dataset draws in its"
+                f" {loader.num_workers} worker process(es) differ until this epoch ends"
             )
-        elif getattr(loader, "persistent_workers", False) and not _stateful(loader):
+        elif getattr(loader, "persistent_workers", False) and not _has_state(loader):
             self.say(
-                "the data go on in the same order; random numbers that the data set draws in persistent workers are"
-                " others than they would have been"
+                "the order of the data is restored; random numbers that the dataset draws in persistent workers differ"
+                " from an uninterrupted run"
             )
-        for name in dict.fromkeys(type(s).__name__ for s in _samplers(loader) if not _is_known(s)):
-            if not _stateful(loader):
+        for name in dict.fromkeys(type(s).__name__ for s in _list_samplers(loader) if not _is_known(s)):
+            if not _has_state(loader):
                 self.say(
                     f"the order of the data comes from {name}: the global random numbers and the generators among its"
                     " attributes are restored; lrkit does not know its other state"
                 )
 
-    def _lost(self, trainer: Trainer) -> str:
-        """Why the position within an epoch cannot be found again; an empty string where it can, or need not be."""
+    def _explain_lost_position(self, trainer: Trainer) -> str:
+        """Return the reason why the position within an epoch cannot be restored; an empty string if there is none."""
         assert self.saved is not None
         loader = trainer.train_dataloader
         if not self.saved["mid_epoch"]:
             return ""
-        if _stateful(loader):
-            return "" if self.saved["data"] is not None else f"it holds no position of {_what(loader)}"
-        if not _skips(loader):
-            return f"{_what(loader)} cannot go on there"
+        if _has_state(loader):
+            return "" if self.saved["data"] is not None else f"it has no position of {_describe_loader(loader)}"
+        if not _can_skip(loader):
+            return f"{_describe_loader(loader)} cannot skip batches"
         if self.saved.get("epoch_begin") is None:
-            return "it does not say how the order of the epoch was drawn"
+            return "it does not record how the order of the epoch was drawn"
         return ""
 
     def _check_batches(self, trainer: Trainer) -> None:
-        """Within an epoch a number of batches is a position only among the same batches; so is a number of steps."""
+        """Refuse other batches within an epoch: the position is a number of batches."""
         assert self.saved is not None
-        was, now = self.saved.get("loader"), _identity(trainer)
+        was, now = self.saved.get("loader"), _describe_batches(trainer)
         if self.saved["mid_epoch"] and was is not None and None not in (was[0], now[0]) and was != now:
-            must = f"must have the batches of the checkpoint, which is from within an epoch: {_described(was)}"
-            raise ConfigError("data", f"{must}; or go on from one of an epoch's end", _described(now))
+            must = f"must have the batches of the checkpoint, which was written within an epoch: {_format_batches(was)}"
+            raise ConfigError("data", f"{must}; or resume a checkpoint from the end of an epoch", _format_batches(now))
 
-    def _setup_data(self, trainer: Trainer, usual: Callable[[], None]) -> None:
-        # A run that goes on reloads when the uninterrupted one would have, and not because it is new here.
+    def _wrap_setup_data(self, trainer: Trainer, usual: Callable[[], None]) -> None:
+        # A resumed run reloads the loader at the same epochs as an uninterrupted run, not at its start.
         if self.found or trainer.fit_loop._combined_loader is None:
             usual()
 
-    def _before_first_iterator(self, trainer: Trainer, usual: Callable[[], None]) -> None:
-        self.before = self._capture(trainer.fit_loop._combined_loader)
+    def _wrap_first_iterator(self, trainer: Trainer, usual: Callable[[], None]) -> None:
+        self.before = self._capture_all(trainer.fit_loop._combined_loader)
         usual()
 
-    def _load_loops(self, trainer: Trainer, usual: Callable[..., None], *given: Any, **more: Any) -> None:
+    def _wrap_load_loops(self, trainer: Trainer, usual: Callable[..., None], *given: Any, **more: Any) -> None:
         usual(*given, **more)
         if self.saved is None or self.saved["mid_epoch"]:
             return
-        # All batches of its epoch are done: the next one begins. Lightning would, where the run is limited by steps,
-        # end the epoch once more, and call everybody who waits for a metric without there being one.
+        # All batches of the epoch are done, so the next epoch starts. Lightning would end the epoch a second time if
+        # the run is limited by steps, and callbacks would miss their monitored metric.
         progress = trainer.fit_loop.epoch_progress
         counts: Any = (progress.total, progress.current)
         for count in counts:
             count.started = count.processed = count.completed = count.ready
-        _begins_anew(trainer.fit_loop)
+        _reset_loop(trainer.fit_loop)
 
-    def _on_epoch(self, trainer: Trainer, usual: Callable[[], None]) -> None:
-        """An epoch begins or is resumed: no random number has been drawn for it yet."""
+    def _wrap_epoch_start(self, trainer: Trainer, usual: Callable[[], None]) -> None:
+        """Restore the generators when an epoch starts or is resumed, before it draws random numbers."""
         self.begun = None
         if not self.found:
             assert self.saved is not None
             loader: Any = trainer.train_dataloader
             self.found, saved = True, self.saved
             state = {"rng": saved["rng"], "own": saved.get("generators", {})}
-            self.passes = saved["mid_epoch"] and not _stateful(loader) and not self._lost(trainer)
+            self.passes = saved["mid_epoch"] and not _has_state(loader) and not self._explain_lost_position(trainer)
             if self.passes:
                 self.begun = saved["epoch_begin"]
                 state = saved["epoch_begin"]["before"]
-            # Of a DataLoader that has yielded all batches of its epoch the state would be that nothing is left.
-            if saved["data"] is not None and _stateful(loader) and (saved["mid_epoch"] or _has_epochs(loader)):
+            # At the end of an epoch, the state of a DataLoader is that no batch remains.
+            if saved["data"] is not None and _has_state(loader) and (saved["mid_epoch"] or _has_epochs(loader)):
                 loader.load_state_dict(saved["data"])
             if saved.get("reloaded") is not None:
                 trainer.fit_loop._last_train_dl_reload_epoch = saved["reloaded"]
-            self._restore(loader, state)
+            self._restore_all(loader, state)
             self.resumes = True
         else:
             self.resumes = False
         usual()
 
-    def _on_epoch_end(self, trainer: Trainer, usual: Callable[[], None]) -> None:
-        """Of an epoch that is not finished Lightning calls the end too; what that draws is no part of the epoch."""
-        self.stopped = None if trainer.is_last_batch else self._capture(trainer.fit_loop._combined_loader)
+    def _wrap_epoch_end(self, trainer: Trainer, usual: Callable[[], None]) -> None:
+        """Capture the generators before Lightning ends an incomplete epoch: hooks may draw random numbers there."""
+        self.stopped = None if trainer.is_last_batch else self._capture_all(trainer.fit_loop._combined_loader)
         usual()
         self.stopped = None
 
-    def _on_iterator(self, trainer: Trainer, usual: Callable[[Any], None], fetcher: Any) -> None:
-        """Lightning makes the iterator of an epoch here, or has made it before."""
+    def _wrap_iterator(self, trainer: Trainer, usual: Callable[[Any], None], fetcher: Any) -> None:
+        """Record how the order was drawn where Lightning creates the iterator; in a resumed run, restore it."""
         loaders = fetcher.combined_loader
-        made, here = loaders._iterator, self._capture(loaders)
+        made, here = loaders._iterator, self._capture_all(loaders)
         if not self.resumes:
             usual(fetcher)
             fresh = loaders._iterator is made and self.before is not None
-            self.begun = {"before": self.before if fresh else here, "first": self._capture(loaders), "fresh": fresh}
+            self.begun = {
+                "before": self.before if fresh else here,
+                "first": self._capture_all(loaders),
+                "fresh": fresh,
+            }
             return
         assert self.saved is not None
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         if self.passes and self.begun is not None and self.begun["fresh"]:
-            loaders.reset()  # else persistent workers would be there already, and their seed not drawn again
-        with self._passing_over(trainer.train_dataloader, done):
+            loaders.reset()  # otherwise persistent workers exist already, and their seed is not drawn again
+        with self._skip_batches(trainer.train_dataloader, done):
             usual(fetcher)
-            if loaders._iterator is made or loaders._iterator is None:  # made before the generators were put back
+            if loaders._iterator is made or loaders._iterator is None:  # created before the generators were restored
                 iter(fetcher)
                 fetcher.fetched += done
         if self.saved["mid_epoch"]:
-            self._restore(trainer.train_dataloader, {"rng": self.saved["rng"], "own": self.saved.get("generators", {})})
+            self._restore_all(
+                trainer.train_dataloader, {"rng": self.saved["rng"], "own": self.saved.get("generators", {})}
+            )
         if self.begun is None:
-            self.begun = {"before": here, "first": self._capture(loaders), "fresh": False}
+            self.begun = {"before": here, "first": self._capture_all(loaders), "fresh": False}
 
     @staticmethod
-    def _on_validation(trainer: Trainer, usual: Callable[[], Any]) -> Any:
-        """A validation that is there because the run is stopped leaves no trace in the random numbers."""
+    def _wrap_validation(trainer: Trainer, usual: Callable[[], Any]) -> Any:
+        """Restore the generators after a validation that runs only because the run is stopped."""
         if trainer.sanity_checking or not trainer.should_stop or trainer.is_last_batch or validation_follows(trainer):
             return usual()
         state = random_state.capture_global()
@@ -225,18 +232,18 @@ class DataPosition:
             random_state.restore_global(state)
 
     @contextmanager
-    def _passing_over(self, loader: Any, done: int) -> Iterator[None]:
-        """Within it, iterators of the loader begin after the first ``done`` batches, none of which is loaded."""
+    def _skip_batches(self, loader: Any, done: int) -> Iterator[None]:
+        """Within this context, iterators of the loader skip the first ``done`` batches without loading them."""
         if not self.passes or not done:
             yield
             return
         assert self.begun is not None
         name = "sampler" if loader.batch_sampler is None else "batch_sampler"
         whole = getattr(loader, name)
-        # Without workers the order is drawn when the first batch is fetched: later than the iterator is made.
-        draw = None if loader.num_workers else partial(self._restore, loader, self.begun["first"])
-        # A DataLoader refuses to be given another sampler, and this one is there for a moment only.
-        rest, workers = _Rest(whole, done, draw), loader._iterator  # those that persist, if any
+        # Without workers, the order is drawn when the first batch is fetched, after the iterator is created.
+        draw = None if loader.num_workers else partial(self._restore_all, loader, self.begun["first"])
+        # A DataLoader refuses to change its sampler; this change is temporary.
+        rest, workers = _RemainingBatches(whole, done, draw), loader._iterator  # the persistent workers, if any
         object.__setattr__(loader, name, rest)
         if workers is not None:
             workers._index_sampler = rest
@@ -248,21 +255,23 @@ class DataPosition:
                 loader._iterator._index_sampler = whole
 
     @staticmethod
-    def _capture(loaders: Any) -> RandomState:
-        own = random_state.capture_own(_owners(_single(loaders)))
+    def _capture_all(loaders: Any) -> RandomState:
+        own = random_state.capture_own(_list_owners(_get_loader(loaders)))
         return {"rng": random_state.capture_global(), "own": own}
 
     @staticmethod
-    def _restore(loader: Any, state: Mapping[str, Any]) -> None:
+    def _restore_all(loader: Any, state: Mapping[str, Any]) -> None:
         random_state.restore_global(state["rng"])
-        random_state.restore_own(_owners(loader), state["own"])
+        random_state.restore_own(_list_owners(loader), state["own"])
 
 
-class _Rest(Sampler[Any]):
-    """What a sampler yields after its first ``done`` items.
+class _RemainingBatches(Sampler[Any]):
+    """The items of a sampler after its first ``done`` ones.
 
     Args:
-        draw: called to have the order drawn at once; None lets it be drawn when the first item is asked for.
+        whole: the sampler.
+        done: the number of items to skip.
+        draw: called before the order is drawn, at once; None draws the order when the first item is fetched.
     """
 
     def __init__(self, whole: Any, done: int, draw: Callable[[], None] | None) -> None:
@@ -273,42 +282,42 @@ class _Rest(Sampler[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         if self.draw is None:
-            return self._later()
+            return self._iterate_lazily()
         self.draw()
-        return self._passed(iter(self.whole))
+        return self._skip_done(iter(self.whole))
 
-    def _later(self) -> Iterator[Any]:
-        yield from self._passed(iter(self.whole))
+    def _iterate_lazily(self) -> Iterator[Any]:
+        yield from self._skip_done(iter(self.whole))
 
-    def _passed(self, items: Iterator[Any]) -> Iterator[Any]:
+    def _skip_done(self, items: Iterator[Any]) -> Iterator[Any]:
         for _ in islice(items, self.done):
             pass
         return items
 
 
-def _single(loaders: Any) -> Any:
-    """The loader of a ``CombinedLoader``, as ``trainer.train_dataloader`` has it: alone, or several together."""
+def _get_loader(loaders: Any) -> Any:
+    """Return the loader in a ``CombinedLoader``, or its collection of loaders, as in ``trainer.train_dataloader``."""
     return loaders.iterables
 
 
-def _stateful(loader: Any) -> bool:
+def _has_state(loader: Any) -> bool:
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
 def _has_epochs(loader: Any) -> bool:
-    """Whether a loader that is told of the next epoch begins anew, whatever position it was at."""
+    """Return whether a loader starts from its first batch in the next epoch, at any position."""
     return not isinstance(loader, DataLoader)
 
 
-def _skips(loader: Any) -> bool:
-    """Whether batches of the loader can be passed over: one of torch's own making, over data that can be indexed."""
+def _can_skip(loader: Any) -> bool:
+    """Return whether the sampler can skip batches: torch's own iterator, over an indexed dataset."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset | IterDataPipe):
         return False
     return type(loader).__iter__ is DataLoader.__iter__ and type(loader)._get_iterator is DataLoader._get_iterator
 
 
-def _samplers(loader: Any) -> list[Any]:
-    """The samplers of a loader, each with those that it wraps."""
+def _list_samplers(loader: Any) -> list[Any]:
+    """Return the samplers of a loader, each with the samplers that it wraps."""
     found: list[Any] = []
     waiting = [getattr(loader, name, None) for name in ("batch_sampler", "sampler")]
     while waiting:
@@ -317,20 +326,20 @@ def _samplers(loader: Any) -> list[Any]:
             continue
         found.append(sampler)
         waiting += [getattr(sampler, name, None) for name in ("sampler", "_sampler")]
-        waiting.append(getattr(getattr(sampler, "dataset", None), "_sampler", None))  # Lightning's, of several devices
+        waiting.append(getattr(getattr(sampler, "dataset", None), "_sampler", None))  # Lightning's wrapper
     return found if isinstance(loader, DataLoader) else []
 
 
 def _is_known(sampler: Any) -> bool:
-    """Whether a sampler's order is a function of generators, or of the epoch that it is told."""
+    """Return whether a sampler's order depends only on generators or on the epoch."""
     return type(sampler).__module__.partition(".")[0] in _KNOWN or hasattr(sampler, "set_epoch")
 
 
-def _owners(loader: Any) -> dict[str, Any]:
-    """What may carry a generator: the loader, its samplers and its data set, with those inside of it."""
+def _list_owners(loader: Any) -> dict[str, Any]:
+    """Return the objects that may have a generator: the loader, its samplers, its dataset and the wrapped datasets."""
     if not isinstance(loader, DataLoader):
         return {}
-    owners = {"loader": loader, **{f"sampler{i}": each for i, each in enumerate(_samplers(loader))}}
+    owners = {"loader": loader, **{f"sampler{i}": each for i, each in enumerate(_list_samplers(loader))}}
     dataset: Any = loader.dataset
     depth = 0
     while dataset is not None and depth < 8:
@@ -339,19 +348,19 @@ def _owners(loader: Any) -> dict[str, Any]:
     return owners
 
 
-def _identity(trainer: Trainer) -> list[int | None]:
-    """What the number of batches that are done counts: batches in an epoch, samples in one, processes."""
+def _describe_batches(trainer: Trainer) -> list[int | None]:
+    """Return the batches in an epoch, the samples in a batch, and the processes."""
     loader: Any = trainer.train_dataloader
-    batches = len(loader) if _skips(loader) else None
-    return [batches, getattr(loader, "batch_size", None) if _skips(loader) else None, trainer.world_size]
+    batches = len(loader) if _can_skip(loader) else None
+    return [batches, getattr(loader, "batch_size", None) if _can_skip(loader) else None, trainer.world_size]
 
 
-def _described(identity: Any) -> str:
+def _format_batches(identity: Any) -> str:
     batches, size, world = identity or (None, None, None)
     return f"{batches} of {size} samples on {world} device(s)"
 
 
-def _what(loader: Any) -> str:
+def _describe_loader(loader: Any) -> str:
     if isinstance(loader, DataLoader) and type(loader) is DataLoader:
         return f"{type(loader).__name__} over {type(loader.dataset).__name__}"
     return (
@@ -361,13 +370,13 @@ def _what(loader: Any) -> str:
     )
 
 
-def _finite(number: float) -> int | None:
+def _round_if_finite(number: float) -> int | None:
     return int(number) if abs(number) < float("inf") else None
 
 
-def _begins_anew(loop: Any) -> None:
-    """Have a loop, and those inside of it, begin instead of going on."""
+def _reset_loop(loop: Any) -> None:
+    """Let a loop, and the loops inside it, start instead of resume."""
     loop._restarting = False
     for inner in vars(loop).values():
         if hasattr(inner, "_restarting"):
-            _begins_anew(inner)
+            _reset_loop(inner)

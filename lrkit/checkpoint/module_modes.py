@@ -1,15 +1,15 @@
-"""What a module is set to, beside its weights: which parts are evaluated, which parameters are frozen.
+"""Saves and restores the modes of a module: its parts in evaluation mode, and its frozen parameters.
 
-A module or a callback may set that at any time, and often does where an epoch begins: a backbone that is only used, a
-block that is trained from the third epoch on. Lightning does not call that hook again if a run is resumed within an
-epoch, and a module is made anew. So a checkpoint holds, by name:
+A module or a callback may change them at any time, and often does at the start of an epoch: it freezes a backbone, or
+trains a block from the third epoch. If a run is resumed within an epoch, the module is new and Lightning does not call
+the hook again. A checkpoint therefore contains, by name:
 
-    eval         the modules in evaluation mode, as the training had them (a validation puts all of them there)
+    eval         the modules in evaluation mode during training (a validation puts all modules into it)
     frozen       the parameters without ``requires_grad``
-    attributes   numbers and truth values that ``on_train_epoch_start`` has set on the module, its parts or callbacks
-    unknown      what else it has set: no plain number, so it is told and not kept
+    attributes   the numbers and booleans that ``on_train_epoch_start`` set on the module, its parts or callbacks
+    unknown      the other attributes that it set: lrkit reports them and does not save them
 
-and a run that goes on has them again before its first batch.
+A resumed run restores them before its first batch.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from lrkit.lightning.classes import Callback, LightningModule, Trainer
 
 __all__ = ["KEY", "ModuleModes"]
 
-#: Where a checkpoint keeps them.
+#: The checkpoint's key for the modes.
 KEY = "lrkit.modes"
 
 _NUMBERS = (bool, int, float, type(None))
-#: Whose callbacks keep their own state.
+#: Packages whose callbacks save their own state.
 _KEEP_THEIRS = ("lrkit", "pytorch_lightning", "lightning")
 _MISSING = object()
 
 
 class ModuleModes(Callback):
-    """Puts what a module is set to into every checkpoint, and sets a module to it that goes on.
+    """Saves the modes of a module in each checkpoint, and restores them in a resumed run.
 
     Args:
-        say: takes a line, before training, about what cannot be as it was.
+        say: called before training with a line about the values that cannot be restored.
     """
 
     def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
         self.say = say
         self.saved: Mapping[str, Any] | None = None
-        self.within = False  # an epoch
-        self.training: dict[str, bool] | None = None  # the modes of the training, while there is a validation
-        self.set: dict[str, dict[str, None]] = {}  # owner -> attributes that an epoch's beginning has set
+        self.within = False  # whether the checkpoint was written within an epoch
+        self.training: dict[str, bool] | None = None  # the modes in training, during a validation
+        self.set: dict[str, dict[str, None]] = {}  # owner -> the attributes that on_train_epoch_start has set
         self.installed = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -55,8 +55,8 @@ class ModuleModes(Callback):
         self.installed = True
         loop: Any = trainer.fit_loop
         for owner, name, method in (
-            (loop, "on_advance_start", self._on_epoch),
-            (loop.epoch_loop.val_loop, "run", self._on_validation),
+            (loop, "on_advance_start", self._wrap_epoch_start),
+            (loop.epoch_loop.val_loop, "run", self._wrap_validation),
         ):
             setattr(owner, name, partial(method, trainer, getattr(owner, name)))
 
@@ -65,8 +65,8 @@ class ModuleModes(Callback):
             self.saved, self.within = checkpoint.get(KEY), checkpoint["lrkit"]["mid_epoch"]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        modes = self.training or _modes(pl_module)
-        owners = dict(_owners(trainer))
+        modes = self.training or _read_modes(pl_module)
+        owners = dict(_list_owners(trainer))
         attributes: dict[str, dict[str, Any]] = {}
         unknown: list[str] = []
         for owner, names in self.set.items():
@@ -83,26 +83,26 @@ class ModuleModes(Callback):
             "unknown": unknown,
         }
 
-    def _on_epoch(self, trainer: Trainer, usual: Callable[[], None]) -> None:
-        """An epoch begins or is resumed: after all hooks that prepare a training."""
+    def _wrap_epoch_start(self, trainer: Trainer, usual: Callable[[], None]) -> None:
+        """Restore the modes when an epoch starts or is resumed, and record the attributes that its hooks set."""
         if self.saved is not None:
-            self._restore(trainer, self.saved)
+            self._restore_modes(trainer, self.saved)
             self.saved = None
-        before = {name: (owner, dict(vars(owner))) for name, owner in _owners(trainer)}
+        before = {name: (owner, dict(vars(owner))) for name, owner in _list_owners(trainer)}
         usual()
         for name, (owner, were) in before.items():
             for attribute, value in vars(owner).items():
-                if attribute not in _known() and not _same(were.get(attribute, _MISSING), value):
+                if attribute not in _list_base_attributes() and not _is_unchanged(were.get(attribute, _MISSING), value):
                     self.set.setdefault(name, {})[attribute] = None
 
-    def _on_validation(self, trainer: Trainer, usual: Callable[[], Any]) -> Any:
-        self.training = _modes(trainer.lightning_module)
+    def _wrap_validation(self, trainer: Trainer, usual: Callable[[], Any]) -> Any:
+        self.training = _read_modes(trainer.lightning_module)
         try:
             return usual()
         finally:
             self.training = None
 
-    def _restore(self, trainer: Trainer, saved: Mapping[str, Any]) -> None:
+    def _restore_modes(self, trainer: Trainer, saved: Mapping[str, Any]) -> None:
         module = trainer.lightning_module
         evaluated, frozen = set(saved["eval"]), set(saved["frozen"])
         for name, part in module.named_modules():
@@ -111,26 +111,26 @@ class ModuleModes(Callback):
         for name, parameter in module.named_parameters():
             if parameter.requires_grad == (name in frozen):
                 parameter.requires_grad_(name not in frozen)
-        owners = dict(_owners(trainer))
+        owners = dict(_list_owners(trainer))
         for name, attributes in saved["attributes"].items():
             for attribute, value in attributes.items():
-                # A number, for a number or for nothing: never in the place of a method, or of an object.
-                if name in owners and type(value) in _NUMBERS and _takes_a_number(owners[name], attribute):
+                # A number replaces only a number or a missing attribute, never a method or an object.
+                if name in owners and type(value) in _NUMBERS and _accepts_number(owners[name], attribute):
                     self.set.setdefault(name, {})[attribute] = None
                     vars(owners[name])[attribute] = value
         if saved["unknown"] and self.within:
             self.say(
-                f"on_train_epoch_start has set {', '.join(saved['unknown'][:6])}, which no checkpoint holds:"
-                " these values are those of a new module until the next epoch begins"
+                f"on_train_epoch_start has set {', '.join(saved['unknown'][:6])}, which a checkpoint does not"
+                " contain: they have the values of a new module until the next epoch starts"
             )
 
 
-def _modes(module: nn.Module) -> dict[str, bool]:
+def _read_modes(module: nn.Module) -> dict[str, bool]:
     return {name: part.training for name, part in module.named_modules()}
 
 
-def _owners(trainer: Trainer) -> Iterator[tuple[str, Any]]:
-    """The module, its parts and the user's callbacks, by name; those that keep their own state are left to it."""
+def _list_owners(trainer: Trainer) -> Iterator[tuple[str, Any]]:
+    """Yield the module, its parts and the user's callbacks, by name, except callbacks that save their own state."""
     yield from ((name, part) for name, part in trainer.lightning_module.named_modules() if not _is_metric(part))
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         kind = type(callback)
@@ -139,25 +139,26 @@ def _owners(trainer: Trainer) -> Iterator[tuple[str, Any]]:
 
 
 def _is_metric(part: nn.Module) -> bool:
-    """Whether it is one of torchmetrics, which count on states that they keep or forget together."""
+    """Return whether a module is a metric of torchmetrics, whose states must be saved or dropped together."""
     return any(base.__module__.partition(".")[0] == "torchmetrics" for base in type(part).__mro__)
 
 
 @cache
-def _known() -> frozenset[str]:
-    """Attributes of a module that are Lightning's and torch's own."""
+def _list_base_attributes() -> frozenset[str]:
+    """Return the names of the attributes that Lightning and torch set on each module."""
     return frozenset(vars(LightningModule()))
 
 
-def _same(before: Any, after: Any) -> bool:
-    """Whether an attribute was left alone; a number or a text that is set to what it was is the same."""
+def _is_unchanged(before: Any, after: Any) -> bool:
+    """Return whether an attribute is the same object, or an equal number or string."""
     return before is after or (type(before) is type(after) and type(after) in (*_NUMBERS, str) and before == after)
 
 
-def _takes_a_number(owner: Any, attribute: str) -> bool:
+def _accepts_number(owner: Any, attribute: str) -> bool:
+    """Return whether a number may be assigned to an attribute: it is a number now, or is missing."""
     held = vars(owner).get(attribute, _MISSING)
     if held is not _MISSING:
-        return attribute not in _known() and type(held) in _NUMBERS
+        return attribute not in _list_base_attributes() and type(held) in _NUMBERS
     inner = [vars(owner).get(name, {}) for name in ("_parameters", "_buffers", "_modules")]
-    default = getattr_static(type(owner), attribute, None)  # of the class
+    default = getattr_static(type(owner), attribute, None)  # the default of the class
     return type(default) in _NUMBERS and not any(attribute in each for each in inner)

@@ -6,7 +6,7 @@ import types
 from collections import OrderedDict
 from typing import Any
 
-from lrkit.checkpoint.value_types import name_of
+from lrkit.checkpoint.value_types import get_class_name
 
 __all__ = ["describe_object", "is_text_of", "text_for"]
 
@@ -44,7 +44,7 @@ def is_text_of(text: Any, value: Any) -> bool:
 def describe_object(value: Any) -> str:
     """Return the type of an object, or the name of a class or a function."""
     if isinstance(value, type):
-        return f"class {name_of(value)}"
+        return f"class {get_class_name(value)}"
     if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType):
         return f"function {getattr(value, '__module__', None) or 'builtins'}.{value.__qualname__}"
-    return name_of(type(value))
+    return get_class_name(type(value))

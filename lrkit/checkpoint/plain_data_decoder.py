@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from lrkit.checkpoint.plain_data_format import DEPTH, KEY, Path
-from lrkit.checkpoint.value_types import MAKE, OF_A_CLASS, made_of_a_class
+from lrkit.checkpoint.value_types import DECODERS, USER_CLASSES, restore_user_class
 
 __all__ = ["from_plain_data"]
 
@@ -67,7 +67,11 @@ def _restore_types(value: Any, node: Mapping[Any, Any], packages: frozenset[str]
             elif kind == "keys":
                 value = _restore_keys(value, more[0], more[1], packages)
             else:
-                value = made_of_a_class(kind, value, more, packages) if kind in OF_A_CLASS else MAKE[kind](value, more)
+                value = (
+                    restore_user_class(kind, value, more, packages)
+                    if kind in USER_CLASSES
+                    else DECODERS[kind](value, more)
+                )
     return value
 
 

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from lrkit.checkpoint.object_tensors import find_tensors, is_wrapper_tensor
 from lrkit.checkpoint.object_text import describe_object, text_for
 from lrkit.checkpoint.plain_data_format import DEPTH, KEY, PLAIN_TENSORS, Content, Path, Replaced
-from lrkit.checkpoint.value_types import OF_A_CLASS, TYPES, class_of, name_of
+from lrkit.checkpoint.value_types import TYPES, USER_CLASSES, find_class, get_class_name
 
 __all__ = ["to_plain_data"]
 
@@ -121,13 +121,13 @@ class _Encoder:
                 inner, more = made
                 found = self.encode(inner, at) if not isinstance(inner, Tensor) else inner
                 self.types.append([list(at), name, more])
-                if name in OF_A_CLASS:
-                    again = class_of(name_of(kind), self.packages) is kind
-                    self.replaced.append(Replaced(at, f"{name_of(kind)}, as {type(found).__name__}", again))
+                if name in USER_CLASSES:
+                    again = find_class(get_class_name(kind), self.packages) is kind
+                    self.replaced.append(Replaced(at, f"{get_class_name(kind)}, as {type(found).__name__}", again))
                 return found
         for base in (str, int, float, bytes, dict, list, tuple, set):
             if isinstance(value, base) and not isinstance(value, enum.Enum):
-                self.replaced.append(Replaced(at, f"{name_of(kind)}, as {base.__name__}"))
+                self.replaced.append(Replaced(at, f"{get_class_name(kind)}, as {base.__name__}"))
                 return self.encode(_convert_to_base(base, value), at)
         return self._replace_by_text(value, at)
 
@@ -194,7 +194,7 @@ class _Encoder:
             return bare if kind is Tensor else nn.Parameter(bare, value.requires_grad)
         if is_wrapper_tensor(value):
             return value  # consists of other tensors: torch.load reads it, or refuses it
-        self.replaced.append(Replaced(at, f"{name_of(kind)}, as Tensor"))
+        self.replaced.append(Replaced(at, f"{get_class_name(kind)}, as Tensor"))
         return value.detach().as_subclass(Tensor)
 
     def _replace_by_text(self, value: Any, at: Path, *, look: bool = True) -> str:

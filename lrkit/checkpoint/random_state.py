@@ -1,4 +1,4 @@
-"""Random number generators, captured and put back: the global ones, and those that objects carry as attributes."""
+"""Captures and restores random number generators: the global ones, and those that are attributes of objects."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 
 __all__ = ["RandomState", "capture_global", "capture_own", "restore_global", "restore_own"]
 
-#: What ``capture_global`` returns: plain data and tensors, which a checkpoint can hold.
+#: The states of generators, as plain data and tensors, which a checkpoint can contain.
 RandomState = dict[str, Any]
 
 
 def capture_global() -> RandomState:
-    """The states of the global generators: torch's, of each CUDA device too, numpy's and Python's.
+    """Return the states of the global generators: torch (also of each CUDA device), numpy and Python.
 
     >>> state = capture_global()
     >>> first = torch.rand(1), np.random.rand(), random.random()
@@ -28,22 +28,22 @@ def capture_global() -> RandomState:
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": _of_numpy(np.random.get_state(legacy=True)),
-        "python": _of_python(random.getstate()),
+        "numpy": _encode_numpy(np.random.get_state(legacy=True)),
+        "python": _encode_python(random.getstate()),
     }
 
 
 def restore_global(state: Mapping[str, Any]) -> None:
-    """Put back what ``capture_global`` returned; CUDA's generators where there are as many devices as there were."""
+    """Restore the result of ``capture_global``; the CUDA generators only if the number of devices is the same."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
-    np.random.set_state(_numpy(state["numpy"]))
-    random.setstate(_python(state["python"]))
+    np.random.set_state(_decode_numpy(state["numpy"]))
+    random.setstate(_decode_python(state["python"]))
 
 
 def capture_own(owners: Mapping[str, Any]) -> RandomState:
-    """The states of the generators that are attributes of ``owners``, by ``<owner>.<attribute>``.
+    """Return the states of the generators that are attributes of ``owners``, by ``<owner>.<attribute>``.
 
     >>> class Sampler:
     ...     def __init__(self):
@@ -55,23 +55,23 @@ def capture_own(owners: Mapping[str, Any]) -> RandomState:
     >>> sampler.generator.random() == first
     True
     """
-    return {name: _state(generator) for name, generator in _carried(owners)}
+    return {name: _capture_generator(generator) for name, generator in _list_generators(owners)}
 
 
 def restore_own(owners: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Put back what ``capture_own`` returned, into objects that carry the same generators under the same names."""
-    for name, generator in _carried(owners):
+    """Restore the result of ``capture_own`` in objects with the same generators under the same names."""
+    for name, generator in _list_generators(owners):
         kind, value = state.get(name, ("", None))
         if kind != _KINDS.get(type(generator)):
             continue
         if isinstance(generator, torch.Generator):
             generator.set_state(value)
         elif isinstance(generator, np.random.RandomState):
-            generator.set_state(_numpy(value))
+            generator.set_state(_decode_numpy(value))
         elif isinstance(generator, np.random.Generator):
             generator.bit_generator.state = json.loads(value)
         else:
-            generator.setstate(_python(value))
+            generator.setstate(_decode_python(value))
 
 
 _KINDS: dict[type, str] = {
@@ -80,39 +80,39 @@ _KINDS: dict[type, str] = {
 }  # fmt: skip
 
 
-def _carried(owners: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _list_generators(owners: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for owner, thing in owners.items():
         for name, value in getattr(thing, "__dict__", {}).items():
             if type(value) in _KINDS:
                 yield f"{owner}.{name}", value
 
 
-def _state(generator: Any) -> tuple[str, Any]:
+def _capture_generator(generator: Any) -> tuple[str, Any]:
     kind = _KINDS[type(generator)]
     if isinstance(generator, torch.Generator):
         return kind, generator.get_state()
     if isinstance(generator, np.random.RandomState):
-        return kind, _of_numpy(generator.get_state(legacy=True))
-    if isinstance(generator, np.random.Generator):  # whole numbers of 128 bits, and arrays: as text
+        return kind, _encode_numpy(generator.get_state(legacy=True))
+    if isinstance(generator, np.random.Generator):  # as JSON: it has integers of 128 bits, and arrays
         return kind, json.dumps(generator.bit_generator.state, default=lambda array: array.tolist())
-    return kind, _of_python(generator.getstate())
+    return kind, _encode_python(generator.getstate())
 
 
-def _of_numpy(state: Any) -> list[Any]:
+def _encode_numpy(state: Any) -> list[Any]:
     version, keys, position, has_gauss, gauss = state
     return [str(version), keys.tolist(), int(position), int(has_gauss), float(gauss)]
 
 
-def _numpy(state: Any) -> Any:
+def _decode_numpy(state: Any) -> Any:
     version, keys, position, has_gauss, gauss = state
     return version, np.array(keys, dtype=np.uint32), position, has_gauss, gauss
 
 
-def _of_python(state: Any) -> list[Any]:
+def _encode_python(state: Any) -> list[Any]:
     version, inner, gauss = state
     return [version, list(inner), gauss]
 
 
-def _python(state: Any) -> Any:
+def _decode_python(state: Any) -> Any:
     version, inner, gauss = state
     return version, tuple(inner), gauss

@@ -34,17 +34,21 @@ from lrkit.checkpoint.state_callback import is_complete, step_with_as_many_sampl
 from lrkit.config import resume_options
 from lrkit.config.find_options import AUTO
 from lrkit.lightning.classes import LightningModule
+from lrkit.planning.group_curves import GroupCurve
+from lrkit.planning.group_rules import curve_parts, without_curves
 from lrkit.planning.plan import Plan
+from lrkit.planning.weight_decay_rule import COUPLED
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.durations import Duration
 from lrkit.schedules.horizon import Horizon
-from lrkit.schedules.shapes import Schedule
+from lrkit.schedules.shapes import Constant, Schedule
 
 __all__ = ["Resumption"]
 
 
 _SHAPING = (
     "optimizer", "schedule", "warmup", "cooldown", "plateau", "coschedule", "batch_scaling", "batch", "param_groups",
+    "weight_decay_rule",
     "horizon", "seed", "optimizers",
 )  # fmt: skip
 
@@ -94,6 +98,7 @@ class Resumption:
             trainer[name] = old["trainer"][name]
         shaping = {name: old[name] for name in _SHAPING if name in old}
         shaping.setdefault("optimizers", {})  # which the config of a run with one does not have
+        shaping.setdefault("weight_decay_rule", {})  # nor that of an earlier lrkit this
         stop = config["horizon"].get("stop_after")  # it shapes no rate
         if self.policy == "cooldown" and stop == old["horizon"].get("stop_after"):
             stop = None  # the cooldown ends the run, and begins where the old one had stopped
@@ -108,6 +113,7 @@ class Resumption:
             shaping |= {
                 "schedule": {"_target_": "lrkit.schedules.Constant"},
                 "horizon": {**shaping["horizon"], "steps": None},
+                "param_groups": without_curves(old["param_groups"]),
             }
             shaping |= {name: {} for name in ("warmup", "cooldown", "plateau", "coschedule")}
         return {**known, **shaping, "data": data, "trainer": trainer}
@@ -129,6 +135,7 @@ class Resumption:
             return dataclasses.replace(
                 _driven(old, lambda curve: curve.until(at)),
                 curve=old.curve.then(at, falling, steps),
+                group_curves=_falling_groups(old, at, falling, steps),
                 horizon=dataclasses.replace(old.horizon, steps=at + steps, stop_after=new.horizon.stop_after),
                 config=new.config,
             )
@@ -204,6 +211,7 @@ def _same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     asked = [
         {
             **{name: config.get(name) for name in (*_SHAPING, "trainer")},
+            "weight_decay_rule": config.get("weight_decay_rule") or dataclasses.asdict(COUPLED),
             # A config of an earlier lrkit lacks what null stands for.
             "horizon": {k: v for k, v in config["horizon"].items() if k != "stop_after" and v is not None},
         }
@@ -270,13 +278,26 @@ _NOTHING = 1e-3
 
 def _check_falls(old: Plan, at: int, falling: Schedule) -> None:
     """Refuse a cooldown that begins where the rate is practically 0 already, or that would rise."""
-    here, rate = old.curve(at), old.lr(old.groups[0], at)
-    highest = max(old.curve.values(range(max(at, 1))))
-    if here < _NOTHING * highest:
+    curves = {groups[0].name: (curve, curve(at)) for curve, groups in old.on_curves()}
+    if all(here < _NOTHING * max(curve.values(range(max(at, 1)))) or here == 0 for curve, here in curves.values()):
+        rate = old.lr(old.main_group, at)
         must = f"must begin above 0, and at step {at} the rate is {rate:.3g}: nothing would be learned on the way down"
         raise ConfigError("resume.policy=cooldown", f"{must}; go on from an earlier checkpoint, or by extend")
-    if (end := falling.ends.get("end") or 0.0) > here:
-        raise ConfigError("cooldown.end", f"must not be above {here:.4g}, where the cooldown begins", end)
+    end = falling.ends.get("end") or 0.0
+    for name, (_, here) in curves.items():
+        if end > here:
+            of = "" if len(curves) == 1 else f" of {name}"
+            raise ConfigError("cooldown.end", f"must not be above {here:.4g}, where the cooldown{of} begins", end)
+
+
+def _falling_groups(old: Plan, at: int, falling: Schedule, steps: int) -> Mapping[str, GroupCurve]:
+    """The curves of rules, each down from where it is; momentum beside them holds its value."""
+
+    def fall(own: GroupCurve) -> GroupCurve:
+        down = falling if own.curve(at) else Constant(start=0.0)  # a shape may begin above 0 alone
+        return dataclasses.replace(own.changed(lambda curve: curve.until(at)), curve=own.curve.then(at, down, steps))
+
+    return {rule: fall(own) for rule, own in old.group_curves.items()}
 
 
 def _extended(saved: saved_run.SavedRun, old: Plan, new: Plan, rows: list[tuple[str, str, str]]) -> Plan:
@@ -286,25 +307,52 @@ def _extended(saved: saved_run.SavedRun, old: Plan, new: Plan, rows: list[tuple[
     if (step_with_as_many_samples(saved, new), old.base(), had or has) != (at, new.base(), has or had):
         raise ConfigError(key, f"changes the length alone, and {_besides_length(old, new, rows)}: use override")
     # By what was asked for: the curve may have been stretched before, and its shape may have options.
-    if abs(old.curve(at) - new.curve(at)) > 1e-12:
-        for part in ("schedule", "warmup", "cooldown", "coschedule"):
-            if normalised(saved.config[part]) != normalised(new.config[part]):
+    rules = old.group_curves.keys() | new.group_curves.keys()
+    pairs = [(old.curve, new.curve), *((_own_curve(old, rule), _own_curve(new, rule)) for rule in rules)]
+    if any(abs(before(at) - after(at)) > 1e-12 for before, after in pairs):
+        for part in ("schedule", "warmup", "cooldown", "coschedule", "param_groups"):
+            if _shaping(part, saved.config[part]) != _shaping(part, new.config[part]):
                 raise ConfigError(key, f"keeps the shape, but the {part} differs: use override")
     end = new.horizon.require("steps", key)
-    if at < (old.horizon.steps or math.inf) and at >= (old.curve.steps or math.inf):  # it holds its last value
-        new = dataclasses.replace(new, curve=old.curve, momentum=old.momentum, decay_curve=old.decay_curve)
-    elif at < (old.horizon.steps or math.inf) and abs(old.curve(at) - new.curve(at)) > 1e-12:
-        stretched = _driven(old, lambda curve: curve.stretched(at, end))
-        curve = old.curve.stretched(at, end)
-        new = dataclasses.replace(new, curve=curve, momentum=stretched.momentum, decay_curve=stretched.decay_curve)
-    if at < end and not any(new.curve.values(range(at, end))):
+    if at < (old.horizon.steps or math.inf):
+        new = _stretched(old, new, at, end)
+    if at < end and not any(any(curve.values(range(at, end))) for curve, _ in new.on_curves()):
         raise ConfigError(key, f"would go on at a rate of 0 until step {end}: use override with another schedule")
     return dataclasses.replace(new, warnings=(*new.warnings, _how_extended(old, new, at, end)))
 
 
+def _own_curve(plan: Plan, rule: str) -> Curve:
+    """The curve of the groups of a rule."""
+    return plan.group_curves[rule].curve if rule in plan.group_curves else plan.curve
+
+
+def _shaping(part: str, node: Any) -> Any:
+    """What of a group of the config shapes a curve: of parameter groups, the schedules of the rules."""
+    return normalised(curve_parts(node) if part == "param_groups" else node)
+
+
+def _stretched(old: Plan, new: Plan, at: int, end: int) -> Plan:
+    """The new plan with each of the old curves to a new end, where the new one would jump."""
+
+    def change(before: Curve, after: Curve) -> Callable[[Curve], Curve] | None:
+        if at >= (before.steps or math.inf):  # it holds its last value
+            return lambda curve: curve
+        return None if abs(before(at) - after(at)) <= 1e-12 else lambda curve: curve.stretched(at, end)
+
+    own = dict(new.group_curves)
+    for rule, before in old.group_curves.items():
+        if (each := change(before.curve, _own_curve(new, rule))) is not None:
+            own[rule] = before.changed(each)
+    new = dataclasses.replace(new, group_curves=own)
+    if (each := change(old.curve, new.curve)) is None:
+        return new
+    kept = _driven(old, each)
+    return dataclasses.replace(new, curve=each(old.curve), momentum=kept.momentum, decay_curve=kept.decay_curve)
+
+
 def _how_extended(old: Plan, new: Plan, at: int, end: int) -> str:
     """The rates where an extended run goes on, in a line."""
-    group = new.groups[0]
+    group = new.main_group
     before, here, last = old.lr(group, at), new.lr(group, at), new.lr(group, end - 1)
     jump = "" if math.isclose(before, here, rel_tol=1e-9, abs_tol=1e-15) else (
         f"; the run had ended at {before:.4g}: its shape is laid over all {end} steps"
@@ -312,11 +360,14 @@ def _how_extended(old: Plan, new: Plan, at: int, end: int) -> str:
     return f"extended from step {at} to step {end}: the rate goes on at {here:.4g} and ends at {last:.4g}{jump}"
 
 
+_LENGTHS = ("steps", "steps an epoch", "phases", "group curves")  # what differs with the length of a run
+
+
 def _besides_length(old: Plan, new: Plan, rows: list[tuple[str, str, str]]) -> str:
     """What else differs, in words: for the samples of a step what makes them."""
     made = [plan.horizon.sources.get("batch_size", "?") for plan in (old, new)]
     told = {"samples a step": f" ({made[0]} then, {made[1]} now)"}
-    names = [name for name, _, _ in rows if name not in ("steps", "steps an epoch", "phases")]
+    names = [name for name, _, _ in rows if name.partition(":")[0] not in _LENGTHS]
     said = [f"{name}{told.get(name, '')}" for name in dict.fromkeys(names)] or ["the rate"]
     return f"{' and '.join(said)} {'differ' if len(said) > 1 else 'differs'} too"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import durable_io
-from lrkit.checkpoint.checkpoint_schema import checked_plan
+from lrkit.checkpoint.checkpoint_schema import check_content
 from lrkit.config.resume_options import checkpoint_candidates
 
 __all__ = ["SavedRun", "load_saved_run"]
@@ -43,7 +43,7 @@ def load_saved_run(path: str) -> SavedRun:
     if not content.get("optimizer_states"):
         raise ConfigError(key, "holds weights alone and no optimizer's state: use resume.policy=restart", path)
     try:
-        plan = checked_plan(content)
+        plan = check_content(content)
     except ConfigError as error:
         said = str(error).rstrip(".")
         raise ConfigError(key, f"must be a checkpoint in the format of lrkit; in {file.name}, {said}") from None

@@ -19,6 +19,7 @@ from lrkit.config import resume_options, saved_config, trusted_targets, yaml_scr
 from lrkit.config.devices import accumulation, replicas_of, world_of
 from lrkit.config.find_options import AUTO
 from lrkit.config.hydra_errors import explain_hydra_error
+from lrkit.config.hydra_form import with_added_keys
 from lrkit.config.instantiate import build
 from lrkit.config.key_checks import check_keys, check_values, top_keys
 from lrkit.config.overrides import (
@@ -29,6 +30,7 @@ from lrkit.config.overrides import (
     trusted_names,
     with_added_tracks,
 )
+from lrkit.config.own_classes import with_keys_of_class
 from lrkit.config.plan_of_config import plan, schedule_of
 from lrkit.config.schedule_nodes import with_read_tables
 from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
@@ -72,7 +74,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     >>> compose(["schedule=step", "schedule.gamma=0.5"])["schedule"]["gamma"]
     0.5
     """
-    parsed = parse_overrides(overrides)
+    parsed = parse_overrides(with_added_keys(overrides))
     path = saved_config.resume_path_in(parsed)
     base = None if path is None else saved_config.config_beside(path)
     with hydra_initialised(config_dir):
@@ -116,7 +118,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise
         must = f"{error.must}; keys that are not typed keep the values of the run in {path}"
         raise ConfigError(error.key, must, error.received) from None
-    checked = with_read_tables(checked)
+    checked = with_read_tables(with_keys_of_class(checked, parsed))
     if not checked[tracks.KEY]:  # which have no cooldown to go on with, and are told so
         resume_options.check_cooldown(checked)
     return with_world(checked, parsed)

@@ -32,6 +32,7 @@ def check_values(config: Mapping[str, Any]) -> None:
         "horizon",
         "batch",
         "batch_scaling",
+        "weight_decay_rule",
         "callbacks",
         "logger",
         "find",
@@ -101,6 +102,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
     sections = {
         "trainer": read_shipped_file("trainer/default.yaml"),
         "batch_scaling": read_shipped_file("batch_scaling/linear.yaml"),
+        "weight_decay_rule": read_shipped_file("weight_decay_rule/timescale.yaml"),
         "batch": read_shipped_file("train.yaml")["batch"],
         "horizon": read_shipped_file("train.yaml")["horizon"],
         "resume": read_shipped_file("train.yaml")["resume"],

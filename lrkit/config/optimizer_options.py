@@ -13,6 +13,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.validation import is_list, is_number
+from lrkit.planning.group_rules import CURVE_PARTS, Rules
 from lrkit.planning.optimizer_traits import traits_of
 
 __all__ = ["IMPLEMENTATION", "SIGNATURES", "check", "check_groups", "check_options"]
@@ -26,6 +27,8 @@ _CAPTURABLE = {**_TORCH, "differentiable": False, "capturable": False}
 _ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
 _DECOUPLED = {"weight_decouple": True, "fixed_decay": False}
 _FREE = {"weight_decay": 0.0, "warmup_steps": 0, "r": 0.0, "weight_lr_power": 2.0, "foreach": True}
+
+_MUON = "lrkit.optim.muon.Muon"
 
 #: Class path -> option -> default, but for the parameters and the rate, of what ``conf/optimizer`` names.
 SIGNATURES: dict[str, dict[str, Any]] = {
@@ -45,7 +48,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     "torch.optim.Adafactor": {"beta2_decay": -0.8, "eps": (None, 1e-3), "d": 1.0, "weight_decay": 0.0, **_TORCH},
     "lrkit.optim.adabound.AdaBound": {**_ADAM, "final_lr": 0.1, "final_lr_at": 1e-3, "gamma": 1e-3},
     "lrkit.optim.lamb.Lamb": {**_ADAM, "eps": 1e-6, "weight_decay": 0.01},
-    "lrkit.optim.muon.Muon": {
+    _MUON: {
         "weight_decay": 0.1, "momentum": 0.95, "nesterov": True, "ns_steps": 5, "adamw_betas": (0.9, 0.95),
         "adamw_eps": 1e-8,
     },
@@ -122,16 +125,14 @@ def check_options(target: str, options: Mapping[str, Any], defaults: Mapping[str
     return checked
 
 
-def check_groups(
-    target: str, rates: Sequence[tuple[str, float, float | None]], layer_decay: float | None = None
-) -> None:
+def check_groups(target: str, rates: Sequence[tuple[str, float, float | None]], rules: Rules = Rules()) -> None:  # noqa: B008
     """Refuse groups that a class would take without a word and then not do.
 
     Args:
         target: its class path.
         rates: of each group its name, the factor of its rate and its weight decay, as
         ``lrkit.planning.group_rules.group_rates``.
-        layer_decay: factor of the rate from a layer to the one below it.
+        rules: the rules that made them.
 
     Raises:
         ConfigError: naming the key.
@@ -142,9 +143,22 @@ def check_groups(
         if len(set(scales.values())) > 1:
             must = f"must give every group the same lr_scale: {name} has one rate for them all"
             raise ConfigError("param_groups", must, scales)
-        if layer_decay not in (None, 1):
+        if rules.layer_decay not in (None, 1):
             must = f"must be null: {name} has one rate for all layers"
-            raise ConfigError("param_groups.layer_decay", must, layer_decay)
+            raise ConfigError("param_groups.layer_decay", must, rules.layer_decay)
+    for i, rule in enumerate(rules.rules):
+        if rule.adamw and target != _MUON:
+            must = f"needs optimizer=muon, which updates matrices in another way: {name} updates all parameters alike"
+            raise ConfigError(f"param_groups.rules[{i}].adamw", must)
+        for part in CURVE_PARTS:
+            if getattr(rule, part) is None:
+                continue
+            key = f"param_groups.rules[{i}].{part}"
+            if known and known.one_rate:
+                raise ConfigError(key, f"must not be set: {name} has one rate for all groups")
+            if known and known.schedule_free and part in ("schedule", "cooldown"):
+                must = f"must not be set: {name} replaces a schedule by an average of the weights"
+                raise ConfigError(key, must)
     own = [group for group, _, decay in rates if decay]
     if own and target in SIGNATURES and "weight_decay" not in SIGNATURES[target]:
         raise ConfigError("param_groups", f"must set no weight_decay: {name} has none", own)

@@ -25,6 +25,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config import trusted_targets, yaml_screening
+from lrkit.config.hydra_form import quote_formula, with_added_keys
 from lrkit.config.shipped_options import CONF_DIR, option_names, read_shipped_file
 from lrkit.planning import tracks
 from lrkit.schedules.warmup import moot_reason
@@ -58,7 +59,9 @@ LISTED = ("callbacks", "logger")
 #: Names of the same options in other libraries.
 _ALSO_CALLED = {
     "learning_rate": "lr",
-    **dict.fromkeys(("eta_min", "min_lr", "alpha_f", "lr_end"), "end"),
+    **dict.fromkeys(("eta_min", "min_lr", "alpha_f", "lr_end", "end_value"), "end"),
+    **dict.fromkeys(("by_epoch", "t_in_epochs", "convert_to_iter_based"), "update_every"),
+    **dict.fromkeys(("warmup_prefix", "interval_scaling"), "overlap"),
     **dict.fromkeys(("T_max", "total_steps", "total_iters", "decay_steps", "steps", "warmup_steps"), "length"),
     **dict.fromkeys(("step_size", "step_size_up"), "every"),
     **dict.fromkeys(("start_factor", "base_lr", "div_factor"), "start"),
@@ -157,7 +160,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     """
     parsed: list[Override] = []
     seen: dict[str, str] = {}
-    for text in overrides:
+    for text in map(quote_formula, overrides):
         key, equals, value = text.partition("=")
         if not key.strip().lstrip("+~"):
             raise ConfigError("an override", "must be key=value", text)
@@ -240,12 +243,12 @@ def trusted_names(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[
 
 
 def with_added_tracks(overrides: Iterable[str]) -> list[str]:
-    """Overrides in Hydra's form: ``optimizers`` is empty at first, so its keys are added.
+    """Overrides in Hydra's form: ``optimizers`` is empty at first, so its keys are added; and as in ``hydra_form``.
 
     >>> with_added_tracks(["optimizers.actor.every=2", "optimizer@optimizers.actor.optimizer=adam", "seed=1"])
     ['++optimizers.actor.every=2', '+optimizer@optimizers.actor.optimizer=adam', 'seed=1']
     """
-    return [f"{_addition_prefix(text)}{text}" for text in overrides]
+    return [f"{_addition_prefix(text)}{text}" for text in with_added_keys(map(quote_formula, overrides))]
 
 
 def _addition_prefix(text: str) -> str:
@@ -308,6 +311,8 @@ def suggest_name(name: str, choices: Collection[str]) -> str:
     "Did you mean 'length'? Accepted: end, length, start"
     """
     alias = _ALSO_CALLED.get(name, name)
+    if alias == "end" and alias not in choices:  # a shape that arrives nowhere has a floor
+        alias = "floor"
     return did_you_mean(alias if alias in choices else name, choices)
 
 

@@ -12,7 +12,7 @@ from lrkit.config import node_options, optimizer_options, trainer_options
 from lrkit.config.devices import accumulation, replicas_of
 from lrkit.config.find_options import AUTO
 from lrkit.config.key_checks import check_values
-from lrkit.config.plan_parts import build_part, build_schedule
+from lrkit.config.plan_parts import build_part, build_rules, build_schedule
 from lrkit.planning import tracks
 from lrkit.planning.base_lr import check_scaled_lr
 from lrkit.planning.batch_scaling import batch_scale
@@ -22,6 +22,7 @@ from lrkit.planning.optimizer_traits import momentum_of
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
 from lrkit.planning.resolve import resolve_plan
+from lrkit.planning.weight_decay_rule import COUPLED, WeightDecayRule, check_decoupled, resolve_rule
 from lrkit.schedules.horizon import Horizon, LoaderSize, horizon_of, limit_batches
 from lrkit.schedules.shapes import Schedule
 
@@ -97,14 +98,15 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
     node, rule, extreme = config["optimizer"], config["batch_scaling"], config["allow_extreme_lr"]
     target, trust = str(node.get("_target_", "")), config.get("trust", ())
     optimizer_options.check(node)
-    groups = group_rates(config["param_groups"])
-    optimizer_options.check_groups(target, groups, config["param_groups"].get("layer_decay"))
+    groups, rules = group_rates(config["param_groups"]), build_rules(config["param_groups"], trust)
+    optimizer_options.check_groups(target, groups, rules)
     try:
         resolved = resolve_plan(
             lr=node.get("lr"),
             optimizer=target,
             momentum=momentum_of(target, node),
             weight_decay=_number_or_zero(node.get("weight_decay")),
+            weight_decay_rule=_resolve_weight_decay_rule(config, groups, horizon),
             coschedule=_build_coschedule(config),
             horizon=horizon,
             schedule=schedule_of(config, "schedule") or _refuse_no_schedule(),
@@ -114,6 +116,7 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
             guard=build_part(config["guard"], "guard", Guard, trust),
             scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
             groups=[GroupRate(*rate) for rate in groups],
+            rules=rules,
             warnings=notes,
             allow_extreme_lr=extreme,
             found=_found_interval(config),
@@ -123,7 +126,7 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
         raise ConfigError("schedule", f"leads to numbers that cannot be computed: {error}") from error
     if not extreme:
         check_scaled_lr(resolved)
-    return resolved
+    return resolved.with_groups(resolved.groups, rules.notes)
 
 
 def schedule_of(config: Mapping[str, Any], name: str) -> Schedule | None:
@@ -136,6 +139,18 @@ def _build_coschedule(config: Mapping[str, Any]) -> dict[str, Schedule]:
     trust = config.get("trust", ())
     parts = {name: build_schedule(node, f"coschedule.{name}", trust) for name, node in config["coschedule"].items()}
     return {name: part for name, part in parts.items() if part is not None}
+
+
+def _resolve_weight_decay_rule(
+    config: Mapping[str, Any], groups: Sequence[tuple[str, float, float | None]], horizon: Horizon
+) -> WeightDecayRule:
+    """The rule for the weight decay, where the optimizer and its groups allow it."""
+    said, node = config.get("weight_decay_rule") or {}, config["optimizer"]
+    rule = resolve_rule(said.get("rule", COUPLED.rule), said.get("timescale"), horizon)
+    target = str(node.get("_target_", ""))
+    options = {**optimizer_options.SIGNATURES.get(target, {}), **node}
+    check_decoupled(rule, target, options, [(name, weight_decay) for name, _, weight_decay in groups])
+    return rule
 
 
 def _found_interval(config: Mapping[str, Any]) -> tuple[float, float] | None:

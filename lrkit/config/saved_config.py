@@ -21,6 +21,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.files import read_json
 from lrkit.base.validation import PLAIN_DATA
 from lrkit.config.overrides import is_group, leaf_paths, unknown_key
+from lrkit.config.shipped_options import schedule_defaults
 from lrkit.config.trusted_targets import TARGET
 from lrkit.planning.plan_schema import SAVED
 
@@ -161,7 +162,7 @@ def _apply_override(config: Any, override: Override, reference: Mapping[str, Any
                 _remove_from(config, key)
             elif _read_path(reference, key) is None:  # else it was removed in the run's own command, too
                 raise unknown_key(key, list(leaf_paths(OmegaConf.to_container(config))))
-        elif override.type == OverrideType.CHANGE and not there:
+        elif override.type == OverrideType.CHANGE and not there and not _is_schedule_option(config, key):
             raise unknown_key(key, list(leaf_paths(OmegaConf.to_container(config))))
         else:
             OmegaConf.update(config, key, value, merge=True, force_add=True)
@@ -173,6 +174,13 @@ def _is_there(config: Any, key: str) -> bool:
     above, _, name = key.rpartition(".")
     node = OmegaConf.select(config, above) if above else config
     return OmegaConf.is_dict(node) and name in node.keys()  # noqa: SIM118 -- `in` says no where a value is missing
+
+
+def _is_schedule_option(config: Any, key: str) -> bool:
+    """Whether a key is an option of a schedule, which the config of a run by an older lrkit need not have."""
+    above, _, name = key.rpartition(".")
+    node: Any = OmegaConf.select(config, above) if above else None
+    return OmegaConf.is_dict(node) and name in schedule_defaults(node.get(TARGET))
 
 
 def _remove_from(config: Any, key: str) -> None:

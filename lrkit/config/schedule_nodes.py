@@ -39,10 +39,12 @@ def complete_schedule(node: Any, key: str) -> Any:
     Raises:
         ConfigError: there is no such option, or a node has both ``name`` and ``_target_``.
 
-    >>> complete_schedule("linear", "param_groups.rules[0].schedule")
-    {'_target_': 'lrkit.schedules.Linear', 'start': 1.0, 'end': 0.0, 'length': None}
-    >>> complete_schedule({"name": "linear", "start": 0.1}, "param_groups.rules[0].warmup")
-    {'_target_': 'lrkit.schedules.Linear', 'length': '5%', 'start': 0.1}
+    >>> node = complete_schedule("linear", "param_groups.rules[0].schedule")
+    >>> node["_target_"], node["start"], node["floor"]
+    ('lrkit.schedules.Linear', 1.0, 0.0)
+    >>> node = complete_schedule({"name": "linear", "start": 0.1}, "param_groups.rules[0].warmup")
+    >>> node["length"], node["start"], node["overlap"]
+    ('5%', 0.1, 'none')
     """
     if isinstance(node, str):
         node = {NAME: node}

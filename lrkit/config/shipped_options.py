@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from lrkit import schedules
 from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.schedules.shapes import Schedule
 
-__all__ = ["CONF_DIR", "SHARED", "class_of_option", "option_names", "read_option", "read_shipped_file"]
+__all__ = [
+    "CONF_DIR",
+    "SHARED",
+    "class_of_option",
+    "option_names",
+    "read_option",
+    "read_shipped_file",
+    "schedule_defaults",
+]
 
 _HERE = Path(__file__).resolve().parents[1]
 SHARED = "_shared"  #: the folder of the options that each option of a group includes by its defaults
@@ -20,8 +31,8 @@ CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir()
 def option_names(group: str) -> tuple[str, ...]:
     """The names of a group's options.
 
-    >>> option_names("cooldown")
-    ('cosine', 'formula', 'linear', 'none', 'sqrt')
+    >>> option_names("batch_scaling")
+    ('auto', 'linear', 'none', 'sqrt')
     """
     return tuple(sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml")))
 
@@ -47,7 +58,7 @@ def read_option(group: str, name: str, key: str) -> dict[str, Any]:
     own.pop("defaults", None)
     shared = f"{SHARED}/{group}"
     has_shared = any(str(entry).startswith(f"/{shared}@") for entry in node.get("defaults", ()))
-    return own | (read_shipped_file(f"{shared}.yaml") if has_shared else {})
+    return {**(read_shipped_file(f"{shared}.yaml") if has_shared else {}), **own}
 
 
 def class_of_option(target: str) -> Any:
@@ -55,6 +66,19 @@ def class_of_option(target: str) -> Any:
     module, _, name = target.rpartition(".")
     assert module.partition(".")[0] == "lrkit", target
     return getattr(import_module(module), name)
+
+
+def schedule_defaults(target: object) -> dict[str, Any]:
+    """The options of one of lrkit's schedules, by its class path, with the defaults of the class; else nothing.
+
+    >>> schedule_defaults("lrkit.schedules.Linear")["end"], schedule_defaults("mycode.Schedule")
+    (0.0, {})
+    """
+    module, _, name = str(target).rpartition(".")
+    kind = getattr(schedules, name, None) if module in ("lrkit.schedules", "lrkit.schedules.shapes") else None
+    if not (isinstance(kind, type) and issubclass(kind, Schedule)):
+        return {}
+    return {field.name: field.default for field in dataclasses.fields(kind)}
 
 
 @cache

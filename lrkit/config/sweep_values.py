@@ -163,7 +163,8 @@ def _expand_override(override: Override, config_dir: str | None = None) -> list[
     try:
         if isinstance(sweep, Glob):
             with hydra_initialised(config_dir):
-                values = sweep.filter(list_options(override.key_or_group))
+                named = [option for option in list_options(override.key_or_group) if option != "custom"]
+                values = sweep.filter(named)
         else:
             if isinstance(sweep, RangeSweep):  # to shuffle it, Hydra would write it all down
                 sweep.shuffle = False

@@ -124,7 +124,7 @@ def _configure_tracks(module: LightningModule, setup: OptimizerSetup) -> tuple[l
         each.track.name: grouping.group_remarks(module, each.rules, names[each.track.name]) for each in setup.tracks
     }
     plan = plan.with_track_groups({name: rates_of(split) for name, split in groups.items()}, notes)
-    own = own_optimizers.own_optimizers_of(module)
+    own = own_optimizers.find_own_optimizers(module)
     order = list(names) if own is None else own_optimizers.order_tracks(own, module, names)
     setup.planned(module.trainer, plan)
     optimizers, schedulers = [], []

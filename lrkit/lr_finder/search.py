@@ -65,7 +65,9 @@ def _run_range_tests(task: TrainingTask, search: Search, say: Say) -> Iterator[S
     def rising(full: Plan) -> tuple[Plan, int]:
         """The plan of a range test: only the rate rises, and the groups keep their proportions."""
         horizon = dataclasses.replace(full.horizon, steps=search.length(full.horizon.steps), stop_after=None)
-        plain = dataclasses.replace(full, horizon=horizon, momentum=None, decay_curve=None, plateau=None)
+        plain = dataclasses.replace(
+            full, horizon=horizon, group_curves={}, momentum=None, decay_curve=None, plateau=None
+        )
         curve = Curve.build(search.schedule(), horizon)
         return dataclasses.replace(plain, base_lr=search.end, curve=curve), horizon.require("steps", "find.steps")
 

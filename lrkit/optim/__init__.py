@@ -1,1 +1,1 @@
-"""Where the plan meets torch: optimizers, their parameter groups, and the scheduler that writes the rates."""
+"""Applies the plan to torch: optimizers, parameter groups, and the scheduler that writes the learning rates."""

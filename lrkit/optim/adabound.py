@@ -1,4 +1,4 @@
-"""AdaBound whose final rate follows the plan too; in its authors' code no schedule reaches it."""
+"""AdaBound whose final learning rate follows the plan; in the code of its authors, it follows only a schedule."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["AdaBound"]
 
 
 class AdaBound(TensorwiseOptimizer):
-    r"""Adam whose rate of each weight is kept between two bounds, which close in on that of SGD.
+    r"""Adam whose learning rate of each weight is clamped between two bounds, which converge to the rate of SGD.
 
-    For a tensor ``x`` with gradient ``g`` at its step ``t``, rate ``lr`` and weight decay ``wd``::
+    For a tensor ``x`` with gradient ``g`` at its step ``t``, learning rate ``lr`` and weight decay ``wd``::
 
         g <- g + wd * x
         m <- beta1 * m + (1 - beta1) * g                  v <- beta2 * v + (1 - beta2) * g^2
@@ -24,19 +24,19 @@ class AdaBound(TensorwiseOptimizer):
         low   = final * (1 - 1 / (gamma * t + 1))         high = final * (1 + 1 / (gamma * t))
         x <- x - clamp(lr * sqrt(1 - beta2^t) / (1 - beta1^t) / (sqrt(v) + eps), low, high) * m
 
-    The bounds have hold of the rate after some hundred steps; from then on ``final`` is what counts. The authors take
-    ``lr`` at the first step for ``final_lr_at``, so that only a schedule changes ``final``, and neither the rate of a
-    group nor another ``lr`` does. Here it is a number, so that all that the plan makes of ``lr`` holds to the end;
-    where it equals ``lr``, this is their algorithm.
+    After some hundred steps the bounds determine the rate, and it is close to ``final``. In the authors' code,
+    ``final_lr_at`` is ``lr`` at the first step, so that only a schedule changes ``final``; the base rate and the factor
+    of a group do not. Here ``final_lr_at`` is a constant, so that each factor of the plan changes ``final`` too. If it
+    equals ``lr``, the algorithm is that of the authors.
 
     Args:
-        lr: the rate of Adam, for the beginning.
-        final_lr: the rate of SGD, for the end, where ``lr`` is ``final_lr_at``.
-        final_lr_at: see above; the paper pairs 0.1 with 0.001.
-        gamma: how fast the bounds close in.
+        lr: the learning rate of Adam, at the start of training.
+        final_lr: the learning rate of SGD, at the end of training, for ``lr = final_lr_at``.
+        final_lr_at: the ``lr`` that belongs to ``final_lr``; the paper pairs 0.001 with 0.1.
+        gamma: the speed at which the bounds converge, per step.
         betas: decay of the averages of the gradient and its square.
         eps: added to the denominator.
-        weight_decay: L2, added to the gradient, as the authors have it.
+        weight_decay: L2 penalty, added to the gradient, as in the authors' code.
 
     Source: Luo et al. 2019, arXiv:1902.09843, Algorithm 2; https://github.com/Luolc/AdaBound.
     """

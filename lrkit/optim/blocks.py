@@ -1,11 +1,11 @@
 """The blocks of a network: its repeated parts, found in the tree of its modules.
 
-A block is one of several modules of one class that stand in a row: in an ``nn.Sequential`` or an ``nn.ModuleList``, or
-as children whose names differ in a number (``layer1``, ``layer2``). What is inside of a block does not count; a stage,
-which holds little else than a row of blocks, is counted by its blocks. A network without such blocks is counted by its
-plain layers, one for each weight matrix or kernel. A row that has nothing to train does not count beside one that has.
+A block is one of several modules of one class in a row: in an ``nn.Sequential`` or an ``nn.ModuleList``, or children
+whose names differ only in a number (``layer1``, ``layer2``). Modules inside a block do not count. A stage, which mainly
+contains a row of blocks, is counted by its blocks. A network without blocks is counted by its plain layers, one for
+each weight matrix or kernel. A frozen row does not count beside a row with trainable parameters.
 
-Where there are several rows, the tree has to say how they stand: one above the other, or side by side.
+If there are several rows, their order must be clear from the module tree: one after the other, or side by side.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NUMBERED = re.compile(r"(.*?)(\d+[a-z]?)")
 
 
 class UnclearLayers(ValueError):
-    """The module tree does not say how blocks stand to each other."""
+    """The order of the blocks is unclear from the module tree."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Row:
-    """Parts one above the other, the lowest first."""
+    """Parts one after the other, from the input to the output."""
 
     parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
 class Towers:
-    """Parts side by side, each with the paths of the modules that are it, embeddings and all."""
+    """Parts side by side, each with the paths of its modules, including its embeddings."""
 
     parts: tuple[tuple[tuple[str, ...], Part], ...]
 
@@ -59,7 +59,7 @@ Part = Block | Row | Towers
 
 
 def block_paths(part: Part | None) -> list[str]:
-    """The paths of all blocks in a part."""
+    """Return the paths of all blocks in a part."""
     if part is None:
         return []
     if isinstance(part, Block):
@@ -69,7 +69,7 @@ def block_paths(part: Part | None) -> list[str]:
 
 
 def block_depth(part: Part) -> int:
-    """How many blocks stand one above the other."""
+    """Return the number of blocks one after the other."""
     if isinstance(part, Block):
         return 1
     if isinstance(part, Row):
@@ -78,12 +78,12 @@ def block_depth(part: Part) -> int:
 
 
 def is_inside(name: str, path: str) -> bool:
-    """Whether a dotted name is that of a module or of something in it."""
+    """Return whether a dotted name is a module or inside it."""
     return not path or name == path or name.startswith(f"{path}.")
 
 
 def describe_blocks(blocks: Sequence[str], most: int = 8) -> str:
-    """Blocks in few words, with at most so many rows of them.
+    """Return blocks in few words, with at most ``most`` rows.
 
     >>> describe_blocks(["blocks.0", "blocks.1", "blocks.2", "layer2.0", "layer2.1", "tail"])
     'blocks.0-2, layer2.0-1, tail'

@@ -1,4 +1,4 @@
-"""From a node of YAML to an optimizer: found, checked, and in the fastest implementation that the device has."""
+"""Builds an optimizer from its config: finds the class, checks the options, chooses the fastest implementation."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ def build_optimizer(
     *,
     unfused: str | None = None,
 ) -> Optimizer:
-    """Build the optimizer that a configuration describes.
+    """Build the optimizer of a config.
 
-    Where the options name neither ``fused`` nor ``foreach``, the fastest implementation is chosen: fused if the
-    class has it and it works on the devices and dtypes at hand; otherwise, on a CPU, plain loops, which are two to
-    four times as fast there as batched operations; otherwise the class's own default. The choice is the machine's,
-    so loading a state dict does not undo it; and it is right in every state of a training, see ``lrkit.optim.fused``.
+    If the options contain neither ``fused`` nor ``foreach``, lrkit chooses the fastest implementation: fused, if the
+    class supports it for the devices and dtypes of the parameters; otherwise, on a CPU, plain loops, which are two to
+    four times as fast there as batched operations; otherwise the default of the class. The choice depends on the
+    machine, so a loaded state dict does not change it. ``lrkit.optim.fused`` makes it correct for each step.
 
     Args:
         target: class path of a subclass of ``torch.optim.Optimizer``.
-        options: its arguments, but for the parameters and ``lr``.
-        groups: what ``torch.optim`` calls parameter groups: ``params``, ``name``, ``lr`` and, where a group has its
-            own, ``weight_decay`` (``None`` counts as absent).
-        unfused: why the fused implementation must not be used, if it must not. Lightning refuses it with gradient
-            clipping under ``16-mixed``. It is an error to have set ``fused: true`` then.
+        options: its arguments, without the parameters and ``lr``.
+        groups: parameter groups of ``torch.optim``: ``params``, ``name``, ``lr`` and, if a group has its own,
+            ``weight_decay`` (``None`` counts as absent).
+        unfused: the reason why the fused implementation is not allowed, if there is one: Lightning refuses it with
+            gradient clipping under ``16-mixed``. With ``fused: true`` it is an error.
 
     Raises:
-        ConfigError: for anything the class would refuse, and for arguments it would silently swallow.
+        ConfigError: the class would refuse an argument, or would silently ignore it.
     """
     cls, arguments = check_optimizer(target, options)
     groups = [{key: value for key, value in group.items() if value is not None} for group in groups]
@@ -64,7 +64,7 @@ def build_optimizer(
     if unfused and arguments.get("fused"):
         raise ConfigError("optimizer.fused", f"must not be true: {unfused}")
     arguments["lr"] = groups[0]["lr"]
-    chosen = arguments | _implementation(cls, arguments, groups, allowed=not unfused)
+    chosen = arguments | _choose_implementation(cls, arguments, groups, allowed=not unfused)
     try:
         optimizer: Optimizer = cls(groups, **chosen)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -77,27 +77,27 @@ def build_optimizer(
 
 
 def check_optimizer(target: str, options: Mapping[str, Any]) -> tuple[type[Optimizer], dict[str, Any]]:
-    """The class and its arguments, checked as ``build_optimizer`` checks them, which needs no parameters.
+    """Return the class and its checked arguments, without building the optimizer.
 
-    Names must be the class's own, values of the right kind and in the usual range, lists become tuples.
+    Each name must be an argument of the class, and each value must have its type and range. Lists become tuples.
 
     Raises:
         ConfigError: naming the key, such as ``optimizer.betas``.
     """
     cls = resolve_optimizer(target)
-    return cls, check_options(target, options, _defaults(cls))
+    return cls, check_options(target, options, _read_defaults(cls))
 
 
 def resolve_optimizer(target: str) -> type[Optimizer]:
-    """The class that ``target`` names. Modules are imported for it, but nothing is called.
+    """Return the class with the path ``target``. Imports its module, but calls nothing.
 
     Raises:
-        ConfigError: if there is no such class, its package is not installed, or it is not an optimizer.
+        ConfigError: the class does not exist, its package is not installed, or it is not an optimizer.
     """
     key = "optimizer._target_"
     module_name, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     package = module_name.partition(".")[0]
-    # Nothing in Python's own library is an optimizer, and importing some of it does things.
+    # Python's standard library has no optimizer, and importing some of its modules has side effects.
     if not package or package in sys.stdlib_module_names:
         raise ConfigError(key, "must be the full path of a subclass of torch.optim.Optimizer", target)
     try:
@@ -112,7 +112,7 @@ def resolve_optimizer(target: str) -> type[Optimizer]:
         raise ConfigError(key, f"needs the {kind} {missing}, which cannot be found", target) from None
     found = getattr(module, name, None)
     if found is None:
-        # What lrkit knows of the module, for pytorch_optimizer has 128 optimizers; else whatever is there.
+        # The classes that lrkit knows, because pytorch_optimizer has 128; otherwise all optimizers in the module.
         known = [path.rpartition(".")[2] for path in FAMILIES if path.startswith(f"{module_name}.")]
         known = known or [each for each, value in vars(module).items() if _is_optimizer(value)]
         raise ConfigError(key, f"{module_name} has no {name}. {did_you_mean(name, known)}")
@@ -124,13 +124,13 @@ def resolve_optimizer(target: str) -> type[Optimizer]:
 
 
 def switch_mode(optimizer: Optimizer, training: bool) -> bool:
-    """Put a schedule-free optimizer into training or evaluation mode; do nothing to any other.
+    """Put a schedule-free optimizer into training or evaluation mode. Do nothing to any other optimizer.
 
-    Such an optimizer moves the weights between the point where gradients are taken and their average, which is what
-    is to be evaluated and saved (Defazio et al. 2024, arXiv:2405.15682).
+    In training mode, the weights are the point at which gradients are computed; in evaluation mode, they are the
+    average to evaluate and save (Defazio et al. 2024, arXiv:2405.15682).
 
     Returns:
-        Whether it was in training mode before.
+        Whether the optimizer was in training mode before.
     """
     if not has_modes(optimizer):
         return True
@@ -140,14 +140,14 @@ def switch_mode(optimizer: Optimizer, training: bool) -> bool:
 
 
 def has_modes(optimizer: Optimizer) -> bool:
-    """Whether an optimizer has weights for training and others for evaluation."""
+    """Return whether an optimizer has different weights for training and for evaluation."""
     return hasattr(optimizer, "train") and hasattr(optimizer, "eval")
 
 
 def training_weights(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
-    """Each parameter with a copy of it, to be put back after an evaluation; none where nothing will be switched.
+    """Return each parameter with a copy, to restore after an evaluation; empty if the optimizer has no modes.
 
-    The optimizer's own way back computes: ``lerp(lerp(y, z, 1 - 1/beta), z, 1 - beta)`` is ``y`` but for the rounding.
+    The optimizer's own switch rounds: ``lerp(lerp(y, z, 1 - 1/beta), z, 1 - beta)`` equals ``y`` only approximately.
     """
     if not has_modes(optimizer) or not optimizer.param_groups[0].get("train_mode", True):
         return []
@@ -156,15 +156,15 @@ def training_weights(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 def restore_weights(weights: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Give parameters the values that were copied."""
+    """Restore the copied values of parameters."""
     for parameter, value in weights:
         parameter.copy_(value)
 
 
 def evaluation_copy(optimizer: Optimizer) -> Optimizer:
-    """A twin of the optimizer in evaluation mode, which owns copies of the weights.
+    """Return a copy of the optimizer in evaluation mode, with copies of the weights.
 
-    The optimizer itself and the weights that train are not touched, so that there is nothing to be put back.
+    The optimizer and the training weights do not change, so nothing must be restored.
     """
     twin: Optimizer = object.__new__(type(optimizer))
     twin.__dict__.update(vars(optimizer))
@@ -180,26 +180,26 @@ def _is_optimizer(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
 
 
-def _defaults(cls: type[Optimizer]) -> dict[str, Any]:
-    """The arguments that a class spells out. A ``**kwargs`` is none: it would swallow a misspelt name."""
+def _read_defaults(cls: type[Optimizer]) -> dict[str, Any]:
+    """Return the named arguments of a class. ``**kwargs`` does not count, because it accepts a misspelt name."""
     named = list(inspect.signature(cls).parameters.values())[1:]  # the first one is the parameters
     return {each.name: each.default for each in named if each.kind is not each.VAR_KEYWORD and each.name != "lr"}
 
 
 def _check_groups(target: str, cls: type[Optimizer], groups: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse what a class would take without a word and then not do."""
+    """Refuse options of groups that a class would accept and ignore."""
     known = traits_of(target)
     rates = {group["name"]: group["lr"] for group in groups}
     if known and known.one_rate and len(set(rates.values())) > 1:
-        must = f"must give every group the same lr_scale: {cls.__name__} has one rate for them all"
+        must = f"must give every group the same lr_scale: {cls.__name__} has one rate for all groups"
         raise ConfigError("param_groups", must, rates)
     own = [group["name"] for group in groups if group.get("weight_decay")]
-    if own and "weight_decay" not in _defaults(cls):
+    if own and "weight_decay" not in _read_defaults(cls):
         raise ConfigError("param_groups", f"must set no weight_decay: {cls.__name__} has none", own)
 
 
 def _check_empty(cls: type[Optimizer], arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a parameter without elements where the class would divide by their number, at its first step."""
+    """Refuse a parameter without elements if the class would fail on it, for example by a division by their number."""
     kinds = {ParameterKind(p.device, p.dtype) for group in groups for p in group["params"] if p.numel() == 0}
     if (
         kinds
@@ -209,17 +209,17 @@ def _check_empty(cls: type[Optimizer], arguments: Mapping[str, Any], groups: Seq
         raise ConfigError("optimizer", f"cannot train a parameter without elements: {cls.__name__} says {error}")
 
 
-def _implementation(
+def _choose_implementation(
     cls: type[Optimizer], arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], *, allowed: bool
 ) -> dict[str, bool]:
-    """The fastest implementation, as arguments; empty for the class's default."""
-    accepted = _defaults(cls)
+    """Return the arguments for the fastest implementation; empty for the default of the class."""
+    accepted = _read_defaults(cls)
     kinds = {ParameterKind(parameter.device, parameter.dtype) for group in groups for parameter in group["params"]}
     asked = [name for name in IMPLEMENTATION if arguments.get(name) is not None]
     if asked:
         if arguments.get("fused") and not arguments.get("foreach") and fused_refusal(cls, arguments, kinds) is not None:
             where = ", ".join(sorted(map(str, kinds)))
-            raise ConfigError("optimizer.fused", f"must not be true: {cls.__name__} cannot do it for {where}")
+            raise ConfigError("optimizer.fused", f"must not be true: {cls.__name__} does not support it for {where}")
         return {}
     allowed = allowed and "fused" in accepted and may_fuse(cls, arguments)
     if allowed and fused_refusal(cls, {**arguments, "fused": True}, kinds) is None:
@@ -230,19 +230,19 @@ def _implementation(
 
 
 def _keep_implementation(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Before a state dict is loaded: leave how to compute as this machine has it, and compare the groups' names.
+    """Before a state dict is loaded, keep this machine's implementation, and compare the names of the groups.
 
-    Otherwise a checkpoint written on another device could ask for a kernel that this one lacks, or bring back a
-    fused step that ``unfused`` ruled out; and torch, which goes by position, would take one group for another.
+    A checkpoint from another device could name a kernel that this device does not have, or a fused step that
+    ``unfused`` excludes. torch matches groups by position, and could confuse them.
     """
     saved, here = state["param_groups"], optimizer.param_groups
     names = [group.get("name") for group in here]
-    # A group without a name joined during the run; the user's code has made it again.
+    # A group without a name was added during the run; the user's code has created it again.
     alike = len(saved) == len(here) and all(a in (None, b.get("name")) for a, b in zip(names, saved, strict=True))
     if all("name" in group for group in saved) and not alike:
-        must = f"must make the groups that the checkpoint has: {', '.join(group['name'] for group in saved)}"
+        must = f"must make the groups of the checkpoint: {', '.join(group['name'] for group in saved)}"
         raise ConfigError("param_groups", must, names)
     if len(saved) != len(here):
-        return state  # torch says what is wrong
+        return state  # torch reports the error
     how = [{name: group[name] for name in IMPLEMENTATION if name in group} for group in here]
     return state | {"param_groups": [theirs | ours for theirs, ours in zip(saved, how, strict=True)]}

@@ -1,4 +1,4 @@
-"""A fused implementation that was chosen for the user, kept to what it can do in every state of a training."""
+"""A fused optimizer that lrkit chose by itself: it falls back to plain loops wherever the fused kernel would fail."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ __all__ = ["ParameterKind", "fused_refusal", "keep_fused", "may_fuse"]
 
 
 class ParameterKind(NamedTuple):
-    """What decides whether a parameter can be updated by some implementation.
+    """The properties of a parameter on which the support of an implementation depends.
 
     Args:
-        layout: of its gradient; ``torch.strided`` is the dense one.
+        device: the device of the parameter.
+        dtype: its dtype.
+        layout: the layout of its gradient; ``torch.strided`` is dense.
     """
 
     device: torch.device
@@ -31,17 +33,17 @@ class ParameterKind(NamedTuple):
 
 
 def may_fuse(cls: type[Optimizer], arguments: Mapping[str, Any]) -> bool:
-    """Whether ``keep_fused`` can keep it: not of SGD whose momentum is dampened, see there."""
+    """Return whether ``keep_fused`` supports an optimizer: not SGD with dampened momentum."""
     return not (issubclass(cls, SGD) and arguments.get("momentum") and arguments.get("dampening"))
 
 
 def fused_refusal(
     cls: type[Optimizer], arguments: Mapping[str, Any], kinds: Collection[ParameterKind], elements: int = 1
 ) -> Exception | None:
-    """What a step on parameters of these kinds raises, found out by taking it on one number of each; None if nothing.
+    """Return the error of a step on a tensor of each kind; None if there is none.
 
-    torch has no public list of what a fused kernel can do, and its constructors accept ``fused=True`` for devices on
-    which the first step raises.
+    torch has no public list of the supported kinds, and its constructors accept ``fused=True`` for devices on which
+    the first step fails.
     """
     probes = []
     for kind in kinds:
@@ -52,30 +54,31 @@ def fused_refusal(
         probes.append(probe)
     try:
         cls(probes, **arguments).step()
-    except Exception as error:  # whatever it is: of other arguments, say, it will be said by the real one
+    except Exception as error:  # an error of other arguments is reported by the real optimizer
         return error
     return None
 
 
 def keep_fused(optimizer: Optimizer, arguments: Mapping[str, Any], asked: bool = False) -> None:
-    """Before each step, make the optimizer's state such that fused can take it; or take it by plain loops.
+    """Before each step, prepare the optimizer's state for the fused kernel, or let a group use plain loops.
 
-    torch's fused kernels take dense gradients only, and not on each device and in each dtype, of which a group that
-    joins may bring another. Where a gradient is such, its group goes by loops from there on, also under the scaler of
-    16-bit gradients, which leaves the scaling to a fused optimizer.
+    torch's fused kernels support only dense gradients, and only some devices and dtypes; a group that is added during
+    the run may have others. Such a group uses plain loops from then on. ``GradScaler`` leaves the unscaling to a fused
+    optimizer, so this class also does that for the loops.
 
-    That of SGD wants a momentum buffer of all parameters or of none: a parameter whose first gradient comes late would
-    end the training. And of none it makes buffers in memory that stays unwritten if the scaler leaves out this very
-    step, as it does when the first scale is too large: the next step then moves by whatever was there. So each
-    parameter is given a buffer of zeros with its first gradient. Its first step is then the one that it would have
-    taken without, ``momentum * 0 + gradient``, to the bit (but with dampening it would not be).
+    The fused kernel of SGD needs a momentum buffer for all parameters or for none: a parameter that gets its first
+    gradient later would end the training. If there are none, it allocates buffers without writing to them when
+    ``GradScaler`` skips that step (the first scale is often too large); the next step would use undefined memory. Each
+    parameter therefore gets a buffer of zeros with its first gradient. The first step is the same to the bit,
+    ``momentum * 0 + gradient`` (not so with dampening).
 
     Args:
-        arguments: what the optimizer was made with.
-        asked: whether the user has asked for it; then it is never undone.
+        optimizer: the optimizer.
+        arguments: its arguments.
+        asked: whether the user set ``fused: true``; then loops are an error.
 
     Raises (from ``optimizer.step``):
-        ConfigError: it was asked for, and cannot be done; or loops cannot do it either.
+        ConfigError: the user set ``fused: true`` and a group does not support it; or loops fail too.
     """
     keeper = _Keeper(optimizer, arguments, asked)
     optimizer.register_step_pre_hook(keeper.before_step)
@@ -86,8 +89,8 @@ def keep_fused(optimizer: Optimizer, arguments: Mapping[str, Any], asked: bool =
 class _Keeper:
     def __init__(self, optimizer: Optimizer, arguments: Mapping[str, Any], asked: bool) -> None:
         self.arguments, self.asked = arguments, asked
-        #: By group: which of its parameters had no gradient when it was made ready last. Where that is none, the group
-        #: is settled, and only the number of its parameters is looked at.
+        #: For each group, which parameters had no gradient at the last preparation. If all had one, the group is
+        #: settled, and only the number of its parameters is compared.
         self.without: dict[int, list[bool]] = {}
         self.settled: dict[int, int] = {}
         self.able = {ParameterKind(p.device, p.dtype) for group in optimizer.param_groups for p in group["params"]}
@@ -99,8 +102,8 @@ class _Keeper:
 
     def before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if torch.compiler.is_compiling():
-            return None  # a compiler makes kernels of its own
-        # Lightning hands over a closure, which computes the gradients within the step.
+            return None  # a compiler generates its own kernels
+        # Lightning passes a closure, which computes the gradients within the step.
         inner = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if inner is None:
             self.make_ready(optimizer)
@@ -132,7 +135,7 @@ class _Keeper:
             self.unscale(optimizer)
 
     def make_group_ready(self, optimizer: Optimizer, group: dict[str, Any], given: list[Any]) -> None:
-        """Let fused be able to take a step of a group, given the parameters that have a gradient; or let loops."""
+        """Prepare a group for the fused kernel, or for loops; ``given`` are its parameters with a gradient."""
         new = {ParameterKind(p.device, p.dtype, p.grad.layout) for p in given} - self.able
         if new and fused_refusal(type(optimizer), self.arguments, new) is None:
             self.able |= new
@@ -142,7 +145,8 @@ class _Keeper:
             if (error := fused_refusal(type(optimizer), plain, new)) is not None:
                 raise ConfigError("optimizer", f"cannot train {what}: {error}".rstrip("."))
             if self.asked:
-                raise ConfigError("optimizer.fused", f"must not be true: {name} cannot do it for {what}; leave it out")
+                must = f"must not be true: {name} does not support it for {what}; leave it out"
+                raise ConfigError("optimizer.fused", must)
             group["fused"] = group["foreach"] = False
         if group["fused"] and isinstance(optimizer, SGD) and group["momentum"]:
             self.begin(optimizer, group, given)
@@ -154,13 +158,13 @@ class _Keeper:
             for p in without:
                 optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
         elif without and (len(without) < len(given) or getattr(optimizer, "found_inf", None) is not None):
-            must = "must not be true where gradients come late or scaled and momentum is dampened: leave it out"
+            must = "must not be true with dampened momentum and late or scaled gradients: leave it out"
             raise ConfigError("optimizer.fused", must)
 
     def unscale(self, optimizer: Any) -> None:
-        """What ``GradScaler`` leaves to a fused optimizer: divide by the scale; where it was too large, take no step.
+        """Divide the gradients by the scale, as a fused optimizer must; take no step if the scale was too large.
 
-        For this step all groups go by loops, because the scale is one for them all.
+        All groups use loops for this step, because they share the scale.
         """
         scale, found_inf = optimizer.grad_scale, optimizer.found_inf
         optimizer.grad_scale = optimizer.found_inf = None

@@ -1,4 +1,4 @@
-"""LAMB as its paper has it. What libraries call so corrects the bias after the trust ratio, or bounds the norms."""
+"""LAMB as in its paper. Other implementations correct the bias after the trust ratio, or bound the norms."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ __all__ = ["Lamb"]
 
 
 class Lamb(TensorwiseOptimizer):
-    r"""Adam whose update of each tensor is as large as the rate times the tensor itself.
+    r"""Adam whose update of each tensor is scaled to the norm of the tensor times the learning rate.
 
-    For a tensor ``x`` with gradient ``g`` at its step ``t``, rate ``lr`` and weight decay ``wd``::
+    For a tensor ``x`` with gradient ``g`` at its step ``t``, learning rate ``lr`` and weight decay ``wd``::
 
         m <- beta1 * m + (1 - beta1) * g                  v <- beta2 * v + (1 - beta2) * g^2
         r  = m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + wd * x
         x <- x - lr * |x| / |r| * r
 
-    So a tensor moves by ``lr`` of its size at every step, the first one included. Where ``|x|`` or ``|r|`` is 0, as
-    of a bias that begins there, the ratio of the two is 1, as in the authors' code.
+    A tensor therefore moves by ``lr`` times its norm at every step. If ``|x|`` or ``|r|`` is 0 (for example, a bias
+    that is initialised to 0), the ratio is 1, as in the authors' code.
 
     Args:
-        lr: the rate.
+        lr: the learning rate.
         betas: decay of the averages of the gradient and its square.
         eps: added to the denominator.
-        weight_decay: within the ratio, as the paper has it; so it turns the update, and does not lengthen it.
+        weight_decay: added before the ratio, as in the paper: it changes the direction of the update, not its norm.
 
-    Source: You et al. 2020, arXiv:1904.00962, Algorithm 2, with the identity for its function of the norm.
+    Source: You et al. 2020, arXiv:1904.00962, Algorithm 2, with the identity as the function of the norm.
     """
 
     def __init__(
@@ -52,5 +52,5 @@ class Lamb(TensorwiseOptimizer):
         size = (v / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
         r = (m / (1 - beta1 ** state["step"])).div_(size).add_(x, alpha=group["weight_decay"])
         of_x, of_r = x.norm(), r.norm()
-        ratio = torch.where((of_x > 0) & (of_r > 0), of_x / of_r, 1.0)  # on the device: nothing is waited for
+        ratio = torch.where((of_x > 0) & (of_r > 0), of_x / of_r, 1.0)  # on the device, without synchronisation
         x.sub_(r.mul_(ratio * group["lr"]))

@@ -1,12 +1,12 @@
-"""Layers for layer-wise decay: the level of every parameter, from the bottom of a network to its top.
+"""Layers for layer-wise decay: the level of each parameter, from the input of a network to its output.
 
-Each block is a level (``lrkit.optim.blocks``). What a network has before its first block (embeddings, the stem, class
-and register tokens, positions) is the level below all blocks; what it has after the last one (final norm, heads) is the
-level above them. Between two blocks, what has a matrix (downsampling) goes with the block after it, as in timm and in
-ConvNeXt's own code, and what has none (a norm) with the block before it. Towers are side by side: the last blocks of
-all of them are one level below the top. A decoder is above its encoder.
+Each block has a level (``lrkit.optim.blocks``). Parameters before the first block (embeddings, the stem, class and
+register tokens, positions) have the level below all blocks; parameters after the last block (final norm, heads) have
+the level above them. Between two blocks, a module with a matrix (downsampling) has the level of the block after it, as
+in timm and in ConvNeXt's own code; a module without one (a norm) has the level of the block before it. Towers are side
+by side: their last blocks have the level below the top. A decoder is above its encoder.
 
-ELECTRA (Clark et al. 2020) and BEiT (Bao et al. 2022) count alike.
+ELECTRA (Clark et al. 2020) and BEiT (Bao et al. 2022) count layers in the same way.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from lrkit.optim.blocks import (
 
 __all__ = ["LayerLevels", "find_layers"]
 
-#: Parameters of a network's own that are used above its blocks: projections, and the temperature of a loss.
+#: Names of parameters outside of blocks that are used after them: projections, and the temperature of a loss.
 _ABOVE = re.compile(r"(?<!in_)proj|head|logit")
 
 
@@ -43,8 +43,8 @@ class LayerLevels:
     """The levels of a network.
 
     Args:
-        of: the level of each parameter; those of frozen parameters may be above the top.
-        top: the highest level at which something is trained: it has the full rate.
+        of: the level of each parameter; a frozen parameter may be above ``top``.
+        top: the highest level with a trainable parameter; it has the full learning rate.
         line: the levels in a sentence.
     """
 
@@ -54,13 +54,14 @@ class LayerLevels:
 
 
 def find_layers(module: nn.Module, among: Collection[str] | None = None) -> LayerLevels:
-    """The levels of a network's parameters.
+    """Return the levels of a network's parameters.
 
     Args:
-        among: names of the parameters that one optimizer has, where it has not the whole module.
+        module: the network.
+        among: the names of the optimizer's parameters, if it does not have all parameters of the module.
 
     Raises:
-        Untold: it has no blocks, or the module tree does not say how they stand to each other.
+        UnclearLayers: the network has no blocks, or the order of its blocks is unclear from the module tree.
 
     >>> from torch.nn import Linear
     >>> blocks = nn.ModuleList([nn.Sequential(Linear(2, 2), Linear(2, 2)) for _ in range(3)])
@@ -73,21 +74,21 @@ def find_layers(module: nn.Module, among: Collection[str] | None = None) -> Laye
     if part is None:
         children = name_some([name for name, _ in module.named_children()]) or "no modules"
         raise UnclearLayers(
-            "layers are counted by blocks, modules of one class in an nn.ModuleList, in an "
-            f"nn.Sequential or with numbers in their names, and there are none in {children}"
+            "layers are counted by blocks (modules of one class in an nn.ModuleList, in an "
+            f"nn.Sequential or with numbered names), and there are none in {children}"
         )
     places = _Places(module, part)
     of = {name: places.level(name) for name in parameters}
     lowest = min(of.values())
     of = {name: level - lowest for name, level in of.items()}
     if len(set(of.values())) < 2:
-        raise UnclearLayers(f"{describe_blocks(block_paths(part))} is all there is, one layer")
+        raise UnclearLayers(f"{describe_blocks(block_paths(part))} is the only layer")
     top = max((of[name] for name in trained), default=0)
     return LayerLevels(of, top, places.line(of, lowest))
 
 
 class _Places:
-    """Where parameters stand among blocks."""
+    """The positions of parameters relative to the blocks."""
 
     def __init__(self, module: nn.Module, part: Part) -> None:
         self.modules = dict(module.named_modules())
@@ -96,12 +97,12 @@ class _Places:
         self.towers: list[tuple[tuple[str, ...], list[str]]] = []  # scope, blocks
         self.put(part, self.depth)
         self.parameters = dict(module.named_parameters())
-        self.block_of = {name: path for name in self.parameters for path in _prefixes(name) if path in self.blocks}
+        self.block_of = {name: path for name in self.parameters for path in _list_parents(name) if path in self.blocks}
         self.order = {name: i for i, name in enumerate(self.parameters)}
         self.aligned = self.alignments()
 
     def put(self, part: Part, level: int) -> None:
-        """Put the topmost block of a part at a level, and the others below it."""
+        """Assign a level to the last block of a part, and lower levels to the blocks before it."""
         if isinstance(part, Block):
             self.blocks[part.path] = level
         elif isinstance(part, Row):
@@ -114,7 +115,7 @@ class _Places:
                 self.put(tower, level)
 
     def level(self, name: str) -> int:
-        """The level of a parameter."""
+        """Return the level of a parameter."""
         if name in self.block_of:
             return self.blocks[self.block_of[name]]
         scope, blocks = self.scope(name)
@@ -122,7 +123,7 @@ class _Places:
         owner, _, own = name.rpartition(".")
         if isinstance(self.modules[owner], nn.Embedding):
             return bottom
-        direct = any(is_inside(path, owner) for path in blocks)  # a parameter of a module that holds blocks
+        direct = any(is_inside(path, owner) for path in blocks)  # a parameter of a module that contains blocks
         if direct and (self.parameters[name].numel() == 1 or _ABOVE.search(own)):
             return top
         if (level := self.beside_a_stage(name, bottom)) is not None:
@@ -142,25 +143,25 @@ class _Places:
             return top
         lower, upper = before[-1][1], after[0][1]
         if any(lower in tower and upper not in tower for _, tower in self.towers) and scope == ("",):
-            return top  # between two towers: of neither
+            return top  # between two towers, in neither
         return self.blocks[upper] if self.has_matrix(unit) else self.blocks[lower]
 
     def scope(self, name: str) -> tuple[tuple[str, ...], Sequence[str]]:
-        """The smallest tower that a parameter is in, and its blocks; the whole network where it is in none."""
+        """Return the smallest tower that contains a parameter, and its blocks; otherwise the whole network."""
         found = [(path, (scope, blocks)) for scope, blocks in self.towers for path in scope if is_inside(name, path)]
         return max(found, key=lambda each: len(each[0]), default=("", (("",), list(self.blocks))))[1]
 
     def unit(self, name: str, blocks: Sequence[str]) -> str:
-        """The outermost module around a parameter that holds none of some blocks; the parameter itself else."""
-        return next((path for path in _prefixes(name) if not any(is_inside(block, path) for block in blocks)), name)
+        """Return the outermost module around a parameter that contains none of ``blocks``; otherwise the parameter."""
+        return next((path for path in _list_parents(name) if not any(is_inside(block, path) for block in blocks)), name)
 
     def has_matrix(self, unit: str) -> bool:
         return any(is_inside(name, unit) and parameter.ndim >= 2 for name, parameter in self.parameters.items())
 
     def alignments(self) -> list[tuple[list[str], list[str]]]:
-        """Rows beside the blocks' own, with as many members: ConvNeXt's downsampling layers beside its stages.
+        """Return rows with as many members as a row of stages: ConvNeXt's downsampling layers beside its stages.
 
-        For each: the paths of its members, and those of the members that have the blocks.
+        Each item has the paths of the row's members, and the paths of the stages.
         """
         rows: dict[tuple[str, str], list[str]] = {}
         for path in self.modules:
@@ -171,7 +172,7 @@ class _Places:
             key: row
             for key, row in rows.items()
             if len(row) > 1 and len({type(self.modules[path]) for path in row}) == 1
-            if not isinstance(self.modules.get(key[0]), nn.Sequential)  # there, they are one after the other
+            if not isinstance(self.modules.get(key[0]), nn.Sequential)  # there, they follow each other
         }
         return [
             (row, stages)
@@ -185,7 +186,7 @@ class _Places:
         return any(is_inside(block, path) for block in self.blocks)
 
     def beside_a_stage(self, name: str, bottom: int) -> int | None:
-        """The level of a parameter in a row beside the blocks' own: of the stage with the same number."""
+        """Return the level of a parameter in a row beside the stages: that of the stage with the same number."""
         for row, stages in self.aligned:
             for i, (path, stage) in enumerate(zip(row, stages, strict=True)):
                 if not is_inside(name, path):
@@ -198,7 +199,7 @@ class _Places:
         return None
 
     def line(self, of: Mapping[str, int], lowest: int) -> str:
-        """The levels in a sentence."""
+        """Return the levels as a sentence."""
         count = max(of.values()) + 1
         words = [f"{count} layers: {self.said(self.part, lowest)}"]
         outside: dict[str, dict[str, int]] = {}
@@ -219,7 +220,7 @@ class _Places:
         return "; ".join(words)
 
     def said(self, part: Part, lowest: int) -> str:
-        """Which blocks are at which levels."""
+        """Return the levels of blocks, in words."""
         if isinstance(part, Towers):
             return ", beside ".join(self.said(tower, lowest) for _, tower in part.parts)
         blocks = block_paths(part)
@@ -229,7 +230,7 @@ class _Places:
         return f"{describe_blocks(blocks)} are {min(levels)}-{max(levels)}"
 
 
-def _prefixes(name: str) -> list[str]:
-    """The paths of the modules around a parameter, the outermost first."""
+def _list_parents(name: str) -> list[str]:
+    """Return the paths of the modules around a parameter, the outermost first."""
     parts = name.split(".")[:-1]
     return [".".join(parts[: i + 1]) for i in range(len(parts))]

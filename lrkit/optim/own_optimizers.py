@@ -1,7 +1,7 @@
-"""What a module's own ``configure_optimizers`` would make: asked, so that it can be compared with the plan.
+"""The optimizers that a module's own ``configure_optimizers`` creates, for a comparison with the plan.
 
-It is called once, for its answer alone. Whatever it raises is no answer; and whatever it did to the module (weights,
-what is frozen, attributes, random numbers) is undone, for lrkit does not call it otherwise.
+lrkit calls the method once and discards the optimizers. If it raises an error, lrkit does without the comparison. All
+changes to the module (weights, frozen parameters, attributes) and to the random generators are undone.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch.optim import Optimizer
 from lrkit.base.errors import ConfigError
 from lrkit.planning.tracks import KEY
 
-__all__ = ["OwnOptimizers", "order_tracks", "own_optimizers_of", "refuse_several"]
+__all__ = ["OwnOptimizers", "find_own_optimizers", "order_tracks", "refuse_several"]
 
-#: So many optimizers are tried in every order; a module with more keeps the order of the node.
+#: The most optimizers for which every order is tried; with more, the order is that of the config.
 _MOST = 7
 
 
@@ -33,24 +33,24 @@ class OwnOptimizers:
     """The optimizers of a module.
 
     Args:
-        optimizers: class name, and the names of the parameters of each.
-        scheduled: of each scheduler the place of its optimizer; None where that cannot be told.
+        optimizers: for each, the name of its class, and the names of its parameters.
+        scheduled: for each scheduler, the index of its optimizer; None if an index is unknown.
     """
 
     optimizers: tuple[tuple[str, frozenset[str]], ...]
     scheduled: list[int] | None
 
 
-def own_optimizers_of(module: nn.Module) -> OwnOptimizers | None:
-    """What ``configure_optimizers`` of the module's class makes; None where it does not say."""
+def find_own_optimizers(module: nn.Module) -> OwnOptimizers | None:
+    """Return the optimizers that the module's class creates; None if it has no such method, or the method fails."""
     method: Any = getattr(type(module), "configure_optimizers", None)
     if method is None or method.__module__.partition(".")[0] in ("pytorch_lightning", "lightning"):
         return None
     try:
-        with _untouched(module), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about what is thrown away
-            optimizers, schedulers = _parts(method(module))
-    except Exception:  # from the user's code, called outside of a training: no answer
+        with _restore_module_after(module), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about objects that are discarded
+            optimizers, schedulers = _split_result(method(module))
+    except Exception:  # raised by the user's code, which may need a training
         return None
     if not optimizers or not all(isinstance(each, Optimizer) for each in optimizers):
         return None
@@ -65,29 +65,29 @@ def own_optimizers_of(module: nn.Module) -> OwnOptimizers | None:
 
 
 def refuse_several(module: nn.Module) -> None:
-    """For a module that takes its steps itself, in a run with one optimizer: it must not want several.
+    """Refuse a module with manual optimization that creates several optimizers, in a run with one.
 
     Raises:
-        ConfigError: what they are, and what to type.
+        ConfigError: with the optimizers, and the key to set.
     """
-    own = own_optimizers_of(module)
+    own = find_own_optimizers(module)
     if own is not None and len(own.optimizers) > 1:
-        raise _several(own, module)
+        raise _make_several_error(own, module)
 
 
-def _several(own: OwnOptimizers, module: nn.Module) -> ConfigError:
+def _make_several_error(own: OwnOptimizers, module: nn.Module) -> ConfigError:
     roots = [list(dict.fromkeys(n.partition(".")[0] for n, _ in module.named_parameters() if n in names))
              for _, names in own.optimizers]  # fmt: skip
-    made = ", ".join(f"{cls} of {_and(of)}" for (cls, _), of in zip(own.optimizers, roots, strict=True))
-    said = f"must be set, for {type(module).__name__}.configure_optimizers makes {len(roots)} optimizers ({made})"
+    made = ", ".join(f"{cls} of {_join_by_and(of)}" for (cls, _), of in zip(own.optimizers, roots, strict=True))
+    said = f"must be set, because {type(module).__name__}.configure_optimizers makes {len(roots)} optimizers ({made})"
     shared = [root for root in dict.fromkeys(r for each in roots for r in each) if sum(root in r for r in roots) > 1]
     if shared or not all(roots):
-        what = f", each with a pattern for its parameters; {_and(shared)} is in more than one, and must be in one"
+        what = f", each with a pattern for its parameters; {_join_by_and(shared)} is in several, and must be in one"
         return ConfigError(KEY, f"{said}: say {KEY}={{first: {{parameters: '^...'}}, ...}}{what if shared else ''}")
     parts = {name for name, _ in module.named_children()}
 
     def node(of: Sequence[str]) -> str:
-        end = "[.]" if parts.issuperset(of) else ""  # so that `net` is not `net_ema` too
+        end = "[.]" if parts.issuperset(of) else ""  # so that `net` does not match `net_ema`
         return "{}" if len(of) == 1 else f"{{parameters: '^({'|'.join(of)}){end}'}}"
 
     nodes = ", ".join(f"{of[0]}: {node(of)}" for of in roots)
@@ -97,17 +97,17 @@ def _several(own: OwnOptimizers, module: nn.Module) -> ConfigError:
 
 
 def order_tracks(own: OwnOptimizers, module: nn.Module, tracks: Mapping[str, Sequence[str]]) -> list[str]:
-    """The names of the tracks in the order of the module's own optimizers, which is that of ``self.optimizers()``.
+    """Return the names of the tracks in the order of the module's own optimizers, that of ``self.optimizers()``.
 
-    The order in which tracks and optimizers have the most parameters in common; where two orders have as many, that of
-    the node.
+    It is the order in which tracks and optimizers share the most parameters; if two orders share equally many, the
+    order of the config.
 
     Raises:
-        ConfigError: there are as many tracks as the module has optimizers, or else this.
+        ConfigError: the number of tracks differs from the number of the module's optimizers.
     """
     theirs = [names for _, names in own.optimizers]
     if len(theirs) != len(tracks):
-        must = f"must be {len(theirs)}, for so many {type(module).__name__}.configure_optimizers makes"
+        must = f"must have {len(theirs)} names, one for each optimizer of {type(module).__name__}.configure_optimizers"
         raise ConfigError(KEY, must, list(tracks))
     if len(theirs) > _MOST:
         return list(tracks)
@@ -115,11 +115,11 @@ def order_tracks(own: OwnOptimizers, module: nn.Module, tracks: Mapping[str, Seq
     def common(order: Iterable[str]) -> int:
         return sum(len(names.intersection(tracks[name])) for names, name in zip(theirs, order, strict=True))
 
-    return list(max(permutations(tracks), key=common))  # the first of the best, and the node's is the first of all
+    return list(max(permutations(tracks), key=common))  # max returns the first of equals
 
 
-def _parts(made: Any) -> tuple[list[Any], list[Any]]:
-    """Optimizers and schedulers, from any of the forms that Lightning takes."""
+def _split_result(made: Any) -> tuple[list[Any], list[Any]]:
+    """Return the optimizers and the schedulers, from any return value that Lightning accepts."""
     if isinstance(made, Optimizer):
         return [made], []
     if isinstance(made, Mapping):
@@ -128,21 +128,22 @@ def _parts(made: Any) -> tuple[list[Any], list[Any]]:
         return [], []
     if len(made) == 2 and isinstance(made[0], list):
         schedulers = made[1] if isinstance(made[1], list) else [made[1]]
-        return made[0], [_bare(each) for each in schedulers]
+        return made[0], [_get_scheduler(each) for each in schedulers]
     if made and all(isinstance(each, Mapping) for each in made):
-        return [each["optimizer"] for each in made], [_bare(e["lr_scheduler"]) for e in made if e.get("lr_scheduler")]
+        schedulers = [_get_scheduler(each["lr_scheduler"]) for each in made if each.get("lr_scheduler")]
+        return [each["optimizer"] for each in made], schedulers
     return list(made), []
 
 
-def _bare(scheduler: Any) -> Any:
+def _get_scheduler(scheduler: Any) -> Any:
     return scheduler.get("scheduler") if isinstance(scheduler, Mapping) else scheduler
 
 
 @contextmanager
-def _untouched(module: nn.Module) -> Iterator[None]:
-    """Afterwards the module and the random numbers are what they were."""
+def _restore_module_after(module: nn.Module) -> Iterator[None]:
+    """After this context, the module and the random generators are in their earlier state."""
     tensors = [*module.parameters(), *module.buffers()]
-    # The memory for it is there: gradients, which are as large, have not been made yet.
+    # The copies fit into memory: the gradients, of the same size, do not exist yet.
     before = [(t, t.detach().clone(), t._version, t.requires_grad) for t in tensors]
     inside = [vars(part) for part in module.modules()]
     inside += [part[name] for part in inside for name in ("_parameters", "_buffers", "_modules")]
@@ -168,5 +169,5 @@ def _untouched(module: nn.Module) -> Iterator[None]:
             torch.cuda.set_rng_state_all(devices)
 
 
-def _and(names: Sequence[str]) -> str:
+def _join_by_and(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

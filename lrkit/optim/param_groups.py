@@ -1,9 +1,9 @@
-"""Parameter groups: which parameters get which factor of the learning rate, and which weight decay.
+"""Parameter groups: the factor of the learning rate, and the weight decay, of each parameter.
 
-Every trainable parameter falls into exactly one group. The factor of its rate is that of the first rule that takes
-it, where the rule sets ``lr_scale``, else its layer's (``layer_decay``). Its weight decay is the rule's, where the rule
-sets one, else 0 where ``no_decay`` spares it, else the optimizer's. So a rule that sets one of the two leaves the other
-as it would be without the rule.
+Every trainable parameter is in exactly one group. Its factor is ``lr_scale`` of the first rule that matches it, if the
+rule sets one; otherwise that of its layer (``layer_decay``). Its weight decay is that of the rule, if the rule sets
+one; otherwise 0 for a parameter that ``no_decay`` exempts; otherwise that of the optimizer. A rule that sets only one
+of the two does not change the other.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class ParamGroup:
     """A named group of parameters.
 
     Args:
-        name: its tag in TensorBoard is ``lr/<name>``.
+        name: the name of the group; its tag in TensorBoard is ``lr/<name>``.
         lr_scale: factor of the learning rate.
-        weight_decay: the group's own; ``None`` leaves it at the optimizer's.
-        names: dotted parameter names, in the model's order.
-        params: the parameters of those names.
+        weight_decay: the weight decay of the group; ``None`` uses that of the optimizer.
+        names: the dotted names of its parameters, in the model's order.
+        params: the parameters with these names.
     """
 
     name: str
@@ -41,10 +41,12 @@ class ParamGroup:
     weight_decay: float | None
     names: tuple[str, ...]
     params: tuple[nn.Parameter, ...]
+    adamw: bool = False
 
     def options(self, lr: float) -> dict[str, Any]:
-        """The group as ``torch.optim`` wants it, at the rate ``lr``."""
-        own = {} if self.weight_decay is None else {"weight_decay": self.weight_decay}
+        """Return the group in the form of ``torch.optim``, with the learning rate ``lr``."""
+        own: dict[str, Any] = {} if self.weight_decay is None else {"weight_decay": self.weight_decay}
+        own |= {"adamw": True} if self.adamw else {}
         return {"params": list(self.params), "name": self.name, "lr": lr, **own}
 
 
@@ -55,20 +57,20 @@ def split_parameters(
 ) -> list[ParamGroup]:
     """Split a module's trainable parameters into groups.
 
-    A parameter that is used in several places (tied weights) counts once, under its first name; one that does not
-    require a gradient is in no group. A rule makes more than one group where its parameters differ in what it leaves
-    open: ``<rule>_no_decay`` has those that ``no_decay`` spares, and ``<rule>_layer_<level>`` those of a layer.
+    A parameter with several names (tied weights) counts once, under its first name; a frozen parameter is in no group.
+    A rule that does not set the weight decay or ``lr_scale`` may make several groups: ``<rule>_no_decay`` for the
+    parameters that ``no_decay`` exempts, ``<rule>_layer_<level>`` for those of a layer.
 
     Args:
-        module: its parameters must exist: run a batch through lazy layers first.
-        node: ``param_groups``, or just its list of rules; see ``lrkit.planning.group_rules.Rules``.
-        among: names of the parameters that there are, where an optimizer has not the whole module.
+        module: the module; lazy layers must have run on one batch before.
+        node: ``param_groups``, or only its list of rules; see ``lrkit.planning.group_rules.Rules``.
+        among: the names of the optimizer's parameters, if it does not have all parameters of the module.
 
     Returns:
-        The groups of the rules, in order, then the others in the model's order. None is empty.
+        The groups of the rules, in order, then the other groups in the model's order. No group is empty.
 
     Raises:
-        ConfigError: if a rule is wrong or takes nothing, there is nothing to train, or there are no layers to tell.
+        ConfigError: a rule is wrong or matches no parameter, no parameter is trainable, or the layers are unclear.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     >>> rules = {"rules": [{"name": "head", "pattern": "^1", "lr_scale": 10}], "no_decay": True}
@@ -89,7 +91,7 @@ def split_parameters(
         why = "every one of them is frozen" if everything else "it has no parameters"
         raise ConfigError("model", f"has no trainable parameters: {why}")
 
-    layers, spared = _layers(module, rules, among), _spared(module) if rules.no_decay else set[str]()
+    layers, spared = _find_layers(module, rules, among), _find_undecayed(module) if rules.no_decay else set[str]()
     members: dict[Rule | None, dict[_Place, list[str]]] = {rule: {} for rule in (*rules.rules, None)}
     for name, parameter in trainable.items():
         rule = next((rule for rule in rules.rules if rule.takes(name, parameter.ndim)), None)
@@ -100,14 +102,15 @@ def split_parameters(
         members[rule].setdefault(place, []).append(name)
     for i, each in enumerate(rules.rules):
         if not members[each]:
-            raise _takes_nothing(i, each, everything, module)
+            raise _explain_empty_rule(i, each, everything, module)
     return [
         ParamGroup(
-            _name(rule, place, places, 0 if layers is None else layers.top),
-            _scale(rule, place, rules, layers),
+            _make_group_name(rule, place, places, 0 if layers is None else layers.top),
+            _compute_scale(rule, place, rules, layers),
             0.0 if place.spared else None if rule is None else rule.weight_decay,
             tuple(names),
             tuple(trainable[name] for name in names),
+            rule is not None and rule.adamw,
         )
         for rule, places in members.items()
         for place, names in places.items()
@@ -119,30 +122,31 @@ def group_remarks(
     node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     among: Collection[str] | None = None,
 ) -> list[str]:
-    """What ``split_parameters`` made of a module beyond what the rules say: its layers, and what it wants without
-    weight decay.
-    """
-    rules, lines = parse_rules(node), list[str]()
-    if (layers := _layers(module, rules, among)) is not None:
+    """Return remarks on the groups of a module: its layers, and the parameters that it wants without weight decay."""
+    rules = parse_rules(node)
+    lines = rules.notes
+    if (layers := _find_layers(module, rules, among)) is not None:
         lines.append(layers.line)
     if rules.no_decay:
         asked = [
-            name for name in _asked(module) if module.get_parameter(name).ndim > 1 and (among is None or name in among)
+            name
+            for name in _find_requested(module)
+            if module.get_parameter(name).ndim > 1 and (among is None or name in among)
         ]
-        lines += [f"without weight decay, as the model asks: {name_some(asked)}"] if asked else []
+        lines += [f"without weight decay, as the model requests: {name_some(asked)}"] if asked else []
     return lines
 
 
 @dataclass(frozen=True)
 class _Place:
-    """What a parameter has of its own, where no rule says otherwise: a layer's rate, and no weight decay."""
+    """The layer of a parameter, and whether ``no_decay`` exempts it, if no rule sets the value."""
 
     level: int | None
     spared: bool
 
 
-def _layers(module: nn.Module, rules: Rules, among: Collection[str] | None) -> LayerLevels | None:
-    """The layers of a module, where they have rates of their own."""
+def _find_layers(module: nn.Module, rules: Rules, among: Collection[str] | None) -> LayerLevels | None:
+    """Return the layers of a module for layer-wise decay; None without it."""
     if rules.layer_decay is None:
         return None
     try:
@@ -152,16 +156,16 @@ def _layers(module: nn.Module, rules: Rules, among: Collection[str] | None) -> L
         raise ConfigError("param_groups.layer_decay", must, rules.layer_decay) from None
 
 
-def _name(rule: Rule | None, place: _Place, places: Iterable[_Place], top: int) -> str:
-    """The name of a group: the rule's, with the layer where it has several, and what is spared weight decay."""
-    layer = "" if place.level is None else f"layer_{place.level:0{len(str(top))}d}"  # of one width, so that they sort
+def _make_group_name(rule: Rule | None, place: _Place, places: Iterable[_Place], top: int) -> str:
+    """Return the name of a group: the rule, the layer if it has several, and ``no_decay`` without weight decay."""
+    layer = "" if place.level is None else f"layer_{place.level:0{len(str(top))}d}"  # zero-padded to sort
     if rule is not None and len({each.level for each in places}) == 1:
         layer = ""
     parts = (rule.name if rule is not None else "", layer, NO_DECAY if place.spared else "")
     return "_".join(filter(None, parts)) or DEFAULT
 
 
-def _scale(rule: Rule | None, place: _Place, rules: Rules, layers: LayerLevels | None) -> float:
+def _compute_scale(rule: Rule | None, place: _Place, rules: Rules, layers: LayerLevels | None) -> float:
     if rule is not None and rule.lr_scale is not None:
         return rule.lr_scale
     if place.level is None or layers is None or rules.layer_decay is None:
@@ -169,16 +173,16 @@ def _scale(rule: Rule | None, place: _Place, rules: Rules, layers: LayerLevels |
     return rules.layer_decay ** (layers.top - place.level)
 
 
-def _spared(module: nn.Module) -> set[str]:
-    """The parameters that ``no_decay`` spares: of at most one dimension, or as the model asks."""
-    return {name for name, parameter in module.named_parameters() if parameter.ndim <= 1} | set(_asked(module))
+def _find_undecayed(module: nn.Module) -> set[str]:
+    """Return the parameters that ``no_decay`` exempts: at most one dimension, or requested by the model."""
+    return {name for name, parameter in module.named_parameters() if parameter.ndim <= 1} | set(_find_requested(module))
 
 
-def _asked(module: nn.Module) -> list[str]:
-    """The parameters that a model asks to spare the weight decay, in its order.
+def _find_requested(module: nn.Module) -> list[str]:
+    """Return the parameters for which the model requests no weight decay, in its order.
 
-    It asks by a method ``no_weight_decay`` of its own or of a part, which gives names or ends of names (timm), by
-    ``no_weight_decay_keywords``, which gives parts of names (Swin), or by a mark on the parameter (Mamba).
+    A module requests it by its method ``no_weight_decay``, which returns names or ends of names (timm), by
+    ``no_weight_decay_keywords``, which returns parts of names (Swin), or by an attribute of the parameter (Mamba).
     """
     names: list[tuple[str, str]] = []  # prefix, pattern
     for path, part in module.named_modules():
@@ -197,8 +201,8 @@ def _asked(module: nn.Module) -> list[str]:
     ]
 
 
-def _takes_nothing(i: int, rule: Rule, everything: Mapping[str, nn.Parameter], module: nn.Module) -> ConfigError:
-    """Why a rule is left without parameters."""
+def _explain_empty_rule(i: int, rule: Rule, everything: Mapping[str, nn.Parameter], module: nn.Module) -> ConfigError:
+    """Return the error for a rule that matches no parameter, with the reason."""
     key = f"param_groups.rules[{i}]" + ("" if rule.pattern is None else ".pattern")
     taken = [name for name, parameter in everything.items() if rule.takes(name, parameter.ndim)]
     first = {id(parameter): name for name, parameter in everything.items()}
@@ -208,11 +212,11 @@ def _takes_nothing(i: int, rule: Rule, everything: Mapping[str, nn.Parameter], m
         if first.get(id(parameter), name) != name and rule.takes(name, parameter.ndim)
     ]
     if not taken and tied:
-        must = f"must take a parameter: {name_some(tied)}, and tied weights count once, under their first name"
+        must = f"must match a parameter: {name_some(tied)}, and tied weights count once, under their first name"
     elif not taken:
-        must = f"must take a parameter: {rule.name} takes none of {name_some(list(everything))}"
+        must = f"must match a parameter: {rule.name} matches none of {name_some(list(everything))}"
     elif any(everything[name].requires_grad for name in taken):
-        must = f"must take a parameter: earlier rules have all that {rule.name} would take, {name_some(taken)}"
+        must = f"must match a parameter: earlier rules match all parameters of {rule.name}, {name_some(taken)}"
     else:
-        must = f"must take a parameter that is trained: {name_some(taken)} is frozen"
+        must = f"must match a trainable parameter: {name_some(taken)} is frozen"
     return ConfigError(key, must, rule.pattern if rule.pattern is not None else {"max_ndim": rule.max_ndim})

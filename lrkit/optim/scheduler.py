@@ -8,7 +8,7 @@ no rounding accumulates, and a restored count is a restored rate.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -18,8 +18,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lrkit.planning.guard import Reduction
-from lrkit.planning.plan import Plan
+from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import PlateauState
+from lrkit.schedules.curve import Curve
 from lrkit.schedules.shapes.schedule import check_number
 
 __all__ = ["PlanScheduler"]
@@ -84,16 +85,16 @@ class PlanScheduler(LRScheduler):
         self.plateau = PlateauState()
         self.reduction = Reduction()
         self._planned = {
-            group.name: (
-                plan.base(group.lr_scale),
-                plan.base_weight_decay if group.weight_decay is None else group.weight_decay,
-            )
-            for group in plan.groups
+            group.name: (plan.base(group.lr_scale), plan.handed_weight_decay(group)) for group in plan.groups
         }
+        self._by_name = {group.name: group for group in plan.groups}
         self._joined: dict[str, JoinedGroup] = {}
         self._groups: list[dict[str, Any]] | None = None  # of the optimizer, when they were looked at last
         self._bases: list[float] = []
         self._late: dict[int, float] = {}  # of groups that joined: the multiplier at which they have their base
+        self._several = False  # whether the groups follow several curves
+        self._curves, self._followed = _each_once([])  # each of them, and of each group which it follows
+        self._momenta, self._cycled = _each_once([])  # the same of momentum
         self._decays: list[float] = []
         self._tensors: dict[int, Tensor] = {}
         self._plain = False  # whether there is nothing to write but floats
@@ -128,40 +129,46 @@ class PlanScheduler(LRScheduler):
             self._look_at(groups)
         elif self._rates and [group["lr"] for group in groups] != self._rates:
             self._report(groups)
-        curve, gain = self.plan.curve(self.applied), self.total_gain
+        gain = self.total_gain
         self._written = self.applied
-        if self._plain:
-            self._rates = [base * curve * gain for base in self._bases]
-            for group, lr in zip(groups, self._rates, strict=True):
-                group["lr"] = lr
+        if not self._plain:
+            self._write_all(groups, gain)
+            return
+        if self._several:
+            at = [curve(self.applied) for curve in self._curves]
+            self._rates = [base * at[i] * gain for base, i in zip(self._bases, self._followed, strict=True)]
         else:
-            self._write_all(groups, curve, gain)
+            multiplier = self.plan.curve(self.applied)
+            self._rates = [base * multiplier * gain for base in self._bases]
+        for group, lr in zip(groups, self._rates, strict=True):
+            group["lr"] = lr
 
     def write(self) -> None:
         """Write every group's rate, and what else the plan drives, for step ``applied``."""
         self.step()
 
-    def _write_all(self, groups: list[dict[str, Any]], curve: float, gain: float) -> None:
+    def _write_all(self, groups: list[dict[str, Any]], gain: float) -> None:
         """The same where rates are tensors, or momentum or weight decay follow curves of their own."""
         plan, t = self.plan, self.applied
-        momentum = None if plan.momentum is None else plan.momentum(t)
+        at, momenta = [curve(t) for curve in self._curves], [curve(t) for curve in self._momenta]
         decay = None if plan.decay_curve is None else plan.decay_curve(t)
         written: list[float | Tensor] = []
         for i, (group, base, weight_decay) in enumerate(zip(groups, self._bases, self._decays, strict=True)):
-            late = self._late.get(i)
-            lr = base * curve * gain if late is None else base * (curve * gain / late)
+            late, multiplier = self._late.get(i), at[self._followed[i]]
+            lr = base * multiplier * gain if late is None else base * (multiplier * gain / late)
             if (tensor := self._tensors.get(i)) is not None:
                 # In place, for a compiled optimizer recompiles for a new float but not for a new value.
                 tensor.fill_(lr)
             group["lr"] = lr if tensor is None else tensor
             written.append(group["lr"])
-            if momentum is not None:
+            if (cycled := self._cycled[i]) >= 0:
+                momentum = momenta[cycled]
                 if "betas" in group:
                     group["betas"] = (momentum, *group["betas"][1:])
                 elif "momentum" in group:
                     group["momentum"] = momentum
-            if decay is not None and "weight_decay" in group:
-                group["weight_decay"] = weight_decay * decay
+            if plan.drives_weight_decay and "weight_decay" in group:
+                group["weight_decay"] = weight_decay if decay is None else weight_decay * decay
         self._rates = written
 
     def _look_at(self, groups: list[dict[str, Any]]) -> None:
@@ -177,8 +184,16 @@ class PlanScheduler(LRScheduler):
         self._bases, self._decays = [lr for lr, _ in bases], [decay for _, decay in bases]
         # Tensors of its own, for torch lets all groups, and the caller, share one.
         self._tensors = {i: group["lr"].clone() for i, group in enumerate(groups) if isinstance(group["lr"], Tensor)}
-        driven = self.plan.momentum is not None or self.plan.decay_curve is not None
+        self._look_at_curves([self._by_name.get(self._name(i, group)) for i, group in enumerate(groups)])
+        driven = self._momenta or self.plan.drives_weight_decay
         self._plain = not (self._tensors or self._late or driven)
+
+    def _look_at_curves(self, groups: Sequence[GroupRate | None]) -> None:
+        """The curves that the groups follow: one that joined, which the plan does not have, follows the run's."""
+        plan = self.plan
+        self._curves, self._followed = _each_once([plan.curve if g is None else plan.curve_of(g) for g in groups])
+        self._several = any(curve is not plan.curve for curve in self._curves)
+        self._momenta, self._cycled = _each_once([plan.momentum if g is None else plan.momentum_of(g) for g in groups])
 
     def set_gain(self, gain: float) -> None:
         """Multiply all rates by ``gain`` from the next step on, on top of schedule and plateau. Checkpointed.
@@ -314,6 +329,13 @@ class PlanScheduler(LRScheduler):
             found_inf = getattr(optimizer, "found_inf", None)
             if found_inf is None or not bool(found_inf):
                 self.applied += 1
+
+
+def _each_once(followed: Sequence[Curve | None]) -> tuple[list[Curve], list[int]]:
+    """The curves, each once, and for each place which of them it is; -1 for none."""
+    curves = {id(curve): curve for curve in followed if curve is not None}
+    order = {key: i for i, key in enumerate(curves)}
+    return [*curves.values()], [order.get(id(curve), -1) for curve in followed]
 
 
 def _call(hook: Callable[..., None], *given: Any) -> None:

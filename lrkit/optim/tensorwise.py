@@ -1,4 +1,4 @@
-"""The base of lrkit's own optimizers: a step is an update of one tensor after the other."""
+"""The base class of lrkit's own optimizers, which update one tensor after the other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["TensorwiseOptimizer", "update_averages"]
 
 
 class TensorwiseOptimizer(torch.optim.Optimizer):
-    """An optimizer whose subclass says how one tensor is updated. A tensor without a gradient is left alone."""
+    """An optimizer whose subclass defines the update of one tensor. Tensors without a gradient are not changed."""
 
     @abstractmethod
     def update(
@@ -22,11 +22,11 @@ class TensorwiseOptimizer(torch.optim.Optimizer):
         """Update one tensor in place.
 
         Args:
-            parameter: as the module has it.
-            x: its values; of complex numbers, twice as many real ones, as torch's own optimizers take them.
-            gradient: in the shape of ``x``.
-            state: what is kept from step to step; empty at the first one.
-            group: its parameter group.
+            parameter: the parameter of the module.
+            x: its values; complex numbers are pairs of real numbers, as in torch's own optimizers.
+            gradient: the gradient, in the shape of ``x``.
+            state: the optimizer's state of the parameter; empty at its first step.
+            group: the parameter group.
         """
 
     @overload
@@ -53,7 +53,7 @@ class TensorwiseOptimizer(torch.optim.Optimizer):
 def update_averages(
     x: Tensor, gradient: Tensor, state: dict[str, Any], betas: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
-    """Adam's running averages of the gradient and of its square, one step further; not corrected for their bias."""
+    """Update Adam's averages of the gradient and of its square, and return them without bias correction."""
     if not state:
         state.update(step=0, exp_avg=torch.zeros_like(x), exp_avg_sq=torch.zeros_like(x))
     state["step"] += 1

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.validation import FLAG, is_finite, optional, whole
+from lrkit.schedules.durations import Duration, Length
 
-__all__ = ["DEFAULT", "NO_DECAY", "Rule", "Rules", "group_rates", "parse_rules"]
+__all__ = [
+    "CURVE_PARTS", "DEFAULT", "NO_DECAY", "Rule", "Rules", "curve_parts", "group_rates", "parse_rules", "rule_of",
+    "without_curves",
+]  # fmt: skip
 
 #: The group of the parameters that no rule takes.
 DEFAULT = "default"
 #: The group, or the ending of a group's name, of the parameters without weight decay.
 NO_DECAY = "no_decay"
+#: What a rule may say of the curve of its groups.
+CURVE_PARTS = ("schedule", "warmup", "cooldown", "delay")
 #: The groups of all layers, before there is a model that has them.
 _LAYERS = "layer_*"
 
@@ -42,6 +48,12 @@ class Rule:
             (``requires_grad_(False)``).
         weight_decay: the group's own, whatever ``no_decay`` says; ``None`` leaves it at the optimizer's, or at 0 for
             what ``no_decay`` spares.
+        schedule: the shape of its curve; ``None`` takes the run's. As written, or built: see
+            ``lrkit.config.plan_parts.build_rules``.
+        warmup, cooldown: the same; empty for none where the run has one.
+        delay: the time at the beginning of the run in which its rate is 0; its curve has the steps that are left.
+        adamw: of Muon, whether AdamW updates its matrices too. Such a rule needs no pattern: it then takes the
+            parameters that Muon leaves to AdamW, those that are not matrices.
     """
 
     name: str
@@ -49,9 +61,27 @@ class Rule:
     max_ndim: int | None = None
     lr_scale: float | None = None
     weight_decay: float | None = None
+    schedule: Any = field(default=None, hash=False)
+    warmup: Any = field(default=None, hash=False)
+    cooldown: Any = field(default=None, hash=False)
+    delay: Length | None = None
+    adamw: bool = False
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether its groups do not follow the run's curve."""
+        return any(getattr(self, part) is not None for part in CURVE_PARTS)
+
+    def __repr__(self) -> str:
+        """Its name and what it sets."""
+        said = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        set_ones = (f"{name}={value!r}" for name, value in said.items() if value is not None and value is not False)
+        return f"Rule({', '.join(set_ones)})"
 
     def takes(self, name: str, ndim: int) -> bool:
         """Whether a parameter falls under the rule."""
+        if self.pattern is None and self.max_ndim is None:
+            return ndim != 2  # what Muon leaves to AdamW
         return (self.pattern is None or re.search(self.pattern, name) is not None) and (
             self.max_ndim is None or ndim <= self.max_ndim
         )
@@ -72,6 +102,11 @@ class Rules:
     no_decay: bool = False
     layer_decay: float | None = None
 
+    @property
+    def notes(self) -> list[str]:
+        """What the names and factors of the groups do not say."""
+        return [f"{rule.name}: AdamW updates all of it, matrices too" for rule in self.rules if rule.adamw]
+
 
 def parse_rules(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Rules:
     """Check a node ``param_groups``, or just its list of rules.
@@ -80,7 +115,7 @@ def parse_rules(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) ->
         ConfigError: naming the key, such as ``param_groups.rules[0].pattern``.
 
     >>> parse_rules({"rules": [{"name": "head", "pattern": "^head", "lr_scale": 10}], "no_decay": True}).rules[0]
-    Rule(name='head', pattern='^head', max_ndim=None, lr_scale=10.0, weight_decay=None)
+    Rule(name='head', pattern='^head', lr_scale=10.0)
     >>> parse_rules([{"name": "head", "patern": "^head"}])  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
     ConfigError: param_groups.rules[0].patern is not a key. Did you mean 'pattern'? ...
@@ -112,10 +147,35 @@ def parse_rules(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) ->
         rules.append(rule)
     for i, rule in enumerate(rules):
         for other in rules:
-            if re.fullmatch(rf"{re.escape(other.name)}(_layer_\d+)?(_{NO_DECAY})?", rule.name) and rule != other:
+            if rule != other and rule_of(rule.name, [other.name]):
                 must = f"must be another one: the rule {other.name} may have a group of that name"
                 raise ConfigError(f"param_groups.rules[{i}].name", must, rule.name)
     return Rules(tuple(rules), no_decay, None if decay is None else float(decay))
+
+
+def rule_of(group: str, rules: Iterable[str]) -> str | None:
+    """The rule, of some names of rules, that a group of this name belongs to; None for a group of lrkit's own.
+
+    >>> rule_of("head_layer_03_no_decay", ["stem", "head"]), rule_of("layer_03", ["stem", "head"])
+    ('head', None)
+    """
+    for rule in rules:
+        if re.fullmatch(rf"{re.escape(rule)}(_layer_(\d+|\*))?(_{NO_DECAY})?", group):
+            return rule
+    return None
+
+
+def curve_parts(node: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the rules of a checked node say of the curves of their groups, by the name of the rule."""
+    rules = {rule["name"]: rule for rule in node.get("rules") or ()}
+    said = {name: {p: rule[p] for p in CURVE_PARTS if rule.get(p) is not None} for name, rule in rules.items()}
+    return {name: parts for name, parts in said.items() if parts}
+
+
+def without_curves(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A checked node with the same groups, all of which follow the run's curve."""
+    rules = [{k: v for k, v in rule.items() if k not in CURVE_PARTS} for rule in node.get("rules") or ()]
+    return {**node, "rules": rules}
 
 
 def group_rates(
@@ -159,7 +219,9 @@ def _rule(key: str, entry: Any) -> Rule:
     # TensorBoard shows these characters unchanged in a tag; a slash would make a folder.
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
         raise ConfigError(f"{key}.name", "must be made of letters, digits, `_`, `.` and `-`", name)
-    if pattern is None and max_ndim is None:
+    adamw = entry.get("adamw") or False
+    FLAG.check(f"{key}.adamw", adamw)
+    if pattern is None and max_ndim is None and not adamw:
         raise ConfigError(key, "must have a pattern or a max_ndim", dict(entry))
     if pattern is not None:
         try:
@@ -172,5 +234,18 @@ def _rule(key: str, entry: Any) -> Rule:
         raise ConfigError(f"{key}.lr_scale", "must be a number >= 0", scale)
     if decay is not None and not (is_finite(decay) and decay >= 0):
         raise ConfigError(f"{key}.weight_decay", "must be a number >= 0, or null for the optimizer's own", decay)
-    numbers = [None if value is None else float(value) for value in (scale, decay)]
-    return Rule(name, pattern, max_ndim, *numbers)
+    delay = entry.get("delay")
+    if delay is not None and not Duration.parse(delay, f"{key}.delay").value:
+        delay = None
+    return Rule(
+        name,
+        pattern,
+        max_ndim,
+        lr_scale=None if scale is None else float(scale),
+        weight_decay=None if decay is None else float(decay),
+        schedule=entry.get("schedule"),
+        warmup=entry.get("warmup"),
+        cooldown=entry.get("cooldown"),
+        delay=delay,
+        adamw=adamw,
+    )

@@ -29,17 +29,24 @@ class OptimizerTraits:
         momentum: the hyper-parameter that plays the momentum: ``momentum``, or ``betas``, of which it is the first
             entry. ``None`` where there is none, or where moving it would break the method.
         one_rate: whether the groups cannot have rates of their own.
+        decoupled: the options, and their values, with which a step shrinks a weight by exactly ``lr x weight_decay``
+            of it; empty where it always does, and None where it never does: an L2 penalty, or within a trust ratio.
     """
 
     kind: Kind
     schedule_free: bool = False
     momentum: str | None = None
     one_rate: bool = False
+    decoupled: tuple[tuple[str, bool], ...] | None = None
 
 
+_BY_FLAG = (("decoupled_weight_decay", True),)
+_BY_TWO_FLAGS = (("weight_decouple", True), ("fixed_decay", False))
 _HEAVY_BALL = OptimizerTraits("sgd", momentum="momentum")
 _ADAM = OptimizerTraits("adaptive", momentum="betas")
-_MATRIX = OptimizerTraits("adaptive", momentum="momentum")
+_ADAM_BY_FLAG = OptimizerTraits("adaptive", momentum="betas", decoupled=_BY_FLAG)
+_ADAM_BY_TWO_FLAGS = OptimizerTraits("adaptive", momentum="betas", decoupled=_BY_TWO_FLAGS)
+_MATRIX = OptimizerTraits("adaptive", momentum="momentum", decoupled=())
 _NO_MOMENTUM = OptimizerTraits("adaptive")
 # The momentum of a schedule-free method is the point between two sequences of weights at which the gradient is
 # taken, and train() and eval() move the weights by it: it must stay what it was.
@@ -55,14 +62,14 @@ FAMILIES: dict[str, OptimizerTraits] = {
     # LBFGS is left out: how its rate depends on the batch is not known, and it evaluates the loss many times a step.
     "torch.optim.ASGD": OptimizerTraits("sgd"),
     "torch.optim.Adadelta": _NO_MOMENTUM,
-    "torch.optim.Adafactor": _NO_MOMENTUM,
+    "torch.optim.Adafactor": OptimizerTraits("adaptive", decoupled=()),
     "torch.optim.Adagrad": _NO_MOMENTUM,
-    "torch.optim.Adam": _ADAM,
-    "torch.optim.AdamW": _ADAM,
+    "torch.optim.Adam": _ADAM_BY_FLAG,
+    "torch.optim.AdamW": OptimizerTraits("adaptive", momentum="betas", decoupled=()),
     "torch.optim.Adamax": _ADAM,
     "torch.optim.Muon": _MATRIX,
-    "torch.optim.NAdam": _ADAM,
-    "torch.optim.RAdam": _ADAM,
+    "torch.optim.NAdam": _ADAM_BY_FLAG,
+    "torch.optim.RAdam": _ADAM_BY_FLAG,
     "torch.optim.RMSprop": OptimizerTraits("adaptive", momentum="momentum"),
     "torch.optim.Rprop": _NO_MOMENTUM,
     "torch.optim.SGD": _HEAVY_BALL,
@@ -78,11 +85,11 @@ FAMILIES: dict[str, OptimizerTraits] = {
     "pytorch_optimizer.CAME": _ADAM,
     "pytorch_optimizer.LARS": _HEAVY_BALL,
     "pytorch_optimizer.Lamb": _ADAM,
-    "pytorch_optimizer.Lion": _ADAM,
-    "pytorch_optimizer.Muon": _MATRIX,
+    "pytorch_optimizer.Lion": _ADAM_BY_TWO_FLAGS,
+    "pytorch_optimizer.Muon": OptimizerTraits("adaptive", momentum="momentum"),
     "pytorch_optimizer.Prodigy": _PRODIGY,
     "pytorch_optimizer.RAdam": _ADAM,
-    "pytorch_optimizer.Ranger": _ADAM,
+    "pytorch_optimizer.Ranger": _ADAM_BY_TWO_FLAGS,
     "pytorch_optimizer.SOAP": _ADAM,
     "pytorch_optimizer.ScheduleFreeAdamW": _FREE_ADAM,
     "pytorch_optimizer.ScheduleFreeRAdam": _FREE_ADAM,

@@ -1,23 +1,28 @@
 """The plan: every factor of every learning rate of a run, resolved before anything runs.
 
-    lr[group, t] = base_lr * batch_scale * group_scale[group] * curve(t) * gain(t)
+    lr[group, t] = base_lr * batch_scale * group_scale[group] * curve[group, t] * gain(t)
 
-``t`` counts applied optimizer steps. All factors but ``gain`` are pure; the plan holds them, prints as a table, saves
-as JSON, and is the one place where the product is formed: what it says is what the optimizer gets, bit for bit.
+Groups share one curve, but those of a rule with a schedule, a warmup or a delay of its own. ``t`` counts applied
+optimizer steps. All factors but ``gain`` are pure; the plan holds them, prints as a table, saves as JSON, and is the
+one place where the product is formed: what it says is what the optimizer gets, bit for bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lrkit.base.line_chart import LineChart
 from lrkit.planning.batch_scaling import BatchScale
+from lrkit.planning.group_curves import GroupCurve
+from lrkit.planning.group_rules import rule_of
 from lrkit.planning.guard import Guard
 from lrkit.planning.plateau import Plateau
+from lrkit.planning.weight_decay_rule import COUPLED, WeightDecayRule
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.curve_json import curve_from_json, curve_to_json
 from lrkit.schedules.horizon import Horizon
@@ -46,7 +51,8 @@ class Plan:
 
     With several optimizers ``tracks`` has the plan of each (see ``lrkit.planning.tracks``), and no parameter follows
     this one: it says what all share, and its steps are the batches of the run. ``every`` and ``offset`` are a track's:
-    it steps where ``batch_idx % every == offset``.
+    it steps where ``batch_idx % every == offset``. ``group_curves`` has, by the name of the rule that made them, what
+    groups follow in place of ``curve`` and ``momentum``.
     """
 
     optimizer: str
@@ -58,12 +64,14 @@ class Plan:
     momentum: Curve | None = None
     decay_curve: Curve | None = None
     base_weight_decay: float = 0.0
+    weight_decay_rule: WeightDecayRule = COUPLED
     plateau: Plateau | None = None
     guard: Guard | None = None
     found: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  #: notes about the split of the model into groups
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
+    group_curves: Mapping[str, GroupCurve] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     tracks: Mapping[str, Plan] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     every: int = 1
     offset: int = 0
@@ -74,19 +82,61 @@ class Plan:
 
     def lr(self, group: GroupRate, step: int, gain: float = 1.0) -> float:
         """The learning rate of ``group`` at applied optimizer step ``step``."""
-        return self.base(group.lr_scale) * self.curve(step) * gain
+        return self.base(group.lr_scale) * self.curve_of(group)(step) * gain
+
+    def curve_of(self, group: GroupRate) -> Curve:
+        """The curve that a group follows: its rule's own, or the run's."""
+        own = self._own_curves.get(group.name)
+        return self.curve if own is None else own.curve
+
+    def momentum_of(self, group: GroupRate) -> Curve | None:
+        """The momentum of a group, as plain values; None where it does not move."""
+        own = self._own_curves.get(group.name)
+        return self.momentum if own is None or own.momentum is None else own.momentum
+
+    @cached_property
+    def _own_curves(self) -> dict[str, GroupCurve]:
+        """The groups with a curve of their own, by name."""
+        rules = {group.name: rule_of(group.name, self.group_curves) for group in self.groups}
+        return {name: self.group_curves[rule] for name, rule in rules.items() if rule is not None}
+
+    @property
+    def main_group(self) -> GroupRate:
+        """The group whose rate stands for the run's in a line: the first that follows its curve, else the first."""
+        return next((group for group in self.groups if group.name not in self._own_curves), self.groups[0])
+
+    def on_curves(self) -> list[tuple[Curve, list[GroupRate]]]:
+        """Each curve that a group follows, with its groups: the run's first, then those of rules."""
+        followed: list[tuple[Curve, list[GroupRate]]] = []
+        for curve in (self.curve, *(own.curve for own in self.group_curves.values())):
+            groups = [group for group in self.groups if self.curve_of(group) is curve]
+            followed += [(curve, groups)] if groups else []
+        return followed
 
     def weight_decay(self, group: GroupRate, step: int) -> float:
         """The weight decay of ``group`` at ``step``: its own or the optimizer's, times the curve that drives it."""
-        base = self.base_weight_decay if group.weight_decay is None else group.weight_decay
+        base = self.handed_weight_decay(group)
         return base if self.decay_curve is None else base * self.decay_curve(step)
+
+    def handed_weight_decay(self, group: GroupRate) -> float:
+        """The constant part of a group's weight decay, as the optimizer is given it by the rule."""
+        own = group.weight_decay
+        if own is None and self.weight_decay_rule.timescale is None:
+            own = self.base_weight_decay
+        return self.weight_decay_rule.handed(own, self.base(group.lr_scale))
+
+    @property
+    def drives_weight_decay(self) -> bool:
+        """Whether the plan writes the weight decay of each group, and does not leave it to the optimizer's options."""
+        return self.decay_curve is not None or self.weight_decay_rule != COUPLED
 
     def hyper(self, step: int) -> dict[str, float]:
         """The other scheduled hyper-parameters at ``step``, as ``momentum/<group>`` and ``weight_decay/<group>``."""
         values: dict[str, float] = {}
-        if self.momentum is not None:
-            values |= dict.fromkeys((f"momentum/{group.name}" for group in self.groups), self.momentum(step))
-        if self.decay_curve is not None:
+        for group in self.groups:
+            if (momentum := self.momentum_of(group)) is not None:
+                values[f"momentum/{group.name}"] = momentum(step)
+        if self.drives_weight_decay:
             values |= {f"weight_decay/{group.name}": self.weight_decay(group, step) for group in self.groups}
         return values
 
@@ -119,9 +169,14 @@ class Plan:
             curve=self.curve.within(steps),
             momentum=None if self.momentum is None else self.momentum.within(steps),
             decay_curve=None if self.decay_curve is None else self.decay_curve.within(steps),
+            group_curves=self.changed_group_curves(lambda curve: curve.within(steps)),
             plateau=None,
             guard=None,
         )
+
+    def changed_group_curves(self, change: Callable[[Curve], Curve]) -> Mapping[str, GroupCurve]:
+        """The curves of rules, each changed."""
+        return MappingProxyType({rule: own.changed(change) for rule, own in self.group_curves.items()})
 
     @property
     def warmup_steps(self) -> int:
@@ -145,8 +200,8 @@ class Plan:
 
         lines = {}
         for track, own in (self.tracks or {"": self}).items():
-            steps = own.curve.places()
             for group in own.groups:
+                steps = own.curve_of(group).places()
                 rates = [own.lr(group, step) for step in steps]
                 lines[" ".join(filter(None, (track, group.name)))] = (steps, rates)
         return LineChart("\n".join(formula_lines(self)), "optimizer step", "learning rate", lines)
@@ -182,12 +237,18 @@ class Plan:
                 "sources": dict(self.horizon.sources),
             },
             "groups": [dataclasses.asdict(group) for group in self.groups],
-            "phases": [
-                {**phase, "lr": {group.name: self._rates(i, group) for group in self.groups}}
-                for i, phase in enumerate(curve_to_json(self.curve) or [])
-            ],
+            "phases": self._with_rates(curve_to_json(self.curve), self.curve),
+            "group_curves": {
+                rule: {**(plain := own.to_json()), "phases": self._with_rates(plain["phases"], own.curve)}
+                for rule, own in self.group_curves.items()
+            },
             "momentum": curve_to_json(self.momentum),
-            "weight_decay": {"base": self.base_weight_decay, "phases": curve_to_json(self.decay_curve)},
+            "weight_decay": {
+                "base": self.base_weight_decay,
+                "phases": curve_to_json(self.decay_curve),
+                "rule": self.weight_decay_rule.rule,
+                "timescale": self.weight_decay_rule.timescale,
+            },
             "plateau": None if self.plateau is None else dataclasses.asdict(self.plateau),
             "guard": None if self.guard is None else dataclasses.asdict(self.guard),
             "warnings": list(self.warnings),
@@ -200,12 +261,19 @@ class Plan:
             ),
         }
 
-    def _rates(self, phase: int, group: GroupRate) -> dict[str, float | None]:
-        """The first, the highest and the last rate of a group in a phase."""
-        first, length = self.curve.starts[phase], self.curve.phases[phase].length
+    def _with_rates(self, phases: list[dict[str, Any]] | None, curve: Curve) -> list[dict[str, Any]]:
+        """The phases of a curve in JSON, with the rates of the groups that follow it."""
+        groups = [group for group in self.groups if self.curve_of(group) is curve]
+        rated = [{group.name: self.phase_rates(i, group) for group in groups} for i in range(len(curve.phases))]
+        return [{**phase, "lr": rates} for phase, rates in zip(phases or [], rated, strict=True)]
+
+    def phase_rates(self, phase: int, group: GroupRate) -> dict[str, float | None]:
+        """The first, the highest and the last rate of a group in a phase of its curve."""
+        curve = self.curve_of(group)
+        first, length = curve.starts[phase], curve.phases[phase].length
         return {
             "first": self.lr(group, first),
-            "peak": self.base(group.lr_scale) * self.curve.peak(phase),
+            "peak": self.base(group.lr_scale) * curve.peak(phase),
             "last": self.lr(group, first + length - 1) if length else None,
         }
 
@@ -225,11 +293,17 @@ class Plan:
             momentum=curve_from_json(plain["momentum"]),
             decay_curve=curve_from_json(plain["weight_decay"]["phases"]),
             base_weight_decay=plain["weight_decay"]["base"],
+            weight_decay_rule=WeightDecayRule(
+                plain["weight_decay"].get("rule", COUPLED.rule), plain["weight_decay"].get("timescale")
+            ),
             plateau=None if plain["plateau"] is None else Plateau(**plain["plateau"]),
             guard=None if plain.get("guard") is None else Guard(**plain["guard"]),
             warnings=tuple(plain["warnings"]),
             notes=tuple(plain.get("notes", ())),
             config=plain["config"],
+            group_curves=MappingProxyType(
+                {rule: GroupCurve.from_json(own) for rule, own in plain.get("group_curves", {}).items()}
+            ),
             tracks=MappingProxyType({name: cls.from_json(track) for name, track in plain.get("tracks", {}).items()}),
             every=plain.get("every", 1),
             offset=plain.get("offset", 0),

@@ -29,6 +29,7 @@ from lrkit.base.validation import (
 )
 from lrkit.planning.batch_scaling import RULES
 from lrkit.planning.plan import Plan
+from lrkit.planning.weight_decay_rule import RULES as WEIGHT_DECAY_RULES
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.shapes import Schedule
 from lrkit.schedules.shapes.schedule import MOST_EDGES
@@ -45,7 +46,7 @@ _NEEDED = {
 }
 _PERHAPS = {
     **dict.fromkeys(("find", "model", "batch", "callbacks", "logger", "resume"), mapping(PLAIN_DATA)),
-    **dict.fromkeys(("optimizers", "guard", "batch_scaling"), optional(mapping(PLAIN_DATA))),
+    **dict.fromkeys(("optimizers", "guard", "batch_scaling", "weight_decay_rule"), optional(mapping(PLAIN_DATA))),
 }
 #: The config of a run, as far as a run that goes on looks something up in it.
 _CONFIG = record(_NEEDED, _PERHAPS, others=True)
@@ -108,11 +109,18 @@ _PLAN: dict[str, Rule] = {
     "groups": listed(_GROUP, _GROUPS),
     "phases": listed(_PHASE, _PHASES, 1),
     "momentum": optional(listed(_PHASE, _PHASES, 1)),
-    "weight_decay": record({"base": number(), "phases": optional(listed(_PHASE, _PHASES, 1))}),
+    "weight_decay": record(
+        {"base": number(), "phases": optional(listed(_PHASE, _PHASES, 1))},
+        {"rule": one_of(*WEIGHT_DECAY_RULES), "timescale": optional(whole(2))},
+    ),
     "plateau": optional(mapping(PLAIN_DATA, 100)),
     "warnings": listed(text(), 10_000),
 }
+_GROUP_CURVE = record(
+    {"phases": listed(_PHASE, _PHASES, 1), "momentum": optional(listed(_PHASE, _PHASES, 1))},
+)
 _MORE: dict[str, Rule] = {
+    "group_curves": mapping(_GROUP_CURVE, _PHASES),
     "found": optional(listed(number(0), 2, 2)),
     "guard": optional(mapping(PLAIN_DATA, 100)),
     "notes": listed(text(), 10_000),
@@ -133,12 +141,14 @@ def checked(plain: Any, key: str = "plan") -> Plan:
     PLAIN_DATA.check(f"{key}.config", plain["config"])
     parts = {key: plain, **{f"{key}.tracks.{name}": track for name, track in plain.get("tracks", {}).items()}}
     for at, part in parts.items():
-        if (rates := len(part["phases"]) * len(part["groups"])) > _RATES:
+        phases = sum(len(own["phases"]) for own in (part, *part.get("group_curves", {}).values()))
+        if (rates := phases * len(part["groups"])) > _RATES:
             raise ConfigError(at, f"must not have more than {_RATES} rates, of phases and groups", rates)
     try:
         plan = Plan.from_json(plain)
         for part in (plan, *plan.tracks.values()):
-            for curve in (part.curve, part.momentum, part.decay_curve):
+            own = (curve for each in part.group_curves.values() for curve in (each.curve, each.momentum))
+            for curve in (part.curve, part.momentum, part.decay_curve, *own):
                 if curve is not None:
                     _check_curve(curve)
     except ConfigError as error:

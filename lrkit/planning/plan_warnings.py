@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lrkit.planning.batch_scaling import BatchScale
 from lrkit.planning.optimizer_traits import lr_warnings, traits_of
-from lrkit.schedules.curve import Curve, Excerpt, Phase
+from lrkit.schedules.curve import DELAY, Curve, Excerpt, Phase
 from lrkit.schedules.shapes import Schedule
 
-__all__ = ["list_warnings", "short_name"]
+__all__ = ["curve_warnings", "list_warnings", "short_name"]
 
 
 def list_warnings(
@@ -20,8 +20,16 @@ def list_warnings(
     known = traits_of(optimizer) if optimizer else None
     if scale.rule == "linear" and known is not None and known.kind == "adaptive":
         lines.append(f"linear batch-size scaling is a rule for SGD; {short_name(optimizer)} is usually scaled by sqrt")
-    if curve(0) == 0.0:
-        lines.append("step 0 is a no-op: its learning rate is 0")
+    return lines + curve_warnings(curve, schedule)
+
+
+def curve_warnings(curve: Curve, schedule: Schedule) -> list[str]:
+    """The lines about a curve and the schedule of its middle phase."""
+    lines: list[str] = []
+    middle = next(i for i, p in enumerate(curve.phases) if p.name == "schedule")
+    begin = curve.starts[1] if curve.phases[0].name == DELAY else 0
+    if curve(begin) == 0.0:
+        lines.append(f"step {begin} is a no-op: its learning rate is 0")
     for first, phase in zip(curve.starts, curve.phases, strict=True):
         if phase.name == "cooldown" and phase(0) == 0.0:
             lines.append(f"the cooldown does nothing: the rate is 0 when it begins at step {first}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrkit.base.errors import ConfigError
+from lrkit.base.errors import ConfigError, name_some
 from lrkit.base.files import write_figure
 from lrkit.planning.plateau import Plateau, PlateauState
 from lrkit.planning.tracks import step_at, track_tag
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lrkit.lr_finder.result import FinderResult
     from lrkit.planning.plan import Plan
     from lrkit.runs.diagnosis import Finding
+    from lrkit.schedules.curve import Curve
 
 __all__ = [
     "draw_picture",
@@ -32,8 +33,10 @@ __all__ = [
     "render_text",
 ]
 
+_MOST_VALUES = 12  # of a hyper-parameter in one line
 _MOST_ROWS = 10**7  # half a gigabyte
 FORMATS = ("text", "csv", "json", "png")
+_SKETCHED = 3  # curves that are drawn in text
 _SAID = 2  # findings that are printed at the end of a run
 
 
@@ -108,8 +111,9 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
     axes = figure.subplots(rows, columns, squeeze=False, sharex=own_frames, sharey=own_frames)
     for i, (label, plan) in enumerate(plans.items()):
         ax = axes[i // columns][i % columns] if own_frames else axes[0][0]
-        steps = _places(plan)
+        plan.horizon.require("steps", "format")
         for group in plan.groups:
+            steps = plan.curve_of(group).places()
             name = label if len(plan.groups) == 1 else f"{label} {group.name}".strip()
             style: dict[str, Any] = {"lw": 1.5} if not own_frames else {"lw": 1.5, "color": "C0"}
             (line,) = ax.plot(steps, [plan.lr(group, step) for step in steps], label=name, **style)
@@ -144,12 +148,6 @@ def _mark_stop(ax: Axes, plan: Plan) -> None:
         ax.annotate(f" stops after {stop}", (stop, 0.02), xycoords=("data", "axes fraction"), fontsize=7, color="0.4")
 
 
-def _places(plan: Plan, most: int = 2000) -> list[int]:
-    """The steps to draw: all of them, or enough of a long run, and both sides of each edge."""
-    plan.horizon.require("steps", "format")
-    return plan.curve.places(most)
-
-
 def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
     """The gain at each step if the metric, checked once an epoch, never improved: the lowest that it can go."""
     per_epoch, state, gains = plan.horizon.require("steps_per_epoch", "plateau"), PlateauState(), list[float]()
@@ -163,11 +161,25 @@ def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
 
 
 def draw_sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
-    """The curve of the rate in block characters, or an empty string where the run has no known end."""
-    steps = plan.horizon.steps
-    if steps is None:
+    """The curves of the rate in block characters, or an empty string where the run has no known end.
+
+    One for each curve that groups follow, at their factor, or at 1 where they have several; of many, the first three.
+    """
+    if plan.horizon.steps is None:
         return ""
-    rates = [plan.base() * plan.curve(x * (steps - 1) // max(1, width - 1)) for x in range(width)]
+    drawn = []
+    followed = plan.on_curves()
+    for curve, groups in followed[:_SKETCHED]:
+        title = [f"{'':>9} {name_some([group.name for group in groups], 3)}"] if len(followed) > 1 else []
+        scales = {group.lr_scale for group in groups}
+        base = plan.base(*scales) if len(followed) > 1 and len(scales) == 1 else plan.base()
+        drawn += [*title, *_sketch_lines(base, curve, plan.horizon.steps, width, height)]
+    return "\n".join(drawn)
+
+
+def _sketch_lines(base: float, curve: Curve, steps: int, width: int, height: int) -> list[str]:
+    """One curve of a rate in block characters."""
+    rates = [base * curve(x * (steps - 1) // max(1, width - 1)) for x in range(width)]
     top = max(rates) or 1.0
     levels = [round(rate / top * height * 8) for rate in rates]
     label = f"{top:.3g}"
@@ -176,7 +188,7 @@ def draw_sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
         cells = "".join(" ▁▂▃▄▅▆▇█"[max(0, min(8, level - 8 * (row - 1)))] for level in levels)
         lines.append(f"{label if row == height else '0' if row == 1 else '':>9} {cells}")
     lines.append(f"{'':>9} 0{f'step {steps - 1}':>{width - 1}}")
-    return "\n".join(lines)
+    return lines
 
 
 def print_closing(
@@ -251,27 +263,21 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
     table = Table(box=None, pad_edge=False)
     for column in ("phase", "shape", "steps", "group", "first", "peak", "last"):
         table.add_column(column, justify="left" if column in ("phase", "shape", "group") else "right")
-    for i, (first, phase) in enumerate(zip(plan.curve.starts, plan.curve.phases, strict=True)):
-        last = None if phase.length is None else first + phase.length - 1
-        for j, group in enumerate(plan.groups):
-            base = plan.base(group.lr_scale)
-            rates = (plan.lr(group, first), base * plan.curve.peak(i), None if last is None else plan.lr(group, last))
-            about = (
-                phase.name,
-                phase.schedule.describe(),
-                f"{first}-{'' if last is None else last}",
-            )
-            table.add_row(
-                *(about if j == 0 else ("", "", "")), group.name, *("" if r is None else f"{r:.4g}" for r in rates)
-            )
+    for row in _phase_rows(plan):
+        table.add_row(*row)
     page.append(table)
     page += [Text(note) for note in plan.notes]
     if any("*" in group.name for group in plan.groups):
         page.append(Text("layer_*: layers are counted when there is a model; lrkit train prints them before training"))
     for name in plan.hyper(0):
-        steps = (0, *plan.curve.edges[1:], (plan.horizon.steps or 1) - 1)
-        path = " -> ".join(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
-        page.append(Text(f"{name}  {path}"))
+        edges = {edge for curve, _ in plan.on_curves() for edge in curve.edges}
+        steps = (0, *sorted(edges - {0}), (plan.horizon.steps or 1) - 1)
+        values = list(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
+        if len(values) > _MOST_VALUES:  # of stairs
+            values = [*values[: _MOST_VALUES // 2], "...", *values[-_MOST_VALUES // 2 :]]
+        page.append(Text(f"{name}  {' -> '.join(values)}"))
+    if rule := plan.weight_decay_rule.line(plan.base_weight_decay):
+        page.append(Text(rule))
     if plan.plateau is not None:
         p = plan.plateau
         page.append(Text(f"gain x {p.factor:g} when {p.monitor} has not improved for more than {p.patience} checks"))
@@ -281,6 +287,22 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
         page.append(Text(drawn))
     page += [Text(f"note: {warning}", style="yellow") for warning in plan.warnings]
     return page
+
+
+def _phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
+    """A row for each phase of each curve and each rate: groups with the same rate share one."""
+    for curve, groups in plan.on_curves():
+        alike: dict[float, list[str]] = {}
+        for group in groups:
+            alike.setdefault(group.lr_scale, []).append(group.name)
+        for i, (first, phase) in enumerate(zip(curve.starts, curve.phases, strict=True)):
+            last = "" if phase.length is None else first + phase.length - 1
+            about = (phase.name, phase.schedule.describe(), f"{first}-{last}")
+            for names in alike.values():
+                group = next(group for group in groups if group.name == names[0])
+                rates = plan.phase_rates(i, group).values()
+                yield (*about, name_some(names, 3), *("" if rate is None else f"{rate:.4g}" for rate in rates))
+                about = ("", "", "")
 
 
 def formula_lines(plan: Plan) -> list[str]:
@@ -302,10 +324,20 @@ def _formula(plan: Plan, track: str = "") -> str:
         f"{plan.base_lr:g}",
         *([str(plan.scale)] if plan.scale.rule != "none" else []),
         *([f"scale[group] ({', '.join(f'{name} {scale:g}' for name, scale in scales.items())})"] if scales else []),
-        f"curve(t) ({' then '.join(phase.name for phase in plan.curve.phases)})",
+        _curve_factor(plan),
         *([f"gain(t) ({' x '.join(feedback)})"] if feedback else []),
     ]
     return f"lr[{f'{track}, ' if track else ''}group, t] = {' x '.join(factors)}"
+
+
+def _curve_factor(plan: Plan) -> str:
+    """The factor of the curve: the phases of the run's, then those of each rule."""
+    own = {rule: each.curve for rule, each in plan.group_curves.items()}
+    said = [
+        f"{f'{rule}: ' if rule else ''}{' then '.join(phase.name for phase in curve.phases)}"
+        for rule, curve in {"": plan.curve, **own}.items()
+    ]
+    return f"curve{'[group, t]' if own else '(t)'} ({'; '.join(said)})"
 
 
 def _horizon_lines(plan: Plan) -> list[str]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.planning.base_lr import check_lr
 from lrkit.planning.batch_scaling import BatchScale
+from lrkit.planning.cycled_momentum import build_momentum_curve
+from lrkit.planning.group_curves import RunCurve, group_curves
+from lrkit.planning.group_rules import Rules
 from lrkit.planning.guard import Guard
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plan_warnings import list_warnings, short_name
 from lrkit.planning.plateau import Plateau
+from lrkit.planning.weight_decay_rule import COUPLED, WeightDecayRule
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.horizon import Horizon
-from lrkit.schedules.shapes import Constant, Schedule
+from lrkit.schedules.shapes import Schedule
 
 __all__ = ["resolve_plan"]
 
@@ -28,6 +33,7 @@ def resolve_plan(
     optimizer: str = "",
     momentum: float | None = None,
     weight_decay: float = 0.0,
+    weight_decay_rule: WeightDecayRule = COUPLED,
     coschedule: Mapping[str, Schedule] | None = None,
     warmup: Schedule | None = None,
     cooldown: Schedule | None = None,
@@ -35,6 +41,7 @@ def resolve_plan(
     guard: Guard | None = None,
     scale: BatchScale | None = None,
     groups: Sequence[GroupRate] = (GroupRate("default"),),
+    rules: Rules = Rules(),  # noqa: B008
     warnings: Sequence[str] = (),
     allow_extreme_lr: bool = False,
     found: tuple[float, float] | None = None,
@@ -49,27 +56,27 @@ def resolve_plan(
         optimizer: class path, for remarks on pairs that make no sense.
         momentum: the optimizer's momentum (``betas[0]`` of the Adam family); None where it has none.
         weight_decay: the optimizer's weight decay.
+        weight_decay_rule: what the optimizer is given for it.
         coschedule: schedules over the whole run for ``momentum`` and ``weight_decay``, as multiples of their values.
         plateau: reduce on plateau, on top of the curve.
         guard: the divergence guard.
         scale: the factor of the batch-size rule.
         groups: names and factors of the parameter groups.
+        rules: the rules of those groups, with built schedules: the groups of a rule may have a curve of their own.
         found: the interval, where the base rate was found by a search.
 
     Raises:
         ConfigError: where the parts cannot mean what they say.
     """
-    check_lr(lr, allow_extreme_lr)
-    if schedule.needs_plateau and plateau is None:
-        raise ConfigError("plateau", "must be set with schedule=plateau: use plateau=reduce, or schedule=constant")
+    _check_rate(lr, allow_extreme_lr, schedule, plateau)
     curve = Curve.build(schedule, horizon, warmup=warmup, cooldown=cooldown)
-    name = short_name(optimizer) or "the optimizer"
-    driven = _build_cocurves(coschedule or {}, horizon, momentum, weight_decay, groups, name)
-    notes = [*warnings]
-    if (cycled := schedule.momentum()) is not None:
-        notes += _add_cycled_momentum(driven, cycled, horizon, curve, name if not momentum else "")
+    name, decays = short_name(optimizer) or "the optimizer", weight_decay_rule.a_step(weight_decay or None)
+    driven = _build_cocurves(coschedule or {}, horizon, momentum, decays, groups, name)
+    notes = [*warnings, *_add_cycled_momentum(driven, schedule, horizon, curve, "" if momentum else name)]
     scale = scale or BatchScale()
-    notes += list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale)
+    decay_notes = weight_decay_rule.warnings(weight_decay, lr * scale.factor)
+    notes += [*list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale), *decay_notes]
+    own = group_curves(rules, RunCurve(schedule, warmup, cooldown, horizon, momentum, coschedule), notes)
     return Plan(
         optimizer=optimizer,
         base_lr=float(lr),
@@ -77,15 +84,24 @@ def resolve_plan(
         horizon=horizon,
         curve=curve,
         groups=tuple(groups),
+        group_curves=MappingProxyType(own),
         momentum=driven.get("momentum"),
         decay_curve=driven.get("weight_decay"),
         base_weight_decay=weight_decay,
+        weight_decay_rule=weight_decay_rule,
         plateau=plateau,
         guard=None if guard is None else guard.in_steps(horizon),
         found=found,
         warnings=tuple(notes),
         config=config or {},
     )
+
+
+def _check_rate(lr: Any, allow_extreme_lr: bool, schedule: Schedule, plateau: Plateau | None) -> None:
+    """Refuse a base rate out of range, and the schedule that is nothing without reduce-on-plateau."""
+    check_lr(lr, allow_extreme_lr)
+    if schedule.needs_plateau and plateau is None:
+        raise ConfigError("plateau", "must be set with schedule=plateau: use plateau=reduce, or schedule=constant")
 
 
 def _build_cocurves(
@@ -119,29 +135,14 @@ def _build_cocurves(
 
 
 def _add_cycled_momentum(
-    driven: dict[str, Curve], cycled: Schedule, horizon: Horizon, curve: Curve, without: str
+    driven: dict[str, Curve], schedule: Schedule, horizon: Horizon, curve: Curve, without: str
 ) -> list[str]:
     """Add the curve of momentum that a schedule brings along; a note where the optimizer ``without`` has none."""
+    if (cycled := schedule.momentum()) is None:
+        return []
     if without:
         return [f"momentum is not cycled: {without} runs without momentum"]
     if "momentum" in driven:
         raise ConfigError("coschedule.momentum", "and schedule.momentum_start both drive momentum: set one to null")
-    driven["momentum"] = _build_momentum_curve(cycled, horizon, curve)
+    driven["momentum"] = build_momentum_curve(cycled, horizon, curve)
     return []
-
-
-def _build_momentum_curve(cycled: Schedule, horizon: Horizon, lr: Curve) -> Curve:
-    """Momentum's curve laid beside the rate's: held during cooldown, and during a warmup before the schedule."""
-    before = next((p.length for p in lr.phases if p.name == "warmup" and p.schedule.overlap == "none"), None)
-    after = next((p.length for p in lr.phases if p.name == "cooldown"), None)
-    curve = Curve.build(
-        cycled,
-        horizon,
-        warmup=Constant(start=1.0, length=before) if before else None,
-        cooldown=Constant(length=after) if after else None,
-        name="momentum",
-    )
-    if after:  # a Constant has no start that follows the curve; hold what was reached
-        held = dataclasses.replace(curve.phases[-1], schedule=Constant(start=curve.phases[-2].final))
-        curve = Curve((*curve.phases[:-1], held))
-    return curve

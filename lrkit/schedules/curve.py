@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, TypeVar
 from lrkit.base.errors import ConfigError
 from lrkit.base.line_chart import LineChart
 from lrkit.schedules.cooldown import lay_cooldown
-from lrkit.schedules.durations import Duration
+from lrkit.schedules.durations import Duration, Length
 from lrkit.schedules.horizon import Horizon
-from lrkit.schedules.phase import ENDLESS, Excerpt, Phase
+from lrkit.schedules.phase import DELAY, ENDLESS, Excerpt, Phase
 from lrkit.schedules.shapes import Constant, Schedule
 from lrkit.schedules.warmup import check_slot, lay_warmup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Curve", "Excerpt", "Phase", "depends_on_length"]
+__all__ = ["DELAY", "Curve", "Excerpt", "Phase", "depends_on_length"]
 
 T = TypeVar("T")
 
@@ -53,6 +53,7 @@ class Curve:
         *,
         warmup: Schedule | None = None,
         cooldown: Schedule | None = None,
+        delay: Length = 0,
         name: str = "schedule",
     ) -> Curve:
         """Lay warmup, schedule and cooldown end to end over the run.
@@ -65,20 +66,23 @@ class Curve:
             schedule: the shape between them; takes what they leave, unless it has a length of its own.
             warmup: a schedule with a length; its ``end`` is not used.
             cooldown: a schedule with a length; its ``start`` is not used.
+            delay: the time at multiplier 0 before all of them, which take the rest of the run.
             name: what the middle phase is called in errors and tables.
 
         Raises:
             ConfigError: where the parts do not fit into the run. Nothing is ever shortened to make it fit.
         """
+        still = Duration.parse(delay, "delay").steps(horizon, "delay")
         for slot, part in ((name, schedule), ("warmup", warmup), ("cooldown", cooldown)):
             check_slot(slot, part)
         before = _length("warmup", warmup, horizon)
         after = _length("cooldown", cooldown, horizon)
         resolved = _under(name, lambda: schedule.resolved(horizon))
-        left = None if horizon.steps is None else horizon.steps - before - after
+        left = None if horizon.steps is None else horizon.steps - still - before - after
         if left is not None and left < 1:
-            key = "warmup.length" if before else "cooldown.length"
-            parts = " + ".join(f"{what} {steps}" for what, steps in (("warmup", before), ("cooldown", after)) if steps)
+            lengths = {"delay": still, "warmup.length": before, "cooldown.length": after}
+            key = next(key for key, steps in lengths.items() if steps)
+            parts = " + ".join(f"{part.partition('.')[0]} {steps}" for part, steps in lengths.items() if steps)
             raise ConfigError(key, f"leaves no step for the schedule: {parts} of {horizon.steps} optimizer steps")
         if left is not None and warmup is not None and warmup.overlap != "none":
             left += before  # the first steps of the schedule, which the warmup takes
@@ -97,6 +101,8 @@ class Curve:
         phases = [middle]
         if warmup is not None and before:
             phases = _under("warmup", lambda: lay_warmup(warmup.resolved(horizon), before, middle))
+        if still:
+            phases.insert(0, Phase(DELAY, Constant(start=0.0), still))
         if cooldown is not None and after:
             if length is not None and left is not None and length < left:
                 phases.append(Phase("hold", Constant(start=arrived), left - length))
@@ -161,12 +167,14 @@ class Curve:
     def stretched(self, step: int, end: int) -> Curve:
         """The same curve up to ``step``; what was left of it then takes until ``end``, without a jump.
 
-        A warmup that is not over is not stretched: what follows it is.
+        A delay or a warmup that is not over is not stretched: what follows it is.
         """
         if self.steps is None:
             raise ConfigError("resume.policy=extend", "needs a curve with an end, and this one has none")
-        if self.phases[0].name == "warmup":
-            step = max(step, self.phases[0].length or 0)
+        for first, phase in zip(self.starts, self.phases, strict=True):
+            if phase.name not in (DELAY, "warmup"):
+                step = max(step, first)
+                break
         if not step < self.steps:
             must = f"needs steps that are left, but the old curve ended at step {self.steps}: use override"
             raise ConfigError("resume.policy=extend", must)

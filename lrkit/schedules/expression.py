@@ -19,8 +19,9 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.validation import is_number
 
-__all__ = ["CONSTANTS", "FUNCTIONS", "Expression", "parse_expression"]
+__all__ = ["CONSTANTS", "FUNCTIONS", "Expression", "formula_text", "parse_expression"]
 
 #: A part of an expression: its value for the values of the variables.
 Part: TypeAlias = Callable[[Sequence[float]], float]
@@ -131,6 +132,15 @@ class Expression:
         if 0.0 <= value < math.inf:
             return value + 0.0  # not -0.0
         raise ConfigError("", f"must be a finite number >= 0, and is {value!r}", self.text)
+
+
+def formula_text(key: str, written: Any) -> str:
+    """The text of a formula; YAML reads one such as 0.5 as a number."""
+    if is_number(written):
+        return repr(written)
+    if not isinstance(written, str):
+        raise ConfigError(key, "must be a text such as '0.5*(1+cos(pi*u))'", written)
+    return written
 
 
 @lru_cache(maxsize=256)

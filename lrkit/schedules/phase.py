@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from lrkit.schedules.shapes import Schedule
 
-__all__ = ["ENDLESS", "MEETS", "Excerpt", "Phase"]
+__all__ = ["DELAY", "ENDLESS", "MEETS", "Excerpt", "Phase"]
 
+DELAY = "delay"  #: the name of the phase in which a delayed curve is 0
 ENDLESS = 2**53  # beyond any run, and still exact as a float
 MEETS = 1e-6  # the relative error of a computed value that must be 1
 

@@ -1,14 +1,15 @@
 """How a warmup meets the schedule: before it, or over its first steps.
 
-    overlap    during the warmup of w steps, with r the rising shape from warmup.start to 1      afterwards
-    none       r(s) * schedule(0)                                                                schedule(s - w)
-    join       r(s) * schedule(w): without a jump                                                schedule(s)
-    peak       r(s) * schedule(0): the rate then jumps to the schedule                           schedule(s)
-    multiply   r(s) * schedule(s)                                                                schedule(s)
+    overlap    the warmup of w steps                                                     afterwards
+    none       from start * schedule(0) to schedule(0)                                   schedule(s - w)
+    join       from start * schedule(0) to schedule(w)                                   schedule(s)
+    peak       from start * schedule(0) to schedule(0); the rate then jumps              schedule(s)
+    multiply   from start to 1, times schedule(s)                                        schedule(s)
 
-``s`` counts from the beginning of the run. ``join`` is ``WarmupParamScheduler`` of fvcore 0.1.5 with
-``interval_scaling=fixed``, which detectron2 uses; ``peak`` is the default of timm 1.0 (``warmup_prefix=False``);
-``multiply`` is torch's ``ChainedScheduler`` of a warmup and a schedule.
+``s`` counts from the beginning of the run, and ``start`` is ``warmup.start``. ``join`` is detectron2's
+``WarmupParamScheduler``; ``peak`` is the default of timm's cosine scheduler (``warmup_prefix=False``) and Composer's
+``MultiStepWithWarmupScheduler``; ``multiply`` is torch's ``ChainedScheduler`` of a warmup and a schedule, and
+MMEngine's list of both.
 """
 
 from __future__ import annotations
@@ -111,4 +112,7 @@ def lay_warmup(warmup: Schedule, steps: int, middle: Phase) -> list[Phase]:
         alone = dataclasses.replace(rise, overlap="none")
         beneath = Rising(rise=alone, shape=schedule, of=of, overlap="multiply")
         return [Phase("warmup", beneath, steps, middle.scale), after]
-    return [Phase("warmup", rise, steps, middle(0 if warmup.overlap == "peak" else steps)), after]
+    if warmup.overlap == "join" and meets:
+        ends = {"start": warmup.ends.get("start", 0.0) * middle(0), "end": middle(steps)}
+        return [Phase("warmup", warmup.with_ends(**ends), steps), after]
+    return [Phase("warmup", rise, steps, middle(steps if warmup.overlap == "join" else 0)), after]

@@ -29,6 +29,7 @@ from lrkit.base.moved_classes import with_current_paths
 from lrkit.base.process_pool import run_as_lrkit
 from lrkit.config.compose import with_trust, with_typed_track_order, with_world
 from lrkit.config.instantiate import use_lightning
+from lrkit.config.own_classes import with_keys_of_class
 from lrkit.config.schedule_nodes import with_read_tables
 from lrkit.sweep.job import ENDED, folder_name, read_result, write_failure
 
@@ -122,7 +123,8 @@ def _resolve_config(config: DictConfig) -> dict[str, Any]:
     # An engine may override a key twice; the last override counts, as in Hydra.
     words = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
     named = with_current_paths({str(key): value for key, value in plain.items()})
-    return with_read_tables(with_world(with_trust(with_typed_track_order(named, words), words), words))
+    trusted = with_keys_of_class(with_trust(with_typed_track_order(named, words), words), words)
+    return with_read_tables(with_world(trusted, words))
 
 
 def _find_job_folder() -> Path:

@@ -9,13 +9,18 @@ from lrkit.planning.tracks import KEY
 
 __all__ = ["flatten_hyperparameters"]
 
+#: The groups that describe a run.
+_SECTIONS = (
+    "data", "model", "optimizer", "schedule", "warmup", "cooldown", "plateau", "batch_scaling", "weight_decay_rule",
+)  # fmt: skip
+
 
 def flatten_hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """The description of a run as flat scalars: runs of a sweep that changes only values have the same keys."""
     lengths = {f"trainer.{name}": config["trainer"].get(name) for name in ("max_epochs", "max_steps")}
     flat: dict[str, Any] = {"seed": config["seed"], **lengths}
     flat |= dict(_flatten_node(config[KEY], KEY))
-    for section in ("data", "model", "optimizer", "schedule", "warmup", "cooldown", "plateau", "batch_scaling"):
+    for section in _SECTIONS:
         node = config[section]
         flat[section] = str(node.get("_target_", node.get("rule", "none"))).rpartition(".")[2]
         for name, value in node.items():

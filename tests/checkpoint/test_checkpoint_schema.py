@@ -15,7 +15,7 @@ import torch
 from short_runs import SHORT
 
 from lrkit.base.errors import ConfigError
-from lrkit.checkpoint.checkpoint_schema import check_optimizers, checked_plan
+from lrkit.checkpoint.checkpoint_schema import check_content, check_optimizers
 from lrkit.checkpoint.restore_errors import explain_restore_errors
 from lrkit.cli.main import main
 from lrkit.planning.plan import Plan
@@ -61,7 +61,7 @@ def put(node: Any, at: str, value: Any) -> Any:
 
 
 def test_one_that_lrkit_wrote_is_taken(content: Any) -> None:
-    plan = checked_plan(content)
+    plan = check_content(content)
     assert Plan.from_json(plan).to_json() == json.loads(content["lrkit"]["plan"])
 
 
@@ -236,14 +236,14 @@ STATES: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("at", "value", "said"), STATES, ids=[f"{at} {str(value)[:20]}" for at, value, _ in STATES])
 def test_a_state_that_cannot_be_taken_up_is_refused(at: str, value: Any, said: str, content: Any) -> None:
     with pytest.raises(ConfigError, match=said):
-        checked_plan(put(content, at, value))
+        check_content(put(content, at, value))
 
 
 def test_a_callback_that_writes_to_another_machine_may_have_written_there(content: Any) -> None:
     state = {"dirpath": "s3://a/b", "best_model_path": "s3://a/b/c.ckpt", "best_k_models": {"s3://a/b/c.ckpt": 1}}
-    checked_plan(put(content, "callbacks/ModelCheckpoint", state))
+    check_content(put(content, "callbacks/ModelCheckpoint", state))
     with pytest.raises(ConfigError, match=r"callbacks\.ModelCheckpoint\.best_model_path must be a whole path"):
-        checked_plan(put(content, "callbacks/ModelCheckpoint", {**state, "best_model_path": "webhdfs://a/b"}))
+        check_content(put(content, "callbacks/ModelCheckpoint", {**state, "best_model_path": "webhdfs://a/b"}))
 
 
 def test_it_is_told_in_one_line_that_names_the_file(

@@ -126,9 +126,9 @@ def test_stopped_in_good_order_within_an_epoch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "workers", "line"),
     [
-        ("stream", 0, "DataLoader over Stream cannot go on there: the rest of the epoch begins with its first batches"),
-        ("two", 0, "a list of loaders cannot go on there: the rest of the epoch begins with its first batches"),
-        ("shuffled", 2, "random numbers that the data set draws in its 2 worker process(es) are others until this"),
+        ("stream", 0, "DataLoader over Stream cannot skip batches: the resumed epoch starts with its first batches"),
+        ("two", 0, "a list of loaders cannot skip batches: the resumed epoch starts with its first batches"),
+        ("shuffled", 2, "random numbers that the dataset draws in its 2 worker process(es) differ until this"),
         ("own", 0, "the order of the data comes from Own: the global random numbers and the generators among its"),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_loader_without_a_position_is_named_before_the_first_step(tmp_path: Pa
     words = [word for word in BASE if not word.startswith("trainer.max_epochs")]
     run_training(compose([*words, *of("stream"), "trainer.max_epochs=1"]), tmp_path)
     said = capsys.readouterr().out
-    note = "note: DataLoader over Stream has no state_dict: should this run be stopped within an epoch"
+    note = "note: DataLoader over Stream has no state_dict: if this run is stopped within an epoch"
     assert note in said and said.index(note) < said.index("epoch 1/1")
 
 

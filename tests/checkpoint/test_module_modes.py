@@ -119,4 +119,4 @@ def test_a_checkpoint_of_a_validation_has_the_modes_of_the_training(tmp_path: Pa
 def test_what_cannot_be_kept_is_said(tmp_path: Path) -> None:
     _, part = interrupted(tmp_path, 12, "model._target_=test_module_modes.Masked", saves(11), base=BASE)
     (said,) = notes(part)
-    assert said.startswith("on_train_epoch_start has set words, mask, which no checkpoint holds")
+    assert said.startswith("on_train_epoch_start has set words, mask, which a checkpoint does not")

@@ -235,15 +235,15 @@ def test_an_optimizer_counts_the_layers_that_it_has() -> None:
     ("make", "message"),
     [
         (lambda: net(left=nn.ModuleList([Block(), Block()]), right=nn.ModuleList([Block(), Block(), Block()])),
-         "left.0-1 and right.0-2 are blocks, and nothing says whether they are one above the other or side by side"),
+         "left.0-1 and right.0-2 are blocks, and it is unclear whether they are one after the other or side by side"),
         (lambda: net(actor=plain(nn.Linear(W, 8), nn.Linear(8, 2)), critic=plain(nn.Linear(W, 8), nn.Linear(8, 1))),
-         "actor.0-1 and critic.0-1 are blocks, and nothing says whether they are one above"),
+         "actor.0-1 and critic.0-1 are blocks, and it is unclear whether they are one after"),
         (lambda: net(a=nn.Linear(2, 2), b=nn.LSTM(2, 2, 3)),
-         "layers are counted by blocks, .* in a, b"),
-        (lambda: nn.ModuleList([Block()]), "0 is all there is, one layer"),
+         "layers are counted by blocks .* in a, b"),
+        (lambda: nn.ModuleList([Block()]), "0 is the only layer"),
         # two critics, whose names differ in a number: the output of one is not the input of the other
         (lambda: net(q1=plain(nn.Linear(W, 8), nn.Linear(8, 1)), q2=plain(nn.Linear(W, 8), nn.Linear(8, 1))),
-         "layers are counted by blocks, .* in q1, q2"),
+         "layers are counted by blocks .* in q1, q2"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_is_refused(make: Callable[[], nn.Module], message: str) -> None:

@@ -350,7 +350,7 @@ def test_not_fused_where_the_step_would_fail(where: dict[str, Any]) -> None:
     # torch's constructors accept fused=True here; only the first step raises.
     torch.optim.AdamW(model.parameters(), fused=True)
     assert optimizer_of(model, "adamw").param_groups[0]["fused"] is None
-    with pytest.raises(ConfigError, match=r"optimizer\.fused must not be true: AdamW cannot do it for"):
+    with pytest.raises(ConfigError, match=r"optimizer\.fused must not be true: AdamW does not support it for"):
         optimizer_of(model, "adamw", fused=True)
 
 
@@ -379,7 +379,7 @@ def test_a_checkpoint_does_not_change_the_implementation(wrote: bool, reads: boo
 
 def test_a_checkpoint_of_other_groups_is_refused() -> None:
     split_up, whole = optimizer_of(mlp(), "adamw", HEAD), optimizer_of(mlp(), "adamw")
-    with pytest.raises(ConfigError, match="param_groups must make the groups that the checkpoint has: head, default"):
+    with pytest.raises(ConfigError, match="param_groups must make the groups of the checkpoint: head, default"):
         whole.load_state_dict(split_up.state_dict())
     with pytest.raises(ValueError, match="different number of parameter groups"):
         whole.load_state_dict(torch.optim.AdamW([{"params": [p]} for p in mlp().parameters()]).state_dict())

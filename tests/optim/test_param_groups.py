@@ -200,7 +200,7 @@ def test_no_decay_spares_what_the_model_asks_for() -> None:
     assert groups["no_decay"].names[:2] == ("cls_token", "pos_embed")
     assert groups["default"].names[0] == "mask_token"
     assert group_remarks(Tokens(), preset("no_decay")) == [
-        "without weight decay, as the model asks: cls_token, pos_embed"
+        "without weight decay, as the model requests: cls_token, pos_embed"
     ]
     assert group_remarks(Tokens(), preset("default")) == []
 
@@ -277,7 +277,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(
             assert "no trainable parameters" in str(error)
         else:
             assert set(first.values()) - {None} != {rule.name for rule in checked}
-            assert "must take a parameter" in str(error)
+            assert "must match a " in str(error)
         return
     assert sorted(name for group in groups for name in group.names) == sorted(trainable)
     assert len({id(p) for group in groups for p in group.params}) == sum(len(group.params) for group in groups)
@@ -337,13 +337,13 @@ def test_a_wrong_rule_is_named(node: Any, message: str) -> None:
     ("rules", "message"),
     [
         ([{"name": "x", "pattern": "hed"}],
-         "param_groups.rules[0].pattern must take a parameter: x takes none of embed.weight, embed.bias, "
+         "param_groups.rules[0].pattern must match a parameter: x matches none of embed.weight, embed.bias, "
          "blocks.0.norm.weight, blocks.0.norm.bias and 14 more. Received: 'hed'"),
         ([HEAD, {"name": "x", "pattern": "head.bias"}],
-         "param_groups.rules[1].pattern must take a parameter: earlier rules have all that x would take, head.bias."),
-        ([HEAD, {"name": "x", "max_ndim": 0}], "param_groups.rules[1] must take a parameter: x takes none of"),
+         "param_groups.rules[1].pattern must match a parameter: earlier rules match all parameters of x, head.bias."),
+        ([HEAD, {"name": "x", "max_ndim": 0}], "param_groups.rules[1] must match a parameter: x matches none of"),
         ([{"name": "x", "pattern": "embed"}],
-         "param_groups.rules[0].pattern must take a parameter that is trained: embed.weight, embed.bias is frozen."),
+         "param_groups.rules[0].pattern must match a trainable parameter: embed.weight, embed.bias is frozen."),
     ],
 )  # fmt: skip
 def test_a_rule_that_takes_nothing_is_refused(rules: Any, message: str) -> None:
@@ -360,7 +360,7 @@ def test_the_other_name_of_a_tied_weight_says_so() -> None:
     with pytest.raises(ConfigError) as caught:
         split_parameters(model, [{"name": "x", "pattern": r"^head\.weight"}])
     assert str(caught.value) == (
-        "param_groups.rules[0].pattern must take a parameter: head.weight is tied to embed.weight, "
+        "param_groups.rules[0].pattern must match a parameter: head.weight is tied to embed.weight, "
         r"and tied weights count once, under their first name. Received: '^head\\.weight'"
     )
 
@@ -369,8 +369,8 @@ def test_layers_need_blocks() -> None:
     with pytest.raises(ConfigError) as caught:
         split_parameters(nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)}), preset("layerwise"))
     assert str(caught.value) == (
-        "param_groups.layer_decay must be null, with rates by param_groups.rules: layers are counted by blocks, "
-        "modules of one class in an nn.ModuleList, in an nn.Sequential or with numbers in their names, "
+        "param_groups.layer_decay must be null, with rates by param_groups.rules: layers are counted by blocks "
+        "(modules of one class in an nn.ModuleList, in an nn.Sequential or with numbered names), "
         "and there are none in a, b. Received: 0.75"
     )
 

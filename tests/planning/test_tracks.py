@@ -327,14 +327,15 @@ class TestTrain:
     @pytest.mark.parametrize(
         ("model", "words", "message"),
         [
-            ("GAN", (), r"^optimizers must be set, for GAN\.configure_optimizers makes 2 optimizers \(Adam of "
+            ("GAN", (), r"^optimizers must be set, because GAN\.configure_optimizers makes 2 optimizers \(Adam of "
              r"generator, Adam of discriminator\): say 'optimizers=\{generator: \{\}, discriminator: \{\}\}'\.$"),
             ("Split", (), r"makes 2 optimizers \(Adam of generator and embedding, Adam of discriminator\): say "
              r"\"optimizers=\{generator: \{parameters: '\^\(generator\|embedding\)\[\.\]'\}, discriminator: "
              r"\{\}\}\"\.$"),
-            ("ActorCritic", (), r"\(RMSprop of trunk and actor, Adam of trunk and critic\).* trunk is in more than "
-             r"one, and must be in one"),
-            ("GAN", ("optimizers.all.parameters=.",), r"^optimizers must be 2, for so many GAN\.configure_opt"),
+            ("ActorCritic", (), r"\(RMSprop of trunk and actor, Adam of trunk and critic\).* trunk is in several, and "
+             r"must be in one"),
+            ("GAN", ("optimizers.all.parameters=.",),
+             r"^optimizers must have 2 names, one for each optimizer of GAN\.configure_opt"),
             ("GAN", ("optimizers={generator: {optimizer: {momentum: 1}}, discriminator: {}}",),
              r"^optimizers\.generator\.optimizer\.momentum is not a key"),
             ("GAN", ("optimizers={generator: {optimizer: {betas: 3}}, discriminator: {}}",),
@@ -390,7 +391,7 @@ def test_asking_leaves_no_trace() -> None:
     module = several_optimizers.Split()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     attributes, drawn = {*vars(module)}, torch.get_rng_state()
-    own = own_optimizers.own_optimizers_of(module)
+    own = own_optimizers.find_own_optimizers(module)
     assert own is not None and [cls for cls, _ in own.optimizers] == ["Adam", "Adam"]
     assert {name: value.tolist() for name, value in module.state_dict().items()} == {
         name: value.tolist() for name, value in before.items()
@@ -494,7 +495,7 @@ class TestApi:
             ),
             ({"optimizers": {"generator": {}}}, r"^optimizers must take every trained parameter, and none takes discr"),
             ({"optimizers": {"generator": {}, "discriminator": {}}, "guard": "skip"}, r"^guard must be stop"),
-            ({}, r"^optimizers must be set, for WGAN\.configure_optimizers makes 2 optimizers"),
+            ({}, r"^optimizers must be set, because WGAN\.configure_optimizers makes 2 optimizers"),
         ],
     )
     def test_it_refuses(self, options: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ RECIPES = {
         "Add a schedule",
         {
             "conf/schedule/quarter.yaml": (
-                "# A quarter of the rate from a share of the phase on.\n_target_: lrkit.schedules.Quarter\n"
+                "# A quarter of the rate from a share of the phase on.\n"
+                "defaults: [/_shared/schedule@_here_]\n_target_: lrkit.schedules.Quarter\n"
                 "length: null  # duration of the phase; null: the rest of the run\n"
                 "at: 0.5       # the share of the phase, in [0, 1]; half is easy to see\n"
             )
@@ -89,7 +90,8 @@ RECIPES = {
         "Add a warmup or a cooldown",
         {
             "conf/warmup/sqrt.yaml": (
-                "# A warmup along a square root.\n_target_: lrkit.schedules.Sqrt\n"
+                "# A warmup along a square root.\n"
+                "defaults: [/_shared/warmup@_here_]\n_target_: lrkit.schedules.Sqrt\n"
                 "length: 5%   # duration of the warmup, >= 0; a common share of the run\n"
                 "start: 0.1   # first value, as a share of the schedule's first value, >= 0\n"
             )
@@ -103,7 +105,7 @@ RECIPES = {
         {
             "conf/cooldown/restarts.yaml": (
                 "# A cooldown in two cycles, down from the schedule's last value.\n"
-                "_target_: lrkit.schedules.Restarts\n"
+                "defaults: [/_shared/cooldown@_here_]\n_target_: lrkit.schedules.Restarts\n"
                 "length: 20%  # duration of the cooldown, >= 0; the share of the other cooldowns\n"
                 "end: 0.0     # multiplier of the base learning rate at the end, >= 0; 0: it ends at zero\n"
                 "cycles: 2    # number of cycles, whole number >= 1\n"

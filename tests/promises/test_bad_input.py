@@ -48,7 +48,10 @@ FROM_THE_CONFIG = [
     ("train optimizer.learning_rate=0.1", "optimizer.learning_rate is not a key. Did you mean 'lr'? …"),
     ("train optimzer.lr=0.1", "optimzer.lr is not a key. Did you mean 'optimizer.lr'?"),
     ("train interval=epoch", "interval is not a key. Accepted: …"),
-    ("train schedule.interval=epoch", "schedule.interval is not a key. Accepted: end, length, start."),
+    (
+        "train schedule.interval=epoch",
+        "schedule.interval is not a key. Accepted: end, floor, k, length, power, scale, skip, start, update_every.",
+    ),
     ("train schedule.eta_min=0.1", "schedule.eta_min is not a key. Did you mean 'end'? …"),
     ("train schedule.T_max=24", "schedule.T_max is not a key. Did you mean 'length'? …"),
     ("train schedule=step schedule.step_size=5", "schedule.step_size is not a key. Did you mean 'every'? …"),
@@ -66,7 +69,8 @@ FROM_THE_CONFIG = [
     ("train callbacks.x=5", "callbacks.x does not exist; to add it write +callbacks.x=..."),
     (
         "train warmup.length=10",
-        "warmup.length is not a key of warmup=none; other options of warmup: constant, cosine, exponential, linear.",
+        "warmup.length is not a key of warmup=none; other options of warmup: constant, cosine, exponential, formula, "
+        "linear, logarithmic.",
     ),
     ("train +warmup.length=10", "warmup.length is not a key of warmup=none; other options of warmup: …"),
     # --- groups and their options
@@ -359,7 +363,8 @@ FROM_THE_CONFIG = [
     ("train trainer.limit_predict_batches=3", "trainer.limit_predict_batches must be null, …"),
     (
         "train trainer.max_steps=10 horizon.steps=20",
-        "horizon.steps must be trainer.max_steps, 10, or null. Received: 20",
+        "horizon.steps must be trainer.max_steps, 10, or null; the first 10 steps of a run of 20 are"
+        " horizon.stop_after=10. Received: 20",
     ),
     (
         "train trainer.max_epochs=-1 trainer.max_steps=20 horizon.steps=10",
@@ -502,7 +507,7 @@ BEFORE_THE_FIRST_STEP = [
         " Received: 'val/los'",
     ),
     ("monitor=val_los", "monitor names a metric that is not logged. …"),
-    ("param_groups.rules=[{name:top,pattern:nope}]", "param_groups.rules[0].pattern must take a parameter: …"),
+    ("param_groups.rules=[{name:top,pattern:nope}]", "param_groups.rules[0].pattern must match a parameter: …"),
 ]
 
 

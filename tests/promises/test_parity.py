@@ -6,6 +6,8 @@ two parameter groups, and the test records the rates at each optimizer step.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +18,13 @@ from hypothesis import strategies as st
 from pytorch_optimizer.lr_scheduler import REXScheduler
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import (
+    ChainedScheduler,
     ConstantLR,
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
     CyclicLR,
     ExponentialLR,
+    LambdaLR,
     LinearLR,
     MultiStepLR,
     OneCycleLR,
@@ -110,6 +114,10 @@ def worst(a: Used, b: Used) -> float:
     return max(abs(x - y) / base for xs, ys in zip(a, b, strict=True) for x, y, base in zip(xs, ys, bases, strict=True))
 
 
+def chained(warmup: Schedule) -> Schedule:
+    return dataclasses.replace(warmup, overlap="multiply")
+
+
 UP = Linear(start=0.1, length=10)
 TORCH: dict[str, tuple[Make, Plan, int]] = {
     # torch's scheduler                                                      lrkit's plan             steps to compare
@@ -154,6 +162,24 @@ TORCH: dict[str, tuple[Make, Plan, int]] = {
         lambda o: SequentialLR(
             o, [LinearLR(o, 0.1, total_iters=10), ConstantLR(o, 1.0), CosineAnnealingLR(o, 30)], [10, 30]),
         plan_of(60, Constant(), warmup=UP, cooldown=Cosine(length=30)), 60),
+    "ChainedScheduler of a warmup and stairs": (
+        lambda o: ChainedScheduler([LinearLR(o, 0.1, total_iters=10), StepLR(o, 7, 0.5)]),
+        plan_of(60, Step(every=7, gamma=0.5), warmup=chained(UP)), 60),
+    "ChainedScheduler of a warmup and a decay": (
+        lambda o: ChainedScheduler([LinearLR(o, 0.1, total_iters=10), ExponentialLR(o, 0.9)]),
+        plan_of(60, Exponential(gamma=0.9, every=1), warmup=chained(UP)), 60),
+    "ChainedScheduler of a constant warmup and a cosine": (
+        lambda o: ChainedScheduler([ConstantLR(o, 0.25, 10), CosineAnnealingLR(o, 50)]),
+        plan_of(50, Cosine(), warmup=chained(Constant(start=0.25, length=10))), 50),
+    "LambdaLR, stairs with a floor": (
+        lambda o: LambdaLR(o, lambda t: max(0.2, 0.8 * 0.5 ** (t // 10))),
+        plan_of(60, Step(every=10, gamma=0.5, scale=0.8, floor=0.2)), 60),
+    "LambdaLR, a start in the middle": (
+        lambda o: LambdaLR(o, lambda t: (1 + math.cos(math.pi * (t + 20) / 80)) / 2), plan_of(60, Cosine(skip=20)), 60),
+    "ExponentialLR, growth": (
+        lambda o: ExponentialLR(o, 1.05), plan_of(60, Exponential(gamma=1.05, every=1)), 60),
+    "StepLR, growth": (
+        lambda o: StepLR(o, 7, 1.5), plan_of(60, Step(every=7, gamma=1.5)), 60),
     "SequentialLR, unlike parts": (
         lambda o: SequentialLR(o, [ExponentialLR(o, 0.9), StepLR(o, 6, 0.5)], [15]),
         plan_of(60, Piecewise(phases=[Exponential(gamma=0.9, every=1, length=15), Step(every=6, gamma=0.5)])), 60),
@@ -170,6 +196,15 @@ def cyclic(optimizer: Optimizer, mode: Any) -> CyclicLR:
 def test_torch(name: str, cls: type[Optimizer]) -> None:
     make, plan, steps = TORCH[name]
     assert worst(ours(plan, steps, cls), theirs(make, steps, cls)) < CLOSE
+
+
+def test_a_scheduler_that_steps_once_an_epoch() -> None:
+    """As in torch's documentation: ``scheduler.step()`` after each epoch, here of 6 steps."""
+    optimizer, epoch = optimizer_of(SGD), 6
+    torchs = CosineAnnealingLR(optimizer, T_max=10)
+    rows = used(optimizer, lambda t: torchs.step() if t % epoch == epoch - 1 else None, 60)
+    plan = resolve_plan(lr=LR, horizon=Horizon(60, epoch), groups=GROUPS, schedule=Cosine(update_every="1ep"))
+    assert worst(ours(plan, 60), rows) < CLOSE
 
 
 def test_after_the_end_torchs_cosine_rises_and_ours_does_not() -> None:

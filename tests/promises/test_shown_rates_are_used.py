@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+import torch
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from interrupted_runs import EVERY, Interrupted, Stop, ignored
+from interrupted_runs import EVERY, Interrupted, Stop, ignored, same_weights
 from recorded_rates import Recorded
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import CONF_DIR, compose, plan
 from lrkit.planning import render
+from lrkit.schedules.shapes.schedule import OVERLAPS
 from lrkit.training.run import run_training
 
 
@@ -25,20 +29,38 @@ def listed(overrides: list[str]) -> list[dict[str, float]]:
     return [dict(zip(header.split(","), map(float, row.split(",")), strict=True)) for row in rows]
 
 
-def used(recorded: Recorded, rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Return the rates that the optimizer used, in the same form."""
+#: For each step the weight decay of each group, as it was used.
+Decays = list[dict[str, float]]
+
+
+@pytest.fixture
+def decays() -> Iterator[Decays]:
+    steps: Decays = []
+
+    def look(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if "name" in optimizer.param_groups[0]:
+            steps.append({f"weight_decay/{group['name']}": group["weight_decay"] for group in optimizer.param_groups})
+
+    handle = register_optimizer_step_post_hook(look)
+    yield steps
+    handle.remove()
+
+
+def used(recorded: Recorded, decays: Decays, rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Return the rates and the weight decays that the optimizer used, in the same form."""
     return [
         {
             "step": float(t),
             **{f"lr/{name}": lr for name, (lr, _) in groups.items()},
             **{f"momentum/{name}": m for name, (_, m) in groups.items() if f"momentum/{name}" in rows[0]},
+            **{name: value for name, value in decay.items() if name in rows[0]},
         }
-        for t, groups in enumerate(recorded)
+        for t, (groups, decay) in enumerate(zip(recorded, decays, strict=True))
     ]
 
 
 def names(group: str) -> st.SearchStrategy[str]:
-    return st.sampled_from(sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml")))
+    return st.sampled_from(sorted({path.stem for path in (CONF_DIR / group).glob("*.yaml")} - {"custom"}))
 
 
 lengths = st.one_of(
@@ -53,14 +75,43 @@ OPTIONS: dict[str, list[list[str]]] = {
     "cosine": [["schedule.k=2", "schedule.power=0.7"]],
     "cyclic": [["schedule.mode=exp_cycle", "schedule.momentum_start=0.9", "schedule.momentum_peak=0.8"]],
     "exponential": [["schedule.gamma=null", "schedule.end=0", "schedule.ratio=0.1"]],
+    "formula": [["schedule.formula=0.5**floor(epoch) * (1 if s < 7 else 0.1) + 0.01*u", "schedule.epoch_length=3"]],
     "inverse_sqrt": [["schedule.power=1.5"]],
     "polynomial": [["schedule.k=0.5", "schedule.period=25%"]],
+    "product": [["schedule.factors=[{name: table, table: [[0, 0.1], [2, 1], [50%, 0.5]]}, sqrt]", "schedule.scale=2"]],
     "restarts": [[f"schedule.shape={INNER}", "schedule.decay=0.7", "schedule.decay_of=peak", "schedule.end=0.6"]],
+    "table": [["schedule.interpolate=previous", "schedule.table=[[1, 0.4], [2ep, 0.8]]", "schedule.normalise=peak"]],
     "wsd": [
         ["schedule.shape=exponential"],
         [f"schedule.shape={INNER}", "schedule.milestones=[30%]", "schedule.decay=1"],
     ],
 }
+
+
+#: Optimizers, and rules for their weight decay.
+decaying = st.sampled_from(
+    [
+        [],
+        ["optimizer=adamw"],
+        ["optimizer=adamw", "weight_decay_rule=independent", "optimizer.weight_decay=1e-4"],
+        ["optimizer=adamw", "weight_decay_rule=timescale", "schedule@coschedule.weight_decay=cosine"],
+        ["optimizer=lion", "weight_decay_rule=timescale", "weight_decay_rule.timescale=1ep"],
+    ]
+)
+
+
+@st.composite
+def group_rules(draw: st.DrawFn) -> str:
+    """A rule for the head of the network, with parts of a curve of its own."""
+    parts = {
+        "lr_scale": st.sampled_from(["10", "0.3"]),
+        "schedule": st.sampled_from(["one_cycle", "step", "{name: cosine, end: 0.1, floor: 0.2}", "linear", "wsd"]),
+        "warmup": st.one_of(st.just("none"), lengths.map("{{name: linear, length: {}}}".format)),
+        "cooldown": st.sampled_from(["none", "{name: sqrt, length: 2}"]),
+        "delay": lengths,
+    }
+    said = draw(st.sets(st.sampled_from([*parts]), min_size=1, max_size=3))
+    return ", ".join(["name: head", "pattern: '^head'", *(f"{key}: {draw(parts[key])}" for key in sorted(said))])
 
 
 @st.composite
@@ -78,22 +129,34 @@ def runs(draw: st.DrawFn) -> list[str]:
         f"param_groups={draw(st.sampled_from(['default', 'no_decay']))}",
         f"batch_scaling={draw(names('batch_scaling'))}",
         f"seed={draw(st.integers(0, 3))}",
+        *draw(decaying),
     ]
+    every = {
+        "schedule.scale": st.sampled_from([0.5, 1.5]),
+        "schedule.floor": st.sampled_from([0.1, 0.4]),
+        "schedule.skip": lengths,
+        "schedule.update_every": lengths,
+    }
+    overrides += [f"{key}={draw(every[key])}" for key in sorted(draw(st.sets(st.sampled_from([*every]), max_size=2)))]
     if warmup != "none":
         overrides.append(f"warmup.length={draw(lengths)}")
+        overrides.append(f"warmup.overlap={draw(st.sampled_from(OVERLAPS))}")
     if cooldown != "none":
         overrides.append(f"cooldown.length={draw(lengths)}")
     if schedule == "step":
         overrides.append(f"schedule.every={draw(lengths)}")
     if schedule == "one_cycle":
         overrides.append(f"schedule.up={draw(lengths)}")
+    if draw(st.booleans()):
+        overrides.append(f"param_groups.rules=[{{{draw(group_rules())}}}]")
     return [*overrides, *draw(st.sampled_from([[], *OPTIONS.get(schedule, [])]))]
 
 
 SMALL = ["logger=none", "model.hidden=[4]", "model.dropout=0.5", "trainer.limit_val_batches=1"]
 
 
-def keep_the_promise(overrides: list[str], share: float, recorded: Recorded) -> None:
+def keep_the_promise(overrides: list[str], share: float, stops: bool, recorded: Recorded, decays: Decays) -> None:
+    """``stops``: the first part ends by ``horizon.stop_after``; else it dies."""
     config = [*SMALL, *overrides]
     try:
         rows = listed(config)
@@ -107,17 +170,31 @@ def keep_the_promise(overrides: list[str], share: float, recorded: Recorded) -> 
         for name in ("whole", "part", "rest"):
             (folder / name).mkdir()
         recorded.clear()
+        decays.clear()
         run_training(compose(config), folder / "whole", quiet=True)
-        assert used(recorded, rows) == rows
+        assert used(recorded, decays, rows) == rows
         shutil.rmtree(kept)
         recorded.clear()
-        Stop.at = 1 + int(share * (len(rows) - 1))
-        if Stop.at < len(rows):
+        decays.clear()
+        at = 1 + int(share * (len(rows) - 1))
+        if at == len(rows):
+            return
+        if stops:
+            run_training(compose([*config, f"horizon.stop_after={at}"]), folder / "part", quiet=True)
+            assert [{**row, "stopped": 0.0} for row in rows[:at]] == listed(
+                [*SMALL, *overrides, f"horizon.stop_after={at}"]
+            )[:at]
+            assert used(recorded, decays, rows) == rows[:at]
+            onward = [f"resume.path={folder / 'part'}", "horizon.stop_after=null"]
+            run_training(compose([*config, *onward]), folder / "part", quiet=True)
+        else:
+            Stop.at = at
             with pytest.raises(Interrupted):
                 run_training(compose(config), folder / "part", quiet=True)
             checkpoint, Stop.at = kept / f"step={Stop.at}.ckpt", None
             run_training(compose([*config, f"resume.path='{checkpoint}'"]), folder / "rest", quiet=True)
-            assert used(recorded, rows) == rows
+        assert used(recorded, decays, rows) == rows
+        assert same_weights(folder / "whole", folder / ("part" if stops else "rest"))
     finally:
         Stop.at = None
         shutil.rmtree(folder)
@@ -128,16 +205,29 @@ several: dict[str, Any] = {"deadline": None, "suppress_health_check": list(Healt
 
 @ignored
 @settings(max_examples=8, derandomize=True, **several)
-@given(overrides=runs(), share=st.floats(0, 1))
-def test_shown_is_used_is_resumed(overrides: list[str], share: float, recorded: Recorded) -> None:
-    keep_the_promise(overrides, share, recorded)
+@given(overrides=runs(), share=st.floats(0, 1), stops=st.booleans())
+def test_shown_is_used_is_resumed(
+    overrides: list[str], share: float, stops: bool, recorded: Recorded, decays: Decays
+) -> None:
+    keep_the_promise(overrides, share, stops, recorded, decays)
+
+
+@ignored
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [[f"schedule={name}", *words] for name, several in OPTIONS.items() for words in several], ids=" ".join
+)
+def test_each_option_of_a_schedule_is_shown_used_and_resumed(
+    words: list[str], recorded: Recorded, decays: Decays
+) -> None:
+    keep_the_promise([*words, "data.batch_size=150", "trainer.max_epochs=2"], 0.5, False, recorded, decays)
 
 
 @ignored
 @pytest.mark.slow
 @settings(max_examples=150, **several)
-@given(overrides=runs(), share=st.floats(0, 1))
-@example(overrides=["schedule=cyclic", *OPTIONS["cyclic"][0], "schedule.up=2", "trainer.max_epochs=2"], share=0.5)
-@example(overrides=["schedule=wsd", *OPTIONS["wsd"][1], "data.batch_size=150", "trainer.max_epochs=2"], share=0.6)
-def test_shown_is_used_is_resumed_at_length(overrides: list[str], share: float, recorded: Recorded) -> None:
-    keep_the_promise(overrides, share, recorded)
+@given(overrides=runs(), share=st.floats(0, 1), stops=st.booleans())
+def test_shown_is_used_is_resumed_at_length(
+    overrides: list[str], share: float, stops: bool, recorded: Recorded, decays: Decays
+) -> None:
+    keep_the_promise(overrides, share, stops, recorded, decays)

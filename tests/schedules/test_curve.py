@@ -257,6 +257,8 @@ def shipped(group: str) -> dict[str, Any]:
     """option -> the object that it describes; None for ``none``."""
     built = {}
     for path in sorted((CONF / group).glob("*.yaml")):
+        if path.stem == "custom":  # of a class of the user's
+            continue
         node = read_option(group, path.stem, group)
         built[path.stem] = hydra.utils.instantiate(node, _convert_="all") if node else None
     return built

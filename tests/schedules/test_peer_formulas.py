@@ -166,6 +166,9 @@ SCHEDULES: dict[str, tuple[Formula, Schedule]] = {
     "addons exponential cyclical": (
         lambda t: addons_cyclic(t, low=0.1, step_size=5, scale=lambda cycle: 0.7**cycle),
         Cyclic(start=0.1, peak=0.1 + 0.9 * 0.7, up=5, mode="exp_cycle", gamma=0.7)),
+    "addons custom scale_fn": (
+        lambda t: addons_cyclic(t, low=0.1, step_size=5, scale=lambda cycle: 0.5 * (1 + math.sin(cycle * math.pi / 2))),
+        Cyclic(start=0.1, up=5, mode="formula", formula="0.5*(1+sin(cycle*pi/2))")),
     "addons triangular2": (
         lambda t: addons_cyclic(t, low=0.1, step_size=5, scale=lambda cycle: 1 / 2.0 ** (cycle - 1)),
         Cyclic(start=0.1, up=5, mode="exp_cycle", gamma=0.5)),

@@ -114,6 +114,8 @@ TABLE = [
     (Cyclic(start=0.0, up=2, mode="triangular2"),    12,  [2, 4, 6, 10],        [1, 0, 0.5, 0.25]),
     (Cyclic(start=0.0, up=2, mode="exp_range", gamma=0.5, every=2),
                                                      12,  [0, 2, 4, 6, 10],     [0, 0.5, 0, 0.125, 0.03125]),
+    (Cyclic(start=0.2, up=2, mode="formula", formula="1 - (cycle == 2)"),
+                                                     12,  [1, 2, 5, 6, 10],     [0.6, 1, 0.2, 0.2, 1]),
     (Cyclic(start=0.0, up=2, mode="exp_cycle", gamma=0.5),
                                                      12,  [1, 2, 5, 6, 10],     [0.5, 1, 0.25, 0.5, 0.25]),
     (OneCycle(up=30),                                100, [0, 15, 30, 65, 100], [0.04, 0.52, 1, 0.500002, 4e-6]),
@@ -195,7 +197,7 @@ def option(name: str) -> dict[str, Any]:
 
 
 def test_every_schedule_has_an_option_and_a_row() -> None:
-    assert {snake(name) for name in CONCRETE} == {path.stem for path in CONF.glob("*.yaml")}
+    assert {snake(name) for name in CONCRETE} == {path.stem for path in CONF.glob("*.yaml")} - {"custom"}
     assert set(CONCRETE.values()) == {type(schedule) for schedule, *_ in TABLE}
     assert set(shapes.__all__) == {*CONCRETE, "Schedule", "Endless"}
 
@@ -266,9 +268,12 @@ def restarts(draw: Draw, n: int) -> Schedule:
 
 def cyclic(draw: Draw, n: int) -> Schedule:
     low, high = sorted([draw(LEVEL), draw(LEVEL)])
-    mode = draw(st.sampled_from(["triangular", "triangular2", "exp_range", "exp_cycle"]))
+    mode = draw(st.sampled_from(["triangular", "triangular2", "exp_range", "exp_cycle", "formula"]))
+    formula = draw(st.sampled_from(["1/cycle", "0.5*(1+sin(cycle))", 0.5])) if mode == "formula" else None
     down = draw(st.none() | steps(n))
-    return Cyclic(start=low, peak=high, up=draw(steps(n)), down=down, mode=mode, gamma=draw(FACTOR), every=1)
+    return Cyclic(
+        start=low, peak=high, up=draw(steps(n)), down=down, mode=mode, gamma=draw(FACTOR), every=1, formula=formula
+    )
 
 
 def one_cycle(draw: Draw, n: int) -> Schedule:
@@ -532,6 +537,11 @@ BAD = [
     (Restarts,   {"period": 5, "decay_of": "rate"},     "decay_of must be height or peak. Received: 'rate'"),
     (Restarts,   {"period": 5, "decay_of": "peak", "end": 2.0}, "decay_of must be height where `start` is below `end`"),
     (Restarts,   {"period": 5, "shape": "step"},        "shape must be one of sqrt, linear, cosine, exponential, log"),
+    (Cyclic,     {"mode": "formula"},                   "formula must be set with mode=formula. Received: None"),
+    (Cyclic,     {"formula": "cycle"},                  "formula has no effect with mode=triangular. Received"),
+    (Cyclic,     {"mode": "formula", "formula": "u"},   "formula must not have the unknown name u"),
+    (Cyclic,     {"mode": "formula", "formula": [1]},   "formula must be a text such as"),
+    (Cyclic,     {"mode": "formula", "formula": "2"},   "formula must be in [0, 1], and is 2.0 in cycle 1. Received"),
     (Cyclic,     {"momentum_start": 0.9},               "momentum_start and momentum_peak must be set together"),
     (Cyclic,     {"momentum_start": 0.9, "momentum_peak": 1.0}, "momentum_peak must be below 1"),
     (Cyclic,     {"start": 2.0},                        "start must not be above schedule.peak (1.0). Received: 2.0"),
@@ -583,6 +593,9 @@ TOO_LONG = [
     (OneCycle(up=10),                                 10,  "up must leave steps for the way down: the phase has 10 s"),
     (OneCycle(up=5, three_phase=True),                10,  "up must leave steps for the way down: the phase has 10 s"),
     (Wsd(decay=11),                                   10,  "decay must not be longer than the phase, which has 10 st"),
+    (Cyclic(up=2, mode="formula", formula="cycle/2"), 10, "formula must be in [0, 1], and is 1.5 in cycle 3. Received"),
+    (Cyclic(up=2, mode="formula", formula="3-cycle if cycle > 2 else 1"),
+                                                      20, "formula must be a finite number >= 0, and is -1.0 in cyc"),
     (Wsd(decay=4, milestones=[3]),                    10,  "decay must not be longer than the 3 steps between step 0"),
     (Wsd(decay=4, milestones=[5, 8]),                 10,  "decay must not be longer than the 3 steps between step 5"),
     (Wsd(decay=1, milestones=[5, 10]),                10,  "milestones must lie before the end of the schedule, which"),
@@ -617,10 +630,8 @@ def test_what_does_not_fit_is_refused(schedule: Schedule, n: int, sentence: str)
 
 
 def test_a_decay_has_the_shapes_of_a_cooldown() -> None:
-    names = {path.stem for path in (CONF.parent / "cooldown").glob("*.yaml")} - {
-        "none",
-        "formula",
-    }  # a formula has no end
+    # A formula has no end.
+    names = {path.stem for path in (CONF.parent / "cooldown").glob("*.yaml")} - {"none", "formula"}
     nodes = {name: read_option("cooldown", name, "cooldown") for name in names}
     cooldowns = {name: hydra.utils.instantiate(node, length=None) for name, node in nodes.items()}
     assert cooldowns == {name: shape.with_ends(end=0.0) for name, shape in DECAYS.items()}

@@ -11,6 +11,7 @@ from lrkit.schedules.shapes import (
     decays,
     formula,
     inverse,
+    one_cycle,
     phases,
     product,
     range_test,
@@ -24,6 +25,7 @@ from lrkit.schedules.shapes.cycles import *  # noqa: F403
 from lrkit.schedules.shapes.decays import *  # noqa: F403
 from lrkit.schedules.shapes.formula import *  # noqa: F403
 from lrkit.schedules.shapes.inverse import *  # noqa: F403
+from lrkit.schedules.shapes.one_cycle import *  # noqa: F403
 from lrkit.schedules.shapes.phases import *  # noqa: F403
 from lrkit.schedules.shapes.product import *  # noqa: F403
 from lrkit.schedules.shapes.range_test import *  # noqa: F403
@@ -38,6 +40,7 @@ __all__ += cycles.__all__
 __all__ += decays.__all__
 __all__ += formula.__all__
 __all__ += inverse.__all__
+__all__ += one_cycle.__all__
 __all__ += phases.__all__
 __all__ += product.__all__
 __all__ += range_test.__all__

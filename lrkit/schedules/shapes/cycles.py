@@ -1,4 +1,4 @@
-"""Cyclic rates: restarts, cycles, and one cycle with its momentum."""
+"""Rates in cycles: warm restarts, and cycles with their momentum."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Self
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.validation import FLAG, one_of
+from lrkit.base.validation import one_of
 from lrkit.schedules.durations import Length
+from lrkit.schedules.expression import Expression, formula_text, parse_expression
 from lrkit.schedules.shapes.decay_shape import Shaped
-from lrkit.schedules.shapes.schedule import Endless, Schedule, blend, counted, duration, number
+from lrkit.schedules.shapes.schedule import Endless, Schedule, blend, check_momentum, counted, duration, number
 
 if TYPE_CHECKING:
     from lrkit.schedules.horizon import Horizon
 
-__all__ = ["Cyclic", "OneCycle", "Restarts"]
+__all__ = ["Cyclic", "Restarts"]
+
+_SEEN = 20_000  # steps of a run of unknown length for which a formula is checked before it
 
 
 @dataclass(frozen=True)
@@ -157,11 +160,13 @@ class Cyclic(Endless):
         0.5 ** k                 mode: triangular2
         gamma ** k               mode: exp_cycle
         gamma ** (s / every)     mode: exp_range
+        formula(cycle)           mode: formula, with cycle = k + 1
 
     Args:
         start: lowest multiplier. peak: highest.
         up: time to rise. down: time to fall; ``None`` takes as long as ``up``.
         gamma: used by ``exp_cycle`` and ``exp_range`` alone. every: by ``exp_range`` alone.
+        formula: by ``formula`` alone: an expression of ``cycle`` (see ``Formula``), of which each value is in [0, 1].
         momentum_start, momentum_peak: momentum (``betas[0]`` of the Adam family) where the rate is lowest, and at a
             peak of full height, as plain values; ``None`` leaves the optimizer's own.
 
@@ -173,32 +178,55 @@ class Cyclic(Endless):
     [0.0, 0.5, 1.0, 0.5, 0.0]
     >>> [round(Cyclic(start=0.0, up=10, mode="exp_cycle", gamma=0.8)(s, 100), 9) for s in (10, 30, 50)]
     [1.0, 0.8, 0.64]
+    >>> each = Cyclic(start=0.0, up=10, mode="formula", formula="1 / cycle")
+    >>> [each(s, 60) for s in (10, 30, 50)]
+    [1.0, 0.5, 0.3333333333333333]
     """
 
     start: float = number(0.1, low=0)
     peak: float = number(1.0, low=0)
     up: Length = duration("10%")
     down: Length | None = duration(None)
-    mode: Literal["triangular", "triangular2", "exp_range", "exp_cycle"] = "triangular"
+    mode: Literal["triangular", "triangular2", "exp_range", "exp_cycle", "formula"] = "triangular"
     gamma: float = number(0.9, over=0, high=1)
     every: Length = duration("1%")
+    formula: str | None = None
     momentum_start: float | None = number(None, low=0, high=1)
     momentum_peak: float | None = number(None, low=0, high=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("triangular", "triangular2", "exp_range", "exp_cycle").check("mode", self.mode)
-        _check_momentum(self.momentum_start, self.momentum_peak)
+        one_of("triangular", "triangular2", "exp_range", "exp_cycle", "formula").check("mode", self.mode)
+        self._check_formula()
+        check_momentum(self.momentum_start, self.momentum_peak)
         self._check_order()
 
     def _check_order(self) -> None:
         if self.start > self.peak:
             raise ConfigError("start", f"must not be above schedule.peak ({self.peak})", self.start)
 
+    def _check_formula(self) -> None:
+        if (self.formula is None) == (self.mode == "formula"):
+            must = "must be set" if self.formula is None else "has no effect"
+            raise ConfigError("formula", f"{must} with mode={self.mode}", self.formula)
+        if self.formula is not None:
+            object.__setattr__(self, "formula", formula_text("formula", self.formula))
+            self._scale(0, 0)
+
+    @cached_property
+    def _expression(self) -> Expression:
+        try:
+            return parse_expression(self.formula or "1", ("cycle",))
+        except ConfigError as error:
+            raise error.under("formula") from None
+
     def resolved(self, horizon: Horizon) -> Self:
         # `every` belongs to exp_range: elsewhere an unknown length of the run must not be asked for.
         asked = self if self.mode == "exp_range" else dataclasses.replace(self, every=1)
-        return super(Cyclic, asked).resolved(horizon)
+        made = super(Cyclic, asked).resolved(horizon)
+        if horizon.steps is None:
+            made.turns(_SEEN)
+        return made
 
     def value(self, s: int, n: int) -> float:
         up, down = int(self.up), int(self.up if self.down is None else self.down)
@@ -212,19 +240,34 @@ class Cyclic(Endless):
             return float(0.5**cycle)
         if self.mode == "exp_cycle":
             return float(self.gamma**cycle)
+        if self.mode == "formula":
+            return self._scale_by_formula(cycle + 1)
         return float(self.gamma ** (s / int(self.every))) if self.mode == "exp_range" else 1.0
+
+    def _scale_by_formula(self, cycle: int) -> float:
+        try:
+            scale = self._expression.value((float(cycle),))
+        except ConfigError as error:
+            raise ConfigError("formula", f"{error.must} in cycle {cycle}", self.formula) from None
+        if scale > 1.0:
+            raise ConfigError("formula", f"must be in [0, 1], and is {scale!r} in cycle {cycle}", self.formula)
+        return scale
 
     def momentum(self) -> Schedule | None:
         if self.momentum_start is None or self.momentum_peak is None:
             return None
         return _CycledMomentum(
             length=self.length, start=self.momentum_start, peak=self.momentum_peak, up=self.up, down=self.down,
-            mode=self.mode, gamma=self.gamma, every=self.every, skip=self.skip, update_every=self.update_every,
+            mode=self.mode, gamma=self.gamma, every=self.every, formula=self.formula,
+            skip=self.skip, update_every=self.update_every,
         )  # fmt: skip
 
     def turns(self, n: int) -> list[int]:
         up, down = int(self.up), int(self.up if self.down is None else self.down)
         counted("up", 2 * n // (up + down))
+        if self.mode == "formula":
+            for first in range(0, n, up + down):
+                self._scale(first // (up + down), first)  # refuses a formula that has no value in some cycle
         return sorted(e for first in range(0, n, up + down) for e in (first, first + up) if 0 < e < n)
 
 
@@ -234,97 +277,3 @@ class _CycledMomentum(Cyclic):
 
     def _check_order(self) -> None:
         pass
-
-
-@dataclass(frozen=True)
-class OneCycle(Schedule):
-    """One cycle: up to the peak, down again, and far below the start by the end; momentum moves the other way.
-
-        start -> peak during ``up``, then peak -> end              (three_phase: false, as fastai has it)
-        start -> peak -> start, ``up`` each, then start -> end     (three_phase: true, as the paper has it)
-
-    Args:
-        start: first multiplier (torch's ``1 / div_factor``).
-        end: last multiplier (torch's ``1 / (div_factor * final_div_factor)``).
-        up: time to rise to the peak.
-        anneal: ``cosine`` or ``linear``.
-        momentum_start, momentum_peak: momentum (``betas[0]`` of the Adam family) at both ends, and at the peak of
-            the rate, as plain values; ``None`` leaves the optimizer's own.
-
-    Reference: Smith and Topin 2018, arXiv:1708.07120. ``OneCycleLR`` puts its last value on step ``n - 1``, as
-    ``OneCycle(length=n - 1, up=share * n - 1)`` does here.
-
-    >>> OneCycle(up=30)(30, 100)
-    1.0
-    """
-
-    start: float = number(0.04, low=0)
-    peak: float = number(1.0, low=0)
-    end: float = number(4e-6, low=0)
-    up: Length = duration("30%")
-    anneal: Literal["cosine", "linear"] = "cosine"
-    three_phase: bool = False
-    momentum_start: float | None = number(None, low=0, high=1)
-    momentum_peak: float | None = number(None, low=0, high=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("cosine", "linear").check("anneal", self.anneal)
-        FLAG.check("three_phase", self.three_phase)
-        _check_momentum(self.momentum_start, self.momentum_peak)
-        if not self.start <= self.peak or not self.end <= self.peak:
-            raise ConfigError("peak", f"must not be below start ({self.start}) or end ({self.end})", self.peak)
-
-    def value(self, s: int, n: int) -> float:
-        up, down = self._turns(n)
-        if s <= up:
-            return self._ease(self.start, self.peak, s / up)
-        if s <= down:
-            return self._ease(self.peak, self.start, (s - up) / (down - up))
-        return self._ease(self.start if down > up else self.peak, self.end, (s - down) / (n - down))
-
-    def momentum(self) -> Schedule | None:
-        if self.momentum_start is None or self.momentum_peak is None:
-            return None
-        return _Dip(
-            length=self.length, up=self.up, high=self.momentum_start, low=self.momentum_peak,
-            anneal=self.anneal, three_phase=self.three_phase, skip=self.skip, update_every=self.update_every,
-        )  # fmt: skip
-
-    def _turns(self, n: int) -> tuple[int, int]:
-        """The steps of the peak and of the second turn (the peak again where there is none)."""
-        up = int(self.up)
-        down = 2 * up if self.three_phase else up
-        if down >= n:
-            raise ConfigError("up", f"must leave steps for the way down: the phase has {n} steps", up)
-        return up, down
-
-    def _ease(self, a: float, b: float, v: float) -> float:
-        return blend(a, b, v if self.anneal == "linear" else (1.0 - math.cos(math.pi * v)) / 2.0)
-
-    def turns(self, n: int) -> list[int]:
-        return sorted(set(self._turns(n)))
-
-
-@dataclass(frozen=True)
-class _Dip(OneCycle):
-    """Momentum beside ``OneCycle``: from ``high`` to ``low`` while the rate rises, back, and then held."""
-
-    high: float = 0.95
-    low: float = 0.85
-
-    def value(self, s: int, n: int) -> float:
-        up, down = self._turns(n)
-        if s <= up:
-            return self._ease(self.high, self.low, s / up)
-        back = down if down > up else n
-        return self._ease(self.low, self.high, (s - up) / (back - up)) if s <= back else self.high
-
-
-def _check_momentum(start: float | None, peak: float | None) -> None:
-    """Refuse one end of a cycle of momentum without the other, and a momentum of 1."""
-    if (start is None) != (peak is None):
-        raise ConfigError("momentum_start", "and momentum_peak must be set together", start)
-    for name, value in (("momentum_start", start), ("momentum_peak", peak)):
-        if value == 1:
-            raise ConfigError(name, "must be below 1: with 1 no gradient would be forgotten", value)

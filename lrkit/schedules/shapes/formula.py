@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.validation import is_number
 from lrkit.schedules.durations import Length
-from lrkit.schedules.expression import Expression, parse_expression
+from lrkit.schedules.expression import Expression, formula_text, parse_expression
 from lrkit.schedules.shapes.schedule import Schedule, duration
 
 if TYPE_CHECKING:
@@ -57,11 +56,7 @@ class Formula(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        written: Any = self.formula
-        if is_number(written):  # YAML reads 0.5 as a number
-            object.__setattr__(self, "formula", repr(written))
-        elif not isinstance(written, str):
-            raise ConfigError("formula", "must be a text such as '0.5*(1+cos(pi*u))'", written)
+        object.__setattr__(self, "formula", formula_text("formula", self.formula))
         if not self._expression.names:
             self.value(0, 1)
 

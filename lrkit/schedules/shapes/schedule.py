@@ -220,9 +220,8 @@ class Schedule:
         options = self.set_options
         if not options:
             return None
-        every = options.get("update_every")
-        skip = int(options.get("skip", 0))
-        return options.get("scale", 1.0), options.get("floor", 0.0), skip, 0 if every is None else int(every)
+        every, skip = int(options.get("update_every") or 0), int(options.get("skip", 0))
+        return options.get("scale", 1.0), options.get("floor", 0.0), skip, 0 if every == 1 else every
 
     @property
     def ends(self) -> dict[str, Any]:
@@ -319,3 +318,12 @@ def resolve_places(places: Sequence[Length], horizon: Horizon) -> tuple[int, ...
     if sorted(set(steps)) != steps:
         raise ConfigError(f"milestones ({list(places)}, which is steps {steps})", "must be increasing")
     return tuple(steps)
+
+
+def check_momentum(start: float | None, peak: float | None) -> None:
+    """Refuse one end of a cycle of momentum without the other, and a momentum of 1."""
+    if (start is None) != (peak is None):
+        raise ConfigError("momentum_start", "and momentum_peak must be set together", start)
+    for name, value in (("momentum_start", start), ("momentum_peak", peak)):
+        if value == 1:
+            raise ConfigError(name, "must be below 1: with 1 no gradient would be forgotten", value)

@@ -39,7 +39,7 @@ class Step(Endless):
     start: float = number(1.0, low=0)
 
     def value(self, s: int, n: int) -> float:
-        return float(self.start * self.gamma ** (s // int(self.every)))
+        return float(self.start * float(self.gamma) ** (s // int(self.every)))
 
     def end_value(self, n: int) -> float:
         return self.value(n - 1, n)
@@ -86,7 +86,7 @@ class Multistep(Endless):
         return dataclasses.replace(super().resolved(horizon), milestones=places)
 
     def value(self, s: int, n: int) -> float:
-        return float(self.start * self.gamma ** sum(int(m) <= s for m in self.milestones))
+        return float(self.start * float(self.gamma) ** sum(int(m) <= s for m in self.milestones))
 
     def end_value(self, n: int) -> float:
         return self.value(n - 1, n)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.rows import Curve, Peer, Row, cosine, phases
+from parity.rows import Curve, Peer, Row, cosine, phases, table
 
 __all__ = ["PEER"]
 
@@ -26,7 +26,7 @@ PEER = Peer("fvcore", "0.1.5.post20221221, fvcore/common/param_scheduler.py", [
     Row("LinearParamScheduler(1.0, 0.2)",
         "schedule=linear schedule.end=0.2", of_where(lambda u: 0.2 * u + (1 - u))),
     Row("MultiStepParamScheduler([1.0, 0.1, 0.5], num_updates=60, milestones=[10, 40])",
-        phases("Constant, length: 10", "Constant, start: 0.1, length: 30", "Constant, start: 0.5"),
+        table((0, 1.0), (10, 0.1), (40, 0.5)),
         lambda t: chosen(t, (0, 1.0), (10, 0.1), (40, 0.5))),
     Row("StepParamScheduler(60, [1.0, 0.1, 0.01, 0.001])",
         "schedule=step schedule.every=15", lambda t: [1.0, 0.1, 0.01, 0.001][int(t // 15)], compared=N),
@@ -38,9 +38,9 @@ PEER = Peer("fvcore", "0.1.5.post20221221, fvcore/common/param_scheduler.py", [
         "schedule=cosine warmup=linear warmup.length=15 warmup.start=0.1",
         of_where(lambda u: 0.1 + 0.9 * u / 0.25 if u < 0.25 else cosine((u - 0.25) / 0.75))),
     Row("CompositeParamScheduler([Linear(0.1, 1), Cosine(1, 0)], [0.25, 0.75], ['rescaled', 'fixed'])",
-        phases("Linear, start: 0.1, end: 1.0, length: 15", "Cosine, skip: 15"),
+        "schedule=cosine warmup=linear warmup.length=15 warmup.start=0.1 warmup.overlap=peak",
         of_where(lambda u: 0.1 + 0.9 * u / 0.25 if u < 0.25 else cosine(u))),
     Row("CompositeParamScheduler([Constant(0.4), Constant(0.2), Linear(0.2, 0)], [0.25, 0.25, 0.5], rescaled)",
-        phases("Constant, start: 0.4, length: 25%", "Constant, start: 0.2, length: 25%", "Linear, start: 0.2"),
+        phases("constant, start: 0.4, length: 25%", "constant, start: 0.2, length: 25%", "linear, start: 0.2"),
         of_where(lambda u: 0.4 if u < 0.25 else 0.2 if u < 0.5 else 0.2 * (1 - (u - 0.5) / 0.5))),
 ])  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from parity.rows import Curve, Peer, Row, cosine, phases, warmed
+from parity.rows import Curve, Peer, Row, cosine, table, warmed
 
 __all__ = ["PEER"]
 
@@ -52,9 +52,9 @@ PEER = Peer("Keras", "3.15.1, keras/src/optimizers/schedules/learning_rate_sched
     Row("PolynomialDecay(1.0, 50, end_learning_rate=0.1, power=2.0)",
         "schedule=polynomial schedule.length=50 schedule.end=0.1", polynomial(50, 0.1, 2.0)),
     Row("PolynomialDecay(1.0, 15, end_learning_rate=0.1, power=2.0, cycle=True)",
-        "", polynomial(15, 0.1, 2.0, cycle=True)),
+        "schedule=polynomial schedule.end=0.1 schedule.period=15", polynomial(15, 0.1, 2.0, cycle=True)),
     Row("PiecewiseConstantDecay([10, 30], [1.0, 0.3, 0.1])",
-        phases("Constant, length: 11", "Constant, start: 0.3, length: 20", "Constant, start: 0.1"),
+        table((0, 1.0), (11, 0.3), (31, 0.1)),
         lambda t: 1.0 if t <= 10 else 0.3 if t <= 30 else 0.1,
         convention="A boundary of Keras is the last step of the old value"),
 ])  # fmt: skip

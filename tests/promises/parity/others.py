@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from parity.rows import Curve, Peer, Row, phases
+from parity.rows import Curve, Peer, Row, formula, phases, shaped, table
 
 __all__ = ["PEERS"]
 
@@ -30,7 +30,8 @@ PEERS = [
     Peer("scikit-learn", "commit 0111072, sklearn/linear_model/_sgd_fast.pyx.tp", [
         Row("SGDClassifier(learning_rate='invscaling', power_t=0.5)",
             "schedule=inverse_sqrt schedule.timescale=1", lambda t: (t + 1) ** -0.5),
-        Row("SGDRegressor()  # invscaling, power_t=0.25", "", lambda t: (t + 1) ** -0.25),
+        Row("SGDRegressor()  # invscaling, power_t=0.25",
+            "schedule=inverse_sqrt schedule.timescale=1 schedule.power=0.25", lambda t: (t + 1) ** -0.25),
         Row("SGDClassifier()  # optimal, 1 / (alpha (t0 + t)), t0 = 100 steps",
             "schedule=inverse_time schedule.gamma=0.01 schedule.every=1", lambda t: 100 / (100 + t)),
     ]),
@@ -42,7 +43,12 @@ PEERS = [
         Row("NaturalExpDecay(1.0, gamma=0.1)",
             "schedule=exponential schedule.gamma=0.9048374180359595 schedule.every=1", lambda t: math.exp(-0.1 * t),
             convention="gamma is exp(-0.1), the factor of a step"),
-        Row("LambdaDecay(1.0, lambda t: 0.95**t * (1 + sin(t)) / 2)", "", lambda t: 0.95**t * (1 + math.sin(t)) / 2),
+        Row("LambdaDecay(1.0, lambda t: 0.95**t * (1 + sin(t)) / 2)",
+            formula("0.95**s*(1+sin(s))/2"), lambda t: 0.95**t * (1 + math.sin(t)) / 2),
+        Row("PiecewiseDecay([10, 30], [1.0, 0.5, 0.1])",
+            table((0, 1.0), (10, 0.5), (30, 0.1)), lambda t: 1.0 if t < 10 else 0.5 if t < 30 else 0.1),
+        Row("InverseTimeDecay(1.0, gamma=0.1)",
+            "schedule=inverse_time schedule.gamma=0.1 schedule.every=1", lambda t: 1 / (1 + 0.1 * t)),
         Row("MultiplicativeDecay(1.0, lambda t: 0.95)",
             "schedule=exponential schedule.gamma=0.95 schedule.every=1", lambda t: 0.95**t),
     ]),
@@ -52,15 +58,20 @@ PEERS = [
         Row("Triangular2CyclicalLearningRate(0.1, 1.0, step_size=10)",
             "schedule=cyclic schedule.up=10 schedule.mode=triangular2", cycled(lambda cycle: 0.5 ** (cycle - 1))),
         Row("ExponentialCyclicalLearningRate(0.1, 1.0, step_size=10, gamma=0.7, scale_mode='cycle')",
-            "", cycled(lambda cycle: 0.7**cycle)),
+            "schedule=cyclic schedule.up=10 schedule.mode=exp_cycle schedule.gamma=0.7 schedule.peak=0.73",
+            cycled(lambda cycle: 0.7**cycle),
+            convention="The cycles of TensorFlow Addons count from 1: its first peak is 0.1 + 0.7 (1.0 - 0.1)"),
         Row("CyclicalLearningRate(0.1, 1.0, step_size=10, scale_fn=lambda c: abs(sin(c * pi / 2)))",
-            "", cycled(lambda cycle: abs(math.sin(cycle * math.pi / 2)))),
+            formula("0.1+0.9*(1-abs(s/10-2*floor(1+s/20)+1))*abs(sin(floor(1+s/20)*pi/2))"),
+            cycled(lambda cycle: abs(math.sin(cycle * math.pi / 2)))),
     ]),
     Peer("pytorch_optimizer", "4.1.0, pytorch_optimizer/lr_scheduler/wsd.py", [
         Row("get_wsd_schedule(10, 60, 30, min_lr_ratio=0.1)",
-            f"{phases('Constant, length: 60', 'Sqrt, length: 30', 'Constant, start: 0.1')} {WARMUP}",
+            f"{phases('constant, length: 60', 'sqrt, length: 30', 'constant, start: 0.1')} {WARMUP}",
             wsd(lambda u: 1 - math.sqrt(u), 0.1), steps=110,
             convention="It falls to zero, below its own floor, and then jumps back to the floor"),
-        Row("get_wsd_schedule(10, 60, 30, cooldown_type='1-square')", "", wsd(lambda u: 1 - u**2, 0.0), steps=100),
+        Row("get_wsd_schedule(10, 60, 30, cooldown_type='1-square')",
+            f"schedule=wsd schedule.decay=30 {shaped('Polynomial', 'power: 1, k: 2')} {WARMUP}",
+            wsd(lambda u: 1 - u**2, 0.0), steps=100),
     ]),
 ]  # fmt: skip

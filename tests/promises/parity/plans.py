@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from lrkit.config.compose import CONF_DIR, Config, compose, plan
+from lrkit.config.compose import CONF_DIR, Config, compose, plan, with_trust
 from lrkit.config.overrides import parse_overrides
 from lrkit.planning.plan import Plan
 
-__all__ = ["composed", "plan_of", "quickly_composed", "words_of"]
+__all__ = ["composed", "one_of_each_form", "plan_of", "quickly_composed", "words_of"]
 
 GROUPS = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
 
@@ -35,6 +35,15 @@ def composed(words: list[str]) -> Config:
     return compose(words)
 
 
+def one_of_each_form(overrides: Mapping[str, str]) -> list[str]:
+    """One name for each set of keys and options that the overrides of a row have, whatever the values."""
+    forms = {
+        tuple(sorted(word if is_choice(word) else word.partition("=")[0] for word in shlex.split(text))): name
+        for name, text in overrides.items()
+    }
+    return sorted(forms.values())
+
+
 def quickly_composed(words: list[str]) -> Config:
     """What the command composes, in a fraction of the time; slow tests compare the two."""
     chosen = [word for word in words if is_choice(word)]
@@ -49,8 +58,10 @@ def quickly_composed(words: list[str]) -> Config:
         for name in parents:
             node = node.setdefault(name, {})
         value: Any = override.value()
-        node[last] = {**node[last], **value} if isinstance(value, Mapping) and node.get(last) else value
-    return config
+        node[last] = (
+            {**node[last], **value} if isinstance(value, Mapping) and isinstance(node.get(last), Mapping) else value
+        )
+    return with_trust(config, parse_overrides(words))
 
 
 @cache

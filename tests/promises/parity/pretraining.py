@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from parity.rows import Curve, Peer, Row, cosine, phases, warmed
+from parity.rows import Curve, Peer, Row, cosine, phases, shaped, warmed
 
 __all__ = ["PEERS"]
 
@@ -70,7 +70,10 @@ PEERS = [
             f"schedule=wsd schedule.decay=30 schedule.end=0.1 {WARMUP}",
             megatron(lambda u: 1 - math.sqrt(u), 0.1), steps=100),
         Row("lr_decay_style='WSD', lr_wsd_decay_style='exponential', wsd_decay_steps=30",
-            "", megatron(lambda u: 2 * 0.5**u - 1), steps=100),
+            f"schedule=wsd schedule.decay=30 {shaped('Exponential', 'end: 0, ratio: 0.5')} {WARMUP}",
+            megatron(lambda u: 2 * 0.5**u - 1), steps=100),
+        Row("lr_decay_style='cosine', min_lr=0.1", f"schedule=cosine schedule.end=0.1 {WARMUP}",
+            lambda t: t / 10 if t <= 10 else 0.1 + 0.9 * cosine((t - 10) / 90), steps=100),
         Row("lr_decay_style='inverse-square-root', min_lr=0",
             f"schedule=inverse_sqrt schedule.timescale=10 {WARMUP}", rsqrt(0.0), steps=100),
         Row("lr_decay_style='inverse-square-root', min_lr=0.4",
@@ -86,17 +89,23 @@ PEERS = [
             lambda t: t / 10 if t <= 10 else 0.1 + 0.9 * cosine(min(t - 10, 70) / 70), steps=100),
     ]),
     Peer("DeepSpeed", "0.19.8, deepspeed/runtime/lr_schedules.py", [
+        Row("WarmupLR(warmup_num_steps=10)",
+            "schedule=constant warmup=logarithmic warmup.start=0 warmup.length=9 warmup.base=10",
+            lambda t: min(logarithm(t), 1.0), convention=CLOCK),
         Row("WarmupDecayLR(total_num_steps=60, warmup_num_steps=10, warmup_type='linear')",
             f"schedule=linear {WARMUP}", warmed(10, 0.0, lambda t: 1 - t / 50), convention=CLOCK),
         Row("WarmupDecayLR(total_num_steps=60, warmup_num_steps=10)",
-            "", lambda t: logarithm(t) if t < 10 else (60 - t) / 50),
+            f"{phases('constant, length: 1', 'linear')} "
+            "warmup=logarithmic warmup.start=0 warmup.length=9 warmup.base=10",
+            lambda t: logarithm(t) if t < 10 else (60 - t) / 50,
+            convention="The logarithm of DeepSpeed arrives at 1 one step before the decay begins"),
         Row("WarmupCosineLR(total_num_steps=60, warmup_num_steps=10, warmup_type='linear')",
-            phases("Linear, start: 0.0, end: 1.0, length: 10", "Cosine, end: 0.0001, skip: 1, length: 49",
-                   "Constant, start: 0.0001"),
+            phases("linear, start: 0.0, end: 1.0, length: 10", "cosine, end: 0.0001, skip: 1, length: 49",
+                   "constant, start: 0.0001"),
             warmed(10, 0.0, lambda t: 0.0001 + 0.9999 * cosine(min((t + 1) / 50, 1))),
             convention="The cosine of DeepSpeed is one step ahead: it does not begin at 1"),
         Row("OneCycle(0.1, 1.0, decay_lr_rate=1.0, cycle_first_step_size=30, decay_step_size=10)",
-            phases("Linear, start: 0.1, end: 1.0, length: 30", "Linear, start: 1.0, end: 0.1, length: 30",
-                   "InverseTime, scale: 0.1, gamma: 1.0, every: 10"), one_cycle, steps=100),
+            phases("linear, start: 0.1, end: 1.0, length: 30", "linear, start: 1.0, end: 0.1, length: 30",
+                   "inverse_time, scale: 0.1, gamma: 1.0, every: 10"), one_cycle, steps=100),
     ]),
 ]  # fmt: skip

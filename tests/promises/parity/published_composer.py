@@ -6,6 +6,7 @@ Composer multiplies all durations of a schedule by ``ssr``, but for a warmup; he
 from __future__ import annotations
 
 from parity.published import Published, Source
+from parity.rows import phases
 
 __all__ = ["SOURCE"]
 
@@ -18,7 +19,6 @@ def case(test: str, lrkit: str, at: list[int], rates: list[float], *, ssr: float
                      difference=difference)  # fmt: skip
 
 
-FROM_RUN = "Composer's milestones count from the beginning of the run, lrkit's from the end of the warmup"
 WHOLE = "a warmup as long as the run is schedule=linear from 0 to 1"
 STEP = "schedule=step schedule.every"
 LINEAR = "schedule=linear schedule.start=0 schedule.end"
@@ -64,14 +64,14 @@ SOURCE = Source("Composer", "commit 02c872e, tests/optim/test_scheduler.py", 1e-
          [1.0, 0.905, 0.82, 0.625]),
     case("Polynomial 100ba, ssr 0.5", "schedule=polynomial schedule.length=50 schedule.end=0.5", [0, 10, 20, 50],
          [1.0, 0.82, 0.68, 0.5], ssr=0.5),
-    case("MultiStepWithWarmup", f"schedule=multistep 'schedule.milestones=[10, 30]' {UP}=10", [0, 5, 15, 25, 45],
-         [0.0, 0.5, 1.0, 0.1, 0.01], why=FROM_RUN),
+    case("MultiStepWithWarmup", f"schedule=multistep 'schedule.milestones=[20, 40]' {UP}=10 warmup.overlap=peak",
+         [0, 5, 15, 25, 45], [0.0, 0.5, 1.0, 0.1, 0.01]),
     case("MultiStepWithWarmup, ssr 0.5",
-         f"schedule=multistep 'schedule.milestones=[990, 1990]' schedule.gamma=0.5 {UP}=10",
-         [0, 5, 15, 1500, 2500], [0.0, 0.5, 1.0, 0.5, 0.25], ssr=0.5, why=FROM_RUN),
+         f"schedule=multistep 'schedule.milestones=[1ep, 2ep]' schedule.gamma=0.5 {UP}=10 warmup.overlap=peak",
+         [0, 5, 15, 1500, 2500], [0.0, 0.5, 1.0, 0.5, 0.25], ssr=0.5),
     case("MultiStepWithWarmup, ssr 0.5, scale_warmup",
-         f"schedule=multistep 'schedule.milestones=[995, 1995]' schedule.gamma=0.5 {UP}=5",
-         [0, 5, 15, 1500, 2500], [0.0, 1.0, 1.0, 0.5, 0.25], ssr=0.5, why=FROM_RUN),
+         f"schedule=multistep 'schedule.milestones=[1ep, 2ep]' schedule.gamma=0.5 {UP}=5 warmup.overlap=peak",
+         [0, 5, 15, 1500, 2500], [0.0, 1.0, 1.0, 0.5, 0.25], ssr=0.5),
     case("MultiStepWithWarmup 1000ep", RISE, [0, 100_000, 1_000_000], [0.0, 0.1, 1.0], why=WHOLE),
     case("ConstantWithWarmup 500ep", f"schedule=constant {UP}=500ep", [0, 250_000, 500_000, 750_000, 1_000_000],
          [0.0, 0.5, 1.0, 1.0, 1.0]),
@@ -85,9 +85,8 @@ SOURCE = Source("Composer", "commit 02c872e, tests/optim/test_scheduler.py", 1e-
     case("LinearWithWarmup 500ep", f"schedule=linear {UP}=500ep", [0, 250_000, 500_000, 750_000, 1_000_000],
          [0.0, 0.5, 1.0, 0.5, 0.0]),
     case("LinearWithWarmup 3 to 2, t_max 1002ep, ssr 0.5",
-         "schedule=piecewise 'schedule.phases=[{_target_: lrkit.schedules.Linear, start: 0, end: 3, length: 500ep}, "
-         "{_target_: lrkit.schedules.Linear, start: 3, end: 2, length: 1ep}, "
-         "{_target_: lrkit.schedules.Constant, start: 2}]' horizon.steps=502000", HALF,
+         phases("linear, start: 0, end: 3, length: 500ep", "linear, start: 3, end: 2, length: 1ep",
+                "constant, start: 2") + " horizon.steps=502000", HALF,
          [0.0, 1.5, 3.0, 2.5, 2.0, 2.0], ssr=0.5,
          why="Composer's schedule goes on after the run; here the run is two epochs longer"),
     case("LinearWithWarmup 0.0005dur", f"schedule=linear {UP}=0.05%", [0, 250, 500, 499_750], [0.0, 0.5, 1.0, 0.5]),

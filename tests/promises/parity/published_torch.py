@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from parity.published import Published, Source
+from parity.rows import phases, product, table
 
 __all__ = ["SOURCE"]
 
@@ -34,10 +35,8 @@ OF_STEP = "schedule=step schedule.every=3"
 OF_MULTISTEP = "schedule=multistep 'schedule.milestones=[2, 5, 9]'"
 OF_CONSTANT = "schedule=constant warmup=constant warmup.length=5 warmup.start=0.5"
 OF_LINEAR = "schedule=constant warmup=linear warmup.length=4 warmup.start=0.5"
-OF_SEQUENTIAL = (
-    "schedule=piecewise 'schedule.phases=[{_target_: lrkit.schedules.Constant, start: 0.1, length: 3}, "
-    "{_target_: lrkit.schedules.Exponential, gamma: 0.8, every: 1, length: 3}, "
-    "{_target_: lrkit.schedules.Step, every: 2}]'"
+OF_SEQUENTIAL = phases(
+    "constant, start: 0.1, length: 3", "exponential, gamma: 0.8, every: 1, length: 3", "step, every: 2"
 )
 
 
@@ -98,30 +97,26 @@ SIMPLE = [
               at=[0, 1, 2, 3, 13, 23, 175, 185, 195, 295, 305, 315, 500], steps=1000,
               convention=f"A step is a tenth of an epoch; {FLOOR}"),
     Published("test_sequentiallr1",
-              "schedule=piecewise 'schedule.phases=[{_target_: lrkit.schedules.Exponential, gamma: 0.8, every: 1, "
-              "length: 3}, {_target_: lrkit.schedules.Step, every: 4}]' optimizer.lr=0.05",
+              f"{phases('exponential, gamma: 0.8, every: 1, length: 3', 'step, every: 4')} {BASE}",
               [[0.05, 0.04, 0.032] + [0.05] * 4 + [0.005] * 4 + [0.0005] * 4 + [0.00005] * 4]),
     Published("test_sequentiallr2",
-              "schedule=piecewise 'schedule.phases=[{_target_: lrkit.schedules.Constant, start: 0.1, length: 3}, "
-              "{_target_: lrkit.schedules.Exponential, gamma: 0.9, every: 1}]' optimizer.lr=0.05",
+              f"{phases('constant, start: 0.1, length: 3', 'exponential, gamma: 0.9, every: 1')} {BASE}",
               [[0.005] * 3 + [0.05 * 0.9**x for x in range(10)]]),
     Published("test_sequentiallr3", f"{OF_SEQUENTIAL} {BASE}", [SEQUENTIAL]),
     Published("test_get_last_lr_sequentiallr", f"{OF_SEQUENTIAL} {TWO}", both(SEQUENTIAL)),
     Published("test_sequentiallr5",
-              "schedule=piecewise 'schedule.phases=[{_target_: lrkit.schedules.Linear, start: 0.01, end: 0.1, "
-              f"length: 5}}, {{_target_: lrkit.schedules.Constant, start: 0.5}}]' {BASE}",
+              f"{phases('linear, start: 0.01, end: 0.1, length: 5', 'constant, start: 0.5')} {BASE}",
               [[0.0005, 0.0014, 0.0023, 0.0032, 0.0041] + [0.025] * 5],
               convention="A linear schedule times a constant one is a linear one"),
     Published("test_sequentiallr_does_not_alias_lr_and_initial_lr",
-              "schedule=piecewise 'schedule.phases=[{_target_: lrkit.schedules.Linear, start: 0.1, end: 0.8, "
-              "length: 4}, {_target_: lrkit.schedules.Linear, start: 0.8, end: 0.1}]' optimizer.lr=2.0",
+              f"{phases('linear, start: 0.1, end: 0.8, length: 4', 'linear, start: 0.8, end: 0.1')} optimizer.lr=2.0",
               [[0.2, 0.55, 0.9, 1.25, 1.6, 1.25, 0.9, 0.55]]),
 ]  # fmt: skip
 
 
-def product(*factors: str) -> str:
-    """The overrides of a product of schedules; empty until lrkit has one."""
-    return ""
+def chained(*factors: str) -> str:
+    """The overrides of a product of schedules, for both groups."""
+    return f"{product(*factors)} {TWO}"
 
 
 def times(*sequences: list[float]) -> list[float]:
@@ -131,49 +126,49 @@ def times(*sequences: list[float]) -> list[float]:
 RISE = [0.4 + i / 4 * 0.6 for i in range(4)] + [1.0] * 6
 STEPPED = [0.1 ** (i // 3) for i in range(10)]
 MULTISTEPPED = [1.0] * 2 + [0.1] * 3 + [0.01] * 4 + [0.001]
-MULTISTEP_OF = "Multistep, milestones: [2, 5, 9]"
-COSINE_OF = "Cosine, end: 2.0e-9"
-EXPONENTIAL_OF = "Exponential, gamma: 0.9, every: 1"
+MULTISTEP_OF = "multistep, milestones: [2, 5, 9]"
+COSINE_OF = "cosine, end: 2.0e-9"
+EXPONENTIAL_OF = "exponential, gamma: 0.9, every: 1"
 
 CHAINED = [
     Published("test_chained_lr1", f"{OF_STEP} {BASE}", [STEP]),
     Published("test_chained_lr2", f"schedule=constant warmup=linear warmup.length=3 warmup.start=0.4 {BASE}",
               [[0.02, 0.03, 0.04] + [0.05] * 7]),
     Published("test_chained_lr3",
-              "schedule=multistep 'schedule.milestones=[1, 5, 7]' warmup=linear warmup.length=3 warmup.start=0.4 "
-              f"{BASE}",
+              "schedule=multistep 'schedule.milestones=[4, 8, 10]' warmup=linear warmup.length=3 warmup.start=0.4 "
+              f"warmup.overlap=multiply {BASE}",
               [[0.02, 0.03, 0.04, 0.05] + [0.005] * 4 + [0.0005] * 2]),
-    Published("test_chained_lr4", product("Exponential, gamma: 0.9, every: 1",
-              "Piecewise, phases: [{_target_: lrkit.schedules.Constant, start: 0.2, length: 4}, "
-              "{_target_: lrkit.schedules.Constant}]", "Step, every: 3"),
+    Published("test_chained_lr4", chained("exponential, gamma: 0.9, every: 1",
+              "table, interpolate: previous, table: [[0, 0.2], [4, 1.0]]", "step, every: 3"),
               [[0.05 * 0.2 * 0.9**x for x in range(3)] + [0.05 * 0.2 * 0.9**3 * 0.1]
                + [0.05 * 0.9**x * 0.1 for x in range(4, 6)] + [0.05 * 0.9**x * 0.01 for x in range(6, 9)]]),
     Published("test_chained_lr5", f"schedule=polynomial schedule.power=0.9 schedule.length=5 schedule.scale=0.1 {TWO}",
               [[0.1 * rate for rate in rates] for rates in both(POLYNOMIAL)],
               convention="ConstantLR is over when the polynomial has reached zero, so that it is a scale"),
-    Published("test_compound_step_and_multistep_lr", product("Step, every: 3", MULTISTEP_OF),
+    Published("test_compound_step_and_multistep_lr", chained("step, every: 3", MULTISTEP_OF),
               [[0.05] * 2 + [0.005] + [5e-4] * 2 + [5e-5] + [5e-6] * 3 + [5e-8]]),
-    Published("test_compound_step_and_exp_lr", product("Step, every: 3", EXPONENTIAL_OF),
+    Published("test_compound_step_and_exp_lr", chained("step, every: 3", EXPONENTIAL_OF),
               both(times(EXPONENTIAL, STEPPED))),
-    Published("test_compound_exp_and_multistep_lr", product(MULTISTEP_OF, EXPONENTIAL_OF),
+    Published("test_compound_exp_and_multistep_lr", chained(MULTISTEP_OF, EXPONENTIAL_OF),
               both(times(EXPONENTIAL, MULTISTEPPED))),
     Published("test_compound_exp_and_linearlr",
-              product("Linear, start: 0.4, end: 0.9, length: 4", EXPONENTIAL_OF),
+              chained("linear, start: 0.4, end: 0.9, length: 4", EXPONENTIAL_OF),
               both(times(EXPONENTIAL, [0.4 + i / 4 * 0.5 for i in range(4)] + [0.9] * 6))),
-    Published("test_compound_step_and_constantlr", product("Step, every: 3",
-              "Piecewise, phases: [{_target_: lrkit.schedules.Constant, start: 0.4, length: 4}, "
-              "{_target_: lrkit.schedules.Constant}]"),
+    Published("test_compound_step_and_constantlr", chained("step, every: 3",
+              "table, interpolate: previous, table: [[0, 0.4], [4, 1.0]]"),
               both([0.05 * 0.4] * 3 + [0.005 * 0.4] + [0.005] * 2 + [0.0005] * 3 + [0.00005])),
     Published("test_compound_linearlr_and_multistep_lr",
-              product(MULTISTEP_OF, "Linear, start: 0.4, end: 1.0, length: 4"), both(times(MULTISTEP, RISE))),
-    Published("test_compound_cosanneal_and_step_lr", product(COSINE_OF, "Step, every: 3"),
+              f"{OF_MULTISTEP} warmup=linear warmup.length=4 warmup.start=0.4 warmup.overlap=multiply {TWO}",
+              both(times(MULTISTEP, RISE))),
+    Published("test_compound_cosanneal_and_step_lr", chained(COSINE_OF, "step, every: 3"),
               both(times(COSINE, STEPPED)), convention=FLOOR),
-    Published("test_compound_cosanneal_and_multistep_lr", product(COSINE_OF, MULTISTEP_OF),
+    Published("test_compound_cosanneal_and_multistep_lr", chained(COSINE_OF, MULTISTEP_OF),
               both(times(COSINE, MULTISTEPPED)), convention=FLOOR),
     Published("test_compound_cosanneal_and_linearlr",
-              product(COSINE_OF, "Linear, start: 0.4, end: 1.0, length: 4"), both(times(COSINE, RISE)),
+              f"schedule=cosine schedule.end=2.0e-9 warmup=linear warmup.length=4 warmup.start=0.4 "
+              f"warmup.overlap=multiply {TWO}", both(times(COSINE, RISE)),
               convention=FLOOR),
-    Published("test_compound_cosanneal_and_exp_lr", product(COSINE_OF, "Exponential, gamma: 0.1, every: 1"),
+    Published("test_compound_cosanneal_and_exp_lr", chained(COSINE_OF, "exponential, gamma: 0.1, every: 1"),
               both(times(COSINE, [0.1**i for i in range(10)])), convention=FLOOR),
 ]  # fmt: skip
 
@@ -234,19 +229,44 @@ PLATEAU = [
               [times(TWICE, RISE + [1.0] * 12)], metrics=FALLING, convention=UNCOMPARED),
 ]  # fmt: skip
 
-#: The rates of two groups by functions of their own, which wait for a schedule of each rule.
+
+def rule(scale: float, schedule: str) -> str:
+    """A second group with a schedule of its own."""
+    return f"'param_groups.rules=[{{name: conv2, pattern: conv2, lr_scale: {scale}, schedule: {{name: {schedule}}}}}]'"
+
+
+def swa(kind: str, last: float, steps: int) -> str:
+    """The phases of SWALR after a decay of 0.9: five steps of it, and the annealing."""
+    return (
+        "[{name: exponential, gamma: 0.9, every: 1, length: 5}, "
+        f"{{name: {kind}, start: {0.9**5!r}, end: {last}, length: {steps}}}, {{name: constant, start: {last}}}]"
+    )
+
+
+def swa_both(kind: str, ends: tuple[float, float], steps: int) -> str:
+    first, second = (swa(kind, end, steps) for end in ends)
+    return f"schedule=piecewise 'schedule.phases={first}' {BASE} {rule(10, f'piecewise, phases: {second}')}"
+
+
+BY_GROUP = "schedule=exponential schedule.gamma=0.9 schedule.every=1 optimizer.lr=0.05"
+DECAYS = [[0.05 * 0.9**x for x in range(10)], [0.4 * 0.8**x for x in range(10)]]
+SWA_LR = "swa_lr is an absolute rate, schedule.end a share of each group's own"
+
 GROUPS = [
-    Published("test_lambda_lr", "", [[0.05 * 0.9**x for x in range(10)], [0.4 * 0.8**x for x in range(10)]]),
-    Published("test_multiplicative_lr", "", [[0.05 * 0.9**x for x in range(10)], [0.4 * 0.8**x for x in range(10)]]),
-    Published("test_swalr_no_anneal", "", [[first] * 6 + [0.01] * 4 for first in (0.05, 0.5)]),
-    Published("test_swalr_cosine_anneal_after_multiplicative", "", [
+    *(Published(test, f"{BY_GROUP} {rule(8, 'exponential, gamma: 0.8, every: 1')}", DECAYS)
+      for test in ("test_lambda_lr", "test_multiplicative_lr")),
+    Published("test_swalr_no_anneal",
+              f"{table((0, 1.0), (6, 0.2))} {BASE} "
+              + rule(10, "table, table: [[0, 1.0], [6, 0.02]], interpolate: previous"),
+              [[first] * 6 + [0.01] * 4 for first in (0.05, 0.5)], convention=SWA_LR),
+    Published("test_swalr_cosine_anneal_after_multiplicative", swa_both("cosine", (0.2, 0.02), 5), [
         [*(first * 0.9**i for i in range(6)), *(
             0.01 + (first * 0.9**5 - 0.01) * (0.5 * (1 + math.cos(math.pi * (t + 1) / 5)) if t < 4 else 0.0)
-            for t in range(9))] for first in (0.05, 0.5)]),
-    Published("test_swalr_linear_anneal_after_multiplicative", "", [
+            for t in range(9))] for first in (0.05, 0.5)], convention=SWA_LR),
+    Published("test_swalr_linear_anneal_after_multiplicative", swa_both("linear", (0.2, 0.04), 4), [
         [*(first * 0.9**i for i in range(6)), *(
             last + (first * 0.9**5 - last) * (1 - (t + 1) / 4 if t < 3 else 0.0)
-            for t in range(9))] for first, last in ((0.05, 0.01), (0.5, 0.02))]),
+            for t in range(9))] for first, last in ((0.05, 0.01), (0.5, 0.02))], convention=SWA_LR),
 ]  # fmt: skip
 
 TRIANGULAR: list[float] = [1, 2, 3, 4, 5, 4, 3, 2, 1, 2, 3]
@@ -258,6 +278,24 @@ DOWN_62 = [1, 3, 5, 13 / 3, 11 / 3, 3, 7 / 3, 5 / 3, 1, 2, 3, 8 / 3, 7 / 3, 2, 5
 HEIGHTS_62 = [0, 0.5, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0.5, 1, 5 / 6, 4 / 6]
 EQUAL = "optimizer.lr=5.0 'param_groups.rules=[{name: conv2, pattern: conv2, lr_scale: 1}]'"
 CYCLIC = f"schedule=cyclic schedule.start=0.2 schedule.up=4 {EQUAL}"
+SWINGS = "schedule.momentum_start=0.5 schedule.momentum_peak=0.1"
+TENTH = "torch's test has a momentum of 5; a tenth of it is compared, for lrkit refuses 1 and more"
+
+
+def against(rates: list[float], both_ends: float = 6.0, over: float = 10.0) -> list[float]:
+    """The momentum beside a rate, a tenth of that of the test: it moves the other way between the same ends."""
+    return [(both_ends - rate) / over for rate in rates]
+
+
+def two_cycles(first: tuple[float, float], second: tuple[float, float], more: str = "", *, up: int = 4,
+               over: float = 10.0) -> str:  # fmt: skip
+    """Two groups, each between its own ends, with its own momentum."""
+    keys = []
+    for low, high in (first, second):
+        swing = f"momentum_start: {high / over}, momentum_peak: {low / over}"
+        keys.append(", ".join(filter(None, (f"start: {low / high!r}", f"up: {up}", swing, more))))
+    run = " ".join(f"schedule.{key.replace(': ', '=')}" for key in keys[0].split(", "))
+    return f"optimizer.lr={first[1]} schedule=cyclic {run} {rule(second[1] / first[1], f'cyclic, {keys[1]}')}"
 
 
 def ranged(low: float, high: float, heights: list[float]) -> list[float]:
@@ -265,20 +303,34 @@ def ranged(low: float, high: float, heights: list[float]) -> list[float]:
 
 
 CYCLES = [
-    Published("test_cycle_lr_triangular_mode_one_lr", CYCLIC, [TRIANGULAR] * 2),
+    Published("test_cycle_lr_triangular_mode_one_lr", f"{CYCLIC} {SWINGS}", [TRIANGULAR] * 2,
+              [against(TRIANGULAR)] * 2, convention=TENTH),
     Published("test_cycle_lr_triangular_mode_one_lr_no_momentum", CYCLIC, [TRIANGULAR] * 2),
     Published("test_cycle_lr_with_momentumless_optimizer", f"optimizer=adam {CYCLIC}", [TRIANGULAR] * 2),
-    Published("test_cycle_lr_triangular2_mode_one_lr", f"{CYCLIC} schedule.mode=triangular2", [TRIANGULAR2] * 2),
-    Published("test_cycle_lr_exp_range_mode_one_lr", f"{CYCLIC} schedule.mode=exp_range schedule.every=1",
-              [ranged(1, 5, HEIGHTS)] * 2),
-    Published("test_cycle_lr_triangular_mode_step_size_up_down", f"{CYCLIC} schedule.down=6", [DOWN_6] * 2),
+    Published("test_cycle_lr_triangular2_mode_one_lr", f"{CYCLIC} {SWINGS} schedule.mode=triangular2",
+              [TRIANGULAR2] * 2, [against(TRIANGULAR2)] * 2, convention=TENTH),
+    Published("test_cycle_lr_exp_range_mode_one_lr", f"{CYCLIC} {SWINGS} schedule.mode=exp_range schedule.every=1",
+              [ranged(1, 5, HEIGHTS)] * 2,
+              [against(ranged(1, 5, HEIGHTS))] * 2, convention=TENTH),
+    Published("test_cycle_lr_triangular_mode_step_size_up_down", f"{CYCLIC} {SWINGS} schedule.down=6", [DOWN_6] * 2,
+              [against(DOWN_6)] * 2, convention=TENTH),
     Published("test_cycle_lr_exp_range_mode_step_size_up_down",
               f"schedule=cyclic schedule.start=0.2 schedule.up=2 schedule.down=6 schedule.mode=exp_range "
-              f"schedule.every=1 {EQUAL}", [ranged(1, 5, HEIGHTS_62)] * 2),
-    Published("test_cycle_lr_triangular_mode", "", [TRIANGULAR, [x + 1 for x in TRIANGULAR]]),
-    Published("test_cycle_lr_triangular2_mode", "", [TRIANGULAR2, [x + 2 for x in TRIANGULAR2]]),
-    Published("test_cycle_lr_exp_range_mode", "", [ranged(1, 5, HEIGHTS), ranged(5, 12, HEIGHTS)]),
-    Published("test_cycle_lr_triangular2_mode_step_size_up_down", "", [DOWN_62, [x + 2 for x in DOWN_62]]),
+              f"schedule.every=1 {SWINGS} {EQUAL}", [ranged(1, 5, HEIGHTS_62)] * 2,
+              [against(ranged(1, 5, HEIGHTS_62))] * 2, convention=TENTH),
+    Published("test_cycle_lr_triangular_mode", two_cycles((1, 5), (2, 6)),
+              [TRIANGULAR, [x + 1 for x in TRIANGULAR]],
+              [against(TRIANGULAR), against([x + 1 for x in TRIANGULAR], 8)], convention=TENTH),
+    Published("test_cycle_lr_triangular2_mode", two_cycles((1, 5), (3, 7), "mode: triangular2"),
+              [TRIANGULAR2, [x + 2 for x in TRIANGULAR2]],
+              [against(TRIANGULAR2), against([x + 2 for x in TRIANGULAR2], 10)], convention=TENTH),
+    Published("test_cycle_lr_exp_range_mode", two_cycles((1, 5), (5, 12), "mode: exp_range, every: 1", over=20),
+              [ranged(1, 5, HEIGHTS), ranged(5, 12, HEIGHTS)],
+              [against(ranged(1, 5, HEIGHTS), over=20), against(ranged(5, 12, HEIGHTS), 17, over=20)],
+              convention="torch's test has a momentum of 12; a twentieth is compared, for lrkit refuses 1 and more"),
+    Published("test_cycle_lr_triangular2_mode_step_size_up_down",
+              two_cycles((1, 5), (3, 7), "mode: triangular2, down: 6", up=2), [DOWN_62, [x + 2 for x in DOWN_62]],
+              [against(DOWN_62), against([x + 2 for x in DOWN_62], 10)], convention=TENTH),
 ]  # fmt: skip
 
 ONE_CYCLE = "optimizer.lr=25.0 schedule=one_cycle schedule.length=9"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CLOSE", "Peer", "Row", "cosine", "phases", "warmed"]
+__all__ = ["CLOSE", "Peer", "Row", "cosine", "formula", "phases", "product", "shaped", "table", "warmed"]
 
 #: The largest difference of two equal curves, as a share of the base rate: both are computed in float64.
 CLOSE = 1e-12
@@ -59,6 +59,30 @@ def warmed(steps: int, first: float, after: Curve, *, own_clock: bool = True) ->
 
 
 def phases(*parts: str) -> str:
-    """The overrides of a piecewise schedule: of each part its class and its keys, as in ``Linear, length: 10``."""
-    listed = ", ".join(f"{{_target_: lrkit.schedules.{part}}}" for part in parts)
-    return f"schedule=piecewise 'schedule.phases=[{listed}]'"
+    """The overrides of schedules one after the other, each as its name and its keys: ``linear, length: 10``."""
+    return f"schedule=piecewise 'schedule.phases=[{_listed(parts)}]'"
+
+
+def product(*factors: str) -> str:
+    """The overrides of a product of schedules."""
+    return f"schedule=product 'schedule.factors=[{_listed(factors)}]'"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return ", ".join(f"{{name: {part}}}" if "," in part else part for part in parts)
+
+
+def table(*rows: tuple[int, float], interpolate: str = "previous") -> str:
+    """The overrides of a table: steps and values, stairs between them."""
+    listed = ", ".join(f"[{step}, {value}]" for step, value in rows)
+    return f"schedule=table 'schedule.table=[{listed}]' schedule.interpolate={interpolate}"
+
+
+def shaped(name: str, keys: str) -> str:
+    """The override of the decay of ``wsd``, by a class and its keys."""
+    return f"'schedule.shape={{_target_: lrkit.schedules.{name}, {keys}}}'"
+
+
+def formula(text: str) -> str:
+    """The overrides of a formula of the step ``s``."""
+    return f"schedule=formula 'schedule.formula=\"{text}\"'"

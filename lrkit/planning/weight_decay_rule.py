@@ -1,0 +1,139 @@
+"""The weight decay that an optimizer is given, so that a step shrinks the weights by an amount that a rule says.
+
+An optimizer with decoupled weight decay shrinks each weight by ``lr[group, t] x weight_decay`` of it in a step:
+
+    rule           a step shrinks a weight by                the optimizer is given
+    coupled        lr[group, t] x weight_decay               weight_decay
+    independent    weight_decay x curve(t) x gain(t)         weight_decay / base(group)
+    timescale      1 / timescale x curve(t) x gain(t)        1 / (timescale x base(group))
+
+where ``base(group) = base_lr x batch_scale x group_scale[group]``, the constant part of ``lr[group, t]``. No learning
+rate of a step is divided by: a step at a learning rate of 0 shrinks nothing.
+
+Sources: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2, where only the schedule multiplier scales the decay;
+Wang and Aitchison 2024, arXiv:2405.13698: under AdamW the weights are an average of updates, with a timescale of
+``1 / (lr x weight_decay)`` steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.planning.optimizer_traits import FAMILIES, option_name, traits_of
+from lrkit.schedules.durations import Duration, Length
+from lrkit.schedules.horizon import Horizon
+
+__all__ = ["COUPLED", "RULES", "WeightDecayRule", "check_decoupled", "resolve_rule"]
+
+KEY = "weight_decay_rule"
+RULES = ("coupled", "independent", "timescale")
+_STRONG = 1e-3  # of each weight in a step: half of it is gone in 700 steps
+
+
+@dataclass(frozen=True)
+class WeightDecayRule:
+    """A rule, and the optimizer steps of ``timescale``.
+
+    >>> rule = WeightDecayRule("timescale", 1000)
+    >>> rule.handed(0.01, 0.001), rule.handed(0.0, 0.001), WeightDecayRule().handed(0.01, 0.001)
+    (1.0, 0.0, 0.01)
+    """
+
+    rule: str = "coupled"
+    timescale: int | None = None
+
+    def a_step(self, weight_decay: float | None) -> float:
+        """The share of a weight that a step takes where curve and gain are 1; 0 for a group without weight decay.
+
+        ``weight_decay``: of the group; None: the timescale's, for a group that says nothing.
+        """
+        if self.timescale is None:
+            return weight_decay or 0.0
+        return 0.0 if weight_decay == 0.0 else 1 / self.timescale
+
+    def handed(self, weight_decay: float | None, base: float) -> float:
+        """What the optimizer is given for a group with a constant part ``base`` of its learning rate."""
+        if self.rule == "coupled":
+            return weight_decay or 0.0
+        return self.a_step(weight_decay) / base if base else 0.0  # a group at a rate of 0 is frozen
+
+    def line(self, weight_decay: float) -> str:
+        """The rule with its number, as a line; empty for ``coupled``."""
+        said = {
+            "independent": f"{weight_decay:g} x curve(t) of each weight a step, whatever the base learning rate",
+            "timescale": f"curve(t) / {self.timescale} of each weight a step: a timescale of {self.timescale} steps;"
+            " optimizer.weight_decay is not used",
+        }
+        return f"weight decay: {said[self.rule]}" if self.rule in said else ""
+
+    def warnings(self, weight_decay: float, base: float) -> list[str]:
+        """A line where the rule takes much more of the weights than ``coupled`` does."""
+        if self.rule != "independent" or weight_decay < _STRONG:
+            return []
+        return [
+            f"weight_decay_rule=independent takes {weight_decay:g} of each weight a step; coupled, it would be"
+            f" {weight_decay * base:.3g}: optimizer.weight_decay is usually as small as that"
+        ]
+
+
+COUPLED = WeightDecayRule()
+
+
+def resolve_rule(rule: str, timescale: Length | None, horizon: Horizon) -> WeightDecayRule:
+    """The rule of a name, with its timescale in optimizer steps.
+
+    Raises:
+        ConfigError: the name is not a rule, or the timescale is missing, of no use, or too short.
+    """
+    if rule not in RULES:
+        raise ConfigError(f"{KEY}.rule", f"is not a rule. {did_you_mean(str(rule), RULES)}", rule)
+    key = f"{KEY}.timescale"
+    if rule != "timescale":
+        if timescale is not None:
+            raise ConfigError(key, f"has no effect under {KEY}={rule}: choose {KEY}=timescale", timescale)
+        return WeightDecayRule(rule)
+    if timescale is None:
+        raise ConfigError(key, f"must be set with {KEY}=timescale: a duration, such as 5ep")
+    steps = Duration.parse(timescale, key).steps(horizon, key)
+    if steps < 2:
+        raise ConfigError(key, "must be longer than one optimizer step", timescale)
+    return WeightDecayRule(rule, steps)
+
+
+def check_decoupled(
+    rule: WeightDecayRule, target: str, options: Mapping[str, Any], groups: Sequence[tuple[str, float | None]]
+) -> None:
+    """Refuse a rule for an optimizer whose step does not shrink a weight by ``lr x weight_decay`` of it.
+
+    Args:
+        rule: the rule.
+        target: class path of the optimizer.
+        options: its options, with its own defaults.
+        groups: name and weight decay of each parameter group that has its own.
+
+    Raises:
+        ConfigError: naming the rule and the optimizer, or the parameter group.
+    """
+    if rule.rule == "coupled":
+        return
+    key, name, known = f"{KEY}={rule.rule}", target.rpartition(".")[2], traits_of(target)
+    if known is None or known.decoupled is None:
+        able = sorted({option_name(path) for path, traits in FAMILIES.items() if traits.decoupled is not None})
+        must = f"needs an optimizer with decoupled weight decay ({', '.join(able)}), and {name} has none"
+        raise ConfigError(key, must)
+    for option, value in known.decoupled:
+        if options.get(option) is not value:
+            must = f"needs decoupled weight decay: set optimizer.{option}={str(value).lower()}, or another optimizer"
+            raise ConfigError(key, must)
+    for group, weight_decay in groups:
+        if rule.rule == "timescale" and weight_decay:
+            must = f"and the weight decay {weight_decay:g} of the group {group} cannot be used together"
+            raise ConfigError(key, f"{must}: only 0, for a group without weight decay")
+    own = [options.get("weight_decay") or 0.0, *(weight_decay for _, weight_decay in groups if weight_decay)]
+    if rule.rule == "independent" and not any(own):
+        raise ConfigError(key, f"needs weight decay: optimizer.weight_decay is 0 for {name}")
+    if rule.rule == "independent" and max(own) >= 1.0:
+        raise ConfigError("optimizer.weight_decay", f"must be below 1, the whole of a weight, with {key}", max(own))

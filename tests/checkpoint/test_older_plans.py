@@ -1,0 +1,72 @@
+"""A run by an older lrkit, whose schedules had fewer options, goes on as what it is."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrkit.base.errors import ConfigError
+from lrkit.checkpoint.resume_differences import normalised, plan_differences
+from lrkit.config.compose import compose, plan
+from lrkit.planning.plan_schema import checked
+
+#: The keys that schedules have had since, in configs and in plans.
+SINCE = ("scale", "floor", "skip", "update_every", "overlap")
+RUN = ["schedule=step", "warmup=linear", "cooldown=sqrt", "schedule@coschedule.weight_decay=cosine",
+       "optimizer.weight_decay=0.1"]  # fmt: skip
+
+
+def older(plain: Any) -> Any:
+    """The JSON of a plan as it was before; ``start`` is new for stairs."""
+    if isinstance(plain, list):
+        return [older(each) for each in plain]
+    if not isinstance(plain, dict):
+        return plain
+    is_schedule = {"length", "every"} <= plain.keys()
+    gone = {*SINCE, "start"} if is_schedule else {*SINCE} if "length" in plain else set()
+    return {name: older(value) for name, value in plain.items() if name not in gone}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    plain = older(plan(compose(RUN)).to_json())
+    assert "scale" not in plain["config"]["schedule"] and "start" not in plain["phases"][1]["schedule"]
+    (tmp_path / "plan.json").write_text(json.dumps(plain))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    return tmp_path
+
+
+def test_its_plan_is_the_same(run: Path) -> None:
+    old = json.loads((run / "plan.json").read_text())
+    new = plan(compose(RUN))
+    assert checked(old).curve == new.curve and checked(old).decay_curve == new.decay_curve
+    assert plan_differences(old, new.to_json()) == []
+    for part in ("schedule", "warmup", "cooldown", "coschedule"):
+        assert normalised(old["config"][part]) == normalised(new.config[part])
+    scaled = plan(compose([*RUN, "schedule.scale=0.5"]))
+    assert {name for name, _, _ in plan_differences(old, scaled.to_json())} == {"phases"}
+    assert normalised(old["config"]["schedule"]) != normalised(scaled.config["schedule"])
+
+
+def test_its_options_can_be_set_when_it_goes_on(run: Path) -> None:
+    said = ["schedule.scale=0.5", "schedule.start=0.8", "warmup.overlap=join", "cooldown.update_every=5"]
+    config = compose([f"resume.path={run}", *said])
+    assert config["schedule"]["scale"] == 0.5 and config["schedule"]["start"] == 0.8
+    assert plan(config).curve == plan(compose([*RUN, *said])).curve
+    with pytest.raises(ConfigError, match=r"^schedule\.scael is not a key"):
+        compose([f"resume.path={run}", "schedule.scael=0.5"])
+    with pytest.raises(ConfigError, match=r"^warmup\.floor cannot be set: a warmup begins at its start"):
+        plan(compose([f"resume.path={run}", "warmup.floor=0.5"]))
+
+
+def test_what_it_says_is_not_lost() -> None:
+    whole = plan(compose([*RUN, "schedule.floor=0.2", "warmup.overlap=peak", "cooldown.update_every=5"]))
+    plain = json.loads(json.dumps(whole.to_json()))
+    assert checked(copy.deepcopy(plain)).curve == whole.curve
+    assert plain["phases"][0]["schedule"]["overlap"] == "peak"
+    assert plain["phases"][1]["schedule"]["shape"]["floor"] == 0.2

@@ -175,7 +175,7 @@ class RunParts(CurveParts):
         )
         if not self.allow_extreme_lr:
             check_scaled_lr(plan)
-        return plan
+        return plan.with_groups(plan.groups, rules.notes)
 
     def _built_rules(self) -> Rules:
         """The rules with their schedules built."""

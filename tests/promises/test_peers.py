@@ -16,7 +16,7 @@ SAID = [name for name, row in ROWS.items() if row.lrkit]
 
 
 def difference(row: Row) -> tuple[float, int]:
-    """The largest difference, as a share of the base rate, and its step. A saved plan has the same rates, bit for bit."""
+    """The largest difference, as a share of the base rate, and its step. A saved plan has the same rates."""
     plan = plan_of(row.lrkit, row.steps, row.epoch)
     saved = Plan.from_json(json.loads(json.dumps(plan.to_json())))
     steps = range(row.steps + 1 if row.compared is None else row.compared)

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint picture docs docs-links fix bench bench-find evidence evidence-quick strangers lightning
+.PHONY: help demo test check lint picture docs docs-links fix bench bench-find evidence evidence-quick third-party lightning
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -44,8 +44,8 @@ lint: $(VENV)/dev.stamp ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-SCHEDULES = constant,step,multistep,exponential,inverse_time,linear,polynomial,cosine,sqrt,rex,restarts,cyclic,$\
-	one_cycle,inverse_sqrt,wsd,piecewise,plateau,range_test
+SCHEDULES = constant,step,multistep,exponential,inverse_time,inverse_sqrt,linear,polynomial,cosine,sqrt,rex,tanh,$\
+	logarithmic,restarts,cyclic,one_cycle,wsd,piecewise,product,table,formula,plateau,range_test
 picture: $(VENV)/user.stamp ## draw docs/schedules.png
 	cp $$($(BIN)/lrkit show -m schedule=$(SCHEDULES) warmup=linear horizon.steps=1000 format=png) docs/schedules.png
 
@@ -68,7 +68,7 @@ bench-find: $(VENV)/dev.stamp ## learning rates of lrkit find and of other range
 	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt
 	$(BIN)/python benchmarks/find.py
 
-strangers: $(VENV)/dev.stamp ## train and resume modules of other packages, with both Lightning packages (ten minutes)
+third-party: $(VENV)/dev.stamp ## train and resume modules of other packages, with both Lightning packages (ten minutes)
 	$(BIN)/python -m pip install --quiet --no-deps -r tests/promises/third_party.txt
 	$(BIN)/python -m pytest -q $(TOGETHER) -m slow tests/promises/test_third_party_modules.py
 

@@ -1,29 +1,30 @@
 """Declarative learning rates for PyTorch Lightning.
 
-``plan``, ``curve``, ``configure``, ``find``, ``train`` and ``compare`` do in Python what the command ``lrkit`` does.
-Each name is loaded when it is first used: importing this imports nothing heavy.
+``plan``, ``curve``, ``configure``, ``find``, ``train`` and ``compare`` are the features of the command ``lrkit``, as
+Python functions. Each name is imported when it is first used, so ``import lrkit`` is fast.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this; type checkers take it for true
+TYPE_CHECKING = False  # not from typing, whose import takes longer; type checkers treat this name as true
 
 if TYPE_CHECKING:
-    from lrkit import schedules
-    from lrkit.api import compare, configure, curve, find, from_config, plan, train
-    from lrkit.base.errors import ConfigError
-    from lrkit.optim.scheduler import PlanScheduler
-    from lrkit.planning.guard import Guard
-    from lrkit.planning.plan import Plan
-    from lrkit.planning.plateau import Plateau
-    from lrkit.schedules.curve import Curve
+    from lrkit import schedules as schedules
+    from lrkit.api import compare as compare
+    from lrkit.api import configure as configure
+    from lrkit.api import curve as curve
+    from lrkit.api import find as find
+    from lrkit.api import from_config as from_config
+    from lrkit.api import plan as plan
+    from lrkit.api import train as train
+    from lrkit.base.errors import ConfigError as ConfigError
+    from lrkit.optim.scheduler import PlanScheduler as PlanScheduler
+    from lrkit.planning.guard import Guard as Guard
+    from lrkit.planning.plan import Plan as Plan
+    from lrkit.planning.plateau import Plateau as Plateau
+    from lrkit.schedules.curve import Curve as Curve
 
-__all__ = [
-    "ConfigError", "Curve", "Guard", "Plan", "PlanScheduler", "Plateau", "compare", "configure", "curve", "find",
-    "from_config", "plan", "schedules", "train",
-]  # fmt: skip
-
-#: Where each name is; the block above tells the same to type checkers and editors.
+#: The module of each public name, for the import at its first use. Type checkers read the block above.
 _HOMES = {
     "ConfigError": "lrkit.base.errors",
     "Curve": "lrkit.schedules.curve",
@@ -40,10 +41,11 @@ _HOMES = {
     "schedules": "lrkit",
     "train": "lrkit.api",
 }
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name when it is first used."""
+    """Import a public name at its first use."""
     from importlib import import_module
 
     if name not in _HOMES:

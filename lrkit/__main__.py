@@ -6,7 +6,7 @@ import sys
 from lrkit.cli.main import entry
 
 if __name__ == "__main__":
-    # `python -m` looks for every module in the folder that we are in first. That may be a stranger's, with a torch.py.
+    # `python -m` searches the current folder first for each module. It may be untrusted and contain a torch.py.
     try:
         if sys.path[:1] == [os.getcwd()] != [os.path.dirname(os.path.dirname(os.path.realpath(__file__)))]:
             del sys.path[0]

@@ -18,6 +18,7 @@ from lrkit.config import compose as configs
 from lrkit.config import instantiate, trainer_options, trusted_targets
 from lrkit.config.callback_conflicts import conflict_of
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
+from lrkit.data.torch_datasets import Datasets
 from lrkit.lightning.callback_list import NoProfiler
 from lrkit.lightning.classes import (
     PACKAGE,
@@ -46,6 +47,7 @@ from lrkit.planning.plan import Plan
 __all__ = [
     "callbacks_of",
     "check_model_sizes",
+    "check_test",
     "check_trainer",
     "counted_plan",
     "data_node",
@@ -184,6 +186,23 @@ def module_of(
             "data=module", "needs a LightningModule with its own loaders, and the model is a plain network"
         )
     return _build_supervised(model, config["data"], data)
+
+
+def check_test(config: Mapping[str, Any], module: LightningModule, data: LightningDataModule) -> None:
+    """Refuse ``test=true`` before training, where there is nothing to test with.
+
+    Raises:
+        ConfigError: the module has no ``test_step``, or neither it nor the data has test samples.
+    """
+    if not config["test"]:
+        return
+    if not is_overridden("test_step", module):
+        raise ConfigError("test", f"needs a test_step, and {type(module).__name__} has none", True)
+    loaded = module if isinstance(data, ModuleLoaders) else data
+    if not is_overridden("test_dataloader", loaded):
+        raise ConfigError("test", f"needs a test_dataloader, and {type(loaded).__name__} has none", True)
+    if isinstance(data, Datasets) and data.test is None:
+        raise ConfigError("data.test", "must be set for test=true", None)
 
 
 def _build_model(config: Mapping[str, Any], data: LightningDataModule) -> Any:

@@ -123,6 +123,8 @@ def test_every_option_composes(group: str, option: str) -> None:
     chosen = [f"{added}{group}={option}"]
     if option == "custom":  # its class is the user's
         chosen.append(f"{group}._target_={'lrkit.schedules.Rex' if group == 'schedule' else 'my.Own'}")
+    if option == "datasets":
+        chosen.append("data.train._target_=my.Own")
     try:
         config = compose(chosen)
     except ConfigError as error:

@@ -118,6 +118,7 @@ def test_the_wheel_works_from_an_unrelated_folder(wheel: Path, tmp_path: Path) -
 from lrkit.config.compose import compose
 for group, option in {options!r}:
     own = [f"{{group}}._target_=my.Own"] if option == "custom" else []
+    own += ["data.train._target_=my.Own"] if option == "datasets" else []
     compose([("+" if group in {added!r} else "") + f"{{group}}={{option}}", *own])
     print(group, option)
 """

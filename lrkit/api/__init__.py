@@ -1,4 +1,4 @@
-"""What the command does, as ordinary functions: for notebooks, scripts of plain Lightning and other Hydra apps."""
+"""The command's features as Python functions: for notebooks, scripts of plain Lightning and other Hydra apps."""
 
 from lrkit.api.commands import compare, train
 from lrkit.api.lightning_module import configure

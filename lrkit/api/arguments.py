@@ -1,4 +1,4 @@
-"""What a caller says of a run, checked as the command checks it: names, options and objects become the plan's parts."""
+"""The arguments of the Python functions, checked like those of the command, and converted to the parts of a plan."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ AnyRules = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 Part = TypeVar("Part")
 
-#: What one of several optimizers may say for itself.
+#: The arguments that one of several optimizers may set.
 _TRACK = (
     "lr", "optimizer", "options", "schedule", "warmup", "warmup_length", "cooldown", "cooldown_length", "param_groups",
 )  # fmt: skip
@@ -48,7 +48,7 @@ _TRACK = (
 
 @dataclass(frozen=True, kw_only=True)
 class CurveParts:
-    """The arguments of ``lrkit.curve``, but for the length of the run."""
+    """The arguments of ``lrkit.curve``, without the length of the run."""
 
     schedule: AnySchedule = "cosine"
     warmup: AnySchedule | None = None
@@ -57,29 +57,29 @@ class CurveParts:
     cooldown_length: Length | None = None
 
     def curve(self, horizon: Horizon) -> Curve:
-        """The curve, laid over a run."""
-        schedule = _schedule(self.schedule, "schedule")
+        """Return the curve for a run of this length."""
+        schedule = _build_schedule(self.schedule, "schedule")
         return Curve.build(schedule, horizon, warmup=self.edge("warmup"), cooldown=self.edge("cooldown"))
 
     def shape(self) -> type[Schedule]:
-        """The class of the schedule."""
-        return type(_schedule(self.schedule, "schedule"))
+        """Return the class of the schedule."""
+        return type(_build_schedule(self.schedule, "schedule"))
 
     def edge(self, name: str) -> Schedule | None:
-        """The warmup, or the cooldown; one that is named has the length that was said, or that of the option."""
+        """Return the warmup or the cooldown, with the length argument or the length of its option."""
         part, length = getattr(self, name), getattr(self, f"{name}_length")
         if length is not None:
             if isinstance(part, Schedule) or (isinstance(part, Mapping) and "length" in part):
-                raise ConfigError(f"{name}_length", f"must be None, for the {name} has a length of its own", length)
+                raise ConfigError(f"{name}_length", f"must be None, because the {name} has its own length", length)
             if part in (None, "none"):
                 raise ConfigError(f"{name}_length", f"needs a {name}: {name}='linear'", length)
             part = {**(part if isinstance(part, Mapping) else {"name": part}), "length": length}
-        return _option(part, name, Schedule)
+        return _build_option(part, name, Schedule)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunParts(CurveParts):
-    """The arguments of ``lrkit.plan``, but for the length of the run."""
+    """The arguments of ``lrkit.plan``, without the length of the run."""
 
     lr: float
     optimizer: str | type[Optimizer] = "adamw"
@@ -97,18 +97,18 @@ class RunParts(CurveParts):
     trust: Sequence[str] = ()  #: packages whose classes the rules of ``param_groups`` may name
 
     def plan(self, horizon: Horizon) -> Plan:
-        """The plan of a run of this length.
+        """Return the plan for a run of this length.
 
         Raises:
-            ConfigError: the parts cannot mean what they say.
+            ConfigError: a part is wrong, or contradicts another part.
         """
         return self._on_tracks(horizon) if self.optimizers else self._of_one(horizon)
 
     def check(self, batch_size: int | None = None, tokens_per_sample: int | None = None) -> None:
-        """Refuse what no run can be, where the length of the run is not known yet: the plan is tried on a long one.
+        """Check the parts before the length of the run is known, by a plan for a long run.
 
         Raises:
-            ConfigError: the parts cannot mean what they say.
+            ConfigError: a part is wrong, or contradicts another part.
         """
         try:
             self.plan(Horizon(10**6, 10**3, batch_size or 64, tokens_per_sample=tokens_per_sample))
@@ -117,30 +117,32 @@ class RunParts(CurveParts):
                 raise
 
     def target(self) -> tuple[str, dict[str, Any]]:
-        """The class path of the optimizer, and its options: those of a shipped option, with what was said over them."""
+        """Return the class path of the optimizer, and its options: those of the shipped option, then the arguments."""
         said = dict(self.options or {})
         if not isinstance(self.optimizer, str):
-            return _path(self.optimizer), said
+            return _find_class_path(self.optimizer), said
         if "." in self.optimizer:
             return self.optimizer, said
         shipped = read_option("optimizer", self.optimizer, "optimizer")
         return str(shipped.pop("_target_")), {name: value for name, value in (shipped | said).items() if name != "lr"}
 
     def rules(self) -> Mapping[str, Any]:
-        """The node ``param_groups``."""
+        """Return the node ``param_groups``."""
         return self.param_groups if isinstance(self.param_groups, Mapping) else {"rules": self.param_groups}
 
     def listened(self) -> Plateau | None:
-        """Reduce on plateau, which the schedule ``plateau`` brings along."""
+        """Return reduce-on-plateau; the schedule ``plateau`` implies it."""
         name = self.schedule.get("name") if isinstance(self.schedule, Mapping) else self.schedule
-        return _option("reduce" if self.plateau is None and name == "plateau" else self.plateau, "plateau", Plateau)
+        return _build_option(
+            "reduce" if self.plateau is None and name == "plateau" else self.plateau, "plateau", Plateau
+        )
 
     def guarded(self) -> Guard | None:
-        """The divergence guard."""
-        return _option(self.guard, "guard", Guard)
+        """Return the divergence guard."""
+        return _build_option(self.guard, "guard", Guard)
 
     def each(self) -> list[tuple[tracks.Track, RunParts]]:
-        """Each of several optimizers, and what it says in place of what the run says."""
+        """Return the track of each of several optimizers, and its arguments in place of those of the run."""
         several = tracks.parse_tracks(self.optimizers or {}, _TRACK)
         return [(track, self._of_track(track)) for track in several]
 
@@ -150,10 +152,12 @@ class RunParts(CurveParts):
         groups, rules = group_rates(self.param_groups), self._built_rules()
         optimizer_options.check({**options, "_target_": target})
         optimizer_options.check_groups(target, groups, rules)
-        coschedule = {name: _schedule(each, f"coschedule.{name}") for name, each in (self.coschedule or {}).items()}
+        coschedule = {
+            name: _build_schedule(each, f"coschedule.{name}") for name, each in (self.coschedule or {}).items()
+        }
         plan = resolve_plan(
             lr=self.lr,
-            schedule=_schedule(self.schedule, "schedule"),
+            schedule=_build_schedule(self.schedule, "schedule"),
             horizon=horizon,
             optimizer=target,
             momentum=momentum_of(target, in_force),
@@ -171,7 +175,7 @@ class RunParts(CurveParts):
         )
         if not self.allow_extreme_lr:
             check_scaled_lr(plan)
-        return plan
+        return plan.with_groups(plan.groups, rules.notes)
 
     def _built_rules(self) -> Rules:
         """The rules with their schedules built."""
@@ -195,11 +199,11 @@ class RunParts(CurveParts):
         return rule
 
     def _on_tracks(self, horizon: Horizon) -> Plan:
-        """The plan of a run with several optimizers, a track each."""
+        """Return the plan of a run with several optimizers, one track for each."""
         guard = self.guarded()
         if guard is not None and guard.rules.needs_one_optimizer:
             allowed = ", ".join(policies_for_several())
-            must = f"must be {allowed}, or None, with several optimizers: a spike is told by one loss"
+            must = f"must be {allowed}, or None, with several optimizers: a spike is defined by one loss"
             raise ConfigError("guard", must)
         plans = {}
         for track, own in self.each():
@@ -209,23 +213,26 @@ class RunParts(CurveParts):
         return dataclasses.replace(self, coschedule=None, optimizers=None).plan(horizon).on_tracks(plans)
 
     def _of_track(self, track: tracks.Track) -> RunParts:
-        """The run as one track has it; another optimizer does not take the options of the run's."""
+        """Return the arguments of one track; the options of the run do not apply to another optimizer."""
         own = {"options": None} if "optimizer" in track.said else {}
         return dataclasses.replace(self, **{"guard": None, "optimizers": None, **own, **track.said})
 
 
-def _schedule(part: AnySchedule, key: str) -> Schedule:
-    made = _option(part, "schedule", Schedule, key)
+def _build_schedule(part: AnySchedule, key: str) -> Schedule:
+    """Return the schedule of an argument, which must not be None."""
+    made = _build_option(part, "schedule", Schedule, key)
     if made is None:
         raise ConfigError(key, "must not be None: for a fixed rate use 'constant'")
     return made
 
 
-def _option(part: Part | str | Mapping[str, Any] | None, group: str, kind: type[Part], key: str = "") -> Part | None:
-    """What a name, or a mapping with ``name`` and options, stands for; an object stands for itself.
+def _build_option(
+    part: Part | str | Mapping[str, Any] | None, group: str, kind: type[Part], key: str = ""
+) -> Part | None:
+    """Return the object of a name, or of a mapping with ``name`` and options; an object is returned unchanged.
 
     Raises:
-        ConfigError: the group has no such option, or the option no such key.
+        ConfigError: the group does not have the option, or the option does not have the key.
     """
     key = key or group
     if part is None or isinstance(part, kind):
@@ -244,33 +251,33 @@ def _option(part: Part | str | Mapping[str, Any] | None, group: str, kind: type[
     if not node:
         return None
     try:
-        made: Part = _built({**node, **said}, key)
+        made: Part = _build_node({**node, **said}, key)
     except ConfigError as error:
         raise error.under(key) from None
     return made
 
 
-def _built(value: Any, key: str) -> Any:
-    """The object of a node, and of the nodes inside it; each a shipped one's, or a schedule by its name."""
+def _build_node(value: Any, key: str) -> Any:
+    """Return the object of a shipped option, with the objects inside it; a mapping with ``name`` is a schedule."""
     if isinstance(value, list | tuple):
-        return tuple(_built(each, f"{key}[{i}]") for i, each in enumerate(value))
+        return tuple(_build_node(each, f"{key}[{i}]") for i, each in enumerate(value))
     if isinstance(value, Mapping) and "name" in value:
-        return _schedule(value, key)
+        return _build_schedule(value, key)
     if not isinstance(value, Mapping) or "_target_" not in value:
         return value
-    options = {name: _built(each, f"{key}.{name}") for name, each in value.items() if name != "_target_"}
+    options = {name: _build_node(each, f"{key}.{name}") for name, each in value.items() if name != "_target_"}
     return class_of_option(value["_target_"])(**options)
 
 
 def class_path(thing: object) -> str:
-    """The class path of an object."""
+    """Return the class path of an object."""
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
-def _path(optimizer: type[Optimizer]) -> str:
-    """The class path of an optimizer."""
+def _find_class_path(optimizer: type[Optimizer]) -> str:
+    """Return the class path of an optimizer."""
     if not isinstance(optimizer, type):
         raise ConfigError("optimizer", "must be a class, a class path, or the name of an option", optimizer)
-    # torch.optim.adamw.AdamW is known to people, and to lrkit, as torch.optim.AdamW.
+    # The documented path of torch.optim.adamw.AdamW is torch.optim.AdamW.
     module = "torch.optim" if optimizer.__module__.startswith("torch.optim.") else optimizer.__module__
     return f"{module}.{optimizer.__qualname__}"

@@ -1,4 +1,4 @@
-"""The plan and the curve of a run, from ordinary arguments: what ``lrkit show`` prints. No torch.
+"""``lrkit.plan`` and ``lrkit.curve``: the plan and the curve of a run, as ``lrkit show`` prints them. No torch.
 
 >>> import lrkit
 >>> rate = lrkit.curve("cosine", steps=100, warmup="linear", warmup_length="10%")
@@ -37,7 +37,7 @@ def curve(
     cooldown: AnySchedule | None = None,
     cooldown_length: Length | None = None,
 ) -> Curve:
-    """The curve ``step -> multiplier`` of a run: warmup, schedule and cooldown, end to end.
+    """Return the curve ``step -> multiplier`` of a run: warmup, schedule and cooldown, one after the other.
 
     A schedule is an object of ``lrkit.schedules``, the name of an option of ``conf/schedule`` with its defaults, or a
     mapping with the name and other values. Lengths are durations: ``500`` optimizer steps, ``"5%"`` of the run,
@@ -49,7 +49,8 @@ def curve(
         steps_per_epoch: optimizer steps in an epoch, for lengths in epochs.
         batch_size: samples in an optimizer step, for lengths in samples.
         tokens_per_sample: tokens in a sample, for lengths in tokens.
-        warmup, cooldown: the same, by the options of ``conf/warmup`` and ``conf/cooldown``.
+        warmup, cooldown: the same, by the options of ``conf/warmup`` and ``conf/cooldown``; a warmup may overlap the
+            schedule: ``{"name": "linear", "overlap": "join"}``.
         warmup_length, cooldown_length: the lengths of those that are named; else 5 % and 20 %.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What every other package uses: errors, files, signals, processes, and the report of a failure. No torch."""
+"""Used by every other package: errors, files, signals, processes, and the error report. No torch."""

@@ -1,1 +1,1 @@
-"""What happens during training: rates and losses logged, the guard, noise scale, the first batch checked."""
+"""Actions during training: logging of learning rates and losses, the guard, the noise scale, the first batch."""

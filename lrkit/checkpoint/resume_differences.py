@@ -84,6 +84,10 @@ def _phase(phase: Mapping[str, Any]) -> str:
     return f"{phase['name']} {phase['steps']}: {phase['schedule']['name']}({options})"
 
 
+def _by_adamw(node: Mapping[str, Any]) -> list[str]:
+    return [rule["name"] for rule in node.get("rules") or () if rule.get("adamw")]
+
+
 def _group_curve(own: Mapping[str, Any]) -> str:
     rate, momentum = ("; ".join(_phases(own[name])) for name in ("phases", "momentum"))
     return f"{rate}; momentum: {momentum}" if momentum else rate
@@ -104,6 +108,7 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "samples a step": lambda plan: plan["horizon"]["batch_size"],
     "phases": lambda plan: _phases(plan["phases"]),
     "groups": lambda plan: [(group["name"], group["lr_scale"], group["weight_decay"]) for group in plan["groups"]],
+    "groups by AdamW": lambda plan: _by_adamw(plan["config"].get("param_groups") or {}),
     "group curves": lambda plan: {rule: _group_curve(own) for rule, own in plan.get("group_curves", {}).items()},
     "momentum": lambda plan: _phases(plan["momentum"]),
     "weight decay": lambda plan: _phases(plan["weight_decay"]["phases"]),
@@ -140,9 +145,24 @@ def plan_refusal(saved: saved_run.SavedRun, rows: list[tuple[str, str, str]]) ->
 
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> str:
-    table = [("", "checkpoint", "command"), *rows]
+    table = [("", "checkpoint", "command"), *((name, *cut_around_difference(old, new)) for name, old, new in rows)]
     widths = [max(len(row[i]) for row in table) for i in (0, 1)]
     return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in table)
+
+
+def cut_around_difference(one: str, other: str, most: int = 160) -> tuple[str, str]:
+    """Two texts, or of long ones the parts where they begin to differ.
+
+    >>> cut_around_difference("abcdefgh-1-abc", "abcdefgh-2-abc", 6)
+    ('...efgh-1...', '...efgh-2...')
+    """
+    if max(len(one), len(other)) <= most:
+        return one, other
+    same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+    begin = max(0, same - 3 * most // 4 - 1)
+    before = "..." if begin else ""
+    cut = [f"{before}{text[begin : begin + most]}{'...' if len(text) > begin + most else ''}" for text in (one, other)]
+    return cut[0], cut[1]
 
 
 def model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -1,1 +1,1 @@
-"""The command `lrkit`. Each part is loaded when it is asked for."""
+"""The command `lrkit`. Each part is loaded when it is needed."""

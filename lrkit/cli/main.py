@@ -1,4 +1,4 @@
-"""The command ``lrkit``. Each part is loaded when it is asked for: ``--help`` and ``show`` never wait for torch."""
+"""The command ``lrkit``. Each part is loaded when it is needed: ``--help`` and ``show`` do not load torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ lrkit: declarative learning rates for PyTorch Lightning
 
 An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr=0.05
   lrkit train --help         every group, option and key
-  --traceback                with any command: where in the code an error arose
+  --traceback                with any command: show the Python traceback of an error
   lrkit --version
 """
 
@@ -28,27 +28,27 @@ COMMANDS = ("train", "find", "show", "compare", "board")
 
 
 def entry() -> None:
-    """Run the command line of this process: what the console script calls.
+    """Run the command line of this process. This is the entry point of the console script.
 
-    This file imports almost nothing, so that Ctrl-C is one line from the first moment on.
+    This file imports almost nothing, so that Ctrl-C prints one line from the first moment.
     """
     code = 130
     try:
         import signal
 
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _interrupted)  # an import must not be interrupted
+            signal.signal(signal.SIGINT, _exit_interrupted)  # an import must not be interrupted
         from lrkit.base import standard_streams
 
         code = standard_streams.guard_streams(lambda: main(sys.argv[1:]))
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_IGN)  # the command has finished; a second Ctrl-C must not raise
     except KeyboardInterrupt:
-        _interrupted()
+        _exit_interrupted()
     sys.exit(code)
 
 
-def _interrupted(*_: object) -> None:
+def _exit_interrupted(*_: object) -> None:
     """End this process, which has not started any work yet."""
     os.write(2, b"lrkit: interrupted\n")
     os._exit(130)
@@ -61,14 +61,15 @@ def main(argv: Sequence[str]) -> int:
     from lrkit.base import command_line, error_report
     from lrkit.cli.errors_in_one_line import report_errors
 
-    if signal.getsignal(signal.SIGINT) is _interrupted:
+    if signal.getsignal(signal.SIGINT) is _exit_interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on the command handles it
     words = [word for word in argv if word != "--traceback"]
     with error_report.show_tracebacks(len(words) < len(argv)), command_line.command_line_of(argv):
-        return report_errors(lambda: _main(words))
+        return report_errors(lambda: _dispatch(words))
 
 
-def _main(argv: list[str]) -> int:
+def _dispatch(argv: list[str]) -> int:
+    """Answer ``--help`` and ``--version``, or run the command that ``argv`` names."""
     from lrkit.base.errors import ConfigError
     from lrkit.base.exit_codes import OK
     from lrkit.base.launcher_environment import global_rank
@@ -87,15 +88,15 @@ def _main(argv: list[str]) -> int:
         os.getcwd()
     except FileNotFoundError:
         raise ConfigError("the current folder", "must be one that exists: it was deleted") from None
-    return OK if global_rank() > 0 and argv[0] not in _TOGETHER else _command(argv[0], argv[1:])
+    return OK if global_rank() > 0 and argv[0] not in _TOGETHER else _run_command(argv[0], argv[1:])
 
 
-#: Commands in which every process of a launcher takes part; of any other the first one is enough.
+#: Commands that every process of a launcher runs; any other command runs only in the first process.
 _TOGETHER = ("train", "find", "search", "join")
 
 
-def _command(command: str, rest: list[str]) -> int:
-    """Run one command; each is imported here, so that no command waits for the imports of another one."""
+def _run_command(command: str, rest: list[str]) -> int:
+    """Run one command. Imports only the modules of that command."""
     if command == "show":
         from lrkit.cli.show import run_show
 

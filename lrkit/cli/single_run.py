@@ -60,7 +60,7 @@ def resume_run(words: Sequence[str], config_dir: str | None, made: Path | None) 
         if key == "hydra.run.dir" and "${" not in str(override.value()):
             folder = Path(str(override.value()))
         elif override.is_hydra_override() and key != "hydra.output_subdir":
-            must = "is not for a run that goes on; what is: hydra.run.dir, a folder in plain words"
+            must = "does not apply to a resumed run; only hydra.run.dir does, without an interpolation"
             raise ConfigError(key, must, str(override.value()))
     load_resumed_config(words)
     config = configs.compose([word for word in words if not word.startswith("hydra.")], config_dir)

@@ -40,13 +40,17 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
     swept_config.check_sweep(words, config_dir, searches)
     for key in ("jobs", "on_error", "timeout"):
         if any(word.startswith(f"{key}=") for word in words):
-            must = "is for sweeps that lrkit runs itself: an engine is told by hydra.launcher and hydra.sweeper"
+            must = "applies to sweeps that lrkit runs itself: use hydra.launcher and hydra.sweeper"
             raise ConfigError(key, must)
     named = named_sweep_folder(overrides)
     if named is not None and "${" in str(named):
-        raise ConfigError("hydra.sweep.dir", "must be a folder in plain words", str(named))
+        raise ConfigError("hydra.sweep.dir", "must be a folder without an interpolation", str(named))
     if named is not None and count_statuses(named):
-        raise ConfigError("hydra.sweep.dir", "must be a folder without runs: an engine begins anew", str(named))
+        raise ConfigError(
+            "hydra.sweep.dir",
+            "must be a folder without runs: a launcher of Hydra starts from the first job",
+            str(named),
+        )
     check_single_process()
     if not searches and not any(word.endswith(_ELSEWHERE) for word in overrides):
         of_jobs = [word for word in words if not word.startswith("hydra")]
@@ -92,7 +96,7 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
     named = named_sweep_folder(overrides)
     for override in given:
         if not override.startswith("hydra.sweep.dir=") or "${" in override:
-            must = "is not for a sweep on this machine; what is: hydra.sweep.dir, a folder in plain words"
+            must = "does not apply to a sweep on this machine; only hydra.sweep.dir does, without an interpolation"
             raise ConfigError(override.partition("=")[0], must, override.partition("=")[2])
     overrides = [o for o in overrides if o not in given]
     refuse_common_error(expand_jobs(overrides, config_dir), config_dir)

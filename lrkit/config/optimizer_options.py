@@ -28,6 +28,8 @@ _ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
 _DECOUPLED = {"weight_decouple": True, "fixed_decay": False}
 _FREE = {"weight_decay": 0.0, "warmup_steps": 0, "r": 0.0, "weight_lr_power": 2.0, "foreach": True}
 
+_MUON = "lrkit.optim.muon.Muon"
+
 #: Class path -> option -> default, but for the parameters and the rate, of what ``conf/optimizer`` names.
 SIGNATURES: dict[str, dict[str, Any]] = {
     "torch.optim.SGD": {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False, **_FUSED},
@@ -46,7 +48,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     "torch.optim.Adafactor": {"beta2_decay": -0.8, "eps": (None, 1e-3), "d": 1.0, "weight_decay": 0.0, **_TORCH},
     "lrkit.optim.adabound.AdaBound": {**_ADAM, "final_lr": 0.1, "final_lr_at": 1e-3, "gamma": 1e-3},
     "lrkit.optim.lamb.Lamb": {**_ADAM, "eps": 1e-6, "weight_decay": 0.01},
-    "lrkit.optim.muon.Muon": {
+    _MUON: {
         "weight_decay": 0.1, "momentum": 0.95, "nesterov": True, "ns_steps": 5, "adamw_betas": (0.9, 0.95),
         "adamw_eps": 1e-8,
     },
@@ -145,6 +147,9 @@ def check_groups(target: str, rates: Sequence[tuple[str, float, float | None]], 
             must = f"must be null: {name} has one rate for all layers"
             raise ConfigError("param_groups.layer_decay", must, rules.layer_decay)
     for i, rule in enumerate(rules.rules):
+        if rule.adamw and target != _MUON:
+            must = f"needs optimizer=muon, which updates matrices in another way: {name} updates all parameters alike"
+            raise ConfigError(f"param_groups.rules[{i}].adamw", must)
         for part in CURVE_PARTS:
             if getattr(rule, part) is None:
                 continue

@@ -115,8 +115,8 @@ def _check_events(name: str, text: bytes) -> None:
                 keys.add(event.value)
             node(1, event.anchor)
         elif isinstance(event, yaml.AliasEvent):
-            if event.anchor not in sizes:  # not known, or within itself
-                raise ConfigError(name, f"has an alias of what is not complete there: *{event.anchor}")
+            if event.anchor not in sizes:  # the anchor is missing, or contains the alias
+                raise ConfigError(name, f"has an alias before the end of its anchor: *{event.anchor}")
             node(sizes[event.anchor])
         else:
             continue

@@ -1,4 +1,4 @@
-"""Training data: datasets, how files are read, and how batches are cut."""
+"""Training data: datasets, readers of files, and the loaders that make batches."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from lrkit.data.in_memory import Splits as Splits
     from lrkit.data.mnist1d import Mnist1d as Mnist1d
     from lrkit.data.text import Text as Text
+    from lrkit.data.torch_datasets import Datasets as Datasets
     from lrkit.data.torchvision_datasets import Torchvision as Torchvision
 
 #: The module of each class; the block above tells the same to type checkers and editors.
 _MODULES = {
     "Arrays": "arrays",
+    "Datasets": "torch_datasets",
     "Digits": "digits",
     "HuggingFace": "hugging_face",
     "Idx": "idx",

@@ -31,7 +31,8 @@ class Muon(TensorwiseOptimizer):
 
     ``O`` has a root mean square of about ``1/sqrt(max(a, b))``, and AdamW's updates one of 0.2 to 0.4 in practice:
     the factor makes them alike. Vectors, scalars, kernels of convolutions and complex numbers take AdamW's step with
-    the same ``lr`` and ``weight_decay``. An embedding is a matrix, too, and is treated as one.
+    the same ``lr`` and ``weight_decay``. An embedding is a matrix, too, and is treated as one, unless its group has
+    ``adamw: True``: then AdamW updates all of the group. Such a group may have a rate and a schedule of its own.
 
     Args:
         lr: the rate of every parameter of a group, whichever way it is updated.
@@ -66,7 +67,8 @@ class Muon(TensorwiseOptimizer):
         self, parameter: Tensor, x: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]
     ) -> None:
         x.mul_(1 - group["lr"] * group["weight_decay"])
-        update = self._muon if parameter.ndim == 2 and x.ndim == 2 else self._adamw
+        is_matrix = parameter.ndim == 2 and x.ndim == 2
+        update = self._muon if is_matrix and not group.get("adamw") else self._adamw
         update(x, gradient, state, group)
 
     @staticmethod

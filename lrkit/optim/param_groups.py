@@ -41,10 +41,12 @@ class ParamGroup:
     weight_decay: float | None
     names: tuple[str, ...]
     params: tuple[nn.Parameter, ...]
+    adamw: bool = False
 
     def options(self, lr: float) -> dict[str, Any]:
         """Return the group in the form of ``torch.optim``, with the learning rate ``lr``."""
-        own = {} if self.weight_decay is None else {"weight_decay": self.weight_decay}
+        own: dict[str, Any] = {} if self.weight_decay is None else {"weight_decay": self.weight_decay}
+        own |= {"adamw": True} if self.adamw else {}
         return {"params": list(self.params), "name": self.name, "lr": lr, **own}
 
 
@@ -108,6 +110,7 @@ def split_parameters(
             0.0 if place.spared else None if rule is None else rule.weight_decay,
             tuple(names),
             tuple(trainable[name] for name in names),
+            rule is not None and rule.adamw,
         )
         for rule, places in members.items()
         for place, names in places.items()
@@ -120,7 +123,8 @@ def group_remarks(
     among: Collection[str] | None = None,
 ) -> list[str]:
     """Return remarks on the groups of a module: its layers, and the parameters that it wants without weight decay."""
-    rules, lines = parse_rules(node), list[str]()
+    rules = parse_rules(node)
+    lines = rules.notes
     if (layers := _find_layers(module, rules, among)) is not None:
         lines.append(layers.line)
     if rules.no_decay:

@@ -1,1 +1,1 @@
-"""The plan: every factor of every learning rate of a run, resolved before anything runs. No torch."""
+"""The plan: every factor of every learning rate of a run, resolved before the run. No torch."""

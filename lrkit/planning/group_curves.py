@@ -94,7 +94,9 @@ def group_curves(rules: Rules, run: RunCurve, warnings: list[str]) -> dict[str, 
         except ConfigError as error:
             raise error.under(f"param_groups.rules[{i}]") from None
         curves[rule.name] = made
-        warnings += [f"{rule.name}: {line}" for line in _warnings(made.curve, schedule) if line not in about_run]
+        warnings += [
+            f"{rule.name}: {line}" for line in _warnings(made.curve, schedule, run.horizon) if line not in about_run
+        ]
     return curves
 
 
@@ -129,12 +131,14 @@ def _momentum(curve: Curve, schedule: Schedule, run: RunCurve) -> Curve | None:
     return None
 
 
-def _warnings(curve: Curve, schedule: Schedule) -> list[str]:
+def _warnings(curve: Curve, schedule: Schedule, horizon: Horizon) -> list[str]:
     """What is legal and probably not intended, and that a delayed group stands still."""
     first = curve.phases[0]
     lines = curve_warnings(curve, schedule)
-    if first.name != DELAY:
+    if first.name != DELAY or first.length is None:
         return lines
+    if horizon.end is not None and first.length >= horizon.end:
+        return [f"never moves: its delay ends at step {first.length}, and the run stops after {horizon.end} steps"]
     still = (
         f"stands still until step {first.length}: its rate is 0, while its gradients are computed and the optimizer's"
         " averages of them move"

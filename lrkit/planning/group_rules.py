@@ -52,6 +52,8 @@ class Rule:
             ``lrkit.config.plan_parts.build_rules``.
         warmup, cooldown: the same; empty for none where the run has one.
         delay: the time at the beginning of the run in which its rate is 0; its curve has the steps that are left.
+        adamw: of Muon, whether AdamW updates its matrices too. Such a rule needs no pattern: it then takes the
+            parameters that Muon leaves to AdamW, those that are not matrices.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Rule:
     warmup: Any = field(default=None, hash=False)
     cooldown: Any = field(default=None, hash=False)
     delay: Length | None = None
+    adamw: bool = False
 
     @property
     def has_curve(self) -> bool:
@@ -71,11 +74,14 @@ class Rule:
 
     def __repr__(self) -> str:
         """Its name and what it sets."""
-        said = [(each.name, getattr(self, each.name)) for each in dataclasses.fields(self)]
-        return f"Rule({', '.join(f'{name}={value!r}' for name, value in said if value is not None)})"
+        said = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        set_ones = (f"{name}={value!r}" for name, value in said.items() if value is not None and value is not False)
+        return f"Rule({', '.join(set_ones)})"
 
     def takes(self, name: str, ndim: int) -> bool:
         """Whether a parameter falls under the rule."""
+        if self.pattern is None and self.max_ndim is None:
+            return ndim != 2  # what Muon leaves to AdamW
         return (self.pattern is None or re.search(self.pattern, name) is not None) and (
             self.max_ndim is None or ndim <= self.max_ndim
         )
@@ -95,6 +101,11 @@ class Rules:
     rules: tuple[Rule, ...] = ()
     no_decay: bool = False
     layer_decay: float | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What the names and factors of the groups do not say."""
+        return [f"{rule.name}: AdamW updates all of it, matrices too" for rule in self.rules if rule.adamw]
 
 
 def parse_rules(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Rules:
@@ -208,7 +219,9 @@ def _rule(key: str, entry: Any) -> Rule:
     # TensorBoard shows these characters unchanged in a tag; a slash would make a folder.
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
         raise ConfigError(f"{key}.name", "must be made of letters, digits, `_`, `.` and `-`", name)
-    if pattern is None and max_ndim is None:
+    adamw = entry.get("adamw") or False
+    FLAG.check(f"{key}.adamw", adamw)
+    if pattern is None and max_ndim is None and not adamw:
         raise ConfigError(key, "must have a pattern or a max_ndim", dict(entry))
     if pattern is not None:
         try:
@@ -234,4 +247,5 @@ def _rule(key: str, entry: Any) -> Rule:
         warmup=entry.get("warmup"),
         cooldown=entry.get("cooldown"),
         delay=delay,
+        adamw=adamw,
     )

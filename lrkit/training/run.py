@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.assembly import (
+    check_test,
     data_of,
     exact_plan,
     hush_lightning,
@@ -95,6 +96,7 @@ def _train(run: RunSettings, module: LightningModule | None, data: LightningData
     seed_everything(run.config["seed"], workers=True, verbose=False)
     data = data_of(run.config) if data is None else data
     module = module_of(run.config, data, module)
+    check_test(run.config, module, data)
     _refuse_another_model(run, module)
     loaders = loaders_of(data)
     _attach_plan(run, module, data)

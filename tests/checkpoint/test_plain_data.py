@@ -253,7 +253,7 @@ def test_what_contains_itself_or_is_deep_ends() -> None:
     assert made[0] is made[1]
 
 
-def test_a_stranger_s_methods_do_no_harm() -> None:
+def test_methods_of_an_unknown_class_do_no_harm() -> None:
     class Bad:
         def __repr__(self) -> str:
             raise ValueError

@@ -71,6 +71,11 @@ def test_another_schedule_of_a_rule_is_a_difference_that_names_the_rule() -> Non
         go_on(plan_of(""), plan_of("delay: 10"), None)
 
 
+def test_matrices_that_go_from_muon_to_adamw_are_a_difference() -> None:
+    with pytest.raises(ConfigError, match=r"^resume\.policy must be set.* in groups by AdamW"):
+        go_on(plan_of("lr_scale: 1", "optimizer=muon"), plan_of("lr_scale: 1, adamw: true", "optimizer=muon"), None)
+
+
 def test_a_checkpoint_from_before_goes_on() -> None:
     plan = plan_of("")
     saved = saved_with(plan)

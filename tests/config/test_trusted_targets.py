@@ -402,7 +402,7 @@ def test_what_the_config_in_a_checkpoint_names_is_refused(
         train(*words, "trainer.max_epochs=2")
 
 
-def test_join_and_search_take_no_strangers_config(trap: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_join_and_search_refuse_an_untrusted_config(trap: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = {**compose([]), "trust": ["evil"], "model": {"_target_": "evil.Net"}}
     (trap / "config.json").write_text(json.dumps(config))
     for words in (["join", ".", "config.json"], ["search", ".", "config.json"], ["join"], ["search"]):
@@ -435,7 +435,7 @@ def test_a_folder_of_runs_is_only_read(trap: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("jobs", [[], 5, {"a": 1}, {"a": {"status": "done"}}, None])
-def test_a_strangers_sweep_is_no_command(jobs: Any, trap: Path) -> None:
+def test_the_sweep_file_of_an_untrusted_folder_starts_no_command(jobs: Any, trap: Path) -> None:
     from lrkit.sweep.sweep import Sweep
     from lrkit.sweep.sweep_file import find_unfinished
 

@@ -57,7 +57,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     ("text", "message"),
     [
         (BOMB, f"must not have more than {MOST} nodes, aliases counted as what they stand for."),
-        ("a: &a [*a]", "has an alias of what is not complete there: *a."),
+        ("a: &a [*a]", "has an alias before the end of its anchor: *a."),
         ("x: " + "[" * 100_000, f"must not be nested deeper than {DEEPEST}."),
         ("x: " + "{a: " * 100_000, f"must not be nested deeper than {DEEPEST}."),
         ("x: " + "y" * LARGEST, f"must not be larger than {LARGEST} bytes. Received: {LARGEST + 3}"),

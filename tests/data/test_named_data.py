@@ -44,7 +44,7 @@ def test_another_class_is_refused_before_anything_is_imported(name: str, monkeyp
     assert said.endswith(f"USPS. Received: '{name}'")
 
 
-def test_cifar_of_a_strangers_is_not_unpickled(torchvision: Any, tmp_path: Path) -> None:
+def test_an_untrusted_cifar_file_is_not_unpickled(torchvision: Any, tmp_path: Path) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"):

@@ -13,8 +13,10 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, MultiplicativeLR, SequentialLR
 
 import lrkit
+from lrkit.base.errors import ConfigError
 from lrkit.config.shipped_options import option_names
 from lrkit.optim.factory import build_optimizer
+from lrkit.optim.param_groups import split_parameters
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.plan import Plan
 from lrkit.schedules.shapes import Constant, Cosine, Cyclic, Exponential, Linear, Piecewise, Schedule, Step
@@ -225,3 +227,59 @@ def test_a_delayed_group_stands_still_with_every_optimizer(option: str) -> None:
     assert late.equal(begun[0]) and not other.equal(begun[1])
     used(optimizer, scheduler.step, 6)
     assert not late.equal(begun[0]) and late.isfinite().all()
+
+
+# Muon, and its half of AdamW.
+
+MUON = [
+    {"name": "embed", "pattern": "embed", "adamw": True, "lr_scale": 0.5},
+    {"name": "rest", "adamw": True, "lr_scale": 0.1, "schedule": "linear", "delay": 3},
+]
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.conv, self.head = nn.Embedding(5, 4), nn.Conv1d(4, 4, 3), nn.Linear(4, 2)
+
+
+def test_a_rule_is_muons_half_of_adamw_with_a_rate_and_a_schedule_of_its_own() -> None:
+    torch.manual_seed(0)
+    model, twin = Network(), Network()
+    twin.load_state_dict(model.state_dict())
+    plan = lrkit.plan(lr=0.02, steps=10, schedule="constant", optimizer="muon", param_groups=MUON)
+    groups = split_parameters(model, {"rules": MUON})
+    assert {group.name: group.names for group in groups} == {
+        "embed": ("embed.weight",),
+        "rest": ("conv.weight", "conv.bias", "head.bias"),
+        "default": ("head.weight",),
+    }
+    ours = build_optimizer("lrkit.optim.muon.Muon", {}, [group.options(0.02) for group in groups])
+    scheduler = PlanScheduler(ours, plan)
+    same = [{"params": [p for n, p in twin.named_parameters() if n in g.names], "name": g.name} for g in groups[:2]]
+    theirs = AdamW(same, lr=0.02, betas=(0.9, 0.95), weight_decay=0.1)
+    beside = PlanScheduler(theirs, plan)
+    for _ in range(10):
+        for network, optimizer, each in ((model, ours, scheduler), (twin, theirs, beside)):
+            optimizer.zero_grad()
+            sum((p * p).sum() + p.sum() for p in network.parameters()).backward()
+            optimizer.step()
+            assert [g["lr"] for g in optimizer.param_groups] == [
+                plan.lr(rate, each.applied - 1) for rate in plan.groups
+            ][: len(optimizer.param_groups)]
+            each.step()
+    for name, parameter in model.named_parameters():
+        if name != "head.weight":
+            assert torch.allclose(parameter, twin.get_parameter(name), rtol=1e-5, atol=1e-7), name
+    assert (
+        "momentum_buffer" in ours.state[model.head.weight] and "momentum_buffer" not in ours.state[model.embed.weight]
+    )
+
+
+def test_the_half_of_adamw_is_shown_and_refused_elsewhere() -> None:
+    text = str(lrkit.plan(lr=0.02, steps=10, optimizer="muon", param_groups=MUON))
+    assert "rest: AdamW updates all of it, matrices too" in text and "rest 0.1" in text
+    with pytest.raises(ConfigError, match=r"^param_groups\.rules\[0\]\.adamw needs optimizer=muon"):
+        lrkit.plan(lr=0.02, steps=10, optimizer="adamw", param_groups=MUON)
+    with pytest.raises(ConfigError, match=r"^param_groups\.rules\[0\] must have a pattern or a max_ndim"):
+        lrkit.plan(lr=0.02, steps=10, optimizer="muon", param_groups=[{"name": "rest"}])

@@ -191,6 +191,12 @@ def test_warnings_name_the_rule_and_are_not_repeated() -> None:
     assert [note.partition(":")[0] for note in both.warnings if "step" in note] == ["step 0 is a no-op", "head", "head"]
 
 
+def test_a_delay_longer_than_what_the_run_takes_of_its_steps_is_told() -> None:
+    rule = "param_groups.rules=[{name: head, pattern: h, delay: 50}]"
+    plan = planned(compose([rule, "horizon.steps=100", "horizon.stop_after=40"]))
+    assert any("head: never moves: its delay ends at step 50, and the run stops after 40" in n for n in plan.warnings)
+
+
 REFUSED = [
     ({"schedule": "cosin"}, {}, "schedule.name has no option 'cosin'. Did you mean 'cosine'?"),
     ({"schedule": {"name": "step", "gamma": 0}}, {}, "schedule.gamma must be > 0. Received: 0"),

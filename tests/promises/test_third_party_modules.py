@@ -2,8 +2,8 @@
 
 A case is a module of a third-party package with data for it (``tests/helpers/third_party_modules.py``). For each case:
 the rates of every step are bit for bit the plan's; TensorBoard has them and a loss; and a run that SIGTERM stopped
-within an epoch ends, after a resume, with the weights of an uninterrupted run. ``make strangers`` installs the packages
-and runs this file.
+within an epoch ends, after a resume, with the weights of an uninterrupted run. ``make third-party`` installs the
+packages and runs this file.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ STOP = 7  # optimizer steps: in the middle of the second epoch
 @pytest.mark.slow
 @pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.model)
-def test_a_strangers_module_runs_unchanged(case: Case, package: str, tmp_path: Path) -> None:
+def test_a_third_party_module_runs_unchanged(case: Case, package: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(case.needs) is None:
-        pytest.skip(f"needs {case.needs}: make strangers")
+        pytest.skip(f"needs {case.needs}: make third-party")
     model = case.model if "." in case.model else f"third_party_modules.{case.model}"
     run = f"train model=custom model._target_={model} data=custom data._target_=third_party_modules.{case.data}"
     record = "+callbacks.record._target_=third_party_modules.Record +callbacks.record.out"

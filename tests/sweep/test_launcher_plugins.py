@@ -252,10 +252,16 @@ def test_a_search_with_optuna_is_checked_as_one(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("seed=1,2 jobs=2", "jobs is for sweeps that lrkit runs itself: an engine is told by hydra.launcher …"),
-        ("seed=1,2 on_error=stop", "on_error is for sweeps that lrkit runs itself: …"),
-        ("seed=1,2 hydra.sweep.dir=${now:%H}", "hydra.sweep.dir must be a folder in plain words. Received: …"),
-        ("seed=1,2 hydra.sweep.dir=old", "hydra.sweep.dir must be a folder without runs: an engine begins anew. …"),
+        (
+            "seed=1,2 jobs=2",
+            "jobs applies to sweeps that lrkit runs itself: use hydra.launcher and hydra.sweeper.",
+        ),
+        ("seed=1,2 on_error=stop", "on_error applies to sweeps that lrkit runs itself: …"),
+        (
+            "seed=1,2 hydra.sweep.dir=${now:%H}",
+            "hydra.sweep.dir must be a folder without an interpolation. Received: …",
+        ),
+        ("seed=1,2 hydra.sweep.dir=old", "hydra.sweep.dir must be a folder without runs: a launcher of Hydra …"),
         ("seed=interval(1,2)", "seed must sweep over a list of values, or a range of them: …"),
         ("seed=1,-1", "seed must be a whole number in …"),
     ],

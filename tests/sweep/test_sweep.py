@@ -248,7 +248,7 @@ def test_a_preset_sweeps_what_the_command_line_leaves_to_it() -> None:
     [
         (["jobs=0"], "jobs must be a whole number >= 1. Received: 0"),
         (["on_error=ignore"], "on_error must be continue or stop. Received: 'ignore'"),
-        (["hydra.sweep.subdir=x"], "hydra.sweep.subdir is not for a sweep on this machine;"),
+        (["hydra.sweep.subdir=x"], "hydra.sweep.subdir does not apply to a sweep on this machine;"),
     ],
 )
 def test_bad_input_is_one_line(words: list[str], said: str, tmp_path: Path) -> None:

@@ -76,4 +76,4 @@ def test_what_a_plan_says_is_not_lost(overlap: str) -> None:
     assert plain["phases"][-1]["schedule"]["update_every"] == 5
     other = OVERLAPS[OVERLAPS.index(overlap) - 1]
     changed = plan(compose([*RUN, "schedule.floor=0.2", f"warmup.overlap={other}", "cooldown.update_every=5"]))
-    assert {name for name, _, _ in plan_differences(plain, changed.to_json())} == {"phases"}
+    assert {name for name, _, _ in list_plan_differences(plain, changed.to_json())} == {"phases"}

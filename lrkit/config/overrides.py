@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import hydra
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
@@ -51,7 +52,8 @@ __all__ = [
     "with_added_tracks",
 ]  # fmt: skip
 
-VERSION_BASE = "1.3"
+#: Tells Hydra 1.3 to behave as that release, and not as an earlier one; later releases always do, and refuse the word.
+VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 #: Groups of which several options can be chosen: each option adds objects by their names.
 LISTED = ("callbacks", "logger")
 
@@ -131,7 +133,7 @@ def hydra_initialised(config_dir: str | None = None) -> Iterator[None]:
     saved = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with searching_folder(config_dir), initialize_config_dir(str(CONF_DIR), version_base=VERSION_BASE):
+        with searching_folder(config_dir), initialize_config_dir(str(CONF_DIR), **VERSION_BASE):
             yield
     finally:
         GlobalHydra.instance().clear()

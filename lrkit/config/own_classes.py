@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 
 from lrkit.base.errors import ConfigError
 from lrkit.config.hydra_form import GROUPS_OF_SCHEDULES
+from lrkit.config.optimizer_options import SIGNATURES
+from lrkit.config.shipped_options import option_names, read_shipped_file
 from lrkit.config.trusted_targets import TARGET, resolve_class
 
 __all__ = ["with_keys_of_class"]
@@ -42,4 +44,33 @@ def with_keys_of_class(config: Mapping[str, Any], parsed: Sequence[Override]) ->
             for name, value in node.items()
             if name in parameters or str(name).startswith("_") or f"{group}.{name}" in typed
         }
+    if f"optimizer.{TARGET}" in typed and isinstance(made.get("optimizer"), Mapping):
+        made["optimizer"] = _optimizer_node(made["optimizer"], typed, config.get("trust", ()))
     return made
+
+
+def _optimizer_node(node: Mapping[str, Any], typed: Collection[str], trust: Sequence[str]) -> dict[str, Any]:
+    """The node of an optimizer without defaults of an option that its class does not have.
+
+    A class of whose signature nothing is recorded is imported.
+    """
+    target = node.get(TARGET)
+    if target in SIGNATURES:
+        names: Collection[str] = SIGNATURES[target]
+    else:
+        try:
+            parameters = inspect.signature(resolve_class(target, f"optimizer.{TARGET}", trust)).parameters
+        except (ConfigError, TypeError, ValueError):
+            return dict(node)  # refused when it is built
+        names = [name for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD]
+    return {
+        name: value
+        for name, value in node.items()
+        if name in (TARGET, "lr", *names) or f"optimizer.{name}" in typed or not _is_default(name, value)
+    }
+
+
+def _is_default(name: str, value: Any) -> bool:
+    """Whether an option of the group optimizer gives this value to a key."""
+    files = (read_shipped_file(f"optimizer/{option}.yaml") for option in option_names("optimizer"))
+    return any(name in file and file[name] == value for file in files)

@@ -35,7 +35,7 @@ from lrkit.schedules.shapes import Cosine
 
 MixedPrecision: Any = import_module(f"{PACKAGE}.plugins.precision").MixedPrecision
 
-OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
+OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml") if path.stem != "custom")
 
 
 def ill(steps: list[int], how: str = "batch", **more: Any) -> str:

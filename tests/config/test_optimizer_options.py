@@ -18,7 +18,9 @@ from lrkit.config.optimizer_options import check as check_node
 from lrkit.optim import factory
 
 SHIPPED: dict[str, dict[str, Any]] = {
-    path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF_DIR / "optimizer").glob("*.yaml"))
+    path.stem: yaml.safe_load(path.read_text())
+    for path in sorted((CONF_DIR / "optimizer").glob("*.yaml"))
+    if path.stem != "custom"
 }
 #: Values that a user may write for a number, a pair or a switch.
 VALUES: list[Any] = [

@@ -51,7 +51,7 @@ def test_the_row_is_what_the_option_says(name: str) -> None:
 
 
 def test_every_option_has_a_row() -> None:
-    assert {path.stem for path in CONF.glob("*.yaml")} == set(OPTIMIZERS)
+    assert {path.stem for path in CONF.glob("*.yaml")} - {"custom"} == set(OPTIMIZERS)  # whose class is the user's
 
 
 @pytest.mark.parametrize("target", FAMILIES)

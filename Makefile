@@ -44,8 +44,8 @@ lint: $(VENV)/dev.stamp ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-SCHEDULES = constant,step,multistep,exponential,inverse_time,linear,polynomial,cosine,sqrt,rex,restarts,cyclic,$\
-	one_cycle,inverse_sqrt,wsd,piecewise,plateau,range_test
+SCHEDULES = constant,step,multistep,exponential,inverse_time,inverse_sqrt,linear,polynomial,cosine,sqrt,rex,tanh,$\
+	logarithmic,restarts,cyclic,one_cycle,wsd,piecewise,product,table,formula,plateau,range_test
 picture: $(VENV)/user.stamp ## draw docs/schedules.png
 	cp $$($(BIN)/lrkit show -m schedule=$(SCHEDULES) warmup=linear horizon.steps=1000 format=png) docs/schedules.png
 

@@ -49,7 +49,8 @@ def curve(
         steps_per_epoch: optimizer steps in an epoch, for lengths in epochs.
         batch_size: samples in an optimizer step, for lengths in samples.
         tokens_per_sample: tokens in a sample, for lengths in tokens.
-        warmup, cooldown: the same, by the options of ``conf/warmup`` and ``conf/cooldown``.
+        warmup, cooldown: the same, by the options of ``conf/warmup`` and ``conf/cooldown``; a warmup may overlap the
+            schedule: ``{"name": "linear", "overlap": "join"}``.
         warmup_length, cooldown_length: the lengths of those that are named; else 5 % and 20 %.
 
     Raises:

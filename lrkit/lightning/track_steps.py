@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 
 from lrkit.base.errors import ConfigError
 from lrkit.lightning.classes import Callback, LightningModule, Trainer
-from lrkit.lightning.module import schedulers_of
+from lrkit.lightning.module import plan_of, schedulers_of
+from lrkit.lightning.planned_stop import has_reached_stop
 from lrkit.lightning.step_count import has_reached_its_end
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.tracks import KEY, steps_in
@@ -73,7 +74,7 @@ class TrackStepCheck(Callback):
         """A sentence on the missing steps of a fit that has ended; empty if none is missing."""
         if self.trainer is None:
             return ""
-        through = has_reached_its_end(self.trainer)
+        through = has_reached_its_end(self.trainer) or has_reached_stop(self.trainer, plan_of(self.trainer))
         return "; ".join(line for each in self.counts if (line := each.missing(through)))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

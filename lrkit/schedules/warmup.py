@@ -7,9 +7,9 @@
     multiply   from start to 1, times schedule(s)                                        schedule(s)
 
 ``s`` counts from the beginning of the run, and ``start`` is ``warmup.start``. ``join`` is detectron2's
-``WarmupParamScheduler``; ``peak`` is the default of timm (``warmup_prefix=False``) and Composer's ``...WithWarmup``
-schedulers of milestones; ``multiply`` is torch's ``ChainedScheduler`` of a warmup and a schedule, and MMEngine's list
-of both.
+``WarmupParamScheduler``; ``peak`` is the default of timm's cosine scheduler (``warmup_prefix=False``) and Composer's
+``MultiStepWithWarmupScheduler``; ``multiply`` is torch's ``ChainedScheduler`` of a warmup and a schedule, and
+MMEngine's list of both.
 """
 
 from __future__ import annotations

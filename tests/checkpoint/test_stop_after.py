@@ -111,6 +111,7 @@ def test_the_best_checkpoint_of_the_stop_is_known_after_it(tmp_path: Path) -> No
         ("+callbacks.early={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss, patience: 3}",),
         ("param_groups=no_decay", "schedule@coschedule.weight_decay=linear", "optimizer=adamw", "test=true"),
         ("trainer.limit_val_batches=0",),
+        ("callbacks=ema",),
         GAN,
         (*GAN, "trainer.check_val_every_n_epoch=2"),
     ],
@@ -369,6 +370,13 @@ def test_a_module_that_steps_twice_in_a_batch_is_told() -> None:
         lrkit.train(
             *BASE[:3], "logger=none", "horizon.steps=48", "horizon.stop_after=7", module=TwoSteps(), data=Data()
         )
+
+
+@pytest.mark.slow
+def test_a_track_that_leaves_out_a_step_has_failed_at_the_stop(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word.replace(".GAN", ".Hasty") for word in GAN]
+    train(*over(*words), *words, "horizon.stop_after=3", code=1)
+    assert "generator: 3 steps were planned, 2 were taken" in capsys.readouterr().err
 
 
 @pytest.mark.slow

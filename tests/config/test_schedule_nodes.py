@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.files import write_json
+from lrkit.checkpoint.resume_differences import plan_differences
 from lrkit.config.compose import compose, plan
 from lrkit.config.plan_parts import build_schedule
 from lrkit.schedules.shapes import Cosine, Linear, Piecewise, Product, Restarts, Schedule
@@ -72,6 +74,22 @@ def test_a_config_and_its_plan_hold_the_rows_of_a_table(tmp_path: Path, monkeypa
     assert plan(nested).curve(25) == 0.6
     with pytest.raises(ConfigError, match=r"^schedule\.table must be a file that can be read \(No such file"):
         compose(words)
+
+
+def test_a_resumed_run_has_the_rows_of_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rates.csv").write_text("0,1\n50%,0.2\n")
+    resolved = plan(compose(["schedule=table", "schedule.table=rates.csv", *RUN]))
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").touch()
+    write_json(tmp_path / "run" / "plan.json", resolved.to_json())
+    Path("rates.csv").write_text("0,1\n50%,0.9\n")
+    again = plan(compose([f"resume.path={tmp_path / 'run'}"]))
+    assert again.curve == resolved.curve
+    assert plan_differences(resolved.to_json(), again.to_json()) == []
+    changed = plan(compose([f"resume.path={tmp_path / 'run'}", "schedule.table=rates.csv"]))
+    ((name, before, after),) = plan_differences(resolved.to_json(), changed.to_json())
+    assert (name, "[50, 0.2]" in before, "[50, 0.9]" in after) == ("phases", True, True)
 
 
 def test_a_wrong_row_of_a_table_names_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

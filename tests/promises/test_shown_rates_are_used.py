@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from interrupted_runs import EVERY, Interrupted, Stop, ignored, same_weights
 from recorded_rates import Recorded
@@ -214,10 +214,19 @@ def test_shown_is_used_is_resumed(
 
 @ignored
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [[f"schedule={name}", *words] for name, several in OPTIONS.items() for words in several], ids=" ".join
+)
+def test_each_option_of_a_schedule_is_shown_used_and_resumed(
+    words: list[str], recorded: Recorded, decays: Decays
+) -> None:
+    keep_the_promise([*words, "data.batch_size=150", "trainer.max_epochs=2"], 0.5, False, recorded, decays)
+
+
+@ignored
+@pytest.mark.slow
 @settings(max_examples=150, **several)
 @given(overrides=runs(), share=st.floats(0, 1), stops=st.booleans())
-@example(overrides=["schedule=cyclic", *OPTIONS["cyclic"][0], "schedule.up=2", "trainer.max_epochs=2"], share=0.5)
-@example(overrides=["schedule=wsd", *OPTIONS["wsd"][1], "data.batch_size=150", "trainer.max_epochs=2"], share=0.6)
 def test_shown_is_used_is_resumed_at_length(
     overrides: list[str], share: float, stops: bool, recorded: Recorded, decays: Decays
 ) -> None:

@@ -18,7 +18,21 @@ from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.curve_json import curve_from_json, curve_to_json
 from lrkit.schedules.horizon import Horizon
-from lrkit.schedules.shapes import Cosine, Linear, Multistep, OneCycle, Piecewise, Schedule, Step
+from lrkit.schedules.shapes import (
+    Cosine,
+    Cyclic,
+    Exponential,
+    InverseSqrt,
+    Linear,
+    Multistep,
+    OneCycle,
+    Piecewise,
+    Polynomial,
+    Restarts,
+    Schedule,
+    Step,
+    Wsd,
+)
 
 OPTIONS = ("scale", "floor", "skip", "update_every")
 
@@ -54,7 +68,7 @@ def test_every_shape_follows_the_formula(case: tuple[Any, int], said: dict[str, 
     values = [schedule(s, n) for s in range(n)]
     assert values == [expected(bare, s, n, said) for s in range(n)]
     assert all(value >= said.get("floor", 0.0) for value in [*values, schedule.final(n)])
-    if said.get("update_every") is None:
+    if said.get("update_every") in (None, 1):
         assert schedule.final(n) == max(said.get("floor", 0.0), said.get("scale", 1.0) * bare.final(whole))
     else:
         assert schedule.final(n) == values[-1]
@@ -112,6 +126,27 @@ def test_a_plan_with_options_is_saved_and_read() -> None:
     plain["phases"][0]["schedule"]["skip"] = -1
     with pytest.raises(ConfigError, match=r"phases\[0\].schedule.skip must be a whole number >= 0"):
         checked(plain)
+
+
+NEW: dict[Schedule, tuple[str, ...]] = {
+    Cosine(end=0.1): ("power", "k"),
+    Polynomial(power=3.0): ("k", "period"),
+    Exponential(end=0.1): ("ratio",),
+    InverseSqrt(timescale=5): ("power",),
+    Restarts(period=10, decay=0.5): ("shape", "decay_of"),
+    Wsd(decay=5, shape="cosine"): ("milestones",),
+    Cyclic(up=5): ("momentum_start", "momentum_peak", "formula"),
+}
+
+
+@pytest.mark.parametrize("schedule", NEW, ids=lambda schedule: type(schedule).__name__)
+def test_a_plan_that_was_saved_before_an_option_existed_is_read(schedule: Schedule) -> None:
+    curve = Curve.build(schedule, Horizon(60, 6))
+    written = curve_to_json(curve)
+    assert written is not None
+    for name in NEW[schedule]:
+        del written[0]["schedule"][name]
+    assert curve_from_json(written) == curve
 
 
 @dataclass(frozen=True)

@@ -220,9 +220,8 @@ class Schedule:
         options = self.set_options
         if not options:
             return None
-        every = options.get("update_every")
-        skip = int(options.get("skip", 0))
-        return options.get("scale", 1.0), options.get("floor", 0.0), skip, 0 if every is None else int(every)
+        every, skip = int(options.get("update_every") or 0), int(options.get("skip", 0))
+        return options.get("scale", 1.0), options.get("floor", 0.0), skip, 0 if every == 1 else every
 
     @property
     def ends(self) -> dict[str, Any]:

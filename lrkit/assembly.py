@@ -412,6 +412,7 @@ def hush_lightning() -> None:
         "The number of training batches .* is smaller than the logging interval",  # lrkit sets the interval itself
         r".*isinstance\(treespec, LeafSpec\)",  # between Lightning and torch
         "Checkpoint directory .* exists and is not empty",  # in a resumed run it does
+        "Experiment logs directory .* exists and is not empty",  # of CSVLogger: the run's folder, and its own file
         "The dirpath has changed",  # in a run that branches off it does
     ):
         warnings.filterwarnings("ignore", message)

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import summary as summaries
 from lrkit.base import tensorboard
 from lrkit.base.errors import ConfigError, Diverged
 from lrkit.base.files import write_json
+from lrkit.callbacks.logger_runs import log_hyperparameters
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
 from lrkit.planning import render
@@ -73,7 +74,7 @@ class ResultsWriter(Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:  # TensorBoard takes them at the end, beside the results
                 if not isinstance(logger, TensorBoardLogger):
-                    logger.log_hyperparams(dict(self.hparams))
+                    log_hyperparameters(logger, self.hparams)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -104,6 +105,8 @@ class ResultsWriter(Callback):
                 if isinstance(logger, TensorBoardLogger):
                     _log_hparams(self.hparams, summary, logger, step_of(trainer), (self.folder.parent / SWEEP).exists())
                     _draw_plan(plan_of(trainer), logger)
+                else:
+                    logger.log_metrics(summary, step_of(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Diverged):  # it has ended, and its metrics are known

@@ -1,4 +1,4 @@
-"""What differs between the plan, or the model, of a checkpoint and that of the command."""
+"""The differences between the plan, or the model, of a checkpoint and that of the command."""
 
 from __future__ import annotations
 
@@ -13,37 +13,43 @@ from lrkit.config.shipped_options import schedule_defaults
 from lrkit.config.trusted_targets import TARGET
 from lrkit.schedules.curve_json import curve_from_json, curve_to_json
 
-__all__ = ["model_differences", "model_refusal", "normalised", "plan_differences", "plan_refusal"]
+__all__ = ["list_model_differences", "list_plan_differences", "make_model_error", "make_plan_error", "normalise"]
 
 
-def plan_differences(
+def list_plan_differences(
     old: Mapping[str, Any], new: Mapping[str, Any], *, groups: bool = True
 ) -> list[tuple[str, str, str]]:
-    """What differs between two plans in JSON: name, old, new; empty where they drive a run alike.
+    """Return the differences between two plans in JSON, as (name, old, new); empty if they give the same rates.
 
     Args:
+        old: the plan of the checkpoint.
+        new: the plan of the command.
         groups: whether the parameter groups of the new plan are known yet.
     """
     tracks = [old.get("tracks", {}), new.get("tracks", {})]
     if not any(tracks):
-        return _rows(old, new, _PARTS if groups else _PARTS.keys() - {"groups"})
-    if list(tracks[0]) != list(tracks[1]):  # whose parameters and state one has, another cannot go on with
+        return _compare_parts(old, new, _PARTS if groups else _PARTS.keys() - {"groups"})
+    if list(tracks[0]) != list(tracks[1]):  # an optimizer cannot load the state of another one
         return [("optimizers", ", ".join(tracks[0]) or "one", ", ".join(tracks[1]) or "one")]
-    rows = _rows(old, new, _SHARED)
+    rows = _compare_parts(old, new, _SHARED)
     for name in tracks[0]:
-        own = _rows(tracks[0][name], tracks[1][name], _PARTS.keys() - _SHARED - ({"groups"} if not groups else set()))
-        own += _rows(tracks[0][name], tracks[1][name], _TRACK)
+        own = _compare_parts(
+            tracks[0][name], tracks[1][name], _PARTS.keys() - _SHARED - ({"groups"} if not groups else set())
+        )
+        own += _compare_parts(tracks[0][name], tracks[1][name], _TRACK)
         rows += [(f"{name}: {what}", before, after) for what, before, after in own]
     return rows
 
 
-def _rows(old: Mapping[str, Any], new: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str, str]]:
-    """What differs in some parts of two plans."""
+def _compare_parts(
+    old: Mapping[str, Any], new: Mapping[str, Any], names: Collection[str]
+) -> list[tuple[str, str, str]]:
+    """Return the differences in some parts of two plans."""
     rows = []
     for name, part in (_PARTS | _TRACK).items():
         if name not in names:
             continue
-        before, after = normalised(part(old)), normalised(part(new))
+        before, after = normalise(part(old)), normalise(part(new))
         if before == after:
             continue
         if isinstance(before, list) and isinstance(after, list):
@@ -57,61 +63,63 @@ def _rows(old: Mapping[str, Any], new: Mapping[str, Any], names: Collection[str]
     return rows
 
 
-def normalised(value: Any) -> Any:
-    """The value as it comes back from JSON, where tuples are lists; a schedule without what its class has by default.
+def normalise(value: Any) -> Any:
+    """Return a value as JSON returns it, with lists for tuples, and with schedules without their default options.
 
-    So the config of a run by an older lrkit, whose schedules had fewer options, equals that of the same run today.
+    The config of an older lrkit, whose schedules had fewer options, then equals that of the same run today.
     """
-    return _without_class_defaults(json.loads(json.dumps(value, default=str)))
+    return _drop_class_defaults(json.loads(json.dumps(value, default=str)))
 
 
-def _without_class_defaults(value: Any) -> Any:
+def _drop_class_defaults(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_class_defaults(each) for each in value]
+        return [_drop_class_defaults(each) for each in value]
     if not isinstance(value, dict):
         return value
     defaults = schedule_defaults(value.get(TARGET))
-    return {k: _without_class_defaults(v) for k, v in value.items() if k not in defaults or v != defaults[k]}
+    return {k: _drop_class_defaults(v) for k, v in value.items() if k not in defaults or v != defaults[k]}
 
 
-def _phases(phases: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """A line for each phase; an option that an older lrkit did not have counts with its default."""
-    return [_phase(phase) for phase in curve_to_json(curve_from_json(phases)) or ()]
+def _describe_phases(phases: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """Return a line for each phase; an option that an older lrkit did not have has its default."""
+    return [_describe_phase(phase) for phase in curve_to_json(curve_from_json(phases)) or ()]
 
 
-def _phase(phase: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{k}={v}" for k, v in _without(phase["schedule"], "name", "length").items())
+def _describe_phase(phase: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{k}={v}" for k, v in _drop_keys(phase["schedule"], "name", "length").items())
     return f"{phase['name']} {phase['steps']}: {phase['schedule']['name']}({options})"
 
 
-def _by_adamw(node: Mapping[str, Any]) -> list[str]:
+def _list_adamw_rules(node: Mapping[str, Any]) -> list[str]:
     return [rule["name"] for rule in node.get("rules") or () if rule.get("adamw")]
 
 
-def _group_curve(own: Mapping[str, Any]) -> str:
-    rate, momentum = ("; ".join(_phases(own[name])) for name in ("phases", "momentum"))
+def _describe_group_curve(own: Mapping[str, Any]) -> str:
+    rate, momentum = ("; ".join(_describe_phases(own[name])) for name in ("phases", "momentum"))
     return f"{rate}; momentum: {momentum}" if momentum else rate
 
 
-def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def _drop_keys(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in node.items() if name not in names and value is not None}
 
 
-#: What makes two plans the same, and where each part is found in their JSON.
+#: The parts of a plan that are compared -> their values in JSON.
 _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "optimizer": lambda plan: plan["optimizer"],
-    "optimizer options": lambda plan: _without(plan["config"]["optimizer"], "_target_", "lr"),
+    "optimizer options": lambda plan: _drop_keys(plan["config"]["optimizer"], "_target_", "lr"),
     "base rate": lambda plan: plan["base_lr"],
     "batch scale": lambda plan: plan["batch_scale"]["factor"],
     "steps": lambda plan: plan["horizon"]["steps"],
     "steps an epoch": lambda plan: plan["horizon"]["steps_per_epoch"],
     "samples a step": lambda plan: plan["horizon"]["batch_size"],
-    "phases": lambda plan: _phases(plan["phases"]),
+    "phases": lambda plan: _describe_phases(plan["phases"]),
     "groups": lambda plan: [(group["name"], group["lr_scale"], group["weight_decay"]) for group in plan["groups"]],
-    "groups by AdamW": lambda plan: _by_adamw(plan["config"].get("param_groups") or {}),
-    "group curves": lambda plan: {rule: _group_curve(own) for rule, own in plan.get("group_curves", {}).items()},
-    "momentum": lambda plan: _phases(plan["momentum"]),
-    "weight decay": lambda plan: _phases(plan["weight_decay"]["phases"]),
+    "groups by AdamW": lambda plan: _list_adamw_rules(plan["config"].get("param_groups") or {}),
+    "group curves": lambda plan: {
+        rule: _describe_group_curve(own) for rule, own in plan.get("group_curves", {}).items()
+    },
+    "momentum": lambda plan: _describe_phases(plan["momentum"]),
+    "weight decay": lambda plan: _describe_phases(plan["weight_decay"]["phases"]),
     "weight decay rule": lambda plan: [
         plan["weight_decay"].get("rule", "coupled"),
         plan["weight_decay"].get("timescale"),
@@ -120,10 +128,10 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "seed": lambda plan: plan["config"]["seed"],
 }
 
-#: What the tracks of a run share, and is compared once.
+#: The parts that all tracks of a run share; they are compared once.
 _SHARED = {"samples a step", "steps", "steps an epoch", "plateau", "seed"}
 
-#: What a track has beside.
+#: The additional parts of a track.
 _TRACK: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "parameters": lambda plan: plan["config"].get("parameters"),
     "every": lambda plan: plan.get("every", 1),
@@ -131,27 +139,27 @@ _TRACK: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
-def plan_refusal(saved: saved_run.SavedRun, rows: list[tuple[str, str, str]]) -> ConfigError:
-    """The error that shows what differs, as a table, and names the policies."""
+def make_plan_error(saved: saved_run.SavedRun, rows: list[tuple[str, str, str]]) -> ConfigError:
+    """Return the error with a table of the differences and the list of policies."""
     names = ", ".join(dict.fromkeys(name for name, _, _ in rows))
     error = ConfigError(
         "resume.policy",
-        f"must be set, for the plan differs from that of {saved.path.name}, step {saved.step}, in {names}: restore (go"
-        " on with the old plan), override (with the new one at the same place), extend (without a jump to the new end),"
-        " cooldown (down from here) or restart (from step 0)",
+        f"must be set, because the plan differs from that of {saved.path.name}, step {saved.step}, in {names}: restore"
+        " (the old plan), override (the new plan at the same step), extend (the old shape to the new end), cooldown"
+        " (down from the present rate) or restart (the new plan from step 0)",
     )
-    error.details = _table(rows)
+    error.details = _format_table(rows)
     return error
 
 
-def _table(rows: Sequence[tuple[str, str, str]]) -> str:
+def _format_table(rows: Sequence[tuple[str, str, str]]) -> str:
     table = [("", "checkpoint", "command"), *((name, *cut_around_difference(old, new)) for name, old, new in rows)]
     widths = [max(len(row[i]) for row in table) for i in (0, 1)]
     return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in table)
 
 
 def cut_around_difference(one: str, other: str, most: int = 160) -> tuple[str, str]:
-    """Two texts, or of long ones the parts where they begin to differ.
+    """Return two texts; if they are long, their parts around the first difference.
 
     >>> cut_around_difference("abcdefgh-1-abc", "abcdefgh-2-abc", 6)
     ('...efgh-1...', '...efgh-2...')
@@ -165,8 +173,8 @@ def cut_around_difference(one: str, other: str, most: int = 160) -> tuple[str, s
     return cut[0], cut[1]
 
 
-def model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Which parameters and buffers differ in being there, or in their shape: name, old, new."""
+def list_model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the parameters and buffers that are missing or have another shape, as (name, old, new)."""
 
     def shape(state: Mapping[str, Any], name: str) -> str:
         value = state.get(name, "-")
@@ -176,11 +184,11 @@ def model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tu
     return [row for row in rows if row[1] != row[2]]
 
 
-def model_refusal(saved: saved_run.SavedRun, rows: Sequence[tuple[str, str, str]]) -> ConfigError:
-    """The error that shows how a model differs from that of a checkpoint."""
+def make_model_error(saved: saved_run.SavedRun, rows: Sequence[tuple[str, str, str]]) -> ConfigError:
+    """Return the error with a table of the differences between two models."""
     most = 12
-    must = f"must have the parameters that {saved.path.name}, step {saved.step}, was saved with; {len(rows)} differ"
+    must = f"must have the parameters of {saved.path.name}, step {saved.step}; {len(rows)} differ"
     error = ConfigError("model", f"{must}: {', '.join(name for name, _, _ in rows[:3])}{', ...' * (len(rows) > 3)}")
     more = [("...", f"{len(rows) - most} more", "")] if len(rows) > most else []
-    error.details = _table([*rows[:most], *more])
+    error.details = _format_table([*rows[:most], *more])
     return error

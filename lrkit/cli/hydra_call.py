@@ -72,7 +72,7 @@ def call_hydra(argv: list[str], config_dir: str | None, job: Callable[[Any], Any
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra would print the error and exit
     try:
         with searching_folder(config_dir):
-            hydra.main(config_path=str(CONF_DIR), config_name="train", version_base=VERSION_BASE)(job)()
+            hydra.main(config_path=str(CONF_DIR), config_name="train", **VERSION_BASE)(job)()
     finally:
         sys.argv = saved
         os.environ.pop("HYDRA_FULL_ERROR")

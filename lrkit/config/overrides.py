@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import hydra
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
@@ -26,13 +27,14 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config import trusted_targets, yaml_screening
 from lrkit.config.hydra_form import quote_formula, with_added_keys
-from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
+from lrkit.config.shipped_options import CONF_DIR, option_names, read_shipped_file
 from lrkit.planning import tracks
 from lrkit.schedules.warmup import moot_reason
 
 __all__ = [
     "CONF_DIR",
     "check_group",
+    "chosen_loggers",
     "default_choices",
     "group_names",
     "hydra_initialised",
@@ -50,7 +52,10 @@ __all__ = [
     "with_added_tracks",
 ]  # fmt: skip
 
-VERSION_BASE = "1.3"
+#: Tells Hydra 1.3 to behave as that release, and not as an earlier one; later releases always do, and refuse the word.
+VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+#: Groups of which several options can be chosen: each option adds objects by their names.
+LISTED = ("callbacks", "logger")
 
 
 #: Names of the same options in other libraries.
@@ -128,7 +133,7 @@ def hydra_initialised(config_dir: str | None = None) -> Iterator[None]:
     saved = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with searching_folder(config_dir), initialize_config_dir(str(CONF_DIR), version_base=VERSION_BASE):
+        with searching_folder(config_dir), initialize_config_dir(str(CONF_DIR), **VERSION_BASE):
             yield
     finally:
         GlobalHydra.instance().clear()
@@ -212,9 +217,21 @@ def named_classes(parsed: Iterable[Override]) -> list[str]:
     return [target for target in named if isinstance(target, str)]
 
 
+def chosen_loggers(parsed: Iterable[Override]) -> list[str]:
+    """The classes of the loggers that overrides choose by name, such as one that sends results to a server.
+
+    >>> chosen_loggers(parse_overrides(["logger=[csv,wandb]"]))
+    ['pytorch_lightning.loggers.CSVLogger', 'pytorch_lightning.loggers.WandbLogger']
+    """
+    chosen = [override.value() for override in parsed if override.key_or_group == "logger"]
+    names = [name for value in chosen for name in (value if isinstance(value, list) else [value])]
+    nodes = [read_shipped_file(f"logger/{name}.yaml") for name in names if name in option_names("logger")]
+    return [node[trusted_targets.TARGET] for file in nodes for node in file.values() if isinstance(node, Mapping)]
+
+
 def trusted_names(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[str]:
-    """What may be named beside lrkit's own: the packages of ``trust=[...]`` and ``more``, and what is
-    ``named_classes``.
+    """What may be named beside lrkit's own: the packages of ``trust=[...]`` and ``more``, what is ``named_classes``,
+    and ``chosen_loggers``.
     """
     said: list[str] = []
     for override in parsed:
@@ -222,7 +239,9 @@ def trusted_names(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[
             said = trusted_targets.check_trust(override.value())
         elif override.key_or_group.partition(".")[0] == "trust":
             raise ConfigError(override.key_or_group, "is not a key: write trust=[mycode]")
-    return list(dict.fromkeys([*said, *trusted_targets.check_trust(more), *named_classes(parsed)]))
+    return list(
+        dict.fromkeys([*said, *trusted_targets.check_trust(more), *named_classes(parsed), *chosen_loggers(parsed)])
+    )
 
 
 def with_added_tracks(overrides: Iterable[str]) -> list[str]:
@@ -259,11 +278,14 @@ def check_group(override: Override) -> None:
         instead = "constant" if group == "schedule" else default_choices().get(group, options[0])
         what = "removed" if override.type == OverrideType.DEL else "null"
         raise ConfigError(group, f"cannot be {what}: use {group}={instead}")
-    if isinstance(value, list):
+    if isinstance(value, list) and group not in LISTED:
         names = ",".join(str(v) for v in value)
         raise ConfigError(group, f"takes one option; to sweep: -m {group}={names}", value)
-    if not isinstance(value, str) or value not in options:
-        raise ConfigError(group, f"has no option {str(value)!r}. {did_you_mean(str(value), options)}")
+    if isinstance(value, list) and (not value or len({str(each) for each in value}) < len(value) > 1):
+        raise ConfigError(group, f"must be a list of different options; for none of them {group}=none", value)
+    for each in value if isinstance(value, list) else [value]:
+        if not isinstance(each, str) or each not in options:
+            raise ConfigError(group, f"has no option {str(each)!r}. {did_you_mean(str(each), options)}")
     if override.package is None and (override.type == OverrideType.CHANGE) != (group in default_choices()):
         said = (
             "is chosen already: write {0}, without the +" if group in default_choices() else "must be added: write +{0}"

@@ -52,6 +52,8 @@ NAMES = (
     "pytorch_optimizer",
     "schedulefree",
 )
+#: Loggers of Lightning that speak to a server, by their option of the group logger.
+_SERVER_LOGGERS = {"mlflow": "MLFlowLogger", "wandb": "WandbLogger"}
 #: Where what they lead to must be defined: an alias of something else is seen through.
 _HOMES = (
     *(name for name in NAMES if ".loggers." not in name),
@@ -185,6 +187,9 @@ def check_name(target: Any, key: str, trust: Iterable[str] = ()) -> None:
     advice = f"; if it is yours, say --trust {top}"
     if top in sys.stdlib_module_names or top in {_top_package(name) for name in NAMES}:
         advice = f": {', '.join(NAMES)}"
+    for name, logger in _SERVER_LOGGERS.items():
+        if target in {f"{package}.loggers.{logger}" for package in LIGHTNING}:
+            advice = f": it may send results to a server, so say logger={name} on the command line"
     raise ConfigError(key, f"names {target}, which is outside of what config files may name{advice}", target)
 
 

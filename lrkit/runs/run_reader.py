@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ _OUTPUT_KEYS = (
     "trainer.enable_model_summary",
 )
 _MAX_DEPTH, _MAX_NODES = 16, 5000
+_LONG_LIST = 60  # characters of a list, which are followed by its checksum
 _MAX_LENGTH = 1000  # characters of a name, a key or a value
 #: The schemas of single values of ``metrics.json``: a value of another type is ignored.
 _STEPS, _SECONDS, _MEASURED, _TEXT = whole(), number(0), number(finite=False), text()
@@ -191,7 +193,10 @@ def _set_facts(run: Run, leaves: Mapping[str, Any]) -> None:
 
 
 def _flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values, without nulls; a list of plain values is one value. Number and depth are limited."""
+    """Dotted keys and values, without nulls; a list of plain values, or a table of them, is one value.
+
+    Number and depth are limited.
+    """
     remaining = _MAX_NODES
 
     def walk(node: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
@@ -199,7 +204,7 @@ def _flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         remaining -= 1
         if remaining <= 0 or depth > _MAX_DEPTH or node is None:
             return
-        if isinstance(node, list) and any(isinstance(inner, list | Mapping) for inner in node):
+        if isinstance(node, list) and not all(_is_plain_row(inner) for inner in node):
             node = dict(enumerate(node))
         if isinstance(node, Mapping):
             for key, value in node.items():
@@ -210,7 +215,14 @@ def _flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     return walk(config, "", 0)
 
 
+def _is_plain_row(node: Any) -> bool:
+    """Whether a member of a list is a plain value, or a list of them."""
+    return not any(isinstance(inner, list | Mapping) for inner in (node if isinstance(node, list) else [node]))
+
+
 def _plain_value(value: Any) -> Any:
+    if isinstance(value, list) and len(text := str(value)) > _LONG_LIST:
+        return _escape(f"{text[:_LONG_LIST]}... ({len(value)} values, {zlib.crc32(text.encode()):08x})")
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", value, re.IGNORECASE):
         return float(value)  # PyYAML reads 1e-3 as text
     return value if isinstance(value, int | float) else _escape(str(value))

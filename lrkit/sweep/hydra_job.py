@@ -16,6 +16,7 @@ from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import omegaconf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
@@ -43,8 +44,10 @@ def _find_direction(monitor: str) -> str:
     return "maximize" if higher_is_better(monitor) else "minimize"
 
 
-OmegaConf.register_new_resolver("lrkit.name", folder_name, replace=True)
-OmegaConf.register_new_resolver("lrkit.direction", _find_direction, replace=True)
+# Release 2.4 renames the function; in 2.3 the new name still is another one.
+_register: Any = getattr(OmegaConf, f"register{'_new' if omegaconf.__version__.startswith('2.3.') else ''}_resolver")
+_register("lrkit.name", folder_name, replace=True)
+_register("lrkit.direction", _find_direction, replace=True)
 
 
 def train_job(config: DictConfig) -> FinishedRun:

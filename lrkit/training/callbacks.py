@@ -15,6 +15,7 @@ from lrkit.callbacks.accumulation_fix import AccumulationFix
 from lrkit.callbacks.divergence_guard import DivergenceGuard
 from lrkit.callbacks.first_batch import FirstBatchCheck
 from lrkit.callbacks.group_names import GroupNaming
+from lrkit.callbacks.logger_runs import LoggerRuns
 from lrkit.callbacks.loss_recorder import LossRecorder
 from lrkit.callbacks.lr_logger import LearningRateLogger
 from lrkit.callbacks.metric_name_check import MetricNameCheck
@@ -157,6 +158,7 @@ def _order_own_callbacks(
         LearningRateLogger(),
         *([PlateauFeedback(plateau["monitor"])] if plateau else []),
         made.results,
+        LoggerRuns(run.folder, list(run.config["logger"])),
     ]
 
 

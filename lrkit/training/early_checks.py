@@ -17,6 +17,7 @@ from lrkit.assembly import (
     trainer_of,
 )
 from lrkit.config import instantiate, trusted_targets
+from lrkit.config.logger_packages import check_installed
 from lrkit.data.in_memory import InMemoryData
 from lrkit.optim import factory
 
@@ -44,6 +45,7 @@ def check_run(config: Mapping[str, Any]) -> None:
     check_model_sizes(config)
     instantiate.check(config["model"], "model", trust)
     callbacks_of(config)
+    check_installed(config["logger"])
     for name, node in config["logger"].items():
         instantiate.check(node, f"logger.{name}", trust)
     _check_devices(config["trainer"], trust)

@@ -42,6 +42,7 @@ from lrkit.planning.plan import Plan
 from lrkit.runs.diagnosis import diagnose
 from lrkit.training.callbacks import RunCallbacks, build_callbacks
 from lrkit.training.exit_handling import ExitReport
+from lrkit.training.loggers import finishing_runs
 from lrkit.training.messages import tell_skipped_checkpoint
 from lrkit.training.settings import RunSettings, settle_config
 from lrkit.training.trainer import build_run_trainer
@@ -87,6 +88,7 @@ def run_training(
         if global_rank() == 0:
             check_links(folder, key)
             stack.enter_context(hold_lock(folder, key))
+        stack.enter_context(finishing_runs(config))
         return _train(settle_config(config, folder, quiet), module, data)
 
 

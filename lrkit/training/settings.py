@@ -11,6 +11,7 @@ from lrkit.assembly import check_trainer, optimizer_of, tracks_of
 from lrkit.checkpoint.resume_policies import Resumption
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO
+from lrkit.config.logger_packages import check_installed
 from lrkit.lightning.module import TrackSetup
 from lrkit.lr_finder.find import resolve_auto_lr
 from lrkit.optim import factory
@@ -69,4 +70,5 @@ def settle_config(config: Mapping[str, Any], folder: Path, quiet: bool) -> RunSe
     if not tracks:
         factory.check_optimizer(target, options)
     check_trainer(config)
+    check_installed(config["logger"])
     return RunSettings(folder, quiet, asked, config, resumption, declared, target, options, tracks)

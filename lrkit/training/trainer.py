@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lrkit.lightning.classes import (
     RichProgressBar,
     Trainer,
 )
+from lrkit.training.loggers import build_loggers
 
 __all__ = ["build_run_trainer"]
 
@@ -41,15 +42,6 @@ def build_run_trainer(
             callbacks = [*callbacks, LineProgress()]
     if bar and not theirs:
         callbacks = [*callbacks, RichProgressBar(leave=False)]
-    trust = config.get("trust", ())
-    loggers = [_build_logger(node, f"logger.{name}", trust, folder, joins) for name, node in config["logger"].items()]
+    loggers = build_loggers(config, folder, joins)
     own = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": folder}
-    return trainer_of({**options, "enable_progress_bar": bool(bar)}, trust, **own)
-
-
-def _build_logger(node: Mapping[str, Any], key: str, trust: Sequence[str], folder: Path, joins: int | None) -> Any:
-    """A logger in the run's folder; curves after the step at which a resumed run joins are removed."""
-    own: dict[str, Any] = {"save_dir": str(folder)} if node.get("save_dir") == "auto" else {}
-    if joins is not None and str(node.get("_target_", "")).endswith("TensorBoardLogger"):
-        own["purge_step"] = joins
-    return configs.build({**node, **own}, key, trust)
+    return trainer_of({**options, "enable_progress_bar": bool(bar)}, config.get("trust", ()), **own)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lrkit.base.errors import ConfigError
-from lrkit.checkpoint.resume_differences import normalised, plan_differences
+from lrkit.checkpoint.resume_differences import list_plan_differences, normalise
 from lrkit.config.compose import compose, plan
 from lrkit.planning.plan_schema import checked
 
@@ -45,12 +45,12 @@ def test_its_plan_is_the_same(run: Path) -> None:
     old = json.loads((run / "plan.json").read_text())
     new = plan(compose(RUN))
     assert checked(old).curve == new.curve and checked(old).decay_curve == new.decay_curve
-    assert plan_differences(old, new.to_json()) == []
+    assert list_plan_differences(old, new.to_json()) == []
     for part in ("schedule", "warmup", "cooldown", "coschedule"):
-        assert normalised(old["config"][part]) == normalised(new.config[part])
+        assert normalise(old["config"][part]) == normalise(new.config[part])
     scaled = plan(compose([*RUN, "schedule.scale=0.5"]))
-    assert {name for name, _, _ in plan_differences(old, scaled.to_json())} == {"phases"}
-    assert normalised(old["config"]["schedule"]) != normalised(scaled.config["schedule"])
+    assert {name for name, _, _ in list_plan_differences(old, scaled.to_json())} == {"phases"}
+    assert normalise(old["config"]["schedule"]) != normalise(scaled.config["schedule"])
 
 
 def test_its_options_can_be_set_when_it_goes_on(run: Path) -> None:

@@ -138,7 +138,7 @@ class TestPolicies:
 
     def test_a_finished_run_is_not_resumed(self, tmp_path: Path) -> None:
         done = run_training(compose(BASE), self.fresh(tmp_path), quiet=True)
-        with pytest.raises(ConfigError, match=r"^resume\.path holds a run that is done: step 24 of 24"):
+        with pytest.raises(ConfigError, match=r"^resume\.path contains a finished run: step 24 of 24"):
             self.go_on(tmp_path, done.folder)
 
     def fresh(self, tmp_path: Path) -> Path:

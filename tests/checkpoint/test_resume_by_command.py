@@ -182,15 +182,15 @@ class TestExtend:
         plan = plan_of(longer)
         assert rates(recorded) == [plan.lr(plan.groups[0], t) for t in range(24, 48)]
         assert rates(recorded)[0] == pytest.approx(0.05) and plan.curve(48) == 0.0
-        line = (
-            "note: extended from step 24 to step 48: the rate goes on at 0.05 and ends at 0.0001071; the run had ended"
-        )
-        assert f"{line} at 0: its shape is laid over all 48 steps" in capsys.readouterr().out
+        line = "note: extended from step 24 to step 48: the rate continues at 0.05 and ends at 0.0001071"
+        assert f"{line}; the run had ended at 0, so its shape covers all 48 steps" in capsys.readouterr().out
 
     def test_of_one_that_is_under_way_the_rates_are_said(self, capsys: pytest.CaptureFixture[str]) -> None:
         folder = new(HALT.format(12))
         on("trainer.max_epochs=8", *TRUST, f"resume.path={folder}", "resume.policy=extend")
-        assert "note: extended from step 12 to step 48: the rate goes on at 0.05 and ends at" in capsys.readouterr().out
+        assert (
+            "note: extended from step 12 to step 48: the rate continues at 0.05 and ends at" in capsys.readouterr().out
+        )
 
     def test_one_that_holds_its_last_value_holds_it(self, recorded: Recorded) -> None:
         folder = new("schedule.length=6", "schedule.end=0.1", HALT.format(12))
@@ -202,7 +202,7 @@ class TestExtend:
         folder = new("schedule.length=6", HALT.format(12))
         recorded.clear()
         on("trainer.max_epochs=6", *TRUST, f"resume.path={folder}", "resume.policy=extend", code=2)
-        assert "resume.policy=extend would go on at a rate of 0 until step 36: use override" in last_line(capsys)
+        assert "resume.policy=extend would continue at a rate of 0 until step 36: use override" in last_line(capsys)
         assert not recorded
 
     def test_what_else_differs_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,7 +216,7 @@ class TestExtend:
             code=2,
         )
         assert last_line(capsys) == (
-            "lrkit: resume.policy=extend changes the length alone, and samples a step (32 a device x 1 x accumulate 1"
+            "lrkit: resume.policy=extend changes only the length, and samples a step (32 a device x 1 x accumulate 1"
             " then, 16 a device x 1 x accumulate 1 now) differs too: use override."
         )
 
@@ -343,7 +343,7 @@ class TestAnotherModel:
         named = [f"resume.policy={policy}"] if policy else []
         on("model.hidden=[16]", *TRUST, f"resume.path={folder}", *named, code=2)
         *table, said = capsys.readouterr().err.splitlines()
-        assert said.startswith("lrkit: model must have the parameters that last.ckpt, step 9, was saved with; 3 differ")
+        assert said.startswith("lrkit: model must have the parameters of last.ckpt, step 9; 3 differ")
         assert any(row.split() == ["model.body.0.weight", "(8,", "64)", "(16,", "64)"] for row in table), table
         assert not recorded
 
@@ -354,7 +354,7 @@ class TestAnotherModel:
         assert main(["train", *words]) == 0
         recorded.clear()
         on("model.width=4", *TRUST, "--trust", "plain_lightning", f"resume.path={newest()}", code=2)
-        assert "model must have the parameters that last.ckpt" in last_line(capsys) and not recorded
+        assert "model must have the parameters of last.ckpt" in last_line(capsys) and not recorded
 
 
 class TestOneProcess:
@@ -378,7 +378,7 @@ class TestOneProcess:
             first.kill()
             first.join()
         assert main(["train", "seed=9", "resume.path=it"]) == 2  # for another reason
-        assert last_line(capsys).startswith("lrkit: resume.policy must be set, for the plan differs")
+        assert last_line(capsys).startswith("lrkit: resume.policy must be set, because the plan differs")
 
 
 class TestASweepOfSweeps:

@@ -305,6 +305,19 @@ def test_a_foreign_hydra_run_is_read_as_plain_data(tmp_path: Path) -> None:
     assert (run.status, run.steps) == ("unknown", 3)
 
 
+def test_a_table_of_values_is_one_setting(tmp_path: Path) -> None:
+    """Also a long one, of which two may begin alike; it must not use up the number of keys that are read."""
+    facts = []
+    for last in (0.1, 0.2):
+        rows = [*([i, 1.0] for i in range(6000)), [6000, last]]
+        node = {"schedule": {"table": rows, "short": [[0, 1], ["50%", 0.5]]}, "size": 64}
+        facts.append(load_run(write_run(tmp_path / f"run{last}", config=node), "run").facts)
+    assert facts[0].keys() == facts[1].keys() >= {"schedule.table", "schedule.short", "size"}
+    assert facts[0]["schedule.short"] == "[[0, 1], ['50%', 0.5]]"
+    assert facts[0]["schedule.table"] != facts[1]["schedule.table"]
+    assert facts[0]["schedule.table"].startswith("[[0, 1.0], [1, 1.0]") and len(facts[0]["schedule.table"]) < 100
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [

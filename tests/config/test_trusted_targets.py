@@ -36,6 +36,7 @@ from lrkit.comparison.ranking import compare
 from lrkit.config import trusted_targets
 from lrkit.config.compose import CONF_DIR, check, compose, plan
 from lrkit.config.instantiate import build
+from lrkit.config.overrides import chosen_loggers, parse_overrides
 from lrkit.data.hugging_face import HuggingFace
 from lrkit.data.torchvision_datasets import Torchvision
 from lrkit.lightning.classes import Callback
@@ -215,7 +216,8 @@ def test_all_that_our_own_files_name_is_accepted(path: Path) -> None:
     group = "" if path.read_text().startswith("# @package _global_") else path.parent.name
     for key, target in trusted_targets.find_targets(raw, group):
         if target != "???":
-            trusted_targets.resolve_class(target, key)
+            typed = [f"logger={path.stem}"] if group == "logger" else []
+            trusted_targets.resolve_class(target, key, chosen_loggers(parse_overrides(typed)))
 
 
 def test_only_the_command_line_can_name_what_a_key_does_not_take() -> None:

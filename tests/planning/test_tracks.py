@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import lrkit
 from lrkit.base.errors import ConfigError, RunError
-from lrkit.checkpoint.resume_differences import plan_differences
+from lrkit.checkpoint.resume_differences import list_plan_differences
 from lrkit.cli.main import main
 from lrkit.config import compose as config
 from lrkit.config.compose import compose
@@ -448,7 +448,7 @@ class TestResume:
                     r"discriminator: optimizer options: eps +1e-08 +1e-07"):  # fmt: skip
             assert re.search(row, table), table
         one, several = (config.plan(compose([DECLARED, *more])).to_json() for more in ([], [BOTH]))
-        assert plan_differences(several, one) == [("optimizers", "generator, discriminator", "one")]
+        assert list_plan_differences(several, one) == [("optimizers", "generator, discriminator", "one")]
         # The new plan at the same place.
         lower = self.WORDS[-1].replace("4e-4", "2e-4")
         override = ["resume.policy=override", "~callbacks.signal"]

@@ -39,6 +39,20 @@ class Recipe:
     tests: Sequence[str]
 
 
+#: A module of the package ``evidence``.
+EXPERIMENT = '''"""Claim: a warmup over half of the run is too long."""
+
+from evidence.claim import Claim, Finding, verdict
+
+
+def measure(lab):
+    lab.sweep("lengths", "+experiment=long_warmup", "+sweep=long_warmup")
+    return Finding("not separable", "A test of the recipe.", [["a"], ["b"]])
+
+
+CLAIM = Claim("A long warmup", "It is too long.", "Two lengths.", measure, ["lrkit train -m +sweep=long_warmup"])
+'''
+
 RECIPES = {
     "schedule": Recipe(
         "Add a schedule",
@@ -177,6 +191,64 @@ RECIPES = {
             "tests/test_site.py",
         ],
     ),
+    "optimizer of an unknown class": Recipe(
+        "Add an optimizer",
+        {
+            "conf/optimizer/yogi.yaml": (
+                "# Yogi: Adam with additive changes of the second moment (Zaheer et al. 2018, algorithm 2).\n"
+                "_target_: pytorch_optimizer.Yogi\n"
+                "lr: 1.0e-2           # base learning rate, > 0; the paper's\n"
+                "betas: [0.9, 0.999]  # decay of the average of the gradient and of its square, each in [0, 1); the"
+                " paper's\n"
+                "eps: 1.0e-3          # added to the denominator, > 0; the paper's\n"
+                "weight_decay: 0.0    # decoupled, >= 0; the class's default\n"
+            )
+        },
+        {
+            "lrkit/planning/optimizer_traits.py": [
+                ('    "schedulefree.AdamW', '    "pytorch_optimizer.Yogi": _ADAM,\n    "schedulefree.AdamW')
+            ],
+            "lrkit/config/optimizer_options.py": [
+                (
+                    '    "schedulefree.AdamW',
+                    '    "pytorch_optimizer.Yogi": {**_ADAM, "eps": 1e-3, "initial_accumulator": 1e-6, **_DECOUPLED,'
+                    ' **_TORCH},\n    "schedulefree.AdamW',
+                )
+            ],
+            "tests/planning/test_optimizer_traits.py": [
+                ('    "lion":  ', '    "yogi": ("pytorch_optimizer.Yogi", "adaptive", "betas", 1e-2),\n    "lion":  ')
+            ],
+            "README.md": [(" lion lamb", " lion yogi lamb")],
+        },
+        [("optimizer=yogi batch_scaling=sqrt", "Yogi")],
+        [
+            "tests/planning/test_optimizer_traits.py",
+            "tests/optim/test_optimizer_factory.py",
+            "tests/test_readme.py",
+            "tests/config/test_optimizer_options.py",
+            "tests/test_yaml_comments.py",
+            "tests/test_site.py",
+        ],
+    ),
+    "experiment": Recipe(
+        "Add an experiment",
+        {
+            "conf/experiment/long_warmup.yaml": (
+                "# @package _global_\n"
+                "# A warmup over half of the run. Sweep: +sweep=long_warmup.\n"
+                "defaults:\n  - override /warmup: linear\n  - override /schedule: cosine\n\n"
+                "warmup: {length: 50%}\n"
+            ),
+            "conf/sweep/long_warmup.yaml": (
+                "# @package _global_\n# Half of the run, and a tenth. Experiment: +experiment=long_warmup.\n"
+                "hydra:\n  sweeper:\n    params:\n      warmup.length: 50%,10%\n"
+            ),
+            "evidence/long_warmup.py": EXPERIMENT,
+        },
+        {"evidence/__main__.py": [('    "one_cycle", ', '    "one_cycle", "long_warmup", ')]},
+        [("+experiment=long_warmup", "warmup    linear")],
+        ["tests/test_yaml_comments.py", "tests/test_compose.py"],
+    ),
     "guard policy": Recipe(
         "Add a guard policy",
         {
@@ -226,7 +298,7 @@ def places(section: str) -> list[str]:
     page = (ROOT / "CONTRIBUTING.md").read_text()
     text = page.split(f"## {section}", 1)[1].split("\n## ", 1)[0]
     items = re.findall(r"^\d\. (.*(?:\n   .*)*)", text, re.M)
-    named = [re.findall(r"`((?:lrkit|conf|tests)/[^`]+|README\.md)`", item) for item in items]
+    named = [re.findall(r"`((?:lrkit|conf|tests|evidence)/[^`]+|README\.md)`", item) for item in items]
     paths = [path for paths in named for path in (paths if " or `conf" in text else paths[:1])]
     return [re.sub(r"<[^>]+>", "[a-z_]+", re.escape(path).replace(r"\<", "<").replace(r"\>", ">")) for path in paths]
 
@@ -273,6 +345,9 @@ def test_it_is_added_by_its_recipe_alone(thing: str, tmp_path: Path) -> None:
         assert text in run("-m", "lrkit", "show", *words.split())
     if thing == "schedule":
         assert run("-c", "import lrkit; print(lrkit.curve('quarter', steps=8)(6))").strip() == "0.25"
+    if thing == "experiment":
+        assert "long_warmup" in run("-m", "evidence", "--help")
+        assert run("-c", "from evidence.__main__ import claim; print(claim('long_warmup').title)") == "A long warmup\n"
     if thing == "logger":
         own = "+logger.own={_target_: recorded_logger.Recorded, path: seen.txt}"
         (copy / "recorded_logger.py").write_text(LOGGER)

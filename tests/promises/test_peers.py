@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from parity.peers import PEERS, UNSAID
 from parity.plans import composed, one_of_each_form, plan_of, quickly_composed, words_of
 from parity.rows import CLOSE, Row
+
+from lrkit.planning.plan import Plan
 
 ROWS = {f"{peer.name}: {row.call}": row for peer in PEERS for row in peer.rows}
 SAID = [name for name, row in ROWS.items() if row.lrkit]
 
 
 def difference(row: Row) -> tuple[float, int]:
-    """The largest difference, as a share of the base rate, and its step."""
+    """The largest difference, as a share of the base rate, and its step. A saved plan has the same rates."""
     plan = plan_of(row.lrkit, row.steps, row.epoch)
-    (group,) = plan.groups
-    steps = row.steps + 1 if row.compared is None else row.compared
-    return max((abs(plan.lr(group, t) - row.theirs(t)), t) for t in range(steps))
+    saved = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    steps = range(row.steps + 1 if row.compared is None else row.compared)
+    rates = [plan.lr(*plan.groups, t) for t in steps]
+    assert rates == [saved.lr(*saved.groups, t) for t in steps]
+    return max((abs(rate - row.theirs(t)), t) for rate, t in zip(rates, steps, strict=True))
 
 
 @pytest.mark.parametrize("name", SAID)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 
 import pytest
 from parity import published_composer, published_functions, published_torch
@@ -41,6 +42,7 @@ def gains(plan: Plan, row: Published) -> list[float]:
 def differences(row: Published) -> Iterator[tuple[float, int]]:
     plan = plan_of(row.lrkit, row.steps or len(row.rates[0]), row.epoch)
     at = row.at or range(len(row.rates[0]))
+    check_saved(plan, at)
     by_step = gains(plan, row) if row.metrics else None
     for group, rates in zip(in_order(plan), row.rates, strict=bool(row.rates[1:])):
         for t, rate in zip(at, rates, strict=True):
@@ -48,6 +50,14 @@ def differences(row: Published) -> Iterator[tuple[float, int]]:
     for group, momenta in zip(in_order(plan), row.momentum, strict=bool(row.momentum)):
         for t, momentum in zip(at, momenta, strict=True):
             yield abs(plan.hyper(t)[f"momentum/{group.name}"] - momentum), t
+
+
+def check_saved(plan: Plan, at: Iterable[int]) -> None:
+    """A saved plan has the same rates and momenta, bit for bit."""
+    saved = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    for t in at:
+        assert saved.hyper(t) == plan.hyper(t)
+        assert [saved.lr(group, t) for group in saved.groups] == [plan.lr(group, t) for group in plan.groups]
 
 
 @pytest.mark.parametrize("name", SAID)

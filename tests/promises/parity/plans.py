@@ -1,4 +1,4 @@
-"""Plans of many overrides in little time: each option is composed once, the values are set in the result."""
+"""Plans of many overrides in little time: options are read, and values set, without Hydra's composition."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from lrkit.config.compose import CONF_DIR, Config, compose, plan, with_trust
 from lrkit.config.overrides import parse_overrides
+from lrkit.config.shipped_options import read_option
 from lrkit.planning.plan import Plan
 
 __all__ = ["composed", "one_of_each_form", "plan_of", "quickly_composed", "words_of"]
@@ -25,6 +26,7 @@ def words_of(overrides: str, steps: int | None, epoch: int | None = None) -> lis
     return words + [f"{key}={value}" for key, value in defaults.items() if value is not None and key not in said]
 
 
+@cache
 def plan_of(overrides: str, steps: int | None, epoch: int | None = None) -> Plan:
     """The plan of a row."""
     return plan(quickly_composed(words_of(overrides, steps, epoch)))
@@ -47,10 +49,10 @@ def one_of_each_form(overrides: Mapping[str, str]) -> list[str]:
 def quickly_composed(words: list[str]) -> Config:
     """What the command composes, in a fraction of the time; slow tests compare the two."""
     chosen = [word for word in words if is_choice(word)]
-    config = copy.deepcopy(_composed_once(()))
+    config = copy.deepcopy(_composed_defaults())
     for word in chosen:
-        group = word.partition("=")[0]
-        config[group] = copy.deepcopy(_composed_once((word,))[group])
+        group, _, option = word.partition("=")
+        config[group] = copy.deepcopy(read_option(group, option, group))
     for override in parse_overrides([word for word in words if word not in chosen]):
         assert override.key_or_group is not None
         *parents, last = override.key_or_group.split(".")
@@ -65,8 +67,8 @@ def quickly_composed(words: list[str]) -> Config:
 
 
 @cache
-def _composed_once(chosen: tuple[str, ...]) -> Config:
-    return compose(list(chosen))
+def _composed_defaults() -> Config:
+    return compose([])
 
 
 def is_choice(word: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import write_json
-from lrkit.checkpoint.resume_differences import plan_differences
+from lrkit.checkpoint.resume_differences import list_plan_differences
 from lrkit.config.compose import compose, plan
 from lrkit.config.plan_parts import build_schedule
 from lrkit.schedules.shapes import Cosine, Linear, Piecewise, Product, Restarts, Schedule
@@ -86,9 +86,9 @@ def test_a_resumed_run_has_the_rows_of_its_table(tmp_path: Path, monkeypatch: py
     Path("rates.csv").write_text("0,1\n50%,0.9\n")
     again = plan(compose([f"resume.path={tmp_path / 'run'}"]))
     assert again.curve == resolved.curve
-    assert plan_differences(resolved.to_json(), again.to_json()) == []
+    assert list_plan_differences(resolved.to_json(), again.to_json()) == []
     changed = plan(compose([f"resume.path={tmp_path / 'run'}", "schedule.table=rates.csv"]))
-    ((name, before, after),) = plan_differences(resolved.to_json(), changed.to_json())
+    ((name, before, after),) = list_plan_differences(resolved.to_json(), changed.to_json())
     assert (name, "[50, 0.2]" in before, "[50, 0.9]" in after) == ("phases", True, True)
 
 

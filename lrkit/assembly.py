@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
-import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.launcher_environment import detect_launch
+from lrkit.base.metric_names import higher_is_better
 from lrkit.config import compose as configs
-from lrkit.config import instantiate, trainer_options, trusted_targets
+from lrkit.config import trusted_targets
 from lrkit.config.callback_conflicts import conflict_of
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
 from lrkit.data.torch_datasets import Datasets
-from lrkit.lightning.callback_list import NoProfiler
 from lrkit.lightning.classes import (
     PACKAGE,
-    AcceleratorRegistry,
     Callback,
-    ClusterEnvironment,
-    KubeflowEnvironment,
     LightningDataModule,
-    LightningEnvironment,
     LightningModule,
     MisconfigurationException,
-    MPIEnvironment,
-    Strategy,
-    StrategyRegistry,
     Trainer,
     is_overridden,
 )
@@ -40,6 +31,7 @@ from lrkit.lightning.module import TrackSetup, clipping_needs_unfused
 from lrkit.lightning.replicas import count_replicas
 from lrkit.lightning.step_count import uses_manual_optimization
 from lrkit.lightning.supervised import Supervised
+from lrkit.lightning.trainer_objects import check_trainer, name_key, trainer_of
 from lrkit.optim import factory
 from lrkit.planning import tracks
 from lrkit.planning.plan import Plan
@@ -119,7 +111,7 @@ def counted_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[st
                 warnings.filterwarnings("ignore", "Total length of .* is zero")  # it is refused here
                 trainer.fit_loop.setup_data()
     except MisconfigurationException as error:
-        raise _name_key(error, config["trainer"]) from error
+        raise name_key(error, config["trainer"]) from error
     except TypeError as error:
         if "invalid dataloader" not in str(error):
             raise
@@ -287,16 +279,29 @@ def _check_manual_optimization(config: Mapping[str, Any], name: str) -> None:
         raise ConfigError("trainer.gradient_clip_val", must, trainer["gradient_clip_val"])
 
 
-def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
-    """The user's own callbacks."""
+def callbacks_of(config: Mapping[str, Any], folder: Path | None = None) -> list[Callback]:
+    """The user's own callbacks, with values in place of auto; ``folder`` is the run's, for their files."""
     callbacks: list[Callback] = []
     for name, node in config["callbacks"].items():
-        callback = configs.build(node, f"callbacks.{name}", config.get("trust", ()))
+        callback = configs.build(
+            {**node, **_complete_callback(node, folder)}, f"callbacks.{name}", config.get("trust", ())
+        )
         if (why := conflict_of(type(callback))) is not None:
             raise ConfigError(f"callbacks.{name}", why, type(callback).__name__)
         assert isinstance(callback, Callback)
         callbacks.append(callback)
     return callbacks
+
+
+def _complete_callback(node: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+    """The options of Lightning's callbacks that are auto. A metric that is auto is known after a validation."""
+    own: dict[str, Any] = {}
+    if str(node.get("_target_")).rpartition(".")[2] in ("EarlyStopping", "ModelCheckpoint"):
+        if node.get("mode") == "auto":
+            own["mode"] = "max" if higher_is_better(str(node.get("monitor"))) else "min"
+        if node.get("dirpath") == "auto":
+            own["dirpath"] = None if folder is None else str(folder / "checkpoints")
+    return own
 
 
 def optimizer_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -315,87 +320,6 @@ def tracks_of(config: Mapping[str, Any]) -> list[TrackSetup]:
             factory.check_optimizer(target, options)
         setups.append(TrackSetup(track, target, options, own["param_groups"]))
     return setups
-
-
-def check_trainer(config: Mapping[str, Any]) -> None:
-    """Refuse objects in the node ``trainer`` that lrkit does not build, and unregistered names, before data is read."""
-    names = {
-        "accelerator": AcceleratorRegistry.available_accelerators(),
-        "strategy": StrategyRegistry.available_strategies(),
-    }
-    trainer_options.check_registered(config["trainer"], names)
-    for key, node in _find_objects(config["trainer"]):
-        instantiate.check(node, key, config.get("trust", ()))
-
-
-#: Options for which Lightning has a default and accepts no null.
-_NEVER_NULL = ("max_steps", "overfit_batches", "reload_dataloaders_every_n_epochs")
-
-
-def _find_objects(trainer: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The objects of the node ``trainer``, by their keys."""
-    for name in ("strategy", "plugins", "profiler"):
-        value = trainer.get(name)
-        for i, node in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(node, Mapping):
-                yield f"trainer.{name}[{i}]" if isinstance(value, list) else f"trainer.{name}", node
-
-
-def trainer_of(options: Mapping[str, Any], trust: Sequence[str] = (), **own: Any) -> Trainer:
-    """A trainer with the options of the node ``trainer`` and of lrkit.
-
-    Raises:
-        ConfigError: Lightning refuses an option; the error names its key.
-    """
-    unset = {name for name in _NEVER_NULL if options.get(name) is None}
-    options = {name: value for name, value in options.items() if name not in unset}
-    built: dict[str, Any] = {key: configs.build(node, key, trust) for key, node in _find_objects(options)}
-    plugins = options.get("plugins") or []
-    plugins = [built.get(f"trainer.plugins[{i}]", each) for i, each in enumerate(plugins)] if isinstance(
-        plugins, list) else [built.get("trainer.plugins", plugins)]  # fmt: skip
-    objects = {name: built[f"trainer.{name}"] for name in ("strategy", "profiler") if f"trainer.{name}" in built}
-    if not any(isinstance(each, ClusterEnvironment) for each in plugins):
-        plugins += _choose_environment(objects.get("strategy"))
-    unprofiled = {"profiler": NoProfiler()} if options.get("profiler") is None else {}
-    try:
-        trainer = Trainer(**{**options, **objects, **unprofiled, **own, "plugins": plugins or None})
-    except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
-        raise _name_key(error, options) from error
-    launcher = trainer.strategy.launcher
-    if launcher is not None and hasattr(
-        launcher, "_start_method"
-    ):  # the default of a notebook, or a strategy of the user
-        must = "must start its processes anew, not as copies of this one: use trainer.strategy=ddp in a script"
-        raise ConfigError("trainer.strategy", must, launcher._start_method)
-    return trainer
-
-
-def _choose_environment(strategy: Strategy | None) -> list[ClusterEnvironment]:
-    """The cluster environment, if Lightning would not detect it, or would take an allocation of SLURM for a launch."""
-    if getattr(strategy, "cluster_environment", None) is not None:
-        return []
-    launch = detect_launch()
-    if launch is not None and launch.by == "Kubeflow":
-        return [KubeflowEnvironment()]
-    if launch is not None and launch.by == "mpirun":
-        return [MPIEnvironment()]
-    if (launch is None or launch.by == "a launcher") and "SLURM_NTASKS" in os.environ:
-        return [LightningEnvironment()]
-    return []
-
-
-def _name_key(error: Exception, trainer: Mapping[str, Any]) -> ConfigError:
-    """The ConfigError for an error of Lightning, with the key that its message names."""
-    text = str(error).splitlines()[0].rstrip(".")
-    if "limit_train_batches" in text:
-        return ConfigError(
-            "trainer.limit_train_batches", "must leave at least one batch", trainer["limit_train_batches"]
-        )
-    if text.startswith("No supported") and "backend" in text:
-        return ConfigError("trainer.accelerator", "must be one that this machine has", trainer.get("accelerator"))
-    named = [name for word in re.findall(r"\w+", text) for name in trainer if name == word]
-    # A message about two keys begins with the wrong one.
-    return ConfigError(f"trainer.{named[0]}" if named else "trainer", f"was refused by Lightning: {text}")
 
 
 def why_unfused(trainer: Mapping[str, Any]) -> str | None:

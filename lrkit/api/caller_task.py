@@ -63,7 +63,7 @@ class CallerData:
         self.train, self.val, self.datamodule, self.batch_size = train, val, datamodule, batch_size
         self.tokens = tokens
         self._used: LightningDataModule | None = None
-        self._owners = dict(_carriers({"train": train, "val": val, "datamodule": datamodule}, _DEEP))
+        self._owners = dict(_list_state_owners({"train": train, "val": val, "datamodule": datamodule}, _DEEP))
         self._random = capture_own(self._owners)
         self._plain = {name: _plain_attributes(owner) for name, owner in self._owners.items()}
 
@@ -219,17 +219,17 @@ def leaving_no_trace() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def _carriers(things: Mapping[str, Any], deep: int) -> Iterator[tuple[str, Any]]:
+def _list_state_owners(things: Mapping[str, Any], deep: int) -> Iterator[tuple[str, Any]]:
     """The objects among and inside ``things`` that may carry generators and counters: loaders, samplers, data sets."""
     from torch import Tensor, nn
 
     for name, thing in things.items():
         if isinstance(thing, list | tuple | dict):
             inner = thing if isinstance(thing, dict) else dict(enumerate(thing))
-            yield from _carriers({f"{name}.{key}": each for key, each in list(inner.items())[:32]}, deep - 1)
+            yield from _list_state_owners({f"{name}.{key}": each for key, each in list(inner.items())[:32]}, deep - 1)
         elif deep > 0 and hasattr(thing, "__dict__") and not isinstance(thing, type | nn.Module | Tensor | Trainer):
             yield name, thing
-            yield from _carriers({f"{name}.{key}": each for key, each in list(vars(thing).items())}, deep - 1)
+            yield from _list_state_owners({f"{name}.{key}": each for key, each in list(vars(thing).items())}, deep - 1)
 
 
 def _plain_attributes(owner: Any) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _with_objects(config: dict[str, Any], overrides: Sequence[str], module: Any,
     if config["optimizer"].get("lr") == "auto":  # the short runs of the search would train the caller's own module
         must = "must be a number beside the arguments module and data: lrkit.find(module, ...) measures one"
         raise ConfigError("optimizer.lr", must, "auto")
-    if _world(config) > 1:
+    if _count_processes(config) > 1:
         raise ConfigError("trainer.devices", "must be 1 with objects of yours: they cannot be sent to other processes")
     trust = list(config["trust"])
     if module is not None:
@@ -121,7 +121,7 @@ def _with_objects(config: dict[str, Any], overrides: Sequence[str], module: Any,
     return {**config, "trust": trust}
 
 
-def _world(config: dict[str, Any]) -> int:
+def _count_processes(config: dict[str, Any]) -> int:
     """The processes of a run."""
     from lrkit.config import compose as configs
 

@@ -135,7 +135,7 @@ def configure_module(module: LightningModule, parts: RunParts, length: RunLength
     def planner(trainer: Trainer) -> Plan:
         if parts.optimizers and trainer.max_steps != -1:
             raise ConfigError("max_steps", "must not be set with several optimizers: Lightning counts the steps of all")
-        return parts.plan(_horizon(trainer, length))
+        return parts.plan(_read_horizon(trainer, length))
 
     def planned(trainer: Trainer, plan: Plan) -> None:
         for track, own in (plan.tracks or {"": plan}).items():
@@ -152,7 +152,7 @@ def configure_module(module: LightningModule, parts: RunParts, length: RunLength
     set_up(module, OptimizerSetup(planner, planned, target, options, parts.rules(), tracks=several))
     present = vars(module).get("configure_callbacks", module.configure_callbacks)
     theirs = present.theirs if isinstance(present, WithOwnCallbacks) else present
-    module.configure_callbacks = WithOwnCallbacks(theirs, _callbacks(parts))  # type: ignore[method-assign]
+    module.configure_callbacks = WithOwnCallbacks(theirs, _make_callbacks(parts))  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class WithOwnCallbacks:
         return WithOwnCallbacks(copy.deepcopy(self.theirs, memo), self.own)
 
 
-def _callbacks(parts: RunParts) -> list[Callback]:
+def _make_callbacks(parts: RunParts) -> list[Callback]:
     """What a plan needs during training."""
     from lrkit.callbacks.accumulation_fix import AccumulationFix
     from lrkit.callbacks.divergence_guard import DivergenceGuard
@@ -202,7 +202,7 @@ def _callbacks(parts: RunParts) -> list[Callback]:
     return own
 
 
-def _horizon(trainer: Trainer, length: RunLength) -> Horizon:
+def _read_horizon(trainer: Trainer, length: RunLength) -> Horizon:
     """Steps, steps per epoch and samples per step, as the trainer knows them once its data is loaded.
 
     ``length.steps``: the steps, where the module takes them itself, and an epoch has its share of them, where that is a

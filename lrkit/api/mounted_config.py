@@ -118,7 +118,7 @@ def from_config(
         raise ConfigError("module", "or a model must be given, and not both")
     try:
         nodes = _read_groups(cfg, key)
-        parts = _parts(nodes, tuple(trust))
+        parts = _build_parts(nodes, tuple(trust))
         if module is None:
             assert model is not None
             horizon = Horizon(steps, steps_per_epoch, batch_size, tokens_per_sample=tokens_per_sample)
@@ -164,7 +164,7 @@ def _read_groups(cfg: Any, key: str) -> dict[str, Any]:
     return nodes
 
 
-def _parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
+def _build_parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
     """What the groups say, built and checked as the command does it."""
     from lrkit.config import trusted_targets
     from lrkit.config.plan_parts import build_part, build_schedule, check_guard_keys
@@ -178,8 +178,8 @@ def _parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
         raise ConfigError("optimizer._target_", "must be set")
     if node.get("lr") == "auto":
         raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
-    rule = _known(nodes, "batch_scaling", read_option("batch_scaling", "linear", "batch_scaling"))
-    decay = _known(nodes, "weight_decay_rule", read_option("weight_decay_rule", "timescale", "weight_decay_rule"))
+    rule = _check_keys(nodes, "batch_scaling", read_option("batch_scaling", "linear", "batch_scaling"))
+    decay = _check_keys(nodes, "weight_decay_rule", read_option("weight_decay_rule", "timescale", "weight_decay_rule"))
     guard = nodes.get("guard") or {}
     check_guard_keys({"policy": Guard.policy, **guard} if guard else {})
     mounted: Mapping[str, Any] = nodes.get("coschedule") or {}
@@ -206,7 +206,7 @@ def _parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
     )
 
 
-def _known(nodes: Mapping[str, Any], group: str, shipped: Mapping[str, Any]) -> Mapping[str, Any]:
+def _check_keys(nodes: Mapping[str, Any], group: str, shipped: Mapping[str, Any]) -> Mapping[str, Any]:
     node: Mapping[str, Any] = nodes.get(group) or {}
     for name in node:
         if name not in shipped:

@@ -78,7 +78,7 @@ class _Watchdog:
         self.answers = signals.count_answers()
         self.asked: _Request | None = None
         self.echoes = 0  # signals that the watchdog sent to this process and has not read yet
-        self.thread = threading.Thread(target=self._watch, daemon=True, name="lrkit watchdog")
+        self.thread = threading.Thread(target=self._watch_signals, daemon=True, name="lrkit watchdog")
 
     def close(self) -> None:
         with suppress(OSError):
@@ -87,7 +87,7 @@ class _Watchdog:
         self.reads.close()
         self.writes.close()
 
-    def _watch(self) -> None:
+    def _watch_signals(self) -> None:
         while True:
             select.select([self.reads], [], [], _TICK if self.asked else None)
             came = b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.metric_names import FIRST_LOADER, validation_loss_name, without_loader_index
@@ -11,6 +12,12 @@ from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, 
 from lrkit.lightning.logged_names import logged_names
 
 __all__ = ["MetricNameCheck"]
+
+
+def _callbacks_on(trainer: Trainer, monitor: str) -> list[Any]:
+    """The callbacks that monitor a metric."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if getattr(callback, "monitor", None) == monitor]
 
 
 class MetricNameCheck(Callback):
@@ -46,8 +53,13 @@ class MetricNameCheck(Callback):
         self.done = True
         for key, name in self.wanted.items():
             if key == "monitor" and self.best is not None and (first := f"{name}{FIRST_LOADER}") in logged:
-                self.best.monitor = name = first
+                for callback in [self.best, *_callbacks_on(trainer, name)]:
+                    callback.monitor = first
+                name = first
                 self._report_loader(trainer, name, logged)
+            if key.startswith("callbacks.") and f"{name}{FIRST_LOADER}" in logged:
+                for callback in _callbacks_on(trainer, name):
+                    callback.monitor = name = f"{name}{FIRST_LOADER}"
             # A training metric is not logged yet; it is checked at its first use.
             if name not in logged and not name.startswith("train"):
                 raise ConfigError(key, f"names a metric that is not logged. {did_you_mean(name, logged)}", name)
@@ -60,7 +72,17 @@ class MetricNameCheck(Callback):
             self._set_monitor(trainer, None, (), "there is no validation")
 
     def _set_monitor(self, trainer: Trainer, loss: str | None, logged: Sequence[str], why: str) -> None:
-        """Set the metric of the checkpoint callback; without a validation loss it saves no best checkpoint."""
+        """Set the metric of the checkpoint callback; without a validation loss it saves no best checkpoint.
+
+        Raises:
+            ConfigError: a callback of the user needs the validation loss, and there is none.
+        """
+        for callback in _callbacks_on(trainer, "auto"):
+            if callback is not self.best:
+                if loss is None:
+                    must = f"must name a metric: {type(callback).__name__} needs one, and {why}"
+                    raise ConfigError("monitor", must, "auto")
+                callback.monitor = loss
         if self.best is None or self.best.monitor != "auto":
             return
         self.best.monitor = loss

@@ -124,10 +124,10 @@ class AveragedWeights(Callback):
         self.loaded = {**self.loaded, "average": {name: saved[name] for name in weights if name in saved}}
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin(trainer, pl_module)
+        self._begin_average(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin(trainer, pl_module)
+        self._begin_average(trainer, pl_module)
         self.raw = {}
 
     def on_train_batch_end(
@@ -169,7 +169,7 @@ class AveragedWeights(Callback):
         for name, tensor in named_weights(pl_module):
             tensor.data.copy_(self.average.values[name])
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _begin_average(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the average, or continue that of a checkpoint; the module is on its device by now."""
         if self.average is not None and not self.loaded:
             return

@@ -120,7 +120,7 @@ def check_options(target: str, options: Mapping[str, Any], defaults: Mapping[str
             raise ConfigError(f"optimizer.{each}", must)
     if options.get("warmup_steps"):  # schedulefree's: it would multiply the rate outside of the plan
         raise ConfigError("optimizer.warmup_steps", "must stay 0: choose warmup=linear", options["warmup_steps"])
-    checked = {each: _value(each, value, defaults[each]) for each, value in options.items()}
+    checked = {each: _check_value(each, value, defaults[each]) for each, value in options.items()}
     _check_together(target, {**defaults, **checked})
     return checked
 
@@ -164,7 +164,7 @@ def check_groups(target: str, rates: Sequence[tuple[str, float, float | None]], 
         raise ConfigError("param_groups", f"must set no weight_decay: {name} has none", own)
 
 
-def _value(name: str, value: Any, default: Any) -> Any:
+def _check_value(name: str, value: Any, default: Any) -> Any:
     """``value`` if it is of the default's kind and in the option's range."""
     limits, holds = _RANGES.get(name, ("", lambda x: True))
     many = is_list(value)

@@ -11,7 +11,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.named_datasets import check_torchvision, without_ghostscript
 from lrkit.data.file_readers import cache_folder
 from lrkit.data.in_memory import InMemoryData, Splits, assemble_splits
-from lrkit.data.options import check_flag, check_fractions, check_path, find_extra, import_extra
+from lrkit.data.option_checks import check_flag, check_fractions, check_path, find_extra, import_extra
 from lrkit.data.tensor_conversion import images_and_labels
 
 __all__ = ["Torchvision"]
@@ -61,9 +61,9 @@ class Torchvision(InMemoryData):
 
     def check_source(self) -> None:
         find_extra("torchvision", "torchvision", "vision")
-        if not self.download and self.dataset != "FakeData" and not self._folder().is_dir():
+        if not self.download and self.dataset != "FakeData" and not self._find_folder().is_dir():
             must = f"must be the folder with the files of {self.dataset}; data.download=true downloads them"
-            raise ConfigError("data.root", must, str(self._folder()))
+            raise ConfigError("data.root", must, str(self._find_folder()))
 
     def load(self) -> Splits:
         sets = self._load_parts()
@@ -72,11 +72,11 @@ class Torchvision(InMemoryData):
                 parts = {part: images_and_labels(images, self.origin) for part, images in sets.items()}
         except OSError as error:
             raise ConfigError(
-                "data.root", f"must be a folder with readable images: {error}", str(self._folder())
+                "data.root", f"must be a folder with readable images: {error}", str(self._find_folder())
             ) from error
         return assemble_splits(parts, self.origin, *self.fractions)
 
-    def _folder(self) -> Path:
+    def _find_folder(self) -> Path:
         return self.root or cache_folder() / "torchvision"
 
     def _load_parts(self) -> dict[str, Sequence[tuple[Any, Any]]]:
@@ -94,7 +94,7 @@ class Torchvision(InMemoryData):
             parts = {"train": {"split": "train"}, "test": {"split": "test"}}
         else:
             parts = {"train": {}}
-        root = self._folder()
+        root = self._find_folder()
         given = {"root": root, "download": self.download, **self.options}
         options = {key: value for key, value in given.items() if key in accepted or key in self.options}
         try:

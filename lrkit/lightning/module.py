@@ -80,7 +80,7 @@ def configure(module: LightningModule, setup: OptimizerSetup) -> LightningModule
             return _configure_tracks(self, setup)
         groups = groups_of(self, setup.rules)
         plan = setup.planner(self.trainer).with_groups(
-            rates_of(groups), grouping.group_remarks(_unwrap(self), setup.rules)
+            rates_of(groups), grouping.group_remarks(_unwrap_network(self), setup.rules)
         )
         if not self.automatic_optimization:
             own_optimizers.refuse_several(self)
@@ -89,7 +89,7 @@ def configure(module: LightningModule, setup: OptimizerSetup) -> LightningModule
             setup.target,
             setup.options,
             [group.options(plan.base(group.lr_scale)) for group in groups],
-            unfused=_unfused(self.trainer, setup),
+            unfused=_explain_unfused(self.trainer, setup),
         )
         scheduler = PlanScheduler(optimizer, plan)
         scheduler.write()
@@ -111,7 +111,7 @@ def clipping_needs_unfused(clip: float | None, precision: Any) -> str | None:
     return None
 
 
-def _unfused(trainer: Trainer, setup: OptimizerSetup) -> str | None:
+def _explain_unfused(trainer: Trainer, setup: OptimizerSetup) -> str | None:
     return setup.unfused or clipping_needs_unfused(trainer.gradient_clip_val, trainer.precision)
 
 
@@ -133,7 +133,7 @@ def _configure_tracks(module: LightningModule, setup: OptimizerSetup) -> tuple[l
         bases = [group.options(own_plan.base(group.lr_scale)) for group in groups[each.track.name]]
         with each.track.naming():
             optimizer = factory.build_optimizer(
-                each.target, each.options, bases, unfused=_unfused(module.trainer, setup)
+                each.target, each.options, bases, unfused=_explain_unfused(module.trainer, setup)
             )
         scheduler = PlanScheduler(optimizer, own_plan, each.track.name, plan)
         scheduler.write()
@@ -173,10 +173,10 @@ def track_groups(module: LightningModule, tracks: Sequence[TrackSetup]) -> dict[
 
 def groups_of(module: LightningModule, rules: Mapping[str, Any]) -> list[grouping.ParamGroup]:
     """The parameter groups of a module, by rules on the names of the parameters in the user's network."""
-    return grouping.split_parameters(_unwrap(module), rules)
+    return grouping.split_parameters(_unwrap_network(module), rules)
 
 
-def _unwrap(module: LightningModule) -> nn.Module:
+def _unwrap_network(module: LightningModule) -> nn.Module:
     """The user's network: its parameter names lack the prefix of lrkit's own module."""
     return module.model if isinstance(module, Supervised) else module
 

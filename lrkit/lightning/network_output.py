@@ -76,9 +76,9 @@ class NetworkOutput:
             self._last_shapes = out.shape, y.shape, y.dtype
             self._checked_modes.add(training)
             self._is_plain = self.loss == "cross_entropy" and out.ndim == 2 and y.ndim == 1 and y.dtype == torch.int64
-        return OutputReading(out, y, -1) if self._is_plain else self._convert(out, y)
+        return OutputReading(out, y, -1) if self._is_plain else self._convert_targets(out, y)
 
-    def _convert(self, out: Tensor, y: Tensor) -> OutputReading:
+    def _convert_targets(self, out: Tensor, y: Tensor) -> OutputReading:
         if self.loss == "mse":
             y = y if y.is_floating_point() else y.to(torch.get_default_dtype())
             return OutputReading(out if out.shape == y.shape else out.view_as(y), y, -1)
@@ -100,7 +100,7 @@ class NetworkOutput:
             raise ConfigError("data", "must give targets that are real numbers", describe_value(y))
         if self.loss == "mse":
             if _stripped_shape(out) != _stripped_shape(y):
-                must = f"must return as many numbers as targets, {describe_value(y)}{self._hint()}"
+                must = f"must return as many numbers as targets, {describe_value(y)}{self._make_hint()}"
                 raise ConfigError("model", must, describe_value(out))
             return
         if y.is_floating_point():
@@ -175,10 +175,10 @@ class NetworkOutput:
             f"({', '.join([first, 'classes', *rest])})": 1,
         }
         accepted = " or ".join(shape for shape, axis in axis_by_shape.items() if self.axis in (None, axis) or not rest)
-        must = f"must return logits of shape {accepted} for targets {describe_value(y)}{self._hint()}"
+        must = f"must return logits of shape {accepted} for targets {describe_value(y)}{self._make_hint()}"
         raise ConfigError("model", must, describe_value(out))
 
-    def _hint(self) -> str:
+    def _make_hint(self) -> str:
         if self.takes is None:
             return ""
         return f"; a network that computes its own loss by forward({self.takes}=...) needs a LightningModule around it"

@@ -68,7 +68,7 @@ class Rendezvous:
             try:
                 original()
             except (DistStoreError, DistNetworkError) as error:
-                raise RunError(f"{self.missing()} did not connect to {self._address()} in time") from error
+                raise RunError(f"{self.missing()} did not connect to {self._format_address()} in time") from error
             finally:
                 self.waits = False
                 ended_event.set()
@@ -83,9 +83,9 @@ class Rendezvous:
         patience = 1.0 if self.trainer.num_nodes > 1 else self.patience
         if self._wait_for_end(ended_event, patience):
             return
-        until = datetime.fromtimestamp(self.begun) + self._timeout()
+        until = datetime.fromtimestamp(self.begun) + self._get_timeout()
         missing = self.missing()
-        self.say(f"waiting for {missing} at {self._address()}, until {until:%H:%M:%S}{self._describe_command()}")
+        self.say(f"waiting for {missing} at {self._format_address()}, until {until:%H:%M:%S}{self._describe_command()}")
         while not self._wait_for_end(ended_event, self.patience):
             if (now := self.missing()) != missing:
                 missing = now
@@ -115,10 +115,10 @@ class Rendezvous:
         of = f"{world} processes" + (f" (trainer.num_nodes={nodes})" if nodes > 1 else "")
         return f"the other ones of {of}" if connected is None else f"{world - connected} of {of}"
 
-    def _address(self) -> str:
+    def _format_address(self) -> str:
         return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
 
-    def _timeout(self) -> timedelta:
+    def _get_timeout(self) -> timedelta:
         return getattr(self.trainer.strategy, "_timeout", None) or default_pg_timeout
 
     def _describe_command(self) -> str:

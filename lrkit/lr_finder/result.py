@@ -134,7 +134,7 @@ class FinderResult:
         Raises:
             ConfigError: matplotlib is not installed.
         """
-        ax = self._chart().draw(ax)
+        ax = self._make_chart().draw(ax)
         if self.lr is not None and self.low is not None and self.high is not None:
             ax.axvspan(self.low, self.high, color="C2", alpha=0.15, lw=0)
             ax.axvline(self.lr, color="C2", lw=1.5)
@@ -142,9 +142,9 @@ class FinderResult:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return self._chart().html()
+        return self._make_chart().html()
 
-    def _chart(self) -> LineChart:
+    def _make_chart(self) -> LineChart:
         """The smoothed loss over the rate, up to where it began: the cliff behind would make everything else flat."""
         rates, losses = ((), ()) if self.reading is None else (self.reading.rates, self.reading.losses)
         kept = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if loss <= 1.2 * abs(losses[0])]

@@ -42,7 +42,7 @@ def search_rate(task: TrainingTask, search: Search, say: Say) -> FinderResult:
     if search.confirm and lr is not None:
         estimates = ", ".join(f"{name} {estimate:.2g}" for name, estimate in reading.estimates.items())
         say(f"estimates from the curve: {estimates}")
-        confirmation, run = _confirm(task, tests[0].full, reading, say)
+        confirmation, run = _confirm_rates(task, tests[0].full, reading, say)
         lr, low, high, reason, steps = (
             confirmation.lr,
             confirmation.low,
@@ -89,7 +89,7 @@ def _read_range_test(test: ShortRun, search: Search) -> RangeTestRun:
     return RangeTestRun([lr for lr, _ in kept], [loss for _, loss in kept], test.ended)
 
 
-def _confirm(task: TrainingTask, full: Plan, reading: CurveReading, say: Say) -> tuple[Confirmation, int]:
+def _confirm_rates(task: TrainingTask, full: Plan, reading: CurveReading, say: Say) -> tuple[Confirmation, int]:
     """The confirmation by short runs, and their number of steps."""
     taken = 0
 

@@ -122,7 +122,7 @@ def run_short(
     if probe and not validating:
         raise ConfigError("find.loss=val", "needs a validation, and trainer.limit_val_batches is 0")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _fit(task, module, recorder, folder)
+        trainer = _fit_module(task, module, recorder, folder)
         short_run = recorder.short_run
         assert short_run is not None
         if probe and short_run.losses and not short_run.validated:
@@ -136,7 +136,7 @@ def run_short(
     return short_run
 
 
-def _fit(task: TrainingTask, module: LightningModule, recorder: _LossRecorder, folder: str) -> Trainer:
+def _fit_module(task: TrainingTask, module: LightningModule, recorder: _LossRecorder, folder: str) -> Trainer:
     """Train the module; return the trainer. ``recorder`` has the measurements."""
     first = FirstBatchCheck()
     user_callbacks = [callback for callback in task.callbacks() if not isinstance(callback, OF_THE_RUN)]

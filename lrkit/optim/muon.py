@@ -68,11 +68,11 @@ class Muon(TensorwiseOptimizer):
     ) -> None:
         x.mul_(1 - group["lr"] * group["weight_decay"])
         is_matrix = parameter.ndim == 2 and x.ndim == 2
-        update = self._muon if is_matrix and not group.get("adamw") else self._adamw
+        update = self._update_by_muon if is_matrix and not group.get("adamw") else self._update_by_adamw
         update(x, gradient, state, group)
 
     @staticmethod
-    def _muon(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def _update_by_muon(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         momentum = group["momentum"]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
@@ -81,7 +81,7 @@ class Muon(TensorwiseOptimizer):
         parameter.add_(direction, alpha=-group["lr"] * 0.2 * math.sqrt(max(parameter.shape)))
 
     @staticmethod
-    def _adamw(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def _update_by_adamw(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         beta1, beta2 = group["adamw_betas"]
         mean, square = update_averages(parameter, gradient, state, group["adamw_betas"])
         size = (square / (1 - beta2 ** state["step"])).sqrt_().add_(group["adamw_eps"])

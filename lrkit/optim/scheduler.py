@@ -103,7 +103,7 @@ class PlanScheduler(LRScheduler):
         self._skipping: list[dict[str, Any]] | None = None
         self._reported = False
         # A compiled optimizer must leave its graph for these, and not look inside.
-        self._outside: Any = torch.compiler.disable(_call)  # type: ignore[no-untyped-call]
+        self._outside: Any = torch.compiler.disable(_call_hook)  # type: ignore[no-untyped-call]
         self._hooks = (
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -125,10 +125,10 @@ class PlanScheduler(LRScheduler):
         groups = self.optimizer.param_groups
         if groups is not self._groups or len(groups) != len(self._bases):
             if groups is self._groups:
-                self._report(groups)
+                self._handle_edits(groups)
             self._look_at(groups)
         elif self._rates and [group["lr"] for group in groups] != self._rates:
-            self._report(groups)
+            self._handle_edits(groups)
         gain = self.total_gain
         self._written = self.applied
         if not self._plain:
@@ -176,7 +176,7 @@ class PlanScheduler(LRScheduler):
         self._groups = groups
         bases, self._late = [], {}
         for i, group in enumerate(groups):
-            base = self._base(i, group)
+            base = self._get_base(i, group)
             if isinstance(base, JoinedGroup):
                 self._late[i] = base.multiplier
                 base = base.lr, base.weight_decay
@@ -184,7 +184,7 @@ class PlanScheduler(LRScheduler):
         self._bases, self._decays = [lr for lr, _ in bases], [decay for _, decay in bases]
         # Tensors of its own, for torch lets all groups, and the caller, share one.
         self._tensors = {i: group["lr"].clone() for i, group in enumerate(groups) if isinstance(group["lr"], Tensor)}
-        self._look_at_curves([self._by_name.get(self._name(i, group)) for i, group in enumerate(groups)])
+        self._look_at_curves([self._by_name.get(self._get_name(i, group)) for i, group in enumerate(groups)])
         driven = self._momenta or self.plan.drives_weight_decay
         self._plain = not (self._tensors or self._late or driven)
 
@@ -265,30 +265,30 @@ class PlanScheduler(LRScheduler):
         self._groups = None  # to be looked at again
         self._rates = []  # the optimizer's own rates were restored too: no outside edit
 
-    def _base(self, i: int, group: dict[str, Any]) -> tuple[float, float] | JoinedGroup:
+    def _get_base(self, i: int, group: dict[str, Any]) -> tuple[float, float] | JoinedGroup:
         """The constant parts of a group's rate and weight decay: the plan's, or what a later group joined with."""
-        name = self._name(i, group)
+        name = self._get_name(i, group)
         bases = self._planned.get(name) or self._joined.get(name)
         if bases is None:
-            bases = self._joined[name] = self._asking(group["lr"], float(group.get("weight_decay", 0.0)))
+            bases = self._joined[name] = self._make_joined_group(group["lr"], float(group.get("weight_decay", 0.0)))
         return bases
 
-    def _name(self, i: int, group: dict[str, Any]) -> str:
+    def _get_name(self, i: int, group: dict[str, Any]) -> str:
         name: str | None = group.get("name")
         if name is None:  # torch names nothing by itself
             name = self.plan.groups[i].name if i < len(self.plan.groups) else f"group_{i}"
         return name
 
-    def _asking(self, lr: float | Tensor, weight_decay: float) -> JoinedGroup:
+    def _make_joined_group(self, lr: float | Tensor, weight_decay: float) -> JoinedGroup:
         """A group that is to have the rate ``lr`` at the coming step."""
         return JoinedGroup(float(lr), self.plan.curve(self.applied) * self.total_gain or 1.0, weight_decay)
 
-    def _report(self, groups: list[dict[str, Any]]) -> None:
+    def _handle_edits(self, groups: list[dict[str, Any]]) -> None:
         """Take over the rate that the owner of a group that joined gave it; of any other say, once, that it stands."""
         edited = [i for i, lr in enumerate(self._rates) if groups[i]["lr"] is not lr and groups[i]["lr"] != lr]
         for i in self._late.keys() & set(edited):
-            name = self._name(i, groups[i])
-            self._joined[name] = self._asking(groups[i]["lr"], self._joined[name].weight_decay)
+            name = self._get_name(i, groups[i])
+            self._joined[name] = self._make_joined_group(groups[i]["lr"], self._joined[name].weight_decay)
             edited.remove(i)
             self._groups = None
         if self._groups is None:
@@ -308,7 +308,7 @@ class PlanScheduler(LRScheduler):
         groups = optimizer.param_groups
         if self._plain and self._written == self.applied and groups is self._groups:
             if [group["lr"] for group in groups] != self._rates:
-                self._report(groups)
+                self._handle_edits(groups)
                 self.write()
         elif torch.compiler.is_compiling():
             self._outside(self._before_step, optimizer)
@@ -338,5 +338,5 @@ def _each_once(followed: Sequence[Curve | None]) -> tuple[list[Curve], list[int]
     return [*curves.values()], [order.get(id(curve), -1) for curve in followed]
 
 
-def _call(hook: Callable[..., None], *given: Any) -> None:
+def _call_hook(hook: Callable[..., None], *given: Any) -> None:
     hook(*given)

@@ -59,7 +59,7 @@ class WeightAverage:
     def __init__(self, module: nn.Module, kind: Kind = "ema", decay: float = 0.999, warmup: bool = True) -> None:
         self.kind, self.decay, self.warmup = kind, decay, warmup
         self.updates = 0
-        self.values = {name: _wide(tensor).clone() for name, tensor in named_weights(module)}
+        self.values = {name: _widen_tensor(tensor).clone() for name, tensor in named_weights(module)}
 
     def restart(self, module: nn.Module) -> None:
         """Begin again at the module's weights."""
@@ -76,7 +76,7 @@ class WeightAverage:
             average = self.values[name]
             if tensor.is_floating_point() or tensor.is_complex():
                 averages.append(average)
-                weights.append(_wide(tensor))
+                weights.append(_widen_tensor(tensor))
             else:
                 average.copy_(tensor)
         if averages:
@@ -109,7 +109,7 @@ def named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from ((name, buffer) for name, buffer in module.named_buffers() if name in saved)
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def _widen_tensor(tensor: Tensor) -> Tensor:
     """The tensor without its graph, 16-bit values as float32."""
     value = tensor.detach()
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value

@@ -90,17 +90,19 @@ def group_curves(rules: Rules, run: RunCurve, warnings: list[str]) -> dict[str, 
             continue
         try:
             schedule = run.schedule if rule.schedule is None else rule.schedule
-            made = _resolve(rule, schedule, run)
+            made = _resolve_rule(rule, schedule, run)
         except ConfigError as error:
             raise error.under(f"param_groups.rules[{i}]") from None
         curves[rule.name] = made
         warnings += [
-            f"{rule.name}: {line}" for line in _warnings(made.curve, schedule, run.horizon) if line not in about_run
+            f"{rule.name}: {line}"
+            for line in _find_warnings(made.curve, schedule, run.horizon)
+            if line not in about_run
         ]
     return curves
 
 
-def _resolve(rule: Rule, schedule: Schedule, run: RunCurve) -> GroupCurve:
+def _resolve_rule(rule: Rule, schedule: Schedule, run: RunCurve) -> GroupCurve:
     """The curve of one rule."""
     if rule.schedule is not None and schedule.needs_plateau:
         raise ConfigError("schedule=plateau", "means nothing: reduce on plateau acts on every group: use constant")
@@ -111,10 +113,10 @@ def _resolve(rule: Rule, schedule: Schedule, run: RunCurve) -> GroupCurve:
         cooldown=run.cooldown if rule.cooldown is None else rule.cooldown or None,
         delay=rule.delay or 0,
     )
-    return GroupCurve(curve, _momentum(curve, schedule, run))
+    return GroupCurve(curve, _build_momentum(curve, schedule, run))
 
 
-def _momentum(curve: Curve, schedule: Schedule, run: RunCurve) -> Curve | None:
+def _build_momentum(curve: Curve, schedule: Schedule, run: RunCurve) -> Curve | None:
     """The momentum beside a rule's curve: cycled by its schedule, and by no other group's."""
     cycled = schedule.momentum()
     if not run.momentum:
@@ -131,7 +133,7 @@ def _momentum(curve: Curve, schedule: Schedule, run: RunCurve) -> Curve | None:
     return None
 
 
-def _warnings(curve: Curve, schedule: Schedule, horizon: Horizon) -> list[str]:
+def _find_warnings(curve: Curve, schedule: Schedule, horizon: Horizon) -> list[str]:
     """What is legal and probably not intended, and that a delayed group stands still."""
     first = curve.phases[0]
     lines = curve_warnings(curve, schedule)

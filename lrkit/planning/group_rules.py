@@ -139,7 +139,7 @@ def parse_rules(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) ->
 
     rules: list[Rule] = []
     for i, entry in enumerate(written):
-        rule, key = _rule(f"param_groups.rules[{i}]", entry), f"param_groups.rules[{i}].name"
+        rule, key = _parse_rule(f"param_groups.rules[{i}]", entry), f"param_groups.rules[{i}].name"
         if rule.name in [earlier.name for earlier in rules]:
             raise ConfigError(key, "must not be given twice", rule.name)
         if rule.name in (DEFAULT, NO_DECAY) or re.fullmatch(rf"layer_\d+(_{NO_DECAY})?", rule.name):
@@ -207,7 +207,7 @@ def group_rates(
     return rates
 
 
-def _rule(key: str, entry: Any) -> Rule:
+def _parse_rule(key: str, entry: Any) -> Rule:
     """Check one entry of the list."""
     accepted = [field.name for field in dataclasses.fields(Rule)]
     if not isinstance(entry, Mapping):

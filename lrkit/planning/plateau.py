@@ -79,7 +79,7 @@ class Plateau:
         """The state after one more check. A metric that is not finite changes nothing."""
         if not math.isfinite(metric):
             return state
-        if self._better(metric, state.best):
+        if self._is_better(metric, state.best):
             state = replace(state, best=metric, bad=0)
         else:
             state = replace(state, bad=state.bad + 1)
@@ -90,7 +90,7 @@ class Plateau:
             state = replace(state, gain=gain, waiting=self.cooldown, bad=0)
         return state
 
-    def _better(self, metric: float, best: float | None) -> bool:
+    def _is_better(self, metric: float, best: float | None) -> bool:
         if best is None:
             return True
         sign = 1.0 if self.mode == "min" else -1.0

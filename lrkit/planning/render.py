@@ -42,14 +42,14 @@ _SAID = 2  # findings that are printed at the end of a run
 
 def render_text(plan: Plan, *, curve: bool = True) -> str:
     """The plan as a page of text: the rate, the horizon, the phases, the groups, warnings, and the curve drawn."""
-    return _printed(*_page(plan, curve))
+    return _print_page(*_make_page(plan, curve))
 
 
 def print_plan(plan: Plan) -> None:
     """Print the plan, without its curve, before training."""
     from rich.console import Console
 
-    Console(soft_wrap=True, highlight=False).print(*_page(plan, curve=False), sep="\n")
+    Console(soft_wrap=True, highlight=False).print(*_make_page(plan, curve=False), sep="\n")
 
 
 def render_csv(plan: Plan) -> str:
@@ -63,25 +63,25 @@ def render_csv(plan: Plan) -> str:
         raise ConfigError("horizon.steps", "must be set to list a run of unknown length")
     if plan.horizon.steps > _MOST_ROWS:
         raise ConfigError("format=csv", f"lists at most {_MOST_ROWS} steps, and the run has {plan.horizon.steps}")
-    drivers, per_epoch = _drivers(plan), plan.horizon.steps_per_epoch
-    names = [track_tag(tag, track) if track else tag for track, own in drivers.items() for tag in _rates(own, 0)]
+    drivers, per_epoch = _list_plans(plan), plan.horizon.steps_per_epoch
+    names = [track_tag(tag, track) if track else tag for track, own in drivers.items() for tag in _list_values(own, 0)]
     stop = plan.horizon.stop_after
     rows = [",".join(["step", *names, *([] if stop is None else ["stopped"])])]
     for step in range(plan.horizon.steps):
         cells: list[str] = []
         for own in drivers.values():
             t = step_at(step, own.every, own.offset, per_epoch)
-            cells += map(repr, _rates(own, t).values()) if t is not None else [""] * len(_rates(own, 0))
+            cells += map(repr, _list_values(own, t).values()) if t is not None else [""] * len(_list_values(own, 0))
         rows.append(",".join([str(step), *cells, *([] if stop is None else [str(int(step >= stop))])]))
     return "\n".join(rows) + "\n"
 
 
-def _drivers(plan: Plan) -> Mapping[str, Plan]:
+def _list_plans(plan: Plan) -> Mapping[str, Plan]:
     """The plans that parameters follow: those of the tracks, or the run's own, which has no name."""
     return plan.tracks or {"": plan}
 
 
-def _rates(plan: Plan, step: int) -> dict[str, float]:
+def _list_values(plan: Plan, step: int) -> dict[str, float]:
     """The values of one optimizer at a step, by tag."""
     return {f"lr/{group.name}": plan.lr(group, step) for group in plan.groups} | plan.hyper(step)
 
@@ -102,7 +102,9 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError("format=png", "needs the package matplotlib: pip install 'lrkit[plot]'") from None
-    plans = {f"{label} {track}".strip(): own for label, plan in plans.items() for track, own in _drivers(plan).items()}
+    plans = {
+        f"{label} {track}".strip(): own for label, plan in plans.items() for track, own in _list_plans(plan).items()
+    }
     own_frames = len(plans) > 6
     columns = min((4, 5, 6), key=lambda c: -len(plans) % c) if own_frames else 1  # the fewest empty frames
     rows = math.ceil(len(plans) / columns) if own_frames else 1
@@ -222,20 +224,20 @@ def print_closing(
         console.print(line, markup=False)
     for finding in findings[:_SAID]:
         console.print(Text(f"diagnosis: {finding}", style="yellow"))
-    console.print(f"\n{ended + '; ' if ended else ''}{seconds:.1f} s; everything is in {_shown(folder)}")
+    console.print(f"\n{ended + '; ' if ended else ''}{seconds:.1f} s; everything is in {_shorten_path(folder)}")
     if tensorboard:
-        console.print(f"curves: tensorboard --logdir {_shown(folder)}")
+        console.print(f"curves: tensorboard --logdir {_shorten_path(folder)}")
 
 
 def print_finder_result(folder: Path, found: FinderResult) -> None:
     """Print the result of a search, the path of its files, and the override to type."""
     print(f"\n{found.sentence()}; {found.steps} steps in {found.seconds:.1f} s")
-    print(f"everything is in {_shown(folder)}")
+    print(f"everything is in {_shorten_path(folder)}")
     if found.lr is not None:
         print(found.flag)
 
 
-def _shown(folder: Path) -> str:
+def _shorten_path(folder: Path) -> str:
     """A path, relative to the current folder if that is shorter."""
     try:
         return str(folder.resolve().relative_to(Path.cwd()))
@@ -243,10 +245,10 @@ def _shown(folder: Path) -> str:
         return str(folder)
 
 
-def _page(plan: Plan, curve: bool) -> list[RenderableType]:
+def _make_page(plan: Plan, curve: bool) -> list[RenderableType]:
     from rich.text import Text
 
-    page = [line for track, own in _drivers(plan).items() for line in _optimizer_page(own, curve, track)]
+    page = [line for track, own in _list_plans(plan).items() for line in _optimizer_page(own, curve, track)]
     return [*page, *(Text(f"note: {warning}", style="yellow") for warning in plan.warnings if plan.tracks)]
 
 
@@ -258,7 +260,7 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
     optimizer = plan.optimizer.rpartition(".")[2]
     title = f"{track}: " if track else ""
     page: list[RenderableType] = [Text(f"{title}{plan.rate_line()}   {optimizer}".rstrip())]
-    page.append(Text(_formula(plan, track)))
+    page.append(Text(_format_formula(plan, track)))
     page += [Text(line) for line in _horizon_lines(plan)]
     table = Table(box=None, pad_edge=False)
     for column in ("phase", "shape", "steps", "group", "first", "peak", "last"):
@@ -312,10 +314,10 @@ def formula_lines(plan: Plan) -> list[str]:
     >>> formula_lines(lrkit.plan(lr=0.1, steps=10))
     ['lr[group, t] = 0.1 x curve(t) (schedule)']
     """
-    return [_formula(own, track) for track, own in _drivers(plan).items()]
+    return [_format_formula(own, track) for track, own in _list_plans(plan).items()]
 
 
-def _formula(plan: Plan, track: str = "") -> str:
+def _format_formula(plan: Plan, track: str = "") -> str:
     """The formula with its numbers; a factor that is 1 throughout is left out."""
     scales = {group.name: group.lr_scale for group in plan.groups if group.lr_scale != 1.0}
     feedback = ["plateau"] if plan.plateau is not None else []
@@ -359,7 +361,7 @@ def _horizon_lines(plan: Plan) -> list[str]:
     return page
 
 
-def _printed(*page: RenderableType) -> str:
+def _print_page(*page: RenderableType) -> str:
     from rich.console import Console
 
     console = Console(file=io.StringIO(), soft_wrap=True, width=120, highlight=False)

@@ -91,7 +91,7 @@ class Track:
         Raises:
             ConfigError: a node has a key that the run's does not have.
         """
-        merged = {part: self._merged(part, run[part]) for part in PARTS}
+        merged = {part: self._merge_part(part, run[part]) for part in PARTS}
         return {**run, **merged, KEY: {}}
 
     def named(self, error: ConfigError) -> ConfigError:
@@ -117,7 +117,7 @@ class Track:
             **{part: config[part] for part in PARTS},
         }
 
-    def _merged(self, part: str, base: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _merge_part(self, part: str, base: Mapping[str, Any]) -> Mapping[str, Any]:
         if part not in self.said:
             return base
         node, key = self.said[part], f"{self.key}.{part}"
@@ -240,7 +240,7 @@ def horizon_of(run: Horizon, every: int, offset: int = 0) -> Horizon:
     if every == 1:
         return run
     per_epoch = run.require("steps_per_epoch", "every")
-    own = _count(per_epoch, every, offset)
+    own = _count_epoch_steps(per_epoch, every, offset)
     steps = None if run.steps is None else _count_steps(run.steps, per_epoch, every, offset)
     if not own or steps == 0:
         raise ConfigError("offset", f"leaves it no step in an epoch of {per_epoch} batches", offset)
@@ -271,10 +271,10 @@ def step_at(batch: int, every: int, offset: int, per_epoch: int | None) -> int |
     epoch, index = divmod(batch, per_epoch)
     if not steps_in(index, every, offset):
         return None
-    return epoch * _count(per_epoch, every, offset) + index // every
+    return epoch * _count_epoch_steps(per_epoch, every, offset) + index // every
 
 
-def _count(batches: int, every: int, offset: int) -> int:
+def _count_epoch_steps(batches: int, every: int, offset: int) -> int:
     """The steps in so many batches of an epoch."""
     return max(0, -(-(batches - offset) // every))
 
@@ -282,7 +282,7 @@ def _count(batches: int, every: int, offset: int) -> int:
 def _count_steps(batches: int, per_epoch: int, every: int, offset: int) -> int:
     """The steps in so many batches of the run."""
     epochs, rest = divmod(batches, per_epoch)
-    return epochs * _count(per_epoch, every, offset) + _count(rest, every, offset)
+    return epochs * _count_epoch_steps(per_epoch, every, offset) + _count_epoch_steps(rest, every, offset)
 
 
 def track_tag(tag: str, track: str) -> str:

@@ -75,9 +75,9 @@ class Curve:
         still = Duration.parse(delay, "delay").steps(horizon, "delay")
         for slot, part in ((name, schedule), ("warmup", warmup), ("cooldown", cooldown)):
             check_slot(slot, part)
-        before = _length("warmup", warmup, horizon)
-        after = _length("cooldown", cooldown, horizon)
-        resolved = _under(name, lambda: schedule.resolved(horizon))
+        before = _resolve_length("warmup", warmup, horizon)
+        after = _resolve_length("cooldown", cooldown, horizon)
+        resolved = _call_under(name, lambda: schedule.resolved(horizon))
         left = None if horizon.steps is None else horizon.steps - still - before - after
         if left is not None and left < 1:
             lengths = {"delay": still, "warmup.length": before, "cooldown.length": after}
@@ -95,12 +95,12 @@ class Curve:
             raise ConfigError(f"{name}.length", must, length)
         middle = Phase(name, resolved, length)
         # Evaluated here once, so that a shape that does not fit its phase is refused before anything runs.
-        _under(name, lambda: [] if length is None else resolved.edges(length))
-        _under(name, lambda: middle(0))
-        arrived = _under(name, lambda: middle.final)
+        _call_under(name, lambda: [] if length is None else resolved.edges(length))
+        _call_under(name, lambda: middle(0))
+        arrived = _call_under(name, lambda: middle.final)
         phases = [middle]
         if warmup is not None and before:
-            phases = _under("warmup", lambda: lay_warmup(warmup.resolved(horizon), before, middle))
+            phases = _call_under("warmup", lambda: lay_warmup(warmup.resolved(horizon), before, middle))
         if still:
             phases.insert(0, Phase(DELAY, Constant(start=0.0), still))
         if cooldown is not None and after:
@@ -178,7 +178,7 @@ class Curve:
         if not step < self.steps:
             must = f"needs steps that are left, but the old curve ended at step {self.steps}: use override"
             raise ConfigError("resume.policy=extend", must)
-        return self._squeezed(step, end)
+        return self._squeeze(step, end)
 
     def within(self, steps: int) -> Curve:
         """The same curve, warmup and all, run through in another number of steps.
@@ -191,9 +191,9 @@ class Curve:
         >>> short.starts, short(1), short(6)
         ((0, 1), 1.0, 0.5)
         """
-        return self if self.steps is None else self._squeezed(0, steps)
+        return self if self.steps is None else self._squeeze(0, steps)
 
-    def _squeezed(self, step: int, end: int) -> Curve:
+    def _squeeze(self, step: int, end: int) -> Curve:
         """What is left at ``step``, run through until ``end``."""
         assert self.steps is not None
         share = (end - step) / (self.steps - step)
@@ -213,7 +213,7 @@ class Curve:
         """The same curve up to ``step``, and from there ``falling`` for ``steps`` steps."""
         check_slot("cooldown", falling)
         arrived = self(step)
-        return Curve((*self.until(step).phases, _under("cooldown", lambda: lay_cooldown(falling, steps, arrived))))
+        return Curve((*self.until(step).phases, _call_under("cooldown", lambda: lay_cooldown(falling, steps, arrived))))
 
     def places(self, most: int = 2000) -> list[int]:
         """The steps at which to draw the curve: all of them, or enough of a long run, and both sides of each edge.
@@ -279,10 +279,10 @@ def _cooldown_phase(cooldown: Schedule, steps: int, arrived: float, horizon: Hor
     end = cooldown.ends.get("end") or 0.0
     if end > arrived:
         raise ConfigError("cooldown.end", f"must not be above {arrived:g}, where the cooldown begins", end)
-    return _under("cooldown", lambda: lay_cooldown(cooldown.resolved(horizon), steps, arrived))
+    return _call_under("cooldown", lambda: lay_cooldown(cooldown.resolved(horizon), steps, arrived))
 
 
-def _length(name: str, part: Schedule | None, horizon: Horizon) -> int:
+def _resolve_length(name: str, part: Schedule | None, horizon: Horizon) -> int:
     if part is None:
         return 0
     if part.length is None:
@@ -295,7 +295,7 @@ def _length(name: str, part: Schedule | None, horizon: Horizon) -> int:
     return steps
 
 
-def _under(name: str, make: Callable[[], T]) -> T:
+def _call_under(name: str, make: Callable[[], T]) -> T:
     """What ``make`` returns; its errors speak of keys inside ``name``."""
     try:
         return make()

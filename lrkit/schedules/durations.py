@@ -67,7 +67,7 @@ class Duration:
                 raise ConfigError(key, "must not be negative", written)
             return cls(Fraction(written), "steps")
         if isinstance(written, float):
-            return cls._share(written, key)
+            return cls._parse_share(written, key)
         match = _TEXT.fullmatch(written) if len(written) <= _LONGEST else None
         if match is None:
             raise ConfigError(key, f"must be a length: {_ACCEPTED}", written)
@@ -82,7 +82,7 @@ class Duration:
         return cls(value, unit)
 
     @classmethod
-    def _share(cls, written: float, key: str) -> Duration:
+    def _parse_share(cls, written: float, key: str) -> Duration:
         if written == 1.0:
             raise ConfigError(key, "must say which is meant: 1 for one step, or 100% for the whole run", written)
         if not 0.0 < written < 1.0:  # also refuses nan
@@ -120,9 +120,9 @@ class Duration:
 
     def __str__(self) -> str:
         if self.unit == "share":
-            return f"{_plain(self.value * 100)}%"
-        return _plain(self.value) + {"steps": "", "epochs": "ep", "samples": "sp", "tokens": "tok"}[self.unit]
+            return f"{_format_decimal(self.value * 100)}%"
+        return _format_decimal(self.value) + {"steps": "", "epochs": "ep", "samples": "sp", "tokens": "tok"}[self.unit]
 
 
-def _plain(value: Fraction) -> str:
+def _format_decimal(value: Fraction) -> str:
     return f"{Decimal(value.numerator) / Decimal(value.denominator):f}"

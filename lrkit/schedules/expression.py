@@ -209,16 +209,16 @@ class _Parser:
         }
         kind = type(node)
         if kind not in readers:
-            raise self._refusal(_NAMES.get(kind, f"a Python {kind.__name__}"))
+            raise self._make_error(_NAMES.get(kind, f"a Python {kind.__name__}"))
         return readers[kind](node, depth + 1)
 
-    def _refusal(self, what: str) -> ConfigError:
+    def _make_error(self, what: str) -> ConfigError:
         names = ", ".join([*self.variables, *CONSTANTS])
         return ConfigError("", f"must not have {what}: only numbers, {names}, arithmetic and functions", self.text)
 
     def _read_number(self, node: ast.Constant, depth: int) -> Part:
         if type(node.value) not in (int, float):
-            raise self._refusal(f"{node.value!r}")
+            raise self._make_error(f"{node.value!r}")
         try:
             value = float(node.value)  # type: ignore[arg-type]
         except OverflowError:
@@ -238,12 +238,12 @@ class _Parser:
         if node.id in FUNCTIONS:
             raise ConfigError("", f"must call {node.id}, which is a function: {node.id}(u)", self.text)
         hint = did_you_mean(node.id, [*self.variables, *CONSTANTS, *FUNCTIONS])
-        raise ConfigError("", f"must not have the unknown name {_shorten(node.id)}. {hint}", self.text)
+        raise ConfigError("", f"must not have the unknown name {_shorten_name(node.id)}. {hint}", self.text)
 
     def _read_operation(self, node: ast.BinOp, depth: int) -> Part:
         operation = _BINARY.get(type(node.op))
         if operation is None:
-            raise self._refusal(f"the operator {type(node.op).__name__}")
+            raise self._make_error(f"the operator {type(node.op).__name__}")
         left, right = self.read(node.left, depth), self.read(node.right, depth)
         if isinstance(node.op, ast.Mult):  # the usual operators without a further call
             return lambda values: left(values) * right(values)
@@ -261,12 +261,12 @@ class _Parser:
             return of
         if isinstance(node.op, ast.Not):
             return lambda values: 0.0 if of(values) else 1.0
-        raise self._refusal(f"the operator {type(node.op).__name__}")
+        raise self._make_error(f"the operator {type(node.op).__name__}")
 
     def _read_comparison(self, node: ast.Compare, depth: int) -> Part:
         operations = [_COMPARE.get(type(op)) for op in node.ops]
         if None in operations:
-            raise self._refusal("is or in")
+            raise self._make_error("is or in")
         operands = [node.left, *node.comparators]
         parts = [self.read(operand, depth) for operand in operands]
         pairs = [(op, a, b) for op, (a, b) in zip(operations, pairwise(parts), strict=True) if op is not None]
@@ -301,15 +301,15 @@ class _Parser:
 
     def _read_call(self, node: ast.Call, depth: int) -> Part:
         if not isinstance(node.func, ast.Name):
-            raise self._refusal("a call of anything but a function's name")
+            raise self._make_error("a call of anything but a function's name")
         name = node.func.id
         if name not in FUNCTIONS:
             known = name in self.variables or name in CONSTANTS
             hint = f": write {name} * (...)" if known else f". {did_you_mean(name, FUNCTIONS)}"
-            raise ConfigError("", f"calls {_shorten(name)}, which is no function{hint}", self.text)
+            raise ConfigError("", f"calls {_shorten_name(name)}, which is no function{hint}", self.text)
         function, least, most = FUNCTIONS[name]
         if node.keywords:
-            raise self._refusal("an argument with a name")
+            raise self._make_error("an argument with a name")
         if not least <= len(node.args) <= most:
             many = f"{least}" if least == most else f"{least} to {most}"
             raise ConfigError("", f"must give {name} {many} argument(s), and gives {len(node.args)}", self.text)
@@ -320,5 +320,5 @@ class _Parser:
         return lambda values: function(*[part(values) for part in parts])
 
 
-def _shorten(name: str) -> str:
+def _shorten_name(name: str) -> str:
     return name if len(name) <= 40 else f"{name[:37]}..."

@@ -141,7 +141,7 @@ def horizon_of(
     Raises:
         ConfigError: nothing to train on, or a length of zero; or ``horizon.stop_after`` is longer than the run.
     """
-    trainer = _rehearsal(trainer)
+    trainer = _apply_trial_options(trainer)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     accumulate = trainer.get("accumulate_grad_batches") or 1
     values: dict[str, int | None] = dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "tokens_per_sample"))
@@ -188,7 +188,7 @@ def _derive_batches(loader: LoaderSize, trainer: Mapping[str, Any], world: int) 
     return None if batches is None else limit_batches(batches, trainer.get("limit_train_batches"))
 
 
-def _rehearsal(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
+def _apply_trial_options(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
     """What ``overfit_batches`` and ``fast_dev_run`` make of the other keys."""
     few, fast = trainer.get("overfit_batches"), trainer.get("fast_dev_run")
     if few:

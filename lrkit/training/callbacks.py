@@ -84,7 +84,7 @@ def build_callbacks(run: RunSettings, module: LightningModule) -> RunCallbacks:
         ConfigError: a callback of the user cannot be built, or does not fit the run.
     """
     best, last = _build_checkpoints(run.config, run.folder)
-    theirs = callbacks_of(run.config)
+    theirs = callbacks_of(run.config, run.folder)
     noise = next((callback for callback in theirs if isinstance(callback, NoiseScale)), None)
     if noise is not None:
         noise.check(module, run.config["data"].get("batch_size"))
@@ -139,6 +139,8 @@ def _order_own_callbacks(
     wanted = {} if monitor == "auto" or best is None else {"monitor": monitor}
     if plateau:
         wanted["plateau.monitor"] = plateau["monitor"]
+    monitors = {f"callbacks.{name}.monitor": str(node.get("monitor")) for name, node in run.config["callbacks"].items()}
+    wanted |= {key: name for key, name in monitors.items() if name.startswith("val")}
     return [
         made.plain_data,
         made.first_batch,

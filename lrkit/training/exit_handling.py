@@ -55,7 +55,7 @@ class ExitReport:
             RunError: an error of the machine or of Lightning; the message has the reason.
             Exception: any other as it was raised, with a note where its traceback is kept; it says ``failed``.
         """
-        meeting = Rendezvous(trainer, lost=lambda why: self._lost(trainer, why))
+        meeting = Rendezvous(trainer, lost=lambda why: self._kill_process(trainer, why))
         try:
             with watch_training(_Watched(self, trainer, meeting)), meeting.reporting():
                 yield
@@ -63,37 +63,37 @@ class ExitReport:
             _end_others(trainer)  # they have found the same, and it is said once
             raise
         except Terminated as ended:
-            self._signalled(trainer, ended.signum)
+            self._end_by_signal(trainer, ended.signum)
         except (SystemExit, KeyboardInterrupt) as ended:  # Lightning turns the second into the first
             if isinstance(ended, SystemExit) and not trainer.interrupted:
                 raise
-            self._signalled(trainer, signal.SIGTERM if isinstance(ended, SIGTERMException) else signal.SIGINT)
+            self._end_by_signal(trainer, signal.SIGTERM if isinstance(ended, SIGTERMException) else signal.SIGINT)
         except Exception as error:
             if self.preemption.signum is not None:  # the signal also reached processes that this one needs
-                self._signalled(trainer, self.preemption.signum)
-            self._failed(trainer, _death_behind(error))
+                self._end_by_signal(trainer, self.preemption.signum)
+            self._end_by_error(trainer, _death_behind(error))
 
-    def _signalled(self, trainer: Trainer, signum: int) -> None:
+    def _end_by_signal(self, trainer: Trainer, signum: int) -> None:
         kind = "interrupted" if signum == signal.SIGINT else "preempted"
-        said = f"stopped by {signal_name(signum)} at step {_progress(trainer)}; {self._how_to_go_on(trainer)}"
-        self._keep(trainer, kind, said)
+        said = f"stopped by {signal_name(signum)} at step {_get_progress(trainer)}; {self._how_to_go_on(trainer)}"
+        self._save_results(trainer, kind, said)
         if signum == signal.SIGINT:
             raise KeyboardInterrupt(said) from None
         raise Terminated(signum, said) from None
 
-    def _failed(self, trainer: Trainer, error: Exception) -> None:
+    def _end_by_error(self, trainer: Trainer, error: Exception) -> None:
         if died := _WORKER_DIED.search(str(error)):
             error = RunError(
-                f"a process that loads data has died at step {_progress(trainer)} ({died[0]}): where memory ran out,"
+                f"a process that loads data has died at step {_get_progress(trainer)} ({died[0]}): if memory ran out,"
                 f" try fewer of them or data.num_workers=0; {self._how_to_go_on(trainer)}"
             )
         if _NO_MEMORY.search(str(error)) or isinstance(error, MemoryError):
             error = RunError(
-                f"memory ran out at step {_progress(trainer)} ({describe_cause(error)}): try a smaller data.batch_size,"
-                f" with batch.effective for the same steps; {self._how_to_go_on(trainer)}"
+                f"memory ran out at step {_get_progress(trainer)} ({describe_cause(error)}): try a smaller"
+                f" data.batch_size, with batch.effective for the same steps; {self._how_to_go_on(trainer)}"
             )
         why = str(error) if isinstance(error, RunError) else describe_cause(error)
-        self._keep(trainer, "failed", why)
+        self._save_results(trainer, "failed", why)
         if not isinstance(error, RunError) and trainer.is_global_zero:
             write_traceback(error, self.folder / "error.log")
         _end_others(trainer)
@@ -104,22 +104,22 @@ class ExitReport:
         kind = "interrupted" if signum == signal.SIGINT else "preempted"
         _end_others(trainer)
         said = f"stopped by {signal_name(signum)} {where}; {self._how_to_go_on(trainer)}"
-        self._keep(trainer, kind, said)
+        self._save_results(trainer, kind, said)
         for logger in trainer.loggers:
             with suppress(Exception):  # only its unwritten entries can be lost
                 logger.finalize("failed")
         return said
 
-    def _lost(self, trainer: Trainer, why: str) -> None:
+    def _kill_process(self, trainer: Trainer, why: str) -> None:
         """End this process: its main thread waits for a dead process."""
         time.sleep(HOLD + 0.5)  # it may yet say why
         _end_others(trainer)
-        self._keep(trainer, "failed", why)
+        self._save_results(trainer, "failed", why)
         sys.stdout.flush()
         os.write(2, f"lrkit: {why}\n".encode())
         os._exit(FAILED)
 
-    def _keep(self, trainer: Trainer, status: str, why: str) -> None:
+    def _save_results(self, trainer: Trainer, status: str, why: str) -> None:
         with suppress(RunError):  # on a full disk the first error is the useful one
             self.results.save(trainer, status, why)
 
@@ -153,7 +153,7 @@ class _Watched:
     def progress(self) -> object:
         loop = self.trainer.fit_loop.epoch_loop
         counts = (loop.batch_progress.total, loop.val_loop.batch_progress.total)
-        return time.monotonic() if _saves() else [(count.ready, count.completed) for count in counts]
+        return time.monotonic() if _is_saving() else [(count.ready, count.completed) for count in counts]
 
     def patience(self) -> float:
         return max(self.least, 3 * self.ending.preemption.longest)
@@ -162,11 +162,11 @@ class _Watched:
         if self.meeting.waits:
             where = f"while it waited for {self.meeting.missing()}"
         else:
-            where = f"at step {_progress(self.trainer)}, which did not end"
+            where = f"at step {_get_progress(self.trainer)}, which did not end"
         return self.ending.unanswered(self.trainer, signum, where)
 
 
-def _saves() -> bool:
+def _is_saving() -> bool:
     """Whether the main thread is writing a checkpoint, which may take minutes."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None and frame.f_code is not DurableIO.save_checkpoint.__code__:
@@ -193,7 +193,7 @@ def _death_behind(error: Exception) -> Exception:
     return error
 
 
-def _progress(trainer: Trainer) -> str:
+def _get_progress(trainer: Trainer) -> str:
     """The step and the number of steps, if the plan exists and has an end."""
     try:
         steps = plan_of(trainer).horizon.steps

@@ -77,7 +77,7 @@ def test_whatever_a_command_raises_is_told(monkeypatch: pytest.MonkeyPatch, caps
     def broken(*_: object) -> int:
         raise ArithmeticError("no good")
 
-    monkeypatch.setattr(main, "_command", broken)
+    monkeypatch.setattr(main, "_run_command", broken)
     assert main.main(["show"]) == 1
     assert capsys.readouterr().err.startswith("lrkit: ArithmeticError: no good (test_error_report.py, line ")
     assert main.main(["show", "--traceback"]) == 1

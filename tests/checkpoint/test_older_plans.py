@@ -13,6 +13,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.checkpoint.resume_differences import list_plan_differences, normalise
 from lrkit.config.compose import compose, plan
 from lrkit.planning.plan_schema import checked
+from lrkit.schedules.shapes.schedule import OVERLAPS
 
 #: The keys that schedules have had since, in configs and in plans.
 SINCE = ("scale", "floor", "skip", "update_every", "overlap")
@@ -64,9 +65,15 @@ def test_its_options_can_be_set_when_it_goes_on(run: Path) -> None:
         plan(compose([f"resume.path={run}", "warmup.floor=0.5"]))
 
 
-def test_what_it_says_is_not_lost() -> None:
-    whole = plan(compose([*RUN, "schedule.floor=0.2", "warmup.overlap=peak", "cooldown.update_every=5"]))
+@pytest.mark.parametrize("overlap", OVERLAPS)
+def test_what_a_plan_says_is_not_lost(overlap: str) -> None:
+    whole = plan(compose([*RUN, "schedule.floor=0.2", f"warmup.overlap={overlap}", "cooldown.update_every=5"]))
     plain = json.loads(json.dumps(whole.to_json()))
     assert checked(copy.deepcopy(plain)).curve == whole.curve
-    assert plain["phases"][0]["schedule"]["overlap"] == "peak"
-    assert plain["phases"][1]["schedule"]["shape"]["floor"] == 0.2
+    assert plain["phases"][0]["schedule"].get("overlap", "none") == overlap
+    schedule = plain["phases"][1]["schedule"]
+    assert (schedule if overlap == "none" else schedule["shape"])["floor"] == 0.2
+    assert plain["phases"][-1]["schedule"]["update_every"] == 5
+    other = OVERLAPS[OVERLAPS.index(overlap) - 1]
+    changed = plan(compose([*RUN, "schedule.floor=0.2", f"warmup.overlap={other}", "cooldown.update_every=5"]))
+    assert {name for name, _, _ in list_plan_differences(plain, changed.to_json())} == {"phases"}

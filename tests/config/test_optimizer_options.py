@@ -33,7 +33,7 @@ def test_every_shipped_optimizer_is_recorded_and_no_other() -> None:
 
 @pytest.mark.parametrize("target", SIGNATURES)
 def test_what_is_recorded_is_what_the_class_has(target: str) -> None:
-    assert SIGNATURES[target] == factory._defaults(factory.resolve_optimizer(target))
+    assert SIGNATURES[target] == factory._read_defaults(factory.resolve_optimizer(target))
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -78,51 +78,51 @@ class Restarts(Shaped):
     def bounded(self) -> bool:
         return self.period is None
 
-    def _cycle(self, s: int, n: int) -> tuple[int, int, int]:
+    def _find_cycle(self, s: int, n: int) -> tuple[int, int, int]:
         """The cycle that step ``s`` is in: its number, its first step and the first step of the next."""
         if self.period is not None and self.growth == 1.0:
             k, period = s // int(self.period), int(self.period)
             return k, k * period, (k + 1) * period
         # Cycles of one length are found at once, and of growing ones nearly.
-        k = self._before(s, n) if self.growth != 1.0 else max(0, min(s, n) * int(self.cycles or 0) // n - 1)
-        first = self._beginning(k, n)
-        while (following := self._beginning(k + 1, n)) <= s:
+        k = self._find_earlier_cycle(s, n) if self.growth != 1.0 else max(0, min(s, n) * int(self.cycles or 0) // n - 1)
+        first = self._find_first_step(k, n)
+        while (following := self._find_first_step(k + 1, n)) <= s:
             if following <= first:
                 raise ConfigError("cycles", f"must leave each cycle at least one of the {n} steps", self.cycles)
             k, first = k + 1, following
         return k, first, following
 
-    def _before(self, s: int, n: int) -> int:
+    def _find_earlier_cycle(self, s: int, n: int) -> int:
         """A growing cycle that begins before step ``s``, and not long before."""
         if self.period is not None:
             periods = s / int(self.period)
         else:
             assert self.cycles is not None
-            periods = min(s, n) / n * self._periods(self.cycles)
+            periods = min(s, n) / n * self._count_periods(self.cycles)
         return max(0, int(math.log1p(periods * (self.growth - 1.0)) / math.log(self.growth)) - 2)
 
-    def _periods(self, k: int) -> float:
+    def _count_periods(self, k: int) -> float:
         """How many first periods ``k`` cycles take."""
         try:
             return float(k) if self.growth == 1.0 else (self.growth**k - 1.0) / (self.growth - 1.0)
         except OverflowError:
             return 2.0**1000  # beyond any run
 
-    def _beginning(self, k: int, n: int) -> int:
+    def _find_first_step(self, k: int, n: int) -> int:
         """The first step of cycle ``k``."""
-        periods = self._periods(k)
+        periods = self._count_periods(k)
         if self.period is not None:
             return math.floor(int(self.period) * periods + 0.5)
         assert self.cycles is not None
-        every = self._periods(self.cycles)
+        every = self._count_periods(self.cycles)
         return math.floor(n * periods / every + 0.5) if k < self.cycles else n + (k - self.cycles) * n
 
     def value(self, s: int, n: int) -> float:
-        k, first, following = self._cycle(s, n)
+        k, first, following = self._find_cycle(s, n)
         return self._falling(k)(s - first, following - first)
 
     def end_value(self, n: int) -> float:
-        k, first, following = self._cycle(n - 1, n)
+        k, first, following = self._find_cycle(n - 1, n)
         falling = self._falling(k)
         return falling.final(following - first) if following == n else falling(n - first, following - first)
 
@@ -143,7 +143,7 @@ class Restarts(Shaped):
             cycles = self.cycles if self.period is None else (n - 1) // int(self.period)
             counted("cycles" if self.period is None else "period", min(cycles or 0, n))
         edges, s = [], 0
-        while (s := self._cycle(s, n)[2]) < n:
+        while (s := self._find_cycle(s, n)[2]) < n:
             edges.append(s)
         return edges
 
@@ -211,7 +211,7 @@ class Cyclic(Endless):
             raise ConfigError("formula", f"{must} with mode={self.mode}", self.formula)
         if self.formula is not None:
             object.__setattr__(self, "formula", formula_text("formula", self.formula))
-            self._scale(0, 0)
+            self._compute_height(0, 0)
 
     @cached_property
     def _expression(self) -> Expression:
@@ -232,9 +232,9 @@ class Cyclic(Endless):
         up, down = int(self.up), int(self.up if self.down is None else self.down)
         cycle, v = divmod(s, up + down)
         height = v / up if v <= up else (up + down - v) / down
-        return blend(self.start, self.peak, height * self._scale(cycle, s))
+        return blend(self.start, self.peak, height * self._compute_height(cycle, s))
 
-    def _scale(self, cycle: int, s: int) -> float:
+    def _compute_height(self, cycle: int, s: int) -> float:
         """The factor of the height at step ``s``, in cycle 0, 1, ..."""
         if self.mode == "triangular2":
             return float(0.5**cycle)
@@ -267,7 +267,7 @@ class Cyclic(Endless):
         counted("up", 2 * n // (up + down))
         if self.mode == "formula":
             for first in range(0, n, up + down):
-                self._scale(first // (up + down), first)  # refuses a formula that has no value in some cycle
+                self._compute_height(first // (up + down), first)  # refuses a formula that has no value in some cycle
         return sorted(e for first in range(0, n, up + down) for e in (first, first + up) if 0 < e < n)
 
 

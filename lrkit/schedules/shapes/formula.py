@@ -85,7 +85,7 @@ class Formula(Schedule):
         """The optimizer steps that ``epoch`` counts in; 1 where the formula does not have it."""
         return int(self.epoch_length) if "epoch" in self._expression.names else 1
 
-    def _variables(self, s: float, n: int) -> Sequence[float]:
+    def _list_variables(self, s: float, n: int) -> Sequence[float]:
         return (s / n, float(s), float(n), s / self.epoch_steps)
 
     def describe(self) -> str:
@@ -100,7 +100,7 @@ class Formula(Schedule):
 
     def value(self, s: int, n: int) -> float:
         try:
-            return self._expression.value(self._variables(s, n))
+            return self._expression.value(self._list_variables(s, n))
         except ConfigError as error:
             # The same formula may have no such value in a shorter run, unless it depends on the progress alone.
             why = ArithmeticError(error.must) if s > 0 and self._expression.names != {"u"} else None
@@ -118,13 +118,13 @@ class Formula(Schedule):
         found = set()
         for holds in self._expression.comparisons:
             with suppress(ArithmeticError, ValueError):  # a part that may never be computed
-                last = holds(self._variables(n - 1, n))
+                last = holds(self._list_variables(n - 1, n))
                 low, high = 0, n - 1
-                if holds(self._variables(low, n)) == last:
+                if holds(self._list_variables(low, n)) == last:
                     continue
                 while high - low > 1:  # it turns after low, and at high or before
                     middle = (low + high) // 2
-                    low, high = (low, middle) if holds(self._variables(middle, n)) == last else (middle, high)
+                    low, high = (low, middle) if holds(self._list_variables(middle, n)) == last else (middle, high)
                 found.add(high)
         return sorted(found)
 

@@ -54,12 +54,12 @@ class OneCycle(Schedule):
             raise ConfigError("peak", f"must not be below start ({self.start}) or end ({self.end})", self.peak)
 
     def value(self, s: int, n: int) -> float:
-        up, down = self._turns(n)
+        up, down = self._find_turns(n)
         if s <= up:
-            return self._ease(self.start, self.peak, s / up)
+            return self._blend_values(self.start, self.peak, s / up)
         if s <= down:
-            return self._ease(self.peak, self.start, (s - up) / (down - up))
-        return self._ease(self.start if down > up else self.peak, self.end, (s - down) / (n - down))
+            return self._blend_values(self.peak, self.start, (s - up) / (down - up))
+        return self._blend_values(self.start if down > up else self.peak, self.end, (s - down) / (n - down))
 
     def momentum(self) -> Schedule | None:
         if self.momentum_start is None or self.momentum_peak is None:
@@ -69,7 +69,7 @@ class OneCycle(Schedule):
             anneal=self.anneal, three_phase=self.three_phase, skip=self.skip, update_every=self.update_every,
         )  # fmt: skip
 
-    def _turns(self, n: int) -> tuple[int, int]:
+    def _find_turns(self, n: int) -> tuple[int, int]:
         """The steps of the peak and of the second turn (the peak again where there is none)."""
         up = int(self.up)
         down = 2 * up if self.three_phase else up
@@ -77,11 +77,11 @@ class OneCycle(Schedule):
             raise ConfigError("up", f"must leave steps for the way down: the phase has {n} steps", up)
         return up, down
 
-    def _ease(self, a: float, b: float, v: float) -> float:
+    def _blend_values(self, a: float, b: float, v: float) -> float:
         return blend(a, b, v if self.anneal == "linear" else (1.0 - math.cos(math.pi * v)) / 2.0)
 
     def turns(self, n: int) -> list[int]:
-        return sorted(set(self._turns(n)))
+        return sorted(set(self._find_turns(n)))
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class _Dip(OneCycle):
     low: float = 0.85
 
     def value(self, s: int, n: int) -> float:
-        up, down = self._turns(n)
+        up, down = self._find_turns(n)
         if s <= up:
-            return self._ease(self.high, self.low, s / up)
+            return self._blend_values(self.high, self.low, s / up)
         back = down if down > up else n
-        return self._ease(self.low, self.high, (s - up) / (back - up)) if s <= back else self.high
+        return self._blend_values(self.low, self.high, (s - up) / (back - up)) if s <= back else self.high

@@ -72,7 +72,7 @@ class Piecewise(Schedule):
         phases = resolve_schedules("phases", self.phases, horizon)
         return dataclasses.replace(super().resolved(horizon), phases=phases)
 
-    def _spans(self, n: int) -> list[tuple[int, int, Schedule]]:
+    def _list_spans(self, n: int) -> list[tuple[int, int, Schedule]]:
         """For each phase its first step, its length and its schedule."""
         spans, first = [], 0
         for i, phase in enumerate(self.phases):
@@ -84,16 +84,16 @@ class Piecewise(Schedule):
         return spans
 
     def value(self, s: int, n: int) -> float:
-        first, length, phase = next(span for span in reversed(self._spans(n)) if span[0] <= s)
+        first, length, phase = next(span for span in reversed(self._list_spans(n)) if span[0] <= s)
         return phase(s - first, length) if s < first + length else phase.final(length)
 
     def end_value(self, n: int) -> float:
-        _, length, phase = self._spans(n)[-1]
+        _, length, phase = self._list_spans(n)[-1]
         return phase.final(length)
 
     def turns(self, n: int) -> list[int]:
         edges: set[int] = set()
-        for i, (first, length, phase) in enumerate(self._spans(n)):
+        for i, (first, length, phase) in enumerate(self._list_spans(n)):
             try:
                 edges |= {first, first + length, *(first + inner for inner in phase.edges(length))}
             except ConfigError as error:

@@ -66,7 +66,7 @@ class Wsd(Shaped):
     def _falling(self) -> Schedule:
         return self.decay_between(self.start, self.end)
 
-    def _decays(self, n: int) -> list[tuple[int, int]]:
+    def _list_decays(self, n: int) -> list[tuple[int, int]]:
         """The first step of each decay, and the step at which it has arrived."""
         milestones, decay = [int(milestone) for milestone in self.milestones or ()], int(self.decay)
         if milestones and milestones[-1] >= n:
@@ -79,12 +79,12 @@ class Wsd(Shaped):
         return [(arrival - decay, arrival) for arrival in [*milestones, n]]
 
     def value(self, s: int, n: int) -> float:
-        first, arrival = next(decay for decay in self._decays(n) if s < decay[1] or decay[1] == n)
+        first, arrival = next(decay for decay in self._list_decays(n) if s < decay[1] or decay[1] == n)
         return self.start if s < first else self._falling(s - first, arrival - first)
 
     def end_value(self, n: int) -> float:
-        first, arrival = self._decays(n)[-1]
+        first, arrival = self._list_decays(n)[-1]
         return self._falling.final(arrival - first)
 
     def turns(self, n: int) -> list[int]:
-        return sorted({step for decay in self._decays(n) for step in decay if 0 < step < n})
+        return sorted({step for decay in self._list_decays(n) for step in decay if 0 < step < n})

@@ -485,7 +485,7 @@ def test_a_schedule_that_needs_no_end_is_the_same_in_any_phase(schedule: Schedul
 
 # Values that are refused.
 
-NO_SHAPE = f"shape must be one of {', '.join(DECAYS)}, or a schedule: {{_target_: lrkit.schedules.Polynomial, k: 2}}. "
+NO_SHAPE = f"shape must be one of {', '.join(DECAYS)}, or a schedule: {{name: polynomial, k: 2}}. "
 BAD = [
     # class      arguments                              the sentence
     (Constant,   {"start": -0.1},                       "start must be >= 0. Received: -0.1"),

@@ -2,8 +2,8 @@
 
 from lrkit.api.commands import compare, train
 from lrkit.api.lightning_module import configure
+from lrkit.api.lr_search import find
 from lrkit.api.mounted_config import from_config
 from lrkit.api.plan_and_curve import curve, plan
-from lrkit.api.range_test import find
 
 __all__ = ["compare", "configure", "curve", "find", "from_config", "plan", "train"]

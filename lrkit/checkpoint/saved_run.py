@@ -41,7 +41,8 @@ def load_saved_run(path: str) -> SavedRun:
         kind = "a Lightning checkpoint" if isinstance(content, dict) and "state_dict" in content else "a checkpoint"
         raise ConfigError(key, f"must be a checkpoint that lrkit wrote; this is {kind} without a plan", path)
     if not content.get("optimizer_states"):
-        raise ConfigError(key, "holds weights alone and no optimizer's state: use resume.policy=restart", path)
+        must = "contains only weights, and no state of an optimizer: use a checkpoint without save_weights_only"
+        raise ConfigError(key, must, path)
     try:
         plan = check_content(content)
     except ConfigError as error:

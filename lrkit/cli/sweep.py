@@ -38,19 +38,7 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
 
     words, searches = swept_config.sweep_of_files(overrides, config_dir)
     swept_config.check_sweep(words, config_dir, searches)
-    for key in ("jobs", "on_error", "timeout"):
-        if any(word.startswith(f"{key}=") for word in words):
-            must = "applies to sweeps that lrkit runs itself: use hydra.launcher and hydra.sweeper"
-            raise ConfigError(key, must)
-    named = named_sweep_folder(overrides)
-    if named is not None and "${" in str(named):
-        raise ConfigError("hydra.sweep.dir", "must be a folder without an interpolation", str(named))
-    if named is not None and count_statuses(named):
-        raise ConfigError(
-            "hydra.sweep.dir",
-            "must be a folder without runs: a launcher of Hydra starts from the first job",
-            str(named),
-        )
+    named = _check_engine_words(overrides, words)
     check_single_process()
     if not searches and not any(word.endswith(_ELSEWHERE) for word in overrides):
         of_jobs = [word for word in words if not word.startswith("hydra")]
@@ -79,6 +67,26 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
         counts["lost"] = lost
     ended = close_sweep(folder, counts)
     return code or ended
+
+
+def _check_engine_words(overrides: Sequence[str], words: Sequence[str]) -> Path | None:
+    """Refuse what an engine cannot do; the folder that the command line names."""
+    from lrkit.sweep.job import count_statuses
+
+    for key in ("jobs", "on_error", "timeout"):
+        if any(word.startswith(f"{key}=") for word in words):
+            must = "applies to sweeps that lrkit runs itself: use hydra.launcher and hydra.sweeper"
+            raise ConfigError(key, must)
+    named = named_sweep_folder(overrides)
+    if named is not None and "${" in str(named):
+        raise ConfigError("hydra.sweep.dir", "must be a folder without an interpolation", str(named))
+    if named is not None and count_statuses(named):
+        raise ConfigError(
+            "hydra.sweep.dir",
+            "must be a folder without runs: a launcher of Hydra starts from the first job",
+            str(named),
+        )
+    return named
 
 
 def run_sweep(overrides: list[str], config_dir: str | None) -> int:

@@ -23,7 +23,7 @@ from lrkit.base.validation import (
     text,
     whole,
 )
-from lrkit.config.missing_values import POLICIES
+from lrkit.config.missing_value_spellings import POLICIES
 from lrkit.config.named_datasets import check_torchvision
 
 __all__ = ["OPTIONS", "check", "tokens_per_sample"]

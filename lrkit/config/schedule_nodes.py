@@ -24,6 +24,7 @@ __all__ = ["NAME", "complete_schedule", "with_read_tables"]
 #: The key that names the option of a schedule inside another node.
 NAME = "name"
 _LISTS = ("phases", "factors")
+_SHAPE = "shape"
 _TABLE = "lrkit.schedules.Table"
 #: The groups with schedules.
 _GROUPS = ("schedule", "warmup", "cooldown", "coschedule", "param_groups", "optimizers")
@@ -34,7 +35,8 @@ def complete_schedule(node: Any, key: str) -> Any:
 
     Args:
         node: as it is written: the name of an option, a group of keys with ``name``, or a node with ``_target_``.
-        key: where the node stands. One that ends in ``warmup`` or ``cooldown`` takes the options of that group.
+        key: where the node stands. One that ends in ``warmup`` or ``cooldown`` takes the options of that group; one
+            that ends in ``shape``, the shape of a decay, takes those of ``cooldown`` without their length.
 
     Raises:
         ConfigError: there is no such option, or a node has both ``name`` and ``_target_``.
@@ -55,12 +57,17 @@ def complete_schedule(node: Any, key: str) -> Any:
             raise ConfigError(f"{key}.{NAME}", f"and {key}.{TARGET} exclude each other", node[NAME])
         keys = {name: value for name, value in node.items() if name != NAME}
         last = key.rpartition(".")[2]
-        group = last if last in ("warmup", "cooldown") else "schedule"
-        node = {**read_option(group, node[NAME], f"{key}.{NAME}"), **keys}
-    return {name: _complete_list(name, value, key) for name, value in node.items()}
+        group = {"warmup": "warmup", "cooldown": "cooldown", _SHAPE: "cooldown"}.get(last, "schedule")
+        option = read_option(group, node[NAME], f"{key}.{NAME}")
+        if last == _SHAPE:
+            option = {name: value for name, value in option.items() if name != "length"}
+        node = {**option, **keys}
+    return {name: _complete_inner(name, value, key) for name, value in node.items()}
 
 
-def _complete_list(name: str, value: Any, key: str) -> Any:
+def _complete_inner(name: str, value: Any, key: str) -> Any:
+    if name == _SHAPE and isinstance(value, Mapping):
+        return complete_schedule(value, f"{key}.{name}")
     if name not in _LISTS or not isinstance(value, list):
         return value
     return [complete_schedule(inner, f"{key}.{name}[{i}]") for i, inner in enumerate(value)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lrkit.base.errors import ConfigError
-from lrkit.config.missing_values import missing_policy
+from lrkit.config.missing_value_spellings import missing_policy
 from lrkit.data.file_readers import read_csv, read_npz
 from lrkit.data.in_memory import Array, InMemoryData, Splits, assemble_splits, standardise_splits
-from lrkit.data.options import check_exists, check_flag, check_fractions, check_path
+from lrkit.data.option_checks import check_exists, check_flag, check_fractions, check_path
 from lrkit.data.tensor_conversion import check_target_kind, to_floats
 
 __all__ = ["Arrays"]

@@ -22,7 +22,7 @@ from lrkit.base.available_memory import check_fits
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.files import open_regular_file
 from lrkit.base.zip_archives import find_defect, list_members
-from lrkit.config.missing_values import is_missing
+from lrkit.config.missing_value_spellings import is_missing
 
 __all__ = [
     "Table",
@@ -54,7 +54,7 @@ def read_npz(path: Path, missing: str = "refuse") -> Table:
     Args:
         path: the file.
         missing: how samples with a nan, or with a word for a missing value as their class, are handled: see
-            ``lrkit.config.missing_values``.
+            ``lrkit.config.missing_value_spellings``.
 
     Raises:
         ConfigError: the file is damaged, has no such arrays, no samples, or missing values that are refused.
@@ -171,7 +171,7 @@ def read_csv(path: Path, target: str | None, kind: str = "auto", missing: str = 
         target: the column to predict; None: the last.
         kind: ``classes`` or ``numbers``. auto: whole numbers and words are classes, numbers with a decimal point are
             numbers, and a mixture of numbers and words is refused.
-        missing: how lines with a missing value are handled: see ``lrkit.config.missing_values``.
+        missing: how lines with a missing value are handled: see ``lrkit.config.missing_value_spellings``.
 
     Raises:
         ConfigError: the file is no table of numbers with a column of targets.

@@ -13,7 +13,7 @@ from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config.named_datasets import check_hugging_face, without_ghostscript
 from lrkit.data.arrays import describe_targets
 from lrkit.data.in_memory import Array, InMemoryData, Splits, assemble_splits
-from lrkit.data.options import check_fractions, find_extra, import_extra
+from lrkit.data.option_checks import check_fractions, find_extra, import_extra
 from lrkit.data.tensor_conversion import check_target_kind, refuse_huge_images, stack_items, to_pixels_or_floats
 
 __all__ = ["HuggingFace"]

@@ -12,7 +12,7 @@ from lrkit.base.available_memory import check_fits
 from lrkit.base.errors import ConfigError
 from lrkit.data.file_readers import read_unzipped
 from lrkit.data.in_memory import EXTRA_BYTES, InMemoryData, Pair, Splits, hold_out
-from lrkit.data.options import check_flag, check_path
+from lrkit.data.option_checks import check_flag, check_path
 from lrkit.data.tensor_loader import check_whole_number
 
 __all__ = ["Idx"]

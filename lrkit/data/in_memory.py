@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lrkit.base.errors import ConfigError
-from lrkit.data.options import check_flag
+from lrkit.data.option_checks import check_flag
 from lrkit.data.tensor_conversion import convert_targets
 from lrkit.data.tensor_loader import TensorLoader, check_whole_number, seeded_generator
 from lrkit.lightning.classes import LightningDataModule

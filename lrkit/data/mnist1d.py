@@ -10,7 +10,7 @@ import torch
 
 from lrkit.data.file_readers import cache_folder, read_cache, write_cache
 from lrkit.data.in_memory import Array, InMemoryData, Splits
-from lrkit.data.options import import_extra, missing_extra_error
+from lrkit.data.option_checks import import_extra, missing_extra_error
 from lrkit.data.tensor_loader import check_whole_number
 
 __all__ = ["Mnist1d"]

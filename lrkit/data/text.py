@@ -9,7 +9,7 @@ from torch import Tensor
 from lrkit.base.errors import ConfigError
 from lrkit.data.file_readers import read_standard_library, read_text
 from lrkit.data.in_memory import InMemoryData, Pair, Splits, fetch_pair
-from lrkit.data.options import check_exists, check_path
+from lrkit.data.option_checks import check_exists, check_path
 from lrkit.data.tensor_loader import check_whole_number
 
 __all__ = ["Text"]

@@ -11,7 +11,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.named_datasets import check_torchvision, without_ghostscript
 from lrkit.data.file_readers import cache_folder
 from lrkit.data.in_memory import InMemoryData, Splits, assemble_splits
-from lrkit.data.options import check_flag, check_fractions, check_path, find_extra, import_extra
+from lrkit.data.option_checks import check_flag, check_fractions, check_path, find_extra, import_extra
 from lrkit.data.tensor_conversion import images_and_labels
 
 __all__ = ["Torchvision"]

@@ -154,6 +154,7 @@ class TestPolicies:
         (b"no checkpoint", "cannot be read as a checkpoint"),
         ({"state_dict": {}}, "this is a Lightning checkpoint without a plan"),
         ({"weight": torch.zeros(1)}, "this is a checkpoint without a plan"),
+        ({"lrkit": {}, "state_dict": {}}, "contains only weights, and no state of an optimizer: use a checkpoint"),
     ],
 )
 def test_what_cannot_be_resumed(content: Any, message: str, tmp_path: Path, train: Callable[..., Any]) -> None:

@@ -12,7 +12,17 @@ from lrkit.base.files import write_json
 from lrkit.checkpoint.resume_differences import list_plan_differences
 from lrkit.config.compose import compose, plan
 from lrkit.config.plan_parts import build_schedule
-from lrkit.schedules.shapes import Cosine, Linear, Piecewise, Product, Restarts, Schedule
+from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.shapes import (
+    Cosine,
+    Exponential,
+    Linear,
+    Piecewise,
+    Polynomial,
+    Product,
+    Restarts,
+    Schedule,
+)
 
 RUN = ["horizon.steps=100", "horizon.steps_per_epoch=10"]
 
@@ -27,6 +37,19 @@ def test_a_schedule_in_a_list_is_a_name_or_a_name_with_keys() -> None:
     factors = "schedule.factors=[{name: piecewise, phases: [{name: restarts, length: 50, growth: 1}, linear]}, cosine]"
     inner = Piecewise(phases=[Restarts(cycles=3, length=50, growth=1), Linear()])
     assert built("schedule=product", factors) == Product(factors=[inner, Cosine()])
+
+
+def test_the_shape_of_a_decay_is_an_option_of_cooldown_with_keys() -> None:
+    shapes: dict[str, Schedule] = {
+        "{name: polynomial, power: 1, k: 2}": Polynomial(power=1, k=2),
+        "{name: exponential, ratio: 0.5}": Exponential(end=0.0, ratio=0.5),
+    }
+    for node, shape in shapes.items():
+        for schedule in ("wsd", "restarts"):
+            made: Any = built(f"schedule={schedule}", f"schedule.shape={node}")
+            assert made.shape == shape.resolved(Horizon(100, 10))
+    with pytest.raises(ConfigError, match=r"schedule.shape.name has no option 'polinomial'. Did you mean 'polynomial'"):
+        built("schedule=wsd", "schedule.shape={name: polinomial}")
 
 
 def test_the_node_of_a_rule_takes_the_short_form() -> None:

@@ -52,7 +52,7 @@ EVIL = {
 ALIASES = [
     "posix.system", "logging.os.system", "torch.os.system", "torch.nn.os.system", "lrkit.base.process_pool.os.system",
     "lrkit.training.run.torch.load", "lrkit.checkpoint.untrusted_file.torch.load",
-    "lrkit.data.options.importlib.import_module",
+    "lrkit.data.option_checks.importlib.import_module",
     "torch.serialization.load", "torch.nn.modules.module.torch.load", "pytorch_lightning.callbacks.os.system",
     "lrkit.base.process_pool.subprocess.Popen", "torch.package.PackageImporter", "torch.jit.load",
     "torch.hub.load_state_dict_from_url", "torch.utils.cpp_extension.CppExtension", "torch.fx.GraphModule",

@@ -31,7 +31,7 @@ DECAYS: Mapping[str, Schedule] = MappingProxyType(
     }
 )
 _NAME = Rule(
-    f"{one_of(*DECAYS).must}, or a schedule: {{_target_: lrkit.schedules.Polynomial, k: 2}}",
+    f"{one_of(*DECAYS).must}, or a schedule: {{name: polynomial, k: 2}}",
     lambda value: isinstance(value, str) and value in DECAYS,
 )
 

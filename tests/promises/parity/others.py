@@ -71,7 +71,7 @@ PEERS = [
             wsd(lambda u: 1 - math.sqrt(u), 0.1), steps=110,
             convention="It falls to zero, below its own floor, and then jumps back to the floor"),
         Row("get_wsd_schedule(10, 60, 30, cooldown_type='1-square')",
-            f"schedule=wsd schedule.decay=30 {shaped('Polynomial', 'power: 1, k: 2')} {WARMUP}",
+            f"schedule=wsd schedule.decay=30 {shaped('polynomial', 'power: 1, k: 2')} {WARMUP}",
             wsd(lambda u: 1 - u**2, 0.0), steps=100),
     ]),
 ]  # fmt: skip

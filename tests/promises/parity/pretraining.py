@@ -70,7 +70,7 @@ PEERS = [
             f"schedule=wsd schedule.decay=30 schedule.end=0.1 {WARMUP}",
             megatron(lambda u: 1 - math.sqrt(u), 0.1), steps=100),
         Row("lr_decay_style='WSD', lr_wsd_decay_style='exponential', wsd_decay_steps=30",
-            f"schedule=wsd schedule.decay=30 {shaped('Exponential', 'end: 0, ratio: 0.5')} {WARMUP}",
+            f"schedule=wsd schedule.decay=30 {shaped('exponential', 'ratio: 0.5')} {WARMUP}",
             megatron(lambda u: 2 * 0.5**u - 1), steps=100),
         Row("lr_decay_style='cosine', min_lr=0.1", f"schedule=cosine schedule.end=0.1 {WARMUP}",
             lambda t: t / 10 if t <= 10 else 0.1 + 0.9 * cosine((t - 10) / 90), steps=100),

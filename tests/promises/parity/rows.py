@@ -20,7 +20,7 @@ class Row:
 
     Args:
         call: the schedule in the words of the library.
-        lrkit: the overrides, as in a shell; empty for a schedule that lrkit cannot say, which ``unsaid.py`` explains.
+        lrkit: the overrides, as in a shell; empty for a schedule that lrkit cannot say, which ``UNSAID`` explains.
         theirs: the multiplier of the base rate at an optimizer step.
         steps: the optimizer steps of the run.
         epoch: the optimizer steps of an epoch, where a duration counts in epochs.
@@ -79,8 +79,8 @@ def table(*rows: tuple[int, float], interpolate: str = "previous") -> str:
 
 
 def shaped(name: str, keys: str) -> str:
-    """The override of the decay of ``wsd``, by a class and its keys."""
-    return f"'schedule.shape={{_target_: lrkit.schedules.{name}, {keys}}}'"
+    """The override of the decay of ``wsd``, by an option of ``cooldown`` and its keys."""
+    return f"'schedule.shape={{name: {name}, {keys}}}'"
 
 
 def formula(text: str) -> str:

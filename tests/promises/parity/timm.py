@@ -69,7 +69,7 @@ def flat(t: float) -> float:
     return 1.0
 
 
-SQUARE = shaped("Polynomial", "power: 1, k: 2")
+SQUARE = shaped("polynomial", "power: 1, k: 2")
 WARMUP = "warmup=linear warmup.length=10 warmup.start=0.01"
 EARLY = "timm applies the milestone m at t = m - 1, and says so; lrkit's milestones are one less"
 

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint picture docs docs-links fix bench bench-find evidence evidence-quick third-party lightning
+.PHONY: help demo test check lint picture docs docs-links fix bench bench-find evidence evidence-quick third-party lightning pythons
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -74,6 +74,19 @@ third-party: $(VENV)/dev.stamp ## train and resume modules of other packages, wi
 
 lightning: $(VENV)/dev.stamp ## the quick suite with `lightning` instead of `pytorch_lightning`
 	LRKIT_LIGHTNING=lightning $(BIN)/python -m pytest -q $(TOGETHER) $$(grep -rlE --include="test_*.py" "lrkit.lightning|plain_lightning|train" tests)
+
+# Schedules, plans and overrides need no torch, so these Pythons need little; one that is not installed is left out.
+PYTHONS = python3.11 python3.12 python3.13 python3.14
+WITHOUT_TORCH = tests/schedules --ignore tests/schedules/test_horizon.py tests/planning/test_plan.py \
+	tests/planning/test_batch_scaling.py tests/config/test_overrides.py tests/test_yaml_comments.py \
+	tests/promises/test_published.py
+pythons: ## the tests that need no torch, on each Python that is installed
+	@for python in $(PYTHONS); do $$python --version 2>/dev/null || continue; \
+		$$python -m venv $(VENV)-$$python && \
+		$(VENV)-$$python/bin/python -m pip install --quiet --constraint constraints.txt \
+			hydra-core omegaconf rich numpy pyyaml pytest hypothesis && \
+		$(VENV)-$$python/bin/python -m pytest -q --noconftest -p no:cacheprovider -o addopts="-m 'not slow'" \
+			$(WITHOUT_TORCH) || exit 1; done
 
 evidence: $(VENV)/dev.stamp ## test claims about learning rates, and write docs/evidence.md (under 40 minutes)
 	$(BIN)/python -m evidence

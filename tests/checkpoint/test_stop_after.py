@@ -87,6 +87,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(recorded: Recorded, caps
     assert json.loads(Path("part/plan.json").read_text())["horizon"]["stop_after"] is None
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_of_the_stop_is_known_after_it(tmp_path: Path) -> None:
     # The rate is 0 after the stop: its validation stays the best, and no later one replaces its file.
     words = ("schedule=multistep", "schedule.milestones=[9]", "schedule.gamma=1e-30", "model.dropout=0")
@@ -166,6 +167,9 @@ class TestResume:
             "lrkit: horizon.stop_after must be later than step 9 of 24, where the run has stopped, or null for the rest"
             " of its schedule. Received: 9\n"
         )
+
+    @pytest.mark.slow
+    def test_so_it_does_under_each_policy(self, stopped: str) -> None:
         train(stopped, "horizon.stop_after=5", code=2)
         train(stopped, "resume.policy=extend", "trainer.max_epochs=6", code=2)
         train(stopped, "resume.policy=restore", code=2)

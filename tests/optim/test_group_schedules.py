@@ -283,3 +283,20 @@ def test_the_half_of_adamw_is_shown_and_refused_elsewhere() -> None:
         lrkit.plan(lr=0.02, steps=10, optimizer="adamw", param_groups=MUON)
     with pytest.raises(ConfigError, match=r"^param_groups\.rules\[0\] must have a pattern or a max_ndim"):
         lrkit.plan(lr=0.02, steps=10, optimizer="muon", param_groups=[{"name": "rest"}])
+
+
+def test_a_plain_loop_by_a_mounted_config_has_the_curves_of_its_rules() -> None:
+    rule = {"name": "head", "pattern": "^1", "delay": 3, "schedule": {"_target_": "lrkit.schedules.Linear", "end": 0.5}}
+    cfg = {
+        "optimizer": {"_target_": "torch.optim.SGD", "lr": LR},
+        "schedule": {"_target_": "lrkit.schedules.Cosine"},
+        "param_groups": {"rules": [rule], "no_decay": True},
+    }
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    optimizer, scheduler = lrkit.from_config(cfg, model, steps=10)
+    assert [group["name"] for group in optimizer.param_groups] == ["head", "head_no_decay", "default", "no_decay"]
+    rows = used(optimizer, scheduler.step, 10)
+    assert rows == rates(scheduler.plan, 10) and [row[0] for row in rows[2:4]] == [0.0, LR]
+    rule["schedule"] = {"_target_": "os.system"}
+    with pytest.raises(ConfigError, match=r"^param_groups\.rules\[0\]\.schedule\._target_"):
+        lrkit.from_config(cfg, model, steps=10)

@@ -213,7 +213,8 @@ RECIPES = {
                     '    "schedulefree.AdamW',
                     '    "pytorch_optimizer.Yogi": {**_ADAM, "eps": 1e-3, "initial_accumulator": 1e-6, **_DECOUPLED,'
                     ' **_TORCH},\n    "schedulefree.AdamW',
-                )
+                ),
+                ('"lr_decay", "momentum_decay",', '"lr_decay", "initial_accumulator", "momentum_decay",'),
             ],
             "tests/planning/test_optimizer_traits.py": [
                 ('    "lion":  ', '    "yogi": ("pytorch_optimizer.Yogi", "adaptive", "betas", 1e-2),\n    "lion":  ')

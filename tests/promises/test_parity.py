@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytorch_optimizer.lr_scheduler import REXScheduler
+from pytorch_optimizer.lr_scheduler import CosineAnnealingWarmupRestarts, REXScheduler
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
@@ -398,6 +398,15 @@ IGNITE: dict[str, tuple[str, dict[str, Any], Plan]] = {
 def test_ignite(row: str) -> None:
     name, options, plan = IGNITE[row]
     assert worst(ours(plan, 60), ignites(name, 60, **options)) < CLOSE
+
+
+def test_a_warmup_in_each_cycle() -> None:
+    """Its ``gamma`` multiplies the peak, as ``decay_of=peak`` does."""
+    rates = theirs(
+        lambda o: CosineAnnealingWarmupRestarts(o, 13, max_lr=LR, min_lr=0.1 * LR, warmup_steps=4, gamma=0.7), 60
+    )
+    plan = plan_of(60, Restarts(period=13, warmup=4, decay=0.7, decay_of="peak", end=0.1))
+    assert max(abs(rates[t][0] - plan.lr(GROUPS[0], t)) for t in range(60)) < CLOSE * LR
 
 
 def test_rex() -> None:

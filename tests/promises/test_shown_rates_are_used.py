@@ -79,7 +79,10 @@ OPTIONS: dict[str, list[list[str]]] = {
     "inverse_sqrt": [["schedule.power=1.5"]],
     "polynomial": [["schedule.k=0.5", "schedule.period=25%"]],
     "product": [["schedule.factors=[{name: table, table: [[0, 0.1], [2, 1], [50%, 0.5]]}, sqrt]", "schedule.scale=2"]],
-    "restarts": [[f"schedule.shape={INNER}", "schedule.decay=0.7", "schedule.decay_of=peak", "schedule.end=0.6"]],
+    "restarts": [
+        [f"schedule.shape={INNER}", "schedule.decay=0.7", "schedule.decay_of=peak", "schedule.end=0.6"],
+        ["schedule.cycles=2", "schedule.growth=1", "schedule.warmup=1", "schedule.end=0.1"],
+    ],
     "table": [["schedule.interpolate=previous", "schedule.table=[[1, 0.4], [2ep, 0.8]]", "schedule.normalise=peak"]],
     "wsd": [
         ["schedule.shape=exponential"],

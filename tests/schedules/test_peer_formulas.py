@@ -85,6 +85,16 @@ def optax_cosine(t: int, *, alpha: float, exponent: float) -> float:
     return (1 - alpha) * (0.5 * (1 + math.cos(math.pi * min(t, N) / N))) ** exponent + alpha
 
 
+def optax_sgdr(t: int, *, steps: int, warmup: int, decay: float, low: float) -> float:
+    """optax: sgdr_schedule of cycles of equal length, whose init_value is their end_value."""
+    k, t = divmod(t, steps)
+    peak = decay**k
+    if t < warmup:
+        return low + (peak - low) * t / warmup
+    alpha = low / peak
+    return peak * ((1 - alpha) * 0.5 * (1 + math.cos(math.pi * (t - warmup) / (steps - warmup))) + alpha)
+
+
 def keras_polynomial(t: int, *, steps: int, low: float, power: float) -> float:
     """keras/src/optimizers/schedules/learning_rate_schedule.py: PolynomialDecay(cycle=True)."""
     steps *= 1 if t == 0 else math.ceil(t / steps)
@@ -152,6 +162,9 @@ SCHEDULES: dict[str, tuple[Formula, Schedule]] = {
     "keras restarts to a floor": (
         lambda t: keras_restarts(t, period=5, t_mul=2.0, m_mul=0.7, alpha=0.1),
         Restarts(period=5, growth=2, decay=0.7, end=0.1)),
+    "optax sgdr, a warmup in each cycle": (
+        lambda t: optax_sgdr(t, steps=20, warmup=4, decay=0.5, low=0.1),
+        Restarts(period=20, warmup=4, decay=0.5, decay_of="peak", end=0.1)),
     "keras inverse time, staircase": (
         lambda t: keras_inverse_time(t, steps=7, rate=0.5), InverseTime(gamma=0.5, every=7, update_every=7)),
     "fastai SchedPoly 2": (lambda t: 1.0 + (0.1 - 1.0) * (t / N) ** 2, Polynomial(end=0.1, power=1.0, k=2.0)),

@@ -133,7 +133,7 @@ NEW: dict[Schedule, tuple[str, ...]] = {
     Polynomial(power=3.0): ("k", "period"),
     Exponential(end=0.1): ("ratio",),
     InverseSqrt(timescale=5): ("power",),
-    Restarts(period=10, decay=0.5): ("shape", "decay_of"),
+    Restarts(period=10, decay=0.5): ("shape", "decay_of", "warmup"),
     Wsd(decay=5, shape="cosine"): ("milestones",),
     Cyclic(up=5): ("momentum_start", "momentum_peak", "formula"),
 }

@@ -107,6 +107,8 @@ TABLE = [
                                                      16,  [0, 4, 8, 12, 14],    [1, 0.5, 0.25, 0.2, 0.2]),  # not below
     (Restarts(period=4, growth=1.5, shape="linear"), 19,  [0, 4, 9, 10, 14],    [1, 1, 1 / 6, 1, 5 / 9]),  # 4 + 6 + 9
     (Restarts(period=5, growth=1.5, shape="linear"), 20,  [5, 12, 13, 23, 24],  [1, 1 / 8, 1, 1 / 11, 1]),  # 12.5
+    (Restarts(period=6, shape="linear", warmup=2, end=0.2, decay=0.5),
+                                                     12,  [0, 1, 2, 4, 6, 8, 12], [0.2, 0.6, 1, 0.6, 0.2, 0.6, 0.2]),
     (Restarts(period=4, shape="linear"),             12,  [0, 1, 4, 6],         [1, 0.75, 1, 0.5]),
     (Restarts(period=4, shape=Polynomial(power=1.0, k=2.0), decay=0.5),
                                                      12,  [0, 2, 4, 6],         [1, 0.75, 0.5, 0.375]),
@@ -261,7 +263,10 @@ def restarts(draw: Draw, n: int) -> Schedule:
     if common["start"] >= common["end"]:
         common["decay_of"] = draw(st.sampled_from(["height", "peak"]))
     if draw(st.booleans()):
-        return Restarts(period=draw(steps(n)), growth=draw(st.floats(1.0, 3.0)), **common)
+        period = draw(steps(n))
+        if period > 1:
+            common["warmup"] = draw(st.none() | st.integers(1, period - 1))
+        return Restarts(period=period, growth=draw(st.floats(1.0, 3.0)), **common)
     cycles = draw(st.integers(1, min(n, 4)))
     return Restarts(cycles=cycles, growth=draw(st.sampled_from([1, 1.5, 2])) if n >= 15 else 1, **common)
 
@@ -393,7 +398,11 @@ def test_values_are_finite_and_never_outside_of_the_levels(case: tuple[Any, int]
 def test_the_first_and_the_last_value_are_exact(case: tuple[Any, int]) -> None:
     schedule, n = case
     first, last = (schedule.phases[0], schedule.phases[-1]) if isinstance(schedule, Piecewise) else (schedule, schedule)
-    begins = {Product: lambda: math.prod(f.start for f in schedule.factors), Table: lambda: schedule.table[0][1]}
+    begins = {
+        Product: lambda: math.prod(f.start for f in schedule.factors),
+        Table: lambda: schedule.table[0][1],
+        Restarts: lambda: schedule.start if schedule.warmup is None else schedule.end,
+    }
     assert schedule(0, n) == begins.get(type(schedule), lambda: getattr(first, "start", 1.0))()
     stairs = getattr(schedule, "interpolate", "") == "previous"
     if stairs or isinstance(schedule, Step | Multistep | Constant):
@@ -596,6 +605,8 @@ TOO_LONG = [
     (Cyclic(up=2, mode="formula", formula="cycle/2"), 10, "formula must be in [0, 1], and is 1.5 in cycle 3. Received"),
     (Cyclic(up=2, mode="formula", formula="3-cycle if cycle > 2 else 1"),
                                                       20, "formula must be a finite number >= 0, and is -1.0 in cyc"),
+    (Restarts(cycles=3, growth=2, warmup=2),          14,  "warmup must be shorter than a cycle, and one has 2 steps"),
+    (Restarts(period=4, warmup=4),                    14,  "warmup must be shorter than a cycle, and one has 4 steps"),
     (Wsd(decay=4, milestones=[3]),                    10,  "decay must not be longer than the 3 steps between step 0"),
     (Wsd(decay=4, milestones=[5, 8]),                 10,  "decay must not be longer than the 3 steps between step 5"),
     (Wsd(decay=1, milestones=[5, 10]),                10,  "milestones must lie before the end of the schedule, which"),

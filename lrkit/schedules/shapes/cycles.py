@@ -32,6 +32,9 @@ class Restarts(Shaped):
         peak_k   = max(end, start * decay ** k)            decay_of: peak
         m        = end + (peak_k - end) * (1 + cos(pi * v)) / 2,     v = progress through cycle k
 
+    With ``warmup`` each cycle, also the first, begins at ``end``, rises in a line to its peak, and falls in the
+    rest of its period. (The group ``warmup`` warms up once, before the schedule.)
+
     A cycle begins at a whole step: cycle ``k`` at ``period * (growth ** k - 1) / (growth - 1)``, rounded to the nearest
     one, halves up. With a ``growth`` that is no whole number timm and Keras restart between two steps instead: the
     values of a cycle that begins between steps differ by up to half a step.
@@ -43,6 +46,7 @@ class Restarts(Shaped):
         decay: what remains in each cycle, in (0, 1], of the height of the peak over ``end``, or of the peak itself.
         decay_of: ``height`` (over ``end``, as in Keras) or ``peak`` (as in timm).
         shape: ``cosine``, or another shape of a decay (see ``Wsd``).
+        warmup: duration of the rise in each cycle; ``None``: a jump to the peak.
 
     Reference: Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5. Equals ``CosineAnnealingWarmRestarts``.
 
@@ -50,6 +54,8 @@ class Restarts(Shaped):
     [1.0, 0.5, 1.0, 0.5, 1.0]
     >>> [Restarts(period=10, decay=0.5, decay_of=of, end=0.1)(10, 20) for of in ("height", "peak")]
     [0.55, 0.5]
+    >>> [Restarts(period=10, warmup=2)(s, 20) for s in (0, 1, 2, 6, 10, 12)]
+    [0.0, 0.5, 1.0, 0.5, 0.0, 1.0]
     """
 
     period: Length | None = duration(None)
@@ -58,6 +64,7 @@ class Restarts(Shaped):
     decay: float = number(1.0, over=0, high=1)
     decay_of: Literal["height", "peak"] = "height"
     shape: str | Schedule = "cosine"
+    warmup: Length | None = duration(None)
     start: float = number(1.0, low=0)
     end: float = number(0.0, low=0)
 
@@ -119,12 +126,25 @@ class Restarts(Shaped):
 
     def value(self, s: int, n: int) -> float:
         k, first, following = self._find_cycle(s, n)
-        return self._falling(k)(s - first, following - first)
+        return self._evaluate_cycle(k, s - first, following - first)
 
     def end_value(self, n: int) -> float:
         k, first, following = self._find_cycle(n - 1, n)
-        falling = self._falling(k)
-        return falling.final(following - first) if following == n else falling(n - first, following - first)
+        if following == n:
+            return self._falling(k).final(following - first - self._count_rise(following - first))
+        return self._evaluate_cycle(k, n - first, following - first)
+
+    def _count_rise(self, length: int) -> int:
+        """The steps of the rise in a cycle of ``length`` steps."""
+        rise = 0 if self.warmup is None else int(self.warmup)
+        if rise >= length:
+            raise ConfigError("warmup", f"must be shorter than a cycle, and one has {length} steps", rise)
+        return rise
+
+    def _evaluate_cycle(self, k: int, s: int, length: int) -> float:
+        """The value at step ``s`` of cycle ``k``, which has ``length`` steps."""
+        rise, falling = self._count_rise(length), self._falling(k)
+        return blend(self.end, falling(0, length - rise), s / rise) if s < rise else falling(s - rise, length - rise)
 
     @cached_property
     def _first_falling(self) -> Schedule:
@@ -142,10 +162,13 @@ class Restarts(Shaped):
         if self.growth == 1.0:
             cycles = self.cycles if self.period is None else (n - 1) // int(self.period)
             counted("cycles" if self.period is None else "period", min(cycles or 0, n))
-        edges, s = [], 0
-        while (s := self._find_cycle(s, n)[2]) < n:
-            edges.append(s)
-        return edges
+        edges: set[int] = set()
+        first = 0
+        while first < n:
+            following = self._find_cycle(first, n)[2]
+            edges |= {first, first + self._count_rise(following - first)}
+            first = following
+        return sorted(e for e in edges if 0 < e < n)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ __all__ = ["Formula"]
 _VARIABLES = ("u", "s", "n", "epoch")
 _ALL_STEPS = 20_000  # a phase of no more steps is checked at each of them
 _SAMPLE = 5000
+_SHOWN = 40  # characters of the formula in the table of phases
 _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are spread evenly
 
 
@@ -86,6 +87,16 @@ class Formula(Schedule):
 
     def _list_variables(self, s: float, n: int) -> Sequence[float]:
         return (s / n, float(s), float(n), s / self.epoch_steps)
+
+    def describe(self) -> str:
+        """As of every schedule, with the formula, of which a long one is cut.
+
+        >>> Formula(formula="1-u**2", floor=0.1).describe()
+        'formula 1-u**2 floor=0.1'
+        """
+        name, *options = super().describe().split(" ")
+        short = self.formula if len(self.formula) <= _SHOWN else f"{self.formula[: _SHOWN - 3]}..."
+        return " ".join([name, " ".join(short.split()), *options])
 
     def value(self, s: int, n: int) -> float:
         try:

@@ -213,7 +213,10 @@ def _build_model(config: Mapping[str, Any], data: LightningDataModule) -> Any:
                         f"model.{name}", f"must be set: {type(data).__name__} has no attribute {name}", "auto"
                     )
                 node[name] = getattr(data, name)
-    return configs.build(node, "model", config.get("trust", ()))
+    model = configs.build(node, "model", config.get("trust", ()))
+    if not isinstance(model, nn.Module):  # of a class method, which does not say what it builds
+        raise ConfigError("model._target_", f"must build a torch.nn.Module, and it built a {type(model).__name__}")
+    return model
 
 
 _OWN_SIZES = "is for lrkit's own networks: set model=custom too for another network"

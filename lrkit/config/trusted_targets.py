@@ -205,6 +205,9 @@ def is_covered(path: str, entries: Iterable[str]) -> bool:
 def resolve_class(target: Any, key: str, trust: Sequence[str] = ()) -> type:
     """The class at a dotted path, allowed by its name and then by what it is.
 
+    For ``model`` it may also be a class method that builds the network, such as ``AutoModel.from_config``, if ``trust``
+    has exactly its path.
+
     Args:
         key: of the ``_target_``, such as ``model._target_``; it says which kind of class is needed. One that lies
             deeper, as a part of another node, may be of any kind that lrkit builds, or what a trusted package defines.
@@ -217,6 +220,11 @@ def resolve_class(target: Any, key: str, trust: Sequence[str] = ()) -> type:
     try:
         module = import_module(path)
     except (ImportError, ValueError) as error:
+        if key == f"model.{TARGET}" and (method := _find_class_method(path, name)) is not None:
+            if target not in trust:  # a trusted package has many methods, and a file could call any of them
+                must = f"is a class method, which no file may call: if it is yours, say --trust {target}"
+                raise ConfigError(key, must, target) from None
+            return method  # type: ignore[no-any-return]
         raise ConfigError(key, f"cannot be imported ({error})", target) from None
     if not hasattr(module, name):
         public = [n for n in getattr(module, "__all__", dir(module)) if not n.startswith("_")]
@@ -227,6 +235,17 @@ def resolve_class(target: Any, key: str, trust: Sequence[str] = ()) -> type:
     cls: type = found
     check_origin(cls, str(target), key)
     return cls
+
+
+def _find_class_method(path: str, name: str) -> Any:
+    """The class method of a class at a dotted path, such as ``from_config``; None where there is none."""
+    module, _, owner = path.rpartition(".")
+    try:
+        cls = getattr(import_module(module), owner, None)
+    except (ImportError, ValueError):
+        return None
+    is_own = isinstance(cls, type) and _top_package(cls.__module__) == _top_package(path)
+    return getattr(cls, name) if is_own and isinstance(inspect.getattr_static(cls, name, None), classmethod) else None
 
 
 def import_module(module: str) -> ModuleType:

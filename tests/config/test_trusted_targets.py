@@ -9,6 +9,7 @@ import builtins
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from run_folders import write_events
 from torch import nn
 
 from lrkit import models
+from lrkit.assembly import data_of, module_of
 from lrkit.base.errors import ConfigError
 from lrkit.base.tensorboard import tensorboard_command
 from lrkit.cli import arguments, main
@@ -37,6 +39,7 @@ from lrkit.config import trusted_targets
 from lrkit.config.compose import CONF_DIR, check, compose, plan
 from lrkit.config.instantiate import build
 from lrkit.config.overrides import chosen_loggers, parse_overrides
+from lrkit.config.trusted_targets import resolve_class
 from lrkit.data.hugging_face import HuggingFace
 from lrkit.data.torchvision_datasets import Torchvision
 from lrkit.lightning.classes import Callback
@@ -281,6 +284,39 @@ def own(tmp_path: Path) -> str:
     (tmp_path / "callbacks").mkdir()
     (tmp_path / "callbacks" / "mine.yaml").write_text(f"w: {{_target_: {HERE}.Watch}}\n")
     return str(tmp_path)
+
+
+class Auto:
+    """Builds networks, as the classes ``Auto...`` of transformers do."""
+
+    @classmethod
+    def from_width(cls, width: int, count: int = 1) -> Any:
+        return nn.Sequential(nn.Linear(64, width), nn.Linear(width, 10)) if count else None
+
+    def bound(self, width: int) -> Any:
+        return nn.Linear(64, width)
+
+
+def test_a_class_method_builds_the_network_if_the_user_says_so() -> None:
+    path = f"{__name__}.Auto.from_width"
+    config = compose(["model=custom", f"model._target_={path}", "+model.width=7"])
+    model = module_of(config, data_of(config)).model
+    assert isinstance(model, nn.Sequential) and model[0].out_features == 7
+    with pytest.raises(ConfigError, match=rf"class method, which no file may call: .* say --trust {re.escape(path)}"):
+        resolve_class(path, "model._target_", [__name__])  # a trusted package is not enough
+    for key in ("optimizer._target_", "callbacks.a._target_", "model.parts[0]._target_"):
+        with pytest.raises(ConfigError, match="cannot be imported"):
+            resolve_class(path, key, [path])
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        resolve_class(f"{__name__}.Auto.bound", "model._target_", [f"{__name__}.Auto.bound"])
+    with pytest.raises(ConfigError, match="no file may call"):
+        resolve_class("torch.nn.Embedding.from_pretrained", "model._target_", ["torch"])
+    nothing = compose(["model=custom", f"model._target_={path}", "+model.width=7", "+model.count=0"])
+    with pytest.raises(ConfigError, match=r"must build a torch\.nn\.Module, and it built a NoneType"):
+        module_of(nothing, data_of(nothing))
+    with pytest.raises(ConfigError, match=r"model\.widht is not a key\. Did you mean 'width'"):
+        wrong = compose(["model=custom", f"model._target_={path}", "+model.widht=7"])
+        module_of(wrong, data_of(wrong))
 
 
 def test_what_their_files_name_needs_their_word(own: str) -> None:

@@ -39,7 +39,8 @@ def find_extra(package: str, data: str, extra: str) -> None:
     Raises:
         ConfigError: the message has the command that installs it.
     """
-    if package not in sys.modules and importlib.util.find_spec(package) is None:
+    found = sys.modules[package] if package in sys.modules else importlib.util.find_spec(package)
+    if found is None:  # None in place of a module says that it must not be imported
         raise missing_extra_error(package, data, extra)
 
 

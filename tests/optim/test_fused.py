@@ -22,7 +22,7 @@ from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Constant
 
 CONF = Path(__file__).parents[2] / "conf" / "optimizer"
-ALL = sorted(path.stem for path in CONF.glob("*.yaml"))
+ALL = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom")
 FUSED = ["sgd", "momentum", "adam", "adamw", "adagrad"]
 STEPS = 6
 

@@ -21,7 +21,7 @@ from lrkit.optim.param_groups import split_parameters
 from lrkit.planning.optimizer_traits import traits_of
 
 CONF = Path(__file__).parents[2] / "conf" / "optimizer"
-ALL = sorted(path.stem for path in CONF.glob("*.yaml"))
+ALL = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom")
 
 
 def mlp(seed: int = 0) -> nn.Sequential:

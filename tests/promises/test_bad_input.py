@@ -382,7 +382,7 @@ FROM_THE_CONFIG = [
     ),
     # --- the optimizer
     ("train +optimizer.learning_rate=0.1", "optimizer.learning_rate is unknown to SGD. …"),
-    ("train optimizer._target_=torch.optim.AdamW", "optimizer.momentum is unknown to AdamW. …"),
+    ("train optimizer._target_=torch.optim.AdamW optimizer.momentum=0.8", "optimizer.momentum is unknown to AdamW. …"),
     ("train optimizer.momentum=1.5", "optimizer.momentum must be a number in [0, 1). Received: 1.5"),
     ("train optimizer.momentum=nan", "optimizer.momentum must be a number in [0, 1). Received: nan"),
     ("train optimizer.momentum=true", "optimizer.momentum must be a number in [0, 1). Received: True"),

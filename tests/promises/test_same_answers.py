@@ -61,7 +61,11 @@ def base(group: str, option: str) -> dict[str, Any]:
 def choices() -> Iterator[tuple[str, str]]:
     for group in sorted(default_choices()):
         for path in sorted((configs.CONF_DIR / group).glob("*.yaml")):
-            if path.stem not in ("custom", "module") and group not in ("logger", "callbacks", "hydra/job_logging"):
+            if path.stem not in ("custom", "datasets", "module") and group not in (
+                "logger",
+                "callbacks",
+                "hydra/job_logging",
+            ):
                 yield group, path.stem
 
 
@@ -167,7 +171,7 @@ def test_every_wrong_value_of_every_key_is_answered_alike(stopped: Path) -> None
 def test_the_options_of_own_classes_are_those_of_the_constructors() -> None:
     own = {f"lrkit.data.{name}": getattr(data, name) for name in data.__all__}
     own |= {f"lrkit.models.{name}": getattr(models, name) for name in models.__all__}
-    for name in ("InMemoryData", "ModuleLoaders", "Splits"):  # which have no option of their own
+    for name in ("Datasets", "InMemoryData", "ModuleLoaders", "Splits"):  # for the user's, or without an option
         del own[f"lrkit.data.{name}"]
     assert own.keys() == node_options.OPTIONS.keys()
     for path, cls in own.items():

@@ -22,7 +22,8 @@ from lrkit.schedules.horizon import Horizon
 
 
 def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+    names = (path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+    return sorted(name for name in names if name != "custom")  # for a class of the user's
 
 
 GROUPS = ("optimizer", "schedule", "warmup", "cooldown", "batch_scaling", "plateau", "param_groups")
@@ -30,7 +31,7 @@ GROUPS = ("optimizer", "schedule", "warmup", "cooldown", "batch_scaling", "plate
 COVER = [
     {group: names[(i + turn * j) % len(names)] for j, group in enumerate(GROUPS) for names in [options(group)]}
     for turn in (0, 1)
-    for i in range(len(options("optimizer")))
+    for i in range(max(len(options(group)) for group in GROUPS[: 2 - turn]))
 ]
 
 

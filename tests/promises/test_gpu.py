@@ -92,7 +92,7 @@ def test_infinite_gradients_do_not_count(recorded: Recorded, tmp_path: Path) -> 
         "trainer.max_epochs=6",
         "optimizer=adamw",
         "schedule=linear",
-        "trainer.plugins=" + plugin % scaler,
+        f"trainer.plugins={plugin}",
     ]
     shown = [row["lr/default"] for row in listed(config)]
     run_training(compose(config), tmp_path, quiet=True)

@@ -9,7 +9,6 @@ not import Lightning.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.installed_packages import is_installed
 
 __all__ = ["Launch", "detect_launch", "global_rank", "is_srun_task", "local_rank", "with_launched_devices"]
 
@@ -166,7 +166,7 @@ def with_launched_devices(trainer: Mapping[str, Any], typed: set[str]) -> dict[s
     launch = detect_launch()
     if launch is None:
         return dict(trainer)
-    if launch.by == "mpirun" and importlib.util.find_spec("mpi4py") is None:
+    if launch.by == "mpirun" and not is_installed("mpi4py"):
         must = f"needs the package mpi4py to join its {launch.world} processes ({launch.says}):"
         raise ConfigError("mpirun", f"{must} pip install mpi4py, or start the processes with torchrun")
     known = launch.devices is not None and launch.nodes is not None

@@ -14,6 +14,7 @@ from typing import Any
 
 from lrkit.base.errors import RunError
 from lrkit.base.files import read_json, write_json
+from lrkit.config.server_loggers import find_server_logger
 from lrkit.lightning.classes import Callback, LightningModule, Logger, Trainer
 
 __all__ = ["LoggerRuns", "log_hyperparameters", "read_run_ids"]
@@ -45,8 +46,8 @@ class LoggerRuns(Callback):
 
 def run_id_of(logger: Logger) -> str:
     """The id of the run that a logger of a server has begun; an empty text for another logger."""
-    attribute = {"MLFlowLogger": "run_id", "WandbLogger": "version"}.get(type(logger).__name__)
-    value = getattr(logger, attribute) if attribute else None
+    server = find_server_logger(type(logger).__name__)
+    value = None if server is None else getattr(logger, server.id_attribute)
     return value if isinstance(value, str) else ""
 
 

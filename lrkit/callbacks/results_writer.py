@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from torch.utils.tensorboard import summary as summaries
 from lrkit.base import tensorboard
 from lrkit.base.errors import ConfigError, Diverged
 from lrkit.base.files import write_json
+from lrkit.base.installed_packages import is_installed
 from lrkit.callbacks.logger_runs import log_hyperparameters
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
@@ -160,7 +160,7 @@ def _read_track_steps(trainer: Trainer) -> dict[str, Any]:
 
 def _draw_plan(plan: Plan, logger: TensorBoardLogger) -> None:
     """Write the picture of the plan as an image for TensorBoard."""
-    if plan.horizon.steps is None or importlib.util.find_spec("matplotlib") is None:
+    if plan.horizon.steps is None or not is_installed("matplotlib"):
         return
     with TemporaryDirectory() as folder:
         png = render.draw_picture({"lr": plan}, Path(folder) / "plan.png").read_bytes()

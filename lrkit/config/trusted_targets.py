@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.lightning_package import LIGHTNING, in_chosen_package
+from lrkit.config.server_loggers import find_server_logger
 
 __all__ = [
     "NAMES",
@@ -52,8 +53,6 @@ NAMES = (
     "pytorch_optimizer",
     "schedulefree",
 )
-#: Loggers of Lightning that speak to a server, by their option of the group logger.
-_SERVER_LOGGERS = {"mlflow": "MLFlowLogger", "wandb": "WandbLogger"}
 #: Where what they lead to must be defined: an alias of something else is seen through.
 _HOMES = (
     *(name for name in NAMES if ".loggers." not in name),
@@ -187,9 +186,9 @@ def check_name(target: Any, key: str, trust: Iterable[str] = ()) -> None:
     advice = f"; if it is yours, say --trust {top}"
     if top in sys.stdlib_module_names or top in {_top_package(name) for name in NAMES}:
         advice = f": {', '.join(NAMES)}"
-    for name, logger in _SERVER_LOGGERS.items():
-        if target in {f"{package}.loggers.{logger}" for package in LIGHTNING}:
-            advice = f": it may send results to a server, so say logger={name} on the command line"
+    logger = find_server_logger(target)
+    if logger is not None and target in {f"{package}.loggers.{logger.class_name}" for package in LIGHTNING}:
+        advice = f": it may send results to a server, so say logger={logger.name} on the command line"
     raise ConfigError(key, f"names {target}, which is outside of what config files may name{advice}", target)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.installed_packages import is_installed
 from lrkit.base.validation import FLAG, is_number
 
 __all__ = [
@@ -39,8 +39,7 @@ def find_extra(package: str, data: str, extra: str) -> None:
     Raises:
         ConfigError: the message has the command that installs it.
     """
-    found = sys.modules[package] if package in sys.modules else importlib.util.find_spec(package)
-    if found is None:  # None in place of a module says that it must not be imported
+    if not is_installed(package):
         raise missing_extra_error(package, data, extra)
 
 

@@ -17,7 +17,7 @@ from lrkit.assembly import (
     trainer_of,
 )
 from lrkit.config import instantiate, trusted_targets
-from lrkit.config.logger_packages import check_installed
+from lrkit.config.server_loggers import check_installed
 from lrkit.data.in_memory import InMemoryData
 from lrkit.optim import factory
 
@@ -48,11 +48,5 @@ def check_run(config: Mapping[str, Any]) -> None:
     check_installed(config["logger"])
     for name, node in config["logger"].items():
         instantiate.check(node, f"logger.{name}", trust)
-    _check_devices(config["trainer"], trust)
-
-
-def _check_devices(trainer: Mapping[str, Any], trust: Any) -> None:
-    """Refuse devices that this machine does not have, and options that Lightning refuses."""
-    options = dict(trainer)
-    options["enable_progress_bar"] = False
-    trainer_of(options, trust, callbacks=[], logger=False)
+    # Refuses devices that this machine does not have, and options that Lightning refuses.
+    trainer_of({**config["trainer"], "enable_progress_bar": False}, trust, callbacks=[], logger=False)

@@ -11,13 +11,12 @@ from typing import Any
 
 from lrkit.callbacks.logger_runs import read_run_ids
 from lrkit.config import compose as configs
+from lrkit.config.server_loggers import find_server_logger
 from lrkit.lightning.classes import Logger
 
 __all__ = ["build_loggers", "finishing_runs"]
 
 AUTO = "auto"
-#: Class of Lightning -> its argument for the id of a run.
-_ID_OF = {"MLFlowLogger": "run_id", "WandbLogger": "id"}
 
 
 def build_loggers(config: Mapping[str, Any], folder: Path, joins: int | None) -> list[Logger]:
@@ -44,8 +43,9 @@ def _complete_options(node: Mapping[str, Any], folder: Path, run_id: str | None,
         own["purge_step"] = joins
     if joins is not None and kind == "CSVLogger" and node.get("version") == "":  # it deletes the file that is there
         own["version"] = f"from_step_{joins}"
-    if node.get(_ID_OF.get(kind, "")) == AUTO:
-        own[_ID_OF[kind]] = run_id
+    server = find_server_logger(kind)
+    if server is not None and node.get(server.id_argument) == AUTO:
+        own[server.id_argument] = run_id
     if kind == "MLFlowLogger" and node.get("tracking_uri") == AUTO:
         own["tracking_uri"] = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
     return own

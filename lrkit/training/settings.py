@@ -11,7 +11,7 @@ from lrkit.assembly import check_trainer, optimizer_of, tracks_of
 from lrkit.checkpoint.resume_policies import Resumption
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO
-from lrkit.config.logger_packages import check_installed
+from lrkit.config.server_loggers import check_installed
 from lrkit.lightning.module import TrackSetup
 from lrkit.lr_finder.find import resolve_auto_lr
 from lrkit.optim import factory

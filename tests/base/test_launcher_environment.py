@@ -168,7 +168,7 @@ def test_a_file_says_it_as_well(environment: Any, tmp_path: Path) -> None:
 
 def test_mpi_without_its_package_is_refused(environment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(OPEN_MPI)
-    monkeypatch.setattr("lrkit.base.launcher_environment.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         ConfigError, match=r"mpirun needs the package mpi4py .* 4 processes .* pip install mpi4py, or .* torchrun"
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import sqlite3
@@ -16,7 +17,6 @@ from locations import python_path
 
 from lrkit.base.errors import ConfigError
 from lrkit.callbacks.logger_runs import LoggerRuns, log_hyperparameters, read_run_ids
-from lrkit.config import logger_packages
 from lrkit.config.compose import check, compose
 from lrkit.training.loggers import build_loggers
 from lrkit.training.run import run_training
@@ -57,7 +57,7 @@ def test_other_lists_are_refused(override: str, said: str) -> None:
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_missing_package_is_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logger_packages.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, name, raising=False)
     said = rf"^logger\.{name} needs the package {name}: pip install 'lrkit\[{name}\]'\.$"
     with pytest.raises(ConfigError, match=said):  # before data is read: there is no such file

@@ -172,7 +172,6 @@ def module_of(
         if hasattr(model, name):  # as a network its own loss would not be trained
             must = f"has a {name}, but is not a LightningModule of {PACKAGE}: inherit from it, or remove {name}"
             raise ConfigError("model._target_", must, node["_target_"])
-    assert isinstance(model, nn.Module)
     if isinstance(data, ModuleLoaders):
         raise ConfigError(
             "data=module", "needs a LightningModule with its own loaders, and the model is a plain network"
@@ -193,11 +192,11 @@ def check_test(config: Mapping[str, Any], module: LightningModule, data: Lightni
     loaded = module if isinstance(data, ModuleLoaders) else data
     if not is_overridden("test_dataloader", loaded):
         raise ConfigError("test", f"needs a test_dataloader, and {type(loaded).__name__} has none", True)
-    if isinstance(data, Datasets) and data.test is None:
-        raise ConfigError("data.test", "must be set for test=true", None)
+    if isinstance(data, Datasets):
+        data.check_test()
 
 
-def _build_model(config: Mapping[str, Any], data: LightningDataModule) -> Any:
+def _build_model(config: Mapping[str, Any], data: LightningDataModule) -> nn.Module:
     """The object of the node ``model``, with ``inputs`` and ``outputs`` of the data where they are auto."""
     node = dict(config["model"])
     is_custom = check_model_sizes(config)

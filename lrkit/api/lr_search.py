@@ -47,6 +47,7 @@ def find(
     weight_decay_timescale: Length | None = ...,
     param_groups: AnyRules | None = ...,
     batch_size: int | None = ...,
+    tokens_per_sample: int | None = ...,
     search: Mapping[str, Any] | None = ...,
     monitor: str = ...,
     seed: int = ...,

@@ -89,6 +89,7 @@ class AveragedWeights(Callback):
         self.average: WeightAverage | None = None
         self.loaded: Mapping[str, Any] = {}
         self.raw: dict[str, Tensor] = {}  # the weights that trained, after the fit
+        self.measured: Mapping[str, Any] = {}  # the metrics of the averages, in a validation
         self.seen = 0
         self.installed = False
 
@@ -183,8 +184,6 @@ class AveragedWeights(Callback):
         if self.loaded:
             self.average.load(self.loaded["average"], self.loaded["updates"])
         self.loaded, self.seen = {}, step_of(trainer)
-
-    measured: Mapping[str, float | Tensor] = {}
 
     def _validate_both(self, trainer: Trainer, usual: Callable[[], Any]) -> Any:
         """A validation with the averages, whose metrics are kept, and then the usual one, which logs both."""

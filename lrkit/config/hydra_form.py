@@ -1,14 +1,15 @@
-"""Overrides in the form that Hydra reads: formulas in quotes, and ``++`` before the keys of a class of the user."""
+"""Overrides in the form that Hydra reads: their values, formulas in quotes, ``++`` before keys of the user's class."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["GROUPS_OF_SCHEDULES", "quote_formula", "with_added_keys"]
+__all__ = ["GROUPS_OF_SCHEDULES", "quote_formula", "split_values", "with_added_keys"]
 
 #: The groups whose class the user may replace by ``_target_``.
 GROUPS_OF_SCHEDULES = ("schedule", "warmup", "cooldown")
 _KEY = "formula"
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
 #: The beginnings of values that Hydra must read as they are: quotes, null, and what sweeps.
 _LEFT = ("'", '"', "null", "choice(", "range(", "glob(", "interval(", "shuffle(", "sort(", "tag(", "???")
 
@@ -26,18 +27,29 @@ def quote_formula(text: str) -> str:
         return text
     if value.startswith(_LEFT) or "${" in value or "'" in value or "\\" in value:
         return text
-    return f"{key}={','.join(repr(each) for each in _split_formulas(value))}"
+    return f"{key}={','.join(repr(each) for each in split_values(value))}"
 
 
-def _split_formulas(text: str) -> list[str]:
-    """The formulas between the commas that are in no parentheses."""
-    formulas, depth, begin = [], 0, 0
+def split_values(text: str) -> list[str]:
+    """Values between the commas that are in no quotes and no brackets.
+
+    >>> split_values("(0.1,[1,2]), ('a,b',3)")
+    ['(0.1,[1,2])', "('a,b',3)"]
+    """
+    values, open_brackets, quote, begin = [], [], "", 0
     for i, c in enumerate(text):
-        depth += (c == "(") - (c == ")")
-        if c == "," and depth == 0:
-            formulas.append(text[begin:i])
+        if quote:
+            quote = "" if c == quote and text[i - 1] != "\\" else quote
+        elif c in "'\"":
+            quote = c
+        elif c in _CLOSING:
+            open_brackets.append(_CLOSING[c])
+        elif open_brackets and c == open_brackets[-1]:
+            open_brackets.pop()
+        elif c == "," and not open_brackets:
+            values.append(text[begin:i].strip())
             begin = i + 1
-    return [*formulas, text[begin:]]
+    return [*values, text[begin:].strip()]
 
 
 def with_added_keys(overrides: Iterable[str]) -> list[str]:

@@ -15,12 +15,12 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Rang
 from hydra.errors import HydraException
 
 from lrkit.base.errors import ConfigError
+from lrkit.config.hydra_form import split_values
 from lrkit.config.overrides import hydra_initialised, is_paired, list_options, parse_overrides
 
 __all__ = ["Choice", "expand_jobs", "list_choices"]
 
 MAX_JOBS = 1000
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ def _read_pairs(text: str) -> Choice:
     example = ",".join(f"({','.join(f'{key}{i}' for key in 'abcdefgh'[: len(keys)])})" for i in (1, 2))
     must = f"must have values in parentheses, {len(keys)} in each, for one job each: {written}={example}"
     alternatives: dict[Any, tuple[str, ...]] = {}
-    for group in _split_values(values):
+    for group in split_values(values):
         if not (group.startswith("(") and group.endswith(")")):
             raise ConfigError(written, must, values)
-        members = _split_values(group[1:-1])
+        members = split_values(group[1:-1])
         if len(members) != len(keys) or not all(members):
             raise ConfigError(written, must, group)
         words = tuple(f"{key}={member}" for key, member in zip(keys, members, strict=True))
@@ -129,28 +129,6 @@ def _read_pairs(text: str) -> Choice:
     if len(alternatives) > MAX_JOBS:
         raise ConfigError("-m", f"must make at most {MAX_JOBS} jobs, and this sweep has more")
     return Choice(text, keys, list(alternatives.values()), is_swept=True)
-
-
-def _split_values(text: str) -> list[str]:
-    """Values between the commas that are in no quotes and no brackets.
-
-    >>> _split_values("(0.1,[1,2]), ('a,b',3)")
-    ['(0.1,[1,2])', "('a,b',3)"]
-    """
-    values, open_brackets, quote, begin = [], [], "", 0
-    for i, c in enumerate(text):
-        if quote:
-            quote = "" if c == quote and text[i - 1] != "\\" else quote
-        elif c in "'\"":
-            quote = c
-        elif c in _CLOSING:
-            open_brackets.append(_CLOSING[c])
-        elif open_brackets and c == open_brackets[-1]:
-            open_brackets.pop()
-        elif c == "," and not open_brackets:
-            values.append(text[begin:i].strip())
-            begin = i + 1
-    return [*values, text[begin:].strip()]
 
 
 def _expand_override(override: Override, config_dir: str | None = None) -> list[str]:

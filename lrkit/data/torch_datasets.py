@@ -105,9 +105,17 @@ class Datasets(LightningDataModule):
         Raises:
             ConfigError: there is no test dataset.
         """
+        return self._make_loader(self.check_test())
+
+    def check_test(self) -> Dataset[Any]:
+        """The test dataset.
+
+        Raises:
+            ConfigError: there is none.
+        """
         if self.test is None:
             raise ConfigError("data.test", "must be set for test=true", None)
-        return self._make_loader(self.test)
+        return self.test
 
     def _hold_out(self, train: Dataset[Any]) -> tuple[Dataset[Any], Dataset[Any]]:
         if isinstance(train, IterableDataset):

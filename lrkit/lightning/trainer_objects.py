@@ -70,12 +70,10 @@ def trainer_of(options: Mapping[str, Any], trust: Sequence[str] = (), **own: Any
         trainer = Trainer(**{**options, **objects, **unprofiled, **own, "plugins": plugins or None})
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise name_key(error, options) from error
-    launcher = trainer.strategy.launcher
-    if launcher is not None and hasattr(
-        launcher, "_start_method"
-    ):  # the default of a notebook, or a strategy of the user
+    method = getattr(trainer.strategy.launcher, "_start_method", None)
+    if method is not None:  # the default of a notebook, or a strategy of the user
         must = "must start its processes anew, not as copies of this one: use trainer.strategy=ddp in a script"
-        raise ConfigError("trainer.strategy", must, launcher._start_method)
+        raise ConfigError("trainer.strategy", must, method)
     return trainer
 
 

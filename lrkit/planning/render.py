@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from lrkit.lr_finder.result import FinderResult
-    from lrkit.planning.plan import Plan
+    from lrkit.planning.plan import GroupRate, Plan
     from lrkit.runs.diagnosis import Finding
     from lrkit.schedules.curve import Curve
 
@@ -294,16 +294,16 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
 def _phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
     """A row for each phase of each curve and each rate: groups with the same rate share one."""
     for curve, groups in plan.on_curves():
-        alike: dict[float, list[str]] = {}
+        alike: dict[float, list[GroupRate]] = {}
         for group in groups:
-            alike.setdefault(group.lr_scale, []).append(group.name)
+            alike.setdefault(group.lr_scale, []).append(group)
         for i, (first, phase) in enumerate(zip(curve.starts, curve.phases, strict=True)):
             last = "" if phase.length is None else first + phase.length - 1
             about = (phase.name, phase.schedule.describe(), f"{first}-{last}")
-            for names in alike.values():
-                group = next(group for group in groups if group.name == names[0])
-                rates = plan.phase_rates(i, group).values()
-                yield (*about, name_some(names, 3), *("" if rate is None else f"{rate:.4g}" for rate in rates))
+            for same in alike.values():
+                names = name_some([group.name for group in same], 3)
+                rates = plan.phase_rates(i, same[0]).values()
+                yield (*about, names, *("" if rate is None else f"{rate:.4g}" for rate in rates))
                 about = ("", "", "")
 
 

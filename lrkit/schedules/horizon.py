@@ -154,10 +154,11 @@ def horizon_of(
     if batches is not None:
         values["steps_per_epoch"] = math.ceil(batches / accumulate)
         sources["steps_per_epoch"] = f"{batches} batches / accumulate {accumulate}"
-    if "steps_per_epoch" in given:
-        values["steps_per_epoch"], sources["steps_per_epoch"] = given["steps_per_epoch"], "horizon.steps_per_epoch"
-    if "batch_size" in given:
-        values["batch_size"], sources["batch_size"] = given["batch_size"], "horizon.batch_size"
+    if loader.tokens_per_sample is not None:
+        values["tokens_per_sample"], sources["tokens_per_sample"] = loader.tokens_per_sample
+    for name in ("steps_per_epoch", "batch_size", "tokens_per_sample"):
+        if name in given:
+            values[name], sources[name] = given[name], f"horizon.{name}"
 
     max_epochs, max_steps = trainer.get("max_epochs"), trainer.get("max_steps")
     per_epoch = values["steps_per_epoch"]
@@ -167,11 +168,6 @@ def horizon_of(
         values["steps"], sources["steps"] = max_steps, "trainer.max_steps"
     if "steps" in given:
         values["steps"], sources["steps"] = given["steps"], "horizon.steps"
-    if loader.tokens_per_sample is not None:
-        values["tokens_per_sample"], sources["tokens_per_sample"] = loader.tokens_per_sample
-    if "tokens_per_sample" in given:
-        name = "tokens_per_sample"
-        values[name], sources[name] = given[name], f"horizon.{name}"
     return Horizon(**values, sources=MappingProxyType(sources)).stopping(given.get("stop_after"))
 
 

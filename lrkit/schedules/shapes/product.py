@@ -47,22 +47,15 @@ class Product(Schedule):
         return dataclasses.replace(super().resolved(horizon), factors=factors)
 
     def value(self, s: int, n: int) -> float:
-        return math.prod(
-            factor(s, n)
-            if factor.length is None
-            else factor(s, int(factor.length))
-            if s < int(factor.length)
-            else factor.final(int(factor.length))
-            for factor in self.factors
-        )
+        return math.prod(_value_of(factor, s, n) for factor in self.factors)
 
     def end_value(self, n: int) -> float:
-        return math.prod(f.final(n if f.length is None else int(f.length)) for f in self.factors)
+        return math.prod(factor.final(_length_of(factor, n)) for factor in self.factors)
 
     def turns(self, n: int) -> list[int]:
         edges: set[int] = set()
         for i, factor in enumerate(self.factors):
-            length = n if factor.length is None else int(factor.length)
+            length = _length_of(factor, n)
             if not 1 <= length <= n:
                 raise ConfigError(f"factors[{i}].length", f"must be in [1, {n}], the steps of the schedule", length)
             try:
@@ -70,3 +63,14 @@ class Product(Schedule):
             except ConfigError as error:
                 raise error.under(f"factors[{i}]") from None
         return sorted(e for e in edges if 0 < e < n)
+
+
+def _length_of(factor: Schedule, n: int) -> int:
+    """The steps of a factor: its own length, or those of the phase."""
+    return n if factor.length is None else int(factor.length)
+
+
+def _value_of(factor: Schedule, s: int, n: int) -> float:
+    """The value of a factor at step ``s``; one with a length of its own holds its end value after it."""
+    length = _length_of(factor, n)
+    return factor(s, length) if factor.length is None or s < length else factor.final(length)

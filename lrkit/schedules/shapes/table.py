@@ -105,9 +105,8 @@ class Table(Endless):
 
     def warnings(self, edges: Sequence[int], n: int) -> list[str]:
         inside = len(edges) + (Duration.parse(self._rows[0][0]).value == 0)
-        late = self._rows[
-            inside + (self.interpolate != "previous") :
-        ]  # a line leads to the first place that is not inside
+        # A line leads to the first place that is not inside.
+        late = self._rows[inside + (self.interpolate != "previous") :]
         if not late:
             return []
         return [f"the table's place {late[0][0]} is never reached: the schedule has {n} steps after the warmup"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,14 +26,10 @@ BASE = ["trainer.max_epochs=4", "trainer.limit_train_batches=6", "trainer.limit_
 SHAPE = ["warmup=linear", "warmup.length=5", "optimizer=adamw", "optimizer.lr=0.01", "schedule=step",
          "schedule.every=1ep", "seed=3"]  # fmt: skip
 
-pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield
+pytestmark = [
+    pytest.mark.usefixtures("elsewhere"),
+    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
+]
 
 
 def new(*words: str, code: int = 0) -> Path:

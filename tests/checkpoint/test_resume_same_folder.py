@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,10 +33,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not hav
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def elsewhere(elsewhere: None) -> Iterator[None]:
     """An unrelated folder, and nothing left behind in it or in the process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     yield
     Stop.at = None
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +30,10 @@ GAN = ("model=custom", "data=custom", "data._target_=several_optimizers.Data", "
        "model._target_=several_optimizers.GAN", "optimizer=adam", "trainer.limit_train_batches=null",
        "optimizers={generator: {}, discriminator: {optimizer: {lr: 4e-4}}}")  # fmt: skip
 
-pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield
+pytestmark = [
+    pytest.mark.usefixtures("elsewhere"),
+    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
+]
 
 
 def metrics(folder: str) -> dict[str, Any]:

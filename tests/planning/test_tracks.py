@@ -400,15 +400,12 @@ def test_asking_leaves_no_trace() -> None:
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 
+@pytest.mark.usefixtures("elsewhere")
 class TestResume:
     WORDS = ("model=custom", "model._target_=several_optimizers.WGAN", "+model.inputs=64", "trainer.max_epochs=2",
              "optimizer=adam", "trainer.limit_train_batches=12", "trainer.limit_val_batches=1", "logger=none",
              "warmup=linear", "warmup.length=2",
              "optimizers={generator: {every: 5}, discriminator: {optimizer: {lr: 4e-4}}}")  # fmt: skip
-
-    @pytest.fixture(autouse=True)
-    def elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
 
     @pytest.mark.parametrize(("step", "batch"), [(8, 7), (17, 14)], ids=["first epoch", "second epoch"])
     def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(

@@ -53,6 +53,16 @@ def measure(lab):
 CLAIM = Claim("A long warmup", "It is too long.", "Two lengths.", measure, ["lrkit train -m +sweep=long_warmup"])
 '''
 
+#: The tests that look at an optimizer's option.
+OF_OPTIMIZERS = [
+    "tests/planning/test_optimizer_traits.py",
+    "tests/optim/test_optimizer_factory.py",
+    "tests/test_readme.py",
+    "tests/config/test_optimizer_options.py",
+    "tests/test_yaml_comments.py",
+    "tests/test_site.py",
+]
+
 RECIPES = {
     "schedule": Recipe(
         "Add a schedule",
@@ -182,14 +192,7 @@ RECIPES = {
             "README.md": [(" nadam radam", " adamax nadam radam")],
         },
         [("optimizer=adamax", "Adamax")],
-        [
-            "tests/planning/test_optimizer_traits.py",
-            "tests/optim/test_optimizer_factory.py",
-            "tests/test_readme.py",
-            "tests/config/test_optimizer_options.py",
-            "tests/test_yaml_comments.py",
-            "tests/test_site.py",
-        ],
+        OF_OPTIMIZERS,
     ),
     "optimizer of an unknown class": Recipe(
         "Add an optimizer",
@@ -222,14 +225,7 @@ RECIPES = {
             "README.md": [(" lion lamb", " lion yogi lamb")],
         },
         [("optimizer=yogi batch_scaling=sqrt", "Yogi")],
-        [
-            "tests/planning/test_optimizer_traits.py",
-            "tests/optim/test_optimizer_factory.py",
-            "tests/test_readme.py",
-            "tests/config/test_optimizer_options.py",
-            "tests/test_yaml_comments.py",
-            "tests/test_site.py",
-        ],
+        OF_OPTIMIZERS,
     ),
     "experiment": Recipe(
         "Add an experiment",

@@ -36,10 +36,7 @@ from lrkit.cli.main import main
 row = pytest.fixture(scope="module")(rows)
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------

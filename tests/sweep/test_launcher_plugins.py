@@ -42,10 +42,7 @@ def fate(fates: dict[str, str]) -> list[str]:
     return ["+callbacks.fate._target_=failing_jobs.Fate", f"+callbacks.fate.fates=[{written}]"]
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 # --- a plugin that is not installed ----------------------------------------------------------------

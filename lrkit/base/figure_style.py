@@ -11,11 +11,11 @@ from __future__ import annotations
 import textwrap
 from typing import Any, NamedTuple
 
-__all__ = ["BAND", "COLOURS", "GREY", "LINE_STYLES", "OTHER", "LineStyle", "style_axes", "wrap_text"]
+__all__ = ["BAND", "COLOURS", "GREY", "LABEL", "LINE_STYLES", "OTHER", "TITLE", "LineStyle", "style_axes", "wrap_text"]
 
 GREY = "#9498a0"
-#: The title of axes, and their labels and ticks.
-TITLE, LABEL, FRAME = "#222", "#555", "#999"
+#: The colour of a title, and of labels and ticks.
+TITLE, LABEL = "#222", "#555"
 #: The opacity of the area between the lowest and the highest value.
 BAND = 0.15
 
@@ -34,12 +34,14 @@ class LineStyle(NamedTuple):
     marker: str
     path: str
 
-    def line(self, place: int = 0) -> dict[str, Any]:
-        """Return the arguments of ``plot`` for a line with some markers; ``place`` shifts them along the line.
+    def line(self, place: int = 0, every: float = 0.17) -> dict[str, Any]:
+        """Return the arguments of matplotlib's ``plot`` for a line with markers.
 
-        The markers have a distance on the paper, not in points: a long curve has as many as a short one.
+        Args:
+            place: shifts the markers along the line, so that those of several lines do not meet.
+            every: the distance of the markers, as a share of the diagonal of the axes.
         """
-        marked = {"marker": self.marker, "ms": 5, "mew": 0, "markevery": (0.03 + 0.021 * (place % 8), 0.17)}
+        marked = {"marker": self.marker, "ms": 5, "mew": 0, "markevery": (0.03 + every / 8 * (place % 8), every)}
         return {"color": self.light, "lw": 1.6} | (marked if self.marker else {})
 
 
@@ -58,13 +60,13 @@ OTHER = LineStyle(GREY, GREY, "", "")
 COLOURS = tuple(style.light for style in LINE_STYLES)
 
 
-def style_axes(ax: Any, title: str, x_label: str, y_label: str = "") -> None:
+def style_axes(ax: Any, title: str, x_label: str, y_label: str = "", width: int = 0) -> None:
     """Give matplotlib's axes the style of all figures: a title, labels, and a light grid."""
-    ax.set_title(wrap_text(title), loc="left", fontsize=10, fontweight="bold", color=TITLE)
+    ax.set_title(wrap_text(title, width), loc="left", fontsize=10, fontweight="bold", color=TITLE)
     ax.set_xlabel(wrap_text(x_label), fontsize=9, color=LABEL)
     ax.set_ylabel(wrap_text(y_label), fontsize=9, color=LABEL)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(FRAME)
+    ax.spines[["left", "bottom"]].set_color("#999")
     ax.tick_params(labelsize=8, colors=LABEL)
     ax.grid(axis="y", color="#e8e8e8", lw=0.6)
     ax.set_axisbelow(True)

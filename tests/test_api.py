@@ -27,7 +27,7 @@ import lrkit
 from lrkit import ConfigError, Plateau
 from lrkit.config.compose import compose
 from lrkit.config.compose import plan as plan_of
-from lrkit.lightning.classes import PACKAGE, Trainer
+from lrkit.lightning.imports import PACKAGE, Trainer
 from lrkit.schedules.shapes import Cosine, Linear, Step
 
 HEAD = [{"name": "head", "pattern": "^head", "lr_scale": 2}]

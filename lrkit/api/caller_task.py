@@ -18,7 +18,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.checkpoint.random_state import capture_global, capture_own, restore_global, restore_own
 from lrkit.config import trainer_options
 from lrkit.config.shipped_options import read_option
-from lrkit.lightning.classes import Callback, LightningDataModule, LightningModule, Trainer, is_overridden
+from lrkit.lightning.imports import Callback, LightningDataModule, LightningModule, Trainer, is_overridden
 from lrkit.lightning.replicas import count_replicas
 from lrkit.lr_finder.short_run import OF_THE_RUN
 from lrkit.planning.plan import Plan
@@ -90,7 +90,7 @@ class CallerData:
 
 @dataclass(frozen=True)
 class CallerTask:
-    """A training of the caller's objects (see ``lrkit.lr_finder.task.TrainingTask``).
+    """A training of the caller's objects (see ``lrkit.lr_finder.training_task.TrainingTask``).
 
     Args:
         original: the module; it is copied for each short run.

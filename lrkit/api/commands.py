@@ -12,7 +12,7 @@ from lrkit.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from lrkit.comparison.ranking import Comparison
-    from lrkit.lightning.classes import LightningDataModule, LightningModule
+    from lrkit.lightning.imports import LightningDataModule, LightningModule
     from lrkit.training.run import FinishedRun
 
 __all__ = ["compare", "train"]

@@ -18,7 +18,7 @@ from lrkit.schedules.horizon import Horizon
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from lrkit.lightning.classes import Callback, LightningModule, Trainer
+    from lrkit.lightning.imports import Callback, LightningModule, Trainer
 
     AnyModule = TypeVar("AnyModule", bound=LightningModule)
 
@@ -118,8 +118,8 @@ def configure_module(module: LightningModule, parts: RunParts, length: RunLength
         ConfigError: what is wrong whatever the trainer is.
     """
     lightning_package.use_package({"module": type(module)})
-    from lrkit.lightning.classes import LightningModule as Lightning
-    from lrkit.lightning.classes import rank_zero_info
+    from lrkit.lightning.imports import LightningModule as Lightning
+    from lrkit.lightning.imports import rank_zero_info
     from lrkit.lightning.module import OptimizerSetup, TrackSetup
     from lrkit.lightning.module import configure as set_up
     from lrkit.optim.factory import check_optimizer
@@ -173,16 +173,16 @@ class WithOwnCallbacks:
 
 def _make_callbacks(parts: RunParts) -> list[Callback]:
     """What a plan needs during training."""
-    from lrkit.callbacks.accumulation_fix import AccumulationFix
     from lrkit.callbacks.divergence_guard import DivergenceGuard
     from lrkit.callbacks.group_names import GroupNaming
+    from lrkit.callbacks.incomplete_accumulation import IncompleteAccumulation
     from lrkit.callbacks.lr_logger import LearningRateLogger
     from lrkit.callbacks.plateau_feedback import PlateauFeedback
     from lrkit.lightning.evaluation_weights import EvaluationMode
+    from lrkit.lightning.logged_step_axis import StepAxisCallback
     from lrkit.lightning.planned_stop import PlannedStop
-    from lrkit.lightning.step_axis import StepAxisCallback
-    from lrkit.lightning.step_count import StepCountCheck
-    from lrkit.lightning.track_steps import TrackStepCheck
+    from lrkit.lightning.step_count_check import StepCountCheck
+    from lrkit.lightning.track_step_check import TrackStepCheck
 
     own: list[Callback] = [
         PlannedStop(),
@@ -191,7 +191,7 @@ def _make_callbacks(parts: RunParts) -> list[Callback]:
         GroupNaming(),
         LearningRateLogger(),
         EvaluationMode(),
-        AccumulationFix(),
+        IncompleteAccumulation(),
     ]
     if (plateau := parts.listened()) is not None:
         own.append(PlateauFeedback(plateau.monitor))
@@ -209,7 +209,7 @@ def _read_horizon(trainer: Trainer, length: RunLength) -> Horizon:
     whole one; or the steps of which the trainer takes the first part.
     """
     from lrkit.lightning.replicas import count_replicas
-    from lrkit.lightning.step_count import uses_manual_optimization
+    from lrkit.lightning.step_count_check import uses_manual_optimization
 
     steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     accumulate, size, said = trainer.accumulate_grad_batches, length.batch_size, length.steps

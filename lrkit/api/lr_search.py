@@ -17,7 +17,7 @@ from lrkit.schedules.shapes import RangeTest
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from lrkit.lightning.classes import LightningDataModule, LightningModule
+    from lrkit.lightning.imports import LightningDataModule, LightningModule
     from lrkit.lr_finder.result import FinderResult
 
 __all__ = ["find"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from lrkit.lightning.classes import LightningModule
+    from lrkit.lightning.imports import LightningModule
     from lrkit.optim.scheduler import PlanScheduler
 
     AnyModule = TypeVar("AnyModule", bound=LightningModule)

@@ -125,7 +125,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({
         flags=_TRACEBACK,
     ),
     "board": Command(
-        "FOLDER [port=6006]", "open TensorBoard on runs", "lrkit.base.tensorboard.start_tensorboard", paths=True,
+        "FOLDER [port=6006]", "open TensorBoard on runs", "lrkit.cli.board.run_board", paths=True,
         examples={"lrkit board outputs": "all runs; the address is printed",
                   "lrkit board outputs port=0": "a free port"},
         keys=(CommandKey("port", "port on this machine; default: 6006; 0: a free one", ("PORT",)),), flags=_TRACEBACK,

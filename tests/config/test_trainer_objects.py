@@ -14,7 +14,7 @@ from lrkit.base.lightning_package import chosen_package
 from lrkit.cli.main import main
 from lrkit.config.compose import check, compose, plan, replicas_of
 from lrkit.lightning import classes, failsafe_loggers
-from lrkit.lightning.classes import LightningEnvironment, TensorBoardLogger, Trainer
+from lrkit.lightning.imports import LightningEnvironment, TensorBoardLogger, Trainer
 
 CPU = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False,
        "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip

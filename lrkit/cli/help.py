@@ -261,19 +261,22 @@ def _key_page(name: str, options: DocumentedOptions) -> list[str]:
 
 def _options_with(name: str, options: DocumentedOptions) -> Iterator[tuple[DocumentedOption, DocumentedKey]]:
     """The options that have a key, and their keys; ``schedule.cosine.end`` asks for one option."""
-    group_name, _, rest = name.partition(".")
-    names = options.names(group_name) if options.group(group_name) is not None else []
+    section, _, rest = name.partition(".")
+    mounted = [each.name for each in options.groups if name.startswith(f"{each.name.partition('@')[2]}.")]
+    group = next(iter(mounted), section)
+    if options.group(group) is None:
+        return
+    found = [
+        (option, key)
+        for option in (options.read(group, each) for each in options.names(group))
+        for key in (*option.keys, *option.shared)
+        if key.path == name
+    ]
+    yield from found
     option_name, _, inner = rest.partition(".")
-    if inner and option_name in names:
-        names, name = [option_name], f"{group_name}.{inner}"
-    mounted = next((g.name for g in options.groups if "@" in g.name and name.startswith(g.name.partition("@")[2])), "")
-    if mounted:
-        group_name, names = mounted, options.names(mounted)
-    for each in names:
-        option = options.read(group_name, each)
-        for key in (*option.keys, *option.shared):
-            if key.path == name:
-                yield option, key
+    if not found and inner and option_name in options.names(group):
+        option = options.read(group, option_name)
+        yield from ((option, key) for key in (*option.keys, *option.shared) if key.path == f"{section}.{inner}")
 
 
 def _explain_durations(keys: Sequence[DocumentedKey], options: DocumentedOptions) -> list[str]:
@@ -285,8 +288,9 @@ def _explain_durations(keys: Sequence[DocumentedKey], options: DocumentedOptions
 def _suggest_page(name: str, options: DocumentedOptions) -> str:
     from lrkit.config.near_names import suggest_page
 
-    names = [*COMMANDS, *(group.name for group in options.groups), *(key.path for key in options.settings)]
-    for group in options.groups:
+    groups = [group for group in options.groups if "@" not in group.name]
+    names = [*COMMANDS, *(group.name for group in groups), *(key.path for key in options.settings)]
+    for group in groups:
         for each in options.names(group.name):
             option = options.read(group.name, each)
             names += [f"{group.name}.{each}", *(key.path for key in (*option.keys, *option.shared))]

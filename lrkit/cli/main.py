@@ -77,6 +77,8 @@ def _dispatch(argv: list[str]) -> int:
     if name in _INTERNAL:
         return _run_internal(name, rest)
     if name not in COMMANDS:
+        if global_rank() > 0:
+            return OK
         raise ConfigError("lrkit", f"has no command {name!r}. {did_you_mean(name, COMMANDS)}")
     if "--help" in rest or "-h" in rest:
         from lrkit.cli.help import print_command_help
@@ -86,15 +88,11 @@ def _dispatch(argv: list[str]) -> int:
 
 
 #: Commands that lrkit calls itself.
-_INTERNAL = ("search", "join", "complete")
+_INTERNAL = ("search", "join")
 
 
 def _run_internal(name: str, rest: list[str]) -> int:
-    """Run a command that lrkit or a shell calls, not the user."""
-    if name == "complete":  # a shell that completes a command line
-        from lrkit.cli.completion import print_candidates
-
-        return print_candidates(rest)
+    """Run a command that lrkit calls, not the user."""
     from lrkit.cli.arguments import folder_and_file
 
     if name == "search":  # a process that a running `lrkit find` started for a device

@@ -116,11 +116,12 @@ class DocumentedOptions:
     def __init__(self, config_dir: str | None = None) -> None:
         self.own = Path(config_dir) if config_dir else None
         self.folders = [CONF_DIR] if self.own is None else [self.own, CONF_DIR]
+        self._read: dict[tuple[str, str], DocumentedOption] = {}
 
     @cached_property
     def groups(self) -> list[DocumentedGroup]:
         """The groups: those of the list of defaults first, in its order."""
-        listed = list(_read_defaults_list(_read_lines(self._find("train"), self._is_own("train"))))
+        listed = list(_read_defaults_list(self._train))
         known = {group.name for group in listed}
         found = {path.name for folder in self.folders for path in folder.iterdir() if any(path.glob("*.yaml"))}
         others = sorted(name for name in found - known if not name.startswith(("_", ".")) and name != "hydra")
@@ -141,6 +142,11 @@ class DocumentedOptions:
         Raises:
             ConfigError: the file is the user's, and cannot be read or is refused.
         """
+        if (group, name) not in self._read:
+            self._read[group, name] = self._read_option(group, name)
+        return self._read[group, name]
+
+    def _read_option(self, group: str, name: str) -> DocumentedOption:
         folder, _, package = group.partition("@")
         path = f"{folder}/{name}"
         lines = _read_lines(self._find(path), self._is_own(path))
@@ -170,19 +176,23 @@ class DocumentedOptions:
     @cached_property
     def header(self) -> str:
         """The comment at the beginning of ``train.yaml``."""
-        return _read_header(_read_lines(self._find("train"), self._is_own("train")))
+        return _read_header(self._train)
 
     @cached_property
     def settings(self) -> list[DocumentedKey]:
         """The keys of ``train.yaml``, which belong to no option: ``seed``, ``horizon.steps``; sections first."""
-        lines = _read_lines(self._find("train"), self._is_own("train"))
-        keys = _read_keys(_compose(lines), lines, "", sections=True)
+        keys = _read_keys(_compose(self._train), self._train, "", sections=True)
         return [key for key in keys if key.path.partition(".")[0] not in _NOT_KEYS]
 
     @property
     def sections(self) -> list[DocumentedKey]:
         """The keys of ``train.yaml`` that hold others, such as ``horizon``."""
         return [key for key in self.settings if any(other.path.startswith(f"{key.path}.") for other in self.settings)]
+
+    @cached_property
+    def _train(self) -> list[str]:
+        """The lines of lrkit's ``train.yaml``."""
+        return _read_lines(CONF_DIR / "train.yaml", own=False)
 
     def _find(self, path: str) -> Path:
         return next(file for folder in self.folders if (file := folder / f"{path}.yaml").is_file())

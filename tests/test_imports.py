@@ -61,6 +61,7 @@ LAZILY = {
     "api.caller_task": {"torch"},
     "api.mounted_config": {"torch", "omegaconf"},
     "base.line_chart": {"matplotlib"},
+    "base.terminal_width": {"rich"},
     "base.process_pool": {"torch"},
     "runs.event_records": {"numpy"},
     "comparison.tables": {"rich"},

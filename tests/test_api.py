@@ -273,6 +273,7 @@ def test_find_refuses_what_cannot_be(said: dict[str, Any], begins: str) -> None:
 def test_find_takes_the_names_that_the_caller_has_registered(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the command takes those of the packages in ``trust``."""
     from lrkit.api.caller_task import read_trainer
+    from lrkit.lightning import imports
 
     given = {"max_epochs": 1, option: "registered_by_the_caller"}
     with pytest.raises(ConfigError, match=rf"^trainer\.{option} must be one of"):

@@ -13,7 +13,7 @@ from lrkit.base.event_log import EventLog
 from lrkit.base.lightning_package import chosen_package
 from lrkit.cli.main import main
 from lrkit.config.compose import check, compose, plan, replicas_of
-from lrkit.lightning import failsafe_loggers
+from lrkit.lightning import failsafe_loggers, imports
 from lrkit.lightning.imports import LightningEnvironment, TensorBoardLogger, Trainer
 
 CPU = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False,

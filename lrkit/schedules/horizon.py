@@ -144,7 +144,7 @@ def horizon_of(
     trainer = _apply_trial_options(trainer)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     accumulate = trainer.get("accumulate_grad_batches") or 1
-    values: dict[str, int | None] = dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "tokens_per_sample"))
+    values: dict[str, Any] = dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "tokens_per_sample"))
     sources: dict[str, str] = {}
 
     if loader.batch_size is not None:

@@ -82,6 +82,15 @@ def test_each_sweep_has_as_many_jobs_as_said() -> None:
         check(compose(each[0]))
 
 
+def test_help_explains_what_the_table_of_commands_names(capsys: pytest.CaptureFixture[str]) -> None:
+    named = [line for line in INLINE if line.startswith("lrkit help ")]
+    assert named and all(main(shlex.split(line)[1:]) == 0 for line in named)
+    commands = [row[0].split()[1].strip("`") for row in rows() if row[0].startswith("`lrkit ") and len(row) == 2]
+    assert main([]) == 0
+    listed = re.findall(r"^  lrkit ([a-z]+)  ", capsys.readouterr().out, flags=re.M)
+    assert sorted(commands) == sorted(listed)
+
+
 def test_each_word_of_the_table_is_accepted() -> None:
     """All of them together, for each works with every other."""
     typed = [word for row in rows() if len(row) == 3 for word in re.findall(r"`([^`]+=[^`]+)`", row[1])]

@@ -36,10 +36,12 @@ def run_show(argv: list[str]) -> int:
         load_resumed_config(overrides)
     for chosen in expand_jobs(overrides, config_dir) if flags else [overrides]:
         swept = [o for o in chosen if o not in overrides]
-        plans[swept_label(swept) or "lr"] = configs.plan(configs.compose(chosen, config_dir))
+        plans[swept_label(swept)] = configs.plan(configs.compose(chosen, config_dir))
     if form == "png":
         folder = Path("outputs") / "show"
-        path = render.draw_picture(plans, unused_path(folder, ".png"))
+        from lrkit.planning.picture import draw_picture
+
+        path = draw_picture(plans, unused_path(folder, ".png"))
         print(path)
         return OK
     writers = {"csv": render.render_csv, "json": render.render_json}

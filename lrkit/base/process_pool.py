@@ -141,6 +141,8 @@ def run_jobs(
     Raises:
         KeyboardInterrupt, Terminated: on Ctrl-C or a signal, after the running jobs have been stopped.
     """
+    if not logs:  # else the server would import torch for nothing
+        return
     kind = "forkserver" if sys.platform == "linux" else "spawn"
     context: Any = multiprocessing.get_context(kind)
     if kind == "forkserver":

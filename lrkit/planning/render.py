@@ -34,14 +34,14 @@ __all__ = [
 ]
 
 _MOST_VALUES = 12  # of a hyper-parameter in one line
-_MOST_ROWS = 10**7  # half a gigabyte
+_MOST_ROWS = 10**7  # of a CSV: half a gigabyte
 FORMATS = ("text", "csv", "json", "png")
 _SKETCHED = 3  # curves that are drawn in text
 _SAID = 2  # findings that are printed at the end of a run
 
 
 def render_text(plan: Plan, *, curve: bool = True) -> str:
-    """The plan as a page of text: the rate, the horizon, the phases, the groups, warnings, and the curve drawn."""
+    """Return the plan as text: the rate, the horizon, the phases, the groups, warnings, and a drawn curve."""
     return _print_page(*_make_page(plan, curve))
 
 
@@ -53,11 +53,11 @@ def print_plan(plan: Plan) -> None:
 
 
 def render_csv(plan: Plan) -> str:
-    """A header, and a row for each optimizer step: ``step``, ``lr/<group>`` ..., then each driven hyper-parameter.
+    """Return a header, and a row for each optimizer step: ``step``, ``lr/<group>``, then scheduled hyper-parameters.
 
-    Numbers are written so that reading them gives the same bits. With several optimizers there is a row for each batch,
-    and ``lr/<track>/<group>`` is empty where that track takes no step. Of a run that stops early the column ``stopped``
-    is 1 at the steps that it does not take, and 0 before.
+    A reader of the numbers gets the same bits. With several optimizers there is a row for each batch, and
+    ``lr/<track>/<group>`` is empty in batches without a step of the track. For a run with an early stop, the column
+    ``stopped`` is 1 for the steps after the stop, and 0 before.
     """
     if plan.horizon.steps is None:
         raise ConfigError("horizon.steps", "must be set to list a run of unknown length")
@@ -77,26 +77,26 @@ def render_csv(plan: Plan) -> str:
 
 
 def _list_plans(plan: Plan) -> Mapping[str, Plan]:
-    """The plans that parameters follow: those of the tracks, or the run's own, which has no name."""
+    """Return the plans of the optimizers: those of the tracks by name, or the run's own with an empty name."""
     return plan.tracks or {"": plan}
 
 
 def _list_values(plan: Plan, step: int) -> dict[str, float]:
-    """The values of one optimizer at a step, by tag."""
+    """Return the values of one optimizer at a step, by tag."""
     return {f"lr/{group.name}": plan.lr(group, step) for group in plan.groups} | plan.hyper(step)
 
 
 def render_json(plan: Plan) -> str:
-    """The plan as JSON."""
+    """Return the plan as JSON."""
     return json.dumps(plan.to_json(), indent=2, default=str) + "\n"
 
 
 def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
-    """Draw learning rates over optimizer steps: up to six curves in one frame, more in a frame each.
+    """Draw learning rates over optimizer steps: up to six curves in one frame, more curves in separate frames.
 
     Args:
         plans: label -> plan.
-        path: where to write; the ending chooses the kind (png, svg, pdf).
+        path: the file to write; its ending chooses the format (png, svg, pdf).
     """
     try:
         from matplotlib.figure import Figure
@@ -144,14 +144,14 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
 
 
 def _mark_stop(ax: Axes, plan: Plan) -> None:
-    """Mark the step after which a run stops early."""
+    """Mark the step of an early stop."""
     if (stop := plan.horizon.stop_after) is not None:
         ax.axvline(stop, color="0.5", lw=1, ls="--")
         ax.annotate(f" stops after {stop}", (stop, 0.02), xycoords=("data", "axes fraction"), fontsize=7, color="0.4")
 
 
 def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
-    """The gain at each step if the metric, checked once an epoch, never improved: the lowest that it can go."""
+    """Return the gain at each step if the metric, checked once an epoch, never improves: its lowest values."""
     per_epoch, state, gains = plan.horizon.require("steps_per_epoch", "plateau"), PlateauState(), list[float]()
     if plan.horizon.require("steps", "plateau") > _MOST_ROWS:
         raise ConfigError("format=png", f"draws a plateau over at most {_MOST_ROWS} steps", plan.horizon.steps)
@@ -163,9 +163,9 @@ def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
 
 
 def draw_sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
-    """The curves of the rate in block characters, or an empty string where the run has no known end.
+    """Return the curves of the rate in block characters; empty if the end of the run is unknown.
 
-    One for each curve that groups follow, at their factor, or at 1 where they have several; of many, the first three.
+    Each curve has the factor of its groups, or 1 if they have different factors. At most three curves are drawn.
     """
     if plan.horizon.steps is None:
         return ""
@@ -180,7 +180,7 @@ def draw_sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
 
 
 def _sketch_lines(base: float, curve: Curve, steps: int, width: int, height: int) -> list[str]:
-    """One curve of a rate in block characters."""
+    """Return one curve of a rate in block characters."""
     rates = [base * curve(x * (steps - 1) // max(1, width - 1)) for x in range(width)]
     top = max(rates) or 1.0
     levels = [round(rate / top * height * 8) for rate in rates]
@@ -238,7 +238,7 @@ def print_finder_result(folder: Path, found: FinderResult) -> None:
 
 
 def _shorten_path(folder: Path) -> str:
-    """A path, relative to the current folder if that is shorter."""
+    """Return a path, relative to the current folder if that is shorter."""
     try:
         return str(folder.resolve().relative_to(Path.cwd()))
     except ValueError:
@@ -253,7 +253,7 @@ def _make_page(plan: Plan, curve: bool) -> list[RenderableType]:
 
 
 def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]:
-    """The lines about one optimizer."""
+    """Return the lines about one optimizer."""
     from rich.table import Table
     from rich.text import Text
 
@@ -275,7 +275,7 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
         edges = {edge for curve, _ in plan.on_curves() for edge in curve.edges}
         steps = (0, *sorted(edges - {0}), (plan.horizon.steps or 1) - 1)
         values = list(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
-        if len(values) > _MOST_VALUES:  # of stairs
+        if len(values) > _MOST_VALUES:  # such as those of a schedule with steps
             values = [*values[: _MOST_VALUES // 2], "...", *values[-_MOST_VALUES // 2 :]]
         page.append(Text(f"{name}  {' -> '.join(values)}"))
     if rule := plan.weight_decay_rule.line(plan.base_weight_decay):
@@ -292,7 +292,7 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
 
 
 def _phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
-    """A row for each phase of each curve and each rate: groups with the same rate share one."""
+    """Yield a row for each phase of each curve and each rate; groups with the same rate share a row."""
     for curve, groups in plan.on_curves():
         alike: dict[float, list[GroupRate]] = {}
         for group in groups:
@@ -308,7 +308,7 @@ def _phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
 
 
 def formula_lines(plan: Plan) -> list[str]:
-    """The formula of each optimizer, with its numbers.
+    """Return the formula of each optimizer, with its numbers.
 
     >>> import lrkit
     >>> formula_lines(lrkit.plan(lr=0.1, steps=10))
@@ -318,7 +318,7 @@ def formula_lines(plan: Plan) -> list[str]:
 
 
 def _format_formula(plan: Plan, track: str = "") -> str:
-    """The formula with its numbers; a factor that is 1 throughout is left out."""
+    """Return the formula with its numbers, without factors that are always 1."""
     scales = {group.name: group.lr_scale for group in plan.groups if group.lr_scale != 1.0}
     feedback = ["plateau"] if plan.plateau is not None else []
     feedback += ["guard"] if plan.guard is not None and plan.guard.rules.lowers_rate else []
@@ -333,7 +333,7 @@ def _format_formula(plan: Plan, track: str = "") -> str:
 
 
 def _curve_factor(plan: Plan) -> str:
-    """The factor of the curve: the phases of the run's, then those of each rule."""
+    """Return the factor of the curve: the phases of the run's curve, then those of each rule's."""
     own = {rule: each.curve for rule, each in plan.group_curves.items()}
     said = [
         f"{f'{rule}: ' if rule else ''}{' then '.join(phase.name for phase in curve.phases)}"

@@ -207,7 +207,7 @@ REFUSED = [
     ({"schedule": 3}, {}, "schedule must be the name of a schedule"),
     ({"schedule": {}}, {}, "schedule must not be empty"),
     ({"schedule": {"_target_": "torch.nn.Linear"}}, {}, "schedule"),
-    ({"schedule": "plateau"}, {}, "schedule=plateau must not be set for one rule: reduce-on-plateau acts on every group"),
+    ({"schedule": "plateau"}, {}, "schedule=plateau must not be set for one rule: reduce-on-plateau acts on every"),
     ({"schedule": {"name": "linear", "length": 11}}, {}, "schedule.length must be at most the 10 steps that are left"),
     ({"schedule": {"name": "linear", "length": 9}, "delay": 2}, {}, "schedule.length must be at most the 8 steps"),
     ({"delay": 10}, {}, "delay leaves no step for the schedule: delay 10 of 10 optimizer steps"),

@@ -88,7 +88,7 @@ PLANS: list[tuple[str, Any, str]] = [
     ("phases/1/schedule", {"name": "Cyclic", "up": "10%"}, r"schedule\.up must be a whole number >= 1"),
     ("phases/1/schedule", {"name": "Step", "every": 0}, r"schedule\.every must be a whole number >= 1"),
     ("phases/1/schedule", {"name": "Cyclic", "up": 9, "mode": "exp_range"}, r"can follow \(ValueError"),
-    ("phases/1/schedule", {"name": "Excerpt", "shape": 3, "of": 2, "first": 0, "last": 1}, r"can be followed"),
+    ("phases/1/schedule", {"name": "Excerpt", "shape": 3, "of": 2, "first": 0, "last": 1}, r"a run can follow"),
     ("phases/1/schedule", {"name": "Excerpt", "shape": {"name": "Cosine"}, "of": 2, "first": 1, "last": 1}, r"Zero"),
     ("phases/1/schedule", {"name": "Excerpt", "shape": {"name": "Restarts", "period": 1}, "of": 2**52, "first": 0,
                            "last": 2**52}, r"period must make at most 1000000 turns"),

@@ -217,7 +217,7 @@ REFUSED = [
     ({"delay": "soon"}, {}, "delay must be a length"),
     ({"delay": "2ep"}, {}, "delay needs the number of optimizer steps in an epoch"),
     ({"warmup": {"name": "linear", "length": 10}}, {}, "warmup.length must leave steps for the schedule"),
-    ({"warmup": {"name": "linear", "end": 0.5}}, {}, "warmup.end must not be set: a warmup ends where"),
+    ({"warmup": {"name": "linear", "end": 0.5}}, {}, "warmup.end must not be set: a warmup ends at"),
     ({"schedule": CYCLE}, {"coschedule": {"momentum": "linear"}, "options": {"momentum": 0.9}},
      "schedule.momentum_start and coschedule.momentum both drive momentum"),
     ({"schedule": "linear"}, {"optimizer": "prodigy"}, "schedule must not be set: Prodigy has one rate for all groups"),

@@ -42,7 +42,7 @@ HOSTILE = {
     "min.__globals__": "must not have an attribute", "u . __class__ . __init__": "must not have an attribute",
     # names of Python
     "__import__": "must not have the unknown name __import__", "__import__(u)": "calls __import__, which is",
-    "__import__('os').system('id')": "must not have the character \"'\"", "eval(u)": "calls eval, which is not a function",
+    "__import__('os').system('id')": "must not have the character \"'\"", "eval(u)": "calls eval, which is not a functio",
     "exec(u)": "calls exec, which is not a function", "open(u)": "calls open, which is not a function",
     "compile(u,u,u)": "calls compile, which is not a function", "globals()": "calls globals, which is not a function",
     "vars()": "calls vars, which is not a function", "getattr(u,u)": "calls getattr, which is not a function",
@@ -90,7 +90,7 @@ HOSTILE = {
     "cos(cos)": "must call cos, which is a function", "min(" + "u," * 65 + "u)": "must give min 2 to 64 argument(s)",
     # misspelt names
     "epcoh": "must not have the unknown name epcoh. Did you mean 'epoch'?", "e": "must not have the unknown name e.",
-    "cosine(u)": "calls cosine, which is not a function. Did you mean 'sin'?", "U": "must not have the unknown name U. D",
+    "cosine(u)": "calls cosine, which is not a function. Did you mean 'sin'?", "U": "must not have the unknown name U.",
     # length, depth, unusual characters
     "": "must not be empty", "  \n ": "must not be empty", "u\0": "must not have the character '\\x00'",
     "\N{GREEK SMALL LETTER PI}": "must not have the character", "\uff45val(u)": "must not have the character",

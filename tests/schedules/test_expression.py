@@ -42,7 +42,7 @@ HOSTILE = {
     "min.__globals__": "must not have an attribute", "u . __class__ . __init__": "must not have an attribute",
     # names of Python
     "__import__": "must not have the unknown name __import__", "__import__(u)": "calls __import__, which is",
-    "__import__('os').system('id')": "must not have the character \"'\"", "eval(u)": "calls eval, which is not a functio",
+    "__import__('os').system('id')": "must not have the character \"'\"", "eval(u)": "calls eval, which is not a",
     "exec(u)": "calls exec, which is not a function", "open(u)": "calls open, which is not a function",
     "compile(u,u,u)": "calls compile, which is not a function", "globals()": "calls globals, which is not a function",
     "vars()": "calls vars, which is not a function", "getattr(u,u)": "calls getattr, which is not a function",

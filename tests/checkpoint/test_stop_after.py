@@ -78,7 +78,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(recorded: Recorded, caps
     said = capsys.readouterr().out
     assert "stops after 9 of 24 steps (schedule goes on)" in said
     assert "stopped at step 9 of 24 by horizon.stop_after=9; the schedule goes on with: lrkit train " in said
-    assert " resume.path=part horizon.stop_after=null; " in said
+    assert " resume.path=part horizon.stop_after=null\n" in said
     assert json.loads(Path("part/plan.json").read_text())["horizon"]["stop_after"] is None
 
 

@@ -18,7 +18,7 @@ from lrkit.config import trusted_targets
 from lrkit.config.callback_conflicts import conflict_of
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
 from lrkit.data.torch_datasets import Datasets
-from lrkit.lightning.classes import (
+from lrkit.lightning.imports import (
     PACKAGE,
     Callback,
     LightningDataModule,
@@ -29,12 +29,13 @@ from lrkit.lightning.classes import (
 )
 from lrkit.lightning.module import TrackSetup, clipping_needs_unfused
 from lrkit.lightning.replicas import count_replicas
-from lrkit.lightning.step_count import uses_manual_optimization
+from lrkit.lightning.step_count_check import uses_manual_optimization
 from lrkit.lightning.supervised import Supervised
 from lrkit.lightning.trainer_objects import check_trainer, name_key, trainer_of
 from lrkit.optim import factory
 from lrkit.planning import tracks
 from lrkit.planning.plan import Plan
+from lrkit.schedules.durations import Duration
 
 __all__ = [
     "callbacks_of",
@@ -91,14 +92,18 @@ def _plan_of_declared_steps(config: Mapping[str, Any], trainer: Trainer, notes: 
     horizon, epochs = config["horizon"], config["trainer"].get("max_epochs") or -1
     if horizon.get("steps_per_epoch") is not None or epochs < 1:
         return counted_plan(config, trainer, notes)
-    per_epoch, rest = divmod(horizon["steps"], epochs)
+    if isinstance(horizon["steps"], str) and Duration.parse(horizon["steps"], "horizon.steps").unit == "epochs":
+        must = f"must be set: horizon.steps is {horizon['steps']}, and the module decides how many steps an epoch has"
+        raise ConfigError("horizon.steps_per_epoch", must)
+    steps = counted_plan(config, trainer, notes).horizon.require("steps", "horizon.steps")
+    per_epoch, rest = divmod(steps, epochs)
     plan, other = (
         counted_plan({**config, "horizon": {**horizon, "steps_per_epoch": number}}, trainer, notes)
         for number in (max(per_epoch, 1), per_epoch + 1)
     )
     curves = [(each.curve, each.momentum, each.decay_curve, each.group_curves) for each in (plan, other)]
     if rest and curves[0] != curves[1]:
-        must = f"must be set: a length is in epochs, and {horizon['steps']} steps do not divide by {epochs} epochs"
+        must = f"must be set: a length is in epochs, and {steps} steps do not divide by {epochs} epochs"
         raise ConfigError("horizon.steps_per_epoch", must)
     return plan
 

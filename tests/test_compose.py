@@ -17,7 +17,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.compose import CONF_DIR, accumulation, check, compose, plan, world_of
 from lrkit.config.overrides import default_choices
 from lrkit.config.shipped_options import SHARED, option_names, read_option, read_shipped_file
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.imports import Trainer
 from lrkit.schedules.shapes import Linear, Schedule
 
 FILES = sorted(CONF_DIR.rglob("*.yaml"))
@@ -282,3 +282,6 @@ def test_a_run_of_unknown_length_is_checked_as_far_as_possible() -> None:
         check(compose([*unknown, "schedule.end=-1"]))
     resolved = check(compose([*unknown, "horizon.steps=100"]))
     assert resolved is not None and resolved.horizon.steps == 100
+    assert check(compose([*unknown, "horizon.steps=2ep"])) is None  # an epoch is counted when there is data
+    resolved = check(compose([*unknown, "horizon.steps=2ep", "horizon.steps_per_epoch=10"]))
+    assert resolved is not None and resolved.horizon.steps == 20

@@ -18,7 +18,7 @@ import lrkit
 from lrkit.base import exit_codes
 from lrkit.config.compose import CONF_DIR, compose, plan
 from lrkit.config.shipped_options import SHARED
-from lrkit.planning.render import draw_picture
+from lrkit.planning.picture import draw_picture
 from lrkit.schedules import shapes, warmup
 
 __all__ = ["api_page", "exit_codes_page", "gallery_pages", "options_page", "setup", "write_pages"]

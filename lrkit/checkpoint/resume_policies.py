@@ -23,6 +23,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import saved_run
+from lrkit.checkpoint.lrkit_state_callback import is_complete, step_with_as_many_samples
 from lrkit.checkpoint.resume_differences import (
     list_model_differences,
     list_plan_differences,
@@ -30,10 +31,9 @@ from lrkit.checkpoint.resume_differences import (
     make_plan_error,
     normalise,
 )
-from lrkit.checkpoint.state_callback import is_complete, step_with_as_many_samples
 from lrkit.config import resume_options
 from lrkit.config.find_options import AUTO
-from lrkit.lightning.classes import LightningModule
+from lrkit.lightning.imports import LightningModule
 from lrkit.planning.group_curves import GroupCurve
 from lrkit.planning.group_rules import curve_parts, without_curves
 from lrkit.planning.plan import Plan

@@ -171,14 +171,21 @@ def screen_files(overrides: Sequence[str], config_dir: str) -> None:
         hydra.compose("train", overrides=with_added_tracks(overrides), return_hydra_config=True)
 
 
+def _says_steps(config: Mapping[str, Any]) -> bool:
+    """Whether the config alone says how many optimizer steps the run has; an epoch may have to be counted first."""
+    steps, horizon = config["horizon"].get("steps"), config["horizon"]
+    if config["data"].get("train_samples") is not None or not isinstance(steps, str):
+        return config["data"].get("train_samples") is not None or steps is not None
+    return Duration.parse(steps, "horizon.steps").unit != "epochs" or horizon.get("steps_per_epoch") is not None
+
+
 def check(config: Mapping[str, Any]) -> Plan | None:
     """Refuse what can be refused before there is data; the plan, where the config says how long the run is."""
     check_values(config)
     if config["optimizer"].get("lr") == AUTO:  # to be found; the rest is checked as if it had been
         lr = 1.0 if finds_rate(str(config["optimizer"].get("_target_"))) else 1e-3
         config = {**config, "optimizer": {**config["optimizer"], "lr": lr}}
-    declared = config["data"].get("train_samples") is not None or config["horizon"].get("steps") is not None
-    if declared:
+    if _says_steps(config):
         return plan(config)
     # The length of the run is not known: try it on a long one, so that only what is wrong anyway is refused.
     steps = 10**6

@@ -69,7 +69,7 @@ def plan(
         must = f"must be at most {batches}, the batches of an epoch"
         raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
     horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
-    trainer_options.check_horizon(trainer, config["horizon"].get("steps"), horizon)
+    trainer_options.check_horizon(trainer, None if config["horizon"].get("steps") is None else horizon.steps, horizon)
     if node.get("lr") == AUTO:
         raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
     several = tracks.parse_tracks(config[tracks.KEY])

@@ -201,7 +201,7 @@ def check_horizon(trainer: Mapping[str, Any], steps: int | None, horizon: Horizo
 
     Args:
         trainer: the node.
-        steps: ``horizon.steps``.
+        steps: ``horizon.steps`` in optimizer steps; None where it is not set.
         horizon: the resolved horizon.
 
     Raises:

@@ -136,7 +136,7 @@ def horizon_of(
             ``accumulate_grad_batches``.
         world: devices x nodes.
         batches: batches per epoch and process, where they were counted rather than derived.
-        overrides: the ``horizon`` node; what it sets wins.
+        overrides: the ``horizon`` node; what it sets wins. ``steps`` may be a length in epochs, samples or tokens.
 
     Raises:
         ConfigError: nothing to train on, or a length of zero; or ``horizon.stop_after`` is longer than the run.
@@ -144,7 +144,7 @@ def horizon_of(
     trainer = _apply_trial_options(trainer)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     accumulate = trainer.get("accumulate_grad_batches") or 1
-    values: dict[str, int | None] = dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "tokens_per_sample"))
+    values: dict[str, Any] = dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "tokens_per_sample"))
     sources: dict[str, str] = {}
 
     if loader.batch_size is not None:
@@ -167,8 +167,20 @@ def horizon_of(
     if max_steps is not None and max_steps > 0 and (values["steps"] is None or max_steps < values["steps"]):
         values["steps"], sources["steps"] = max_steps, "trainer.max_steps"
     if "steps" in given:
-        values["steps"], sources["steps"] = given["steps"], "horizon.steps"
+        values["steps"] = _read_steps(given["steps"], Horizon(**{**values, "steps": None}))
+        unit = f"={given['steps']}" if isinstance(given["steps"], str) else ""
+        sources["steps"] = f"horizon.steps{unit}"
     return Horizon(**values, sources=MappingProxyType(sources)).stopping(given.get("stop_after"))
+
+
+def _read_steps(written: Any, horizon: Horizon) -> Any:
+    """``horizon.steps`` in optimizer steps: a whole number, which ``Horizon`` checks, or a length in another unit."""
+    if not isinstance(written, str) and not (isinstance(written, float) and 0.0 < written < 1.0):
+        return written
+    length = Duration.parse(written, "horizon.steps")
+    if length.unit == "share":
+        raise ConfigError("horizon.steps", "must not be a share: it is the length of the run", written)
+    return length.steps(horizon, "horizon.steps")
 
 
 def _derive_batches(loader: LoaderSize, trainer: Mapping[str, Any], world: int) -> int | None:

@@ -17,8 +17,9 @@ import lrkit
 from lrkit.base.errors import ConfigError, RunError
 from lrkit.cli.main import main
 from lrkit.config import compose as configs
-from lrkit.lightning.classes import Callback, Trainer
+from lrkit.lightning.imports import Callback, Trainer
 from lrkit.planning import render
+from lrkit.planning.picture import draw_picture
 from lrkit.planning.plan import Plan
 
 #: 24 steps, 6 an epoch.
@@ -257,7 +258,7 @@ class TestShow:
         assert longer.horizon.stop_after is None and "stop" not in render.render_csv(longer)
         pytest.importorskip("matplotlib")
         assert (tmp_path / "a.svg").write_text("") == 0
-        drawn = render.draw_picture({"": plan}, tmp_path / "a.svg").read_text()
+        drawn = draw_picture({"": plan}, tmp_path / "a.svg").read_text()
         assert "stops after 6" in drawn
 
     def test_the_rates_are_those_of_the_whole_run(self) -> None:

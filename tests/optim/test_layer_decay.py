@@ -290,26 +290,26 @@ def test_a_stem_is_no_row() -> None:
 def test_the_levels_are_printed_before_training_and_kept(
     train: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lrkit.planning import render
+    from lrkit.planning.plan_page import print_plan
 
     run = train("param_groups=layerwise", "model.hidden=[8,8]", "trainer.limit_train_batches=2")
     line = "3 layers: body.0, 3 are 0-1; above: head (2 parameters)"
     assert run.plan.notes == (line,)
     saved = Plan.from_json(json.loads((run.folder / "plan.json").read_text()))
     assert saved.notes == (line,) and saved.groups == run.plan.groups
-    render.print_plan(saved)
+    print_plan(saved)
     assert line in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 def test_configure_says_the_levels_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lrkit.lightning import classes
+    from lrkit.lightning import imports
 
     said: list[str] = []
-    monkeypatch.setattr(classes, "rank_zero_info", said.append)
+    monkeypatch.setattr(imports, "rank_zero_info", said.append)
     module = plain_lightning.Net()
     module.body = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8))
-    trainer = classes.Trainer(
+    trainer = imports.Trainer(
         fast_dev_run=True, default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False,
         accelerator="cpu", logger=False,
     )  # fmt: skip

@@ -22,9 +22,10 @@ from lrkit.checkpoint.resume_differences import list_plan_differences
 from lrkit.cli.main import main
 from lrkit.config import compose as config
 from lrkit.config.compose import compose
-from lrkit.lightning.classes import Callback, Trainer
+from lrkit.lightning.imports import Callback, Trainer
 from lrkit.optim import own_optimizers
 from lrkit.planning import render
+from lrkit.planning.picture import draw_picture
 from lrkit.planning.plan import Plan
 from lrkit.planning.tracks import Track, assign_parameters, horizon_of, parse_tracks, step_at
 from lrkit.runs import event_reader
@@ -127,8 +128,8 @@ class TestPlan:
 
     def test_a_picture_has_a_curve_for_each(self, tmp_path: Path) -> None:
         plan = config.plan(compose([EVERY, DECLARED]))
-        assert render.draw_picture({"lr": plan}, tmp_path / "a.svg").read_text().count("<path") > 0
-        assert "lr generator" in render.draw_picture({"lr": plan}, tmp_path / "b.svg").read_text()
+        assert draw_picture({"lr": plan}, tmp_path / "a.svg").read_text().count("<path") > 0
+        assert "lr generator" in draw_picture({"lr": plan}, tmp_path / "b.svg").read_text()
 
 
 class TestAssign:

@@ -12,9 +12,9 @@ from lrkit.checkpoint import saved_run
 from lrkit.checkpoint.checkpoint_schema import check_optimizers
 from lrkit.checkpoint.data_position import DataPosition
 from lrkit.checkpoint.restore_errors import explain_restore_errors
-from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
-from lrkit.lightning.loop_counts import recount
+from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
+from lrkit.lightning.resumed_loop_counts import recount
 from lrkit.planning.plan import Plan
 
 __all__ = ["CheckpointState", "is_complete", "step_with_as_many_samples"]

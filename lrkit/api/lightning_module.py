@@ -178,6 +178,7 @@ def _make_callbacks(parts: RunParts) -> list[Callback]:
     from lrkit.callbacks.group_names import GroupNaming
     from lrkit.callbacks.lr_logger import LearningRateLogger
     from lrkit.callbacks.plateau_feedback import PlateauFeedback
+    from lrkit.lightning.accumulation_windows import AccumulationWindows
     from lrkit.lightning.evaluation_weights import EvaluationMode
     from lrkit.lightning.planned_stop import PlannedStop
     from lrkit.lightning.step_axis import StepAxisCallback
@@ -188,6 +189,7 @@ def _make_callbacks(parts: RunParts) -> list[Callback]:
         PlannedStop(),
         StepCountCheck(),
         StepAxisCallback(),
+        AccumulationWindows(),
         GroupNaming(),
         LearningRateLogger(),
         EvaluationMode(),

@@ -49,7 +49,10 @@ def replicas_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
 
 
 def accumulation(config: Mapping[str, Any], world: int) -> int:
-    """Micro-batches in an optimizer step: as written, or as many as ``batch.effective`` needs."""
+    """Micro-batches in an optimizer step: as written, or as many as ``batch.effective`` needs.
+
+    With ``batch.schedule``, 1: the plan has the batches of each step.
+    """
     written, effective = config["trainer"].get("accumulate_grad_batches") or 1, config["batch"].get("effective")
     if effective is None:
         return int(written)

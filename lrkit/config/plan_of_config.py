@@ -8,7 +8,7 @@ from typing import Any
 
 from lrkit.base import launcher_environment
 from lrkit.base.errors import ConfigError
-from lrkit.config import node_options, optimizer_options, trainer_options
+from lrkit.config import batch_options, node_options, optimizer_options, trainer_options
 from lrkit.config.devices import accumulation, replicas_of
 from lrkit.config.find_options import AUTO
 from lrkit.config.key_checks import check_values
@@ -68,7 +68,10 @@ def plan(
     ):
         must = f"must be at most {batches}, the batches of an epoch"
         raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
-    horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
+    schedule, by = config["batch"].get("schedule"), batch_options.by(config)
+    horizon = horizon_of(
+        loader, trainer, world=world, batches=batches, overrides=config["horizon"], batch_schedule=schedule, by=by
+    )
     trainer_options.check_horizon(trainer, config["horizon"].get("steps"), horizon)
     if node.get("lr") == AUTO:
         raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
@@ -114,7 +117,7 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
             cooldown=schedule_of(config, "cooldown"),
             plateau=build_part(config["plateau"], "plateau", Plateau, trust),
             guard=build_part(config["guard"], "guard", Guard, trust),
-            scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
+            scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.samples_in(0), target),
             groups=[GroupRate(*rate) for rate in groups],
             rules=rules,
             warnings=notes,

@@ -63,7 +63,7 @@ class StepCountCheck(Callback):
         horizon = scheduler.plan.horizon
         self.run, self.planned = (trainer, scheduler), horizon.end
         self.applied_before, self.requested, self.finished = scheduler.applied, 0, (0, 0)
-        manual, left = uses_manual_optimization(pl_module), _remaining_windows(trainer)
+        manual, left = uses_manual_optimization(pl_module), _remaining_windows(trainer, scheduler)
         if self.planned is not None and left is not None and not manual:
             self.skipped_before = max(self.skipped_before, self.planned - self.applied_before - left)
         # Whether the plan has Lightning's number, one step for each window of accumulation, and not the user's.
@@ -211,13 +211,17 @@ def uses_manual_optimization(module: LightningModule) -> bool:
     return not module.automatic_optimization or is_overridden("optimizer_step", module)
 
 
-def _remaining_windows(trainer: Trainer) -> int | None:
+def _remaining_windows(trainer: Trainer, scheduler: PlanScheduler) -> int | None:
     """The number of windows of accumulation that remain at the start of a fit; None for a fit without an end."""
     batches, epochs, left = trainer.num_training_batches, trainer.max_epochs or -1, math.inf
     if epochs > 0 and batches != math.inf:
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready % int(batches)
-        every = trainer.accumulate_grad_batches
-        left = math.ceil(batches / every) * (epochs - trainer.current_epoch) - done // every
+        every, sizes = trainer.accumulate_grad_batches, scheduler.plan.horizon.batch_sizes
+        if sizes is None or sizes.batches is None:
+            left = math.ceil(batches / every) * (epochs - trainer.current_epoch) - done // every
+        else:
+            here = trainer.current_epoch * sizes.batches + (done if sizes.by == "accumulation" else 0)
+            left = sizes.steps_after(epochs * sizes.batches, scheduler.applied, here) - scheduler.applied
     if trainer.max_steps != -1:
         left = min(left, trainer.max_steps - trainer.global_step)
     return None if left == math.inf else int(left)

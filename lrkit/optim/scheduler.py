@@ -7,6 +7,7 @@ no rounding accumulates, and a restored count is a restored rate.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -35,7 +36,8 @@ class JoinedGroup(NamedTuple):
 
     Args:
         lr: the rate that it asked for.
-        multiplier: curve x gain of the step for which it asked; 1 where that is 0, so that ``lr`` is its base there.
+        multiplier: curve x gain of the step for which it asked, and the factor of its batch size where that changes; 1
+            where that is 0, so that ``lr`` is its base there.
         weight_decay: the base of its weight decay.
     """
 
@@ -84,9 +86,9 @@ class PlanScheduler(LRScheduler):
         self.gain = 1.0
         self.plateau = PlateauState()
         self.reduction = Reduction()
-        self._planned = {
-            group.name: (plan.base(group.lr_scale), plan.handed_weight_decay(group)) for group in plan.groups
-        }
+        self._planned: dict[str, tuple[float, float]] = {}  # constant parts of each group's rate and weight decay
+        self._from, self._until = math.inf, math.inf  # the steps for which they hold
+        self._share = 1.0  # the factor of the batch size for groups that joined, where it changes
         self._by_name = {group.name: group for group in plan.groups}
         self._joined: dict[str, JoinedGroup] = {}
         self._groups: list[dict[str, Any]] | None = None  # of the optimizer, when they were looked at last
@@ -123,7 +125,9 @@ class PlanScheduler(LRScheduler):
     def step(self, epoch: int | None = None) -> None:
         """Write the rates of the coming optimizer step. Calling it twice, or without a step, changes nothing."""
         groups = self.optimizer.param_groups
-        if groups is not self._groups or len(groups) != len(self._bases):
+        if stage := not self._from <= self.applied < self._until:
+            self._enter_stage()
+        if stage or groups is not self._groups or len(groups) != len(self._bases):
             if groups is self._groups:
                 self._handle_edits(groups)
             self._look_at(groups)
@@ -147,6 +151,16 @@ class PlanScheduler(LRScheduler):
         """Write every group's rate, and what else the plan drives, for step ``applied``."""
         self.step()
 
+    def _enter_stage(self) -> None:
+        """Take the constant parts of the rates for the batch size of this step, and the steps that have this size."""
+        plan, t = self.plan, self.applied
+        self._from = max((first for first in plan.stages if first <= t), default=0)
+        self._until = min((first for first in plan.stages if first > t), default=math.inf)
+        self._planned = {
+            group.name: (plan.base(group.lr_scale, t), plan.handed_weight_decay(group, t)) for group in plan.groups
+        }
+        self._share = plan.batch_factor(t) if plan.stages else 1.0
+
     def _write_all(self, groups: list[dict[str, Any]], gain: float) -> None:
         """The same where rates are tensors, or momentum or weight decay follow curves of their own."""
         plan, t = self.plan, self.applied
@@ -155,7 +169,7 @@ class PlanScheduler(LRScheduler):
         written: list[float | Tensor] = []
         for i, (group, base, weight_decay) in enumerate(zip(groups, self._bases, self._decays, strict=True)):
             late, multiplier = self._late.get(i), at[self._followed[i]]
-            lr = base * multiplier * gain if late is None else base * (multiplier * gain / late)
+            lr = base * multiplier * gain if late is None else base * (multiplier * gain * self._share / late)
             if (tensor := self._tensors.get(i)) is not None:
                 # In place, for a compiled optimizer recompiles for a new float but not for a new value.
                 tensor.fill_(lr)
@@ -281,7 +295,9 @@ class PlanScheduler(LRScheduler):
 
     def _make_joined_group(self, lr: float | Tensor, weight_decay: float) -> JoinedGroup:
         """A group that is to have the rate ``lr`` at the coming step."""
-        return JoinedGroup(float(lr), self.plan.curve(self.applied) * self.total_gain or 1.0, weight_decay)
+        return JoinedGroup(
+            float(lr), self.plan.curve(self.applied) * self.total_gain * self._share or 1.0, weight_decay
+        )
 
     def _handle_edits(self, groups: list[dict[str, Any]]) -> None:
         """Take over the rate that the owner of a group that joined gave it; of any other say, once, that it stands."""

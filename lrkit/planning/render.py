@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError, name_some
 from lrkit.base.files import write_figure
+from lrkit.planning.batch_rendering import BATCH_TAG, factor_texts, mark_sizes, size_lines
 from lrkit.planning.plateau import Plateau, PlateauState
 from lrkit.planning.tracks import step_at, track_tag
 
@@ -56,8 +57,9 @@ def render_csv(plan: Plan) -> str:
     """A header, and a row for each optimizer step: ``step``, ``lr/<group>`` ..., then each driven hyper-parameter.
 
     Numbers are written so that reading them gives the same bits. With several optimizers there is a row for each batch,
-    and ``lr/<track>/<group>`` is empty where that track takes no step. Of a run that stops early the column ``stopped``
-    is 1 at the steps that it does not take, and 0 before.
+    and ``lr/<track>/<group>`` is empty where that track takes no step. With a batch-size schedule ``batch/effective``
+    has the samples of each step. Of a run that stops early the column ``stopped`` is 1 at the steps that it does not
+    take, and 0 before.
     """
     if plan.horizon.steps is None:
         raise ConfigError("horizon.steps", "must be set to list a run of unknown length")
@@ -65,13 +67,15 @@ def render_csv(plan: Plan) -> str:
         raise ConfigError("format=csv", f"lists at most {_MOST_ROWS} steps, and the run has {plan.horizon.steps}")
     drivers, per_epoch = _list_plans(plan), plan.horizon.steps_per_epoch
     names = [track_tag(tag, track) if track else tag for track, own in drivers.items() for tag in _list_values(own, 0)]
-    stop = plan.horizon.stop_after
+    stop, sizes = plan.horizon.stop_after, plan.horizon.batch_sizes
+    names += [BATCH_TAG] if sizes is not None else []
     rows = [",".join(["step", *names, *([] if stop is None else ["stopped"])])]
     for step in range(plan.horizon.steps):
         cells: list[str] = []
         for own in drivers.values():
             t = step_at(step, own.every, own.offset, per_epoch)
             cells += map(repr, _list_values(own, t).values()) if t is not None else [""] * len(_list_values(own, 0))
+        cells += [str(sizes.at(step))] if sizes is not None else []
         rows.append(",".join([str(step), *cells, *([] if stop is None else [str(int(step >= stop))])]))
     return "\n".join(rows) + "\n"
 
@@ -115,15 +119,16 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
         ax = axes[i // columns][i % columns] if own_frames else axes[0][0]
         plan.horizon.require("steps", "format")
         for group in plan.groups:
-            steps = plan.curve_of(group).places()
+            steps = plan.places(group)
             name = label if len(plan.groups) == 1 else f"{label} {group.name}".strip()
             style: dict[str, Any] = {"lw": 1.5} if not own_frames else {"lw": 1.5, "color": "C0"}
             (line,) = ax.plot(steps, [plan.lr(group, step) for step in steps], label=name, **style)
-            if plan.plateau is not None and plan.horizon.steps_per_epoch:
+            if plan.plateau is not None and plan.horizon.shortest_epoch:
                 gains = _never_better(plan, plan.plateau)
                 rates = [plan.lr(group, step, gains[step]) for step in steps]
                 worst = f"{name} if nothing ever improves"
                 ax.plot(steps, rates, ls=":", lw=1.5, color="C1" if own_frames else line.get_color(), label=worst)
+        mark_sizes(ax, plan)
         _mark_stop(ax, plan)
         if own_frames:
             ax.set_title(label, fontsize=9)
@@ -152,12 +157,15 @@ def _mark_stop(ax: Axes, plan: Plan) -> None:
 
 def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
     """The gain at each step if the metric, checked once an epoch, never improved: the lowest that it can go."""
-    per_epoch, state, gains = plan.horizon.require("steps_per_epoch", "plateau"), PlateauState(), list[float]()
+    state, gains, epochs = PlateauState(), list[float](), 1
+    end = plan.horizon.steps_after_epochs(epochs)
     if plan.horizon.require("steps", "plateau") > _MOST_ROWS:
         raise ConfigError("format=png", f"draws a plateau over at most {_MOST_ROWS} steps", plan.horizon.steps)
     for step in range(plan.horizon.require("steps", "plateau")):
-        if step and step % per_epoch == 0 and step >= plan.warmup_steps:
-            state = plateau.observe(state, 1.0)
+        if step == end:
+            epochs += 1
+            end = plan.horizon.steps_after_epochs(epochs)
+            state = plateau.observe(state, 1.0) if step >= plan.warmup_steps else state
         gains.append(state.gain)
     return gains
 
@@ -174,14 +182,21 @@ def draw_sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
     for curve, groups in followed[:_SKETCHED]:
         title = [f"{'':>9} {name_some([group.name for group in groups], 3)}"] if len(followed) > 1 else []
         scales = {group.lr_scale for group in groups}
-        base = plan.base(*scales) if len(followed) > 1 and len(scales) == 1 else plan.base()
-        drawn += [*title, *_sketch_lines(base, curve, plan.horizon.steps, width, height)]
+        scale = scales.pop() if len(followed) > 1 and len(scales) == 1 else 1.0
+        rates = _sample_rates(plan, scale, curve, plan.horizon.steps, width)
+        drawn += [*title, *_sketch_lines(rates, plan.horizon.steps, height)]
     return "\n".join(drawn)
 
 
-def _sketch_lines(base: float, curve: Curve, steps: int, width: int, height: int) -> list[str]:
+def _sample_rates(plan: Plan, lr_scale: float, curve: Curve, steps: int, width: int) -> list[float]:
+    """The rate of groups with one scale that follow a curve, at ``width`` places."""
+    places = [x * (steps - 1) // max(1, width - 1) for x in range(width)]
+    return [plan.base(lr_scale, step) * curve(step) for step in places]
+
+
+def _sketch_lines(rates: Sequence[float], steps: int, height: int) -> list[str]:
     """One curve of a rate in block characters."""
-    rates = [base * curve(x * (steps - 1) // max(1, width - 1)) for x in range(width)]
+    width = len(rates)
     top = max(rates) or 1.0
     levels = [round(rate / top * height * 8) for rate in rates]
     label = f"{top:.3g}"
@@ -272,7 +287,7 @@ def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]
     if any("*" in group.name for group in plan.groups):
         page.append(Text("layer_*: layers are counted when there is a model; lrkit train prints them before training"))
     for name in plan.hyper(0):
-        edges = {edge for curve, _ in plan.on_curves() for edge in curve.edges}
+        edges = {*plan.stages, *(edge for curve, _ in plan.on_curves() for edge in curve.edges)}
         steps = (0, *sorted(edges - {0}), (plan.horizon.steps or 1) - 1)
         values = list(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
         if len(values) > _MOST_VALUES:  # of stairs
@@ -324,7 +339,7 @@ def _format_formula(plan: Plan, track: str = "") -> str:
     feedback += ["guard"] if plan.guard is not None and plan.guard.rules.lowers_rate else []
     factors = [
         f"{plan.base_lr:g}",
-        *([str(plan.scale)] if plan.scale.rule != "none" else []),
+        *factor_texts(plan),
         *([f"scale[group] ({', '.join(f'{name} {scale:g}' for name, scale in scales.items())})"] if scales else []),
         _curve_factor(plan),
         *([f"gain(t) ({' x '.join(feedback)})"] if feedback else []),
@@ -355,6 +370,7 @@ def _horizon_lines(plan: Plan) -> list[str]:
         if horizon.steps is not None:
             lines.append(f"{horizon.steps * samples * tokens:.4g} tokens in all")
     page = ["; ".join(lines) or "the end of the run is not known"]
+    page += size_lines(plan)
     if horizon.stop_after is not None:
         of = "" if horizon.steps is None else f" of {horizon.steps}"
         page.append(f"stops after {horizon.stop_after}{of} steps (schedule goes on)")

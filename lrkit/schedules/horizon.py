@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.validation import is_whole
+from lrkit.schedules.batch_sizes import KEY, BatchSizes, measure, resolve_sizes
 from lrkit.schedules.durations import Duration, Length
 
 __all__ = ["Horizon", "LoaderSize", "horizon_of", "limit_batches"]
@@ -37,6 +38,10 @@ class Horizon:
         sources: for each number, the sentence that says where it came from.
         tokens_per_sample: tokens in one sample, for lengths in tokens.
         stop_after: optimizer steps after which this run stops, where it is the first part of ``steps``.
+        batch_sizes: the samples in each step, where their number changes; then no single number of samples is in a step
+            or of steps in an epoch.
+        origin: where lengths in the data begin, while a curve is laid: the steps of an epoch depend on it.
+        is_backward: whether such a length ends at ``origin``.
     """
 
     steps: int | None
@@ -45,6 +50,9 @@ class Horizon:
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     tokens_per_sample: int | None = None
     stop_after: int | None = None
+    batch_sizes: BatchSizes | None = None
+    origin: int | None = None
+    is_backward: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "steps_per_epoch", "batch_size", "tokens_per_sample"):
@@ -68,7 +76,7 @@ class Horizon:
         """
         if after is None:
             return dataclasses.replace(self, stop_after=None)
-        steps = Duration.parse(after, key).steps(self, key)
+        steps = Duration.parse(after, key).steps(self.counted_from(0), key)
         if steps == 0:
             raise ConfigError(key, "must be longer than 0, or null", after)
         if self.steps is not None and steps > self.steps:
@@ -77,9 +85,55 @@ class Horizon:
             raise ConfigError(key, f"must be at most the length of the run, {length}: it stops a run early", after)
         return dataclasses.replace(self, stop_after=None if steps == self.steps else steps)
 
+    def counted_from(self, step: int | None) -> Horizon:
+        """The same horizon, where lengths in epochs, samples or tokens begin at ``step``; None: at an unknown step."""
+        return self if self.batch_sizes is None else dataclasses.replace(self, origin=step, is_backward=False)
+
+    def counted_back(self) -> Horizon:
+        """The same, where such lengths end with the run."""
+        return self if self.batch_sizes is None else dataclasses.replace(self, origin=self.steps, is_backward=True)
+
+    def measure(self, length: Duration, key: str, repeats: bool) -> int:
+        """The optimizer steps of a length in epochs, samples or tokens under ``batch_sizes``.
+
+        Raises:
+            ConfigError: it has no single number of steps, or the numbers that it needs are not known.
+        """
+        sizes, origin = self.batch_sizes, self.origin
+        assert sizes is not None
+        if origin is None and self.is_backward:
+            self.require("steps", key)
+        fixed = origin is not None and sizes.is_uniform_from(origin) and not self.is_backward
+        if origin is None or (repeats and not fixed):
+            must = f"and {KEY} cannot be used together: the steps of {length} change with the batch size ({sizes})"
+            raise ConfigError(key, f"{must}; write it in optimizer steps or as a share of the run", str(length))
+        return measure(length, sizes, origin, key, self.tokens_per_sample, self.is_backward)
+
+    def samples_in(self, step: int) -> int | None:
+        """The samples in an optimizer step; None where they are not known."""
+        return self.batch_size if self.batch_sizes is None else self.batch_sizes.at(step)
+
+    @property
+    def shortest_epoch(self) -> int | None:
+        """The fewest optimizer steps that an epoch may have; None where they are not known."""
+        sizes = self.batch_sizes
+        if sizes is None or sizes.batches is None or sizes.micro is None:
+            return self.steps_per_epoch
+        return math.ceil(sizes.batches / max(size // sizes.micro for _, size in sizes.stages))
+
+    def steps_after_epochs(self, epochs: int) -> int | None:
+        """The optimizer steps in the first ``epochs`` epochs; None where they are not known."""
+        if (sizes := self.batch_sizes) is not None:
+            known = sizes.batches is not None and sizes.micro is not None
+            return sizes.steps_after(epochs * (sizes.batches or 0)) if known else None
+        return None if self.steps_per_epoch is None else self.steps_per_epoch * epochs
+
     def require(self, name: Quantity, key: str) -> int:
         """The number, or an error that says which key needs it and how to supply it."""
         value: int | None = getattr(self, name)
+        if value is None and self.batch_sizes is not None and name in ("steps_per_epoch", "batch_size"):
+            unit = "steps in an epoch" if name == "steps_per_epoch" else "samples in a step"
+            raise ConfigError(key, f"needs one number of optimizer {unit}, and {KEY} changes it")
         if value is None:
             what = {
                 "steps": "the total number of optimizer steps",
@@ -124,6 +178,8 @@ def horizon_of(
     world: int = 1,
     batches: int | None = None,
     overrides: Mapping[str, Any] | None = None,
+    batch_schedule: Any = None,
+    by: str = "accumulation",
 ) -> Horizon:
     """The horizon of a training run, by Lightning's own rules.
 
@@ -137,6 +193,8 @@ def horizon_of(
         world: devices x nodes.
         batches: batches per epoch and process, where they were counted rather than derived.
         overrides: the ``horizon`` node; what it sets wins.
+        batch_schedule: the pairs of ``batch.schedule``, if set.
+        by: what makes their batches: ``batch.by``.
 
     Raises:
         ConfigError: nothing to train on, or a length of zero; or ``horizon.stop_after`` is longer than the run.
@@ -144,7 +202,7 @@ def horizon_of(
     trainer = _apply_trial_options(trainer)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     accumulate = trainer.get("accumulate_grad_batches") or 1
-    values: dict[str, int | None] = dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "tokens_per_sample"))
+    values: dict[str, Any] = dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "tokens_per_sample"))
     sources: dict[str, str] = {}
 
     if loader.batch_size is not None:
@@ -156,6 +214,12 @@ def horizon_of(
         sources["steps_per_epoch"] = f"{batches} batches / accumulate {accumulate}"
     if loader.tokens_per_sample is not None:
         values["tokens_per_sample"], sources["tokens_per_sample"] = loader.tokens_per_sample
+    if batch_schedule is not None:
+        tokens = given.get("tokens_per_sample", values["tokens_per_sample"])
+        if "tokens_per_sample" in given:
+            sources["tokens_per_sample"] = "horizon.tokens_per_sample"
+        known = LoaderSize(loader.samples, loader.batch_size, loader.drop_last, tokens and (tokens, ""))
+        return _horizon_of_sizes(known, trainer, world, batches, given, batch_schedule, by, sources)
     for name in ("steps_per_epoch", "batch_size", "tokens_per_sample"):
         if name in given:
             values[name], sources[name] = given[name], f"horizon.{name}"
@@ -169,6 +233,43 @@ def horizon_of(
     if "steps" in given:
         values["steps"], sources["steps"] = given["steps"], "horizon.steps"
     return Horizon(**values, sources=MappingProxyType(sources)).stopping(given.get("stop_after"))
+
+
+def _horizon_of_sizes(
+    loader: LoaderSize,
+    trainer: Mapping[str, Any],
+    world: int,
+    batches: int | None,
+    given: Mapping[str, Any],
+    schedule: Any,
+    by: str,
+    sources: dict[str, str],
+) -> Horizon:
+    """The horizon of a run whose batch size changes."""
+    for name in ("steps_per_epoch", "batch_size"):
+        if name in given:
+            must = f"and {KEY} cannot be used together: the schedule sets the samples in a step"
+            raise ConfigError(f"horizon.{name}", must, given[name])
+    micro = None if loader.batch_size is None else loader.batch_size * world
+    epochs, most = ((n if n is not None and n > 0 else None) for n in map(trainer.get, ("max_epochs", "max_steps")))
+    tokens = None if loader.tokens_per_sample is None else loader.tokens_per_sample[0]
+    sizes, steps = resolve_sizes(
+        schedule,
+        micro=micro,
+        batches=batches,
+        by=by,
+        steps=given.get("steps", most),
+        epochs=None if "steps" in given else epochs,
+        tokens_per_sample=tokens,
+        product=f" = data.batch_size {loader.batch_size} x {world} device(s)",
+    )
+    said = {name: text for name, text in sources.items() if name == "tokens_per_sample"}
+    if "steps" in given:
+        said["steps"] = "horizon.steps"
+    elif steps is not None:
+        said["steps"] = "trainer.max_steps" if steps == most else f"{epochs} epochs of {batches} batches by {KEY}"
+    horizon = Horizon(steps, None, None, MappingProxyType(said), tokens, batch_sizes=sizes)
+    return horizon.stopping(given.get("stop_after"))
 
 
 def _derive_batches(loader: LoaderSize, trainer: Mapping[str, Any], world: int) -> int | None:

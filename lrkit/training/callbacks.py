@@ -29,6 +29,7 @@ from lrkit.checkpoint.last_checkpoint import LastCheckpoint
 from lrkit.checkpoint.module_modes import ModuleModes
 from lrkit.checkpoint.plain_data_callback import PlainDataCallback
 from lrkit.checkpoint.state_callback import CheckpointState
+from lrkit.lightning.accumulation_windows import AccumulationWindows
 from lrkit.lightning.callback_list import CallbackList
 from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint
 from lrkit.lightning.evaluation_weights import EvaluationMode
@@ -149,6 +150,7 @@ def _order_own_callbacks(
         PlannedStop(),
         made.steps,
         StepAxisCallback(),
+        AccumulationWindows(),
         GroupNaming(),
         # If two losses work against each other, the size of a loss says nothing about the learning rate.
         made.tracks if run.tracks else made.recorder,

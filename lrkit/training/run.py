@@ -256,7 +256,7 @@ def _report(run: RunSettings, trainer: Trainer, callbacks: RunCallbacks, ending:
         ending.diverged or stopped,
         watched,
         results.findings,
-        [] if noise is None else [noise.line(plan.horizon.batch_size)],
+        [] if noise is None else [noise.line(plan.horizon.samples_in(max(taken - 1, 0)))],
     )
 
 

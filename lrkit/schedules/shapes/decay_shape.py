@@ -70,7 +70,7 @@ class Shaped(Schedule):
         if not isinstance(self.shape, Schedule):
             return made
         try:
-            shape: dict[str, Any] = {"shape": self.shape.resolved(horizon)}
+            shape: dict[str, Any] = {"shape": self.shape.resolved(horizon.counted_from(None))}
             return dataclasses.replace(made, **shape)
         except ConfigError as error:
             raise error.under("shape") from None

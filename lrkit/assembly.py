@@ -19,7 +19,7 @@ from lrkit.config import trusted_targets
 from lrkit.config.callback_conflicts import conflict_of
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
 from lrkit.data.torch_datasets import Datasets
-from lrkit.lightning.classes import (
+from lrkit.lightning.imports import (
     PACKAGE,
     Callback,
     LightningDataModule,
@@ -30,7 +30,7 @@ from lrkit.lightning.classes import (
 )
 from lrkit.lightning.module import TrackSetup, clipping_needs_unfused
 from lrkit.lightning.replicas import count_replicas
-from lrkit.lightning.step_count import uses_manual_optimization
+from lrkit.lightning.step_count_check import uses_manual_optimization
 from lrkit.lightning.supervised import Supervised
 from lrkit.lightning.trainer_objects import check_trainer, name_key, trainer_of
 from lrkit.optim import factory

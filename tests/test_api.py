@@ -27,7 +27,7 @@ import lrkit
 from lrkit import ConfigError, Plateau
 from lrkit.config.compose import compose
 from lrkit.config.compose import plan as plan_of
-from lrkit.lightning.classes import PACKAGE, Trainer
+from lrkit.lightning.imports import PACKAGE, Trainer
 from lrkit.schedules.shapes import Cosine, Linear, Step
 
 HEAD = [{"name": "head", "pattern": "^head", "lr_scale": 2}]
@@ -250,14 +250,14 @@ def test_a_plan_can_be_copied_and_pickled() -> None:
 @pytest.mark.parametrize(
     ("said", "begins"),
     [
-        ({"trainer": {}}, "trainer must say how long the run is"),
-        ({"trainer": {"max_epoch": 3, "max_steps": 5}}, "trainer.max_epoch is not an option"),
+        ({"trainer": {}}, "trainer must set the length of the run"),
+        ({"trainer": {"max_epoch": 3, "max_steps": 5}}, "trainer.max_epoch is not a known option"),
         ({"trainer": {**CPU, "accelerator": "cpux"}}, "trainer.accelerator must be"),
         ({"trainer": {**CPU, "devices": 2}}, "trainer.devices must be 1"),
         ({"search": {"start": 1, "end": 0.1}}, "find.start must be below end"),
         ({"search": {"sart": 1}}, "find.sart is not a key. Did you mean 'start'?"),
         ({"schedule": "cosin"}, "schedule has no option 'cosin'"),
-        ({"schedule": "range_test"}, "schedule must be the one to train with"),
+        ({"schedule": "range_test"}, "schedule must be the schedule to train with"),
         ({"train_dataloaders": [1]}, "datamodule must be None"),
     ],
 )
@@ -273,12 +273,12 @@ def test_find_refuses_what_cannot_be(said: dict[str, Any], begins: str) -> None:
 def test_find_takes_the_names_that_the_caller_has_registered(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the command takes those of the packages in ``trust``."""
     from lrkit.api.caller_task import read_trainer
-    from lrkit.lightning import classes
+    from lrkit.lightning import imports
 
     given = {"max_epochs": 1, option: "registered_by_the_caller"}
     with pytest.raises(ConfigError, match=rf"^trainer\.{option} must be one of"):
         read_trainer(given)
-    registry: Any = getattr(classes, f"{option.capitalize()}Registry")
+    registry: Any = getattr(imports, f"{option.capitalize()}Registry")
     monkeypatch.setitem(registry, "registered_by_the_caller", {})
     assert read_trainer(given)[0][option] == "registered_by_the_caller"
 
@@ -304,13 +304,17 @@ def test_train_refuses_as_the_command_does(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     for words, given, begins in (
         (["schedule=cosin"], {}, "schedule has no option 'cosin'. Did you mean 'cosine'?"),
-        (["hydra.run.dir=x"], {}, "hydra.run.dir is not for lrkit.train"),
-        (["model=cnn1d"], {"module": Net()}, "model must not be set beside the argument model"),
-        (["trainer.devices=2"], {"module": Net(), "data": Data()}, "trainer.devices must be 1 with objects of yours"),
+        (["hydra.run.dir=x"], {}, "hydra.run.dir is not accepted by lrkit.train"),
+        (["model=cnn1d"], {"module": Net()}, "model must not be set together with the argument model"),
+        (
+            ["trainer.devices=2"],
+            {"module": Net(), "data": Data()},
+            "trainer.devices must be 1 with the arguments module and data",
+        ),
         (
             ["optimizer.lr=auto"],
             {"module": Net(), "data": Data()},
-            "optimizer.lr must be a number beside the arguments",
+            "optimizer.lr must be a number together with the arguments",
         ),
         (["seed=1"], {"module": Net()}, "data=module needs a model with its own loaders"),
     ):
@@ -383,7 +387,7 @@ GUARD = {"_target_": "lrkit.planning.guard.Guard", "policy": "skip"}
         ({"schedule": {"_target_": "torch.optim.SGD", "lr": 1}}, "schedule"),
         ({"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "momentun": 0.9}}, "optimizer.momentun is unknown"),
         ({"optimizer": {"_target_": "torch.optim.SGD"}}, "optimizer.lr must be set"),
-        ({"optimizer": {"_target_": "torch.optim.SGD", "lr": "auto"}}, "optimizer.lr is auto"),
+        ({"optimizer": {"_target_": "torch.optim.SGD", "lr": "auto"}}, "optimizer.lr must be a number"),
         ({"warmup": {"_target_": "lrkit.schedules.Linear", "length": 5, "end": 0.5}}, "warmup.end must not be set"),
         ({"warmup": {"length": 5}}, "warmup.length is not a key of warmup=none"),
         ({"batch_scaling": {"rule": "linear", "base": 3}}, "batch_scaling.base is not a key."),
@@ -391,7 +395,7 @@ GUARD = {"_target_": "lrkit.planning.guard.Guard", "policy": "skip"}
             {"guard": {"_target_": "lrkit.planning.guard.Guard", "policy": "skip", "gain": 0.5}},
             "guard.gain has no effect",
         ),
-        ({"param_groups": {"no_decay": True}}, "param_groups needs the model"),
+        ({"param_groups": {"no_decay": True}}, "param_groups needs the argument model"),
         ({"optimizers": {"a": {}}}, "optimizers is not"),
     ],
 )

@@ -17,7 +17,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.compose import CONF_DIR, accumulation, check, compose, plan, world_of
 from lrkit.config.overrides import default_choices
 from lrkit.config.shipped_options import SHARED, option_names, read_option, read_shipped_file
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.imports import Trainer
 from lrkit.schedules.shapes import Linear, Schedule
 
 FILES = sorted(CONF_DIR.rglob("*.yaml"))

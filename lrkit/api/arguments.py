@@ -1,4 +1,4 @@
-"""The arguments of the Python functions, checked like those of the command, and converted to the parts of a plan."""
+"""The arguments of the Python functions: checked like the keys of the command, and turned into a plan."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AnyGuard", "AnyPlateau", "AnyRules", "AnySchedule", "CurveParts", "RunParts", "class_path"]
 
-#: A schedule as an object, by the name of an option, or as a mapping: ``{"name": "step", "every": "30ep"}``.
+#: A schedule: an object, the name of an option, or a mapping such as ``{"name": "step", "every": "30ep"}``.
 AnySchedule = Schedule | str | Mapping[str, Any]
 AnyPlateau = Plateau | str | Mapping[str, Any]
 AnyGuard = Guard | str | Mapping[str, Any]
@@ -40,7 +40,7 @@ AnyRules = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 Part = TypeVar("Part")
 
-#: The arguments that one of several optimizers may set.
+#: The arguments that a module with several optimizers may set for each of them.
 _TRACK = (
     "lr", "optimizer", "options", "schedule", "warmup", "warmup_length", "cooldown", "cooldown_length", "param_groups",
 )  # fmt: skip
@@ -59,13 +59,13 @@ class CurveParts:
     def curve(self, horizon: Horizon) -> Curve:
         """Return the curve for a run of this length."""
         schedule = _build_schedule(self.schedule, "schedule")
-        return Curve.build(schedule, horizon, warmup=self.edge("warmup"), cooldown=self.edge("cooldown"))
+        return Curve.build(schedule, horizon, warmup=self.build_edge("warmup"), cooldown=self.build_edge("cooldown"))
 
-    def shape(self) -> type[Schedule]:
+    def schedule_class(self) -> type[Schedule]:
         """Return the class of the schedule."""
         return type(_build_schedule(self.schedule, "schedule"))
 
-    def edge(self, name: str) -> Schedule | None:
+    def build_edge(self, name: str) -> Schedule | None:
         """Return the warmup or the cooldown, with the length argument or the length of its option."""
         part, length = getattr(self, name), getattr(self, f"{name}_length")
         if length is not None:
@@ -100,15 +100,15 @@ class RunParts(CurveParts):
         """Return the plan for a run of this length.
 
         Raises:
-            ConfigError: a part is wrong, or contradicts another part.
+            ConfigError: an invalid argument, or two arguments that contradict each other.
         """
-        return self._on_tracks(horizon) if self.optimizers else self._of_one(horizon)
+        return self._plan_tracks(horizon) if self.optimizers else self._plan_one_optimizer(horizon)
 
     def check(self, batch_size: int | None = None, tokens_per_sample: int | None = None) -> None:
-        """Check the parts before the length of the run is known, by a plan for a long run.
+        """Check the arguments before the length of the run is known, by a plan for a long run.
 
         Raises:
-            ConfigError: a part is wrong, or contradicts another part.
+            ConfigError: an invalid argument, or two arguments that contradict each other.
         """
         try:
             self.plan(Horizon(10**6, 10**3, batch_size or 64, tokens_per_sample=tokens_per_sample))
@@ -117,39 +117,39 @@ class RunParts(CurveParts):
                 raise
 
     def target(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path of the optimizer, and its options: those of the shipped option, then the arguments."""
-        said = dict(self.options or {})
+        """Return the class path of the optimizer and its options. The caller's options replace the shipped ones."""
+        given = dict(self.options or {})
         if not isinstance(self.optimizer, str):
-            return _find_class_path(self.optimizer), said
+            return _find_class_path(self.optimizer), given
         if "." in self.optimizer:
-            return self.optimizer, said
+            return self.optimizer, given
         shipped = read_option("optimizer", self.optimizer, "optimizer")
-        return str(shipped.pop("_target_")), {name: value for name, value in (shipped | said).items() if name != "lr"}
+        return str(shipped.pop("_target_")), {name: value for name, value in (shipped | given).items() if name != "lr"}
 
     def rules(self) -> Mapping[str, Any]:
         """Return the node ``param_groups``."""
         return self.param_groups if isinstance(self.param_groups, Mapping) else {"rules": self.param_groups}
 
-    def listened(self) -> Plateau | None:
-        """Return reduce-on-plateau; the schedule ``plateau`` implies it."""
+    def build_plateau(self) -> Plateau | None:
+        """Return the object for reduce-on-plateau; the schedule ``plateau`` sets it too."""
         name = self.schedule.get("name") if isinstance(self.schedule, Mapping) else self.schedule
         return _build_option(
             "reduce" if self.plateau is None and name == "plateau" else self.plateau, "plateau", Plateau
         )
 
-    def guarded(self) -> Guard | None:
+    def build_guard(self) -> Guard | None:
         """Return the divergence guard."""
         return _build_option(self.guard, "guard", Guard)
 
-    def each(self) -> list[tuple[tracks.Track, RunParts]]:
-        """Return the track of each of several optimizers, and its arguments in place of those of the run."""
+    def list_tracks(self) -> list[tuple[tracks.Track, RunParts]]:
+        """Return, for each of several optimizers, its track and its arguments."""
         several = tracks.parse_tracks(self.optimizers or {}, _TRACK)
-        return [(track, self._of_track(track)) for track in several]
+        return [(track, self._get_track_parts(track)) for track in several]
 
-    def _of_one(self, horizon: Horizon) -> Plan:
+    def _plan_one_optimizer(self, horizon: Horizon) -> Plan:
         target, options = self.target()
         in_force = {**optimizer_options.SIGNATURES.get(target, {}), **options}
-        groups, rules = group_rates(self.param_groups), self._built_rules()
+        groups, rules = group_rates(self.param_groups), self._build_rules()
         optimizer_options.check({**options, "_target_": target})
         optimizer_options.check_groups(target, groups, rules)
         coschedule = {
@@ -162,11 +162,11 @@ class RunParts(CurveParts):
             optimizer=target,
             momentum=momentum_of(target, in_force),
             weight_decay=float(in_force.get("weight_decay", 0.0)),
-            weight_decay_rule=self._decay_by(horizon, target, in_force, groups),
-            warmup=self.edge("warmup"),
-            cooldown=self.edge("cooldown"),
-            plateau=self.listened(),
-            guard=self.guarded(),
+            weight_decay_rule=self._build_decay_rule(horizon, target, in_force, groups),
+            warmup=self.build_edge("warmup"),
+            cooldown=self.build_edge("cooldown"),
+            plateau=self.build_plateau(),
+            guard=self.build_guard(),
             coschedule=coschedule,
             scale=batch_scale(self.batch_scaling, self.base_batch_size, horizon.samples_in(0), target),
             groups=[GroupRate(*rate) for rate in groups],
@@ -177,49 +177,49 @@ class RunParts(CurveParts):
             check_scaled_lr(plan)
         return plan.with_groups(plan.groups, rules.notes)
 
-    def _built_rules(self) -> Rules:
-        """The rules with their schedules built."""
+    def _build_rules(self) -> Rules:
+        """Return the rules of ``param_groups``, with their schedules."""
         rules = parse_rules(self.param_groups)
         if not any(rule.has_curve for rule in rules.rules):
             return rules
-        from lrkit.config.plan_parts import build_rules  # with Hydra, which no other argument needs
+        from lrkit.config.plan_parts import build_rules  # imports Hydra, which no other argument needs
 
         return build_rules(self.param_groups, self.trust)
 
-    def _decay_by(
+    def _build_decay_rule(
         self,
         horizon: Horizon,
         target: str,
         options: Mapping[str, Any],
         groups: Sequence[tuple[str, float, float | None]],
     ) -> WeightDecayRule:
-        """The rule for the weight decay, where the optimizer and its groups allow it."""
+        """Return the weight-decay rule, after a check that the optimizer and its groups support it."""
         rule = resolve_rule(self.weight_decay_rule, self.weight_decay_timescale, horizon)
         check_decoupled(rule, target, options, [(name, weight_decay) for name, _, weight_decay in groups])
         return rule
 
-    def _on_tracks(self, horizon: Horizon) -> Plan:
+    def _plan_tracks(self, horizon: Horizon) -> Plan:
         """Return the plan of a run with several optimizers, one track for each."""
-        guard = self.guarded()
+        guard = self.build_guard()
         if guard is not None and guard.rules.needs_one_optimizer:
             allowed = ", ".join(policies_for_several())
             must = f"must be {allowed}, or None, with several optimizers: a spike is defined by one loss"
             raise ConfigError("guard", must)
         plans = {}
-        for track, own in self.each():
+        for track, own in self.list_tracks():
             with track.naming():
                 made = own.plan(tracks.horizon_of(horizon, track.every, track.offset))
             plans[track.name] = dataclasses.replace(made, every=track.every, offset=track.offset)
         return dataclasses.replace(self, coschedule=None, optimizers=None).plan(horizon).on_tracks(plans)
 
-    def _of_track(self, track: tracks.Track) -> RunParts:
+    def _get_track_parts(self, track: tracks.Track) -> RunParts:
         """Return the arguments of one track; the options of the run do not apply to another optimizer."""
         own = {"options": None} if "optimizer" in track.said else {}
         return dataclasses.replace(self, **{"guard": None, "optimizers": None, **own, **track.said})
 
 
 def _build_schedule(part: AnySchedule, key: str) -> Schedule:
-    """Return the schedule of an argument, which must not be None."""
+    """Return the schedule of an argument; refuse None."""
     made = _build_option(part, "schedule", Schedule, key)
     if made is None:
         raise ConfigError(key, "must not be None: for a fixed rate use 'constant'")
@@ -229,7 +229,7 @@ def _build_schedule(part: AnySchedule, key: str) -> Schedule:
 def _build_option(
     part: Part | str | Mapping[str, Any] | None, group: str, kind: type[Part], key: str = ""
 ) -> Part | None:
-    """Return the object of a name, or of a mapping with ``name`` and options; an object is returned unchanged.
+    """Return the object for the name of an option, or for a mapping with ``name`` and keys; return an object unchanged.
 
     Raises:
         ConfigError: the group does not have the option, or the option does not have the key.

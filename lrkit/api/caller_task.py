@@ -1,4 +1,4 @@
-"""The caller's own module and data as a training that can be begun anew; nothing of theirs is changed by it."""
+"""The training of a module and data that the caller owns: each short run uses copies, and changes neither of them."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lrkit.api.arguments import RunParts
-from lrkit.api.lightning_module import WithOwnCallbacks
+from lrkit.api.lightning_module import WithPlanCallbacks
 from lrkit.assembly import check_trainer, hush_lightning, trainer_of
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint.random_state import capture_global, capture_own, restore_global, restore_own
 from lrkit.config import trainer_options
 from lrkit.config.shipped_options import read_option
-from lrkit.lightning.classes import Callback, LightningDataModule, LightningModule, Trainer, is_overridden
+from lrkit.lightning.imports import Callback, LightningDataModule, LightningModule, Trainer, is_overridden
 from lrkit.lightning.replicas import count_replicas
 from lrkit.lr_finder.short_run import OF_THE_RUN
 from lrkit.planning.plan import Plan
 from lrkit.schedules.horizon import LoaderSize, horizon_of
 
-__all__ = ["CallerData", "CallerTask", "check_one_process", "leaving_no_trace", "read_trainer"]
+__all__ = ["CallerData", "CallerTask", "check_one_process", "read_trainer", "restoring_process_state"]
 
-#: Set by Lightning when it seeds, and read by it later.
+#: The environment variables in which Lightning stores the seed, and from which it reads it later.
 _SEEDS = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
 _LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
-_DEEP = 4  # attributes of attributes of a loader that are looked at
+_SEARCH_DEPTH = 4  # levels of attributes below a loader in which the search for generators looks
 
 
 class CallerData:
-    """Loaders or a data module of the caller's, left as they were by each use.
+    """The caller's loaders or data module. ``release`` restores their state after each use.
 
     Args:
-        module: its own loaders are used where nothing else is given.
+        module: the module; its own loaders are used if no other argument gives data.
         train, val, datamodule: as for ``Trainer.fit``.
-        batch_size: samples in a batch, where the loader does not say it.
+        batch_size: samples in a batch, if the loader has no ``batch_size``.
         tokens: tokens in a sample.
 
     Raises:
-        ConfigError: there is nothing to train on, or too much.
+        ConfigError: no training data, or both a data module and loaders.
     """
 
     def __init__(
@@ -63,23 +63,23 @@ class CallerData:
         self.train, self.val, self.datamodule, self.batch_size = train, val, datamodule, batch_size
         self.tokens = tokens
         self._used: LightningDataModule | None = None
-        self._owners = dict(_list_state_owners({"train": train, "val": val, "datamodule": datamodule}, _DEEP))
+        self._owners = dict(_list_state_owners({"train": train, "val": val, "datamodule": datamodule}, _SEARCH_DEPTH))
         self._random = capture_own(self._owners)
-        self._plain = {name: _plain_attributes(owner) for name, owner in self._owners.items()}
+        self._plain = {name: _copy_plain_attributes(owner) for name, owner in self._owners.items()}
 
     def training(self) -> dict[str, Any]:
-        """What ``Trainer.fit`` is given. A copy of the data module, whose ``setup`` then is the copy's."""
+        """Return the arguments of ``Trainer.fit``, with a copy of the data module: ``setup`` changes only the copy."""
         if self.datamodule is None:
             return {"train_dataloaders": self.train, "val_dataloaders": self.val}
         self._used = copy.copy(self.datamodule)
         return {"datamodule": self._used}
 
     def validation(self) -> dict[str, Any]:
-        """What ``Trainer.validate`` is given, after that."""
+        """Return the arguments of ``Trainer.validate``, with the same copy."""
         return {"dataloaders": self.val} if self.datamodule is None else {"datamodule": self._used}
 
     def release(self) -> None:
-        """Put back the generators, counters and iterators that the loaders carry."""
+        """Restore the generators, counters and iterators of the loaders."""
         self._used = None
         restore_own(self._owners, self._random)
         for name, owner in self._owners.items():
@@ -90,23 +90,23 @@ class CallerData:
 
 @dataclass(frozen=True)
 class CallerTask:
-    """A training of the caller's objects (see ``lrkit.lr_finder.task.TrainingTask``).
+    """A training of the caller's objects (see ``lrkit.lr_finder.training_task.TrainingTask``).
 
     Args:
         original: the module; it is copied for each short run.
-        data: what it is trained on.
-        parts: how it is trained; the rate does not matter.
+        data: the caller's loaders or data module.
+        parts: the arguments of the plan; its base rate has no effect.
         trainer: the options of the run's trainer.
-        theirs: the callbacks of the run's trainer; each short run has copies.
+        user_callbacks: the callbacks of the run's trainer; each short run has copies.
         monitor: the metric that decides which short run is the best.
-        seed: of the random numbers.
+        seed: the seed of the random numbers.
     """
 
     original: LightningModule
     data: CallerData
     parts: RunParts
     trainer: Mapping[str, Any]
-    theirs: Sequence[Callback]
+    user_callbacks: Sequence[Callback]
     monitor: str
     seed: int
     trust: tuple[str, ...] = ()
@@ -121,13 +121,13 @@ class CallerTask:
     def module(self) -> LightningModule:
         try:
             module = copy.deepcopy(self.original)
-        except Exception as error:  # whatever a part of the module raises that cannot be copied
+        except Exception as error:  # of any class: it comes from the part of the module that cannot be copied
             raise ConfigError("module", f"must be one that copy.deepcopy can copy: {error}") from error
         present = module.configure_callbacks
-        theirs = present.theirs if isinstance(present, WithOwnCallbacks) else present
+        original = present.original if isinstance(present, WithPlanCallbacks) else present
 
         def configure_callbacks() -> list[Callback]:
-            made = theirs()
+            made = original()
             listed = made if isinstance(made, Sequence) else [made]
             return [callback for callback in listed if not isinstance(callback, OF_THE_RUN)]
 
@@ -135,7 +135,7 @@ class CallerTask:
         return module
 
     def callbacks(self) -> list[Callback]:
-        return [copy.deepcopy(each) for each in self.theirs if not isinstance(each, OF_THE_RUN)]
+        return [copy.deepcopy(each) for each in self.user_callbacks if not isinstance(each, OF_THE_RUN)]
 
     def training_data(self) -> dict[str, Any]:
         return self.data.training()
@@ -163,35 +163,35 @@ class CallerTask:
         self.data.release()
 
 
-def read_trainer(said: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[Callback]]:
-    """Return the options of a trainer, checked as the command checks its node ``trainer``, and its callbacks.
+def read_trainer(given: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[Callback]]:
+    """Return the options of a trainer, checked like the node ``trainer`` of the command, and its callbacks.
 
-    The caller may have registered accelerators and strategies with Lightning, as the packages in ``trust`` may.
+    Accelerators and strategies that the caller has registered with Lightning are accepted.
 
     Raises:
-        ConfigError: Lightning does not have an option or a name, a value is out of range, or the run has no length.
+        ConfigError: an unknown option or name, a value out of range, or no length of the run.
     """
-    options = dict(said or {})
+    options = dict(given or {})
     callbacks = options.pop("callbacks", None) or []
     for name in ("logger", "default_root_dir"):
         options.pop(name, None)  # a search logs nothing
     if options.get("max_epochs") is None and options.get("max_steps", -1) == -1:
-        raise ConfigError("trainer", "must say how long the run is: trainer={'max_epochs': 20}", said)
+        raise ConfigError("trainer", "must set the length of the run: trainer={'max_epochs': 20}", given)
     shipped = read_option("trainer", "default", "trainer")
     plain = {name: value for name, value in options.items() if _is_plain(value)}
     for name in plain:
         if name not in shipped:
-            raise ConfigError(f"trainer.{name}", "is not an option of Lightning's Trainer that lrkit knows")
+            raise ConfigError(f"trainer.{name}", "is not a known option of Lightning's Trainer")
     trainer_options.check({**shipped, **plain}, has_packages=True)
     check_trainer({"trainer": plain})
     return {**shipped, "max_epochs": None, **options}, callbacks if isinstance(callbacks, list) else [callbacks]
 
 
 def check_one_process(options: Mapping[str, Any]) -> None:
-    """Refuse several processes, which would need the caller's objects too.
+    """Refuse several processes: the caller's objects exist only in this one.
 
     Raises:
-        ConfigError: the trainer starts more than one.
+        ConfigError: the trainer starts more than one process.
     """
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     world = trainer_of({**options, **quiet}, logger=False).world_size
@@ -200,8 +200,10 @@ def check_one_process(options: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def leaving_no_trace() -> Iterator[None]:
-    """Within it random numbers are drawn, Lightning is seeded and kept quiet; afterwards all is as before."""
+def restoring_process_state() -> Iterator[None]:
+    """Within this context Lightning prints nothing; at its end the global random numbers, seeds and log levels are
+    restored.
+    """
     random, seeds = capture_global(), {name: os.environ.get(name) for name in _SEEDS}
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     try:
@@ -220,7 +222,7 @@ def leaving_no_trace() -> Iterator[None]:
 
 
 def _list_state_owners(things: Mapping[str, Any], deep: int) -> Iterator[tuple[str, Any]]:
-    """The objects among and inside ``things`` that may carry generators and counters: loaders, samplers, data sets."""
+    """Yield the objects in ``things`` that may have generators and counters: loaders, samplers, datasets."""
     from torch import Tensor, nn
 
     for name, thing in things.items():
@@ -232,7 +234,7 @@ def _list_state_owners(things: Mapping[str, Any], deep: int) -> Iterator[tuple[s
             yield from _list_state_owners({f"{name}.{key}": each for key, each in list(vars(thing).items())}, deep - 1)
 
 
-def _plain_attributes(owner: Any) -> dict[str, Any]:
+def _copy_plain_attributes(owner: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(owner).items() if value is None or isinstance(value, int | float | str)}
 
 

@@ -12,7 +12,7 @@ from lrkit.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from lrkit.comparison.ranking import Comparison
-    from lrkit.lightning.classes import LightningDataModule, LightningModule
+    from lrkit.lightning.imports import LightningDataModule, LightningModule
     from lrkit.training.run import FinishedRun
 
 __all__ = ["compare", "train"]
@@ -21,16 +21,17 @@ __all__ = ["compare", "train"]
 def compare(
     *folders: Path | str, metric: str | None = None, by: str = "best", out: Path | str | None = None
 ) -> Comparison:
-    """Read finished runs, gather them into settings over seeds, and rank these: what `lrkit compare` does.
+    """Read finished runs, group them by their settings, and rank the settings, like `lrkit compare`.
 
     Args:
         folders: folders of runs or of sweeps.
-        metric: what to rank by; None for what the runs monitored. Higher is better for accuracy, F1 and AUC.
-        by: ``best`` or ``final``: which of a run's values counts.
-        out: where ``results.csv``, ``results.md``, ``compare.html`` and pictures go; None writes nothing.
+        metric: the metric of the ranking; None: the metric that the runs monitored. Accuracy, F1 and AUC: higher is
+            better.
+        by: ``best`` or ``final``: the value of each run.
+        out: the folder for ``results.csv``, ``results.md``, ``compare.html`` and pictures; None: no files.
 
     Raises:
-        ConfigError: no folder, no runs in one, or a metric that no run has.
+        ConfigError: no folder, a folder without runs, or a metric that no run has.
     """
     if not folders:
         raise ConfigError("folders", "must name at least one folder of runs")
@@ -54,22 +55,23 @@ def train(
     trust: Sequence[str] = (),
     quiet: bool = False,
 ) -> FinishedRun:
-    """Train one run in this process: what `lrkit train` does.
+    """Train one run in this process, like `lrkit train`.
 
-    A run that diverges is returned with ``status == "diverged"``; nothing is raised for it.
+    A run that diverges raises no error: it is returned with ``status == "diverged"``.
 
     Args:
         overrides: as on the command line: ``"schedule=cosine"``, ``"trainer.max_epochs=5"``, ``"resume.path=..."``.
-        folder: the run's folder; None makes one in ``outputs/runs``, or goes on in that of ``resume.path``.
+        folder: the run's folder; None: a new folder in ``outputs/runs``, or the folder of ``resume.path``.
         module: a LightningModule in place of ``model=...``; it is trained in place.
-        data: a LightningDataModule in place of ``data=...``; without it the loaders of ``module`` are used.
-        config_dir: a folder of your own groups and options.
+        data: a LightningDataModule in place of ``data=...``; None: the loaders of ``module``.
+        config_dir: a folder with the caller's own groups and options.
         trust: packages whose classes files may name.
         quiet: print nothing.
 
     Raises:
-        ConfigError: the config cannot mean what it says; nothing was trained.
-        RunError, SearchError: the run could not go on, or ``optimizer.lr=auto`` found no rate.
+        ConfigError: the config is invalid; nothing was trained.
+        RunError: the training failed.
+        SearchError: the search of ``optimizer.lr=auto`` found no rate.
     """
     if module is not None or data is not None:
         lightning_package.use_package({"module": type(module), "data": type(data)})
@@ -79,36 +81,39 @@ def train(
 
     for word in overrides:
         if word.lstrip("+~").startswith("hydra"):
-            raise ConfigError(word.partition("=")[0], "is not for lrkit.train: the folder is an argument, folder=...")
+            raise ConfigError(word.partition("=")[0], "is not accepted by lrkit.train: use the argument folder=...")
     load_resumed_config(overrides)
     config = configs.compose(overrides, None if config_dir is None else str(config_dir), trust)
-    config = _with_objects(config, overrides, module, data)
+    config = _set_object_classes(config, overrides, module, data)
     (configs.check if config["resume"]["path"] is None else configs.check_values)(config)
-    place = _folder_for(folder, continued_folder(config["resume"]))
+    place = _create_folder(folder, continued_folder(config["resume"]))
     use_lightning(config)
     from lrkit.training.run import run_training
 
     return run_training(config, place, quiet=quiet, module=module, data=data)
 
 
-def _with_objects(config: dict[str, Any], overrides: Sequence[str], module: Any, data: Any) -> dict[str, Any]:
-    """The config with the classes of the caller's objects in place of those that it names.
+def _set_object_classes(config: dict[str, Any], overrides: Sequence[str], module: Any, data: Any) -> dict[str, Any]:
+    """Return the config with the class paths of the caller's objects.
 
     Raises:
-        ConfigError: an override about what was given as an object; or several processes.
+        ConfigError: an override of an object that the caller gave, or several processes.
     """
     given = {"model": module, "data": data} if module is not None or data is not None else {}
     for group, thing in given.items():
         own = [word for word in overrides if word.lstrip("+~").partition("=")[0].partition(".")[0] == group]
         if own and thing is not None:
-            raise ConfigError(own[0].partition("=")[0], f"must not be set beside the argument {group}")
+            raise ConfigError(own[0].partition("=")[0], f"must not be set together with the argument {group}")
     if not given:
         return config
     if config["optimizer"].get("lr") == "auto":  # the short runs of the search would train the caller's own module
-        must = "must be a number beside the arguments module and data: lrkit.find(module, ...) measures one"
+        must = "must be a number together with the arguments module and data: lrkit.find(module, ...) measures it"
         raise ConfigError("optimizer.lr", must, "auto")
     if _count_processes(config) > 1:
-        raise ConfigError("trainer.devices", "must be 1 with objects of yours: they cannot be sent to other processes")
+        raise ConfigError(
+            "trainer.devices",
+            "must be 1 with the arguments module and data: lrkit cannot send objects to other processes",
+        )
     trust = list(config["trust"])
     if module is not None:
         config = {**config, "model": {"_target_": class_path(module)}}
@@ -122,19 +127,21 @@ def _with_objects(config: dict[str, Any], overrides: Sequence[str], module: Any,
 
 
 def _count_processes(config: dict[str, Any]) -> int:
-    """The processes of a run."""
+    """Return the number of processes of a run."""
     from lrkit.config import compose as configs
 
     return configs.world_of(config["trainer"])[0]
 
 
-def _folder_for(folder: Path | str | None, continued: Path | None) -> Path:
-    """The run's folder, which is made."""
+def _create_folder(folder: Path | str | None, continued: Path | None) -> Path:
+    """Create the run's folder and return it."""
     from lrkit.cli.output_folders import check_holds_no_run, create_folder, make_writable
 
     if continued is not None:
         if folder is not None and Path(folder).resolve() != continued.resolve():
-            raise ConfigError("folder", "must be None to go on with a run, which has its folder", str(folder))
+            raise ConfigError(
+                "folder", "must be None with resume.path: the run continues in its own folder", str(folder)
+            )
         make_writable(continued, "resume.path")
         return continued
     if folder is None:

@@ -1,4 +1,4 @@
-"""A plan inside an existing LightningModule, for scripts of plain Lightning."""
+"""``lrkit.configure``: attaches a plan to the caller's LightningModule, for scripts of plain Lightning."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lrkit.schedules.horizon import Horizon
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from lrkit.lightning.classes import Callback, LightningModule, Trainer
+    from lrkit.lightning.imports import Callback, LightningModule, Trainer
 
     AnyModule = TypeVar("AnyModule", bound=LightningModule)
 
-__all__ = ["RunLength", "WithOwnCallbacks", "configure"]
+__all__ = ["RunLength", "WithPlanCallbacks", "configure"]
 
 
 def configure(
@@ -51,31 +51,31 @@ def configure(
     stop_after: Length | None = None,
     tokens_per_sample: int | None = None,
 ) -> AnyModule:
-    """Give a LightningModule its optimizer and its rates; then ``trainer.fit(module)`` as always.
+    """Attach an optimizer and its learning rates to a LightningModule, for ``trainer.fit(module)``.
 
-    The length of the run comes from the trainer. ``configure_optimizers`` is replaced, and callbacks that log
-    ``lr/<group>``, feed reduce-on-plateau and switch schedule-free optimizers are added to the module's own. Layers, as
-    ``layer_decay`` counts them, are told before training, among Lightning's own lines (``INFO``). A second call
-    replaces what the first one said. The arguments that are not listed are those of ``lrkit.plan``.
+    The length of the run comes from the trainer. lrkit replaces ``configure_optimizers``, and adds callbacks to those
+    of the module: they log ``lr/<group>``, pass metrics to reduce-on-plateau, and switch the mode of schedule-free
+    optimizers. Before the training, Lightning's logger (``INFO``) lists the layers that ``layer_decay`` found. A second
+    call replaces the plan of the first. The arguments that are not listed are those of ``lrkit.plan``.
 
     Args:
         module: any LightningModule; it is changed in place and returned.
-        batch_size: samples in a batch of one device, where the loader does not say it.
-        steps: optimizer steps of the run, where the module takes them itself (manual optimization, or an own
-            ``optimizer_step``) and not one after each batch; or with ``stop_after``.
-        stop_after: where the run stops early, a duration: it takes the first part of ``steps``, or of the trainer's
-            steps, at their rates. The trainer's ``max_steps`` is set for the fit, if it is longer.
+        batch_size: samples in a batch of one device, if the loader has no ``batch_size``.
+        steps: optimizer steps of the run, if the module decides when to step (manual optimization, or its own
+            ``optimizer_step``) and does not step after each batch; or with ``stop_after``.
+        stop_after: a duration after which the run stops: it takes the first part of ``steps``, or of the trainer's
+            steps, at their rates. lrkit lowers the trainer's ``max_steps`` to it for the fit.
         tokens_per_sample: tokens in a sample, for lengths in tokens.
 
     Raises:
-        ConfigError: at once, for all that is wrong whatever the trainer is: a name, a key or a value that does not
-            exist, an optimizer that refuses its options. From ``trainer.fit``, before its first step, for what does not
-            fit the length of the run, the trainer, one of its callbacks, or how often the module steps.
+        ConfigError: at once for errors that do not depend on the trainer: an unknown name or key, a value out of
+            range, options that the optimizer refuses. From ``trainer.fit``, before the first step, for conflicts with
+            the length of the run, the trainer, one of its callbacks, or the number of steps in a batch.
         Diverged: from ``trainer.fit``: the guard ended the training.
-        RunError: from ``trainer.fit``: the module takes another step than the plan has.
+        RunError: from ``trainer.fit``: the module takes a step that the plan does not have.
 
     Warns:
-        UserWarning: at the end, that fewer steps were taken than planned, or none that trained anything.
+        UserWarning: at the end: fewer steps were taken than planned, or no parameter was trained.
     """
     parts = RunParts(
         lr=lr,
@@ -103,7 +103,7 @@ def configure(
 
 @dataclass(frozen=True)
 class RunLength:
-    """What a caller says of the length of a run that the trainer does not: the arguments of ``configure``."""
+    """The arguments of ``configure`` for the length of a run, beside the options of the trainer."""
 
     batch_size: int | None = None
     steps: int | None = None
@@ -112,22 +112,24 @@ class RunLength:
 
 
 def configure_module(module: LightningModule, parts: RunParts, length: RunLength) -> None:
-    """Put a plan into a module.
+    """Attach a plan to a module.
 
     Raises:
-        ConfigError: what is wrong whatever the trainer is.
+        ConfigError: an error that does not depend on the trainer.
     """
     lightning_package.use_package({"module": type(module)})
-    from lrkit.lightning.classes import LightningModule as Lightning
-    from lrkit.lightning.classes import rank_zero_info
+    from lrkit.lightning.imports import LightningModule as Lightning
+    from lrkit.lightning.imports import rank_zero_info
     from lrkit.lightning.module import OptimizerSetup, TrackSetup
-    from lrkit.lightning.module import configure as set_up
+    from lrkit.lightning.module import configure as attach_optimizers
     from lrkit.optim.factory import check_optimizer
 
     if not isinstance(module, Lightning):
         raise ConfigError("module", "must be a LightningModule", type(module).__name__)
     if parts.optimizers and length.steps is not None:
-        raise ConfigError("steps", "must not be set with several optimizers: every and offset say when each steps")
+        raise ConfigError(
+            "steps", "must not be set with several optimizers: every and offset set the batches in which each one steps"
+        )
     if length.stop_after is not None:
         Duration.parse(length.stop_after, "stop_after")
     parts.check(length.batch_size, length.tokens_per_sample)
@@ -137,53 +139,53 @@ def configure_module(module: LightningModule, parts: RunParts, length: RunLength
             raise ConfigError("max_steps", "must not be set with several optimizers: Lightning counts the steps of all")
         return parts.plan(_read_horizon(trainer, length))
 
-    def planned(trainer: Trainer, plan: Plan) -> None:
+    def print_notes(trainer: Trainer, plan: Plan) -> None:
         for track, own in (plan.tracks or {"": plan}).items():
-            for note in own.notes:  # how the model was split, such as its layers: as Lightning tells what it has found
+            for note in own.notes:  # the layers of the model, by the logger of Lightning's own notes
                 rank_zero_info(f"{track}: {note}" if track else note)
 
-    several = [TrackSetup(track, *own.target(), own.rules()) for track, own in parts.each()]
+    several = [TrackSetup(track, *own.target(), own.rules()) for track, own in parts.list_tracks()]
     target, options = parts.target()
     for each in several:
         with each.track.naming():
             check_optimizer(each.target, each.options)
     if not several:
         check_optimizer(target, options)
-    set_up(module, OptimizerSetup(planner, planned, target, options, parts.rules(), tracks=several))
+    attach_optimizers(module, OptimizerSetup(planner, print_notes, target, options, parts.rules(), tracks=several))
     present = vars(module).get("configure_callbacks", module.configure_callbacks)
-    theirs = present.theirs if isinstance(present, WithOwnCallbacks) else present
-    module.configure_callbacks = WithOwnCallbacks(theirs, _make_callbacks(parts))  # type: ignore[method-assign]
+    original = present.original if isinstance(present, WithPlanCallbacks) else present
+    module.configure_callbacks = WithPlanCallbacks(original, _make_callbacks(parts))  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
-class WithOwnCallbacks:
-    """The module's ``configure_callbacks``, and behind what it returns the callbacks that a plan needs."""
+class WithPlanCallbacks:
+    """Replaces a module's ``configure_callbacks``: returns the module's callbacks, and then those of the plan."""
 
-    theirs: Callable[[], Any]
-    own: list[Callback]
+    original: Callable[[], Any]
+    added: list[Callback]
 
     def __call__(self) -> list[Callback]:
-        before = self.theirs()
-        return [*(before if isinstance(before, Sequence) else [before]), *self.own]
+        before = self.original()
+        return [*(before if isinstance(before, Sequence) else [before]), *self.added]
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> WithOwnCallbacks:
-        """For a copy of the module; the callbacks may hold the run under way, which is not copied with it."""
-        return WithOwnCallbacks(copy.deepcopy(self.theirs, memo), self.own)
+    def __deepcopy__(self, memo: dict[int, Any]) -> WithPlanCallbacks:
+        """Share the callbacks between copies of the module: they may refer to the running trainer."""
+        return WithPlanCallbacks(copy.deepcopy(self.original, memo), self.added)
 
 
 def _make_callbacks(parts: RunParts) -> list[Callback]:
-    """What a plan needs during training."""
-    from lrkit.callbacks.accumulation_fix import AccumulationFix
+    """Return the callbacks that a plan needs during training."""
     from lrkit.callbacks.divergence_guard import DivergenceGuard
     from lrkit.callbacks.group_names import GroupNaming
+    from lrkit.callbacks.incomplete_accumulation import IncompleteAccumulation
     from lrkit.callbacks.lr_logger import LearningRateLogger
     from lrkit.callbacks.plateau_feedback import PlateauFeedback
     from lrkit.lightning.accumulation_windows import AccumulationWindows
     from lrkit.lightning.evaluation_weights import EvaluationMode
+    from lrkit.lightning.logged_step_axis import StepAxisCallback
     from lrkit.lightning.planned_stop import PlannedStop
-    from lrkit.lightning.step_axis import StepAxisCallback
-    from lrkit.lightning.step_count import StepCountCheck
-    from lrkit.lightning.track_steps import TrackStepCheck
+    from lrkit.lightning.step_count_check import StepCountCheck
+    from lrkit.lightning.track_step_check import TrackStepCheck
 
     own: list[Callback] = [
         PlannedStop(),
@@ -193,25 +195,25 @@ def _make_callbacks(parts: RunParts) -> list[Callback]:
         GroupNaming(),
         LearningRateLogger(),
         EvaluationMode(),
-        AccumulationFix(),
+        IncompleteAccumulation(),
     ]
-    if (plateau := parts.listened()) is not None:
+    if (plateau := parts.build_plateau()) is not None:
         own.append(PlateauFeedback(plateau.monitor))
     if parts.optimizers:
         own.append(TrackStepCheck())
-    if parts.guarded() is not None:
+    if parts.build_guard() is not None:
         own.append(DivergenceGuard())
     return own
 
 
 def _read_horizon(trainer: Trainer, length: RunLength) -> Horizon:
-    """Steps, steps per epoch and samples per step, as the trainer knows them once its data is loaded.
+    """Return steps, steps per epoch and samples per step, from a trainer that has loaded its data.
 
-    ``length.steps``: the steps, where the module takes them itself, and an epoch has its share of them, where that is a
-    whole one; or the steps of which the trainer takes the first part.
+    With ``length.steps``, the module decides when to step, and an epoch has an equal part of the steps if that is a
+    whole number; or, with ``stop_after``, the trainer takes the first part of these steps.
     """
     from lrkit.lightning.replicas import count_replicas
-    from lrkit.lightning.step_count import uses_manual_optimization
+    from lrkit.lightning.step_count_check import uses_manual_optimization
 
     steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     accumulate, size, said = trainer.accumulate_grad_batches, length.batch_size, length.steps

@@ -1,4 +1,4 @@
-"""A search for the learning rate on the caller's own module and data; or by the words of `lrkit find`."""
+"""``lrkit.find``: the search for a learning rate, with the caller's module and data, or with overrides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lrkit.schedules.shapes import RangeTest
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from lrkit.lightning.classes import LightningDataModule, LightningModule
+    from lrkit.lightning.imports import LightningDataModule, LightningModule
     from lrkit.lr_finder.result import FinderResult
 
 __all__ = ["find"]
@@ -92,32 +92,32 @@ def find(
 ) -> FinderResult:
     """Find the learning rate to train with: range tests, then short runs at candidates.
 
-    All of it runs on copies of the module, with the weights that it has. The module, its data, the global random
-    numbers and the order of the batches are afterwards what they were. ``found.lr`` is the rate for
-    ``lrkit.configure``, with ``found.low`` and ``found.high`` around it; it is None where ``found.reason`` says why.
-    ``found.plot()`` draws the curve.
+    The search trains copies of the module with its current weights. It changes neither the module nor its data, and
+    restores the global random numbers and the order of the batches. ``found.lr`` is the rate for ``lrkit.configure``,
+    in the interval from ``found.low`` to ``found.high``. If the search finds no rate, it is None, and ``found.reason``
+    has the reason. ``found.plot()`` draws the curve.
 
         how = {"schedule": "cosine", "warmup": "linear", "optimizer": "adamw"}
         found = lrkit.find(module, train_loader, val_loader, trainer={"max_epochs": 20}, **how)
         Trainer(max_epochs=20).fit(lrkit.configure(module, lr=found.lr, **how), train_loader, val_loader)
 
-    The arguments that are not listed are those of ``lrkit.configure``; ``plateau`` and ``guard`` are checked, and do
-    not act in short runs.
+    The arguments that are not listed are those of ``lrkit.configure``; ``plateau`` and ``guard`` are checked, but have
+    no effect in short runs.
 
     Args:
-        module: any LightningModule; or a list of overrides as for `lrkit find`, which then say all the rest.
+        module: any LightningModule; or a list of overrides as for `lrkit find`, without the other arguments.
         train_dataloaders, val_dataloaders, datamodule: as for ``Trainer.fit``.
-        trainer: the keywords that the run's Trainer will have. ``max_epochs`` or ``max_steps`` is the length of the
-            run, of which the short runs take 1/16 and 1/4.
-        search: how to search, by the keys of ``find`` in `lrkit find`: ``start``, ``end``, ``steps``, ``repeats``,
-            ``shape``, ``loss``, ``confirm``.
+        trainer: the keyword arguments of the run's Trainer. ``max_epochs`` or ``max_steps`` is the length of the run;
+            the short runs take 1/16 and 1/4 of it.
+        search: the keys of ``find`` in `lrkit find`: ``start``, ``end``, ``steps``, ``repeats``, ``shape``, ``loss``,
+            ``confirm``.
         monitor: the metric by which short runs are compared; ``auto``: the validation loss.
-        seed: where the random numbers of the copies start from.
-        folder: where ``find.json``, ``find.csv`` and ``find.png`` go; None writes nothing.
-        quiet: print nothing while it searches.
+        seed: the seed of the random numbers in the copies.
+        folder: the folder for ``find.json``, ``find.csv`` and ``find.png``; None: no files.
+        quiet: print nothing during the search.
 
     Raises:
-        ConfigError: an argument that cannot mean what it says, a module that cannot be copied, or several processes.
+        ConfigError: an invalid argument, a module that cannot be copied, or several processes.
 
     Source: Smith 2017, arXiv:1506.01186, section 3.3; Jamieson and Talwalkar 2016, arXiv:1502.07943.
     """
@@ -145,14 +145,14 @@ def _find_with_objects(
     folder: Path | str | None,
     quiet: bool,
 ) -> FinderResult:
-    from lrkit.api.caller_task import CallerData, CallerTask, check_one_process, leaving_no_trace, read_trainer
+    from lrkit.api.caller_task import CallerData, CallerTask, check_one_process, read_trainer, restoring_process_state
     from lrkit.lr_finder.result import FinderResult
     from lrkit.lr_finder.search import search_rate
     from lrkit.optim.factory import check_optimizer
     from lrkit.planning.optimizer_traits import finds_rate
 
-    if parts.shape() == RangeTest:
-        raise ConfigError("schedule", "must be the one to train with: to look for its rate is a range test already")
+    if parts.schedule_class() == RangeTest:
+        raise ConfigError("schedule", "must be the schedule to train with: lrkit.find runs range tests itself")
     parts.check(*data[-2:])
     target, options = parts.target()
     check_optimizer(target, options)
@@ -161,7 +161,7 @@ def _find_with_objects(
     if finds_rate(target):
         name = target.rpartition(".")[2]
         return FinderResult(1.0, reason=f"{name} finds the learning rate itself, and lr multiplies it")
-    with leaving_no_trace():
+    with restoring_process_state():
         check_one_process(options_of_trainer)
         task = CallerTask(module, loaders, parts, options_of_trainer, callbacks, monitor, seed)
         found = search_rate(task, search, (lambda line: None) if quiet else lambda line: print(line, flush=True))
@@ -172,7 +172,7 @@ def _find_with_objects(
 
 
 def _find_by_overrides(overrides: Any, folder: Path | str | None, quiet: bool) -> FinderResult:
-    """The search of `lrkit find`."""
+    """Search by overrides, like `lrkit find`."""
     if not isinstance(overrides, list | tuple) or not all(isinstance(each, str) for each in overrides):
         raise ConfigError("module", "must be a LightningModule, or a list of overrides", type(overrides).__name__)
     from lrkit.config import compose as configs
@@ -180,10 +180,10 @@ def _find_by_overrides(overrides: Any, folder: Path | str | None, quiet: bool) -
 
     config = configs.compose(overrides)
     use_lightning(config)
-    from lrkit.api.caller_task import leaving_no_trace
+    from lrkit.api.caller_task import restoring_process_state
     from lrkit.lr_finder.find import find_lr
 
-    with tempfile.TemporaryDirectory() as nowhere, leaving_no_trace():
+    with tempfile.TemporaryDirectory() as nowhere, restoring_process_state():
         place = Path(nowhere if folder is None else folder)
         place.mkdir(parents=True, exist_ok=True)
         return find_lr(config, place, quiet=quiet)

@@ -1,4 +1,4 @@
-"""lrkit's groups in the config of another Hydra application: a configured module, or optimizer and scheduler."""
+"""``lrkit.from_config``: the plan of another Hydra application, from lrkit's groups in its config."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from lrkit.lightning.classes import LightningModule
+    from lrkit.lightning.imports import LightningModule
     from lrkit.optim.scheduler import PlanScheduler
 
     AnyModule = TypeVar("AnyModule", bound=LightningModule)
 
 __all__ = ["from_config"]
 
-#: The groups that are read; each may be missing but for the first two.
+#: The groups that from_config reads; only the first two are required.
 _GROUPS = (
     "optimizer", "schedule", "warmup", "cooldown", "plateau", "guard", "coschedule", "batch_scaling", "param_groups",
     "weight_decay_rule", "allow_extreme_lr",
@@ -78,29 +78,30 @@ def from_config(
     """Turn lrkit's groups in a config into a configured LightningModule, or into an optimizer and its scheduler.
 
     The application mounts the groups by ``hydra.searchpath: [pkg://lrkit.conf]`` and a defaults list such as
-    ``[optimizer: adamw, schedule: cosine, warmup: linear]``. Read are ``optimizer`` and ``schedule``, which must be
-    there, and ``warmup``, ``cooldown``, ``plateau``, ``guard``, ``coschedule``, ``batch_scaling``,
-    ``weight_decay_rule``, ``param_groups`` and ``allow_extreme_lr``; all else in ``cfg`` is the application's.
+    ``[optimizer: adamw, schedule: cosine, warmup: linear]``. lrkit reads ``optimizer`` and ``schedule``, which are
+    required, and ``warmup``, ``cooldown``, ``plateau``, ``guard``, ``coschedule``, ``batch_scaling``,
+    ``weight_decay_rule``, ``param_groups`` and ``allow_extreme_lr``. It ignores the other keys of ``cfg``.
 
     Args:
-        cfg: the config, composed; a ``DictConfig`` or plain containers.
-        model: of a plain torch loop: the model, or its parameters. Rules for parameter groups need the model. Call
+        cfg: the composed config: a ``DictConfig`` or plain containers.
+        model: for a plain torch loop, the model or its parameters. Rules for parameter groups need the model. Call
             ``scheduler.step()`` after each ``optimizer.step()``, and ``scheduler.observe(metric)`` for a plateau.
-        module: or a LightningModule, which is configured in place as by ``lrkit.configure``.
-        steps: optimizer steps of the run; with ``module``, only where it takes them itself, or with ``stop_after``.
+        module: in place of ``model``, a LightningModule, which is configured in place as by ``lrkit.configure``.
+        steps: optimizer steps of the run; with ``module``, only if the module decides when to step, or with
+            ``stop_after``.
         steps_per_epoch: optimizer steps in an epoch, for lengths in epochs.
         batch_size: samples in an optimizer step; with ``module``, in a batch of one device.
-        stop_after: where the run stops early, a duration: it takes the first part of ``steps``, at their rates; a plain
-            loop ends itself, after ``scheduler.plan.horizon.end`` steps.
+        stop_after: a duration after which the run stops: it takes the first part of ``steps``, at their rates. A plain
+            loop must end after ``scheduler.plan.horizon.end`` steps.
         tokens_per_sample: tokens in a sample, for lengths in tokens.
-        key: where the groups are, if not at the root: ``"training.rate"``.
-        trust: packages whose classes the config may name beside those of lrkit and torch.
+        key: the key that contains the groups, if they are not at the root: ``"training.rate"``.
+        trust: packages whose classes the config may name in addition to those of lrkit and torch.
 
     Returns:
         ``module``, or ``(optimizer, scheduler)``. The plan is ``scheduler.plan``.
 
     Raises:
-        ConfigError: what the command would refuse, by the same key.
+        ConfigError: an error that the command refuses too, with the same key.
 
     >>> import torch
     >>> cfg = {
@@ -115,14 +116,14 @@ def from_config(
     [0.05]
     """
     if (model is None) == (module is None):
-        raise ConfigError("module", "or a model must be given, and not both")
+        raise ConfigError("module", "or model must be given, but not both")
     try:
         nodes = _read_groups(cfg, key)
         parts = _build_parts(nodes, tuple(trust))
         if module is None:
             assert model is not None
             horizon = Horizon(steps, steps_per_epoch, batch_size, tokens_per_sample=tokens_per_sample)
-            return _for_loop(model, parts, horizon.stopping(stop_after, "stop_after"))
+            return _build_loop_objects(model, parts, horizon.stopping(stop_after, "stop_after"))
         from lrkit.api.lightning_module import RunLength, configure_module
 
         configure_module(module, parts, RunLength(batch_size, steps, stop_after, tokens_per_sample))
@@ -132,7 +133,7 @@ def from_config(
 
 
 def _read_groups(cfg: Any, key: str) -> dict[str, Any]:
-    """lrkit's groups of a config, as plain containers."""
+    """Return lrkit's groups of a config, as plain containers."""
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -141,12 +142,12 @@ def _read_groups(cfg: Any, key: str) -> dict[str, Any]:
         at = at.get(name) if isinstance(at, Mapping | DictConfig) else None
     if not isinstance(at, Mapping | DictConfig):
         raise ConfigError(key or "cfg", "must be a group of keys", type(at).__name__)
-    if key:  # a place of lrkit's own: whatever else is there is misspelt
+    if key:  # this node contains only lrkit's groups, so another name is misspelt
         for name in at:
             if name not in _GROUPS:
                 raise ConfigError(f"{key}.{name}", f"is not a group. {did_you_mean(str(name), _GROUPS)}")
-    elif at.get("optimizers"):  # ignored, every optimizer would follow the one schedule of the root
-        must = "is not read by from_config: each needs a plan of its own; use lrkit.configure(module, optimizers=...)"
+    elif at.get("optimizers"):  # if it were ignored, every optimizer would follow the schedule of the root
+        must = "is not read by from_config, which builds one plan: use lrkit.configure(module, optimizers=...)"
         raise ConfigError("optimizers", must)
     nodes: dict[str, Any] = {}
     try:
@@ -165,7 +166,7 @@ def _read_groups(cfg: Any, key: str) -> dict[str, Any]:
 
 
 def _build_parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
-    """What the groups say, built and checked as the command does it."""
+    """Build the arguments of the plan from the groups, with the checks of the command."""
     from lrkit.config import trusted_targets
     from lrkit.config.plan_parts import build_part, build_schedule, check_guard_keys
 
@@ -177,7 +178,7 @@ def _build_parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
     if "_target_" not in node:
         raise ConfigError("optimizer._target_", "must be set")
     if node.get("lr") == "auto":
-        raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
+        raise ConfigError("optimizer.lr", "must be a number: only lrkit train and lrkit find can measure auto")
     rule = _check_keys(nodes, "batch_scaling", read_option("batch_scaling", "linear", "batch_scaling"))
     decay = _check_keys(nodes, "weight_decay_rule", read_option("weight_decay_rule", "timescale", "weight_decay_rule"))
     guard = nodes.get("guard") or {}
@@ -214,8 +215,8 @@ def _check_keys(nodes: Mapping[str, Any], group: str, shipped: Mapping[str, Any]
     return node
 
 
-def _for_loop(model: Any, parts: RunParts, horizon: Horizon) -> tuple[Optimizer, PlanScheduler]:
-    """The optimizer and the scheduler of a plain torch loop."""
+def _build_loop_objects(model: Any, parts: RunParts, horizon: Horizon) -> tuple[Optimizer, PlanScheduler]:
+    """Return the optimizer and the scheduler of a plain torch loop."""
     from torch import nn
 
     from lrkit.optim.factory import build_optimizer
@@ -224,12 +225,12 @@ def _for_loop(model: Any, parts: RunParts, horizon: Horizon) -> tuple[Optimizer,
     from lrkit.planning.group_rules import Rules, parse_rules
     from lrkit.planning.plan import GroupRate
 
-    if parts.guarded() is not None:
-        raise ConfigError("guard", "must be off in a plain loop: it acts through callbacks of Lightning")
+    if parts.build_guard() is not None:
+        raise ConfigError("guard", "must be off in a plain torch loop: the guard is a callback of Lightning")
     rules, plan = parts.rules(), parts.plan(horizon)
     if not isinstance(model, nn.Module):
         if parse_rules(rules) != Rules():
-            raise ConfigError("param_groups", "needs the model: its parameters alone have no names")
+            raise ConfigError("param_groups", "needs the argument model to be a module: parameters alone have no names")
         model = nn.ParameterList(model)
     groups = split_parameters(model, rules)
     rates = [GroupRate(group.name, group.lr_scale, group.weight_decay) for group in groups]

@@ -45,16 +45,16 @@ def curve(
 
     Args:
         schedule: the shape between warmup and cooldown.
-        steps: optimizer steps of the run; None where that is not known.
+        steps: optimizer steps of the run; None: unknown.
         steps_per_epoch: optimizer steps in an epoch, for lengths in epochs.
         batch_size: samples in an optimizer step, for lengths in samples.
         tokens_per_sample: tokens in a sample, for lengths in tokens.
-        warmup, cooldown: the same, by the options of ``conf/warmup`` and ``conf/cooldown``; a warmup may overlap the
-            schedule: ``{"name": "linear", "overlap": "join"}``.
-        warmup_length, cooldown_length: the lengths of those that are named; else 5 % and 20 %.
+        warmup, cooldown: an object, an option of ``conf/warmup`` or ``conf/cooldown``, or a mapping; a warmup may
+            overlap the schedule: ``{"name": "linear", "overlap": "join"}``.
+        warmup_length, cooldown_length: the length of a warmup or cooldown that is given by name. Default: 5 % and 20 %.
 
     Raises:
-        ConfigError: a name or a key that does not exist, a value out of range, or parts that do not fit into the run.
+        ConfigError: an unknown name or key, a value out of range, or parts longer than the run.
 
     >>> curve({"name": "step", "every": "30ep", "gamma": 0.5}, steps=90, steps_per_epoch=1)(31)
     0.5
@@ -98,37 +98,36 @@ def plan(
     optimizers: Mapping[str, Mapping[str, Any]] | None = None,
     allow_extreme_lr: bool = False,
 ) -> Plan:
-    """The plan of a run: every factor of every learning rate, resolved before anything runs.
+    """Return the plan of a run: every factor of every learning rate, resolved before the run.
 
         lr[group, t] = lr x batch scale x group scale[group] x curve[group, t] x gain(t)
 
-    where ``t`` counts optimizer steps. ``print(plan)`` shows it as ``lrkit show`` does; ``plan.lr(group, t)`` is the
-    rate.
+    where ``t`` counts optimizer steps. ``print(plan)`` prints it like ``lrkit show``; ``plan.lr(group, t)`` is a rate.
 
     Args:
         lr: base learning rate, > 0.
         optimizer: the name of an option of ``conf/optimizer``, a class path, or a class.
-        options: its options but the rate; of a name, over those of the option.
-        plateau: reduce on plateau, on top of the curve: ``"reduce"``, a mapping, or a ``Plateau``.
+        options: options of the optimizer without the rate; they replace those of the named option.
+        plateau: reduce-on-plateau, as a factor of the curve: ``"reduce"``, a mapping, or a ``Plateau``.
         guard: the divergence guard: ``"stop"``, ``"skip"``, ``"reduce"``, a mapping, or a ``Guard``.
         coschedule: schedules for ``momentum`` and ``weight_decay``, as multiples of their values.
         batch_scaling: ``none``, ``linear``, ``sqrt`` or ``auto``.
-        base_batch_size: samples in the optimizer step for which ``lr`` is right.
+        base_batch_size: samples in an optimizer step, at which the factor of the batch size is 1.
         weight_decay_rule: ``coupled``; ``independent`` of ``lr``; or ``timescale``, with ``weight_decay_timescale``, a
             duration.
         param_groups: rules; ``{"no_decay": True}`` or a list of ``{"name", "pattern", "lr_scale", ...}``. A rule may
-            have a ``schedule``, ``warmup`` and ``cooldown`` as above, and a ``delay``, in which the rate is 0.
-        optimizers: of a module with several, a track each: ``{"generator": {"every": 5}, "critic": {"lr": 4e-4}}``. It
-            may say ``parameters`` (a pattern), ``every``, ``offset``, and the arguments ``lr``, ``optimizer``,
-            ``options``, ``schedule``, ``warmup``, ``cooldown``, their lengths, and ``param_groups``; ``steps`` are
-            batches then.
+            have a ``schedule``, ``warmup`` and ``cooldown`` as above, and a ``delay``, during which the rate is 0.
+        optimizers: a track for each optimizer of a module with several: ``{"generator": {"every": 5}, "critic":
+            {"lr": 4e-4}}``. A track may set ``parameters`` (a pattern), ``every``, ``offset``, and the arguments
+            ``lr``, ``optimizer``, ``options``, ``schedule``, ``warmup``, ``cooldown``, their lengths, and
+            ``param_groups``. ``steps`` counts batches then.
         allow_extreme_lr: accept an ``lr`` outside of [1e-8, 10].
-        stop_after: where the run stops early, a duration: it takes the first part of the ``steps``, at their rates.
+        stop_after: a duration after which the run stops: it takes the first part of the ``steps``, at their rates.
         schedule, warmup, cooldown, their lengths, steps, steps_per_epoch, batch_size, tokens_per_sample: as for
             ``lrkit.curve``.
 
     Raises:
-        ConfigError: the parts cannot mean what they say; by the key that the command has.
+        ConfigError: an invalid argument, with the key of the command.
 
     >>> rules = [{"name": "head", "pattern": "^head", "lr_scale": 2}]
     >>> run = plan(lr=0.1, schedule="linear", steps=100, param_groups=rules)

@@ -3,7 +3,7 @@
 The two packages are the same code under two names, but a class of one package is not a class of the other. So a
 process uses one package: that of the user's module, data, callbacks and loggers. lrkit refuses a mixture of both, and
 a class of one package in a process that already uses the other. This module does not import Lightning:
-``lrkit.lightning.classes`` does, once, for all of lrkit.
+``lrkit.lightning.imports`` does, once, for all of lrkit.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ __all__ = ["MOVED", "with_current_paths"]
 
 MOVED = {
     "lrkit.adabound.AdaBound": "lrkit.optim.adabound.AdaBound",
+    "lrkit.data.idx.Idx": "lrkit.data.Idx",
     "lrkit.guard.Guard": "lrkit.planning.guard.Guard",
     "lrkit.lamb.Lamb": "lrkit.optim.lamb.Lamb",
     "lrkit.muon.Muon": "lrkit.optim.muon.Muon",

@@ -1,4 +1,14 @@
-"""The signals that stop a command: SIGTERM and SIGUSR1, which clusters send before they reclaim a machine."""
+"""The signals that stop a command: SIGTERM and SIGUSR1, which clusters send before they reclaim a machine, and Ctrl-C.
+
+Each part of the handling is in the package that has what it needs:
+
+    base/signals.py               the handlers, and the exception ``Terminated``; this file needs no torch
+    base/watchdog.py              a thread that ends the process if its main thread does not answer
+    base/process_pool.py          the jobs of a sweep, which get the signal from their parent process
+    cli/errors_in_one_line.py     installs the handlers for a command, and turns the exception into an exit code
+    lightning/preemption.py       the handlers during a training: finish the step, save a checkpoint, then end
+    training/exit_handling.py     after the training: ``metrics.json``, and the line with the command that resumes it
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from lrkit.base.errors import Diverged
 from lrkit.base.event_log import EventLog
-from lrkit.lightning.classes import Callback, LightningModule, TensorBoardLogger, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, TensorBoardLogger, Trainer
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, scheduler_of, schedulers_of
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.guard import Guard, LossStatistics

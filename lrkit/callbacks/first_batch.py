@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lrkit.base import error_report
 from lrkit.base.errors import ConfigError, Diverged, RunError, SearchError
-from lrkit.lightning.classes import Callback, LightningModule, MisconfigurationException, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, MisconfigurationException, Trainer
 from lrkit.lightning.network_output import describe_value
 
 __all__ = ["FirstBatchCheck"]

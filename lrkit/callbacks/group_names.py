@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import count, takewhile
 from typing import Any
 
-from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Trainer
 
 __all__ = ["GroupNaming", "name_for_group"]
 

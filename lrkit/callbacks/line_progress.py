@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import schedulers_of, step_of
 
 __all__ = ["LineProgress"]

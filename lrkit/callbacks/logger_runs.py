@@ -15,7 +15,7 @@ from typing import Any
 from lrkit.base.errors import RunError
 from lrkit.base.files import read_json, write_json
 from lrkit.config.server_loggers import find_server_logger
-from lrkit.lightning.classes import Callback, LightningModule, Logger, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Logger, Trainer
 
 __all__ = ["LoggerRuns", "log_hyperparameters", "read_run_ids"]
 

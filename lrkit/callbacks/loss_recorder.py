@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lrkit.base.metric_names import validation_loss_name
-from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import scheduler_of
 from lrkit.runs.diagnosis import Curves
 from lrkit.runs.event_reader import Series

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.optim import Optimizer
 
-from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, schedulers_of
 from lrkit.planning.batch_rendering import BATCH_TAG
 from lrkit.planning.plan import Plan

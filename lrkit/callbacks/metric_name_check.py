@@ -8,7 +8,7 @@ from typing import Any
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.metric_names import FIRST_LOADER, validation_loss_name, without_loader_index
 from lrkit.callbacks.results_writer import _SANITY
-from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.logged_names import logged_names
 
 __all__ = ["MetricNameCheck"]

@@ -12,12 +12,12 @@ from typing import Any
 
 from torch.utils.tensorboard import summary as summaries
 
-from lrkit.base import tensorboard
 from lrkit.base.errors import ConfigError, Diverged
 from lrkit.base.files import write_json
 from lrkit.base.installed_packages import is_installed
+from lrkit.base.tensorboard_summaries import image_summary
 from lrkit.callbacks.logger_runs import log_hyperparameters
-from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
 from lrkit.planning import render
 from lrkit.planning.plan import Plan
@@ -164,7 +164,7 @@ def _draw_plan(plan: Plan, logger: TensorBoardLogger) -> None:
         return
     with TemporaryDirectory() as folder:
         png = render.draw_picture({"lr": plan}, Path(folder) / "plan.png").read_bytes()
-    logger.experiment.file_writer.add_summary(tensorboard.image_summary("plan", png), 0)
+    logger.experiment.file_writer.add_summary(image_summary("plan", png), 0)
 
 
 def _log_hparams(

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.logged_names import logged_names
 from lrkit.lightning.module import batch_of
 from lrkit.lightning.supervised import Supervised

@@ -12,7 +12,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import AVERAGED
 from lrkit.base.validation import FLAG, is_number, one_of
 from lrkit.callbacks.divergence_guard import is_sharded
-from lrkit.lightning.classes import (
+from lrkit.lightning.imports import (
     Callback,
     DummyLogger,
     LightningModule,

@@ -27,7 +27,7 @@ from torch.utils.data.datapipes.datapipe import IterDataPipe
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import random_state
 from lrkit.checkpoint.random_state import RandomState
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.imports import Trainer
 from lrkit.lightning.preemption import validation_follows
 
 __all__ = ["DataPosition"]

@@ -24,7 +24,7 @@ from lrkit.checkpoint.plain_data_decoder import from_plain_data
 from lrkit.checkpoint.untrusted_file import UnsafeCheckpoint, find_damage, load_untrusted
 from lrkit.checkpoint.weights_only_check import find_unreadable
 from lrkit.config.resume_options import LAST, PREVIOUS, checkpoint_candidates
-from lrkit.lightning.classes import Callback, ModelCheckpoint, TorchCheckpointIO, Trainer
+from lrkit.lightning.imports import Callback, ModelCheckpoint, TorchCheckpointIO, Trainer
 
 __all__ = [
     "LAST",

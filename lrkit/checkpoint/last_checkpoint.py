@@ -9,7 +9,7 @@ from lrkit.callbacks.results_writer import ResultsWriter
 from lrkit.checkpoint.durable_io import FixedNameCheckpoint
 from lrkit.checkpoint.untrusted_file import load_untrusted
 from lrkit.lightning.callback_list import CallbackList
-from lrkit.lightning.classes import LightningModule, Trainer
+from lrkit.lightning.imports import LightningModule, Trainer
 from lrkit.lightning.module import plan_of
 from lrkit.lightning.planned_stop import has_reached_stop
 from lrkit.lightning.preemption import validation_follows

@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import nn
 
-from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Trainer
 
 __all__ = ["KEY", "ModuleModes"]
 

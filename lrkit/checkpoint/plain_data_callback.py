@@ -17,12 +17,12 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, Diverged, RunError, name_some
 from lrkit.base.event_log import EventLog
-from lrkit.checkpoint.object_lookup import live_object
+from lrkit.checkpoint.placeholder_lookup import find_live_object
 from lrkit.checkpoint.plain_data_decoder import from_plain_data
 from lrkit.checkpoint.plain_data_encoder import to_plain_data
 from lrkit.checkpoint.plain_data_format import Content, Path, Replaced
 from lrkit.checkpoint.weights_only_check import find_unreadable
-from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import step_of
 
 __all__ = ["PlainDataCallback"]
@@ -83,7 +83,7 @@ class PlainDataCallback(Callback):
 
     def _load_plain_data(self, trainer: Trainer, load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         def live(at: Path, text: Any) -> tuple[Any] | None:
-            found = live_object(trainer, at, text)
+            found = find_live_object(trainer, at, text)
             if found is None:
                 self.texts.append(".".join(map(str, at)))
             return found
@@ -112,7 +112,7 @@ class PlainDataCallback(Callback):
         required = _list_required(trainer)
         if missing := [f"{each.at[-1]}=..." for each in new if each.at in required]:
             line += f"; load_from_checkpoint needs {', '.join(missing)}"
-        if lost := [each.name for each in new if each.text and live_object(trainer, each.at, each.text) is None]:
+        if lost := [each.name for each in new if each.text and find_live_object(trainer, each.at, each.text) is None]:
             line += f"; a resumed run gets {name_some(lost, _MANY)} as that text"
         if all(entry["why"] != line for entry in self.journal.entries):  # a resumed run has the line already
             self.journal.add(step_of(trainer), "checkpoint", line)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lrkit.checkpoint.object_tensors import find_tensors, is_wrapper_tensor
-from lrkit.checkpoint.object_text import describe_object, text_for
+from lrkit.checkpoint.object_placeholder import describe_object, make_placeholder
 from lrkit.checkpoint.plain_data_format import DEPTH, KEY, PLAIN_TENSORS, Content, Path, Replaced
+from lrkit.checkpoint.tensors_in_object import find_tensors, is_wrapper_tensor
 from lrkit.checkpoint.value_types import TYPES, USER_CLASSES, find_class, get_class_name
 
 __all__ = ["to_plain_data"]
@@ -198,7 +198,7 @@ class _Encoder:
         return value.detach().as_subclass(Tensor)
 
     def _replace_by_text(self, value: Any, at: Path, *, look: bool = True) -> str:
-        text = text_for(value)
+        text = make_placeholder(value)
         self.replaced.append(Replaced(at, describe_object(value), text=text))
         self.types.append([list(at), "text", None])
         if look:

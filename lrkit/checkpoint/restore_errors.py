@@ -14,7 +14,7 @@ from typing import Any
 
 from lrkit.base.error_report import describe_cause
 from lrkit.base.errors import ConfigError, Diverged, RunError, SearchError
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.imports import Trainer
 
 __all__ = ["explain_restore_errors", "install_restore_errors"]
 

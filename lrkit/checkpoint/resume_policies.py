@@ -25,6 +25,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import saved_run
 from lrkit.checkpoint.converted_step import step_with_as_many_samples
 from lrkit.checkpoint.cooled_plan import cooled_plan, with_steady_batch
+from lrkit.checkpoint.lrkit_state_callback import is_complete
 from lrkit.checkpoint.resume_differences import (
     list_model_differences,
     list_plan_differences,
@@ -32,10 +33,9 @@ from lrkit.checkpoint.resume_differences import (
     make_plan_error,
     normalise,
 )
-from lrkit.checkpoint.state_callback import is_complete
 from lrkit.config import batch_options, resume_options
 from lrkit.config.find_options import AUTO
-from lrkit.lightning.classes import LightningModule
+from lrkit.lightning.imports import LightningModule
 from lrkit.planning.group_rules import curve_parts, without_curves
 from lrkit.planning.plan import Plan, horizon_from_json
 from lrkit.planning.weight_decay_rule import COUPLED

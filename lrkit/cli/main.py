@@ -114,9 +114,9 @@ def _run_command(command: str, rest: list[str]) -> int:
 
         return run_compare(rest)
     if command == "board":
-        from lrkit.base import tensorboard
+        from lrkit.cli.board import run_board
 
-        return tensorboard.start_tensorboard(rest)
+        return run_board(rest)
     if command == "search":  # a process that a running `lrkit find` started for a device
         from lrkit.cli.arguments import folder_and_file
         from lrkit.cli.find import join_search

@@ -7,11 +7,11 @@ if TYPE_CHECKING:
     from lrkit.data.arrays import Arrays as Arrays
     from lrkit.data.digits import Digits as Digits
     from lrkit.data.hugging_face import HuggingFace as HuggingFace
-    from lrkit.data.idx import Idx as Idx
     from lrkit.data.in_memory import InMemoryData as InMemoryData
     from lrkit.data.in_memory import ModuleLoaders as ModuleLoaders
     from lrkit.data.in_memory import Splits as Splits
     from lrkit.data.mnist1d import Mnist1d as Mnist1d
+    from lrkit.data.mnist_idx_files import Idx as Idx
     from lrkit.data.text import Text as Text
     from lrkit.data.torch_datasets import Datasets as Datasets
     from lrkit.data.torchvision_datasets import Torchvision as Torchvision
@@ -22,7 +22,7 @@ _MODULES = {
     "Datasets": "torch_datasets",
     "Digits": "digits",
     "HuggingFace": "hugging_face",
-    "Idx": "idx",
+    "Idx": "mnist_idx_files",
     "InMemoryData": "in_memory",
     "Mnist1d": "mnist1d",
     "ModuleLoaders": "in_memory",

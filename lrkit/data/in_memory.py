@@ -20,7 +20,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.data.option_checks import check_flag
 from lrkit.data.tensor_conversion import convert_targets
 from lrkit.data.tensor_loader import TensorLoader, check_whole_number, seeded_generator
-from lrkit.lightning.classes import LightningDataModule
+from lrkit.lightning.imports import LightningDataModule
 from lrkit.lightning.replicas import count_replicas, replica_index
 
 __all__ = ["InMemoryData", "ModuleLoaders", "Splits", "loaders_of"]

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, random_split
 from lrkit.base.errors import ConfigError
 from lrkit.data.option_checks import check_flag, check_fractions
 from lrkit.data.tensor_loader import check_whole_number, seeded_generator
-from lrkit.lightning.classes import LightningDataModule
+from lrkit.lightning.imports import LightningDataModule
 
 __all__ = ["Datasets"]
 

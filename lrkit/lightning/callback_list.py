@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from lrkit.lightning.classes import Callback, PassThroughProfiler
+from lrkit.lightning.imports import Callback, PassThroughProfiler
 
 __all__ = ["CallbackList", "NoProfiler"]
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lrkit.base.errors import ConfigError
-from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.optim.factory import evaluation_copy, has_modes, restore_weights, switch_mode, training_weights
 
 __all__ = ["TRAINING_WEIGHTS", "EvaluationMode"]

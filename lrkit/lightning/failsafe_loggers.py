@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lrkit.base.error_report import describe_cause
 from lrkit.base.event_log import EventLog
-from lrkit.lightning.classes import Logger, Trainer
+from lrkit.lightning.imports import Logger, Trainer
 from lrkit.lightning.module import step_of
 
 __all__ = ["guard_loggers", "quiet_writers"]

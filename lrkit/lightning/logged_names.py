@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.imports import Trainer
 
 __all__ = ["logged_names"]
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lrkit.base.errors import ConfigError
-from lrkit.lightning.classes import LightningModule, Trainer
+from lrkit.lightning.imports import LightningModule, Trainer
 from lrkit.lightning.supervised import Supervised
 from lrkit.optim import factory, own_optimizers
 from lrkit.optim import param_groups as grouping

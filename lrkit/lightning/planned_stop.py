@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import plan_of, step_of
 from lrkit.planning.plan import Plan
 

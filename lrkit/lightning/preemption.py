@@ -29,7 +29,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from lrkit.base.signals import STOP_SIGNALS, Terminated, note_answer
 from lrkit.base.watchdog import REPEAT_WINDOW
-from lrkit.lightning.classes import Callback, Checkpoint, LightningModule, SLURMEnvironment, Trainer
+from lrkit.lightning.imports import Callback, Checkpoint, LightningModule, SLURMEnvironment, Trainer
 
 __all__ = ["Preemption", "SavingPreemption", "SeveralProcesses", "SingleProcess", "validation_follows"]
 

@@ -20,7 +20,7 @@ from torch.distributed.constants import default_pg_timeout
 
 from lrkit.base.errors import RunError
 from lrkit.base.launcher_environment import detect_launch, local_rank
-from lrkit.lightning.classes import LightningEnvironment, Trainer
+from lrkit.lightning.imports import LightningEnvironment, Trainer
 
 __all__ = ["Rendezvous"]
 

@@ -6,7 +6,7 @@ which see the same batches and count as one replica in the samples of a step.
 
 from __future__ import annotations
 
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.imports import Trainer
 
 __all__ = ["count_replicas", "replica_index"]
 

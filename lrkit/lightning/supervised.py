@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrkit.base.errors import ConfigError
-from lrkit.lightning.classes import LightningModule
+from lrkit.lightning.imports import LightningModule
 from lrkit.lightning.network_output import IGNORED, NetworkOutput, OutputReading, describe_value
 
 __all__ = ["Supervised"]

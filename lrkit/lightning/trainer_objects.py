@@ -11,7 +11,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.launcher_environment import detect_launch
 from lrkit.config import instantiate, trainer_options
 from lrkit.lightning.callback_list import NoProfiler
-from lrkit.lightning.classes import (
+from lrkit.lightning.imports import (
     AcceleratorRegistry,
     ClusterEnvironment,
     KubeflowEnvironment,

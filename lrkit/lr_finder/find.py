@@ -19,11 +19,11 @@ from lrkit.base.python_safe_path import safe_path
 from lrkit.checkpoint.resume_policies import Resumption
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO, Search
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.imports import Trainer
 from lrkit.lr_finder import short_run
 from lrkit.lr_finder.result import FinderResult
 from lrkit.lr_finder.search import Say, search_rate
-from lrkit.lr_finder.task import ConfigTask
+from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.optim import factory
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.tracks import KEY

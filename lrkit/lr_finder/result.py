@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrkit.base import tensorboard
 from lrkit.base.files import write_figure, write_file, write_json
 from lrkit.base.line_chart import LineChart
+from lrkit.base.tensorboard_summaries import image_summary, write_summaries
 from lrkit.lr_finder.curve_analysis import CurveReading, RangeTestRun
 from lrkit.lr_finder.successive_halving import Round
 
@@ -76,7 +76,7 @@ class FinderResult:
         except ImportError:
             return ["find.png needs the package matplotlib: pip install 'lrkit[plot]'"]
         write_figure(folder / "find.png", figure)
-        tensorboard.write_summaries(folder, tensorboard.image_summary("find", (folder / "find.png").read_bytes()))
+        write_summaries(folder, image_summary("find", (folder / "find.png").read_bytes()))
         return []
 
     def to_json(self) -> dict[str, Any]:

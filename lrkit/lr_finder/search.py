@@ -13,7 +13,7 @@ from lrkit.lr_finder.curve_analysis import CurveReading, RangeTestRun, has_diver
 from lrkit.lr_finder.result import FinderResult, round_rate
 from lrkit.lr_finder.short_run import ShortRun
 from lrkit.lr_finder.successive_halving import Confirmation, confirm_rate
-from lrkit.lr_finder.task import TrainingTask
+from lrkit.lr_finder.training_task import TrainingTask
 from lrkit.planning.plan import Plan
 from lrkit.schedules.curve import Curve
 

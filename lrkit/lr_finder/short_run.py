@@ -20,10 +20,11 @@ from lrkit.assembly import hush_lightning, trainer_of, why_unfused
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.base.signals import Terminated
-from lrkit.callbacks.accumulation_fix import AccumulationFix
 from lrkit.callbacks.first_batch import FirstBatchCheck
+from lrkit.callbacks.incomplete_accumulation import IncompleteAccumulation
 from lrkit.callbacks.noise_scale import NoiseScale
-from lrkit.lightning.classes import (
+from lrkit.lightning.evaluation_weights import EvaluationMode
+from lrkit.lightning.imports import (
     Callback,
     Checkpoint,
     EarlyStopping,
@@ -35,9 +36,8 @@ from lrkit.lightning.classes import (
     Trainer,
     seed_everything,
 )
-from lrkit.lightning.evaluation_weights import EvaluationMode
 from lrkit.lightning.module import OptimizerSetup, configure, scheduler_of
-from lrkit.lr_finder.task import TrainingTask
+from lrkit.lr_finder.training_task import TrainingTask
 from lrkit.planning.plan import Plan
 
 __all__ = ["OF_THE_RUN", "ShortRun", "run_short", "trainer_options"]
@@ -141,7 +141,7 @@ def _fit_module(task: TrainingTask, module: LightningModule, recorder: _LossReco
     first = FirstBatchCheck()
     user_callbacks = [callback for callback in task.callbacks() if not isinstance(callback, OF_THE_RUN)]
     own = {
-        "callbacks": [first, EvaluationMode(), AccumulationFix(), *user_callbacks, recorder],
+        "callbacks": [first, EvaluationMode(), IncompleteAccumulation(), *user_callbacks, recorder],
         "default_root_dir": folder,
     }
     trainer = trainer_of(trainer_options(task.trainer, recorder.probe), task.trust, **own)

@@ -118,17 +118,17 @@ def _resolve_rule(rule: Rule, schedule: Schedule, run: RunCurve) -> GroupCurve:
 
 def _build_momentum(curve: Curve, schedule: Schedule, run: RunCurve) -> Curve | None:
     """The momentum beside a rule's curve: cycled by its schedule, and by no other group's."""
-    cycled = schedule.momentum()
+    cycled = schedule.momentum(run.momentum or 0.0)
     if not run.momentum:
         return None
     if "momentum" in (run.coschedule or {}):
         if cycled is not None:
             must = "and coschedule.momentum both drive momentum: set one to null"
-            raise ConfigError("schedule.momentum_start", must)
+            raise ConfigError(f"schedule.{schedule.momentum_keys()[0]}", must)
         return None
     if cycled is not None:
         return build_momentum_curve(cycled, run.horizon, curve)
-    if run.schedule.momentum() is not None:
+    if run.schedule.momentum_keys():
         return Curve.build(Constant(start=run.momentum), run.horizon)
     return None
 

@@ -33,6 +33,7 @@ from lrkit.planning.weight_decay_rule import RULES as WEIGHT_DECAY_RULES
 from lrkit.schedules.batch_sizes import BY as BATCHES_BY
 from lrkit.schedules.batch_sizes import BatchSizes
 from lrkit.schedules.curve import Curve
+from lrkit.schedules.curve_json import with_current_name
 from lrkit.schedules.shapes import Schedule
 from lrkit.schedules.shapes.schedule import MOST_EDGES
 
@@ -60,6 +61,7 @@ def _check_schedule(key: str, value: Any, depth: int = 0) -> None:
     if depth > _DEEPEST:
         raise ConfigError(key, f"must not have schedules nested deeper than {_DEEPEST}")
     record({"name": text(100)}, others=True).check(key, value)
+    value = with_current_name(value)
     kind = Schedule.named(value["name"])
     if kind is None:
         raise ConfigError(f"{key}.name", "must be a schedule that is loaded", value["name"])

@@ -72,7 +72,7 @@ def resolve_plan(
     curve = Curve.build(schedule, horizon, warmup=warmup, cooldown=cooldown)
     name, decays = short_name(optimizer) or "the optimizer", weight_decay_rule.a_step(weight_decay or None)
     driven = _build_cocurves(coschedule or {}, horizon, momentum, decays, groups, name)
-    notes = [*warnings, *_add_cycled_momentum(driven, schedule, horizon, curve, "" if momentum else name)]
+    notes = [*warnings, *_add_cycled_momentum(driven, schedule, horizon, curve, momentum, name)]
     scale = scale or BatchScale()
     decay_notes = weight_decay_rule.warnings(weight_decay, lr * scale.factor)
     notes += [*list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale), *decay_notes]
@@ -135,14 +135,24 @@ def _build_cocurves(
 
 
 def _add_cycled_momentum(
-    driven: dict[str, Curve], schedule: Schedule, horizon: Horizon, curve: Curve, without: str
+    driven: dict[str, Curve],
+    schedule: Schedule,
+    horizon: Horizon,
+    curve: Curve,
+    momentum: float | None,
+    optimizer: str,
 ) -> list[str]:
-    """Add the curve of momentum that a schedule brings along; a note where the optimizer ``without`` has none."""
-    if (cycled := schedule.momentum()) is None:
+    """Add the curve of momentum that a schedule brings along; a note where the optimizer has no momentum."""
+    if not (keys := schedule.momentum_keys()):
         return []
-    if without:
-        return [f"momentum is not cycled: {without} runs without momentum"]
+    try:
+        cycled = schedule.momentum(momentum or 0.0)
+    except ConfigError as error:
+        raise error.under("schedule") from None
+    if not momentum:
+        return [f"momentum is not cycled: {optimizer} runs without momentum"]
     if "momentum" in driven:
-        raise ConfigError("coschedule.momentum", "and schedule.momentum_start both drive momentum: set one to null")
+        raise ConfigError("coschedule.momentum", f"and schedule.{keys[0]} both drive momentum: set one to null")
+    assert cycled is not None
     driven["momentum"] = build_momentum_curve(cycled, horizon, curve)
     return []

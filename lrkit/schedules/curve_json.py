@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.schedules.curve import Curve, Phase
 from lrkit.schedules.shapes import Schedule
 
-__all__ = ["curve_from_json", "curve_to_json"]
+__all__ = ["curve_from_json", "curve_to_json", "with_current_name"]
+
+
+#: Schedules that an earlier lrkit saved: name -> current name, and the fields that had no effect.
+_EARLIER: Mapping[str, tuple[str, frozenset[str]]] = MappingProxyType(
+    {
+        "_Dip": ("_OneCycleMomentum", frozenset({"start", "peak", "end", "momentum_start", "momentum_peak"})),
+        "_CycledMomentum": ("_CycledMomentum", frozenset({"momentum_start", "momentum_peak"})),
+    }
+)
+
+
+def with_current_name(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A schedule in JSON under its current name and without the fields that had no effect; those inside it are not
+    changed.
+
+    >>> with_current_name({"name": "_Dip", "start": 0.04, "high": 0.95})
+    {'name': '_OneCycleMomentum', 'high': 0.95}
+    """
+    if plain["name"] not in _EARLIER:
+        return plain
+    name, gone = _EARLIER[plain["name"]]
+    return {**{key: value for key, value in plain.items() if key not in gone}, "name": name}
 
 
 def curve_to_json(curve: Curve | None) -> list[dict[str, Any]] | None:
@@ -59,6 +82,7 @@ def _schedule_from_json(plain: Any) -> Any:
         return tuple(_schedule_from_json(each) for each in plain)
     if not isinstance(plain, dict):
         return plain
+    plain = with_current_name(plain)
     kind = Schedule.named(plain["name"])
     if kind is None:
         raise ConfigError("resume.path", f"needs the schedule {plain['name']}, which is not loaded", plain["name"])

@@ -50,6 +50,8 @@ def check_slot(slot: str, part: Schedule | None) -> None:
     for name, value in part.set_options.items():
         if (reason := moot_reason(slot, name)) is not None:
             raise ConfigError(f"{slot}.{name}", reason, value)
+    if slot in _MOOT and (keys := part.momentum_keys()):
+        raise ConfigError(f"{slot}.{keys[0]}", f"must be null: a {slot} leaves momentum alone", keys)
     if slot != "warmup":
         part.refuse_overlap(slot)
 

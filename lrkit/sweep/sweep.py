@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrkit.base import tensorboard
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import INTERRUPTED, signal_exit_code
 from lrkit.base.files import write_json
 from lrkit.base.process_pool import Outcome, Slots, available_slots, run_jobs
 from lrkit.base.signals import STOP_SIGNALS
+from lrkit.base.tensorboard_summaries import LRKIT_SUFFIX, hparams_summary, layout_summary, write_summaries
 from lrkit.config import compose as configs
 from lrkit.config import timeout
 from lrkit.config.swept_config import sweep_of_files
@@ -105,12 +105,10 @@ class Sweep:
         results = [job.result() for job in self.jobs]
         names = [f"best {result['monitor']}" for result in results if result.get("monitor")]
         names += [f"final {name}" for result in results for name in result.get("final") or {}]
-        for file in self.folder.glob(f"events.out.tfevents.*{tensorboard.LRKIT_SUFFIX}"):  # not the user's files
+        for file in self.folder.glob(f"events.out.tfevents.*{LRKIT_SUFFIX}"):  # not the user's files
             file.unlink()
         tags = [f"result/{name}" for name in dict.fromkeys(names)]
-        tensorboard.write_summaries(
-            self.folder, tensorboard.layout_summary(), *([tensorboard.hparams_summary(swept, tags)] if tags else [])
-        )
+        write_summaries(self.folder, layout_summary(), *([hparams_summary(swept, tags)] if tags else []))
 
     def _find_slots(self) -> Slots:
         trainer = self.first["trainer"]

@@ -11,10 +11,10 @@ from lrkit.assembly import callbacks_of
 from lrkit.base.event_log import EventLog
 from lrkit.base.launcher_environment import global_rank
 from lrkit.base.metric_names import higher_is_better
-from lrkit.callbacks.accumulation_fix import AccumulationFix
 from lrkit.callbacks.divergence_guard import DivergenceGuard
 from lrkit.callbacks.first_batch import FirstBatchCheck
 from lrkit.callbacks.group_names import GroupNaming
+from lrkit.callbacks.incomplete_accumulation import IncompleteAccumulation
 from lrkit.callbacks.logger_runs import LoggerRuns
 from lrkit.callbacks.loss_recorder import LossRecorder
 from lrkit.callbacks.lr_logger import LearningRateLogger
@@ -26,21 +26,21 @@ from lrkit.callbacks.train_loss import TrainLossLogger
 from lrkit.checkpoint import durable_io
 from lrkit.checkpoint.data_position import DataPosition
 from lrkit.checkpoint.last_checkpoint import LastCheckpoint
+from lrkit.checkpoint.lrkit_state_callback import CheckpointState
 from lrkit.checkpoint.module_modes import ModuleModes
 from lrkit.checkpoint.plain_data_callback import PlainDataCallback
-from lrkit.checkpoint.state_callback import CheckpointState
 from lrkit.lightning.accumulation_windows import AccumulationWindows
 from lrkit.lightning.callback_list import CallbackList
-from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint
 from lrkit.lightning.evaluation_weights import EvaluationMode
+from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint
+from lrkit.lightning.logged_step_axis import StepAxisCallback
 from lrkit.lightning.planned_stop import PlannedStop
 from lrkit.lightning.preemption import Preemption, SavingPreemption
-from lrkit.lightning.step_axis import StepAxisCallback
-from lrkit.lightning.step_count import StepCountCheck
-from lrkit.lightning.track_steps import TrackStepCheck
+from lrkit.lightning.step_count_check import StepCountCheck
+from lrkit.lightning.track_step_check import TrackStepCheck
 from lrkit.training.hyperparameters import flatten_hyperparameters
 from lrkit.training.messages import note_differences, print_line, warn_line
-from lrkit.training.settings import RunSettings
+from lrkit.training.run_config import RunConfig
 
 __all__ = ["RunCallbacks", "build_callbacks"]
 
@@ -78,7 +78,7 @@ class RunCallbacks:
     noise: NoiseScale | None
 
 
-def build_callbacks(run: RunSettings, module: LightningModule) -> RunCallbacks:
+def build_callbacks(run: RunConfig, module: LightningModule) -> RunCallbacks:
     """The callbacks of a run: lrkit's own first, then the user's, then those that save checkpoints.
 
     Raises:
@@ -115,12 +115,12 @@ def build_callbacks(run: RunSettings, module: LightningModule) -> RunCallbacks:
     return made
 
 
-def _build_results(run: RunSettings, best: ModelCheckpoint | None, noise: NoiseScale | None) -> ResultsWriter:
+def _build_results(run: RunConfig, best: ModelCheckpoint | None, noise: NoiseScale | None) -> ResultsWriter:
     measured = dict if noise is None else noise.metrics
     return ResultsWriter(run.folder, flatten_hyperparameters(run.config), best, measured)
 
 
-def _build_state(run: RunSettings, position: DataPosition, best: ModelCheckpoint | None) -> CheckpointState:
+def _build_state(run: RunConfig, position: DataPosition, best: ModelCheckpoint | None) -> CheckpointState:
     """The state that a checkpoint adds; options that the user may change are those of every optimizer."""
     names = {*run.options}.union(*(each.options for each in run.tracks))
     overridden = [*names] if run.resumption.policy in ("override", "extend") else None
@@ -128,7 +128,7 @@ def _build_state(run: RunSettings, position: DataPosition, best: ModelCheckpoint
 
 
 def _order_own_callbacks(
-    run: RunSettings,
+    run: RunConfig,
     made: RunCallbacks,
     state: CheckpointState,
     best: ModelCheckpoint | None,
@@ -158,7 +158,7 @@ def _order_own_callbacks(
         EvaluationMode(),
         DivergenceGuard(made.journal, say),  # after EvaluationMode: the guard copies the weights that train
         MetricNameCheck(wanted, best, say),
-        AccumulationFix(),
+        IncompleteAccumulation(),
         LearningRateLogger(),
         *([PlateauFeedback(plateau["monitor"])] if plateau else []),
         made.results,

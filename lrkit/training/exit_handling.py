@@ -21,7 +21,7 @@ from lrkit.base.watchdog import watch_training
 from lrkit.callbacks.results_writer import ResultsWriter
 from lrkit.checkpoint import durable_io
 from lrkit.checkpoint.durable_io import DurableIO
-from lrkit.lightning.classes import SIGTERMException, Trainer
+from lrkit.lightning.imports import SIGTERMException, Trainer
 from lrkit.lightning.module import plan_of, step_of
 from lrkit.lightning.preemption import Preemption
 from lrkit.lightning.rendezvous import Rendezvous

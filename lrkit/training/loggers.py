@@ -12,7 +12,7 @@ from typing import Any
 from lrkit.callbacks.logger_runs import read_run_ids
 from lrkit.config import compose as configs
 from lrkit.config.server_loggers import find_server_logger
-from lrkit.lightning.classes import Logger
+from lrkit.lightning.imports import Logger
 
 __all__ = ["build_loggers", "finishing_runs"]
 

@@ -28,7 +28,7 @@ from lrkit.checkpoint import durable_io
 from lrkit.checkpoint.restore_errors import install_restore_errors
 from lrkit.data.in_memory import loaders_of
 from lrkit.lightning import failsafe_loggers as loggers
-from lrkit.lightning.classes import (
+from lrkit.lightning.imports import (
     LightningDataModule,
     LightningModule,
     TensorBoardLogger,
@@ -44,7 +44,7 @@ from lrkit.training.callbacks import RunCallbacks, build_callbacks
 from lrkit.training.exit_handling import ExitReport
 from lrkit.training.loggers import finishing_runs
 from lrkit.training.messages import tell_skipped_checkpoint
-from lrkit.training.settings import RunSettings, settle_config
+from lrkit.training.run_config import RunConfig, resolve_run_config
 from lrkit.training.trainer import build_run_trainer
 from lrkit.training.worker_processes import rejoin_as_worker
 
@@ -89,11 +89,11 @@ def run_training(
             check_links(folder, key)
             stack.enter_context(hold_lock(folder, key))
         stack.enter_context(finishing_runs(config))
-        return _train(settle_config(config, folder, quiet), module, data)
+        return _train(resolve_run_config(config, folder, quiet), module, data)
 
 
-def _train(run: RunSettings, module: LightningModule | None, data: LightningDataModule | None) -> FinishedRun:
-    """Train a run whose config is settled."""
+def _train(run: RunConfig, module: LightningModule | None, data: LightningDataModule | None) -> FinishedRun:
+    """Train a run by its resolved config."""
     hush_lightning()
     seed_everything(run.config["seed"], workers=True, verbose=False)
     data = data_of(run.config) if data is None else data
@@ -117,7 +117,7 @@ def _train(run: RunSettings, module: LightningModule | None, data: LightningData
     return FinishedRun(ending.status, run.folder, plan_of(trainer), results.final, results.at_best, results.monitor)
 
 
-def _refuse_another_model(run: RunSettings, module: LightningModule) -> None:
+def _refuse_another_model(run: RunConfig, module: LightningModule) -> None:
     """Refuse a module that does not fit the checkpoint, before a logger opens its files.
 
     The plan is not resolved again here: the declared one is given the parameter groups of the module. A module that
@@ -137,7 +137,7 @@ def _refuse_another_model(run: RunSettings, module: LightningModule) -> None:
         run.resumption.check(grouped)
 
 
-def _attach_plan(run: RunSettings, module: LightningModule, data: LightningDataModule) -> None:
+def _attach_plan(run: RunConfig, module: LightningModule, data: LightningDataModule) -> None:
     """Let ``configure_optimizers`` of a module follow the plan, which is printed and saved when it is exact.
 
     The plan is resolved again then, because only a trainer knows the batches of the real loader and the processes of
@@ -158,7 +158,7 @@ def _attach_plan(run: RunSettings, module: LightningModule, data: LightningDataM
     configure(module, OptimizerSetup(resolve_exactly, keep_plan, run.target, run.options, rules, unfused, run.tracks))
 
 
-def _prepare_trainer(run: RunSettings, module: LightningModule, callbacks: RunCallbacks) -> Trainer:
+def _prepare_trainer(run: RunConfig, module: LightningModule, callbacks: RunCallbacks) -> Trainer:
     """The trainer of a run, with checkpoints that are written in one piece, and the weights of a ``restart``."""
     resumption, goes_on, last = run.resumption, run.resumption.goes_on, callbacks.last
     joins = None if goes_on is None or not _is_inside(goes_on.path, run.folder) else goes_on.step
@@ -179,7 +179,7 @@ def _prepare_trainer(run: RunSettings, module: LightningModule, callbacks: RunCa
     return trainer
 
 
-def _fit(run: RunSettings, module: LightningModule, loaders: Any, trainer: Trainer, callbacks: RunCallbacks) -> str:
+def _fit(run: RunConfig, module: LightningModule, loaders: Any, trainer: Trainer, callbacks: RunCallbacks) -> str:
     """Train; why the training diverged, or an empty string."""
     checkpoint = None if run.resumption.goes_on is None else run.resumption.goes_on.path
     report = ExitReport(run.folder, callbacks.results, callbacks.preemption)
@@ -214,7 +214,7 @@ class _Ending:
     wrong: str = ""
 
 
-def _judge(run: RunSettings, trainer: Trainer, callbacks: RunCallbacks, diverged: str) -> _Ending:
+def _judge(run: RunConfig, trainer: Trainer, callbacks: RunCallbacks, diverged: str) -> _Ending:
     """How a run ended, judged by its steps and its last metrics; findings about its curves go to its results."""
     plan, results = plan_of(trainer), callbacks.results
     results.findings = () if run.tracks else diagnose(callbacks.recorder.curves(), plan)
@@ -239,7 +239,7 @@ def _test(module: LightningModule, loaders: Any, trainer: Trainer, callbacks: Ru
     callbacks.results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def _report(run: RunSettings, trainer: Trainer, callbacks: RunCallbacks, ending: _Ending) -> None:
+def _report(run: RunConfig, trainer: Trainer, callbacks: RunCallbacks, ending: _Ending) -> None:
     """Print the closing lines of a run."""
     plan, results, noise = plan_of(trainer), callbacks.results, callbacks.noise
     taken, why = step_of(trainer), _why_stopped(trainer, ending)
@@ -271,7 +271,7 @@ def _why_stopped(trainer: Trainer, ending: _Ending) -> str:
     return f"horizon.stop_after={plan.horizon.stop_after}" if planned and has_reached_stop(trainer, plan) else ""
 
 
-def _write_plan(run: RunSettings, plan: Plan) -> None:
+def _write_plan(run: RunConfig, plan: Plan) -> None:
     """Write ``plan.json`` and ``config.json``; a resumed run keeps its files, unless it now stops elsewhere."""
     made, file = plan.to_json(), run.folder / "plan.json"
     before = read_json(file) if file.exists() else None

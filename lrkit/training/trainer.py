@@ -12,7 +12,7 @@ from lrkit.assembly import (
 )
 from lrkit.callbacks.line_progress import LineProgress
 from lrkit.config import compose as configs
-from lrkit.lightning.classes import (
+from lrkit.lightning.imports import (
     Callback,
     ProgressBar,
     RichProgressBar,

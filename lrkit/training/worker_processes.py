@@ -13,7 +13,7 @@ import torch
 
 from lrkit.base.process_pool import pass_config
 from lrkit.base.python_safe_path import launch_with_safe_path
-from lrkit.lightning.classes import (
+from lrkit.lightning.imports import (
     Trainer,
 )
 

@@ -37,7 +37,7 @@ def test_a_checkpoint_that_names_them_is_gone_on_with(
     with monkeypatch.context() as earlier:
         back = {new: old for old, new in MOVED.items()}
         earlier.setattr("lrkit.base.moved_classes.MOVED", {})
-        earlier.setattr("lrkit.checkpoint.state_callback.json.dumps", _with(back))
+        earlier.setattr("lrkit.checkpoint.lrkit_state_callback.json.dumps", _with(back))
         run = train("optimizer=muon", "optimizer.lr=0.02", "trainer.max_epochs=2")
     assert '"lrkit.muon.Muon"' in load_saved_run(str(run.folder)).content["lrkit"]["plan"]
     assert load_saved_run(str(run.folder)).plan["optimizer"] == "lrkit.optim.muon.Muon"

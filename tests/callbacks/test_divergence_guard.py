@@ -26,7 +26,7 @@ from lrkit.base.errors import Diverged
 from lrkit.callbacks import divergence_guard as watch
 from lrkit.callbacks.divergence_guard import FEW, gradient_norm, gradient_norm_value
 from lrkit.config.compose import compose
-from lrkit.lightning.classes import PACKAGE, Trainer
+from lrkit.lightning.imports import PACKAGE, Trainer
 from lrkit.optim.factory import build_optimizer
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.resolve import resolve_plan

@@ -25,10 +25,10 @@ from lrkit.base.errors import ConfigError
 from lrkit.callbacks.noise_scale import TAG, NoiseScale, estimate_noise_scale
 from lrkit.comparison.ranking import compare
 from lrkit.config.compose import compose
-from lrkit.lightning.classes import PACKAGE, Callback
+from lrkit.lightning.imports import PACKAGE, Callback
 from lrkit.lightning.supervised import Supervised
 from lrkit.lr_finder import short_run
-from lrkit.lr_finder.task import ConfigTask
+from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.runs.run_reader import load_run
 from lrkit.training.run import run_training
 

@@ -16,7 +16,7 @@ from lrkit.assembly import data_of, module_of
 from lrkit.base.errors import ConfigError
 from lrkit.callbacks.weight_averaging import AVERAGED_WEIGHTS, AveragedWeights
 from lrkit.config.compose import compose
-from lrkit.lightning.classes import Callback
+from lrkit.lightning.imports import Callback
 from lrkit.optim.weight_average import WeightAverage, average_factor
 from lrkit.training.run import run_training
 

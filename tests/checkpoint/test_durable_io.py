@@ -16,7 +16,7 @@ from file_damages import DAMAGES, flip
 from lrkit.base.errors import ConfigError, RunError
 from lrkit.checkpoint import durable_io, saved_run
 from lrkit.checkpoint.durable_io import DurableIO, find_damage, read_checkpoint
-from lrkit.lightning.classes import PACKAGE, Trainer
+from lrkit.lightning.imports import PACKAGE, Trainer
 
 AsyncCheckpointIO: Any = import_module(f"{PACKAGE}.plugins").AsyncCheckpointIO
 

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 
 from lrkit.checkpoint.module_modes import KEY
 from lrkit.config.compose import compose
-from lrkit.lightning.classes import PACKAGE, Callback
+from lrkit.lightning.imports import PACKAGE, Callback
 from lrkit.training.run import run_training
 
 

@@ -32,6 +32,31 @@ def older(plain: Any) -> Any:
     return {name: older(value) for name, value in plain.items() if name not in gone}
 
 
+#: Momentum beside schedules, as version 0.1 saved it in a plan: with fields of the rate that had no effect.
+MOMENTUM = """[
+{"name": "momentum", "first_step": 0, "steps": 10, "schedule": {"name": "_Dip", "length": null, "start": 0.04,
+ "peak": 1.0, "end": 4e-06, "up": 3, "anneal": "cosine", "three_phase": true, "momentum_start": null,
+ "momentum_peak": null, "high": 0.95, "low": 0.85}, "scale": 1.0},
+{"name": "momentum", "first_step": 10, "steps": 10, "schedule": {"name": "_CycledMomentum", "length": null,
+ "start": 0.9, "peak": 0.8, "up": 2, "down": 3, "mode": "exp_cycle", "gamma": 0.5, "every": 1, "formula": null,
+ "momentum_start": null, "momentum_peak": null}, "scale": 1.0}]"""
+VALUES = [0.95, 0.9249999999999998, 0.875, 0.85, 0.8749999999999999, 0.925, 0.95, 0.95, 0.95, 0.95,
+          0.9, 0.8500000000000001, 0.8, 0.8333333333333334, 0.8666666666666667, 0.9, 0.875, 0.8500000000000001,
+          0.8666666666666667, 0.8833333333333333]  # fmt: skip
+
+
+def test_its_momentum_is_the_same() -> None:
+    new = plan(compose(RUN)).to_json()
+    saved = checked({**new, "momentum": json.loads(MOMENTUM)})
+    assert saved.momentum is not None and [saved.momentum(t) for t in range(20)] == VALUES
+    cycles = {"one_cycle": ["schedule.up=3", "schedule.three_phase=true"],
+              "cyclic": ["schedule.up=2", "schedule.down=3", "schedule.mode=exp_cycle", "schedule.gamma=0.5",
+                         "schedule.momentum_start=0.9", "schedule.momentum_peak=0.8", "schedule.every=1"]}  # fmt: skip
+    for (name, words), phase in zip(cycles.items(), json.loads(MOMENTUM), strict=True):
+        now = plan(compose([f"schedule={name}", "horizon.steps=10", *words])).to_json()
+        assert list_plan_differences({**now, "momentum": [{**phase, "first_step": 0}]}, now) == []
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     plain = older(plan(compose(RUN)).to_json())

@@ -18,7 +18,7 @@ from pickled_content import KINDS, Given, Mode, Net
 from lrkit.checkpoint.durable_io import read_checkpoint
 from lrkit.cli.main import main
 from lrkit.config.compose import compose
-from lrkit.lightning.classes import PACKAGE, Trainer
+from lrkit.lightning.imports import PACKAGE, Trainer
 from lrkit.training.run import run_training
 
 pytestmark = pytest.mark.filterwarnings(

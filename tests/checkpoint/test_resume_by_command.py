@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lrkit.cli.main import main
 from lrkit.cli.sweep import run_job
-from lrkit.lightning.classes import Callback, LightningModule
+from lrkit.lightning.imports import Callback, LightningModule
 from lrkit.planning.plan import Plan
 from lrkit.sweep.sweep import Sweep
 

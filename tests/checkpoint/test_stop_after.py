@@ -17,7 +17,7 @@ import lrkit
 from lrkit.base.errors import ConfigError, RunError
 from lrkit.cli.main import main
 from lrkit.config import compose as configs
-from lrkit.lightning.classes import Callback, Trainer
+from lrkit.lightning.imports import Callback, Trainer
 from lrkit.planning import render
 from lrkit.planning.plan import Plan
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from lrkit.base.errors import ConfigError
 from lrkit.config.instantiate import arguments, build
-from lrkit.lightning.classes import LightningDataModule
+from lrkit.lightning.imports import LightningDataModule
 
 
 class Base(LightningDataModule):

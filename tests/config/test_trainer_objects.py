@@ -13,8 +13,8 @@ from lrkit.base.event_log import EventLog
 from lrkit.base.lightning_package import chosen_package
 from lrkit.cli.main import main
 from lrkit.config.compose import check, compose, plan, replicas_of
-from lrkit.lightning import classes, failsafe_loggers
-from lrkit.lightning.classes import LightningEnvironment, TensorBoardLogger, Trainer
+from lrkit.lightning import failsafe_loggers, imports
+from lrkit.lightning.imports import LightningEnvironment, TensorBoardLogger, Trainer
 
 CPU = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False,
        "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
@@ -116,7 +116,7 @@ def test_a_package_of_the_users_may_register_names_with_lightning(option: str, m
     check(config)  # the package is not imported for it
     with pytest.raises(ConfigError, match=f"trainer.{option} must be one of auto, .* Received: 'sota'"):
         assembly.check_trainer(config)
-    registry: Any = getattr(classes, f"{option.capitalize()}Registry")
+    registry: Any = getattr(imports, f"{option.capitalize()}Registry")
     known = {"accelerator": "cpu", "strategy": "ddp"}[option]
     monkeypatch.setitem(registry, "sota", {**registry[known]})
     assembly.check_trainer(config)

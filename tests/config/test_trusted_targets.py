@@ -32,8 +32,8 @@ from torch import nn
 from lrkit import models
 from lrkit.assembly import data_of, module_of
 from lrkit.base.errors import ConfigError
-from lrkit.base.tensorboard import tensorboard_command
 from lrkit.cli import arguments, main
+from lrkit.cli.board import tensorboard_command
 from lrkit.comparison.ranking import compare
 from lrkit.config import trusted_targets
 from lrkit.config.compose import CONF_DIR, check, compose, plan
@@ -42,7 +42,7 @@ from lrkit.config.overrides import chosen_loggers, parse_overrides
 from lrkit.config.trusted_targets import resolve_class
 from lrkit.data.hugging_face import HuggingFace
 from lrkit.data.torchvision_datasets import Torchvision
-from lrkit.lightning.classes import Callback
+from lrkit.lightning.imports import Callback
 from lrkit.optim import factory
 
 EVIL = {

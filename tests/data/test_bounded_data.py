@@ -19,7 +19,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.cli.main import main
 from lrkit.data.arrays import Arrays
 from lrkit.data.file_readers import read_cache, read_csv, read_npz, read_text
-from lrkit.data.idx import Idx
+from lrkit.data.mnist_idx_files import Idx
 from lrkit.data.tensor_conversion import images_and_labels
 from lrkit.data.text import Text
 

@@ -21,9 +21,9 @@ from lrkit.config.instantiate import build
 from lrkit.data.arrays import Arrays
 from lrkit.data.digits import Digits
 from lrkit.data.hugging_face import HuggingFace
-from lrkit.data.idx import Idx
 from lrkit.data.in_memory import InMemoryData, Splits
 from lrkit.data.mnist1d import Mnist1d
+from lrkit.data.mnist_idx_files import Idx
 from lrkit.data.tensor_loader import TensorLoader
 from lrkit.data.text import Text
 from lrkit.data.torchvision_datasets import Torchvision

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 
 from lrkit.base.errors import ConfigError
 from lrkit.data.tensor_loader import TensorLoader, check_whole_number, seeded_generator
-from lrkit.lightning.classes import Callback, LightningDataModule, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningDataModule, LightningModule, Trainer
 
 # Lightning 2.6 with torch 2.13: not ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from lrkit.lightning.classes import LightningDataModule, LightningModule
+from lrkit.lightning.imports import LightningDataModule, LightningModule
 
 
 class Nothing(nn.Module):

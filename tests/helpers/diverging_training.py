@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lrkit.lightning.classes import Callback
+from lrkit.lightning.imports import Callback
 
 
 class Ill(Callback):

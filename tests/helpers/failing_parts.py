@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lrkit.data.digits import Digits
-from lrkit.lightning.classes import Callback, Logger
+from lrkit.lightning.imports import Callback, Logger
 
 SERVER: Any = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(

@@ -13,7 +13,7 @@ import torch
 from recorded_rates import Recorded
 
 from lrkit.config.compose import compose
-from lrkit.lightning.classes import Callback
+from lrkit.lightning.imports import Callback
 from lrkit.training.run import run_training
 
 BASE = ("logger=none", "trainer.max_epochs=4", "trainer.limit_train_batches=6", "trainer.limit_val_batches=1",

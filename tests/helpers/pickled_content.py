@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.testing._internal.two_tensor import TwoTensor
 
-from lrkit.lightning.classes import Callback
+from lrkit.lightning.imports import Callback
 
 
 class Mode(enum.Enum):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lrkit.lightning.classes import Callback, LightningDataModule, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningDataModule, LightningModule, Trainer
 
 
 class Points(Dataset[dict[str, Tensor]]):

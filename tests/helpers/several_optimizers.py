@@ -9,7 +9,7 @@ from plain_lightning import Data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrkit.lightning.classes import LightningModule
+from lrkit.lightning.imports import LightningModule
 
 __all__ = [
     "GAN", "WGAN", "ActorCritic", "Automatic", "Composed", "Data", "Detached", "Diverging", "Hasty", "Late", "Never",

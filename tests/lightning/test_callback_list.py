@@ -12,7 +12,7 @@ from torch import nn
 
 import lrkit
 from lrkit.lightning.callback_list import CallbackList, NoProfiler
-from lrkit.lightning.classes import Callback, Trainer
+from lrkit.lightning.imports import Callback, Trainer
 from lrkit.lightning.supervised import Supervised
 
 HOOKS = [name for name in dir(Callback) if name.startswith("on_") or name in ("setup", "teardown")]

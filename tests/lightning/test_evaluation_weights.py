@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import lrkit
 from lrkit.checkpoint.durable_io import read_checkpoint
 from lrkit.config.compose import compose
-from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.evaluation_weights import TRAINING_WEIGHTS
+from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.optim.factory import evaluation_copy, switch_mode
 from lrkit.training.run import run_training
 

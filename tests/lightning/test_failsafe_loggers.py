@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lrkit.base.errors import ConfigError
-from lrkit.lightning.classes import Callback, TensorBoardLogger
+from lrkit.lightning.imports import Callback, TensorBoardLogger
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:

@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from lrkit.assembly import data_of
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
-from lrkit.lightning.classes import PACKAGE, LightningDataModule, LightningModule
+from lrkit.lightning.imports import PACKAGE, LightningDataModule, LightningModule
 from lrkit.lightning.network_output import NetworkOutput, possible_class_axes, tensor_of
 from lrkit.lightning.supervised import Supervised
 from lrkit.lr_finder import short_run
-from lrkit.lr_finder.task import ConfigTask
+from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.training.run import run_training
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")

@@ -19,7 +19,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.lr_finder import short_run
 from lrkit.lr_finder.short_run import ShortRun
-from lrkit.lr_finder.task import ConfigTask
+from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.planning.plan import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")

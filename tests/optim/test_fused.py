@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lrkit import api
 from lrkit.base.errors import ConfigError
-from lrkit.lightning.classes import LightningModule
+from lrkit.lightning.imports import LightningModule
 from lrkit.optim.factory import build_optimizer, switch_mode
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.resolve import resolve_plan

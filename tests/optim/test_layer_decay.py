@@ -303,13 +303,13 @@ def test_the_levels_are_printed_before_training_and_kept(
 
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 def test_configure_says_the_levels_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lrkit.lightning import classes
+    from lrkit.lightning import imports
 
     said: list[str] = []
-    monkeypatch.setattr(classes, "rank_zero_info", said.append)
+    monkeypatch.setattr(imports, "rank_zero_info", said.append)
     module = plain_lightning.Net()
     module.body = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8))
-    trainer = classes.Trainer(
+    trainer = imports.Trainer(
         fast_dev_run=True, default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False,
         accelerator="cpu", logger=False,
     )  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
+import json
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +33,9 @@ from lrkit.schedules.shapes import (
     Linear,
     Multistep,
     OneCycle,
+    Piecewise,
     Polynomial,
+    Product,
     Restarts,
     Schedule,
     Sqrt,
@@ -42,16 +46,18 @@ from lrkit.schedules.shapes import (
 RUN = 24
 BODY, HEAD, FROZEN = GroupRate("body"), GroupRate("head", 10.0), GroupRate("frozen", 0.0)
 CYCLE = OneCycle(up=8, momentum_start=0.95, momentum_peak=0.85)
+INSIDE = Piecewise(phases=[Linear(length=2), dataclasses.replace(CYCLE, up=4, length=10), Sqrt()])
 SCHEDULES: list[Schedule] = [
     Constant(), Cosine(), Linear(start=0.3, end=0.1), Step(every=5, gamma=0.3), Multistep(milestones=[3, 9]),
     Exponential(gamma=0.9, every=3), Restarts(period=3, growth=2), Cyclic(up=4, mode="triangular2"), CYCLE,
     Cyclic(up=4, mode="exp_cycle", momentum_start=0.9, momentum_peak=0.8), Wsd(decay=3, shape="tanh", milestones=[6]),
     Restarts(period=5, shape=Polynomial(power=1.0, k=2.0), decay=0.5, decay_of="peak", end=0.3),
+    Product(factors=[INSIDE, Step(every=5)]),
 ]  # fmt: skip
 
 
 def plan_of(schedule: Schedule | None = None, groups: Any = (BODY, HEAD), lr: float = 0.1, **parts: Any) -> Plan:
-    if schedule is not None and schedule.momentum() is not None:
+    if schedule is not None and schedule.momentum(0.9) is not None:
         parts = {"momentum": 0.9, **parts}
     return resolve_plan(lr=lr, schedule=schedule or Cosine(), horizon=Horizon(RUN), groups=groups, **parts)
 
@@ -379,6 +385,24 @@ def test_momentum_is_driven_where_it_is_kept(cls: Any, options: dict[str, Any]) 
         assert ("momentum" in group) != ("betas" in group)
         if cls is AdamW:
             assert group["betas"][1] == 0.98
+
+
+def test_momentum_of_a_schedule_inside_another_is_resumed() -> None:
+    plan = plan_of(Product(factors=[INSIDE, Step(every=5)]))
+    assert (
+        plan.momentum is not None and Plan.from_json(json.loads(json.dumps(plan.to_json()))).momentum == plan.momentum
+    )
+    assert [plan.momentum(t) for t in (0, 1, 2, 6, 12, 23)] == pytest.approx([0.9, 0.9, 0.95, 0.85, 0.9, 0.9])
+    planned, used = [plan.momentum(t) for t in range(RUN)], list[float]()
+    optimizer = optimizer_of(SGD, momentum=0.9)
+    scheduler = PlanScheduler(optimizer, plan)
+    for run in range(2):
+        optimizer.register_step_post_hook(lambda o, *_: used.append(o.param_groups[0]["momentum"]))
+        train(optimizer, scheduler, 8 if run == 0 else RUN - 8)
+        state, optimizer = scheduler.state_dict(), optimizer_of(SGD, momentum=0.9)
+        scheduler = PlanScheduler(optimizer, plan)
+        scheduler.load_state_dict(state)
+    assert used == planned
 
 
 def test_momentum_stays_where_the_plan_leaves_it() -> None:

@@ -22,7 +22,7 @@ from lrkit.checkpoint.resume_differences import list_plan_differences
 from lrkit.cli.main import main
 from lrkit.config import compose as config
 from lrkit.config.compose import compose
-from lrkit.lightning.classes import Callback, Trainer
+from lrkit.lightning.imports import Callback, Trainer
 from lrkit.optim import own_optimizers
 from lrkit.planning import render
 from lrkit.planning.plan import Plan

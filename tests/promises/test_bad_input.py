@@ -14,7 +14,7 @@ from locations import ROOT
 
 from lrkit.cli.main import main
 from lrkit.data.in_memory import InMemoryData
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.imports import Trainer
 from lrkit.lightning.supervised import Supervised
 
 # Refused from the config alone: nothing is read, nothing is written, torch is not needed.

@@ -48,7 +48,7 @@ from two_processes import RANKS, TWO, both_ranks
 from lrkit import api
 from lrkit.base.errors import ConfigError
 from lrkit.cli import main, output_folders
-from lrkit.lightning.classes import PACKAGE, LightningModule, MisconfigurationException
+from lrkit.lightning.imports import PACKAGE, LightningModule, MisconfigurationException
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.plateau import Plateau, PlateauState
 from lrkit.planning.resolve import resolve_plan
@@ -258,7 +258,7 @@ PLAIN_RANKS = """
 import json, sys
 from pathlib import Path
 import torch
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.imports import Trainer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from plain_lightning import Points, RankLoss

@@ -24,7 +24,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lrkit.base import tensorboard
+from lrkit.cli import board
 from lrkit.cli.main import main
 from lrkit.config import compose as config
 from lrkit.config import overrides
@@ -272,7 +272,7 @@ def jobs_do_nothing() -> Iterator[None]:
                                                                      sentence=lambda: "found"))  # fmt: skip
         patch.setattr(sweep.Sweep, "run", lambda *_: {"done": 1})
         patch.setattr("lrkit.cli.sweep.close_sweep", lambda *_: 0)
-        patch.setattr(tensorboard.subprocess, "call", lambda *_: 0)
+        patch.setattr(board.subprocess, "call", lambda *_: 0)
         patch.setattr(sys, "path", list(sys.path))
         patch.delenv("NO_SUCH", raising=False)
         yield

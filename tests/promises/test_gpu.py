@@ -17,7 +17,7 @@ from test_shown_rates_are_used import listed, used
 
 from lrkit.cli.main import main
 from lrkit.config.compose import CONF_DIR, compose, plan
-from lrkit.lightning.classes import Callback
+from lrkit.lightning.imports import Callback
 from lrkit.training.run import run_training
 
 pytestmark = [

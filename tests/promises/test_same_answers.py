@@ -26,7 +26,7 @@ from lrkit.config.overrides import default_choices, leaf_paths, suggest_name
 from lrkit.config.trusted_targets import TARGET
 from lrkit.data import arrays, text
 from lrkit.data.in_memory import InMemoryData
-from lrkit.lightning.classes import PACKAGE, Trainer
+from lrkit.lightning.imports import PACKAGE, Trainer
 
 WRONG: list[Any] = [
     float("nan"), float("inf"), -1, 0, 2.5, 10**400, True, "x", "1", "", [], [1, "x"], {"a": 1}, None,

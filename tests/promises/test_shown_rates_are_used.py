@@ -77,8 +77,12 @@ OPTIONS: dict[str, list[list[str]]] = {
     "exponential": [["schedule.gamma=null", "schedule.end=0", "schedule.ratio=0.1"]],
     "formula": [["schedule.formula=0.5**floor(epoch) * (1 if s < 7 else 0.1) + 0.01*u", "schedule.epoch_length=3"]],
     "inverse_sqrt": [["schedule.power=1.5"]],
+    "piecewise": [["schedule.phases=[{name: linear, length: 2}, {name: one_cycle, length: 50%, up: 1}, sqrt]"]],
     "polynomial": [["schedule.k=0.5", "schedule.period=25%"]],
-    "product": [["schedule.factors=[{name: table, table: [[0, 0.1], [2, 1], [50%, 0.5]]}, sqrt]", "schedule.scale=2"]],
+    "product": [
+        ["schedule.factors=[{name: table, table: [[0, 0.1], [2, 1], [50%, 0.5]]}, sqrt]", "schedule.scale=2"],
+        ["schedule.factors=[{name: cyclic, up: 2, momentum_start: 0.9, momentum_peak: 0.8, length: 60%}, step]"],
+    ],
     "restarts": [
         [f"schedule.shape={INNER}", "schedule.decay=0.7", "schedule.decay_of=peak", "schedule.end=0.6"],
         ["schedule.cycles=2", "schedule.growth=1", "schedule.warmup=1", "schedule.end=0.1"],

@@ -433,7 +433,7 @@ def test_ctrl_c_while_the_command_loads(tmp_path: Path, row: Row) -> None:
 def test_find_on_a_loss_that_is_nan_at_the_first_step(tmp_path: Path) -> None:
     """No lower rate helps there, so none is advised."""
     (tmp_path / "sick.py").write_text(
-        "import torch\nfrom lrkit.lightning.classes import LightningModule\n\n\nclass Net(LightningModule):\n"
+        "import torch\nfrom lrkit.lightning.imports import LightningModule\n\n\nclass Net(LightningModule):\n"
         "    def __init__(self):\n        super().__init__()\n        self.layer = torch.nn.Linear(64, 10)\n\n"
         "    def training_step(self, batch, i):\n        return self.layer(batch[0].flatten(1)).sum() * float('nan')\n"
     )

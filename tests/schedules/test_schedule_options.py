@@ -205,9 +205,9 @@ def test_the_options_resolve_to_steps() -> None:
 
 def test_momentum_of_one_cycle_follows_its_rate() -> None:
     cycle = OneCycle(up=40, momentum_start=0.95, momentum_peak=0.85, skip=20, update_every=5, scale=2.0, floor=0.5)
-    momentum = cycle.momentum()
+    momentum = cycle.momentum(0.9)
     assert momentum is not None
-    bare = OneCycle(up=40, momentum_start=0.95, momentum_peak=0.85).momentum()
+    bare = OneCycle(up=40, momentum_start=0.95, momentum_peak=0.85).momentum(0.9)
     assert bare is not None
     # As far into the shape, in the same stairs; but its values are plain, so neither scaled nor held up.
     assert [momentum(s, 80) for s in range(80)] == [bare((s + 20) // 5 * 5, 100) for s in range(80)]

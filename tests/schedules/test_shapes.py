@@ -168,6 +168,32 @@ MOMENTUM = [
 ]  # fmt: skip
 
 
+CYCLING = OneCycle(up=2, anneal="linear", momentum_start=0.95, momentum_peak=0.85)
+CYCLING_FOUR = dataclasses.replace(CYCLING, length=4)
+
+#: Schedules with a schedule inside that moves momentum; the optimizer's is 0.9.
+INNER_MOMENTUM = [
+    # schedule, n
+    #   steps, momentum
+    (Piecewise(phases=[Linear(length=2), CYCLING_FOUR, Sqrt()]), 10,
+        [0, 1, 2, 3, 4, 5, 6, 9], [0.9, 0.9, 0.95, 0.9, 0.85, 0.9, 0.9, 0.9]),
+    (Piecewise(phases=[Linear(length=2), CYCLING_FOUR]), 10,
+        [1, 2, 4, 6, 9],          [0.9, 0.95, 0.85, 0.95, 0.95]),  # it holds its end
+    (Piecewise(phases=[CYCLING_FOUR, Cyclic(up=2, momentum_start=0.8, momentum_peak=0.7)]), 8,
+        [0, 2, 4, 5, 6],          [0.95, 0.85, 0.8, 0.75, 0.7]),
+    (Piecewise(phases=[CYCLING_FOUR, Sqrt()], skip=2, scale=0.5), 8,
+        [0, 1, 2],                [0.85, 0.9, 0.9]),
+    (Product(factors=[Linear(), CYCLING]), 4,
+        [0, 1, 2, 3],             [0.95, 0.9, 0.85, 0.9]),
+    (Product(factors=[CYCLING_FOUR, Linear()]), 10,
+        [0, 2, 4, 9],             [0.95, 0.85, 0.95, 0.95]),  # it holds its end
+    (Product(factors=[CYCLING_FOUR, Linear()], update_every=2), 10,
+        [0, 1, 2, 3],             [0.95, 0.95, 0.85, 0.85]),
+    (Product(factors=[Step(), Piecewise(phases=[Linear(length=1), CYCLING])]), 5,
+        [0, 1, 3, 4],             [0.9, 0.95, 0.85, 0.9]),
+]  # fmt: skip
+
+
 def ids(row: Any) -> str | None:
     return str(row) if isinstance(row, Schedule) else None
 
@@ -180,10 +206,29 @@ def test_the_shape(schedule: Schedule, n: int, steps: list[int], multipliers: li
 @pytest.mark.parametrize(("three_phase", "steps", "momentum"), MOMENTUM)
 def test_momentum_moves_against_one_cycle(three_phase: bool, steps: list[int], momentum: list[float]) -> None:
     cycle = OneCycle(up=4, anneal="linear", three_phase=three_phase, momentum_start=0.95, momentum_peak=0.85)
-    dip = cycle.momentum()
+    dip = cycle.momentum(0.9)
     assert dip is not None
     assert [dip(s, 10) for s in steps] == pytest.approx(momentum, rel=1e-12)
-    assert OneCycle(up=4).momentum() is None
+    assert OneCycle(up=4).momentum(0.9) is None
+
+
+@pytest.mark.parametrize(("schedule", "n", "steps", "momentum"), INNER_MOMENTUM, ids=ids)
+def test_a_schedule_inside_moves_momentum(schedule: Schedule, n: int, steps: list[int], momentum: list[float]) -> None:
+    moved = schedule.momentum(0.9)
+    assert moved is not None
+    assert [moved.resolved(Horizon(n))(s, n) for s in steps] == pytest.approx(momentum, rel=1e-12)
+    assert Piecewise(phases=[RAMP, Linear()]).momentum(0.9) is None
+    assert Product(factors=[RAMP, Linear()]).momentum(0.9) is None
+
+
+def test_a_schedule_inside_may_not_move_momentum_where_another_does() -> None:
+    inner = Product(factors=[Linear(), Piecewise(phases=[RAMP, CYCLING]), CYCLING])
+    both = r"^factors\[1\].phases\[1\].momentum_start and factors\[2\].momentum_start both drive momentum: set all but "
+    with pytest.raises(ConfigError, match=both):
+        inner.momentum(0.9)
+    shape = dataclasses.replace(CYCLING, start=1.0, end=0.0)
+    with pytest.raises(ConfigError, match=r"^shape.momentum_start must be null: a decay of Wsd leaves momentum alone"):
+        Wsd(decay=4, shape=shape).resolved(Horizon(10))
 
 
 # One dataclass, one YAML, one row.

@@ -184,7 +184,7 @@ def test_a_job_finds_what_lies_where_the_command_was_given(tmp_path: Path, monke
     home = tmp_path / "home"
     home.mkdir()
     (home / "homely.py").write_text(
-        "from pathlib import Path\nfrom lrkit.lightning.classes import Callback\n\n\nclass Here(Callback):\n"
+        "from pathlib import Path\nfrom lrkit.lightning.imports import Callback\n\n\nclass Here(Callback):\n"
         "    def on_train_start(self, *_):\n        Path('here.txt').touch()\n"
     )
     monkeypatch.delitem(sys.modules, "homely", raising=False)

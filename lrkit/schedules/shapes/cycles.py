@@ -172,7 +172,82 @@ class Restarts(Shaped):
 
 
 @dataclass(frozen=True)
-class Cyclic(Endless):
+class _Cycles(Endless):
+    """Up and down in straight lines between ``start`` and ``peak``: the rate of ``Cyclic``, or its momentum."""
+
+    start: float = number(0.1, low=0)
+    peak: float = number(1.0, low=0)
+    up: Length = duration("10%")
+    down: Length | None = duration(None)
+    mode: Literal["triangular", "triangular2", "exp_range", "exp_cycle", "formula"] = "triangular"
+    gamma: float = number(0.9, over=0, high=1)
+    every: Length = duration("1%")
+    formula: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("triangular", "triangular2", "exp_range", "exp_cycle", "formula").check("mode", self.mode)
+        self._check_formula()
+
+    def _check_formula(self) -> None:
+        if (self.formula is None) == (self.mode == "formula"):
+            must = "must be set" if self.formula is None else "has no effect"
+            raise ConfigError("formula", f"{must} with mode={self.mode}", self.formula)
+        if self.formula is not None:
+            object.__setattr__(self, "formula", formula_text("formula", self.formula))
+            self._compute_height(0, 0)
+
+    @cached_property
+    def _expression(self) -> Expression:
+        try:
+            return parse_expression(self.formula or "1", ("cycle",))
+        except ConfigError as error:
+            raise error.under("formula") from None
+
+    def resolved(self, horizon: Horizon) -> Self:
+        # `every` belongs to exp_range: elsewhere an unknown length of the run must not be asked for.
+        asked = self if self.mode == "exp_range" else dataclasses.replace(self, every=1)
+        made = super(_Cycles, asked).resolved(horizon)
+        if horizon.steps is None:
+            made.turns(_SEEN)
+        return made
+
+    def value(self, s: int, n: int) -> float:
+        up, down = int(self.up), int(self.up if self.down is None else self.down)
+        cycle, v = divmod(s, up + down)
+        height = v / up if v <= up else (up + down - v) / down
+        return blend(self.start, self.peak, height * self._compute_height(cycle, s))
+
+    def _compute_height(self, cycle: int, s: int) -> float:
+        """The factor of the height at step ``s``, in cycle 0, 1, ..."""
+        if self.mode == "triangular2":
+            return float(0.5**cycle)
+        if self.mode == "exp_cycle":
+            return float(self.gamma**cycle)
+        if self.mode == "formula":
+            return self._scale_by_formula(cycle + 1)
+        return float(self.gamma ** (s / int(self.every))) if self.mode == "exp_range" else 1.0
+
+    def _scale_by_formula(self, cycle: int) -> float:
+        try:
+            scale = self._expression.value((float(cycle),))
+        except ConfigError as error:
+            raise ConfigError("formula", f"{error.must} in cycle {cycle}", self.formula) from None
+        if scale > 1.0:
+            raise ConfigError("formula", f"must be in [0, 1], and is {scale!r} in cycle {cycle}", self.formula)
+        return scale
+
+    def turns(self, n: int) -> list[int]:
+        up, down = int(self.up), int(self.up if self.down is None else self.down)
+        counted("up", 2 * n // (up + down))
+        if self.mode == "formula":
+            for first in range(0, n, up + down):
+                self._compute_height(first // (up + down), first)  # refuses a formula that has no value in some cycle
+        return sorted(e for first in range(0, n, up + down) for e in (first, first + up) if 0 < e < n)
+
+
+@dataclass(frozen=True)
+class Cyclic(_Cycles):
     """Cyclic rates: up and down in straight lines between ``start`` and ``peak``; momentum may move the other way.
 
         m = start + (peak - start) * height(v) * scale
@@ -206,77 +281,16 @@ class Cyclic(Endless):
     [1.0, 0.5, 0.3333333333333333]
     """
 
-    start: float = number(0.1, low=0)
-    peak: float = number(1.0, low=0)
-    up: Length = duration("10%")
-    down: Length | None = duration(None)
-    mode: Literal["triangular", "triangular2", "exp_range", "exp_cycle", "formula"] = "triangular"
-    gamma: float = number(0.9, over=0, high=1)
-    every: Length = duration("1%")
-    formula: str | None = None
     momentum_start: float | None = number(None, low=0, high=1)
     momentum_peak: float | None = number(None, low=0, high=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("triangular", "triangular2", "exp_range", "exp_cycle", "formula").check("mode", self.mode)
-        self._check_formula()
         check_momentum(self.momentum_start, self.momentum_peak)
-        self._check_order()
-
-    def _check_order(self) -> None:
         if self.start > self.peak:
             raise ConfigError("start", f"must not be above schedule.peak ({self.peak})", self.start)
 
-    def _check_formula(self) -> None:
-        if (self.formula is None) == (self.mode == "formula"):
-            must = "must be set" if self.formula is None else "has no effect"
-            raise ConfigError("formula", f"{must} with mode={self.mode}", self.formula)
-        if self.formula is not None:
-            object.__setattr__(self, "formula", formula_text("formula", self.formula))
-            self._compute_height(0, 0)
-
-    @cached_property
-    def _expression(self) -> Expression:
-        try:
-            return parse_expression(self.formula or "1", ("cycle",))
-        except ConfigError as error:
-            raise error.under("formula") from None
-
-    def resolved(self, horizon: Horizon) -> Self:
-        # `every` belongs to exp_range: elsewhere an unknown length of the run must not be asked for.
-        asked = self if self.mode == "exp_range" else dataclasses.replace(self, every=1)
-        made = super(Cyclic, asked).resolved(horizon)
-        if horizon.steps is None:
-            made.turns(_SEEN)
-        return made
-
-    def value(self, s: int, n: int) -> float:
-        up, down = int(self.up), int(self.up if self.down is None else self.down)
-        cycle, v = divmod(s, up + down)
-        height = v / up if v <= up else (up + down - v) / down
-        return blend(self.start, self.peak, height * self._compute_height(cycle, s))
-
-    def _compute_height(self, cycle: int, s: int) -> float:
-        """The factor of the height at step ``s``, in cycle 0, 1, ..."""
-        if self.mode == "triangular2":
-            return float(0.5**cycle)
-        if self.mode == "exp_cycle":
-            return float(self.gamma**cycle)
-        if self.mode == "formula":
-            return self._scale_by_formula(cycle + 1)
-        return float(self.gamma ** (s / int(self.every))) if self.mode == "exp_range" else 1.0
-
-    def _scale_by_formula(self, cycle: int) -> float:
-        try:
-            scale = self._expression.value((float(cycle),))
-        except ConfigError as error:
-            raise ConfigError("formula", f"{error.must} in cycle {cycle}", self.formula) from None
-        if scale > 1.0:
-            raise ConfigError("formula", f"must be in [0, 1], and is {scale!r} in cycle {cycle}", self.formula)
-        return scale
-
-    def momentum(self) -> Schedule | None:
+    def momentum(self, base: float) -> Schedule | None:
         if self.momentum_start is None or self.momentum_peak is None:
             return None
         return _CycledMomentum(
@@ -285,18 +299,7 @@ class Cyclic(Endless):
             skip=self.skip, update_every=self.update_every,
         )  # fmt: skip
 
-    def turns(self, n: int) -> list[int]:
-        up, down = int(self.up), int(self.up if self.down is None else self.down)
-        counted("up", 2 * n // (up + down))
-        if self.mode == "formula":
-            for first in range(0, n, up + down):
-                self._compute_height(first // (up + down), first)  # refuses a formula that has no value in some cycle
-        return sorted(e for first in range(0, n, up + down) for e in (first, first + up) if 0 < e < n)
-
 
 @dataclass(frozen=True)
-class _CycledMomentum(Cyclic):
+class _CycledMomentum(_Cycles):
     """Momentum beside ``Cyclic``: from ``start`` to ``peak``, which is the lower one, while the rate rises."""
-
-    def _check_order(self) -> None:
-        pass

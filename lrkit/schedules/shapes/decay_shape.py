@@ -69,6 +69,11 @@ class Shaped(Schedule):
         made = super().resolved(horizon)
         if not isinstance(self.shape, Schedule):
             return made
+        for key in self.shape.momentum_keys():
+            value = getattr(self.shape, key, None)
+            raise ConfigError(
+                f"shape.{key}", f"must be null: a decay of {type(self).__name__} leaves momentum alone", value
+            )
         try:
             shape: dict[str, Any] = {"shape": self.shape.resolved(horizon.counted_from(None))}
             return dataclasses.replace(made, **shape)

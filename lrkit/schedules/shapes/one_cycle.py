@@ -14,8 +14,30 @@ from lrkit.schedules.shapes.schedule import Schedule, blend, check_momentum, dur
 __all__ = ["OneCycle"]
 
 
+class _Cycle(Schedule):
+    """What the rate and its momentum share: the steps at which they turn, and the way between two of them."""
+
+    up: Length
+    anneal: Literal["cosine", "linear"]
+    three_phase: bool
+
+    def _find_turns(self, n: int) -> tuple[int, int]:
+        """The steps of the peak and of the second turn (the peak again where there is none)."""
+        up = int(self.up)
+        down = 2 * up if self.three_phase else up
+        if down >= n:
+            raise ConfigError("up", f"must leave steps for the way down: the phase has {n} steps", up)
+        return up, down
+
+    def _blend_values(self, a: float, b: float, v: float) -> float:
+        return blend(a, b, v if self.anneal == "linear" else (1.0 - math.cos(math.pi * v)) / 2.0)
+
+    def turns(self, n: int) -> list[int]:
+        return sorted(set(self._find_turns(n)))
+
+
 @dataclass(frozen=True)
-class OneCycle(Schedule):
+class OneCycle(_Cycle):
     """One cycle: up to the peak, down again, and far below the start by the end; momentum moves the other way.
 
         start -> peak during ``up``, then peak -> end              (three_phase: false, as fastai has it)
@@ -61,35 +83,24 @@ class OneCycle(Schedule):
             return self._blend_values(self.peak, self.start, (s - up) / (down - up))
         return self._blend_values(self.start if down > up else self.peak, self.end, (s - down) / (n - down))
 
-    def momentum(self) -> Schedule | None:
+    def momentum(self, base: float) -> Schedule | None:
         if self.momentum_start is None or self.momentum_peak is None:
             return None
-        return _Dip(
+        return _OneCycleMomentum(
             length=self.length, up=self.up, high=self.momentum_start, low=self.momentum_peak,
             anneal=self.anneal, three_phase=self.three_phase, skip=self.skip, update_every=self.update_every,
         )  # fmt: skip
 
-    def _find_turns(self, n: int) -> tuple[int, int]:
-        """The steps of the peak and of the second turn (the peak again where there is none)."""
-        up = int(self.up)
-        down = 2 * up if self.three_phase else up
-        if down >= n:
-            raise ConfigError("up", f"must leave steps for the way down: the phase has {n} steps", up)
-        return up, down
-
-    def _blend_values(self, a: float, b: float, v: float) -> float:
-        return blend(a, b, v if self.anneal == "linear" else (1.0 - math.cos(math.pi * v)) / 2.0)
-
-    def turns(self, n: int) -> list[int]:
-        return sorted(set(self._find_turns(n)))
-
 
 @dataclass(frozen=True)
-class _Dip(OneCycle):
+class _OneCycleMomentum(_Cycle):
     """Momentum beside ``OneCycle``: from ``high`` to ``low`` while the rate rises, back, and then held."""
 
-    high: float = 0.95
-    low: float = 0.85
+    high: float = number(0.95, low=0, high=1)
+    low: float = number(0.85, low=0, high=1)
+    up: Length = duration("30%")
+    anneal: Literal["cosine", "linear"] = "cosine"
+    three_phase: bool = False
 
     def value(self, s: int, n: int) -> float:
         up, down = self._find_turns(n)

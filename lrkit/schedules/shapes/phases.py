@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from lrkit.base.errors import ConfigError
+from lrkit.schedules.shapes.constant import Constant
 from lrkit.schedules.shapes.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class Piecewise(Schedule):
 
         m = phases[i](s - first_i, length_i)
 
+    A phase with a momentum of its own (``OneCycle``, ``Cyclic``) moves momentum while it lasts; in the others momentum
+    is the optimizer's.
+
     >>> from lrkit.schedules import Constant, Linear
     >>> halves = Piecewise(phases=[Linear(start=0.0, end=1.0, length=10), Constant()])
     >>> halves(5, 20), halves(10, 20)
@@ -97,6 +101,16 @@ class Piecewise(Schedule):
     def end_value(self, n: int) -> float:
         _, length, phase = self._list_spans(n)[-1]
         return phase.final(length)
+
+    def momentum(self, base: float) -> Schedule | None:
+        """The momentum of each phase while it lasts, and ``base`` in a phase that leaves momentum alone."""
+        if not self.momentum_keys():
+            return None
+        parts = [phase.momentum(base) or Constant(start=base, length=phase.length) for phase in self.phases]
+        return Piecewise(phases=parts, length=self.length, skip=self.skip, update_every=self.update_every)
+
+    def momentum_keys(self) -> list[str]:
+        return [f"phases[{i}].{key}" for i, phase in enumerate(self.phases) for key in phase.momentum_keys()]
 
     def turns(self, n: int) -> list[int]:
         edges: set[int] = set()

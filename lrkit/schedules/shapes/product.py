@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from lrkit.base.errors import ConfigError
-from lrkit.schedules.shapes.phases import check_schedules, resolve_schedules
+from lrkit.schedules.shapes.phases import Piecewise, check_schedules, resolve_schedules
 from lrkit.schedules.shapes.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ class Product(Schedule):
 
         m = factors[0](s, n) * factors[1](s, n) * ...
 
-    A factor with a ``length`` of its own holds its end value after it.
+    A factor with a ``length`` of its own holds its end value after it. One factor at most may have a momentum of its
+    own (``OneCycle``, ``Cyclic``).
 
     >>> from lrkit.schedules import Linear, Step
     >>> both = Product(factors=[Linear(), Step(every=50, gamma=0.1)])
@@ -51,6 +52,23 @@ class Product(Schedule):
 
     def end_value(self, n: int) -> float:
         return math.prod(factor.final(_length_of(factor, n)) for factor in self.factors)
+
+    def momentum(self, base: float) -> Schedule | None:
+        """The momentum of the one factor that moves it; it holds its end value after the factor's own length.
+
+        Raises:
+            ConfigError: several factors move momentum.
+        """
+        keys = self.momentum_keys()
+        if len({key.partition("]")[0] for key in keys}) > 1:
+            raise ConfigError(keys[0], f"and {keys[-1]} both drive momentum: set all but one factor's to null")
+        for factor in self.factors:
+            if (moved := factor.momentum(base)) is not None:
+                return Piecewise(phases=[moved], length=self.length, skip=self.skip, update_every=self.update_every)
+        return None
+
+    def momentum_keys(self) -> list[str]:
+        return [f"factors[{i}].{key}" for i, factor in enumerate(self.factors) for key in factor.momentum_keys()]
 
     def turns(self, n: int) -> list[int]:
         edges: set[int] = set()

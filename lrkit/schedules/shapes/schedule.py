@@ -239,9 +239,17 @@ class Schedule:
         changed: dict[str, Any] = {name: value for name, value in ends.items() if name in self.ends}
         return dataclasses.replace(self, **changed)
 
-    def momentum(self) -> Schedule | None:
-        """The curve of momentum that belongs to this shape, as plain values; None where momentum is left alone."""
+    def momentum(self, base: float) -> Schedule | None:
+        """The curve of momentum that belongs to this shape, as plain values; None where momentum is left alone.
+
+        Args:
+            base: the optimizer's own momentum, where the shape leaves momentum alone for a part of its phase.
+        """
         return None
+
+    def momentum_keys(self) -> list[str]:
+        """The keys that make the shape move momentum; empty where momentum is left alone."""
+        return [] if self.momentum(0.0) is None else ["momentum_start"]
 
     def warnings(self, edges: Sequence[int], n: int) -> list[str]:
         """Warnings about a shape of ``n`` steps with these edges: settings that are legal and probably not intended."""

@@ -13,9 +13,9 @@ from lrkit.checkpoint.checkpoint_schema import check_optimizers
 from lrkit.checkpoint.converted_step import step_with_as_many_samples
 from lrkit.checkpoint.data_position import DataPosition
 from lrkit.checkpoint.restore_errors import explain_restore_errors
-from lrkit.lightning.classes import Callback, LightningModule, ModelCheckpoint, Trainer
-from lrkit.lightning.loop_counts import recount
+from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
+from lrkit.lightning.resumed_loop_counts import recount
 
 __all__ = ["CheckpointState", "is_complete"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch.optim import Optimizer
 
-from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Trainer
 
-__all__ = ["AccumulationFix"]
+__all__ = ["IncompleteAccumulation"]
 
 
-class AccumulationFix(Callback):
+class IncompleteAccumulation(Callback):
     """Scales the gradient of the last accumulation window of an epoch by its number of batches.
 
     Lightning divides every loss by ``accumulate_grad_batches``, even if the epoch ends before the window is complete:

@@ -1,4 +1,4 @@
-"""The training whose rate is searched for; each short run creates it again."""
+"""The training whose learning rate `lrkit find` searches; each short run creates it again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from lrkit.assembly import callbacks_of, counted_plan, data_of, module_of, optimizer_of
 from lrkit.config import compose as configs
 from lrkit.data.in_memory import loaders_of
-from lrkit.lightning.classes import Callback, LightningDataModule, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningDataModule, LightningModule, Trainer
 from lrkit.planning.plan import Plan
 
 __all__ = ["ConfigTask", "TrainingTask"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import schedulers_of
 from lrkit.optim.scheduler import PlanScheduler
 

@@ -1,4 +1,4 @@
-"""The settled config of a run: the user's config, the checkpoint to resume, and the declared plan."""
+"""The config that a run trains by, from the user's config, the checkpoint to resume, and the search for a rate."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lrkit.lr_finder.find import resolve_auto_lr
 from lrkit.optim import factory
 from lrkit.planning.plan import Plan
 
-__all__ = ["RunSettings", "settle_config"]
+__all__ = ["RunConfig", "resolve_run_config"]
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunConfig:
     """The facts of a run that are known before its data is read.
 
     Args:
@@ -48,8 +48,8 @@ class RunSettings:
     tracks: Sequence[TrackSetup]
 
 
-def settle_config(config: Mapping[str, Any], folder: Path, quiet: bool) -> RunSettings:
-    """Settle the config of a run, and refuse what can be refused before its data is read.
+def resolve_run_config(config: Mapping[str, Any], folder: Path, quiet: bool) -> RunConfig:
+    """Return the config that a run trains by. Whatever the config alone shows is refused here, before data is read.
 
     Raises:
         ConfigError: the config cannot mean what it says, or does not fit the checkpoint.
@@ -71,4 +71,4 @@ def settle_config(config: Mapping[str, Any], folder: Path, quiet: bool) -> RunSe
         factory.check_optimizer(target, options)
     check_trainer(config)
     check_installed(config["logger"])
-    return RunSettings(folder, quiet, asked, config, resumption, declared, target, options, tracks)
+    return RunConfig(folder, quiet, asked, config, resumption, declared, target, options, tracks)

@@ -20,7 +20,7 @@ from lrkit.base.errors import ConfigError, RunError
 from lrkit.cli.main import main
 from lrkit.config.callback_conflicts import conflict_of
 from lrkit.config.compose import check, compose
-from lrkit.lightning.classes import PACKAGE, Callback, Trainer
+from lrkit.lightning.imports import PACKAGE, Callback, Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 callbacks: Any = import_module(f"{PACKAGE}.callbacks")

@@ -21,14 +21,14 @@ from typing import Any
 
 from torch import nn
 
-from lrkit.checkpoint.object_text import is_text_of
+from lrkit.checkpoint.object_placeholder import is_placeholder_of
 from lrkit.checkpoint.plain_data_format import Path
-from lrkit.lightning.classes import Trainer
+from lrkit.lightning.imports import Trainer
 
-__all__ = ["live_object"]
+__all__ = ["find_live_object"]
 
 
-def live_object(trainer: Trainer, at: Path, text: Any) -> tuple[Any] | None:
+def find_live_object(trainer: Trainer, at: Path, text: Any) -> tuple[Any] | None:
     """Return the object for a text in a checkpoint, in a tuple of one; None if there is none.
 
     Args:
@@ -40,7 +40,7 @@ def live_object(trainer: Trainer, at: Path, text: Any) -> tuple[Any] | None:
             owner = _get_part(owner, name)
             if owner is None:
                 break
-        if owner is not None and is_text_of(text, owner) and (at[0] != "callbacks" or _can_be_copied(owner)):
+        if owner is not None and is_placeholder_of(text, owner) and (at[0] != "callbacks" or _can_be_copied(owner)):
             return (owner,)
     return None
 

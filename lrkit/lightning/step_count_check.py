@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from lrkit.base.errors import ConfigError, RunError
 from lrkit.config.callback_conflicts import conflict_of
-from lrkit.lightning.classes import Callback, LightningModule, Trainer, is_overridden
+from lrkit.lightning.imports import Callback, LightningModule, Trainer, is_overridden
 from lrkit.lightning.module import schedulers_of
 from lrkit.optim.scheduler import PlanScheduler
 
@@ -32,7 +32,7 @@ __all__ = ["StepCountCheck", "has_reached_its_end", "uses_manual_optimization"]
 
 
 class StepCountCheck(Callback):
-    """Checks the steps of a run with one optimizer; ``lrkit.lightning.track_steps`` checks those of several.
+    """Checks the steps of a run with one optimizer; ``lrkit.lightning.track_step_check`` checks those of several.
 
     Args:
         command: whether the run is one of the command, which has keys, calls ``missing`` and reports it.

@@ -16,10 +16,10 @@ import torch
 from torch.optim import Optimizer
 
 from lrkit.base.errors import ConfigError
-from lrkit.lightning.classes import Callback, LightningModule, Trainer
+from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import plan_of, schedulers_of
 from lrkit.lightning.planned_stop import has_reached_stop
-from lrkit.lightning.step_count import has_reached_its_end
+from lrkit.lightning.step_count_check import has_reached_its_end
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.tracks import KEY, steps_in
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from lrkit.checkpoint.value_types import get_class_name
 
-__all__ = ["describe_object", "is_text_of", "text_for"]
+__all__ = ["describe_object", "is_placeholder_of", "make_placeholder"]
 
 TEXT = 500  #: characters of an object's ``repr``
 _CONTAINERS = (list, tuple, dict, set, frozenset, OrderedDict)
 
 
-def text_for(value: Any) -> str:
+def make_placeholder(value: Any) -> str:
     """Return the text for an object: its type, and the start of its ``repr`` if that contains no memory address."""
     what = describe_object(value)
     if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType | types.MethodType):
@@ -28,13 +28,13 @@ def text_for(value: Any) -> str:
     return f"<not plain data: {what}{': ' if said else ''}{said}>"
 
 
-def is_text_of(text: Any, value: Any) -> bool:
+def is_placeholder_of(text: Any, value: Any) -> bool:
     """Return whether a text replaces an object of this type, or this class or function.
 
     >>> from torch import nn
     >>> from lrkit.checkpoint.plain_data_encoder import to_plain_data
     >>> made = to_plain_data({"loss": nn.MSELoss()}).checkpoint
-    >>> is_text_of(made["loss"], nn.MSELoss()), is_text_of(made["loss"], nn.L1Loss())
+    >>> is_placeholder_of(made["loss"], nn.MSELoss()), is_placeholder_of(made["loss"], nn.L1Loss())
     (True, False)
     """
     begins = f"<not plain data: {describe_object(value)}"

@@ -1,4 +1,4 @@
-"""Image files in the format of MNIST."""
+"""Images and labels in IDX files, the format of MNIST, Fashion-MNIST and similar datasets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Idx(InMemoryData):
         path: The folder.
         val_samples: Number of training images to hold out for validation: the same images in every run.
         limit: Number of the other images to train on. None: all.
-        flatten: Make name image a vector instead of ``(1, height, width)``.
+        flatten: Make each image a vector instead of ``(1, height, width)``.
 
     Source of the format: http://yann.lecun.com/exdb/mnist.
     """
@@ -77,7 +77,7 @@ class Idx(InMemoryData):
         try:
             head = read_unzipped(file, start)
             shape = [int.from_bytes(head[at : at + 4], "big") for at in range(4, start, 4)]
-            # The header: two zeros, 8 for "unsigned bytes", the number of axes, and the length of name axis.
+            # The header: two zeros, 8 for "unsigned bytes", the number of axes, and the length of each axis.
             if head[:4] != bytes([0, 0, 8, axes]) or len(head) < start:
                 must = f"must have IDX files of bytes with {axes} axes: {file.name} is not one"
                 raise ConfigError("data.path", must, str(self.path))

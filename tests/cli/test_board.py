@@ -11,13 +11,9 @@ from pathlib import Path
 
 import pytest
 from run_folders import write_events
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.plugins.hparams import plugin_data_pb2
 
-from lrkit.base import tensorboard
 from lrkit.base.errors import ConfigError
-from lrkit.base.tensorboard import tensorboard_command
+from lrkit.cli.board import tensorboard_command
 from lrkit.cli.main import main
 
 
@@ -91,23 +87,3 @@ def test_a_browser_shows_the_runs_of_a_sweep_and_their_rates(tmp_path: Path) -> 
         process.stderr.read()
     assert {"0_schedule=step", "1_schedule=cosine"} <= set(re.findall(r"\d_schedule=\w+", shown.stdout))
     assert {"lr", "train", "val", "plan"} <= set(re.findall(r'title="(\w+)"', shown.stdout))  # the groups of cards
-
-
-def test_the_layout_puts_the_rates_and_losses_of_all_runs_together(tmp_path: Path) -> None:
-    tensorboard.write_summaries(tmp_path, tensorboard.layout_summary())
-    events = EventAccumulator(str(tmp_path)).Reload()
-    (event,) = events.Tensors("custom_scalars__config__")
-    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
-    tags = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
-    assert tags["learning rate"] == ["^lr/"]
-    assert [bool(re.search(tags["validation loss"][0], tag)) for tag in ("val/loss", "val_loss", "train/loss")] == [
-        True, True, False,
-    ]  # fmt: skip
-
-
-def test_the_hparams_of_a_sweep_are_those_that_were_swept(tmp_path: Path) -> None:
-    tensorboard.write_summaries(tmp_path, tensorboard.hparams_summary(["schedule", "seed"], ["result/best val/loss"]))
-    metadata = EventAccumulator(str(tmp_path)).Reload().SummaryMetadata("_hparams_/experiment")
-    experiment = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content).experiment
-    assert [info.name for info in experiment.hparam_infos] == ["schedule", "seed"]
-    assert [info.name.tag for info in experiment.metric_infos] == ["result/best val/loss"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.validation import one_of
+from lrkit.base.validation import is_whole, one_of
 from lrkit.schedules.batch_sizes import BY, KEY, parse_stages
 
 __all__ = ["by", "check"]
@@ -42,6 +42,10 @@ def check(config: Mapping[str, Any]) -> None:
          " one number"),
         ("optimizer.lr=auto", config["optimizer"].get("lr") == "auto", "a search measures at one batch size: run lrkit"
          " find with batch.effective"),
+        ("batch.by=loader, trainer.val_check_interval", loads and is_whole(trainer.get("val_check_interval"), 1), "it"
+         " counts batches, whose size changes: use a share of an epoch"),
+        ("batch.by=loader, trainer.reload_dataloaders_every_n_epochs", loads
+         and bool(trainer.get("reload_dataloaders_every_n_epochs")), "the loader is told the batch sizes once"),
         ("batch.by=loader, guard", loads and policy in ("skip", "reduce"), "a skipped step would be taken by a batch of"
          " the next size: use batch.by=accumulation"),
         ("batch.by=loader, trainer.precision", loads and str(trainer.get("precision")) in ("16-mixed", "16"), "its"

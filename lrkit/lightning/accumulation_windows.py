@@ -59,6 +59,8 @@ class AccumulationWindows(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.scheduler = schedulers_of(trainer)[0]
         self.sizes = None if self.scheduler.track else self.scheduler.plan.horizon.batch_sizes
+        if self.sizes is not None and self.sizes.by == "loader":  # a step is a batch
+            return
         if self.sizes is None and not self.size:
             return
         if self.sizes is not None and trainer.strategy.handles_gradient_accumulation:
@@ -73,7 +75,7 @@ class AccumulationWindows(Callback):
             return
         assert self.scheduler is not None
         self.start = batch_idx
-        self.size = self.usual if self.sizes is None else self._count_batches(self.sizes, self.scheduler.applied)
+        self.size = self.usual if self.sizes is None else self.sizes.window(self.scheduler.applied)
         trainer.accumulate_grad_batches = Window(self.size, self.start)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -97,8 +99,3 @@ class AccumulationWindows(Callback):
         if self.usual is not None:
             trainer.accumulate_grad_batches = self.usual
             self.usual = None
-
-    @staticmethod
-    def _count_batches(sizes: BatchSizes, step: int) -> int:
-        """The batches that Lightning accumulates for a step: one, where the loader joins them."""
-        return 1 if sizes.by == "loader" else sizes.window(step)

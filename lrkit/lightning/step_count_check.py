@@ -220,7 +220,8 @@ def _remaining_windows(trainer: Trainer, scheduler: PlanScheduler) -> int | None
         if sizes is None or sizes.batches is None:
             left = math.ceil(batches / every) * (epochs - trainer.current_epoch) - done // every
         else:
-            here = trainer.current_epoch * sizes.batches + (done if sizes.by == "accumulation" else 0)
+            here = trainer.current_epoch * sizes.batches + done
+            here = here if sizes.by == "accumulation" else sizes.batches_at(scheduler.applied)
             left = sizes.steps_after(epochs * sizes.batches, scheduler.applied, here) - scheduler.applied
     if trainer.max_steps != -1:
         left = min(left, trainer.max_steps - trainer.global_step)

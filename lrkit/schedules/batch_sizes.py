@@ -196,7 +196,7 @@ def resolve_sizes(
     pairs = parse_stages(written)
     if micro is not None:
         for i, (_, size) in enumerate(pairs):
-            _check_multiple(f"{KEY}[{i}]", size, micro, product)
+            _check_size(f"{KEY}[{i}]", size, micro, batches, product)
 
     def lay(total: int | None, clip: bool = False) -> BatchSizes:
         return _lay_stages(pairs, BatchSizes((), micro, batches, by), total, tokens_per_sample, clip)
@@ -288,9 +288,11 @@ def _find_total(made: Callable[[int], int], has_shares: bool, most: int) -> int:
     raise ConfigError(KEY, f"{must}, or set trainer.max_steps")
 
 
-def _check_multiple(key: str, size: int, micro: int, product: str) -> None:
-    """Refuse samples in a step that are no whole number of batches."""
+def _check_size(key: str, size: int, micro: int, batches: int | None, product: str) -> None:
+    """Refuse samples in a step that are no whole number of batches, or more than an epoch has."""
     if size % micro == 0:
+        if batches is not None and size > batches * micro:
+            raise ConfigError(key, f"must be at most {batches * micro}, the {batches} batches of an epoch", size)
         return
     below = size // micro * micro
     nearest = f"{below} or {below + micro}" if below else str(micro)

@@ -15,6 +15,7 @@ from lrkit.callbacks.divergence_guard import DivergenceGuard
 from lrkit.callbacks.first_batch import FirstBatchCheck
 from lrkit.callbacks.group_names import GroupNaming
 from lrkit.callbacks.incomplete_accumulation import IncompleteAccumulation
+from lrkit.callbacks.joined_batches import JoinedBatches
 from lrkit.callbacks.logger_runs import LoggerRuns
 from lrkit.callbacks.loss_recorder import LossRecorder
 from lrkit.callbacks.lr_logger import LearningRateLogger
@@ -151,6 +152,7 @@ def _order_own_callbacks(
         made.steps,
         StepAxisCallback(),
         AccumulationWindows(),
+        JoinedBatches(),
         GroupNaming(),
         # If two losses work against each other, the size of a loss says nothing about the learning rate.
         made.tracks if run.tracks else made.recorder,

@@ -138,7 +138,7 @@ class TensorLoader(Generic[Batch]):
         self._plan_windows(0, 0)
 
     def _plan_windows(self, first: int, parts: int) -> None:
-        """Lay the windows of the rest of an epoch, of which ``first`` joined batches with ``parts`` batches are done."""
+        """Lay the windows of the rest of an epoch; done are ``first`` joined batches, which had ``parts`` batches."""
         if self._windows is None:
             return
         self._first, self._ends = first, [parts, *(parts + done for done in accumulate(self._windows(parts)))]

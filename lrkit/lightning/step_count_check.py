@@ -97,7 +97,13 @@ class StepCountCheck(Callback):
     @property
     def accounted(self) -> int:
         """The number of steps taken and skipped since the run began."""
-        return 0 if self.run is None else self.run[1].applied + self.skipped_before + self._steps_skipped()
+        if self.run is None:
+            return 0
+        trainer, scheduler = self.run
+        skipped = self.skipped_before + self._steps_skipped()
+        if skipped and scheduler.plan.horizon.batch_sizes is not None and has_reached_its_end(trainer):
+            return max(scheduler.applied, self.planned or 0)  # a skipped step of a large batch has the data of several
+        return scheduler.applied + skipped
 
     def missing(self) -> str:
         """A sentence on the missing steps of a fit that has ended; empty if none is missing."""

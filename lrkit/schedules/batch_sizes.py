@@ -272,8 +272,8 @@ def measure(length: Duration, sizes: BatchSizes, origin: int, key: str, tokens: 
 def _find_total(made: Callable[[int], int], has_shares: bool, most: int) -> int:
     """The number of steps ``n`` of the run whose stages, laid over ``n`` steps, make ``n`` steps of its epochs.
 
-    The first such number is looked for by bisection. Where sizes only grow, there is one: a stage that begins a step
-    later adds at most a step.
+    It is looked for by bisection. Where sizes only grow there is one, for a stage that begins a step later adds at most
+    a step; where several fit, it is the one that the bisection arrives at.
     """
     if not has_shares:
         return made(1)

@@ -46,7 +46,9 @@ lint: $(VENV)/dev.stamp ## ruff and mypy
 
 SCHEDULES = constant,step,multistep,exponential,inverse_time,inverse_sqrt,linear,polynomial,cosine,sqrt,rex,tanh,$\
 	logarithmic,restarts,cyclic,one_cycle,wsd,piecewise,product,table,formula,plateau,range_test
-picture: $(VENV)/user.stamp ## draw docs/schedules.png
+OVERVIEW = step,exponential,linear,cosine,restarts,cyclic,one_cycle,wsd
+picture: $(VENV)/user.stamp ## draw docs/schedules.png, and docs/overview.png of the README
+	cp $$($(BIN)/lrkit show -m schedule=$(OVERVIEW) warmup=linear horizon.steps=1000 format=png) docs/overview.png
 	cp $$($(BIN)/lrkit show -m schedule=$(SCHEDULES) warmup=linear horizon.steps=1000 format=png) docs/schedules.png
 
 $(VENV)/docs.stamp: $(VENV)/user.stamp

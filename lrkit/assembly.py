@@ -16,7 +16,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better
 from lrkit.config import compose as configs
 from lrkit.config import trusted_targets
-from lrkit.config.callback_conflicts import conflict_of
+from lrkit.config.callback_conflicts import find_conflict
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
 from lrkit.data.torch_datasets import Datasets
 from lrkit.lightning.imports import (
@@ -37,6 +37,7 @@ from lrkit.optim import factory
 from lrkit.planning import tracks
 from lrkit.planning.plan import Plan
 from lrkit.schedules.batch_sizes import KEY as SCHEDULE
+from lrkit.schedules.durations import Duration
 
 __all__ = [
     "callbacks_of",
@@ -105,14 +106,18 @@ def _plan_of_declared_steps(config: Mapping[str, Any], trainer: Trainer, notes: 
     horizon, epochs = config["horizon"], config["trainer"].get("max_epochs") or -1
     if horizon.get("steps_per_epoch") is not None or epochs < 1 or config["batch"].get("schedule") is not None:
         return counted_plan(config, trainer, notes)
-    per_epoch, rest = divmod(horizon["steps"], epochs)
+    if isinstance(horizon["steps"], str) and Duration.parse(horizon["steps"], "horizon.steps").unit == "epochs":
+        must = f"must be set: horizon.steps is {horizon['steps']}, and the module decides how many steps an epoch has"
+        raise ConfigError("horizon.steps_per_epoch", must)
+    steps = counted_plan(config, trainer, notes).horizon.require("steps", "horizon.steps")
+    per_epoch, rest = divmod(steps, epochs)
     plan, other = (
         counted_plan({**config, "horizon": {**horizon, "steps_per_epoch": number}}, trainer, notes)
         for number in (max(per_epoch, 1), per_epoch + 1)
     )
     curves = [(each.curve, each.momentum, each.decay_curve, each.group_curves) for each in (plan, other)]
     if rest and curves[0] != curves[1]:
-        must = f"must be set: a length is in epochs, and {horizon['steps']} steps do not divide by {epochs} epochs"
+        must = f"must be set: a length is in epochs, and {steps} steps do not divide by {epochs} epochs"
         raise ConfigError("horizon.steps_per_epoch", must)
     return plan
 
@@ -304,7 +309,7 @@ def callbacks_of(config: Mapping[str, Any], folder: Path | None = None) -> list[
         callback = configs.build(
             {**node, **_complete_callback(node, folder)}, f"callbacks.{name}", config.get("trust", ())
         )
-        if (why := conflict_of(type(callback))) is not None:
+        if (why := find_conflict(type(callback))) is not None:
             raise ConfigError(f"callbacks.{name}", why, type(callback).__name__)
         assert isinstance(callback, Callback)
         callbacks.append(callback)

@@ -282,3 +282,6 @@ def test_a_run_of_unknown_length_is_checked_as_far_as_possible() -> None:
         check(compose([*unknown, "schedule.end=-1"]))
     resolved = check(compose([*unknown, "horizon.steps=100"]))
     assert resolved is not None and resolved.horizon.steps == 100
+    assert check(compose([*unknown, "horizon.steps=2ep"])) is None  # an epoch is counted when there is data
+    resolved = check(compose([*unknown, "horizon.steps=2ep", "horizon.steps_per_epoch=10"]))
+    assert resolved is not None and resolved.horizon.steps == 20

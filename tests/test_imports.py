@@ -56,7 +56,8 @@ HEAVY = {
 }
 #: Module -> heavy imports inside its functions: the command imports only the packages that it uses.
 LAZILY = {
-    "planning.render": NUMBERS | PICTURES,
+    "planning.render": {"rich"},
+    "planning.picture": {"matplotlib"},
     "lr_finder.result": PICTURES,
     "api.caller_task": {"torch"},
     "api.mounted_config": {"torch", "omegaconf"},
@@ -64,7 +65,6 @@ LAZILY = {
     "base.terminal_width": {"rich"},
     "base.process_pool": {"torch"},
     "runs.event_records": {"numpy"},
-    "comparison.tables": {"rich"},
     "comparison.figures": {"matplotlib"},
     "cli.hydra_call": HYDRA,
 }

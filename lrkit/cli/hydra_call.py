@@ -20,13 +20,13 @@ def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir
     """Print the requested information; run nothing."""
     from lrkit.config import compose as configs
     from lrkit.config.overrides import parse_overrides
-    from lrkit.config.saved_config import resume_path_in
+    from lrkit.config.saved_config import find_resume_path
 
     if config_dir:
         configs.screen_files(overrides, config_dir)
     if (
         any(flag.startswith(("--cfg=job", "-c=job")) for flag in flags)
-        and resume_path_in(parse_overrides(overrides)) is not None
+        and find_resume_path(parse_overrides(overrides)) is not None
     ):
         from omegaconf import OmegaConf
 
@@ -38,8 +38,7 @@ def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir
         with redirect_stderr(said), refuse_hydra_errors():
             call_hydra([*flags, *overrides], config_dir, lambda _: None)
     except ConfigError:
-        if not any(flag in ("-sc", "--shell-completion") for flag in flags):
-            configs.compose(overrides, config_dir)  # has the better message if the config is wrong
+        configs.compose(overrides, config_dir)  # has the better message if the config is wrong
         raise
     except SystemExit as end:
         if end.code:

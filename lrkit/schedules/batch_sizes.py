@@ -25,7 +25,7 @@ from lrkit.schedules.durations import Duration, round_half_up
 
 __all__ = ["BY", "KEY", "BatchSizes", "parse_stages", "resolve_sizes"]
 
-KEY = "batch.schedule"
+KEY, LENGTH = "batch.schedule", "horizon.steps"
 #: What makes a step of so many samples.
 BY = ("accumulation", "loader")
 _MOST = 10_000  # stages
@@ -173,20 +173,20 @@ def resolve_sizes(
     batches: int | None,
     by: str = "accumulation",
     steps: int | None = None,
-    epochs: int | None = None,
+    length: Duration | None = None,
     tokens_per_sample: int | None = None,
     product: str = "",
 ) -> tuple[BatchSizes, int | None]:
     """The stages in optimizer steps, and the steps of the run; None where they cannot be known.
 
-    A run of ``epochs`` has as many steps as its stages make of them; with stages at shares of the run, it is the number
-    whose shares make just that number.
+    A run with a ``length`` in epochs, samples or tokens has as many steps as its stages make of it; with stages at
+    shares of the run, it is the number whose shares make just that number.
 
     Args:
         written: the list of pairs.
         micro, batches, by: as for ``BatchSizes``.
         steps: the steps of the run, or the most of them; None: not known.
-        epochs: the epochs after which it ends, if it does.
+        length: the length of the run in the data, if that ends it.
         tokens_per_sample: for stages at tokens.
         product: of what ``micro`` is the product, for messages.
 
@@ -201,11 +201,15 @@ def resolve_sizes(
     def lay(total: int | None, clip: bool = False) -> BatchSizes:
         return _lay_stages(pairs, BatchSizes((), micro, batches, by), total, tokens_per_sample, clip)
 
-    if epochs is not None and batches is not None and micro is not None:
-        whole = batches * epochs
-        if steps is None or lay(steps, clip=True).steps_after(whole) < steps:
+    if length is not None:
+
+        def count(sizes: BatchSizes) -> int:
+            return measure(length, sizes, 0, LENGTH, tokens_per_sample)
+
+        if steps is None or count(lay(steps, clip=True)) < steps:
             has_shares = any(place.unit == "share" for place, _ in pairs)
-            steps = _find_total(lambda n: lay(n, clip=True).steps_after(whole), has_shares, whole)
+            most = count(BatchSizes(((0, min(size for _, size in pairs)),), micro, batches))
+            steps = _find_total(lambda total: count(lay(total, clip=True)), has_shares, most)
     made = lay(steps)
     for i, first in enumerate(made.firsts):
         if steps is not None and first >= steps:

@@ -15,6 +15,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.compose import check, compose, plan
 from lrkit.planning import plan_schema, render
 from lrkit.planning.batch_scaling import batch_scale
+from lrkit.planning.picture import draw_picture
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
 from lrkit.planning.resolve import resolve_plan
@@ -84,7 +85,7 @@ def test_text_csv_and_json_have_the_batch_of_each_step(tmp_path: Path) -> None:
     again = Plan.from_json(plain)
     assert again.horizon == run.horizon
     assert [again.lr(again.groups[0], step) for step in range(12)] == [run.lr(run.groups[0], s) for s in range(12)]
-    assert render.draw_picture({"": run}, tmp_path / "plan.svg").read_text().count("batch 192") == 1
+    assert draw_picture({"": run}, tmp_path / "plan.svg").read_text().count("batch 192") == 1
 
 
 def test_a_plan_without_the_key_is_a_plan(config: dict[str, Any]) -> None:

@@ -25,25 +25,33 @@ TABLE: list[tuple[Any, dict[str, Any], list[int], int | None]] = [
     ([[0, 8], ["40sp", 16], ["72sp", 24]], {"steps": 9},                       [0, 5, 7],    9),
     ([[0, 8], ["2e2tok", 16]],          {"steps": 9, "tokens_per_sample": 5},  [0, 5],       9),
     # An epoch has 6 batches of 8.
-    ([[0, 8]],                          {"epochs": 3},                         [0],          18),
-    ([[0, 16]],                         {"epochs": 3},                         [0],          9),
-    ([[0, 32]],                         {"epochs": 3},                         [0],          6),  # of 4 and 2 batches
-    ([[0, 8], ["1ep", 16]],             {"epochs": 3},                         [0, 6],       12),
-    ([[0, 8], ["0.5ep", 16]],           {"epochs": 3},                         [0, 3],       11),  # 3 + 2, then 3 and 3
-    ([[0, 8], ["1ep", 24], ["2ep", 48]], {"epochs": 3},                        [0, 6, 8],    9),
-    ([[0, 8], [2, 32]],                 {"epochs": 2},                         [0, 2],       5),  # 1 1 4, 4 2
-    ([[0, 8], ["50%", 16]],             {"epochs": 3},                         [0, 6],       12),
-    ([[0, 8], ["50%", 16], ["75%", 48]], {"epochs": 3},                        [0, 4, 5],    7),
-    ([[0, 8], ["50%", 16]],             {"epochs": 3, "steps": 8},             [0, 4],       8),
-    ([[0, 8], ["50%", 16]],             {"epochs": 3, "steps": 50},            [0, 6],       12),
-    ([[0, 16], ["1ep", 8]],             {"epochs": 3},                         [0, 3],       15),
+    ([[0, 8]],                          {"length": "3ep"},                      [0],          18),
+    ([[0, 16]],                         {"length": "3ep"},                      [0],          9),
+    ([[0, 32]],                         {"length": "3ep"},                      [0],          6),  # of 4 and 2 batches
+    ([[0, 8], ["1ep", 16]],             {"length": "3ep"},                      [0, 6],       12),
+    ([[0, 8], ["0.5ep", 16]],           {"length": "3ep"},                      [0, 3],       11),  # 3, 2, then 3 and 3
+    ([[0, 8], ["1ep", 24], ["2ep", 48]], {"length": "3ep"},                        [0, 6, 8],    9),
+    ([[0, 8], [2, 32]],                 {"length": "2ep"},                      [0, 2],       5),  # 1 1 4, 4 2
+    ([[0, 8], ["50%", 16]],             {"length": "3ep"},                      [0, 6],       12),
+    ([[0, 8], ["50%", 16], ["75%", 48]], {"length": "3ep"},                        [0, 4, 5],    7),
+    ([[0, 8], ["50%", 16]],             {"length": "3ep", "steps": 8},             [0, 4],       8),
+    ([[0, 8], ["50%", 16]],             {"length": "3ep", "steps": 50},            [0, 6],       12),
+    ([[0, 16], ["1ep", 8]],             {"length": "3ep"},                      [0, 3],       15),
+    ([[0, 8], ["50%", 16]],             {"length": "144sp"},                   [0, 6],       12),
+    ([[0, 8], ["50%", 16]],             {"length": "288tok", "tokens_per_sample": 2}, [0, 6],  12),
     ([[0, 8], [3, 16]],                 {},                                    [0, 3],       None),
 ]  # fmt: skip
 
 
+def resolve(written: Any, *, length: str | None = None, **run: Any) -> tuple[BatchSizes, int | None]:
+    """The stages of a run with epochs of 6 batches of 8 samples."""
+    until = None if length is None else Duration.parse(length)
+    return resolve_sizes(written, **{"micro": 8, "batches": 6, "length": until, **run})
+
+
 @pytest.mark.parametrize(("written", "run", "firsts", "steps"), TABLE)
 def test_where_stages_begin(written: Any, run: dict[str, Any], firsts: list[int], steps: int | None) -> None:
-    sizes, total = resolve_sizes(written, micro=8, batches=6, **run)
+    sizes, total = resolve(written, **run)
     assert (list(sizes.firsts), total) == (firsts, steps)
     assert [size for _, size in sizes.stages] == [size for _, size in written]
 
@@ -53,7 +61,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ([], {}, "batch.schedule must be a list of pairs"),
     ([[0, 8], 4], {}, "batch.schedule[1] must be a pair: "),
     ([[0, 8.0]], {}, "batch.schedule[0] must have a whole number of samples >= 1 as its second number. "),
-    ([[0, 8], [1.0, 8]], {}, "batch.schedule[1] must say which is meant"),
+    ([[0, 8], [1.0, 8]], {}, "batch.schedule[1] must "),
     ([[2, 8]], {}, "batch.schedule[0] must begin at 0. Received: 2"),
     ([[0, 12]], {}, "batch.schedule[0] must be a multiple of 8 = a product: 8 or 16 is possible. Received: 12"),
     ([[0, 3]], {}, "batch.schedule[0] must be a multiple of 8 = a product: 8 is possible. Received: 3"),
@@ -63,14 +71,14 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ([[0, 8], ["50%", 16]], {}, "batch.schedule[1] needs the total number of optimizer steps, which is not known: set"),
     ([[0, 8], ["1tok", 16]], {}, "batch.schedule[1] needs the number of tokens in a sample, which is not known: set h"),
     ([[0, 8], ["1ep", 16]], {"batches": None}, "batch.schedule[1] needs the number of batches in an epoch, which is "),
-    ([[0, 24], ["50%", 8]], {"epochs": 1}, "batch.schedule has shares of the run that fit no number of optimizer st"),
+    ([[0, 24], ["50%", 8]], {"length": "1ep"}, "batch.schedule has shares of the run that fit no number of optimizer"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("written", "run", "sentence"), REFUSED)
 def test_what_cannot_be(written: Any, run: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve_sizes(written, **{"micro": 8, "batches": 6, "product": " = a product", **run})
+        resolve(written, product=" = a product", **run)
     assert str(caught.value).startswith(sentence)
 
 
@@ -119,7 +127,7 @@ def test_shares_of_growing_sizes_fit_the_epochs(
     places = [0, *(f"{share}%" for share in shares)]
     written = [[place, 4 * window] for place, window in zip(places, sorted(windows), strict=True)]
     try:
-        sizes, steps = resolve_sizes(written, micro=4, batches=batches, epochs=epochs)
+        sizes, steps = resolve_sizes(written, micro=4, batches=batches, length=Duration.parse(f"{epochs}ep"))
     except ConfigError as error:
         assert "begin" in str(error) or "the batches of an epoch" in str(error) or "batches of an epoch" in str(error)
         assume(False)

@@ -50,6 +50,9 @@ OVERRIDDEN = [
     ({},                                              48,    16,       64,    "3 epochs x 16"),
     ({"steps": None},                                 48,    16,       64,    "3 epochs x 16"),
     ({"steps": 7},                                    7,     16,       64,    "horizon.steps"),
+    ({"steps": "2ep"},                                32,    16,       64,    "horizon.steps=2ep"),
+    ({"steps": "640sp"},                              10,    16,       64,    "horizon.steps=640sp"),
+    ({"steps": "1e3tok", "tokens_per_sample": 5},     3,     16,       64,    "horizon.steps=1e3tok"),
     ({"steps_per_epoch": 100},                        300,   100,      64,    "3 epochs x 100"),
     ({"batch_size": 1},                               48,    16,       1,     "3 epochs x 16"),
     ({"steps": 7, "steps_per_epoch": 2, "batch_size": 1}, 7, 2,        1,     "horizon.steps"),
@@ -70,6 +73,19 @@ REFUSED = [
         "horizon.batch_size must be a whole number >= 1, or null. Received: '64'"),
     (lambda: horizon_of(DATA, {}, overrides={"steps": 0}),
         "horizon.steps must be a whole number >= 1, or null. Received: 0"),
+    (lambda: horizon_of(DATA, {}, overrides={"steps": 1e4}),
+        "horizon.steps must be a whole number >= 1, or null. Received: 10000.0"),
+    (lambda: horizon_of(DATA, {}, overrides={"steps": "50%"}),
+        "horizon.steps must not be a share: it is the length of the run. Received: '50%'"),
+    (lambda: horizon_of(DATA, {}, overrides={"steps": 0.5}),
+        "horizon.steps must not be a share: it is the length of the run. Received: 0.5"),
+    (lambda: horizon_of(DATA, {}, overrides={"steps": "0ep"}),
+        "horizon.steps must be a whole number >= 1, or null. Received: 0"),
+    (lambda: horizon_of(LoaderSize(None, 64), {}, overrides={"steps": "2ep"}),
+        "horizon.steps needs the number of optimizer steps in an epoch, which is not known: set horizon.steps_per_epoch"
+        ", or data.train_samples."),
+    (lambda: horizon_of(DATA, {}, overrides={"steps": "5tok"}),
+        "horizon.steps needs the number of tokens in a sample, which is not known: set horizon.tokens_per_sample."),
     (lambda: horizon_of(LoaderSize(50, 64, True), {}),
         "data.drop_last leaves no batch: 50 samples do not fill one batch of 64 on each of 1 device(s). Received: "
         "True"),
@@ -93,7 +109,7 @@ def test_the_length_of_a_run(
 @pytest.mark.parametrize(("overrides", "steps", "per_epoch", "batch", "source"), OVERRIDDEN)
 def test_what_is_set_wins(overrides: Any, steps: int, per_epoch: int, batch: int, source: str) -> None:
     horizon = horizon_of(DATA, {"max_epochs": 3}, overrides=overrides)
-    assert horizon == Horizon(steps, per_epoch, batch)
+    assert (horizon.steps, horizon.steps_per_epoch, horizon.batch_size) == (steps, per_epoch, batch)
     assert horizon.sources["steps"] == source
 
 

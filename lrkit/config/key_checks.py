@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.validation import FLAG, Rule, is_whole, one_of
+from lrkit.base.validation import FLAG, one_of, whole
 from lrkit.config import batch_options, node_options, resume_options, timeout, trainer_options, trusted_targets
 from lrkit.config.callback_conflicts import find_conflict_of_path
 from lrkit.config.find_options import Search
@@ -18,7 +18,7 @@ from lrkit.planning import tracks
 
 __all__ = ["check_keys", "check_values", "top_keys"]
 
-_SEED = Rule("must be a whole number in [0, 4294967295]", lambda value: is_whole(value, 0, 2**32 - 1))
+_SEED = whole(0, 2**32 - 1)
 
 
 def check_values(config: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lrkit.base import launcher_environment
 from lrkit.base.errors import ConfigError
-from lrkit.config import batch_options, node_options, optimizer_options, trainer_options
+from lrkit.config import node_options, optimizer_options, trainer_options
 from lrkit.config.devices import accumulation, replicas_of
 from lrkit.config.find_options import AUTO
 from lrkit.config.key_checks import check_values
@@ -71,11 +71,9 @@ def plan(
     ):
         must = f"must be at most {batches}, the batches of an epoch"
         raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
-    schedule, by = config["batch"].get("schedule"), batch_options.by(config)
-    horizon = horizon_of(
-        loader, trainer, world=world, batches=batches, overrides=config["horizon"], batch_schedule=schedule, by=by
-    )
-    trainer_options.check_horizon(trainer, None if config["horizon"].get("steps") is None else horizon.steps, horizon)
+    known, batch = config["horizon"], config["batch"]
+    horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=known, batch=batch)
+    trainer_options.check_horizon(trainer, None if known.get("steps") is None else horizon.steps, horizon)
     if node.get("lr") == AUTO:
         raise ConfigError("optimizer.lr", "must be a number: only lrkit train and lrkit find can measure auto")
     several = tracks.parse_tracks(config[tracks.KEY])

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.validation import is_whole
-from lrkit.schedules.batch_sizes import KEY, BatchSizes, measure, resolve_sizes
+from lrkit.schedules.batch_sizes import BY, KEY, BatchSizes, measure, resolve_sizes
 from lrkit.schedules.durations import Duration, Length
 
 __all__ = ["Horizon", "LoaderSize", "horizon_of", "limit_batches"]
@@ -180,8 +180,7 @@ def horizon_of(
     world: int = 1,
     batches: int | None = None,
     overrides: Mapping[str, Any] | None = None,
-    batch_schedule: Any = None,
-    by: str = "accumulation",
+    batch: Mapping[str, Any] | None = None,
 ) -> Horizon:
     """Return the horizon of a training run, by Lightning's rules.
 
@@ -196,8 +195,7 @@ def horizon_of(
         batches: counted batches per epoch and process; None: derived from the sizes.
         overrides: the ``horizon`` node; its values replace the others. ``steps`` may be a length in epochs, samples or
             tokens.
-        batch_schedule: the pairs of ``batch.schedule``, if set.
-        by: the value of ``batch.by``.
+        batch: the node ``batch``; it may have a ``schedule``, and ``by``.
 
     Raises:
         ConfigError: no batch to train on, a length of 0, or a ``horizon.stop_after`` longer than the run.
@@ -217,12 +215,12 @@ def horizon_of(
         sources["steps_per_epoch"] = f"{batches} batches / accumulate {accumulate}"
     if loader.tokens_per_sample is not None:
         values["tokens_per_sample"], sources["tokens_per_sample"] = loader.tokens_per_sample
-    if batch_schedule is not None:
+    if batch and batch.get("schedule") is not None:
         tokens = given.get("tokens_per_sample", values["tokens_per_sample"])
         if "tokens_per_sample" in given:
             sources["tokens_per_sample"] = "horizon.tokens_per_sample"
         known = LoaderSize(loader.samples, loader.batch_size, loader.drop_last, tokens and (tokens, ""))
-        return _horizon_of_sizes(known, trainer, world, batches, given, batch_schedule, by, sources)
+        return _horizon_of_sizes(known, trainer, world, batches, given, batch, sources)
     for name in ("steps_per_epoch", "batch_size", "tokens_per_sample"):
         if name in given:
             values[name], sources[name] = given[name], f"horizon.{name}"
@@ -246,8 +244,7 @@ def _horizon_of_sizes(
     world: int,
     batches: int | None,
     given: Mapping[str, Any],
-    schedule: Any,
-    by: str,
+    batch: Mapping[str, Any],
     sources: dict[str, str],
 ) -> Horizon:
     """Return the horizon of a run whose batch size changes."""
@@ -264,10 +261,10 @@ def _horizon_of_sizes(
         raise ConfigError("horizon.steps", "must be a whole number >= 1, or null", steps)
     tokens = None if loader.tokens_per_sample is None else loader.tokens_per_sample[0]
     sizes, steps = resolve_sizes(
-        schedule,
+        batch["schedule"],
         micro=micro,
         batches=batches,
-        by=by,
+        by=batch.get("by") or BY[0],
         steps=steps,
         length=length,
         tokens_per_sample=tokens,

@@ -163,17 +163,19 @@ def test_a_period_in_epochs_is_refused_where_epochs_differ(schedule: Any) -> Non
 def test_the_horizon_of_a_run() -> None:
     loader = LoaderSize(100, 8, tokens_per_sample=(4, "data.context"))
     schedule = [[0, 16], ["1ep", 32]]
-    horizon = horizon_of(loader, {"max_epochs": 3}, world=2, batch_schedule=schedule)
+    horizon = horizon_of(loader, {"max_epochs": 3}, world=2, batch={"schedule": schedule})
     assert (horizon.steps, horizon.steps_per_epoch, horizon.batch_size) == (7 + 4 + 4, None, None)
     assert horizon.batch_sizes == BatchSizes(((0, 16), (7, 32)), 16, 7)
     assert [horizon.steps_after_epochs(n) for n in (1, 2, 3)] == [7, 11, 15]
     assert (horizon.shortest_epoch, horizon.samples_in(6), horizon.samples_in(7)) == (4, 16, 32)
     assert (
-        horizon_of(loader, {"max_epochs": 3}, world=2, batch_schedule=schedule, overrides={"stop_after": "2ep"}).end
+        horizon_of(
+            loader, {"max_epochs": 3}, world=2, batch={"schedule": schedule}, overrides={"stop_after": "2ep"}
+        ).end
         == 11
     )
     with pytest.raises(ConfigError, match=r"^horizon\.batch_size and batch\.schedule cannot be used together"):
-        horizon_of(loader, {"max_epochs": 3}, batch_schedule=schedule, overrides={"batch_size": 8})
+        horizon_of(loader, {"max_epochs": 3}, batch={"schedule": schedule}, overrides={"batch_size": 8})
     with pytest.raises(
         ConfigError, match=r"needs one number of optimizer steps in an epoch, and batch\.schedule changes"
     ):

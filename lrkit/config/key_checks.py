@@ -7,7 +7,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.validation import FLAG, one_of, whole
-from lrkit.config import node_options, resume_options, timeout, trainer_options, trusted_targets
+from lrkit.config import batch_options, node_options, resume_options, timeout, trainer_options, trusted_targets
 from lrkit.config.callback_conflicts import find_conflict_of_path
 from lrkit.config.find_options import Search
 from lrkit.config.overrides import default_choices, leaf_paths, nearest_key, suggest_name
@@ -56,6 +56,7 @@ def _check_run(config: Mapping[str, Any]) -> None:
     if config[tracks.KEY]:
         tracks.parse_tracks(config[tracks.KEY])
         tracks.refuse_combinations(config)
+    batch_options.check(config)
     resume_options.check(config)
     _SEED.check("seed", config["seed"])
     if not isinstance(config["monitor"], str):

@@ -16,6 +16,7 @@ from lrkit.callbacks.divergence_guard import DivergenceGuard
 from lrkit.callbacks.first_batch import FirstBatchCheck
 from lrkit.callbacks.group_names import GroupNaming
 from lrkit.callbacks.incomplete_accumulation import IncompleteAccumulation
+from lrkit.callbacks.joined_batches import JoinedBatches
 from lrkit.callbacks.logger_run_ids import LoggerRuns
 from lrkit.callbacks.loss_recorder import LossRecorder
 from lrkit.callbacks.lr_logger import LearningRateLogger
@@ -30,6 +31,7 @@ from lrkit.checkpoint.last_checkpoint_callback import LastCheckpoint
 from lrkit.checkpoint.lrkit_state_callback import CheckpointState
 from lrkit.checkpoint.module_modes import ModuleModes
 from lrkit.checkpoint.plain_data_callback import PlainDataCallback
+from lrkit.lightning.accumulation_windows import AccumulationWindows
 from lrkit.lightning.callback_list import CallbackList
 from lrkit.lightning.evaluation_weights import EvaluationMode
 from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint
@@ -150,6 +152,8 @@ def _order_own_callbacks(
         PlannedStop(),
         made.steps,
         StepAxisCallback(),
+        AccumulationWindows(),
+        JoinedBatches(),
         GroupNaming(),
         # If two losses work against each other, the size of a loss says nothing about the learning rate.
         made.tracks if run.tracks else made.recorder,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lrkit.base.command_line import CONFIG_FILE
+
 __all__ = ["GROUPS_OF_SCHEDULES", "quote_formula", "split_values", "with_added_keys"]
 
 #: The groups whose class the user may replace by ``_target_``.
@@ -53,12 +55,13 @@ def split_values(text: str) -> list[str]:
 
 
 def with_added_keys(overrides: Iterable[str]) -> list[str]:
-    """Overrides with ``++`` before the keys of a schedule whose class is named by ``_target_``: it has keys of its own.
+    """Overrides without the file of ``--config``, and with ``++`` before the keys of a schedule whose class is named by
+    ``_target_``: it has keys of its own.
 
     >>> with_added_keys(["schedule._target_=mycode.Tanh", "schedule.gamma=2", "warmup.length=5%"])
     ['++schedule._target_=mycode.Tanh', '++schedule.gamma=2', 'warmup.length=5%']
     """
-    listed = list(overrides)
+    listed = [text for text in overrides if text.partition("=")[0] != CONFIG_FILE]
     named = {text.partition("=")[0].lstrip("+") for text in listed}
     own = tuple(f"{group}." for group in GROUPS_OF_SCHEDULES if f"{group}._target_" in named)
     return [f"++{word}" if own and (word := text.lstrip("+")).startswith(own) else text for text in listed]

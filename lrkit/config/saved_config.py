@@ -1,4 +1,4 @@
-"""The config of a resumed run: the saved config of the run, with the overrides of the command line on top.
+"""A saved config, of a resumed run or of ``--config``, with the overrides of the command line on top.
 
 What is typed is applied as Hydra would apply it, only to other defaults: a key takes its new value, ``+`` adds and
 ``~`` removes, and an option that is chosen for a group takes the place of the whole group. A saved config may be a
@@ -144,6 +144,10 @@ def _complete_config(base: Mapping[str, Any], reference: Mapping[str, Any]) -> d
     for section in ("trainer", "batch", "horizon", "find"):
         if isinstance(config[section], dict):
             config[section] = {**reference[section], **config[section]}
+    for section, known in reference.items():  # an option without its class: the default one
+        node = config[section]
+        if isinstance(node, dict) and node and isinstance(known, dict) and TARGET in known and TARGET not in node:
+            config[section] = {**known, **node}
     config["find"].pop("interval", None)  # the result of a search is not a key to set
     return {**config, "trust": [], "resume": copy.deepcopy(reference["resume"])}
 

@@ -293,6 +293,7 @@ _TRACE = record({
 _OURS: dict[str, Rule] = {
     "StepCount": record({"left_out": whole()}),
     "Trace": _trace,
+    "TrainLoss": record({"sum": _measured, "samples": whole(1)}),
     "DivergenceWatch": record({
         "levels": record({
             "recent": listed(number(), 10**6), "began": optional(number()), "middle": number(), "spread": number(0),

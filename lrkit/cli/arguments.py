@@ -75,6 +75,8 @@ def asks_for_information(flags: Sequence[str]) -> bool:
         name = _SHORT.get(written, written)
         if name == "--experimental-rerun":
             raise ConfigError(name, "is refused: it would execute what the file says")
+        if name in ("-sc", "--shell-completion"):  # Hydra's script calls the command without its subcommand
+            raise ConfigError(written, "is refused: lrkit completion bash prints the script, also for zsh and fish")
         if name not in _FLAGS:
             raise ConfigError(written, f"is not a flag of lrkit train. {did_you_mean(written, _FLAGS)}")
         if name in given:
@@ -103,7 +105,6 @@ _INFORMING: dict[str, tuple[str, tuple[str, ...]]] = {
     "--version": ("", ()),
     "--cfg": ("-c", ("job", "hydra", "all")),
     "--info": ("-i", ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
-    "--shell-completion": ("-sc", ()),
 }
 
 _SHORT = {short: name for name, (short, _) in _INFORMING.items() if short} | {

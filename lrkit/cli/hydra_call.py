@@ -37,8 +37,7 @@ def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir
         with redirect_stderr(said), refuse_hydra_errors():
             call_hydra([*flags, *overrides], config_dir, lambda _: None)
     except ConfigError:
-        if not any(flag in ("-sc", "--shell-completion") for flag in flags):
-            configs.compose(overrides, config_dir)  # has the better message if the config is wrong
+        configs.compose(overrides, config_dir)  # has the better message if the config is wrong
         raise
     except SystemExit as end:
         if end.code:

@@ -87,12 +87,16 @@ def _dispatch(argv: list[str]) -> int:
     return OK if global_rank() > 0 and not COMMANDS[name].together else COMMANDS[name].load()(rest)
 
 
-#: Commands that lrkit calls itself.
-_INTERNAL = ("search", "join")
+#: Commands that lrkit, or a shell, calls itself.
+_INTERNAL = ("search", "join", "complete")
 
 
 def _run_internal(name: str, rest: list[str]) -> int:
-    """Run a command that lrkit calls, not the user."""
+    """Run a command that lrkit or a shell calls, not the user."""
+    if name == "complete":  # a shell that completes a command line
+        from lrkit.cli.completion import print_candidates
+
+        return print_candidates(rest)
     from lrkit.cli.arguments import folder_and_file
 
     if name == "search":  # a process that a running `lrkit find` started for a device

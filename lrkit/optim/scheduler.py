@@ -101,6 +101,7 @@ class PlanScheduler(LRScheduler):
         self._rates: list[float | Tensor] = []  # as they were written last, for step ``_written``
         self._written = -1
         self._skipping: list[dict[str, Any]] | None = None
+        self.left_out = 0  # steps of this process that ``skip`` left out
         self._reported = False
         # A compiled optimizer must leave its graph for these, and not look inside.
         self._outside: Any = torch.compiler.disable(_call_hook)  # type: ignore[no-untyped-call]
@@ -229,6 +230,7 @@ class PlanScheduler(LRScheduler):
         self._skipping = None
         if not leave_out:
             return
+        self.left_out += 1
         self._skipping = [
             {k: v.clone() if isinstance(v, Tensor) else v for k, v in group.items() if k not in ("params", "lr")}
             for group in self.optimizer.param_groups

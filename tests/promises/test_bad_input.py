@@ -449,7 +449,7 @@ FROM_THE_CONFIG = [
     ("train --help nope=1", "nope is not a key. …"),
     (
         "train -sc",
-        "lrkit train was refused by Hydra: Expecting one subcommand from …",
+        "-sc is refused: lrkit completion bash prints the script, also for zsh and fish.",
     ),
     ("train hydra.mode=MULTIRUN", "hydra.mode must not be set: -m makes a sweep. Received: 'hydra.mode=MULTIRUN'"),
     ("train hydra.nope=1", "config cannot be composed: Could not override 'hydra.nope'. …"),

@@ -20,7 +20,7 @@ _OF_ONE_RUN = ("resume.", "hydra.", f"{CONFIG_FILE}=")
 #: Flags of a sweep, flags with a value in the next word, and flags with a value that belong to one run.
 _MANY, _TAKES_VALUE, _FLAG = ("-m", "--multirun"), ("--config-dir", "-cd", "--trust"), "--config"
 #: A name that says that its value is secret, and the value: ``api_key=123``, ``{token: 123}``, ``--password``.
-_SECRET_NAME = r"(?:^|(?<=[\W_]))(?:api_?key|token|password|passwd|secret|credentials?)"
+_SECRET_NAME = r"(?:^|(?<=[\W_]))(?:api[_-]?key|token|password|passwd|secret|credentials?)"
 _SECRET = re.compile(rf"({_SECRET_NAME}\s*[:=]\s*)(?:'[^']*'|[^\s,}}\]]+)", re.IGNORECASE)
 _SECRET_FLAG = re.compile(rf"-.*{_SECRET_NAME}", re.IGNORECASE)
 

@@ -9,31 +9,31 @@ from typing import Any
 
 __all__ = ["read_commit"]
 
-_SECONDS = 3.0  #: for each command of git: a run must not wait for a slow file system
+_SECONDS = 3.0  #: that git may take: a run must not wait for a slow file system
+#: Asks for the commit and the changed files; writes nothing, and starts no program that the repository's settings name.
+_COMMAND = (
+    "git", "--no-optional-locks", "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch",
+    "--untracked-files=no",
+)  # fmt: skip
 
 
 def read_commit(folder: Path) -> dict[str, Any] | None:
     """Return the commit that is checked out around a folder, and whether tracked files differ from it.
 
     Returns:
-        ``commit``, and ``dirty``: None if git did not answer in time. None if there is no commit, or no git.
+        ``commit``, ``branch`` and ``dirty``; None if there is no commit or no git, or if git does not answer in time.
     """
-    commit = _ask_git(folder, "rev-parse", "--verify", "HEAD")
-    if not commit:
-        return None
-    changed = _ask_git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changed is None else changed != ""}
-
-
-def _ask_git(folder: Path, *words: str) -> str | None:
-    """Return the answer of a git command that writes nothing and runs no program of the repository's settings."""
-    command = ["git", "-c", "core.fsmonitor=false", *words]
-    quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(
-            command, cwd=folder, env={**os.environ, **quiet}, capture_output=True, timeout=_SECONDS,
+            _COMMAND, cwd=folder, env={**os.environ, "LC_ALL": "C"}, capture_output=True, timeout=_SECONDS,
             stdin=subprocess.DEVNULL, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.decode(errors="replace").strip()
+    lines = done.stdout.decode(errors="replace").splitlines()
+    pairs = [line.removeprefix("# branch.").partition(" ") for line in lines if line.startswith("# branch.")]
+    head = {name: value for name, _, value in pairs}
+    commit = head.get("oid", "")
+    if not commit.isalnum():  # "(initial)": a repository without a commit
+        return None
+    return {"commit": commit, "branch": head.get("head"), "dirty": any(not line.startswith("#") for line in lines)}

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def record_start(folder: Path, process: Mapping[str, Any], trainer: Trainer, ste
         write_json(file, {"starts": [*(starts if isinstance(starts, list) else []), entry]})
 
 
+@cache
 def _list_versions() -> dict[str, str]:
     found = {}
     for name in _PACKAGES:

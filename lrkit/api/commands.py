@@ -78,7 +78,7 @@ def train(
     """
     if module is not None or data is not None:
         lightning_package.use_package({"module": type(module), "data": type(data)})
-    from lrkit.cli.resumed_run import continued_folder, load_resumed_config
+    from lrkit.cli.resumed_run import find_continued_folder, load_resumed_config
     from lrkit.config import compose as configs
     from lrkit.config.instantiate import use_lightning
 
@@ -90,7 +90,7 @@ def train(
     composed = configs.compose(words, None if config_dir is None else str(config_dir), trust)
     composed = _set_object_classes(composed, overrides, module, data)
     (configs.check if composed["resume"]["path"] is None else configs.check_values)(composed)
-    place = _create_folder(folder, continued_folder(composed["resume"]))
+    place = _create_folder(folder, find_continued_folder(composed["resume"]))
     use_lightning(composed)
     from lrkit.training.run import run_training
 

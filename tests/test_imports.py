@@ -63,6 +63,7 @@ LAZILY = {
     "api.mounted_config": {"torch", "omegaconf"},
     "base.line_chart": {"matplotlib"},
     "base.terminal_width": {"rich"},
+    "callbacks.terminal_progress": {"rich"},
     "base.process_pool": {"torch"},
     "runs.event_records": {"numpy"},
     "comparison.figures": {"matplotlib"},

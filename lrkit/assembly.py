@@ -15,7 +15,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better
 from lrkit.config import compose as configs
 from lrkit.config import trusted_targets
-from lrkit.config.callback_conflicts import conflict_of
+from lrkit.config.callback_conflicts import find_conflict
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
 from lrkit.data.torch_datasets import Datasets
 from lrkit.lightning.imports import (
@@ -293,7 +293,7 @@ def callbacks_of(config: Mapping[str, Any], folder: Path | None = None) -> list[
         callback = configs.build(
             {**node, **_complete_callback(node, folder)}, f"callbacks.{name}", config.get("trust", ())
         )
-        if (why := conflict_of(type(callback))) is not None:
+        if (why := find_conflict(type(callback))) is not None:
             raise ConfigError(f"callbacks.{name}", why, type(callback).__name__)
         assert isinstance(callback, Callback)
         callbacks.append(callback)

@@ -20,13 +20,13 @@ def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir
     """Print the requested information; run nothing."""
     from lrkit.config import compose as configs
     from lrkit.config.overrides import parse_overrides
-    from lrkit.config.saved_config import resume_path_in
+    from lrkit.config.saved_config import find_resume_path
 
     if config_dir:
         configs.screen_files(overrides, config_dir)
     if (
         any(flag.startswith(("--cfg=job", "-c=job")) for flag in flags)
-        and resume_path_in(parse_overrides(overrides)) is not None
+        and find_resume_path(parse_overrides(overrides)) is not None
     ):
         from omegaconf import OmegaConf
 

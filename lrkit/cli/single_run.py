@@ -23,10 +23,10 @@ def train_once(argv: list[str], config_dir: str | None, made: Path | None = None
         made: the folder that was made for this run alone.
     """
     from lrkit.config.overrides import parse_overrides
-    from lrkit.config.saved_config import resume_path_in
+    from lrkit.config.saved_config import find_resume_path
 
     words = [word for word in argv if not word.startswith("-")]
-    if resume_path_in(parse_overrides(words)) is not None:
+    if find_resume_path(parse_overrides(words)) is not None:
         return resume_run(words, config_dir, made)
     from lrkit.sweep.hydra_job import train_job
 

@@ -23,7 +23,7 @@ import torch
 from torch.optim import Optimizer
 
 from lrkit.base.errors import ConfigError, RunError
-from lrkit.config.callback_conflicts import conflict_of
+from lrkit.config.callback_conflicts import find_conflict
 from lrkit.lightning.imports import Callback, LightningModule, Trainer, is_overridden
 from lrkit.lightning.module import schedulers_of
 from lrkit.optim.scheduler import PlanScheduler
@@ -53,7 +53,7 @@ class StepCountCheck(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # The callbacks of a config were checked by their keys. These are the callbacks of the trainer and the module.
         for callback in trainer.callbacks if stage == "fit" else []:  # type: ignore[attr-defined]
-            if (why := conflict_of(type(callback))) is not None:
+            if (why := find_conflict(type(callback))) is not None:
                 raise ConfigError(type(callback).__name__, why)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -25,11 +25,11 @@ _TITLE_WIDTH = 92  # characters of a line of the title
 
 
 def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
-    """Draw learning rates over optimizer steps: up to six curves in one frame, more in a frame each.
+    """Draw learning rates over optimizer steps: up to six curves in one frame, more curves in separate frames.
 
     Args:
         plans: label -> plan.
-        path: where to write; the ending chooses the kind (png, svg, pdf).
+        path: the file to write; its ending chooses the format (png, svg, pdf).
     """
     try:
         from matplotlib.figure import Figure
@@ -142,14 +142,14 @@ def _describe_rate(plan: Plan) -> str:
 
 
 def _mark_stop(ax: Axes, plan: Plan) -> None:
-    """Mark the step after which a run stops early."""
+    """Mark the step of an early stop."""
     if (stop := plan.horizon.stop_after) is not None:
         ax.axvline(stop, color="0.5", lw=1, ls="--")
         ax.annotate(f" stops after {stop}", (stop, 0.02), xycoords=("data", "axes fraction"), fontsize=7, color="0.4")
 
 
 def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
-    """The gain at each step if the metric, checked once an epoch, never improved: the lowest that it can go."""
+    """Return the gain at each step if the metric, checked once an epoch, never improves: its lowest values."""
     per_epoch, state, gains = plan.horizon.require("steps_per_epoch", "plateau"), PlateauState(), list[float]()
     if plan.horizon.require("steps", "plateau") > _MOST_STEPS:
         raise ConfigError("format=png", f"draws a plateau over at most {_MOST_STEPS} steps", plan.horizon.steps)

@@ -1,8 +1,8 @@
 """The schema of a plan in JSON: exactly the form that ``Plan.to_json`` writes.
 
-A plan comes from a checkpoint or from ``plan.json``, which may be untrusted. ``checked`` refuses a plan that no
-run could follow: other keys and types, numbers that are not finite, schedules that lrkit does not know, curves that
-turn too often or arrive at no number.
+A plan comes from a checkpoint or from ``plan.json``, which may be untrusted. ``checked`` refuses a plan that a run
+cannot follow: other keys and types, numbers that are not finite, unknown schedules, curves with too many phases or
+without a finite value.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from lrkit.schedules.shapes.schedule import MOST_EDGES
 
 __all__ = ["SAVED", "checked"]
 
-_PHASES, _GROUPS, _RATES = 1000, 100_000, 1_000_000  # the last: phases times groups
-_DEEPEST = 64  # schedules in schedules: one more for each time that a run was extended
+_PHASES, _GROUPS, _RATES = 1000, 100_000, 1_000_000  # rates: phases times groups
+_DEEPEST = 64  # nested schedules: each extension of a run adds a level
 
 _NEEDED = {
     "seed": PLAIN_DATA,
@@ -49,9 +49,9 @@ _PERHAPS = {
     **dict.fromkeys(("find", "model", "batch", "callbacks", "logger", "resume"), mapping(PLAIN_DATA)),
     **dict.fromkeys(("optimizers", "guard", "batch_scaling", "weight_decay_rule"), optional(mapping(PLAIN_DATA))),
 }
-#: The config of a run, as far as a run that goes on looks something up in it.
+#: The parts of a run's config that a resumed run reads.
 _CONFIG = record(_NEEDED, _PERHAPS, others=True)
-#: The same of a run by another lrkit, which may not have had all of it.
+#: The same for a run of another lrkit, which may lack some of them.
 SAVED = record({}, {**_NEEDED, **_PERHAPS}, others=True)
 
 
@@ -75,7 +75,7 @@ def _check_schedule(key: str, value: Any, depth: int = 0) -> None:
 
 
 def _schedule_option(depth: int) -> Rule:
-    """An option of a schedule: a plain value, a schedule, or a list of either."""
+    """Return the rule for an option of a schedule: a plain value, a schedule, or a list of them."""
 
     def check(key: str, value: Any) -> None:
         if isinstance(value, Mapping):
@@ -134,10 +134,10 @@ _WHOLE = record({**_PLAN, "config": _CONFIG}, {**_MORE, "tracks": mapping(_TRACK
 
 
 def checked(plain: Any, key: str = "plan") -> Plan:
-    """The plan of plain containers.
+    """Return the plan from plain containers.
 
     Raises:
-        ConfigError: no run could follow it; the key is that of the wrong value.
+        ConfigError: a run cannot follow the plan; with the key of the invalid value.
     """
     _WHOLE.check(key, plain)
     PLAIN_DATA.check(f"{key}.config", plain["config"])
@@ -156,12 +156,12 @@ def checked(plain: Any, key: str = "plan") -> Plan:
     except ConfigError as error:
         raise error.under(key) from None
     except Exception as why:  # from a schedule with options that lrkit never writes
-        raise ConfigError(key, f"must be one that can be followed ({type(why).__name__}: {why})") from None
+        raise ConfigError(key, f"must be a plan that a run can follow ({type(why).__name__}: {why})") from None
     return plan
 
 
 def _check_curve(curve: Curve) -> None:
-    """Refuse a curve with too many edges, or without a finite value: tested at the ends of its phases, and between."""
+    """Refuse a curve with too many edges, or without finite values at the ends of its phases and between them."""
     edges = 0
     for first, phase in zip(curve.starts, curve.phases, strict=True):
         length = 10_000 if phase.length is None else phase.length

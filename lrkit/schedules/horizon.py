@@ -1,5 +1,5 @@
-"""How long a run is: optimizer steps, steps in an epoch, samples in a step, tokens in a sample; where each number came
-from; and the step after which a run stops that is a part of a longer one."""
+"""The length of a run: optimizer steps, steps in an epoch, samples in a step and tokens in a sample, each with its
+source; and the step of an early stop."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _HOW_TO_KNOW: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Horizon:
-    """The length of a run. ``None`` stands for what cannot be known.
+    """The length of a run. A number that is not known is ``None``.
 
     Args:
         steps: optimizer steps in the run.
         steps_per_epoch: optimizer steps in one epoch.
         batch_size: samples in one optimizer step: per device x devices x nodes x accumulation.
-        sources: for each number, the sentence that says where it came from.
+        sources: for each number, a text with its source.
         tokens_per_sample: tokens in one sample, for lengths in tokens.
-        stop_after: optimizer steps after which this run stops, where it is the first part of ``steps``.
+        stop_after: optimizer steps after which this run stops, if it takes only the first part of ``steps``.
     """
 
     steps: int | None
@@ -58,10 +58,10 @@ class Horizon:
         return self.steps if self.stop_after is None else self.stop_after
 
     def stopping(self, after: Length | None, key: str = "horizon.stop_after") -> Horizon:
-        """The same horizon of a run that stops after a duration; None, or all steps of the run: it does not stop.
+        """Return the horizon of the run with a stop after a duration; None, or the whole run: without a stop.
 
         Raises:
-            ConfigError: naming ``key``; the duration is 0, or longer than the run.
+            ConfigError: with ``key``: the duration is 0, or longer than the run.
 
         >>> Horizon(1000).stopping("20%").stop_after, Horizon(1000).stopping(1000).stop_after
         (200, None)
@@ -78,7 +78,7 @@ class Horizon:
         return dataclasses.replace(self, stop_after=None if steps == self.steps else steps)
 
     def require(self, name: Quantity, key: str) -> int:
-        """The number, or an error that says which key needs it and how to supply it."""
+        """Return the number; if it is not known, refuse with the key that needs it and the keys that supply it."""
         value: int | None = getattr(self, name)
         if value is None:
             what = {
@@ -93,9 +93,9 @@ class Horizon:
 
 @dataclass(frozen=True)
 class LoaderSize:
-    """What there is to train on, as far as a config can say: everything per process but ``samples``.
+    """The size of the training data, as far as the config has it: all numbers per process, except ``samples``.
 
-    ``tokens_per_sample`` is that number and the key that says it.
+    ``tokens_per_sample`` has the number and its key.
     """
 
     samples: int | None
@@ -104,7 +104,7 @@ class LoaderSize:
     tokens_per_sample: tuple[int, str] | None = None
 
     def batches(self, world: int) -> int | None:
-        """Batches that each process sees in an epoch, with a distributed sampler that shares the samples out evenly.
+        """Return the batches of each process in an epoch, with a distributed sampler that gives each equally many.
 
         >>> loader = LoaderSize(1000, 64)
         >>> loader.batches(1), LoaderSize(1000, 64, drop_last=True).batches(1), loader.batches(2)
@@ -125,21 +125,22 @@ def horizon_of(
     batches: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Horizon:
-    """The horizon of a training run, by Lightning's own rules.
+    """Return the horizon of a training run, by Lightning's rules.
 
-    An epoch of ``b`` batches makes ``ceil(b / accumulate_grad_batches)`` optimizer steps: Lightning steps on the
-    last batch of an epoch however few it has gathered.
+    An epoch of ``b`` batches has ``ceil(b / accumulate_grad_batches)`` optimizer steps: Lightning steps after the last
+    batch of an epoch, even if the accumulation is not complete.
 
     Args:
         loader: samples, batch size per device, drop_last.
         trainer: ``max_epochs``, ``max_steps``, ``limit_train_batches``, ``overfit_batches``, ``fast_dev_run``,
             ``accumulate_grad_batches``.
         world: devices x nodes.
-        batches: batches per epoch and process, where they were counted rather than derived.
-        overrides: the ``horizon`` node; what it sets wins. ``steps`` may be a length in epochs, samples or tokens.
+        batches: counted batches per epoch and process; None: derived from the sizes.
+        overrides: the ``horizon`` node; its values replace the others. ``steps`` may be a length in epochs, samples or
+            tokens.
 
     Raises:
-        ConfigError: nothing to train on, or a length of zero; or ``horizon.stop_after`` is longer than the run.
+        ConfigError: no batch to train on, a length of 0, or a ``horizon.stop_after`` longer than the run.
     """
     trainer = _apply_trial_options(trainer)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
@@ -174,7 +175,7 @@ def horizon_of(
 
 
 def _read_steps(written: Any, horizon: Horizon) -> Any:
-    """``horizon.steps`` in optimizer steps: a whole number, which ``Horizon`` checks, or a length in another unit."""
+    """Return ``horizon.steps`` in optimizer steps, from a length in another unit; ``Horizon`` checks other values."""
     if not isinstance(written, str) and not (isinstance(written, float) and 0.0 < written < 1.0):
         return written
     length = Duration.parse(written, "horizon.steps")
@@ -184,7 +185,7 @@ def _read_steps(written: Any, horizon: Horizon) -> Any:
 
 
 def _derive_batches(loader: LoaderSize, trainer: Mapping[str, Any], world: int) -> int | None:
-    """Batches of an epoch on each process, by the config; None where it does not say how many samples there are."""
+    """Return the batches of an epoch on each process, by the config; None if it does not have the number of samples."""
     batches = loader.batches(world)
     if batches == 0:
         raise ConfigError(
@@ -197,7 +198,7 @@ def _derive_batches(loader: LoaderSize, trainer: Mapping[str, Any], world: int) 
 
 
 def _apply_trial_options(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What ``overfit_batches`` and ``fast_dev_run`` make of the other keys."""
+    """Return the trainer's keys after the effects of ``overfit_batches`` and ``fast_dev_run``."""
     few, fast = trainer.get("overfit_batches"), trainer.get("fast_dev_run")
     if few:
         trainer = {**trainer, "limit_train_batches": few}
@@ -207,7 +208,7 @@ def _apply_trial_options(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def limit_batches(batches: int, limit: int | float | None) -> int:
-    """``trainer.limit_train_batches``: a whole number of batches, or a share of them (rounded down)."""
+    """Apply ``trainer.limit_train_batches``: a whole number of batches, or a share of them (rounded down)."""
     if limit is None:
         return batches
     limited = int(batches * limit) if isinstance(limit, float) else min(batches, limit)

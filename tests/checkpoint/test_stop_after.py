@@ -226,7 +226,7 @@ REFUSED = [
     ("horizon.stop_after=20 trainer.min_steps=30",
         "horizon.stop_after must be at least trainer.min_steps, 30 optimizer steps. Received: 20"),
     ("horizon.stop_after=1 trainer.fast_dev_run=true",
-        "horizon.stop_after and trainer.fast_dev_run cannot be used together: a trial run has a length of its own."),
+        "horizon.stop_after and trainer.fast_dev_run cannot be used together: both set the length of the run."),
     ("horizon.tokens_per_sample=0",
         "horizon.tokens_per_sample must be a whole number >= 1, or null. Received: 0"),
 ]  # fmt: skip

@@ -64,6 +64,7 @@ LAZILY = {
     "base.line_chart": {"matplotlib"},
     "base.terminal_width": {"rich"},
     "callbacks.terminal_progress": {"rich"},
+    "sweep.live_table": {"rich"},
     "base.process_pool": {"torch"},
     "runs.event_records": {"numpy"},
     "comparison.figures": {"matplotlib"},

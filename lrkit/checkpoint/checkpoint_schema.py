@@ -292,6 +292,7 @@ _TRACE = record({
 #: The states of lrkit's own callbacks, by their keys in the checkpoint.
 _OURS: dict[str, Rule] = {
     "StepCount": record({"left_out": whole()}),
+    "AccumulationWindows": record({"start": whole(), "size": whole()}),
     "Trace": _trace,
     "TrainLoss": record({"sum": _measured, "samples": whole(1)}),
     "DivergenceWatch": record({

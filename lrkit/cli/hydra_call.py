@@ -1,4 +1,4 @@
-"""Hydra, called with a command line that lrkit has checked."""
+"""Calls Hydra with a command line that lrkit has checked."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir
 
 @contextmanager
 def refuse_hydra_errors() -> Iterator[None]:
-    """Turn an error of Hydra's own keys into a refusal; lrkit's keys were checked before."""
+    """Within this context, an error of Hydra's own keys becomes a ``ConfigError``; lrkit's keys were checked before."""
     try:
         yield
     except ConfigError:

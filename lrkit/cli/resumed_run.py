@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["continued_folder", "load_resumed_config"]
+__all__ = ["find_continued_folder", "load_resumed_config"]
 
 
 def load_resumed_config(overrides: Sequence[str]) -> None:
-    """Read the config of a run from its checkpoint if no file has it: composing needs no torch."""
+    """Read the config of a run from its checkpoint if no file has it, because ``compose`` cannot import torch."""
     from lrkit.config import saved_config
     from lrkit.config.overrides import parse_overrides
 
@@ -23,8 +23,8 @@ def load_resumed_config(overrides: Sequence[str]) -> None:
             saved_config.remember_config(path, config)
 
 
-def continued_folder(resume: dict[str, Any]) -> Path | None:
-    """The folder of the run that is resumed in place; None for a new run, and for one that branches off."""
+def find_continued_folder(resume: dict[str, Any]) -> Path | None:
+    """Return the folder of a run that is resumed in its folder; None for a new run, or a resume into a new folder."""
     if resume["path"] is None or resume["policy"] is not None:
         return None
     from lrkit.config.saved_config import find_run_folder

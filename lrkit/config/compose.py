@@ -194,9 +194,12 @@ def check(config: Mapping[str, Any]) -> Plan | None:
         Duration.parse(horizon["stop_after"], "horizon.stop_after")
     long = {"steps": steps, "steps_per_epoch": 10**3, "batch_size": 64}
     long |= {"tokens_per_sample": horizon.get("tokens_per_sample")}
+    known: dict[str, Any] = {}
+    if config["batch"].get("schedule") is not None:  # which sets the samples of a step
+        long, known = {name: long[name] for name in ("steps", "tokens_per_sample")}, {"batches": 10**3}
     ends = {"max_steps": steps} if config["trainer"].get("max_steps") not in (None, -1) else {}
     try:
-        plan({**config, "horizon": long, "trainer": {**config["trainer"], **ends}})
+        plan({**config, "horizon": long, "trainer": {**config["trainer"], **ends}}, **known)
     except ConfigError as error:
         if not depends_on_length(error):
             raise

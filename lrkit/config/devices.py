@@ -53,7 +53,10 @@ def replicas_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
 
 
 def accumulation(config: Mapping[str, Any], world: int) -> int:
-    """Return the number of batches in an optimizer step: the set number, or the number for ``batch.effective``."""
+    """Return the number of batches in an optimizer step: the set number, or the number for ``batch.effective``.
+
+    With ``batch.schedule`` it is 1: the plan has the number for each step.
+    """
     written, effective = config["trainer"].get("accumulate_grad_batches") or 1, config["batch"].get("effective")
     if effective is None:
         return int(written)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.validation import FLAG, Rule, is_whole, one_of
-from lrkit.config import node_options, resume_options, timeout, trainer_options, trusted_targets
+from lrkit.base.validation import FLAG, one_of, whole
+from lrkit.config import batch_options, node_options, resume_options, timeout, trainer_options, trusted_targets
 from lrkit.config.callback_conflicts import find_conflict_of_path
 from lrkit.config.find_options import Search
 from lrkit.config.overrides import default_choices, leaf_paths, nearest_key, suggest_name
@@ -18,7 +18,7 @@ from lrkit.planning import tracks
 
 __all__ = ["check_keys", "check_values", "top_keys"]
 
-_SEED = Rule("must be a whole number in [0, 4294967295]", lambda value: is_whole(value, 0, 2**32 - 1))
+_SEED = whole(0, 2**32 - 1)
 
 
 def check_values(config: Mapping[str, Any]) -> None:
@@ -56,6 +56,7 @@ def _check_run(config: Mapping[str, Any]) -> None:
     if config[tracks.KEY]:
         tracks.parse_tracks(config[tracks.KEY])
         tracks.refuse_combinations(config)
+    batch_options.check(config)
     resume_options.check(config)
     _SEED.check("seed", config["seed"])
     if not isinstance(config["monitor"], str):

@@ -71,8 +71,9 @@ def plan(
     ):
         must = f"must be at most {batches}, the batches of an epoch"
         raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
-    horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
-    trainer_options.check_horizon(trainer, None if config["horizon"].get("steps") is None else horizon.steps, horizon)
+    known, batch = config["horizon"], config["batch"]
+    horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=known, batch=batch)
+    trainer_options.check_horizon(trainer, None if known.get("steps") is None else horizon.steps, horizon)
     if node.get("lr") == AUTO:
         raise ConfigError("optimizer.lr", "must be a number: only lrkit train and lrkit find can measure auto")
     several = tracks.parse_tracks(config[tracks.KEY])
@@ -117,7 +118,7 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
             cooldown=schedule_of(config, "cooldown"),
             plateau=build_part(config["plateau"], "plateau", Plateau, trust),
             guard=build_part(config["guard"], "guard", Guard, trust),
-            scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
+            scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.samples_in(0), target),
             groups=[GroupRate(*rate) for rate in groups],
             rules=rules,
             warnings=notes,

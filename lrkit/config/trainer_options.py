@@ -210,7 +210,7 @@ def check_horizon(trainer: Mapping[str, Any], steps: int | None, horizon: Horizo
     most, endless = trainer.get("max_steps"), trainer.get("max_epochs") in (None, -1)
     most = None if most == -1 else most
     if horizon.stop_after is not None:
-        _check_stop(trainer, horizon.stop_after, most, horizon.steps_per_epoch)
+        _check_stop(trainer, horizon.stop_after, most, horizon)
     elif steps is not None and most is not None and steps != most and (steps > most or endless):
         must = f"must be trainer.max_steps, {most}, or null"
         if steps > most:
@@ -218,13 +218,13 @@ def check_horizon(trainer: Mapping[str, Any], steps: int | None, horizon: Horizo
         raise ConfigError("horizon.steps", must, steps)
 
 
-def _check_stop(trainer: Mapping[str, Any], stop: int, most: int | None, per_epoch: int | None) -> None:
+def _check_stop(trainer: Mapping[str, Any], stop: int, most: int | None, horizon: Horizon) -> None:
     """Refuse options of the trainer that contradict ``horizon.stop_after``."""
     key = "horizon.stop_after"
     if most is not None and stop > most:
         raise ConfigError(key, f"must be at most trainer.max_steps, {most}", stop)
-    for name, unit in (("min_steps", 1), ("min_epochs", per_epoch or 0)):
-        least = (trainer.get(name) or 0) * unit
+    epochs = horizon.steps_after_epochs(trainer.get("min_epochs") or 0)
+    for name, least in (("min_steps", trainer.get("min_steps") or 0), ("min_epochs", epochs or 0)):
         if least > stop:
             raise ConfigError(key, f"must be at least trainer.{name}, {least} optimizer steps", stop)
 

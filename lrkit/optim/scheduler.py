@@ -7,6 +7,7 @@ errors do not accumulate, and a restored count gives the same rate.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -35,7 +36,8 @@ class JoinedGroup(NamedTuple):
 
     Args:
         lr: the rate that it was added with.
-        multiplier: curve x gain at its first step; 1 if that is 0, so that ``lr`` is its base.
+        multiplier: curve x gain at its first step, and x the factor of its batch size if that changes; 1 if that is 0,
+            so that ``lr`` is its base.
         weight_decay: the base of its weight decay.
     """
 
@@ -85,9 +87,9 @@ class PlanScheduler(LRScheduler):
         self.gain = 1.0
         self.plateau = PlateauState()
         self.reduction = Reduction()
-        self._planned = {
-            group.name: (plan.base(group.lr_scale), plan.handed_weight_decay(group)) for group in plan.groups
-        }
+        self._planned: dict[str, tuple[float, float]] = {}  # constant parts of each group's rate and weight decay
+        self._from, self._until = math.inf, math.inf  # the steps for which they hold
+        self._share = 1.0  # the factor of the batch size for groups that joined, where it changes
         self._by_name = {group.name: group for group in plan.groups}
         self._joined: dict[str, JoinedGroup] = {}
         self._groups: list[dict[str, Any]] | None = None  # the optimizer's groups at the last check
@@ -127,7 +129,9 @@ class PlanScheduler(LRScheduler):
     def step(self, epoch: int | None = None) -> None:
         """Write the rates of the next optimizer step. A second call before that step has no effect."""
         groups = self.optimizer.param_groups
-        if groups is not self._groups or len(groups) != len(self._bases):
+        if stage := not self._from <= self.applied < self._until:
+            self._enter_stage()
+        if stage or groups is not self._groups or len(groups) != len(self._bases):
             if groups is self._groups:
                 self._handle_edits(groups)
             self._read_groups(groups)
@@ -151,6 +155,16 @@ class PlanScheduler(LRScheduler):
         """Write every group's rate and other scheduled values for step ``applied``."""
         self.step()
 
+    def _enter_stage(self) -> None:
+        """Take the constant parts of the rates for the batch size of this step, and the steps that have this size."""
+        plan, t = self.plan, self.applied
+        self._from = max((first for first in plan.stages if first <= t), default=0)
+        self._until = min((first for first in plan.stages if first > t), default=math.inf)
+        self._planned = {
+            group.name: (plan.base(group.lr_scale, t), plan.handed_weight_decay(group, t)) for group in plan.groups
+        }
+        self._share = plan.batch_factor(t) if plan.stages else 1.0
+
     def _write_all(self, groups: list[dict[str, Any]], gain: float) -> None:
         """Write the values for rates that are tensors, or for scheduled momentum or weight decay."""
         plan, t = self.plan, self.applied
@@ -159,7 +173,7 @@ class PlanScheduler(LRScheduler):
         written: list[float | Tensor] = []
         for i, (group, base, weight_decay) in enumerate(zip(groups, self._bases, self._decays, strict=True)):
             late, multiplier = self._joined_multipliers.get(i), at[self._curve_index[i]]
-            lr = base * multiplier * gain if late is None else base * (multiplier * gain / late)
+            lr = base * multiplier * gain if late is None else base * (multiplier * gain * self._share / late)
             if (tensor := self._tensors.get(i)) is not None:
                 # In place: a compiled optimizer recompiles for a new float, but not for a new value of a tensor.
                 tensor.fill_(lr)
@@ -288,7 +302,8 @@ class PlanScheduler(LRScheduler):
 
     def _make_joined_group(self, lr: float | Tensor, weight_decay: float) -> JoinedGroup:
         """Return the base values of an added group that has the rate ``lr`` at the next step."""
-        return JoinedGroup(float(lr), self.plan.curve(self.applied) * self.total_gain or 1.0, weight_decay)
+        multiplier = self.plan.curve(self.applied) * self.total_gain * self._share
+        return JoinedGroup(float(lr), multiplier or 1.0, weight_decay)
 
     def _handle_edits(self, groups: list[dict[str, Any]]) -> None:
         """Accept a rate that other code wrote into an added group; warn once that other groups keep the plan's rate."""

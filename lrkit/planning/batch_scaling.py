@@ -2,6 +2,8 @@
 
     lr = base_lr * rule(batch / base_batch_size)
 
+With a batch-size schedule the factor is that of each step's own batch.
+
 A pure function of two numbers: every product of batch per device, devices, nodes and accumulation with the same
 effective batch gives the same rate.
 """
@@ -36,6 +38,14 @@ class BatchScale:
     factor: float = 1.0
     batch: int | None = None
     base: int | None = None
+
+    def of_batch(self, batch: int) -> float:
+        """The factor for another batch.
+
+        >>> batch_scale("sqrt", 256, 1024).of_batch(4096)
+        4.0
+        """
+        return 1.0 if self.base is None else RULES[self.rule](batch / self.base)
 
     def __str__(self) -> str:
         if self.rule == "none":

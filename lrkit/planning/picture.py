@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lrkit.base.errors import ConfigError
 from lrkit.base.figure_style import LABEL, LINE_STYLES, TITLE, style_axes, wrap_text
 from lrkit.base.files import write_figure
+from lrkit.planning.batch_rendering import mark_sizes
 from lrkit.planning.plateau import Plateau, PlateauState
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
             ax.title.set_fontsize(8)
             ax.tick_params(labelsize=7)
         drawn += _draw_plan(ax, label, plan, 0 if own_frames else drawn)
+        mark_sizes(ax, plan)
         _mark_stop(ax, plan)
     for ax in axes.flat[len(plans) :] if own_frames else ():
         ax.set_visible(False)
@@ -84,12 +86,12 @@ def _draw_plan(ax: Axes, label: str, plan: Plan, first: int) -> int:
     plan.horizon.require("steps", "format")
     drawn: dict[tuple[float, ...], list[str]] = {}
     for group in plan.groups:
-        steps = plan.curve_of(group).places()
+        steps = plan.places(group)
         drawn.setdefault(tuple(plan.lr(group, step) for step in steps), []).append(group.name)
-    gains = _never_better(plan, plan.plateau) if plan.plateau is not None and plan.horizon.steps_per_epoch else None
+    gains = _never_better(plan, plan.plateau) if plan.plateau is not None and plan.horizon.shortest_epoch else None
     for place, (rates, names) in enumerate(drawn.items(), first):
         group = next(group for group in plan.groups if group.name == names[0])
-        steps = plan.curve_of(group).places()
+        steps = plan.places(group)
         name = label if len(plan.groups) == 1 else f"{label} {', '.join(names)}".strip()
         style = LINE_STYLES[place % len(LINE_STYLES)]
         ax.plot(steps, rates, label=wrap_text(name or "learning rate", 60), **style.line(place, every=0.2))
@@ -150,11 +152,14 @@ def _mark_stop(ax: Axes, plan: Plan) -> None:
 
 def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
     """Return the gain at each step if the metric, checked once an epoch, never improves: its lowest values."""
-    per_epoch, state, gains = plan.horizon.require("steps_per_epoch", "plateau"), PlateauState(), list[float]()
+    state, gains, epochs = PlateauState(), list[float](), 1
+    end = plan.horizon.steps_after_epochs(epochs)
     if plan.horizon.require("steps", "plateau") > _MOST_STEPS:
         raise ConfigError("format=png", f"draws a plateau over at most {_MOST_STEPS} steps", plan.horizon.steps)
     for step in range(plan.horizon.require("steps", "plateau")):
-        if step and step % per_epoch == 0 and step >= plan.warmup_steps:
-            state = plateau.observe(state, 1.0)
+        if step == end:
+            epochs += 1
+            end = plan.horizon.steps_after_epochs(epochs)
+            state = plateau.observe(state, 1.0) if step >= plan.warmup_steps else state
         gains.append(state.gain)
     return gains

@@ -10,6 +10,7 @@ is saved as JSON. ``Plan.lr`` computes the product, and the optimizer gets the s
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,7 @@ from lrkit.planning.group_rules import rule_of
 from lrkit.planning.guard import Guard
 from lrkit.planning.plateau import Plateau
 from lrkit.planning.weight_decay_rule import COUPLED, WeightDecayRule
+from lrkit.schedules.batch_sizes import BatchSizes
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.curve_json import curve_from_json, curve_to_json
 from lrkit.schedules.horizon import Horizon
@@ -30,7 +32,7 @@ from lrkit.schedules.horizon import Horizon
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["GroupRate", "Plan"]
+__all__ = ["GroupRate", "Plan", "horizon_from_json"]
 
 #: The numbers of a horizon; a plan of an older lrkit lacks the last two.
 _LENGTHS = ("steps", "steps_per_epoch", "batch_size", "tokens_per_sample", "stop_after")
@@ -75,13 +77,23 @@ class Plan:
     every: int = 1
     offset: int = 0
 
-    def base(self, lr_scale: float = 1.0) -> float:
-        """Return the constant part of a group's rate."""
-        return self.base_lr * self.scale.factor * lr_scale
+    def base(self, lr_scale: float = 1.0, step: int = 0) -> float:
+        """Return the constant part of a group's rate; with a batch-size schedule, constant in the stage of ``step``."""
+        return self.base_lr * self.batch_factor(step) * lr_scale
+
+    def batch_factor(self, step: int) -> float:
+        """Return the factor of the batch size at ``step``."""
+        sizes = self.horizon.batch_sizes
+        return self.scale.factor if sizes is None else self.scale.of_batch(sizes.at(step))
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The steps at which the batch size changes."""
+        return () if self.horizon.batch_sizes is None else self.horizon.batch_sizes.firsts[1:]
 
     def lr(self, group: GroupRate, step: int, gain: float = 1.0) -> float:
         """Return the learning rate of ``group`` at applied optimizer step ``step``."""
-        return self.base(group.lr_scale) * self.curve_of(group)(step) * gain
+        return self.base(group.lr_scale, step) * self.curve_of(group)(step) * gain
 
     def curve_of(self, group: GroupRate) -> Curve:
         """Return the curve of a group: its rule's own, or the run's."""
@@ -114,15 +126,15 @@ class Plan:
 
     def weight_decay(self, group: GroupRate, step: int) -> float:
         """Return the weight decay of ``group`` at ``step``: its own or the optimizer's, times the scheduled curve."""
-        base = self.handed_weight_decay(group)
+        base = self.handed_weight_decay(group, step)
         return base if self.decay_curve is None else base * self.decay_curve(step)
 
-    def handed_weight_decay(self, group: GroupRate) -> float:
-        """Return the constant part of a group's weight decay, by the weight-decay rule."""
+    def handed_weight_decay(self, group: GroupRate, step: int = 0) -> float:
+        """Return the constant part of a group's weight decay, by the weight-decay rule; see ``base``."""
         own = group.weight_decay
         if own is None and self.weight_decay_rule.timescale is None:
             own = self.base_weight_decay
-        return self.weight_decay_rule.handed(own, self.base(group.lr_scale))
+        return self.weight_decay_rule.handed(own, self.base(group.lr_scale, step))
 
     @property
     def drives_weight_decay(self) -> bool:
@@ -174,6 +186,11 @@ class Plan:
             guard=None,
         )
 
+    def places(self, group: GroupRate) -> list[int]:
+        """The steps at which to draw a group's rate: those of its curve, and both sides of each change of the batch."""
+        beside = {step for first in self.stages for step in (first - 1, first)}
+        return sorted({*self.curve_of(group).places(), *beside})
+
     def changed_group_curves(self, change: Callable[[Curve], Curve]) -> Mapping[str, GroupCurve]:
         """Return the curves of the rules, each changed."""
         return MappingProxyType({rule: own.changed(change) for rule, own in self.group_curves.items()})
@@ -201,7 +218,7 @@ class Plan:
         lines = {}
         for track, own in (self.tracks or {"": self}).items():
             for group in own.groups:
-                steps = own.curve_of(group).places()
+                steps = own.places(group)
                 rates = [own.lr(group, step) for step in steps]
                 lines[" ".join(filter(None, (track, group.name)))] = (steps, rates)
         return LineChart("\n".join(formula_lines(self)), "optimizer step", "learning rate", lines)
@@ -223,6 +240,9 @@ class Plan:
         how = "" if self.found is None else f" (found: {self.found[0]:g}-{self.found[1]:g})"
         if self.scale.rule == "none":
             return f"lr {self.base_lr:g}{how}"
+        if (sizes := self.horizon.batch_sizes) is not None:
+            rates = ", ".join(f"{self.base(1.0, first):.6g} from step {first}" for first in sizes.firsts)
+            return f"lr {rates} = {self.base_lr:g}{how} x {self.scale.rule}(batch / {self.scale.base})"
         return f"lr {self.base():.6g} = {self.base_lr:g}{how} x {self.scale}"
 
     def to_json(self) -> dict[str, Any]:
@@ -235,6 +255,7 @@ class Plan:
             "horizon": {
                 **{name: getattr(self.horizon, name) for name in _LENGTHS},
                 "sources": dict(self.horizon.sources),
+                **({} if self.horizon.batch_sizes is None else {"batch_sizes": self._sizes_to_json()}),
             },
             "groups": [dataclasses.asdict(group) for group in self.groups],
             "phases": self._with_rates(curve_to_json(self.curve), self.curve),
@@ -271,23 +292,35 @@ class Plan:
         """Return the first, the highest and the last rate of a group in a phase of its curve."""
         curve = self.curve_of(group)
         first, length = curve.starts[phase], curve.phases[phase].length
+        peak = self.base(group.lr_scale) * curve.peak(phase)
+        if self.stages:
+            beside = {step for at in self.stages for step in (at - 1, at)}
+            end = math.inf if length is None else first + length
+            peak = max(self.lr(group, s) for s in {*curve.peak_places(phase), *beside} if first <= s < end)
         return {
             "first": self.lr(group, first),
-            "peak": self.base(group.lr_scale) * curve.peak(phase),
+            "peak": peak,
             "last": self.lr(group, first + length - 1) if length else None,
         }
+
+    def _sizes_to_json(self) -> dict[str, Any]:
+        """The batch sizes in JSON: for each stage its first step, its samples, and its factor of the rate."""
+        sizes = self.horizon.batch_sizes
+        assert sizes is not None
+        stages = [[first, size, self.batch_factor(first)] for first, size in sizes.stages]
+        return {"stages": stages, "micro": sizes.micro, "batches": sizes.batches, "by": sizes.by}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Plan:
         """Return the plan from the output of ``to_json``; its rates have the same bits."""
-        horizon, curve = plain["horizon"], curve_from_json(plain["phases"])
+        curve = curve_from_json(plain["phases"])
         assert curve is not None
         return cls(
             optimizer=plain["optimizer"],
             base_lr=plain["base_lr"],
             found=None if plain.get("found") is None else tuple(plain["found"]),
             scale=BatchScale(**plain["batch_scale"]),
-            horizon=Horizon(sources=horizon["sources"], **{name: horizon.get(name) for name in _LENGTHS}),
+            horizon=horizon_from_json(plain["horizon"]),
             curve=curve,
             groups=tuple(GroupRate(**group) for group in plain["groups"]),
             momentum=curve_from_json(plain["momentum"]),
@@ -308,3 +341,13 @@ class Plan:
             every=plain.get("every", 1),
             offset=plain.get("offset", 0),
         )
+
+
+def horizon_from_json(plain: Mapping[str, Any]) -> Horizon:
+    """The horizon of a plan in JSON."""
+    sizes = None
+    if (said := plain.get("batch_sizes")) is not None:
+        stages = tuple((first, size) for first, size, _ in said["stages"])
+        sizes = BatchSizes(stages, said["micro"], said["batches"], said["by"])
+    lengths: dict[str, Any] = {name: plain.get(name) for name in _LENGTHS}
+    return Horizon(sources=plain["sources"], batch_sizes=sizes, **lengths)

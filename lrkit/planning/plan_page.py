@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lrkit.base.errors import name_some
 from lrkit.base.terminal_width import find_width, print_line, wrap_text
 from lrkit.base.text_table import format_table
+from lrkit.planning.batch_rendering import factor_texts, size_lines
 from lrkit.planning.plan_sketch import draw_sketch
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _detail_lines(plan: Plan) -> Iterator[str]:
     if any("*" in group.name for group in plan.groups):
         yield "layer_*: layers are counted when there is a model; lrkit train prints them before training"
     for name in plan.hyper(0):
-        edges = {edge for curve, _ in plan.on_curves() for edge in curve.edges}
+        edges = {*plan.stages, *(edge for curve, _ in plan.on_curves() for edge in curve.edges)}
         steps = (0, *sorted(edges - {0}), (plan.horizon.steps or 1) - 1)
         values = list(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
         if len(values) > _MOST_VALUES:  # such as those of a schedule with steps
@@ -150,7 +151,7 @@ def _format_formula(plan: Plan, track: str = "") -> str:
     feedback += ["guard"] if plan.guard is not None and plan.guard.rules.lowers_rate else []
     factors = [
         f"{plan.base_lr:g}",
-        *([str(plan.scale)] if plan.scale.rule != "none" else []),
+        *factor_texts(plan),
         *([f"scale[group] ({', '.join(f'{name} {scale:g}' for name, scale in scales.items())})"] if scales else []),
         _curve_factor(plan),
         *([f"gain(t) ({' x '.join(feedback)})"] if feedback else []),
@@ -180,7 +181,7 @@ def _horizon_lines(plan: Plan) -> list[str]:
         lines.append(f"{samples * tokens} tokens a step ({samples} samples x {tokens}: {source})")
         if horizon.steps is not None:
             lines.append(f"{horizon.steps * samples * tokens:.4g} tokens in all")
-    page = ["; ".join(lines) or "the end of the run is not known"]
+    page = ["; ".join(lines) or "the end of the run is not known", *size_lines(plan)]
     if horizon.stop_after is not None:
         of = "" if horizon.steps is None else f" of {horizon.steps}"
         page.append(f"stops after {horizon.stop_after}{of} steps (schedule goes on)")

@@ -30,6 +30,8 @@ from lrkit.base.validation import (
 from lrkit.planning.batch_scaling import RULES
 from lrkit.planning.plan import Plan
 from lrkit.planning.weight_decay_rule import RULES as WEIGHT_DECAY_RULES
+from lrkit.schedules.batch_sizes import BY as BATCHES_BY
+from lrkit.schedules.batch_sizes import BatchSizes
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.curve_json import with_current_name
 from lrkit.schedules.shapes import Schedule
@@ -100,7 +102,19 @@ _PHASE = record(
 )
 _GROUP = record({"name": text(), "lr_scale": number(0), "weight_decay": optional(number())})
 _HORIZON = dict.fromkeys(("steps", "steps_per_epoch", "batch_size"), optional(whole(1)))
-_HORIZON_MORE = {"tokens_per_sample": optional(whole(1)), "stop_after": optional(whole())}
+_BATCH_SIZES = record(
+    {
+        "stages": listed(listed(number(0), 3, 3), 10_000, 1),
+        "micro": optional(whole(1)),
+        "batches": optional(whole(1)),
+        "by": one_of(*BATCHES_BY),
+    }
+)
+_HORIZON_MORE = {
+    "tokens_per_sample": optional(whole(1)),
+    "stop_after": optional(whole()),
+    "batch_sizes": optional(_BATCH_SIZES),
+}
 _PLAN: dict[str, Rule] = {
     "optimizer": text(1000),
     "base_lr": number(0),
@@ -149,6 +163,8 @@ def checked(plain: Any, key: str = "plan") -> Plan:
     try:
         plan = Plan.from_json(plain)
         for part in (plan, *plan.tracks.values()):
+            if part.horizon.batch_sizes is not None:
+                _check_stages(part.horizon.batch_sizes)
             own = (curve for each in part.group_curves.values() for curve in (each.curve, each.momentum))
             for curve in (part.curve, part.momentum, part.decay_curve, *own):
                 if curve is not None:
@@ -158,6 +174,17 @@ def checked(plain: Any, key: str = "plan") -> Plan:
     except Exception as why:  # from a schedule with options that lrkit never writes
         raise ConfigError(key, f"must be a plan that a run can follow ({type(why).__name__}: {why})") from None
     return plan
+
+
+def _check_stages(sizes: BatchSizes) -> None:
+    """Refuse stages that are not in order, or with samples that no step can have."""
+    key, least = "horizon.batch_sizes", 0
+    for first, size in sizes.stages:
+        (whole(least) if least else whole(0, 0)).check(key, first)
+        whole(1).check(key, size)
+        if size % (sizes.micro or 1):
+            raise ConfigError(key, f"must be multiples of {sizes.micro}", size)
+        least = first + 1
 
 
 def _check_curve(curve: Curve) -> None:

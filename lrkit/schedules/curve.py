@@ -72,25 +72,27 @@ class Curve:
         Raises:
             ConfigError: the parts are longer than the run. lrkit never shortens a part.
         """
-        still = Duration.parse(delay, "delay").steps(horizon, "delay")
+        still = Duration.parse(delay, "delay").steps(horizon.counted_from(0), "delay")
         for slot, part in ((name, schedule), ("warmup", warmup), ("cooldown", cooldown)):
             check_slot(slot, part)
-        before = _resolve_length("warmup", warmup, horizon)
-        after = _resolve_length("cooldown", cooldown, horizon)
-        resolved = _call_under(name, lambda: schedule.resolved(horizon))
+        rising, falling = horizon.counted_from(still), horizon.counted_back()
+        before, after = _resolve_length("warmup", warmup, rising), _resolve_length("cooldown", cooldown, falling)
+        overlaps = warmup is not None and warmup.overlap != "none"
+        begun = horizon.counted_from(still if overlaps else still + before)
+        resolved = _call_under(name, lambda: schedule.resolved(begun))
         left = None if horizon.steps is None else horizon.steps - still - before - after
         if left is not None and left < 1:
             lengths = {"delay": still, "warmup.length": before, "cooldown.length": after}
             key = next(key for key, steps in lengths.items() if steps)
             parts = " + ".join(f"{part.partition('.')[0]} {steps}" for part, steps in lengths.items() if steps)
             raise ConfigError(key, f"leaves no step for the schedule: {parts} of {horizon.steps} optimizer steps")
-        if left is not None and warmup is not None and warmup.overlap != "none":
+        if left is not None and overlaps:
             left += before  # an overlapping warmup has steps of the schedule
         length = _length_of_schedule(name, schedule, resolved, left, horizon)
         if after and left is None:
             horizon.require("steps", "cooldown.length")
 
-        if warmup is not None and warmup.overlap != "none" and length is not None and length <= before:
+        if overlaps and length is not None and length <= before:
             must = f"must be longer than the warmup of {before} steps, which overlaps it"
             raise ConfigError(f"{name}.length", must, length)
         middle = Phase(name, resolved, length)
@@ -100,13 +102,13 @@ class Curve:
         arrived = _call_under(name, lambda: middle.final)
         phases = [middle]
         if warmup is not None and before:
-            phases = _call_under("warmup", lambda: build_warmup_phases(warmup.resolved(horizon), before, middle))
+            phases = _call_under("warmup", lambda: build_warmup_phases(warmup.resolved(rising), before, middle))
         if still:
             phases.insert(0, Phase(DELAY, Constant(start=0.0), still))
         if cooldown is not None and after:
             if length is not None and left is not None and length < left:
                 phases.append(Phase("hold", Constant(start=arrived), left - length))
-            phases.append(_cooldown_phase(cooldown, after, arrived, horizon))
+            phases.append(_cooldown_phase(cooldown, after, arrived, falling))
         return cls(tuple(phases))
 
     @cached_property
@@ -144,12 +146,15 @@ class Curve:
 
     def peak(self, phase: int) -> float:
         """Return the largest multiplier of a phase, at its ends, at both sides of its edges, and at 1000 steps."""
-        part = self.phases[phase]
+        return max(map(self, self.peak_places(phase)))
+
+    def peak_places(self, phase: int) -> set[int]:
+        """Return the steps that ``peak`` compares."""
+        part, first = self.phases[phase], self.starts[phase]
         length = part.length or 10_000  # of a phase without an end, the first 10,000 steps
         edges = [] if part.length is None else part.schedule.edges(length)
         between = range(0, length, max(1, length // 1000))
-        first = self.starts[phase]
-        return max(self(first + s) for s in {*between, *edges, *(e - 1 for e in edges), length - 1})
+        return {first + s for s in {*between, *edges, *(e - 1 for e in edges), length - 1}}
 
     def until(self, step: int) -> Curve:
         """Return the unchanged curve up to ``step``."""

@@ -22,7 +22,7 @@ from lrkit.base.errors import ConfigError
 if TYPE_CHECKING:
     from lrkit.schedules.horizon import Horizon
 
-__all__ = ["Duration", "Length"]
+__all__ = ["Duration", "Length", "round_half_up"]
 
 Unit = Literal["steps", "share", "epochs", "samples", "tokens"]
 Length: TypeAlias = int | float | str
@@ -92,8 +92,13 @@ class Duration:
         # Exactly the written decimal, not the nearest float: 0.1 is one tenth.
         return cls(Fraction(repr(written)), "share")
 
-    def steps(self, horizon: Horizon, key: str = "length") -> int:
+    def steps(self, horizon: Horizon, key: str = "length", *, repeats: bool = False) -> int:
         """Return the number of optimizer steps, rounded to the nearest (halves up); only a written 0 gives 0.
+
+        Args:
+            horizon: the length of the run.
+            key: of the length.
+            repeats: whether the length is that of a period, which comes again and again.
 
         >>> from lrkit.schedules.horizon import Horizon
         >>> [Duration.parse(d).steps(Horizon(1000, 100, 64)) for d in (30, "5%", "2ep", "6400sp", "0.01%")]
@@ -104,6 +109,8 @@ class Duration:
         Raises:
             ConfigError: the horizon lacks a number that the unit needs; with the key to set.
         """
+        if self.unit in ("epochs", "samples", "tokens") and horizon.batch_sizes is not None:
+            return horizon.measure(self, key, repeats)
         per_unit: int | Fraction = 1
         if self.unit == "share":
             per_unit = horizon.require("steps", key)
@@ -115,13 +122,17 @@ class Duration:
             sample = horizon.require("tokens_per_sample", key)
             per_unit = Fraction(1, horizon.require("batch_size", key) * sample)
         exact = self.value * per_unit
-        rounded = (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
-        return max(rounded, 1 if exact > 0 else 0)
+        return max(round_half_up(exact), 1 if exact > 0 else 0)
 
     def __str__(self) -> str:
         if self.unit == "share":
             return f"{_format_decimal(self.value * 100)}%"
         return _format_decimal(self.value) + {"steps": "", "epochs": "ep", "samples": "sp", "tokens": "tok"}[self.unit]
+
+
+def round_half_up(exact: Fraction) -> int:
+    """The nearest whole number; of two, the higher one."""
+    return (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
 
 
 def _format_decimal(value: Fraction) -> str:

@@ -7,11 +7,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Literal
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.validation import is_whole
+from lrkit.schedules.batch_sizes import BY, KEY, BatchSizes, measure, resolve_sizes
 from lrkit.schedules.durations import Duration, Length
 
 __all__ = ["Horizon", "LoaderSize", "horizon_of", "limit_batches"]
@@ -37,6 +39,11 @@ class Horizon:
         sources: for each number, a text with its source.
         tokens_per_sample: tokens in one sample, for lengths in tokens.
         stop_after: optimizer steps after which this run stops, if it takes only the first part of ``steps``.
+        batch_sizes: the samples in each step, if their number changes; ``batch_size`` and ``steps_per_epoch`` are then
+            None, because no single number is right.
+        origin: the step at which lengths in epochs, samples and tokens begin, while a curve is built: their number of
+            steps depends on it.
+        is_backward: whether such a length ends at ``origin``.
     """
 
     steps: int | None
@@ -45,6 +52,9 @@ class Horizon:
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     tokens_per_sample: int | None = None
     stop_after: int | None = None
+    batch_sizes: BatchSizes | None = None
+    origin: int | None = None
+    is_backward: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "steps_per_epoch", "batch_size", "tokens_per_sample"):
@@ -68,7 +78,7 @@ class Horizon:
         """
         if after is None:
             return dataclasses.replace(self, stop_after=None)
-        steps = Duration.parse(after, key).steps(self, key)
+        steps = Duration.parse(after, key).steps(self.counted_from(0), key)
         if steps == 0:
             raise ConfigError(key, "must be longer than 0, or null", after)
         if self.steps is not None and steps > self.steps:
@@ -77,9 +87,55 @@ class Horizon:
             raise ConfigError(key, f"must be at most the length of the run, {length}: it stops a run early", after)
         return dataclasses.replace(self, stop_after=None if steps == self.steps else steps)
 
+    def counted_from(self, step: int | None) -> Horizon:
+        """The same horizon, where lengths in epochs, samples or tokens begin at ``step``; None: at an unknown step."""
+        return self if self.batch_sizes is None else dataclasses.replace(self, origin=step, is_backward=False)
+
+    def counted_back(self) -> Horizon:
+        """The same, where such lengths end with the run."""
+        return self if self.batch_sizes is None else dataclasses.replace(self, origin=self.steps, is_backward=True)
+
+    def measure(self, length: Duration, key: str, repeats: bool) -> int:
+        """The optimizer steps of a length in epochs, samples or tokens under ``batch_sizes``.
+
+        Raises:
+            ConfigError: it has no single number of steps, or the numbers that it needs are not known.
+        """
+        sizes, origin = self.batch_sizes, self.origin
+        assert sizes is not None
+        if origin is None and self.is_backward:
+            self.require("steps", key)
+        fixed = origin is not None and sizes.is_uniform_from(origin) and not self.is_backward
+        if origin is None or (repeats and not fixed):
+            must = f"and {KEY} cannot be used together: the steps of {length} change with the batch size ({sizes})"
+            raise ConfigError(key, f"{must}; write it in optimizer steps or as a share of the run", str(length))
+        return measure(length, sizes, origin, key, self.tokens_per_sample, self.is_backward)
+
+    def samples_in(self, step: int) -> int | None:
+        """The samples in an optimizer step; None where they are not known."""
+        return self.batch_size if self.batch_sizes is None else self.batch_sizes.at(step)
+
+    @property
+    def shortest_epoch(self) -> int | None:
+        """The fewest optimizer steps that an epoch may have; None where they are not known."""
+        sizes = self.batch_sizes
+        if sizes is None or sizes.batches is None or sizes.micro is None:
+            return self.steps_per_epoch
+        return math.ceil(sizes.batches / max(size // sizes.micro for _, size in sizes.stages))
+
+    def steps_after_epochs(self, epochs: int) -> int | None:
+        """The optimizer steps in the first ``epochs`` epochs; None where they are not known."""
+        if (sizes := self.batch_sizes) is not None:
+            known = sizes.batches is not None and sizes.micro is not None
+            return sizes.steps_after(epochs * (sizes.batches or 0)) if known else None
+        return None if self.steps_per_epoch is None else self.steps_per_epoch * epochs
+
     def require(self, name: Quantity, key: str) -> int:
         """Return the number; if it is not known, refuse with the key that needs it and the keys that supply it."""
         value: int | None = getattr(self, name)
+        if value is None and self.batch_sizes is not None and name in ("steps_per_epoch", "batch_size"):
+            unit = "steps in an epoch" if name == "steps_per_epoch" else "samples in a step"
+            raise ConfigError(key, f"needs one number of optimizer {unit}, and {KEY} changes it")
         if value is None:
             what = {
                 "steps": "the total number of optimizer steps",
@@ -124,6 +180,7 @@ def horizon_of(
     world: int = 1,
     batches: int | None = None,
     overrides: Mapping[str, Any] | None = None,
+    batch: Mapping[str, Any] | None = None,
 ) -> Horizon:
     """Return the horizon of a training run, by Lightning's rules.
 
@@ -138,6 +195,7 @@ def horizon_of(
         batches: counted batches per epoch and process; None: derived from the sizes.
         overrides: the ``horizon`` node; its values replace the others. ``steps`` may be a length in epochs, samples or
             tokens.
+        batch: the node ``batch``; it may have a ``schedule``, and ``by``.
 
     Raises:
         ConfigError: no batch to train on, a length of 0, or a ``horizon.stop_after`` longer than the run.
@@ -157,6 +215,12 @@ def horizon_of(
         sources["steps_per_epoch"] = f"{batches} batches / accumulate {accumulate}"
     if loader.tokens_per_sample is not None:
         values["tokens_per_sample"], sources["tokens_per_sample"] = loader.tokens_per_sample
+    if batch and batch.get("schedule") is not None:
+        tokens = given.get("tokens_per_sample", values["tokens_per_sample"])
+        if "tokens_per_sample" in given:
+            sources["tokens_per_sample"] = "horizon.tokens_per_sample"
+        known = LoaderSize(loader.samples, loader.batch_size, loader.drop_last, tokens and (tokens, ""))
+        return _horizon_of_sizes(known, trainer, world, batches, given, batch, sources)
     for name in ("steps_per_epoch", "batch_size", "tokens_per_sample"):
         if name in given:
             values[name], sources[name] = given[name], f"horizon.{name}"
@@ -174,14 +238,61 @@ def horizon_of(
     return Horizon(**values, sources=MappingProxyType(sources)).stopping(given.get("stop_after"))
 
 
+def _horizon_of_sizes(
+    loader: LoaderSize,
+    trainer: Mapping[str, Any],
+    world: int,
+    batches: int | None,
+    given: Mapping[str, Any],
+    batch: Mapping[str, Any],
+    sources: dict[str, str],
+) -> Horizon:
+    """Return the horizon of a run whose batch size changes."""
+    for name in ("steps_per_epoch", "batch_size"):
+        if name in given:
+            must = f"and {KEY} cannot be used together: the schedule sets the samples in a step"
+            raise ConfigError(f"horizon.{name}", must, given[name])
+    micro = None if loader.batch_size is None else loader.batch_size * world
+    epochs, most = ((n if n is not None and n > 0 else None) for n in map(trainer.get, ("max_epochs", "max_steps")))
+    steps, length = _read_length(given["steps"]) if "steps" in given else (most, None)
+    if "steps" not in given and epochs is not None and batches is not None and micro is not None:
+        length = Duration(Fraction(epochs), "epochs")
+    if steps is not None and not is_whole(steps, 1):
+        raise ConfigError("horizon.steps", "must be a whole number >= 1, or null", steps)
+    tokens = None if loader.tokens_per_sample is None else loader.tokens_per_sample[0]
+    sizes, steps = resolve_sizes(
+        batch["schedule"],
+        micro=micro,
+        batches=batches,
+        by=batch.get("by") or BY[0],
+        steps=steps,
+        length=length,
+        tokens_per_sample=tokens,
+        product=f" = data.batch_size {loader.batch_size} x {world} device(s)",
+    )
+    said = {name: text for name, text in sources.items() if name == "tokens_per_sample"}
+    if "steps" in given:
+        said["steps"] = "horizon.steps" + (f"={given['steps']}" if isinstance(given["steps"], str) else "")
+    elif steps is not None:
+        said["steps"] = "trainer.max_steps" if steps == most else f"{epochs} epochs of {batches} batches by {KEY}"
+    horizon = Horizon(steps, None, None, MappingProxyType(said), tokens, batch_sizes=sizes)
+    return horizon.stopping(given.get("stop_after"))
+
+
 def _read_steps(written: Any, horizon: Horizon) -> Any:
     """Return ``horizon.steps`` in optimizer steps, from a length in another unit; ``Horizon`` checks other values."""
+    steps, length = _read_length(written)
+    return steps if length is None else length.steps(horizon, "horizon.steps")
+
+
+def _read_length(written: Any) -> tuple[Any, Duration | None]:
+    """Return ``horizon.steps`` as a number of optimizer steps, or as a length in another unit."""
     if not isinstance(written, str) and not (isinstance(written, float) and 0.0 < written < 1.0):
-        return written
+        return written, None
     length = Duration.parse(written, "horizon.steps")
     if length.unit == "share":
         raise ConfigError("horizon.steps", "must not be a share: it is the length of the run", written)
-    return length.steps(horizon, "horizon.steps")
+    return (int(length.value), None) if length.unit == "steps" else (None, length)
 
 
 def _derive_batches(loader: LoaderSize, trainer: Mapping[str, Any], world: int) -> int | None:

@@ -187,7 +187,7 @@ STATES: list[tuple[str, Any, str]] = [
     ("lrkit/rng/torch", torch.zeros(1).expand(10**12), r"lrkit\.rng\.torch must be a short tensor of bytes"),
     ("lrkit/rng/torch", None, r"lrkit\.rng\.torch must be a short tensor of bytes"),
     ("lrkit/rng/cuda", [3], r"lrkit\.rng\.cuda\[0\] must be a short tensor of bytes"),
-    ("lrkit/rng/numpy/2", 10**6, r"lrkit\.rng\.numpy\[2\] must be a whole number >= 0 and <= 624"),
+    ("lrkit/rng/numpy/2", 10**6, r"lrkit\.rng\.numpy\[2\] must be a whole number in \[0, 624\]"),
     ("lrkit/rng/numpy/1", [1], r"lrkit\.rng\.numpy\[1\] must be a list of 624 values"),
     ("lrkit/rng/numpy/0", "nope", r"lrkit\.rng\.numpy must be a state of numpy's"),
     ("lrkit/rng/python/1", [0] * 624, r"lrkit\.rng\.python\[1\] must be a list of 625 values"),

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from lrkit.cli.candidates import find_candidates
 from lrkit.cli.commands import COMMANDS
 from lrkit.cli.completion import SHELLS, print_candidates, split_line
+from lrkit.cli.completion_candidates import find_candidates
 from lrkit.cli.main import main
 from lrkit.config.documented_options import DocumentedOptions
 from lrkit.config.shipped_options import option_names

@@ -439,11 +439,11 @@ FROM_THE_CONFIG = [
     (f"train resume.path={'x' * 5000}", "resume.path must be a path that can be read (File name too long). …"),
     (f"compare {'x' * 5000}", "xxx…xxx does not exist."),
     ("train --foo=1", "--foo is not a flag of lrkit train. …"),
-    ("train -m --cfg hydra", "-m and --cfg exclude each other."),
-    ("train --cfg job -r", "--cfg and -r exclude each other."),
+    ("train -m --cfg hydra", "-m and --cfg cannot be used together."),
+    ("train --cfg job -r", "--cfg and -r cannot be used together."),
     ("train -m seed=1,2 -m", "-m is given twice."),
     ("train -m=3", "-m takes no value. Received: '3'"),
-    ("train --resolve", "--resolve is for --cfg: lrkit train --cfg job."),
+    ("train --resolve", "--resolve has an effect only with --cfg: lrkit train --cfg job."),
     ("train --cfg job -p", "-p must be followed by a group, such as optimizer."),
     ("train --cfg job -p nope", "lrkit train was refused by Hydra: package 'nope' not found in config."),
     ("train --cfg job nope=1", "nope is not a key. …"),
@@ -456,7 +456,7 @@ FROM_THE_CONFIG = [
     ),
     ("train hydra.mode=MULTIRUN", "hydra.mode must not be set: -m makes a sweep. Received: 'hydra.mode=MULTIRUN'"),
     ("train hydra.nope=1", "config cannot be composed: Could not override 'hydra.nope'. …"),
-    ("train --experimental-rerun x.pickle", "--experimental-rerun is refused: it would execute what the file says."),
+    ("train --experimental-rerun x.pickle", "--experimental-rerun is refused: it would execute code of the file."),
 ]
 
 #: Mistakes that only `lrkit train` can have: its flags, and its use of Hydra.

@@ -75,7 +75,7 @@ class Shaped(Schedule):
                 f"shape.{key}", f"must be null: a decay of {type(self).__name__} leaves momentum alone", value
             )
         try:
-            shape: dict[str, Any] = {"shape": self.shape.resolved(horizon)}
+            shape: dict[str, Any] = {"shape": self.shape.resolved(horizon.counted_from(None))}
             return dataclasses.replace(made, **shape)
         except ConfigError as error:
             raise error.under("shape") from None

@@ -32,14 +32,21 @@ def check_schedules(key: str, schedules: object, each: str = "") -> tuple[Schedu
     return tuple(schedules)
 
 
-def resolve_schedules(key: str, schedules: Sequence[Schedule], horizon: Horizon) -> tuple[Schedule, ...]:
-    """Return the schedules of a list with their durations in steps; an error names the member."""
+def resolve_schedules(
+    key: str, schedules: Sequence[Schedule], horizon: Horizon, in_turn: bool = False
+) -> tuple[Schedule, ...]:
+    """Return the schedules of a list with their durations in steps; an error names the member.
+
+    ``in_turn``: each schedule begins at the end of the one before it; else all begin together.
+    """
     resolved = []
     for i, schedule in enumerate(schedules):
         try:
             resolved.append(schedule.resolved(horizon))
         except ConfigError as error:
             raise error.under(f"{key}[{i}]") from None
+        if in_turn and horizon.origin is not None:
+            horizon = horizon.counted_from(horizon.origin + int(resolved[-1].length or 0))
     return tuple(resolved)
 
 
@@ -73,7 +80,7 @@ class Piecewise(Schedule):
         return self.phases[-1].length is None and self.phases[-1].bounded
 
     def resolved(self, horizon: Horizon) -> Self:
-        phases = resolve_schedules("phases", self.phases, horizon)
+        phases = resolve_schedules("phases", self.phases, horizon, in_turn=True)
         return dataclasses.replace(super().resolved(horizon), phases=phases)
 
     def _list_spans(self, n: int) -> list[tuple[int, int, Schedule]]:

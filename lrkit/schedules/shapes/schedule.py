@@ -269,7 +269,7 @@ class Schedule:
     def resolved(self, horizon: Horizon) -> Self:
         """Return the same schedule with every duration as a whole number of optimizer steps."""
         steps: dict[str, Any] = {
-            field.name: Duration.parse(value, field.name).steps(horizon, field.name)
+            field.name: Duration.parse(value, field.name).steps(horizon, field.name, repeats=field.name != "length")
             for field in dataclasses.fields(self)
             if "duration" in field.metadata and (value := getattr(self, field.name)) is not None
         }

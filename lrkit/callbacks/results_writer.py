@@ -17,7 +17,7 @@ from lrkit.base.files import write_json
 from lrkit.base.installed_packages import is_installed
 from lrkit.base.metric_names import higher_is_better
 from lrkit.base.tensorboard_summaries import image_summary
-from lrkit.callbacks.logger_runs import log_hyperparameters
+from lrkit.callbacks.logger_run_ids import log_hyperparameters
 from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
 from lrkit.planning.picture import draw_picture

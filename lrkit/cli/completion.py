@@ -47,7 +47,7 @@ def print_candidates(words: list[str]) -> int:
 
 def _candidates_with_meanings(words: Sequence[str], shell: str) -> list[str]:
     """Candidates as ``word<tab>meaning``. For zsh a complete word ends with a space; fish decides this by itself."""
-    from lrkit.cli.candidates import find_candidates
+    from lrkit.cli.completion_candidates import find_candidates
 
     lines = []
     for each in find_candidates(words[:-1], words[-1]):
@@ -64,7 +64,7 @@ def _shorten(meaning: str) -> str:
 def _candidates_for_bash(line: str, breaks: str) -> list[str]:
     """Candidates without the part of the word that bash keeps: up to the last of its characters between words, such
     as ``=`` and ``:``, or to an open quote."""
-    from lrkit.cli.candidates import find_candidates
+    from lrkit.cli.completion_candidates import find_candidates
 
     words, raw = split_line(line)
     current, quote = _unquote(raw)

@@ -16,7 +16,7 @@ import pytest
 from locations import python_path
 
 from lrkit.base.errors import ConfigError
-from lrkit.callbacks.logger_runs import LoggerRuns, log_hyperparameters, read_run_ids
+from lrkit.callbacks.logger_run_ids import LoggerRuns, log_hyperparameters, read_run_ids
 from lrkit.config.compose import check, compose
 from lrkit.training.loggers import build_loggers
 from lrkit.training.run import run_training

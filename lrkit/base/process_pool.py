@@ -141,11 +141,9 @@ def run_jobs(
     Raises:
         KeyboardInterrupt, Terminated: on Ctrl-C or a signal, after the running jobs have been stopped.
     """
-    if not logs:  # else the server would import torch for nothing
-        return
     kind = "forkserver" if sys.platform == "linux" else "spawn"
     context: Any = multiprocessing.get_context(kind)
-    if kind == "forkserver":
+    if kind == "forkserver" and logs:  # without jobs the server would import torch for nothing
         # No module of lrkit with subclasses of Lightning's: the user's module of each job decides the package.
         context.set_forkserver_preload([chosen_package(), *_PRELOADED])
         # The server must survive a signal to the process group, to report the exit codes of its jobs.

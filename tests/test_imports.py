@@ -64,7 +64,6 @@ LAZILY = {
     "base.terminal_width": {"rich"},
     "base.process_pool": {"torch"},
     "runs.event_records": {"numpy"},
-    "comparison.tables": {"rich"},
     "comparison.figures": {"matplotlib"},
     "cli.hydra_call": HYDRA,
 }

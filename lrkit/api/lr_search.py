@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from lrkit.api.arguments import AnyGuard, AnyPlateau, AnyRules, AnySchedule, RunParts, class_path
 from lrkit.base import lightning_package
 from lrkit.base.errors import ConfigError
+from lrkit.base.terminal_width import print_line
 from lrkit.config.find_options import Search
 from lrkit.schedules.durations import Length
 from lrkit.schedules.shapes import RangeTest
@@ -164,7 +165,7 @@ def _find_with_objects(
     with restoring_process_state():
         check_one_process(options_of_trainer)
         task = CallerTask(module, loaders, parts, options_of_trainer, callbacks, monitor, seed)
-        found = search_rate(task, search, (lambda line: None) if quiet else lambda line: print(line, flush=True))
+        found = search_rate(task, search, (lambda line: None) if quiet else print_line)
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         found.save(Path(folder), {"module": class_path(module)})

@@ -19,6 +19,7 @@ from lrkit.base.files import write_file
 from lrkit.base.launcher_environment import global_rank, local_rank
 from lrkit.base.lightning_package import LIGHTNING
 from lrkit.base.signals import Terminated
+from lrkit.base.terminal_width import print_line
 
 __all__ = [
     "describe_cause",
@@ -74,10 +75,10 @@ def report_failure(error: BaseException, about: str = "") -> int:
     elif rank > 0:
         return _find_exit_code(error)
     if details := getattr(error, "details", ""):
-        print(details, file=sys.stderr)
+        print_line(details, sys.stderr)
     if wants_traceback() and not asked:
         traceback.print_exception(error)
-    print(f"lrkit: {about}{describe_error(error)}", file=sys.stderr)
+    print_line(f"lrkit: {about}{describe_error(error)}", sys.stderr)
     return _find_exit_code(error)
 
 

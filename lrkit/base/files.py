@@ -34,6 +34,7 @@ __all__ = [
     "parse_json",
     "read_file",
     "read_json",
+    "shorten_path",
     "write_figure",
     "write_file",
     "write_json",
@@ -172,3 +173,15 @@ def find_leftovers(folder: Path, ending: str) -> list[Path]:
             if name is not None and name[1].endswith(ending) and entry.is_file(follow_symlinks=False):
                 found.append(folder / entry.name)
     return found
+
+
+def shorten_path(path: Path) -> str:
+    """Return a path relative to the current folder if it is inside, else the whole path.
+
+    >>> shorten_path(Path.cwd() / "outputs"), shorten_path(Path("/dev/null"))
+    ('outputs', '/dev/null')
+    """
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

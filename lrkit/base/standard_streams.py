@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from lrkit.base.exit_codes import FAILED, INTERRUPTED
+from lrkit.base.terminal_width import print_line
 
 __all__ = ["guard_streams"]
 
@@ -25,7 +26,7 @@ def guard_streams(run: Callable[[], int]) -> int:
         _discard_output()
     except OSError as error:  # such as a full disk
         _discard_output(sys.stdout)
-        print(f"lrkit: the output cannot be written ({error.strerror})", file=sys.stderr)
+        print_line(f"lrkit: the output cannot be written ({error.strerror})", sys.stderr)
         code = FAILED
     except KeyboardInterrupt:  # during the last flush
         code = INTERRUPTED

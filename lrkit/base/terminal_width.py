@@ -14,6 +14,7 @@ from typing import TextIO
 
 __all__ = ["find_width", "measure_text", "print_command", "print_line", "wrap_command", "wrap_text"]
 
+_COMMAND = re.compile(r": (lrkit [a-z]+ .*)$")
 _USUAL, _LEAST = 80, 20  # columns of a terminal that does not say its size; the narrowest one that lines are broken for
 
 
@@ -51,7 +52,8 @@ def measure_text(text: str) -> int:
 def wrap_text(text: str, width: int | None, indent: int = 2) -> str:
     """Return the lines of ``text``, each broken between words where it is longer than ``width`` columns.
 
-    A word that is longer than a line, such as a path, stays whole, so that it can be copied.
+    A word that is longer than a line, such as a path, stays whole, so that it can be copied. So does a command at the
+    end of a line: it gets lines of its own, which the shell reads as one (see ``wrap_command``).
 
     Args:
         text: one line or several.
@@ -63,14 +65,23 @@ def wrap_text(text: str, width: int | None, indent: int = 2) -> str:
       before the
       schedule
     """
-    return text if width is None else "\n".join(_break_lines(text.split("\n"), width, indent))
+    if width is None:
+        return text
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if measure_text(line) <= width:
+            lines.append(line)
+        elif command := _COMMAND.search(line):
+            lines += [*_break_line(line[: command.start() + 1], width, indent), wrap_command(command[1], width)]
+        else:
+            lines += _break_line(line, width, indent)
+    return "\n".join(lines)
 
 
-def _break_lines(lines: Iterable[str], width: int, indent: int) -> Iterator[str]:
-    for line in lines:
-        first = line[: len(line) - len(line.lstrip(" "))]
-        chunks = re.split(r"( +)", line[len(first) :])
-        yield from _fill_lines(chunks[0::2], ["", *chunks[1::2]], first, first + " " * indent, width)
+def _break_line(line: str, width: int, indent: int) -> Iterator[str]:
+    first = line[: len(line) - len(line.lstrip(" "))]
+    chunks = re.split(r"( +)", line[len(first) :])
+    return _fill_lines(chunks[0::2], ["", *chunks[1::2]], first, first + " " * indent, width)
 
 
 def _fill_lines(words: Iterable[str], gaps: Iterable[str], first: str, further: str, width: int) -> Iterator[str]:

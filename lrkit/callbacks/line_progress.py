@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lrkit.base.terminal_width import print_line
 from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import schedulers_of, step_of
 
@@ -26,4 +27,4 @@ class LineProgress(Callback):
             rate = each.plan.lr(each.plan.main_group, max(each.applied - 1, 0), each.total_gain)
             rates.append(f"{f'lr/{each.track}' if each.track else 'lr'} {rate:.4g}")
         of = f"/{epochs}" if epochs else ""
-        print(f"epoch {done}{of}  step {step_of(trainer)}  {'  '.join(rates)}  {metrics_text}", flush=True)
+        print_line(f"epoch {done}{of}  step {step_of(trainer)}  {'  '.join(rates)}  {metrics_text}")

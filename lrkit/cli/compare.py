@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.exit_codes import OK
+from lrkit.base.terminal_width import find_width, print_line
 from lrkit.cli.output_folders import create_folder, make_writable
 
 __all__ = ["run_compare"]
@@ -41,8 +42,8 @@ def run_compare(argv: list[str]) -> int:
     else:
         out = Path(create_folder(Path("outputs") / "compare"))
     files, notes = report.write_report(comparison, out)
-    print(tables.tables_as_text(comparison), end="")
+    print_line(tables.tables_as_text(comparison, find_width()).rstrip("\n"))
     for note in notes:
-        print(f"note: {note}")
-    print(f"{', '.join(file.name for file in files)} are in {out}")
+        print_line(f"note: {note}")
+    print_line(f"{', '.join(file.name for file in files)} are in {out}")
     return OK

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import FAILED, OK
+from lrkit.base.files import shorten_path
 from lrkit.base.launcher_environment import global_rank
 from lrkit.base.process_pool import receive_config
 from lrkit.base.python_safe_path import restore_path
+from lrkit.base.terminal_width import print_line
 from lrkit.cli.arguments import split_arguments
 from lrkit.cli.errors_in_one_line import refuse_together
 from lrkit.cli.output_folders import create_folder
@@ -26,7 +28,6 @@ __all__ = ["join_search", "run_find", "search_and_print"]
 def run_find(argv: list[str]) -> int:
     """Check the config, then search; the last printed line is the override to type."""
     from lrkit.config import compose as configs
-    from lrkit.planning import render
 
     flags, overrides, config_dir = split_arguments(argv)
     for flag in flags:
@@ -48,8 +49,16 @@ def run_find(argv: list[str]) -> int:
     except ConfigError:
         shutil.rmtree(folder)  # nothing was measured
         raise
-    render.print_finder_result(folder, found)
+    _print_result(folder, found)
     return OK if found.lr is not None else FAILED
+
+
+def _print_result(folder: Path, found: FinderResult) -> None:
+    """Print the result of a search, the path of its files, and the override to type."""
+    print_line(f"\n{found.sentence()}; {found.steps} steps in {found.seconds:.1f} s")
+    print_line(f"everything is in {shorten_path(folder)}")
+    if found.lr is not None:
+        print_line(found.flag)
 
 
 def join_search(folder: Path, config: Path, quiet: bool) -> int:

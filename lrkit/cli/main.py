@@ -9,24 +9,6 @@ from collections.abc import Sequence
 __all__ = ["entry", "main"]
 
 
-HELP = """\
-lrkit: declarative learning rates for PyTorch Lightning
-
-  lrkit train [overrides]    train; -m sweeps: lrkit train -m schedule=step,cosine
-  lrkit find  [overrides]    the rate to train with: a range test, confirmed by short runs
-  lrkit show  [overrides]    the plan and its curve, without data or torch; format=text|csv|json|png
-  lrkit compare PATH...      rank and draw the runs of sweeps; metric=NAME by=best|final out=FOLDER
-  lrkit board   PATH         TensorBoard on runs; port=6006
-
-An override is key=value: lrkit train schedule=cosine warmup=linear optimizer.lr=0.05
-  lrkit train --help         every group, option and key
-  --traceback                with any command: show the Python traceback of an error
-  lrkit --version
-"""
-
-COMMANDS = ("train", "find", "show", "compare", "board")
-
-
 def entry() -> None:
     """Run the command line of this process. This is the entry point of the console script.
 
@@ -70,15 +52,19 @@ def main(argv: Sequence[str]) -> int:
 
 def _dispatch(argv: list[str]) -> int:
     """Answer ``--help`` and ``--version``, or run the command that ``argv`` names."""
-    from lrkit.base.errors import ConfigError
+    from lrkit.base.errors import ConfigError, did_you_mean
     from lrkit.base.exit_codes import OK
     from lrkit.base.launcher_environment import global_rank
+    from lrkit.cli.commands import COMMANDS
 
-    if not argv or argv[0] in ("--help", "-h", "help"):
+    name, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if name in ("--help", "-h") or argv == ["help"]:
+        from lrkit.cli.help import print_overview
+
         if global_rank() == 0:
-            print(HELP, end="")
+            print_overview()
         return OK
-    if argv[0] == "--version":
+    if name in ("--version", "-V"):
         from importlib import metadata
 
         if global_rank() == 0:
@@ -88,45 +74,31 @@ def _dispatch(argv: list[str]) -> int:
         os.getcwd()
     except FileNotFoundError:
         raise ConfigError("the current folder", "must be one that exists: it was deleted") from None
-    return OK if global_rank() > 0 and argv[0] not in _TOGETHER else _run_command(argv[0], argv[1:])
+    if name in _INTERNAL:
+        return _run_internal(name, rest)
+    if name not in COMMANDS:
+        if global_rank() > 0:
+            return OK
+        raise ConfigError("lrkit", f"has no command {name!r}. {did_you_mean(name, COMMANDS)}")
+    if "--help" in rest or "-h" in rest:
+        from lrkit.cli.help import print_command_help
+
+        return print_command_help(name, rest)
+    return OK if global_rank() > 0 and not COMMANDS[name].together else COMMANDS[name].load()(rest)
 
 
-#: Commands that every process of a launcher runs; any other command runs only in the first process.
-_TOGETHER = ("train", "find", "search", "join")
+#: Commands that lrkit calls itself.
+_INTERNAL = ("search", "join")
 
 
-def _run_command(command: str, rest: list[str]) -> int:
-    """Run one command. Imports only the modules of that command."""
-    if command == "show":
-        from lrkit.cli.show import run_show
+def _run_internal(name: str, rest: list[str]) -> int:
+    """Run a command that lrkit calls, not the user."""
+    from lrkit.cli.arguments import folder_and_file
 
-        return run_show(rest)
-    if command == "train":
-        from lrkit.cli.train import run_train
-
-        return run_train(rest)
-    if command == "find":
-        from lrkit.cli.find import run_find
-
-        return run_find(rest)
-    if command == "compare":
-        from lrkit.cli.compare import run_compare
-
-        return run_compare(rest)
-    if command == "board":
-        from lrkit.cli.board import run_board
-
-        return run_board(rest)
-    if command == "search":  # a process that a running `lrkit find` started for a device
-        from lrkit.cli.arguments import folder_and_file
+    if name == "search":  # a process that a running `lrkit find` started for a device
         from lrkit.cli.find import join_search
 
         return join_search(*folder_and_file(rest), quiet=bool(rest[2:]))
-    if command == "join":  # a process that a running `lrkit train` started for one more device
-        from lrkit.cli.arguments import folder_and_file
-        from lrkit.cli.train import join_run
+    from lrkit.cli.train import join_run  # a process that a running `lrkit train` started for one more device
 
-        return join_run(*folder_and_file(rest))
-    from lrkit.base.errors import ConfigError, did_you_mean
-
-    raise ConfigError("lrkit", f"has no command {command!r}. {did_you_mean(command, COMMANDS)}")
+    return join_run(*folder_and_file(rest))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.exit_codes import OK
+from lrkit.base.terminal_width import print_line
 from lrkit.cli.arguments import split_arguments
 from lrkit.cli.output_folders import unused_path
 from lrkit.cli.resumed_run import load_resumed_config
@@ -18,6 +19,7 @@ def run_show(argv: list[str]) -> int:
     from lrkit.config import compose as configs
     from lrkit.config.sweep_values import expand_jobs
     from lrkit.planning import render
+    from lrkit.planning.plan_page import print_plan
 
     flags, overrides, config_dir = split_arguments(argv)
     for flag in flags:
@@ -40,11 +42,14 @@ def run_show(argv: list[str]) -> int:
         path = render.draw_picture(plans, unused_path(folder, ".png"))
         print(path)
         return OK
-    writers = {"text": render.render_text, "csv": render.render_csv, "json": render.render_json}
+    writers = {"csv": render.render_csv, "json": render.render_json}
     for label, plan in plans.items():
         if len(plans) > 1:
-            print(f"# {label}")
-        print(writers[form](plan), end="")
+            print_line(f"# {label}")
+        if form == "text":
+            print_plan(plan, curve=True)
+        else:
+            print(writers[form](plan), end="")
     return OK
 
 

@@ -13,6 +13,7 @@ from lrkit.base.launcher_environment import detect_launch, global_rank
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.signals import STOP_SIGNALS, Terminated, raise_on_signals
 from lrkit.base.symbolic_links import check_links
+from lrkit.base.terminal_width import print_line
 from lrkit.cli.compare import run_compare
 from lrkit.cli.errors_in_one_line import report_errors
 from lrkit.cli.hydra_call import call_hydra
@@ -53,7 +54,7 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
         f"hydra.job.config.override_dirname.exclude_keys=[{same}]",  # a job is named by its swept values
     ]
     given = [override for override in overrides if not override.startswith("hydra.sweep.dir=")]
-    print(f"the sweep's folder is {folder}", flush=True)
+    print_line(f"the sweep's folder is {folder}")
     code = OK
     try:
         with taking_pairs([*given, *own], words, config_dir) as hydra_words:
@@ -115,7 +116,7 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
     how = f"the same command goes on in {folder}"
     try:
         with hold_lock(folder, "hydra.sweep.dir"), raise_on_signals(*STOP_SIGNALS):
-            counts = sweep.run(run_job, lambda line: print(line, flush=True))
+            counts = sweep.run(run_job, print_line)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {how}") from None
     except Terminated as error:
@@ -132,15 +133,15 @@ def run_job(words: list[str], config_dir: str | None) -> int:
 
 def close_sweep(folder: Path, counts: Mapping[str, int], advice: str = "") -> int:
     """Print the table of a sweep and the ends of its jobs; return the exit code."""
-    print()
+    print_line()
     try:
         run_compare([str(folder)])
     except ConfigError as error:  # no job has a result to compare
-        print(f"lrkit: {error}", file=sys.stderr)
+        print_line(f"lrkit: {error}", sys.stderr)
     lost = {status: n for status, n in counts.items() if status not in ("done", "stopped")}
     if lost:
         told = ", ".join(f"{n} {status}" for status, n in lost.items())
-        print(f"lrkit: of {sum(counts.values())} jobs {told}{advice}", file=sys.stderr)
+        print_line(f"lrkit: of {sum(counts.values())} jobs {told}{advice}", sys.stderr)
     return FAILED if lost.keys() - {"diverged"} else DIVERGED if lost else OK
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lrkit.base import escaping
 from lrkit.base.metric_names import higher_is_better
+from lrkit.base.terminal_width import wrap_text
+from lrkit.base.text_table import format_table
 from lrkit.comparison.best_lr import RankedFamilies
 from lrkit.comparison.ranking import Comparison, best_value, final_value
 from lrkit.comparison.run_groups import Setting
@@ -41,11 +43,13 @@ class Sheet:
         names: names of the columns.
         left: names of the columns of words, which are aligned left; the others are numbers.
         rows: cells, the best row first.
+        keys: number of the first columns, which name a row.
     """
 
     names: list[str]
     left: set[str]
     rows: list[list[str]]
+    keys: int = 1
 
 
 def settings_sheet(comparison: Comparison) -> Sheet:
@@ -56,7 +60,7 @@ def settings_sheet(comparison: Comparison) -> Sheet:
     for rank, setting in enumerate(comparison.settings, 1):
         values = [_format_interval(getattr(setting, name)) for name in first]
         rows.append([str(rank), setting.mark, *setting.label.values(), *values, *_format_outcome(setting)])
-    return Sheet([*names, "runs", "steps", "time", "status"], {"", "status", *comparison.columns}, rows)
+    return Sheet([*names, "runs", "steps", "time", "status"], {"", "status", *comparison.columns}, rows, 2)
 
 
 def families_sheet(tuned: RankedFamilies) -> Sheet:
@@ -74,44 +78,34 @@ def families_sheet(tuned: RankedFamilies) -> Sheet:
                 _format_outcome(choice.setting)[0],
             ]
         )
-    return Sheet(["#", "", *columns, "rate", *values, "runs"], {"", *columns, "rate"}, rows)
+    return Sheet(["#", "", *columns, "rate", *values, "runs"], {"", *columns, "rate"}, rows, 2)
 
 
-def tables_as_text(comparison: Comparison) -> str:
-    """Return the text for a terminal: families at their best rates if there are any, settings, answer and notes."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def tables_as_text(comparison: Comparison, width: int | None = None) -> str:
+    """Return the text for a terminal: families at their best rates if there are any, settings, answer and notes.
 
-    console = Console(file=io.StringIO(), soft_wrap=True, width=200, highlight=False)
-
-    def show(shown: Sheet, rows: int) -> None:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for name in shown.names:
-            table.add_column(Text(name), justify="left" if name in shown.left else "right", no_wrap=True)
-        for row in shown.rows[:rows]:
-            table.add_row(*(Text(cell) for cell in row))
-        console.print(table)
-
+    ``width`` is the number of columns of the terminal; None: no limit.
+    """
     settings, tuned = settings_sheet(comparison), comparison.best_rates
+    lines = []
     if tuned is not None:
-        console.print(Text(f"{describe_families(tuned)}:"))
-        show(families_sheet(tuned), len(tuned.choices))
-        console.print()
-        console.print(Text(f"All settings, by the {comparison.by} {comparison.metric}:"))
+        families = _render_text(families_sheet(tuned), width)
+        lines += [f"{describe_families(tuned)}:", families, ""]
+        lines.append(f"All settings, by the {comparison.by} {comparison.metric}:")
     rows = len(settings.rows) if len(settings.rows) <= _MANY else _BEST
-    show(settings, rows)
+    lines.append(_render_text(replace(settings, rows=settings.rows[:rows]), width))
     if (more := len(settings.rows) - rows) > 0:
-        console.print(Text(f"{more} more in results.md"))
-    console.print()
-    console.print(Text(describe_answer(comparison)))
+        lines.append(f"{more} more in results.md")
+    lines += ["", describe_answer(comparison)]
     said = list_notes(comparison)
-    for note in said[:_NOTES]:
-        console.print(Text(f"note: {note}"))
+    lines += [f"note: {note}" for note in said[:_NOTES]]
     if (more := len(said) - _NOTES) > 0:
-        console.print(Text(f"note: {more} more in results.md"))
-    assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+        lines.append(f"note: {more} more in results.md")
+    return wrap_text("\n".join(lines), width) + "\n"
+
+
+def _render_text(shown: Sheet, width: int | None) -> str:
+    return format_table(shown.names, shown.rows, width, shown.left, keys=shown.keys)
 
 
 def tables_as_markdown(comparison: Comparison) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from lrkit import schedules
 from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.config.conf_folder import CONF_DIR, SHARED
 from lrkit.schedules.shapes import Schedule
 
 __all__ = [
@@ -21,10 +21,6 @@ __all__ = [
     "read_shipped_file",
     "schedule_defaults",
 ]
-
-_HERE = Path(__file__).resolve().parents[1]
-SHARED = "_shared"  #: the folder of the options that each option of a group includes by its defaults
-CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
 
 
 @cache

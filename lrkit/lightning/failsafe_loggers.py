@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lrkit.base.error_report import describe_cause
 from lrkit.base.event_log import EventLog
+from lrkit.base.terminal_width import print_line
 from lrkit.lightning.imports import Logger, Trainer
 from lrkit.lightning.module import step_of
 
@@ -113,11 +114,8 @@ def _guard_logger(logger: Logger, guard: _FailureGuard) -> None:
 def _make_report(trainer: Trainer, name: str, event_log: EventLog) -> ReportFailure:
     def report(error: Exception) -> None:
         cause, step = describe_cause(error), step_of(trainer)
-        print(
-            f"lrkit: logger.{name} has failed at step {step} ({cause}); training goes on without it",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"lrkit: logger.{name} has failed at step {step} ({cause}); training goes on without it"
+        print_line(line, sys.stderr)
         event_log.add(step, "logger", cause, logger=name)
 
     return report

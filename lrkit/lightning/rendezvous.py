@@ -20,6 +20,7 @@ from torch.distributed.constants import default_pg_timeout
 
 from lrkit.base.errors import RunError
 from lrkit.base.launcher_environment import detect_launch, local_rank
+from lrkit.base.terminal_width import print_line
 from lrkit.lightning.imports import LightningEnvironment, Trainer
 
 __all__ = ["Rendezvous"]
@@ -29,7 +30,7 @@ Lost = Callable[[str], None]
 
 
 def _print_line(line: str) -> None:
-    print(f"lrkit: {line}", file=sys.stderr, flush=True)
+    print_line(f"lrkit: {line}", sys.stderr)
 
 
 class Rendezvous:

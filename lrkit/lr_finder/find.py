@@ -16,6 +16,7 @@ from lrkit.base.errors import ConfigError, SearchError
 from lrkit.base.files import read_json
 from lrkit.base.process_pool import pass_config
 from lrkit.base.python_safe_path import safe_path
+from lrkit.base.terminal_width import print_line
 from lrkit.checkpoint.resume_policies import Resumption
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO, Search
@@ -50,7 +51,7 @@ def find_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> 
         ConfigError: the config is invalid, or a search is not possible with it.
     """
     search = Search.of(config["find"])
-    say: Say = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
+    say: Say = (lambda line: None) if quiet else print_line
     configs.check(config)
     if config[KEY]:
         raise ConfigError(KEY, "must be null for lrkit find: a search finds one rate, by one loss")
@@ -88,7 +89,7 @@ def resolve_auto_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = Fa
     if found.lr is None:
         raise SearchError(f"optimizer.lr=auto found {found.sentence()}; the measurements are in {folder}")
     if not quiet:
-        print(found.sentence() + "\n", flush=True)
+        print_line(found.sentence() + "\n")
     interval = None if found.low is None else [found.low, found.high]
     return {
         **config,

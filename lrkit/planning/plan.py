@@ -196,7 +196,7 @@ class Plan:
 
     def chart(self) -> LineChart:
         """The plan as a chart: the learning rate of each group over optimizer steps, without the gain."""
-        from lrkit.planning.render import formula_lines
+        from lrkit.planning.plan_page import formula_lines
 
         lines = {}
         for track, own in (self.tracks or {"": self}).items():

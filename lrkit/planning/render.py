@@ -1,55 +1,36 @@
-"""Output of a plan: text, CSV, JSON, picture. Rich and matplotlib are loaded when used."""
+"""Output of a plan: text, CSV, JSON, picture. Matplotlib is loaded when used."""
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrkit.base.errors import ConfigError, name_some
+from lrkit.base.errors import ConfigError
 from lrkit.base.files import write_figure
+from lrkit.planning.plan_page import plan_page
 from lrkit.planning.plateau import Plateau, PlateauState
 from lrkit.planning.tracks import step_at, track_tag
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from rich.console import RenderableType
 
-    from lrkit.lr_finder.result import FinderResult
-    from lrkit.planning.plan import GroupRate, Plan
-    from lrkit.runs.diagnosis import Finding
-    from lrkit.schedules.curve import Curve
+    from lrkit.planning.plan import Plan
 
-__all__ = [
-    "draw_picture",
-    "draw_sketch",
-    "formula_lines",
-    "print_closing",
-    "print_finder_result",
-    "render_csv",
-    "render_text",
-]
+__all__ = ["FORMATS", "draw_picture", "render_csv", "render_json", "render_text"]
 
-_MOST_VALUES = 12  # of a hyper-parameter in one line
 _MOST_ROWS = 10**7  # half a gigabyte
 FORMATS = ("text", "csv", "json", "png")
-_SKETCHED = 3  # curves that are drawn in text
-_SAID = 2  # findings that are printed at the end of a run
 
 
-def render_text(plan: Plan, *, curve: bool = True) -> str:
-    """The plan as a page of text: the rate, the horizon, the phases, the groups, warnings, and the curve drawn."""
-    return _print_page(*_make_page(plan, curve))
+def render_text(plan: Plan, width: int | None = None, *, curve: bool = True) -> str:
+    """The plan as a page of text: the rate, the horizon, the phases, the groups, the curve drawn, and warnings.
 
-
-def print_plan(plan: Plan) -> None:
-    """Print the plan, without its curve, before training."""
-    from rich.console import Console
-
-    Console(soft_wrap=True, highlight=False).print(*_make_page(plan, curve=False), sep="\n")
+    ``width`` is the number of columns of a terminal; None: no limit.
+    """
+    return "\n".join(plan_page(plan, width, curve=curve)) + "\n"
 
 
 def render_csv(plan: Plan) -> str:
@@ -160,211 +141,3 @@ def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
             state = plateau.observe(state, 1.0)
         gains.append(state.gain)
     return gains
-
-
-def draw_sketch(plan: Plan, width: int = 72, height: int = 8) -> str:
-    """The curves of the rate in block characters, or an empty string where the run has no known end.
-
-    One for each curve that groups follow, at their factor, or at 1 where they have several; of many, the first three.
-    """
-    if plan.horizon.steps is None:
-        return ""
-    drawn = []
-    followed = plan.on_curves()
-    for curve, groups in followed[:_SKETCHED]:
-        title = [f"{'':>9} {name_some([group.name for group in groups], 3)}"] if len(followed) > 1 else []
-        scales = {group.lr_scale for group in groups}
-        base = plan.base(*scales) if len(followed) > 1 and len(scales) == 1 else plan.base()
-        drawn += [*title, *_sketch_lines(base, curve, plan.horizon.steps, width, height)]
-    return "\n".join(drawn)
-
-
-def _sketch_lines(base: float, curve: Curve, steps: int, width: int, height: int) -> list[str]:
-    """One curve of a rate in block characters."""
-    rates = [base * curve(x * (steps - 1) // max(1, width - 1)) for x in range(width)]
-    top = max(rates) or 1.0
-    levels = [round(rate / top * height * 8) for rate in rates]
-    label = f"{top:.3g}"
-    lines = []
-    for row in range(height, 0, -1):
-        cells = "".join(" ▁▂▃▄▅▆▇█"[max(0, min(8, level - 8 * (row - 1)))] for level in levels)
-        lines.append(f"{label if row == height else '0' if row == 1 else '':>9} {cells}")
-    lines.append(f"{'':>9} 0{f'step {steps - 1}':>{width - 1}}")
-    return lines
-
-
-def print_closing(
-    folder: Path,
-    final: Mapping[str, float],
-    best: Mapping[str, float],
-    seconds: float,
-    ended: str = "",
-    tensorboard: bool = True,
-    findings: Sequence[Finding] = (),
-    said: Sequence[str] = (),
-) -> None:
-    """Print the end of the run, the two gravest findings, and the paths of its files.
-
-    ``said``: lines of callbacks with measurements.
-    """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(soft_wrap=True, highlight=False)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("metric")
-    table.add_column("best", justify="right")
-    table.add_column("final", justify="right")
-    for name in sorted({*final, *best}):
-        table.add_row(name, *(f"{m[name]:.4g}" if name in m else "" for m in (best, final)))
-    console.print()
-    console.print(table)
-    for line in said:
-        console.print(line, markup=False)
-    for finding in findings[:_SAID]:
-        console.print(Text(f"diagnosis: {finding}", style="yellow"))
-    console.print(f"\n{ended + '; ' if ended else ''}{seconds:.1f} s; everything is in {_shorten_path(folder)}")
-    if tensorboard:
-        console.print(f"curves: tensorboard --logdir {_shorten_path(folder)}")
-
-
-def print_finder_result(folder: Path, found: FinderResult) -> None:
-    """Print the result of a search, the path of its files, and the override to type."""
-    print(f"\n{found.sentence()}; {found.steps} steps in {found.seconds:.1f} s")
-    print(f"everything is in {_shorten_path(folder)}")
-    if found.lr is not None:
-        print(found.flag)
-
-
-def _shorten_path(folder: Path) -> str:
-    """A path, relative to the current folder if that is shorter."""
-    try:
-        return str(folder.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(folder)
-
-
-def _make_page(plan: Plan, curve: bool) -> list[RenderableType]:
-    from rich.text import Text
-
-    page = [line for track, own in _list_plans(plan).items() for line in _optimizer_page(own, curve, track)]
-    return [*page, *(Text(f"note: {warning}", style="yellow") for warning in plan.warnings if plan.tracks)]
-
-
-def _optimizer_page(plan: Plan, curve: bool, track: str) -> list[RenderableType]:
-    """The lines about one optimizer."""
-    from rich.table import Table
-    from rich.text import Text
-
-    optimizer = plan.optimizer.rpartition(".")[2]
-    title = f"{track}: " if track else ""
-    page: list[RenderableType] = [Text(f"{title}{plan.rate_line()}   {optimizer}".rstrip())]
-    page.append(Text(_format_formula(plan, track)))
-    page += [Text(line) for line in _horizon_lines(plan)]
-    table = Table(box=None, pad_edge=False)
-    for column in ("phase", "shape", "steps", "group", "first", "peak", "last"):
-        table.add_column(column, justify="left" if column in ("phase", "shape", "group") else "right")
-    for row in _phase_rows(plan):
-        table.add_row(*row)
-    page.append(table)
-    page += [Text(note) for note in plan.notes]
-    if any("*" in group.name for group in plan.groups):
-        page.append(Text("layer_*: layers are counted when there is a model; lrkit train prints them before training"))
-    for name in plan.hyper(0):
-        edges = {edge for curve, _ in plan.on_curves() for edge in curve.edges}
-        steps = (0, *sorted(edges - {0}), (plan.horizon.steps or 1) - 1)
-        values = list(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
-        if len(values) > _MOST_VALUES:  # of stairs
-            values = [*values[: _MOST_VALUES // 2], "...", *values[-_MOST_VALUES // 2 :]]
-        page.append(Text(f"{name}  {' -> '.join(values)}"))
-    if rule := plan.weight_decay_rule.line(plan.base_weight_decay):
-        page.append(Text(rule))
-    if plan.plateau is not None:
-        p = plan.plateau
-        page.append(Text(f"gain x {p.factor:g} when {p.monitor} has not improved for more than {p.patience} checks"))
-    if plan.guard is not None and (line := plan.guard.line()):
-        page.append(Text(line))
-    if curve and (drawn := draw_sketch(plan)):
-        page.append(Text(drawn))
-    page += [Text(f"note: {warning}", style="yellow") for warning in plan.warnings]
-    return page
-
-
-def _phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
-    """A row for each phase of each curve and each rate: groups with the same rate share one."""
-    for curve, groups in plan.on_curves():
-        alike: dict[float, list[GroupRate]] = {}
-        for group in groups:
-            alike.setdefault(group.lr_scale, []).append(group)
-        for i, (first, phase) in enumerate(zip(curve.starts, curve.phases, strict=True)):
-            last = "" if phase.length is None else first + phase.length - 1
-            about = (phase.name, phase.schedule.describe(), f"{first}-{last}")
-            for same in alike.values():
-                names = name_some([group.name for group in same], 3)
-                rates = plan.phase_rates(i, same[0]).values()
-                yield (*about, names, *("" if rate is None else f"{rate:.4g}" for rate in rates))
-                about = ("", "", "")
-
-
-def formula_lines(plan: Plan) -> list[str]:
-    """The formula of each optimizer, with its numbers.
-
-    >>> import lrkit
-    >>> formula_lines(lrkit.plan(lr=0.1, steps=10))
-    ['lr[group, t] = 0.1 x curve(t) (schedule)']
-    """
-    return [_format_formula(own, track) for track, own in _list_plans(plan).items()]
-
-
-def _format_formula(plan: Plan, track: str = "") -> str:
-    """The formula with its numbers; a factor that is 1 throughout is left out."""
-    scales = {group.name: group.lr_scale for group in plan.groups if group.lr_scale != 1.0}
-    feedback = ["plateau"] if plan.plateau is not None else []
-    feedback += ["guard"] if plan.guard is not None and plan.guard.rules.lowers_rate else []
-    factors = [
-        f"{plan.base_lr:g}",
-        *([str(plan.scale)] if plan.scale.rule != "none" else []),
-        *([f"scale[group] ({', '.join(f'{name} {scale:g}' for name, scale in scales.items())})"] if scales else []),
-        _curve_factor(plan),
-        *([f"gain(t) ({' x '.join(feedback)})"] if feedback else []),
-    ]
-    return f"lr[{f'{track}, ' if track else ''}group, t] = {' x '.join(factors)}"
-
-
-def _curve_factor(plan: Plan) -> str:
-    """The factor of the curve: the phases of the run's, then those of each rule."""
-    own = {rule: each.curve for rule, each in plan.group_curves.items()}
-    said = [
-        f"{f'{rule}: ' if rule else ''}{' then '.join(phase.name for phase in curve.phases)}"
-        for rule, curve in {"": plan.curve, **own}.items()
-    ]
-    return f"curve{'[group, t]' if own else '(t)'} ({'; '.join(said)})"
-
-
-def _horizon_lines(plan: Plan) -> list[str]:
-    horizon, lines = plan.horizon, []
-    for name, unit in (("steps", "steps"), ("steps_per_epoch", "steps an epoch"), ("batch_size", "samples a step")):
-        value = getattr(horizon, name)
-        if value is not None:
-            lines.append(f"{value} {unit} ({horizon.sources.get(name, 'given')})")
-    tokens, samples = horizon.tokens_per_sample, horizon.batch_size
-    if tokens is not None and samples is not None:
-        source = horizon.sources.get("tokens_per_sample", "given")
-        lines.append(f"{samples * tokens} tokens a step ({samples} samples x {tokens}: {source})")
-        if horizon.steps is not None:
-            lines.append(f"{horizon.steps * samples * tokens:.4g} tokens in all")
-    page = ["; ".join(lines) or "the end of the run is not known"]
-    if horizon.stop_after is not None:
-        of = "" if horizon.steps is None else f" of {horizon.steps}"
-        page.append(f"stops after {horizon.stop_after}{of} steps (schedule goes on)")
-    return page
-
-
-def _print_page(*page: RenderableType) -> str:
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), soft_wrap=True, width=120, highlight=False)
-    console.print(*page, sep="\n")
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()

@@ -28,6 +28,7 @@ from lrkit.base.launcher_environment import global_rank
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.base.moved_classes import with_current_paths
 from lrkit.base.process_pool import run_as_lrkit
+from lrkit.base.terminal_width import print_line
 from lrkit.config.compose import with_trust, with_typed_track_order, with_world
 from lrkit.config.instantiate import use_lightning
 from lrkit.config.own_classes import with_keys_of_class
@@ -79,10 +80,10 @@ def score_job(config: DictConfig) -> float:
             log.write(f"lrkit: {error_report.describe_error(error)}\n")
             error_report.report_failure(error)
             write_failure(folder, "failed", f"{type(error).__name__}: {error}")
-            print(f"{name}: failed", flush=True)
+            print_line(f"{name}: failed")
             return worst_value(str(config.monitor))
     value = _find_score(ended)
-    print(f"{name}: {ended.status}, {value:.4g}, {time.perf_counter() - since:.1f} s", flush=True)
+    print_line(f"{name}: {ended.status}, {value:.4g}, {time.perf_counter() - since:.1f} s")
     return value
 
 

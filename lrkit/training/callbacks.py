@@ -11,6 +11,7 @@ from lrkit.assembly import callbacks_of
 from lrkit.base.event_log import EventLog
 from lrkit.base.launcher_environment import global_rank
 from lrkit.base.metric_names import higher_is_better
+from lrkit.base.terminal_width import print_line
 from lrkit.callbacks.divergence_guard import DivergenceGuard
 from lrkit.callbacks.first_batch import FirstBatchCheck
 from lrkit.callbacks.group_names import GroupNaming
@@ -38,7 +39,7 @@ from lrkit.lightning.preemption import Preemption, SavingPreemption
 from lrkit.lightning.step_count_check import StepCountCheck
 from lrkit.lightning.track_step_check import TrackStepCheck
 from lrkit.training.hyperparameters import flatten_hyperparameters
-from lrkit.training.messages import note_differences, print_line, warn_line
+from lrkit.training.messages import note_differences, warn_line
 from lrkit.training.run_config import RunConfig
 
 __all__ = ["RunCallbacks", "build_callbacks"]

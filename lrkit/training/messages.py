@@ -7,17 +7,14 @@ from collections.abc import Callable
 
 from lrkit.base.event_log import EventLog
 from lrkit.base.launcher_environment import global_rank
+from lrkit.base.terminal_width import print_line
 from lrkit.checkpoint import saved_run
 
-__all__ = ["note_differences", "print_line", "tell_skipped_checkpoint", "warn_line"]
-
-
-def print_line(line: str) -> None:
-    print(line, flush=True)
+__all__ = ["note_differences", "tell_skipped_checkpoint", "warn_line"]
 
 
 def warn_line(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print_line(line, sys.stderr)
 
 
 def note_differences(journal: EventLog, step: int, quiet: bool) -> Callable[[str], None]:

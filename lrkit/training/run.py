@@ -37,10 +37,11 @@ from lrkit.lightning.imports import (
 )
 from lrkit.lightning.module import OptimizerSetup, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.lightning.planned_stop import has_reached_stop
-from lrkit.planning import render
 from lrkit.planning.plan import Plan
+from lrkit.planning.plan_page import print_plan
 from lrkit.runs.diagnosis import diagnose
 from lrkit.training.callbacks import RunCallbacks, build_callbacks
+from lrkit.training.closing_lines import print_closing
 from lrkit.training.exit_handling import ExitReport
 from lrkit.training.loggers import finishing_runs
 from lrkit.training.messages import tell_skipped_checkpoint
@@ -152,7 +153,7 @@ def _attach_plan(run: RunConfig, module: LightningModule, data: LightningDataMod
         if trainer.is_global_zero:
             _write_plan(run, plan)
             if not run.quiet:
-                render.print_plan(plan)
+                print_plan(plan)
 
     rules, unfused = run.config["param_groups"], why_unfused(run.config["trainer"])
     configure(module, OptimizerSetup(resolve_exactly, keep_plan, run.target, run.options, rules, unfused, run.tracks))
@@ -248,7 +249,7 @@ def _report(run: RunConfig, trainer: Trainer, callbacks: RunCallbacks, ending: _
         onward = resume_command(run.folder, {"horizon.stop_after": "null"})
         stopped += f" by {why}; the schedule goes on with: {onward}"
     watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-    render.print_closing(
+    print_closing(
         run.folder,
         results.final,
         results.at_best,

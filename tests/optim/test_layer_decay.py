@@ -290,14 +290,14 @@ def test_a_stem_is_no_row() -> None:
 def test_the_levels_are_printed_before_training_and_kept(
     train: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lrkit.planning import render
+    from lrkit.planning.plan_page import print_plan
 
     run = train("param_groups=layerwise", "model.hidden=[8,8]", "trainer.limit_train_batches=2")
     line = "3 layers: body.0, 3 are 0-1; above: head (2 parameters)"
     assert run.plan.notes == (line,)
     saved = Plan.from_json(json.loads((run.folder / "plan.json").read_text()))
     assert saved.notes == (line,) and saved.groups == run.plan.groups
-    render.print_plan(saved)
+    print_plan(saved)
     assert line in capsys.readouterr().out.splitlines()
 
 

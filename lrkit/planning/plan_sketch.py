@@ -1,0 +1,77 @@
+"""The curves of a plan in block characters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lrkit.base.errors import name_some
+
+if TYPE_CHECKING:
+    from lrkit.planning.plan import Plan
+    from lrkit.schedules.curve import Curve
+
+__all__ = ["draw_sketch"]
+
+_SKETCHED = 3  # curves that are drawn
+_LABEL = 9  # columns of the labels of the vertical axis
+_USUAL, _MOST = 80, 120  # columns of a sketch without a terminal, and in a wide one
+_STOP = "┊"
+
+
+def draw_sketch(plan: Plan, width: int | None = None, height: int = 8) -> list[str]:
+    """Return the curves of the rate as lines of text; no lines where the run has no known end.
+
+    One for each curve that groups follow, at their factor, or at 1 where they have several; of many, the first three.
+    A dashed line marks the step after which the run stops, if it stops early.
+
+    Args:
+        plan: the plan of one optimizer.
+        width: columns of the terminal; None: 80.
+        height: lines of a curve.
+    """
+    if plan.horizon.steps is None:
+        return []
+    drawn = []
+    followed = plan.on_curves()
+    for curve, groups in followed[:_SKETCHED]:
+        title = [f"{'':>{_LABEL}} {name_some([group.name for group in groups], 3)}"] if len(followed) > 1 else []
+        scales = {group.lr_scale for group in groups}
+        base = plan.base(*scales) if len(followed) > 1 and len(scales) == 1 else plan.base()
+        columns = max(min(width or _USUAL, _MOST) - _LABEL - 1, 8)
+        drawn += [*title, *_draw_curve(base, curve, plan.horizon.steps, plan.horizon.stop_after, columns, height)]
+    return drawn
+
+
+def _draw_curve(base: float, curve: Curve, steps: int, stop: int | None, columns: int, height: int) -> list[str]:
+    """One curve of a rate in block characters, with its axes."""
+    shown = [x * (steps - 1) // max(1, columns - 1) for x in range(columns)]
+    rates = [base * curve(step) for step in shown]
+    top = max(rates) or 1.0
+    levels = [round(rate / top * height * 8) for rate in rates]
+    at = None if stop is None else next((x for x, step in enumerate(shown) if step >= stop), None)
+    label = f"{top:.3g}"
+    lines = []
+    for row in range(height, 0, -1):
+        cells = [" ▁▂▃▄▅▆▇█"[max(0, min(8, level - 8 * (row - 1)))] for level in levels]
+        if at is not None:
+            cells[at] = _STOP
+        text = f"{label if row == height else '0' if row == 1 else '':>{_LABEL}} {''.join(cells)}"
+        lines.append(text.rstrip())
+    return [*lines, f"{'':>{_LABEL}} {_label_axis(steps, stop, at, columns)}"]
+
+
+def _label_axis(steps: int, stop: int | None, at: int | None, columns: int) -> str:
+    """The labels of the horizontal axis: the first step, the last one, and the stop under its mark.
+
+    >>> print(_label_axis(1000, 300, 12, 40))
+    0           ┊ stops after 300   step 999
+    """
+    last = f"step {steps - 1}"
+    axis = f"0{last:>{columns - 1}}"
+    if at is None:
+        return axis
+    for begin, text in ((at, f"{_STOP} stops after {stop}"), (at - len(f"stops after {stop}"), f"stops after {stop}")):
+        end = begin + len(text)
+        if begin > 1 and end < columns - len(last):
+            return axis[:begin] + text + axis[end:]
+    return axis

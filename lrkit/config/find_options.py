@@ -62,7 +62,7 @@ class Search:
         """The node, checked; errors name its keys as the user types them."""
         known = [each.name for each in fields(cls)]
         for name in node:
-            if name not in (*known, "interval"):  # what was found before is kept there
+            if name not in (*known, "interval", "origin"):  # what was found before is kept there
                 raise ConfigError(f"find.{name}", f"is not a key. {did_you_mean(str(name), known)}")
         try:
             return cls(**{name: node[name] for name in known if name in node})

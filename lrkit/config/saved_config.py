@@ -117,13 +117,15 @@ def rebase_overrides(base: Mapping[str, Any], parsed: Sequence[Override]) -> Any
 
 
 def with_found_interval(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the interval in which the saved run's rate was found, as long as it is that rate."""
+    """The config with the interval and origin of the saved run's rate, as long as it is that rate."""
     found, rates = base.get("find"), [c["optimizer"].get("lr") for c in (config, base) if "optimizer" in c]
     interval = found.get("interval") if isinstance(found, Mapping) else None
     plain = isinstance(interval, list) and len(interval) == 2 and all(isinstance(x, int | float) for x in interval)
     if not plain or len(rates) < 2 or rates[0] != rates[1]:
         return config
-    return {**config, "find": {**config["find"], "interval": interval}}
+    origin = found.get("origin") if isinstance(found, Mapping) else None
+    kept = {"interval": interval, **({"origin": origin} if isinstance(origin, str) else {})}
+    return {**config, "find": {**config["find"], **kept}}
 
 
 def _compose_plain(overrides: list[str]) -> dict[str, Any]:
@@ -144,7 +146,8 @@ def _complete_config(base: Mapping[str, Any], reference: Mapping[str, Any]) -> d
     for section in ("trainer", "batch", "horizon", "find"):
         if isinstance(config[section], dict):
             config[section] = {**reference[section], **config[section]}
-    config["find"].pop("interval", None)  # the result of a search is not a key to set
+    for name in ("interval", "origin"):  # the result of a search is not a key to set
+        config["find"].pop(name, None)
     return {**config, "trust": [], "resume": copy.deepcopy(reference["resume"])}
 
 

@@ -35,9 +35,10 @@ __all__ = ["EXPONENT", "EXPONENT_SD", "RateTranslation", "bound_terms", "shape_o
 EXPONENT, EXPONENT_SD = -0.3, 0.13
 #: Standard deviations of the logarithm of the rate: between two schedules, and of any best rate from a grid.
 SCHEDULE_SD, KNOWN_SD = 0.3, 0.1
+_FAR = 0.2  # curves that differ by this share of their mean are different schedules; closer ones are less uncertain
 _QUANTILE = 1.645  # of a 90 % interval
 
-_MOST_STEPS = 200_000  # steps of a curve that are summed up; of a longer run every k-th
+_MOST_POINTS = 20_000  # places of a curve that are summed up
 #: Options of an optimizer that choose an implementation, and change no step.
 _IMPLEMENTATION = {"_target_", "lr", "fused", "foreach", "capturable", "differentiable"}
 
@@ -108,11 +109,12 @@ def translate(source: Plan, target: Plan) -> RateTranslation:
     _refuse_different_task(source, target)
     batch_factor = _find_batch_factor(source, target)
     old, new, unit = _find_lengths(source, target)
-    shape_factor = shape_of(target) / shape_of(source)
+    points = min(source.horizon.end or 1, target.horizon.end or 1, _MOST_POINTS)
+    shape_factor = shape_of(target, points) / shape_of(source, points)
     length_factor = (new / old) ** EXPONENT
     lr = source.base_lr * batch_factor * shape_factor * length_factor
-    alike = math.isclose(shape_factor, 1.0, rel_tol=1e-3) and source.curve.phases == target.curve.phases
-    variance = KNOWN_SD**2 + (0.0 if alike else SCHEDULE_SD**2) + (EXPONENT_SD * math.log(new / old)) ** 2
+    schedule_sd = SCHEDULE_SD * min(1.0, _measure_distance(source, target, points) / _FAR)
+    variance = KNOWN_SD**2 + schedule_sd**2 + (EXPONENT_SD * math.log(new / old)) ** 2
     spread = math.exp(_QUANTILE * math.sqrt(variance))
     rounded = float(f"{lr:.3g}")
     return RateTranslation(
@@ -127,8 +129,13 @@ def translate(source: Plan, target: Plan) -> RateTranslation:
     )
 
 
-def shape_of(plan: Plan) -> float:
+def shape_of(plan: Plan, points: int | None = None) -> float:
     """The best base rate of a plan's curve by the bound, times the square root of its length, for ``D = G = 1``.
+
+    Args:
+        plan: its curve up to the end of the run.
+        points: places of the curve, evenly spaced, that stand for its steps; None: every step. The shape of a fixed
+            rate falls with the logarithm of their number, so two shapes are compared at the same number.
 
     >>> import lrkit
     >>> plans = [lrkit.plan(lr=1.0, schedule=name, steps=4000) for name in ("constant", "cosine", "linear")]
@@ -136,12 +143,23 @@ def shape_of(plan: Plan) -> float:
     [0.32, 0.97, 1.0]
     """
     steps = plan.horizon.end
-    if steps is None:
-        plan.horizon.require("steps", "horizon.steps")
     assert steps is not None
-    stride = -(-steps // _MOST_STEPS)
-    distance, noise = bound_terms([plan.curve(step) for step in range(0, steps, stride)])
-    return math.sqrt(distance / noise * steps / stride)
+    points = steps if points is None else points
+    distance, noise = bound_terms(_sample_curve(plan, points))
+    return math.sqrt(distance / noise * points)
+
+
+def _sample_curve(plan: Plan, points: int) -> list[float]:
+    """The multipliers at evenly spaced places of the run."""
+    steps = plan.horizon.end
+    assert steps is not None
+    return [plan.curve(i * steps // points) for i in range(points)]
+
+
+def _measure_distance(source: Plan, target: Plan, points: int) -> float:
+    """The mean difference of two curves, as a share of their mean."""
+    old, new = _sample_curve(source, points), _sample_curve(target, points)
+    return 2.0 * sum(abs(a - b) for a, b in zip(old, new, strict=True)) / (sum(old) + sum(new))
 
 
 def bound_terms(multipliers: Sequence[float]) -> tuple[float, float]:
@@ -183,9 +201,7 @@ def _refuse_untranslatable(plan: Plan) -> None:
     if plan.plateau is not None:
         raise ConfigError("plateau", "must be none: nobody knows before the run when it lowers the rate")
     if plan.momentum is not None:
-        must = (
-            "must leave momentum alone, since the bound is for a fixed one: set momentum_start and momentum_peak null"
-        )
+        must = "must not move momentum, which the bound takes as fixed: set momentum_start and momentum_peak to null"
         raise ConfigError("schedule", must)
     if plan.group_curves:
         raise ConfigError("param_groups", "must have no schedule, warmup or delay of their own: the bound is for one")
@@ -200,14 +216,12 @@ def _refuse_different_task(source: Plan, target: Plan) -> None:
         raise ConfigError("optimizer", must, target.optimizer)
     if not source.config or not target.config:
         return
-    parts = {
-        "optimizer": lambda config: {k: v for k, v in config["optimizer"].items() if k not in _IMPLEMENTATION},
-        "model": lambda config: config.get("model"),
-        "data": lambda config: {"_target_": (config.get("data") or {}).get("_target_")},
-        "param_groups": lambda config: config.get("param_groups"),
-    }
-    for key, part in parts.items():
-        _refuse_difference(key, part(source.config), part(target.config))
+    for key in ("optimizer", "model", "data", "param_groups"):
+        old, new = source.config.get(key) or {}, target.config.get(key) or {}
+        names = ["_target_"] if key == "data" else dict.fromkeys([*old, *new])
+        for name in names:
+            if key != "optimizer" or name not in _IMPLEMENTATION:
+                _refuse_difference(f"{key}.{name}", old.get(name), new.get(name))
 
 
 def _refuse_difference(key: str, old: Any, new: Any) -> None:

@@ -39,7 +39,7 @@ def resolve_plan(
     cooldown: Schedule | None = None,
     plateau: Plateau | None = None,
     guard: Guard | None = None,
-    scale: BatchScale | None = None,
+    scale: BatchScale = BatchScale(),  # noqa: B008
     groups: Sequence[GroupRate] = (GroupRate("default"),),
     rules: Rules = Rules(),  # noqa: B008
     warnings: Sequence[str] = (),
@@ -63,7 +63,7 @@ def resolve_plan(
         scale: the factor of the batch-size rule.
         groups: names and factors of the parameter groups.
         rules: the rules of those groups, with built schedules: the groups of a rule may have a curve of their own.
-        found: the interval, where the base rate was found by a search.
+        found: the interval, where the base rate was found by a search, or translated.
 
     Raises:
         ConfigError: where the parts cannot mean what they say.
@@ -73,9 +73,8 @@ def resolve_plan(
     name, decays = short_name(optimizer) or "the optimizer", weight_decay_rule.a_step(weight_decay or None)
     driven = _build_cocurves(coschedule or {}, horizon, momentum, decays, groups, name)
     notes = [*warnings, *_add_cycled_momentum(driven, schedule, horizon, curve, momentum, name)]
-    scale = scale or BatchScale()
-    decay_notes = weight_decay_rule.warnings(weight_decay, lr * scale.factor)
-    notes += [*list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale), *decay_notes]
+    notes += list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale)
+    notes += weight_decay_rule.warnings(weight_decay, lr * scale.factor)
     own = group_curves(rules, RunCurve(schedule, warmup, cooldown, horizon, momentum, coschedule), notes)
     return Plan(
         optimizer=optimizer,

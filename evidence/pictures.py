@@ -7,8 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lrkit.comparison.colours import COLOURS
-from lrkit.comparison.figures import style_axes
+from lrkit.base.figure_style import COLOURS, style_axes
 
 __all__ = ["COLOURS", "frame", "logarithmic"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better
 from lrkit.config import compose as configs
 from lrkit.config import trusted_targets
-from lrkit.config.callback_conflicts import conflict_of
+from lrkit.config.callback_conflicts import find_conflict
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
 from lrkit.data.torch_datasets import Datasets
 from lrkit.lightning.imports import (
@@ -35,6 +36,7 @@ from lrkit.lightning.trainer_objects import check_trainer, name_key, trainer_of
 from lrkit.optim import factory
 from lrkit.planning import tracks
 from lrkit.planning.plan import Plan
+from lrkit.schedules.batch_sizes import KEY as SCHEDULE
 from lrkit.schedules.durations import Duration
 
 __all__ = [
@@ -66,7 +68,7 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
     if declared_keys and not config[tracks.KEY] and uses_manual_optimization(trainer.lightning_module):
         return _plan_of_declared_steps(config, trainer, notes)
     plan = counted_plan(config, trainer, notes)
-    steps, stop = trainer.estimated_stepping_batches, plan.horizon.stop_after
+    steps, stop = _count_steps(trainer, plan), plan.horizon.stop_after
     finite = steps != float("inf") and steps > 0
     if finite and stop is not None and config["horizon"].get("steps") is not None:  # of it a part is taken here
         if stop > steps:
@@ -87,10 +89,22 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
     return plan
 
 
+def _count_steps(trainer: Trainer, plan: Plan) -> float:
+    """The optimizer steps that a trainer will take: Lightning's own number, or that of a batch-size schedule."""
+    sizes = plan.horizon.batch_sizes
+    if sizes is None:
+        return float(trainer.estimated_stepping_batches)
+    if sizes.micro is None:
+        raise ConfigError("data.batch_size", f"must be set with {SCHEDULE}: the data does not say it")
+    epochs, most = trainer.max_epochs or -1, trainer.max_steps
+    whole = math.inf if sizes.batches is None or epochs < 1 else sizes.steps_after(epochs * sizes.batches)
+    return whole if most == -1 else min(whole, most)
+
+
 def _plan_of_declared_steps(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[str]) -> Plan:
     """The plan of a module with manual optimization, by the declared number of steps, divided among the epochs."""
     horizon, epochs = config["horizon"], config["trainer"].get("max_epochs") or -1
-    if horizon.get("steps_per_epoch") is not None or epochs < 1:
+    if horizon.get("steps_per_epoch") is not None or epochs < 1 or config["batch"].get("schedule") is not None:
         return counted_plan(config, trainer, notes)
     if isinstance(horizon["steps"], str) and Duration.parse(horizon["steps"], "horizon.steps").unit == "epochs":
         must = f"must be set: horizon.steps is {horizon['steps']}, and the module decides how many steps an epoch has"
@@ -275,6 +289,8 @@ def _check_manual_optimization(config: Mapping[str, Any], name: str) -> None:
     """Refuse options that Lightning applies only with automatic optimization."""
     trainer, effective = config["trainer"], config["batch"].get("effective")
     own = f"is for automatic optimization, and {name} uses manual optimization"
+    if (schedule := config["batch"].get("schedule")) is not None:
+        raise ConfigError(SCHEDULE, f"{own}: accumulate in the module", schedule)
     accumulates = (trainer.get("accumulate_grad_batches") or 1) > 1
     if accumulates or (effective is not None and configs.accumulation(config, configs.replicas_of(trainer)[0]) > 1):
         key, value = ("batch.effective", effective) if not accumulates else (
@@ -293,7 +309,7 @@ def callbacks_of(config: Mapping[str, Any], folder: Path | None = None) -> list[
         callback = configs.build(
             {**node, **_complete_callback(node, folder)}, f"callbacks.{name}", config.get("trust", ())
         )
-        if (why := conflict_of(type(callback))) is not None:
+        if (why := find_conflict(type(callback))) is not None:
             raise ConfigError(f"callbacks.{name}", why, type(callback).__name__)
         assert isinstance(callback, Callback)
         callbacks.append(callback)

@@ -42,7 +42,7 @@ def test_the_wheel_holds_every_config_and_nothing_that_is_not_ours(wheel: Path) 
     assert len(configs) > 40
     expected = (
         configs
-        | files("lrkit", ".py", ".gz", ".txt", ".typed", ".html")
+        | files("lrkit", ".py", ".gz", ".txt", ".typed", ".html", ".bash", ".zsh", ".fish")
         | {"lrkit/py.typed", "lrkit/data/digits.csv.gz"}
     )
     assert {name for name in names if ".dist-info/" not in name} == expected

@@ -168,7 +168,7 @@ class RunParts(CurveParts):
             plateau=self.build_plateau(),
             guard=self.build_guard(),
             coschedule=coschedule,
-            scale=batch_scale(self.batch_scaling, self.base_batch_size, horizon.batch_size, target),
+            scale=batch_scale(self.batch_scaling, self.base_batch_size, horizon.samples_in(0), target),
             groups=[GroupRate(*rate) for rate in groups],
             rules=rules,
             allow_extreme_lr=self.allow_extreme_lr,

@@ -75,7 +75,7 @@ def train(
     """
     if module is not None or data is not None:
         lightning_package.use_package({"module": type(module), "data": type(data)})
-    from lrkit.cli.resumed_run import continued_folder, load_resumed_config
+    from lrkit.cli.resumed_run import find_continued_folder, load_resumed_config
     from lrkit.config import compose as configs
     from lrkit.config.instantiate import use_lightning
 
@@ -86,7 +86,7 @@ def train(
     config = configs.compose(overrides, None if config_dir is None else str(config_dir), trust)
     config = _set_object_classes(config, overrides, module, data)
     (configs.check if config["resume"]["path"] is None else configs.check_values)(config)
-    place = _create_folder(folder, continued_folder(config["resume"]))
+    place = _create_folder(folder, find_continued_folder(config["resume"]))
     use_lightning(config)
     from lrkit.training.run import run_training
 

@@ -180,6 +180,7 @@ def _make_callbacks(parts: RunParts) -> list[Callback]:
     from lrkit.callbacks.incomplete_accumulation import IncompleteAccumulation
     from lrkit.callbacks.lr_logger import LearningRateLogger
     from lrkit.callbacks.plateau_feedback import PlateauFeedback
+    from lrkit.lightning.accumulation_windows import AccumulationWindows
     from lrkit.lightning.evaluation_weights import EvaluationMode
     from lrkit.lightning.logged_step_axis import StepAxisCallback
     from lrkit.lightning.planned_stop import PlannedStop
@@ -190,6 +191,7 @@ def _make_callbacks(parts: RunParts) -> list[Callback]:
         PlannedStop(),
         StepCountCheck(),
         StepAxisCallback(),
+        AccumulationWindows(),
         GroupNaming(),
         LearningRateLogger(),
         EvaluationMode(),

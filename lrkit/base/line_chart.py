@@ -9,14 +9,15 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.figure_style import LINE_STYLES, style_axes, wrap_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["LineChart"]
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _EDGE = 480, 200, 64, 34, 10
-_COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b")
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _EDGE, _KEY = 480, 200, 64, 34, 10, 16
+_MARKERS = 6  #: of a line
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,12 @@ class LineChart:
             raise ConfigError("plot", "needs the package matplotlib: pip install 'lrkit[plot]'") from None
         if ax is None:
             ax = pyplot.figure(figsize=(6.4, 3.6), layout="constrained").subplots()
-        for name, points in self._finite_points().items():
-            ax.plot([x for x, _ in points], [y for _, y in points], lw=1.5, label=name)
+        for i, (name, points) in enumerate(self._finite_points().items()):
+            style = LINE_STYLES[i % len(LINE_STYLES)].line(i, every=0.2)
+            ax.plot([x for x, _ in points], [y for _, y in points], label=wrap_text(name), **style)
         if self.logarithmic:
             ax.set_xscale("log")
-        ax.set(xlabel=self.x_label, ylabel=self.y_label)
-        ax.set_title(self.title.partition("\n")[0], fontsize=10)
-        ax.spines[["top", "right"]].set_visible(False)
+        style_axes(ax, self.title.partition("\n")[0], self.x_label, self.y_label, width=70)
         if len(self.lines) > 1:
             ax.legend(frameon=False, fontsize=8)
         return ax
@@ -81,18 +81,18 @@ class LineChart:
         lines = self._finite_points()
         xs = [x for points in lines.values() for x, _ in points]
         ys = [y for points in lines.values() for _, y in points]
-        at: Any = math.log10 if self.logarithmic else float
-        left, right, low, high = at(min(xs)), at(max(xs)), min([0.0, *ys]), max(ys)
+        scale: Any = math.log10 if self.logarithmic else float
+        left, right, low, high = scale(min(xs)), scale(max(xs)), min([0.0, *ys]), max(ys)
         width, height = _WIDTH - _LEFT - _EDGE, _HEIGHT - _BOTTOM - _EDGE
 
         def place(x: float, y: float) -> str:
-            across = (at(x) - left) / (right - left or 1.0)
+            across = (scale(x) - left) / (right - left or 1.0)
             up = (y - low) / (high - low or 1.0)
             return f"{_LEFT + width * across:.1f},{_EDGE + height * (1.0 - up):.1f}"
 
-        bottom = _HEIGHT - _BOTTOM
+        bottom, keys = _HEIGHT - _BOTTOM, len(lines) if len(lines) > 1 else 0
         parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" font-size="11"'
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT + _KEY * keys}" font-size="11"'
             f' font-family="sans-serif" fill="currentColor" role="img"><title>{escape(self.title)}</title>',
             f'<path d="M{_LEFT} {_EDGE}V{bottom}H{_WIDTH - _EDGE}" fill="none" stroke="currentColor"/>',
             _render_text(_LEFT - 5, _EDGE + 9, "end", f"{high:.4g}"),
@@ -102,13 +102,20 @@ class LineChart:
             _render_text(_LEFT + width // 2, bottom + 28, "middle", f"{self.y_label} over {self.x_label}"),
         ]
         for i, (name, points) in enumerate(lines.items()):
-            colour = _COLOURS[i % len(_COLOURS)]
+            style = LINE_STYLES[i % len(LINE_STYLES)]
             path = " ".join(place(x, y) for x, y in points)
-            parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-            if len(lines) > 1:
-                parts.append(_render_text(_WIDTH - _EDGE, _EDGE + 12 * (i + 1), "end", name, colour))
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{style.light}" stroke-width="1.5"/>')
+            apart = max(1, len(points) // _MARKERS)
+            marked = [place(x, y) for x, y in points[(2 * i + 1) * apart // 16 :: apart]] if keys else []
+            if keys:
+                y = _HEIGHT + _KEY * i + _KEY // 2
+                parts.append(f'<path d="M{_LEFT} {y}h24" stroke="{style.light}" stroke-width="1.5"/>')
+                parts.append(_render_text(_LEFT + 32, y + 4, "start", name))
+                marked.append(f"{_LEFT + 12},{y}")
+            shape = f'd="{style.path}" fill="{style.light}"'
+            parts += [f'<path transform="translate({at}) scale(3.5)" {shape}/>' for at in marked]
         return "".join([*parts, "</svg>"])
 
 
-def _render_text(x: int, y: int, anchor: str, text: str, colour: str = "currentColor") -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
+def _render_text(x: int, y: int, anchor: str, text: str) -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'

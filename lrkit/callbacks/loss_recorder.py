@@ -8,13 +8,14 @@ device; only joining, which becomes rarer, and a checkpoint wait for the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lrkit.base.metric_names import validation_loss_name
+from lrkit.lightning.batch_loss import read_loss
 from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import scheduler_of
 from lrkit.runs.diagnosis import Curves
@@ -41,14 +42,12 @@ class LossRecorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            return  # with manual optimization a module need not return its loss
+        loss = read_loss(trainer, outputs)
+        if loss is None:
+            return
         scheduler = scheduler_of(trainer)
-        if loss.requires_grad or loss.ndim or loss.dtype != torch.float32:
-            loss = loss.detach().reshape(()).float()
-        if trainer.accumulate_grad_batches != 1:  # Lightning has divided the loss by it
-            loss = loss * trainer.accumulate_grad_batches
+        if loss.dtype != torch.float32:
+            loss = loss.float()
         plan, t, gain = scheduler.plan, scheduler.applied, scheduler.total_gain
         self.add(loss, lambda: plan.lr(plan.main_group, max(t - 1, 0), gain), t)
 

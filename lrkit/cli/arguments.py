@@ -9,7 +9,7 @@ from pathlib import Path
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config.trusted_targets import check_trust
 
-__all__ = ["asks_for_information", "check_hydra_overrides", "folder_and_file", "split_arguments"]
+__all__ = ["asks_for_information", "check_hydra_overrides", "parse_process_arguments", "split_arguments"]
 
 
 def check_hydra_overrides(overrides: Sequence[str]) -> None:
@@ -19,14 +19,14 @@ def check_hydra_overrides(overrides: Sequence[str]) -> None:
             raise ConfigError("hydra.mode", "must not be set: -m makes a sweep", override)
 
 
-def folder_and_file(rest: Sequence[str]) -> tuple[Path, Path]:
-    """The folder and the config file in the command of a process that lrkit starts; any other command is refused."""
+def parse_process_arguments(rest: Sequence[str]) -> tuple[Path, Path]:
+    """Return the folder and the config file in the command line of a process that lrkit starts; refuse another one."""
     folder, file, *_ = [*rest, "", ""]
     return Path(folder), Path(file)
 
 
 def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
-    """The flags, the overrides (``--trust`` becomes one) and the folder of the user's configs."""
+    """Split words into flags, overrides (``--trust`` becomes one) and the folder of the user's configs."""
     flags: list[str] = []
     overrides: list[str] = []
     trust: list[str] = []
@@ -52,13 +52,15 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | No
 
 
 def asks_for_information(flags: Sequence[str]) -> bool:
-    """Whether the flags of ``lrkit train`` only ask for information. All of them are checked, for Hydra would exit."""
+    """Return whether the flags of ``lrkit train`` only ask for information. Check all, because Hydra would exit."""
     given: dict[str, str] = {}
     for flag in flags:
         written, equals, value = flag.partition("=")
         name = _SHORT.get(written, written)
         if name == "--experimental-rerun":
-            raise ConfigError(name, "is refused: it would execute what the file says")
+            raise ConfigError(name, "is refused: it would execute code of the file")
+        if name in ("-sc", "--shell-completion"):  # Hydra's script calls the command without its subcommand
+            raise ConfigError(written, "is refused: lrkit completion bash prints the script, also for zsh and fish")
         if name not in _FLAGS:
             raise ConfigError(written, f"is not a flag of lrkit train. {did_you_mean(written, _FLAGS)}")
         if name in given:
@@ -73,10 +75,10 @@ def asks_for_information(flags: Sequence[str]) -> bool:
         given[name] = written
     doing = [written for name, written in given.items() if name in (*_INFORMING, "--multirun", "--run")]
     if len(doing) > 1:
-        raise ConfigError(doing[0], f"and {doing[1]} exclude each other")
+        raise ConfigError(doing[0], f"and {doing[1]} cannot be used together")
     for name in ("--resolve", "--package"):
         if name in given and "--cfg" not in given:
-            raise ConfigError(given[name], "is for --cfg: lrkit train --cfg job")
+            raise ConfigError(given[name], "has an effect only with --cfg: lrkit train --cfg job")
     return bool(given.keys() & _INFORMING.keys())
 
 
@@ -87,7 +89,6 @@ _INFORMING: dict[str, tuple[str, tuple[str, ...]]] = {
     "--version": ("", ()),
     "--cfg": ("-c", ("job", "hydra", "all")),
     "--info": ("-i", ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
-    "--shell-completion": ("-sc", ()),
 }
 
 _SHORT = {short: name for name, (short, _) in _INFORMING.items() if short} | {

@@ -151,4 +151,14 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({
         },
         flags=_CONFIG_DIR,
     ),
+    "completion": Command(
+        "bash|zsh|fish", "print a script that completes commands, options and keys",
+        "lrkit.cli.completion.run_completion",
+        words=("bash", "zsh", "fish"),
+        examples={
+            'eval "$(lrkit completion bash)"': "for this shell; in ~/.bashrc: for every shell",
+            'eval "$(lrkit completion zsh)"': "the same for zsh, in ~/.zshrc after compinit",
+            "lrkit completion fish > ~/.config/fish/completions/lrkit.fish": "the same for fish",
+        },
+    ),
 })  # fmt: skip

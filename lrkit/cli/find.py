@@ -47,7 +47,7 @@ def run_find(argv: list[str]) -> int:
     try:
         found = search_and_print(config, folder)
     except ConfigError:
-        shutil.rmtree(folder)  # nothing was measured
+        shutil.rmtree(folder)  # the search measured nothing
         raise
     _print_result(folder, found)
     return OK if found.lr is not None else FAILED

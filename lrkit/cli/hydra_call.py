@@ -1,4 +1,4 @@
-"""Hydra, called with a command line that lrkit has checked."""
+"""Calls Hydra with a command line that lrkit has checked."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir
     """Print the requested information; run nothing."""
     from lrkit.config import compose as configs
     from lrkit.config.overrides import parse_overrides
-    from lrkit.config.saved_config import resume_path_in
+    from lrkit.config.saved_config import find_resume_path
 
     if config_dir:
         configs.screen_files(overrides, config_dir)
     if (
         any(flag.startswith(("--cfg=job", "-c=job")) for flag in flags)
-        and resume_path_in(parse_overrides(overrides)) is not None
+        and find_resume_path(parse_overrides(overrides)) is not None
     ):
         from omegaconf import OmegaConf
 
@@ -38,8 +38,7 @@ def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir
         with redirect_stderr(said), refuse_hydra_errors():
             call_hydra([*flags, *overrides], config_dir, lambda _: None)
     except ConfigError:
-        if not any(flag in ("-sc", "--shell-completion") for flag in flags):
-            configs.compose(overrides, config_dir)  # has the better message if the config is wrong
+        configs.compose(overrides, config_dir)  # has the better message if the config is wrong
         raise
     except SystemExit as end:
         if end.code:
@@ -49,7 +48,7 @@ def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir
 
 @contextmanager
 def refuse_hydra_errors() -> Iterator[None]:
-    """Turn an error of Hydra's own keys into a refusal; lrkit's keys were checked before."""
+    """Within this context, an error of Hydra's own keys becomes a ``ConfigError``; lrkit's keys were checked before."""
     try:
         yield
     except ConfigError:

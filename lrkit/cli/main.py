@@ -73,7 +73,7 @@ def _dispatch(argv: list[str]) -> int:
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise ConfigError("the current folder", "must be one that exists: it was deleted") from None
+        raise ConfigError("the current folder", "must exist: it was deleted") from None
     if name in _INTERNAL:
         return _run_internal(name, rest)
     if name not in COMMANDS:
@@ -87,18 +87,22 @@ def _dispatch(argv: list[str]) -> int:
     return OK if global_rank() > 0 and not COMMANDS[name].together else COMMANDS[name].load()(rest)
 
 
-#: Commands that lrkit calls itself.
-_INTERNAL = ("search", "join")
+#: Commands that lrkit, or a shell, calls itself.
+_INTERNAL = ("search", "join", "complete")
 
 
 def _run_internal(name: str, rest: list[str]) -> int:
-    """Run a command that lrkit calls, not the user."""
-    from lrkit.cli.arguments import folder_and_file
+    """Run a command that lrkit or a shell calls, not the user."""
+    if name == "complete":  # a shell that completes a command line
+        from lrkit.cli.completion import print_candidates
+
+        return print_candidates(rest)
+    from lrkit.cli.arguments import parse_process_arguments
 
     if name == "search":  # a process that a running `lrkit find` started for a device
         from lrkit.cli.find import join_search
 
-        return join_search(*folder_and_file(rest), quiet=bool(rest[2:]))
+        return join_search(*parse_process_arguments(rest), quiet=bool(rest[2:]))
     from lrkit.cli.train import join_run  # a process that a running `lrkit train` started for one more device
 
-    return join_run(*folder_and_file(rest))
+    return join_run(*parse_process_arguments(rest))

@@ -1,4 +1,4 @@
-"""One run, trained in this process: a new run by way of Hydra, or a resumed run."""
+"""Trains one run in this process: a new run by Hydra, or a resumed run without it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def train_once(argv: list[str], config_dir: str | None, made: Path | None = None
     """Train once, in this process.
 
     Args:
-        made: the folder that was made for this run alone.
+        made: the folder that lrkit created for this run; None: the user named it.
     """
     from lrkit.config.overrides import parse_overrides
-    from lrkit.config.saved_config import resume_path_in
+    from lrkit.config.saved_config import find_resume_path
 
     words = [word for word in argv if not word.startswith("-")]
-    if resume_path_in(parse_overrides(words)) is not None:
+    if find_resume_path(parse_overrides(words)) is not None:
         return resume_run(words, config_dir, made)
     from lrkit.sweep.hydra_job import train_job
 
@@ -49,7 +49,7 @@ def train_once(argv: list[str], config_dir: str | None, made: Path | None = None
 
 
 def resume_run(words: Sequence[str], config_dir: str | None, made: Path | None) -> int:
-    """Resume a run from a checkpoint, without Hydra, which composes from its files only."""
+    """Resume a run from a checkpoint, without Hydra, which cannot compose a saved config."""
     from lrkit.config import compose as configs
     from lrkit.config.instantiate import use_lightning
     from lrkit.config.overrides import parse_overrides
@@ -77,6 +77,6 @@ def resume_run(words: Sequence[str], config_dir: str | None, made: Path | None) 
 
 
 def _remove_unplanned(made: Path | None) -> None:
-    """Remove the folder that was made for a refused run, if no plan is in it."""
+    """Remove the folder that lrkit created for a refused run, if it has no plan."""
     if made is not None and not (made / "plan.json").exists():
         shutil.rmtree(made)

@@ -46,7 +46,7 @@ def run_translate(argv: list[str]) -> int:
 
 
 def _read_plans(known: str, overrides: Sequence[str], config_dir: str | None) -> tuple[Plan, Plan]:
-    """The plan whose rate is known, and that of the new run."""
+    """Return the plan whose rate is known, and that of the new run."""
     from lrkit.config import compose as configs
     from lrkit.config.translated_rate import load_plan
 
@@ -81,7 +81,7 @@ def _is_number(word: str) -> bool:
 
 
 def _replaces(said: str, word: str) -> bool:
-    """Whether an override of the known rate stands in place of an override of the new run.
+    """Return whether an override of the known rate stands in place of an override of the new run.
 
     >>> _replaces("schedule=constant", "schedule.end=0.1"), _replaces("horizon.steps=9", "horizon.batch_size=8")
     (True, False)

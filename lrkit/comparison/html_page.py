@@ -8,8 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from lrkit.base.figure_style import LINE_STYLES, OTHER, LineStyle
 from lrkit.base.metric_names import higher_is_better
-from lrkit.comparison.colours import GREY, family_colours, setting_colours
+from lrkit.comparison.line_styles import family_styles, setting_styles
 from lrkit.comparison.plot_data import RATE_TITLE, Band, Panel, rate_sensitivity, sensitivity_range, vertical_range
 from lrkit.comparison.ranking import Comparison
 from lrkit.comparison.run_groups import Setting
@@ -31,6 +32,8 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 def render_page(comparison: Comparison, frames: Sequence[Panel]) -> str:
     """Return the page as HTML. Text from a folder of runs is escaped: it is never markup or script."""
     parts = {
+        "light": _render_palette([style.light for style in LINE_STYLES]),
+        "dark": _render_palette([style.dark for style in LINE_STYLES]),
         "title": escape(f"Comparison by {comparison.by} {comparison.metric}"),
         "answer": escape(describe_answer(comparison)),
         "about": escape(describe_comparison(comparison)),
@@ -49,75 +52,101 @@ def render_page(comparison: Comparison, frames: Sequence[Panel]) -> str:
     return "".join(filled)
 
 
+def _render_palette(colours: Sequence[str]) -> str:
+    """Return the colours of the lines as CSS variables: the page has a light and a dark mode."""
+    return " ".join(f"--line{i}: {colour};" for i, colour in enumerate(colours))
+
+
+def _number_style(style: LineStyle) -> int:
+    """Return the number of a line style in the page; -1 for a grey line."""
+    return -1 if style == OTHER else LINE_STYLES.index(style)
+
+
+def _render_key(style: LineStyle) -> str:
+    """Return a short piece of a line, with its marker."""
+    number = _number_style(style)
+    colour = "grey" if number < 0 else f"line{number}"
+    return (
+        f'<svg class="sample" style="--colour:var(--{colour})" viewBox="-11 -6 22 12"><path d="M-11,0H11"/>'
+        f'<path transform="scale(4)" d="{style.path}"/></svg>'
+    )
+
+
 def _render_settings(comparison: Comparison) -> str:
-    """Return a table with a row for each setting, in the colour of its curves."""
+    """Return a table with a row for each setting, with the colour and the marker of its curves."""
     broken = [setting.broken > 0 for setting in comparison.settings]
     heading = "<h2>All settings</h2>" if comparison.best_rates else ""
-    return heading + _render_table("settings", settings_sheet(comparison), setting_colours(comparison), broken)
+    return heading + _render_table("settings", settings_sheet(comparison), setting_styles(comparison), broken)
 
 
 def _render_families(comparison: Comparison) -> str:
-    """Return a table with a row for each family at its own best rate, in the colour of the family."""
+    """Return a table with a row for each family at its own best rate, with the colour and the marker of the family."""
     tuned = comparison.best_rates
     if tuned is None:
         return ""
-    shades, ranks = family_colours(comparison), {id(setting): i for i, setting in enumerate(comparison.settings)}
+    styles, ranks = family_styles(comparison), {id(setting): i for i, setting in enumerate(comparison.settings)}
     chosen = [(choice.name, choice.setting) for choice in tuned.choices]
     about = [f' data-rank="{ranks[id(setting)]}" data-family="{escape(name)}"' for name, setting in chosen]
     broken = [setting.broken > 0 for _, setting in chosen]
-    table = _render_table("tuned", families_sheet(tuned), [shades[name] for name, _ in chosen], broken, about)
+    table = _render_table("tuned", families_sheet(tuned), [styles[name] for name, _ in chosen], broken, about)
     return f"<h2>{escape(describe_families(tuned))}</h2>{table}"
 
 
 def _render_table(
-    name: str, shown: Sheet, shades: Sequence[str], broken: Sequence[bool], attributes: Sequence[str] | None = None
+    name: str,
+    shown: Sheet,
+    styles: Sequence[LineStyle],
+    broken: Sequence[bool],
+    attributes: Sequence[str] | None = None,
 ) -> str:
     """Return a table as HTML; the last column is the status of the runs, red if one did not finish."""
     classes = ["" if column in shown.left else ' class="right"' for column in shown.names]
     head = "".join(f"<th{c}>{escape(column)}</th>" for c, column in zip(classes, shown.names, strict=True))
     body = ""
-    for row, shade, bad, more in zip(shown.rows, shades, broken, attributes or [""] * len(broken), strict=True):
+    for row, style, bad, more in zip(shown.rows, styles, broken, attributes or [""] * len(broken), strict=True):
         first, *inner, last = map(escape, row)
         ends = f'<span class="bad">{last}</span>' if bad else last
-        cells = [f'<i style="--colour:{shade}"></i> {first}', *inner, ends]
+        cells = [f"{_render_key(style)} {first}", *inner, ends]
         body += f"<tr{more}>{''.join(f'<td{c}>{cell}</td>' for c, cell in zip(classes, cells, strict=True))}</tr>"
     return f'<div class="scroll" id="{name}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _build_data(comparison: Comparison, frames: Sequence[Panel]) -> dict[str, Any]:
     """Return the data for the page's script: the panels with their curves, and the legend."""
-    settings, shades = comparison.settings, setting_colours(comparison)
+    settings, styles = comparison.settings, setting_styles(comparison)
     ranks = sorted({rank for panel in frames for rank in panel.bands})
     legend: list[dict[str, Any]] = [
-        {"name": settings[rank].name, "colour": shades[rank], "ranks": [rank]} for rank in ranks if shades[rank] != GREY
+        {"name": settings[rank].name, "style": _number_style(styles[rank]), "ranks": [rank]}
+        for rank in ranks
+        if styles[rank] != OTHER
     ]
-    if others := [rank for rank in ranks if shades[rank] == GREY]:
-        legend.append({"name": f"{len(others)} further settings", "colour": GREY, "ranks": others})
+    if others := [rank for rank in ranks if styles[rank] == OTHER]:
+        legend.append({"name": f"{len(others)} further settings", "style": -1, "ranks": others})
     ends = [step for panel in frames for band in panel.bands.values() for step in (band.steps[0], band.steps[-1])]
     drawn = [_build_panel(panel, comparison, (min(ends), max(ends))) for panel in frames]
     if any(rate_sensitivity(comparison).values()):
         drawn.append(_build_sensitivity(comparison))
-    return {"legend": legend, "panels": drawn}
+    return {"legend": legend, "panels": drawn, "marks": [style.path for style in LINE_STYLES]}
 
 
 def _build_panel(panel: Panel, comparison: Comparison, steps: tuple[float, float]) -> dict[str, Any]:
-    (low, high), shades = vertical_range(panel), setting_colours(comparison)
+    (low, high), styles = vertical_range(panel), setting_styles(comparison)
     return {
-        "title": panel.title,
+        "title": f"{panel.title} (log scale)" if panel.log else panel.title,
         "wide": panel.title == RATE_TITLE,
         "order": 1 if panel.title != comparison.metric or not higher_is_better(panel.title) else -1,
-        "x": {"title": "step", "low": steps[0], "high": steps[1], "log": False},
+        "x": {"title": "optimizer step", "low": steps[0], "high": steps[1], "log": False},
         "y": {"low": low, "high": high, "log": panel.log},
         "curves": [
-            _build_curve(rank, band, shades[rank], comparison.settings[rank]) for rank, band in panel.bands.items()
+            _build_curve(rank, band, styles[rank], comparison.settings[rank]) for rank, band in panel.bands.items()
         ],
     }
 
 
-def _build_curve(rank: int, band: Band, shade: str, setting: Setting) -> dict[str, Any]:
-    curve = {"rank": rank, "name": setting.name, "colour": shade, "plain": shade == GREY, "broken": setting.broken > 0,
+def _build_curve(rank: int, band: Band, style: LineStyle, setting: Setting) -> dict[str, Any]:
+    curve = {"rank": rank, "name": setting.name, "style": _number_style(style), "broken": setting.broken > 0,
              "steps": _round_values(band.steps), "mean": _round_values(band.mean)}  # fmt: skip
-    if band.low != band.high and shade != GREY:
+    if band.low != band.high and style != OTHER:
         curve |= {"low": _round_values(band.low), "high": _round_values(band.high)}
     return curve
 
@@ -125,12 +154,12 @@ def _build_curve(rank: int, band: Band, shade: str, setting: Setting) -> dict[st
 def _build_sensitivity(comparison: Comparison) -> dict[str, Any]:
     """Return the panel of the metric over the learning rate, with one curve for each family."""
     curves = []
-    chosen, shades = comparison.chosen(), family_colours(comparison)
+    chosen, styles = comparison.chosen(), family_styles(comparison)
     for name, points in rate_sensitivity(comparison).items():
         low = [mean.mean - (mean.half or 0.0) for _, mean, _ in points]
         high = [mean.mean + (mean.half or 0.0) for _, mean, _ in points]
         curves.append({
-            "name": name, "colour": shades[name], "steps": [rate for rate, _, _ in points],
+            "name": name, "style": _number_style(styles[name]), "steps": [rate for rate, _, _ in points],
             "mean": _round_values(mean.mean for _, mean, _ in points),
             "low": _round_values(low), "high": _round_values(high),
             "lost": [setting.broken > 0 for _, _, setting in points],
@@ -142,8 +171,8 @@ def _build_sensitivity(comparison: Comparison) -> dict[str, Any]:
     return {
         "title": f"{comparison.by} {comparison.metric} over {comparison.rate}", "bars": True, "wide": False,
         "order": -1 if higher_is_better(comparison.metric) else 1,
-        "x": {"title": comparison.rate, "low": rates[0] / widen, "high": rates[-1] * widen, "log": True,
-              "at": rates if len(rates) <= 9 else None},
+        "x": {"title": f"{comparison.rate} (log scale)", "low": rates[0] / widen, "high": rates[-1] * widen,
+              "log": True, "at": rates if len(rates) <= 9 else None},
         "y": {"low": low_end, "high": high_end, "log": log},
         "curves": curves,
     }  # fmt: skip

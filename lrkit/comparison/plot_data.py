@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from lrkit.base.figure_style import OTHER
 from lrkit.base.metric_names import validation_loss_name
-from lrkit.comparison.colours import GREY, setting_colours
+from lrkit.comparison.line_styles import setting_styles
 from lrkit.comparison.ranking import Comparison
 from lrkit.comparison.run_groups import Setting
 from lrkit.comparison.statistics import Interval
@@ -68,7 +69,7 @@ def build_panels(comparison: Comparison) -> list[Panel]:
     metric = comparison.metric
     if not any(tag(run) == metric for _, tag in frames for setting in comparison.settings for run in setting.runs):
         frames.append((metric, lambda run: metric if metric in run.series else None))
-    shown = {rank for rank, colour in enumerate(setting_colours(comparison)) if colour != GREY}
+    shown = {rank for rank, style in enumerate(setting_styles(comparison)) if style != OTHER}
     made = [_build_panel(title, tag, comparison.settings, points, shown) for title, tag in frames]
     return [panel for panel in made if panel.bands]
 

@@ -21,7 +21,7 @@ FROM = "from:"
 
 
 def with_translated_rate(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with a number in place of ``optimizer.lr=from:RUN``; the node ``find`` keeps interval and origin.
+    """Return the config with a number in place of ``optimizer.lr=from:RUN``; the node ``find`` keeps interval and origin.
 
     Raises:
         ConfigError: the run cannot be read, or its rate says nothing about this config.
@@ -46,7 +46,7 @@ def with_translated_rate(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_plan(path: str, key: str) -> Plan:
-    """The saved plan of a finished run.
+    """Return the saved plan of a finished run.
 
     Args:
         path: the folder of the run.

@@ -18,7 +18,9 @@ __all__ = ["Supervised"]
 
 
 class Supervised(LightningModule):
-    """A LightningModule of a network and a loss: logs ``train/loss``, ``val/loss``, and ``val/accuracy`` for classes.
+    """A LightningModule of a network and a loss: logs ``val/loss``, and ``val/accuracy`` for classes.
+
+    A run logs its ``train/loss`` (``lrkit.callbacks.train_loss``).
 
     Args:
         model: maps inputs ``x`` of shape ``(batch, ...)`` to logits ``(batch, classes)``, ``(batch, time, classes)``,
@@ -68,11 +70,6 @@ class Supervised(LightningModule):
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         loss, _ = self._compute_loss_and_accuracy(batch)
-        trainer = self.trainer
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        # A loss that no logger would write is not logged: a call of log takes as long as a step of a small network.
-        if trainer.is_last_batch or (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0:
-            self.log("train/loss", loss.detach(), batch_size=len(batch[1]))
         return loss
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrkit.base.figure_style import BAND, COLOURS, LABEL, LINE_STYLES, TITLE, style_axes
 from lrkit.base.files import write_figure, write_file, write_json
 from lrkit.base.line_chart import LineChart
 from lrkit.base.tensorboard_summaries import image_summary, write_summaries
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["FinderResult", "round_rate"]
+
+#: The colour of the suggested rate, and the label of the axis of rates.
+_SUGGESTED, _RATE = COLOURS[3], "base learning rate optimizer.lr (log scale)"
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class FinderResult:
         steps: the optimizer steps of the search.
         seconds: the time of the search.
         sweeps, reading, heats: the measurements.
+        scored: the score of the short runs: the name of the monitored metric, or a phrase.
+        loss: the loss of the range tests: ``training loss`` or ``validation loss``.
     """
 
     lr: float | None
@@ -45,6 +51,8 @@ class FinderResult:
     sweeps: Sequence[RangeTestRun] = ()
     reading: CurveReading | None = None
     heats: Sequence[Round] = field(default_factory=tuple)
+    scored: str = ""
+    loss: str = "training loss"
 
     @property
     def flag(self) -> str:
@@ -112,21 +120,22 @@ class FinderResult:
         """A figure of the loss over the rate with the estimators and the interval, and of the rounds of short runs."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(9.6 if self.heats else 6.4, 4.0), dpi=150, layout="constrained")
+        figure = Figure(figsize=(9.6 if self.heats else 6.4, 4.8), dpi=150, layout="constrained")
         axes = figure.subplots(1, 2 if self.heats else 1, squeeze=False)[0]
         self._draw_range_test(axes[0])
         if self.heats:
             self._draw_rounds(axes[1])
         for ax in axes:
-            ax.set_xscale("log")
-            ax.set_xlabel("base learning rate (optimizer.lr)")
-            ax.spines[["top", "right"]].set_visible(False)
-            if self.lr is not None and self.low is not None and self.high is not None:
-                ax.axvspan(self.low, self.high, color="C2", alpha=0.15, lw=0)
-                ax.axvline(self.lr, color="C2", lw=1.5, label=f"suggested: {self.lr:g}")
-            ax.legend(frameon=False, fontsize=8)
-        figure.suptitle(self.sentence(), fontsize=10)
+            self._mark_suggestion(ax)
+            ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+        figure.suptitle(self.sentence(), x=0.01, ha="left", fontsize=10, color=TITLE)
         return figure
+
+    def _mark_suggestion(self, ax: Axes) -> None:
+        """Mark the suggested rate by a line, and its interval by an area."""
+        if self.lr is not None and self.low is not None and self.high is not None:
+            ax.axvspan(self.low, self.high, color=_SUGGESTED, alpha=BAND, lw=0, label=f"{self.low:g} to {self.high:g}")
+            ax.axvline(self.lr, color=_SUGGESTED, lw=1.5, ls="--", label=f"suggested: {self.lr:g}")
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the loss over the learning rate by matplotlib, with the suggestion, into ``ax`` or a new figure.
@@ -135,9 +144,7 @@ class FinderResult:
             ConfigError: matplotlib is not installed.
         """
         ax = self._make_chart().draw(ax)
-        if self.lr is not None and self.low is not None and self.high is not None:
-            ax.axvspan(self.low, self.high, color="C2", alpha=0.15, lw=0)
-            ax.axvline(self.lr, color="C2", lw=1.5)
+        self._mark_suggestion(ax)
         return ax
 
     def _repr_html_(self) -> str:
@@ -152,36 +159,44 @@ class FinderResult:
         return LineChart(self.sentence(), "base learning rate", "loss", {"range test": points}, logarithmic=True)
 
     def _draw_range_test(self, ax: Any) -> None:
+        """Draw the loss of the range tests over the rate, and the estimates of it."""
         reading = self.reading
         assert reading is not None
+        ax.set_xscale("log")
+        many = f"{len(self.sweeps)} range tests" if len(self.sweeps) > 1 else "range test"
+        style_axes(ax, f"{many}: the rate rises with each step", _RATE, self.loss)
         for sweep in self.sweeps:
-            ax.plot(sweep.rates, sweep.losses, color="C0", lw=0.8, alpha=0.35)
-        ax.plot(reading.rates, reading.losses, color="C0", lw=2, label=f"mean of {len(self.sweeps)}, smoothed")
+            ax.plot(sweep.rates, sweep.losses, color=COLOURS[0], lw=0.8, alpha=0.35)
+        told = f"mean of {len(self.sweeps)}, smoothed" if len(self.sweeps) > 1 else "smoothed"
+        ax.plot(reading.rates, reading.losses, color=COLOURS[0], lw=2, label=told)
         marks = zip(reading.estimates.items(), "ovsD", strict=False)
         for (name, lr), marker in marks:
             at = min(range(len(reading.rates)), key=lambda i: abs(math.log(reading.rates[i] / lr)))
-            ax.plot([lr], [reading.losses[at]], marker, color="C1", ms=5, label=f"{name} {lr:.2g}")
+            look = {"color": COLOURS[1], "ms": 6, "mec": LABEL, "mew": 0.6, "ls": ""}
+            ax.plot([lr], [reading.losses[at]], marker, label=f"{name}: {lr:.2g}", **look)
         finite = [loss for loss in reading.losses if math.isfinite(loss)]
         if finite:  # the losses after divergence would compress the rest of the curve
             low, start = min(finite), finite[0]
             margin = max(start - low, 0.05 * abs(start))
             ax.set_ylim(low - 0.3 * margin, start + 0.8 * margin)
-        ax.set_ylabel("loss")
-        ax.set_title("range test", fontsize=10)
 
     def _draw_rounds(self, ax: Any) -> None:
-        for i, heat in enumerate(self.heats):
+        """Draw the score of each short run over its rate, with a line for each round."""
+        style_axes(ax, "short runs of the whole schedule, compressed", _RATE, f"{self.scored or 'score'} at the end")
+        for number, (heat, style) in enumerate(zip(self.heats, (LINE_STYLES[2], LINE_STYLES[4]), strict=False), 1):
             finished = {lr: score for lr, score in heat.scores.items() if math.isfinite(score)}
-            ax.plot(
-                finished.keys(), finished.values(), "o-", color=f"C{(0, 3)[i % 2]}", label=f"{heat.steps} steps each"
-            )
+            label = f"round {number}: {heat.steps} steps each"
+            ax.plot(finished.keys(), finished.values(), marker=style.marker, ms=5, color=style.light, label=label)
             diverged = [lr for lr in heat.scores if lr not in finished]
             if diverged and finished:
-                ax.plot(
-                    diverged, [max(finished.values())] * len(diverged), "x", color=f"C{(0, 3)[i % 2]}", label="diverged"
-                )
-        ax.set_ylabel("score at the end")
-        ax.set_title("short runs of the real schedule, compressed", fontsize=10)
+                look = {"color": style.light, "ls": "", "marker": "x", "ms": 7, "mew": 1.6}
+                ax.plot(diverged, [max(finished.values())] * len(diverged), label=f"round {number}: diverged", **look)
+        ax.margins(y=0.1)
+        rates = sorted({lr for heat in self.heats for lr in heat.scores})
+        ax.set_xscale("log")
+        if len(rates) <= 9:
+            ax.set_xticks(rates, [f"{lr:.2g}" for lr in rates])
+            ax.minorticks_off()
 
 
 def round_rate(rate: float) -> float:

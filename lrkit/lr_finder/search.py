@@ -39,10 +39,11 @@ def search_rate(task: TrainingTask, search: Search, say: Say) -> FinderResult:
     reading = read_curves(sweeps)
     lr, low, high, reason = reading.lr, reading.low, reading.high, reading.reason
     confirmation: Confirmation | None = None
+    scored, loss = "", "validation loss" if search.loss == "val" else "training loss"
     if search.confirm and lr is not None:
         estimates = ", ".join(f"{name} {estimate:.2g}" for name, estimate in reading.estimates.items())
         say(f"estimates from the curve: {estimates}")
-        confirmation, run = _confirm_rates(task, tests[0].full, reading, say)
+        confirmation, run, scored = _confirm_rates(task, tests[0].full, reading, say)
         lr, low, high, reason, steps = (
             confirmation.lr,
             confirmation.low,
@@ -52,10 +53,21 @@ def search_rate(task: TrainingTask, search: Search, say: Say) -> FinderResult:
         )
     seconds, heats = round(time.perf_counter() - begun, 3), confirmation.heats if confirmation else ()
     if lr is None or low is None or high is None:
-        return FinderResult(None, None, None, reason, False, steps, seconds, sweeps, reading, heats)
+        return FinderResult(None, None, None, reason, False, steps, seconds, sweeps, reading, heats, scored, loss)
     lr, low, high = round_rate(lr), round_rate(low), round_rate(high)
     return FinderResult(
-        lr, min(low, lr), max(high, lr), "", confirmation is not None, steps, seconds, sweeps, reading, heats
+        lr,
+        min(low, lr),
+        max(high, lr),
+        "",
+        confirmation is not None,
+        steps,
+        seconds,
+        sweeps,
+        reading,
+        heats,
+        scored,
+        loss,
     )
 
 
@@ -89,18 +101,19 @@ def _read_range_test(test: ShortRun, search: Search) -> RangeTestRun:
     return RangeTestRun([lr for lr, _ in kept], [loss for _, loss in kept], test.ended)
 
 
-def _confirm_rates(task: TrainingTask, full: Plan, reading: CurveReading, say: Say) -> tuple[Confirmation, int]:
-    """The confirmation by short runs, and their number of steps."""
-    taken = 0
+def _confirm_rates(task: TrainingTask, full: Plan, reading: CurveReading, say: Say) -> tuple[Confirmation, int, str]:
+    """The confirmation by short runs, their number of steps, and the name of their score."""
+    taken, scored = 0, ""
 
     def train(rate: float, length: int) -> float:
-        nonlocal taken
+        nonlocal taken, scored
         run = short_run.run_short(task, lambda plan: (plan.within(length, rate), length), score=True)
         taken += len(run.losses)
-        ended = f"{run.score:.4g}" if math.isfinite(run.score) else "diverged"
+        scored = scored or run.scored
+        ended = f"{run.scored} {run.score:.4g}" if math.isfinite(run.score) else "diverged"
         say(f"  lr {rate:<10.4g} {length} steps: {ended}")
         return run.score
 
     assert reading.minimum is not None
     say(f"short runs: the run's {full.horizon.steps or 'unlimited'} steps, compressed")
-    return confirm_rate(train, reading.minimum, full.horizon.steps), taken
+    return confirm_rate(train, reading.minimum, full.horizon.steps), taken, scored

@@ -46,6 +46,8 @@ __all__ = ["OF_THE_RUN", "ShortRun", "run_short", "trainer_options"]
 OF_THE_RUN = (Checkpoint, EarlyStopping, Timer, LearningRateMonitor, NoiseScale, ProgressBar)
 
 _TO_THE_END = "it came to its end"
+#: The score of a short run without a validation.
+_TAIL = "mean training loss of the last tenth"
 
 #: The options of the trainer that a short run replaces.
 _QUIET: Mapping[str, Any] = {
@@ -69,6 +71,7 @@ class ShortRun:
         validated: with ``probe``, the validation loss after each step.
         score: with ``score``, the monitored metric at the end, lower is better; without a validation, the mean training
             loss of the last tenth of the steps; infinite if the loss was not finite.
+        scored: what ``score`` is, as a name of a metric or as a phrase.
         ended: the reason for its end, as a phrase.
     """
 
@@ -78,6 +81,7 @@ class ShortRun:
     steps: list[int] = field(default_factory=list)
     validated: list[float] = field(default_factory=list)
     score: float = math.inf
+    scored: str = ""
     ended: str = ""
 
     @property
@@ -128,9 +132,8 @@ def run_short(
         if probe and short_run.losses and not short_run.validated:
             raise ConfigError("find.loss=val", "needs a validation, and there is no validation data")
         if score and _has_finished(short_run):
-            short_run.score = (
-                _compute_score(task, trainer, module, short_run) if validating else _mean_of_tail(short_run.losses)
-            )
+            scored = _validate(task, trainer, module) if validating else None
+            short_run.scored, short_run.score = scored or (_TAIL, _mean_of_tail(short_run.losses))
         module.trainer = None
         task.release()
     return short_run
@@ -245,28 +248,27 @@ def _read_loss(outputs: Any, trainer: Trainer, module: LightningModule) -> Tenso
     raise ConfigError("model", f"must return a training loss: {type(module).__name__}.training_step returns none")
 
 
-def _compute_score(task: TrainingTask, trainer: Trainer, module: LightningModule, short_run: ShortRun) -> float:
-    """The score of a short run: the monitored metric, negated if higher is better."""
+def _validate(task: TrainingTask, trainer: Trainer, module: LightningModule) -> tuple[str, float] | None:
+    """The monitored metric, and its value, negated if higher is better; None if the run has no validation loss."""
     if type(module).validation_step is LightningModule.validation_step:
-        return _mean_of_tail(short_run.losses)
+        return None
     limit = task.trainer.get("limit_val_batches")
     trainer.limit_val_batches = 1.0 if limit is None else limit
     try:
         found = trainer.validate(module, **task.validation_data(), verbose=False)
     except MisconfigurationException:  # the run has no validation data
-        return _mean_of_tail(short_run.losses)
+        return None
     metrics = {name: float(value) for each in found for name, value in each.items()}
     wanted = task.monitor
     name = validation_loss_name(metrics) if wanted == "auto" else wanted
     if name is None:
-        return _mean_of_tail(short_run.losses)
+        return None
     if name not in metrics:
         raise ConfigError("monitor", f"names a metric that is not logged. Accepted: {', '.join(sorted(metrics))}", name)
-    value = torch.tensor(
-        -metrics[name] if higher_is_better(name) else metrics[name], device=trainer.strategy.root_device
-    )
+    rises = higher_is_better(name)
+    value = torch.tensor(-metrics[name] if rises else metrics[name], device=trainer.strategy.root_device)
     mean = float(trainer.strategy.reduce(value, reduce_op="mean"))  # the same on all processes, which must decide alike
-    return mean if math.isfinite(mean) else math.inf
+    return f"negative {name}" if rises else name, mean if math.isfinite(mean) else math.inf
 
 
 def _has_finished(short_run: ShortRun) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lrkit.base.errors import name_some
 from lrkit.base.terminal_width import find_width, print_line, wrap_text
 from lrkit.base.text_table import format_table
+from lrkit.planning.batch_rendering import factor_texts, size_lines
 from lrkit.planning.plan_sketch import draw_sketch
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def print_plan(plan: Plan, *, curve: bool = False) -> None:
 
 
 def formula_lines(plan: Plan) -> list[str]:
-    """The formula of each optimizer, with its numbers.
+    """Return the formula of each optimizer, with its numbers.
 
     >>> import lrkit
     >>> formula_lines(lrkit.plan(lr=0.1, steps=10))
@@ -92,7 +93,7 @@ def _format_phases(plans: Mapping[str, Plan], width: int | None) -> str:
 
 
 def _phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
-    """A row for each phase of each curve and each rate: groups with the same rate share one."""
+    """Yield a row for each phase of each curve and each rate; groups with the same rate share a row."""
     for curve, groups in plan.on_curves():
         alike: dict[float, list[GroupRate]] = {}
         for group in groups:
@@ -113,10 +114,10 @@ def _detail_lines(plan: Plan) -> Iterator[str]:
     if any("*" in group.name for group in plan.groups):
         yield "layer_*: layers are counted when there is a model; lrkit train prints them before training"
     for name in plan.hyper(0):
-        edges = {edge for curve, _ in plan.on_curves() for edge in curve.edges}
+        edges = {*plan.stages, *(edge for curve, _ in plan.on_curves() for edge in curve.edges)}
         steps = (0, *sorted(edges - {0}), (plan.horizon.steps or 1) - 1)
         values = list(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
-        if len(values) > _MOST_VALUES:  # of stairs
+        if len(values) > _MOST_VALUES:  # such as those of a schedule with steps
             values = [*values[: _MOST_VALUES // 2], "...", *values[-_MOST_VALUES // 2 :]]
         yield f"{name}  {' -> '.join(values)}"
     if rule := plan.weight_decay_rule.line(plan.base_weight_decay):
@@ -144,13 +145,13 @@ def _sketch_lines(plans: Mapping[str, Plan], width: int | None) -> list[str]:
 
 
 def _format_formula(plan: Plan, track: str = "") -> str:
-    """The formula with its numbers; a factor that is 1 throughout is left out."""
+    """Return the formula with its numbers, without factors that are always 1."""
     scales = {group.name: group.lr_scale for group in plan.groups if group.lr_scale != 1.0}
     feedback = ["plateau"] if plan.plateau is not None else []
     feedback += ["guard"] if plan.guard is not None and plan.guard.rules.lowers_rate else []
     factors = [
         f"{plan.base_lr:g}",
-        *([str(plan.scale)] if plan.scale.rule != "none" else []),
+        *factor_texts(plan),
         *([f"scale[group] ({', '.join(f'{name} {scale:g}' for name, scale in scales.items())})"] if scales else []),
         _curve_factor(plan),
         *([f"gain(t) ({' x '.join(feedback)})"] if feedback else []),
@@ -159,7 +160,7 @@ def _format_formula(plan: Plan, track: str = "") -> str:
 
 
 def _curve_factor(plan: Plan) -> str:
-    """The factor of the curve: the phases of the run's, then those of each rule."""
+    """Return the factor of the curve: the phases of the run's curve, then those of each rule's."""
     own = {rule: each.curve for rule, each in plan.group_curves.items()}
     said = [
         f"{f'{rule}: ' if rule else ''}{' then '.join(phase.name for phase in curve.phases)}"
@@ -180,7 +181,7 @@ def _horizon_lines(plan: Plan) -> list[str]:
         lines.append(f"{samples * tokens} tokens a step ({samples} samples x {tokens}: {source})")
         if horizon.steps is not None:
             lines.append(f"{horizon.steps * samples * tokens:.4g} tokens in all")
-    page = ["; ".join(lines) or "the end of the run is not known"]
+    page = ["; ".join(lines) or "the end of the run is not known", *size_lines(plan)]
     if horizon.stop_after is not None:
         of = "" if horizon.steps is None else f" of {horizon.steps}"
         page.append(f"stops after {horizon.stop_after}{of} steps (schedule goes on)")

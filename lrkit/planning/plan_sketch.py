@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lrkit.base.errors import name_some
 
 if TYPE_CHECKING:
     from lrkit.planning.plan import Plan
-    from lrkit.schedules.curve import Curve
 
 __all__ = ["draw_sketch"]
 
@@ -36,16 +36,23 @@ def draw_sketch(plan: Plan, width: int | None = None, height: int = 8) -> list[s
     for curve, groups in followed[:_SKETCHED]:
         title = [f"{'':>{_LABEL}} {name_some([group.name for group in groups], 3)}"] if len(followed) > 1 else []
         scales = {group.lr_scale for group in groups}
-        base = plan.base(*scales) if len(followed) > 1 and len(scales) == 1 else plan.base()
+        scale = scales.pop() if len(followed) > 1 and len(scales) == 1 else 1.0
         columns = max(min(width or _USUAL, _MOST) - _LABEL - 1, 8)
-        drawn += [*title, *_draw_curve(base, curve, plan.horizon.steps, plan.horizon.stop_after, columns, height)]
+        shown = _space_steps(plan.horizon.steps, columns)
+        rates = [plan.base(scale, step) * curve(step) for step in shown]
+        drawn += [*title, *_draw_curve(rates, plan.horizon.steps, plan.horizon.stop_after, height)]
     return drawn
 
 
-def _draw_curve(base: float, curve: Curve, steps: int, stop: int | None, columns: int, height: int) -> list[str]:
-    """One curve of a rate in block characters, with its axes."""
-    shown = [x * (steps - 1) // max(1, columns - 1) for x in range(columns)]
-    rates = [base * curve(step) for step in shown]
+def _space_steps(steps: int, columns: int) -> list[int]:
+    """The steps that the columns of a sketch show."""
+    return [x * (steps - 1) // max(1, columns - 1) for x in range(columns)]
+
+
+def _draw_curve(rates: Sequence[float], steps: int, stop: int | None, height: int) -> list[str]:
+    """One curve of a rate, with one value for each column, in block characters, with its axes."""
+    columns = len(rates)
+    shown = _space_steps(steps, columns)
     top = max(rates) or 1.0
     levels = [round(rate / top * height * 8) for rate in rates]
     at = None if stop is None else next((x for x, step in enumerate(shown) if step >= stop), None)

@@ -119,8 +119,8 @@ def translate(source: Plan, target: Plan) -> RateTranslation:
     rounded = float(f"{lr:.3g}")
     return RateTranslation(
         lr=rounded,
-        low=rounded / spread,
-        high=rounded * spread,
+        low=float(f"{lr / spread:.3g}"),
+        high=float(f"{lr * spread:.3g}"),
         known=source.base_lr,
         batch_factor=batch_factor,
         shape_factor=shape_factor,
@@ -130,7 +130,7 @@ def translate(source: Plan, target: Plan) -> RateTranslation:
 
 
 def shape_of(plan: Plan, points: int | None = None) -> float:
-    """The best base rate of a plan's curve by the bound, times the square root of its length, for ``D = G = 1``.
+    """Return the best base rate of a plan's curve by the bound, times the square root of its length, for ``D = G = 1``.
 
     Args:
         plan: its curve up to the end of the run.
@@ -150,20 +150,20 @@ def shape_of(plan: Plan, points: int | None = None) -> float:
 
 
 def _sample_curve(plan: Plan, points: int) -> list[float]:
-    """The multipliers at evenly spaced places of the run."""
+    """Return the multipliers at evenly spaced places of the run."""
     steps = plan.horizon.end
     assert steps is not None
     return [plan.curve(i * steps // points) for i in range(points)]
 
 
 def _measure_distance(source: Plan, target: Plan, points: int) -> float:
-    """The mean difference of two curves, as a share of their mean."""
+    """Return the mean difference of two curves, as a share of their mean."""
     old, new = _sample_curve(source, points), _sample_curve(target, points)
     return 2.0 * sum(abs(a - b) for a, b in zip(old, new, strict=True)) / (sum(old) + sum(new))
 
 
 def bound_terms(multipliers: Sequence[float]) -> tuple[float, float]:
-    """The two terms of the bound for ``gamma = D = G = 1``; with another base rate they are ``a / gamma + b * gamma``.
+    """Return the two terms of the bound for ``gamma = D = G = 1``; with another ``gamma`` it is ``a / gamma + b * gamma``.
 
     Steps at rate 0 at the end are left out: they do not move the last iterate.
 
@@ -199,10 +199,12 @@ def _refuse_untranslatable(plan: Plan) -> None:
     if known is not None and known.schedule_free:
         raise ConfigError("optimizer", "must not be schedule-free: the bound is for the last iterate, not an average")
     if plan.plateau is not None:
-        raise ConfigError("plateau", "must be none: nobody knows before the run when it lowers the rate")
+        raise ConfigError("plateau", "must be none: when it lowers the rate is not known before the run")
     if plan.momentum is not None:
         must = "must not move momentum, which the bound takes as fixed: set momentum_start and momentum_peak to null"
         raise ConfigError("schedule", must)
+    if plan.horizon.batch_sizes is not None:
+        raise ConfigError("batch.schedule", "must be null: the bound is for one batch size in a run")
     if plan.group_curves:
         raise ConfigError("param_groups", "must have no schedule, warmup or delay of their own: the bound is for one")
     if plan.horizon.end is None:
@@ -234,7 +236,7 @@ def _refuse_difference(key: str, old: Any, new: Any) -> None:
 
 
 def _find_batch_factor(source: Plan, target: Plan) -> float:
-    """The factor between two base rates of the same rate at the batch of ``source``."""
+    """Return the factor between two base rates of the same rate at the batch of ``source``."""
     old, new, scale = source.horizon.batch_size, target.horizon.batch_size, target.scale
     if old == new and source.scale == scale:
         return 1.0
@@ -247,7 +249,7 @@ def _find_batch_factor(source: Plan, target: Plan) -> float:
 
 
 def _find_lengths(source: Plan, target: Plan) -> tuple[int, int, str]:
-    """The lengths of both runs, in samples where their batches differ."""
+    """Return the lengths of both runs, in samples where their batches differ."""
     old, new = source.horizon, target.horizon
     assert old.end is not None and new.end is not None
     if old.batch_size is None or new.batch_size is None or old.batch_size == new.batch_size:

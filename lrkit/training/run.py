@@ -249,16 +249,8 @@ def _report(run: RunConfig, trainer: Trainer, callbacks: RunCallbacks, ending: _
         onward = resume_command(run.folder, {"horizon.stop_after": "null"})
         stopped += f" by {why}; the schedule goes on with: {onward}"
     watched = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-    print_closing(
-        run.folder,
-        results.final,
-        results.at_best,
-        results.seconds,
-        ending.diverged or stopped,
-        watched,
-        results.findings,
-        [] if noise is None else [noise.line(plan.horizon.batch_size)],
-    )
+    said = [] if noise is None else [noise.line(plan.horizon.samples_in(max(taken - 1, 0)))]
+    print_closing(run.folder, results, ending.diverged or stopped, watched, said)
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

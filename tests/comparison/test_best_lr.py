@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from run_folders import write_run
 
+from lrkit.base.figure_style import OTHER
 from lrkit.comparison import html_page, report, tables
 from lrkit.comparison.best_lr import BestRate, RankedFamilies, choose_best_rates
-from lrkit.comparison.colours import GREY, family_colours, setting_colours
+from lrkit.comparison.line_styles import family_styles, setting_styles
 from lrkit.comparison.plot_data import build_panels
 from lrkit.comparison.ranking import Comparison, compare
 
@@ -333,20 +334,20 @@ def test_the_best_rates_are_computed_once_for_a_report(tmp_path: Path, monkeypat
     assert asked == [comparison]
 
 
-def test_a_colour_means_a_family_and_what_was_not_chosen_is_grey(tmp_path: Path) -> None:
+def test_a_line_style_means_a_family_and_what_was_not_chosen_is_grey(tmp_path: Path) -> None:
     few = compare([sweep(tmp_path / "few", **CROSSED)])
-    assert GREY not in setting_colours(few) and len(set(setting_colours(few))) == 6
-    assert family_colours(few) == {"cosine": setting_colours(few)[0], "step": setting_colours(few)[1]}
+    assert OTHER not in setting_styles(few) and len(set(setting_styles(few))) == 6
+    assert family_styles(few) == {"cosine": setting_styles(few)[0], "step": setting_styles(few)[1]}
     rates = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
     cosine, step = ({lr: same(0.1 * i + more) for i, lr in enumerate(rates)} for more in (0.1, 5.0))
     many = compare([sweep(tmp_path / "many", cosine=cosine, step=step)])
-    coloured = {
-        setting.name for setting, shade in zip(many.settings, setting_colours(many), strict=True) if shade != GREY
+    styled = {
+        setting.name for setting, style in zip(many.settings, setting_styles(many), strict=True) if style != OTHER
     }
-    assert coloured == {
+    assert styled == {
         "cosine lr=0.1",
         "step lr=0.1",
-    }  # and not the first ten, nine of which are not the best of a family
+    }  # and not the first eight, seven of which are not the best of a family
 
 
 @pytest.mark.parametrize(("settings", "shown"), [(15, 15), (16, 12)])

@@ -18,6 +18,7 @@ import pytest
 from run_folders import write_events, write_run
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.figure_style import LINE_STYLES
 from lrkit.base.metric_names import higher_is_better
 from lrkit.cli.main import main
 from lrkit.comparison.plot_data import build_band, build_panels
@@ -448,6 +449,10 @@ def test_the_page_needs_no_network_and_takes_nothing_for_markup(tmp_path: Path, 
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     assert [entry["name"] for entry in data["legend"]] == [f"lr=0.1 name={evil}", "lr=1.1 plain {{data}} $x_$"]
     assert [panel["title"] for panel in data["panels"]][:2] == ["learning rate", "validation loss"]
+    assert [entry["style"] for entry in data["legend"]] == [0, 1]  # with a marker, and a colour for each mode
+    assert data["marks"][1] == LINE_STYLES[1].path
+    light, dark = page.partition("@media (prefers-color-scheme: dark)")[::2]
+    assert f"--line1: {LINE_STYLES[1].light};" in light and f"--line1: {LINE_STYLES[1].dark};" in dark
 
 
 def test_several_folders_make_a_new_one(tmp_path: Path, said: Said) -> None:

@@ -295,7 +295,7 @@ def test_a_module_that_logs_no_loss_has_one_all_the_same(accumulate: int, train:
     model = Quiet()
     model.load_state_dict(content["state_dict"])  # which have hardly moved
     losses = [float(model.loss(batch).detach()) for batch in model.train_dataloader()]
-    assert tags(done.folder)["train/loss"][-1] == pytest.approx(losses[-1], rel=1e-4)
+    assert tags(done.folder)["train/loss"][-1] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
     assert done.monitor == "val_loss/dataloader_idx_0"
     assert (done.folder / "checkpoints" / "best.ckpt").is_file()
 

@@ -36,6 +36,16 @@ def test_plateau_decides_alike_though_the_metric_differs_between_ranks(tmp_path:
 
 
 @pytest.mark.slow
+def test_the_training_loss_is_that_of_both_also_after_a_resume_within_an_interval(tmp_path: Path) -> None:
+    words = ("model=custom", "model._target_=plain_lightning.RankTrainLoss", "data=custom", "schedule=constant",
+             "data._target_=plain_lightning.Data", "data.batch_size=10", "trainer.max_epochs=1")  # fmt: skip
+    first, *_, part = both_ranks(tmp_path, *words, "horizon.stop_after=2")
+    assert len(first) == 2 and json.loads((part / "metrics.json").read_text())["final"]["train/loss"] == 1.0
+    both_ranks(tmp_path, *words, "horizon.stop_after=null", f"resume.path={part}")
+    assert json.loads((part / "metrics.json").read_text())["final"]["train/loss"] == 1.5  # of 3 steps on 2 ranks
+
+
+@pytest.mark.slow
 def test_a_sweep_on_two_processes_is_one_sweep(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lrkit", "train", "-m", "seed=1,2", *TWO, "trainer.max_epochs=1"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}

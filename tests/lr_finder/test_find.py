@@ -180,7 +180,7 @@ def test_bad_input_is_one_line(
 
 def test_show_has_no_rate_to_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["show", "optimizer.lr=auto"]) == 2
-    assert "optimizer.lr is auto, and only lrkit train and lrkit find can measure it" in capsys.readouterr().err
+    assert "optimizer.lr must be a number: only lrkit train and lrkit find can measure auto" in capsys.readouterr().err
 
 
 def test_auto_is_checked_like_a_number() -> None:

@@ -18,7 +18,7 @@ RATES = [1e-7 * 1e8 ** (i / 100) for i in range(100)]
 CURVE = [2.3 - 1.5 / (1 + (0.01 / rate) ** 2) + (rate / 0.5) ** 3 for rate in RATES]
 SWEEPS = [RangeTestRun(RATES, CURVE, "it diverged"), RangeTestRun(RATES[:90], CURVE[:90], "it diverged")]
 HEATS = (Round(50, {0.01: 1.0, 0.02: 0.5, 0.04: math.inf}), Round(200, {0.01: 0.3, 0.02: 0.2}))
-FOUND = FinderResult(0.021, 0.012, 0.03, "", True, 600, 4.2, SWEEPS, read_curves(SWEEPS), HEATS)
+FOUND = FinderResult(0.021, 0.012, 0.03, "", True, 600, 4.2, SWEEPS, read_curves(SWEEPS), HEATS, "val/loss")
 
 
 def test_the_sentence() -> None:
@@ -43,7 +43,16 @@ def test_the_files(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path), {"images": 0}).Reload()
     (image,) = events.Images("find")
     assert image.encoded_image_string == (tmp_path / "find.png").read_bytes()
-    assert (image.width, image.height) == (1440, 600)
+    assert (image.width, image.height) == (1440, 720)
+
+
+def test_the_picture_says_what_is_scored() -> None:
+    left, right = FOUND.picture().axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("training loss", "val/loss at the end")
+    assert left.get_xlabel() == right.get_xlabel() == "base learning rate optimizer.lr (log scale)"
+    lines = [text.get_text() for text in right.get_legend().get_texts()]
+    assert lines == ["round 1: 50 steps each", "round 1: diverged", "round 2: 200 steps each", "0.012 to 0.03",
+                     "suggested: 0.021"]  # fmt: skip
 
 
 def test_no_suggestion_leaves_its_files_too(tmp_path: Path) -> None:

@@ -119,11 +119,13 @@ def test_the_score_is_the_validation_loss_or_the_monitor(train: Callable[..., An
     assert tried(*overrides, score=True).score == pytest.approx(run.final["val/loss"], rel=1e-6)
     by_accuracy = tried(*overrides, "monitor=val/accuracy", score=True)
     assert by_accuracy.score == pytest.approx(-run.final["val/accuracy"])
+    assert by_accuracy.scored == "negative val/accuracy"
 
 
 def test_without_validation_the_score_is_the_training_loss() -> None:
     found = tried("trainer.limit_val_batches=0", follow=lambda plan: (plan, 20), score=True)
     assert found.score == pytest.approx(sum(found.losses[-2:]) / 2)
+    assert found.scored == "mean training loss of the last tenth"
     found = tried("data=custom", "data._target_=plain_lightning.OnlyTraining", "data.batch_size=10", "model=custom",
                   "model._target_=plain_lightning.Silent", score=True)  # fmt: skip
     assert found.score == found.losses[-1]

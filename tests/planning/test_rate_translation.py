@@ -68,7 +68,7 @@ def test_the_factors_multiply_and_go_back() -> None:
     assert there.factor == pytest.approx(shape_of(new, 400) / shape_of(known) * 4**EXPONENT)
     assert there.factor * back.factor == pytest.approx(1.0)
     assert there.lr == float(f"{0.1 * there.factor:.3g}") and there.low < there.lr < there.high
-    assert there.high / there.lr == pytest.approx(there.lr / there.low)
+    assert there.high / there.lr == pytest.approx(there.lr / there.low, rel=0.02)
     # With a length that changes too, the interval is wider; a rate for the same run is known best.
     spread = [translate(known, plan).high / translate(known, plan).lr for plan in (plan_of(), plan_of(steps=1600), new)]
     assert spread == sorted(spread) and translate(known, known).factor == 1.0
@@ -107,8 +107,8 @@ REFUSED = [
     ({}, {"optimizer": "adam"},
         "optimizer must be the optimizer of the known rate, torch.optim.SGD. Received: 'torch.optim.Adam'"),
     ({}, {"batch_size": 64}, "batch_scaling must be a rule, such as auto: the known rate is for a batch of 32, and"),
-    ({}, {"plateau": "reduce"}, "plateau must be none: nobody knows before the run when it lowers the rate"),
-    ({"plateau": "reduce"}, {}, "from.plateau must be none: nobody knows before the run when it lowers the rate"),
+    ({}, {"plateau": "reduce"}, "plateau must be none: when it lowers the rate is not known before the"),
+    ({"plateau": "reduce"}, {}, "from.plateau must be none: when it lowers the rate is not known before the"),
     ({}, {"schedule": "one_cycle", "optimizer": "momentum"},
         "schedule must not move momentum, which the bound takes as fixed: set momentum_start and momentum_peak to nu"),
     ({}, {"steps": None}, "horizon.steps needs the total number of optimizer steps, which is not known"),
@@ -172,6 +172,7 @@ def test_a_run_whose_rate_says_nothing_is_refused(run: Path, tmp_path: Path) -> 
     assert "data._target_ must be 'lrkit.data.Digits'" in said("data=mnist1d", "data.batch_size=32")
     assert "plateau must be none" in said("plateau=reduce")
     assert "batch_scaling must be a rule" in said("data.batch_size=64")
+    assert "batch.schedule must be null" in said("batch.schedule=[[0,32],[50%,64]]", "batch_scaling=linear")
     assert planned(compose([f"optimizer.lr=from:{run}", "data.batch_size=64", "batch_scaling=linear",
                             "batch_scaling.base_batch_size=32", "schedule=constant"])).base_lr == 0.2  # fmt: skip
     (run / "metrics.json").write_text('{"status": "diverged"}')

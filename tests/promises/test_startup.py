@@ -88,6 +88,7 @@ def test_commands_that_load_little(trap: Path) -> None:
     given(trap, "board", "--help")
     given(trap, "--help")
     given(trap, "help", "--config-dir", "conf", "model")
+    given(trap, "complete", "zsh", "train", "--config-dir", "conf", "model=")
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ FROM = "from:"
 
 
 def with_translated_rate(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the config with a number in place of ``optimizer.lr=from:RUN``; the node ``find`` keeps interval and origin.
+    """Return the config with a number in place of ``optimizer.lr=from:RUN``; ``find`` keeps interval and origin.
 
     Raises:
         ConfigError: the run cannot be read, or its rate says nothing about this config.

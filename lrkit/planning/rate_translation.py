@@ -163,7 +163,7 @@ def _measure_distance(source: Plan, target: Plan, points: int) -> float:
 
 
 def bound_terms(multipliers: Sequence[float]) -> tuple[float, float]:
-    """Return the two terms of the bound for ``gamma = D = G = 1``; with another ``gamma`` it is ``a / gamma + b * gamma``.
+    """Return the two terms of the bound for ``gamma = D = G = 1``; else ``a / gamma + b * gamma``.
 
     Steps at rate 0 at the end are left out: they do not move the last iterate.
 

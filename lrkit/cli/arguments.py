@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lrkit.base.command_line import CONFIG_FILE, quote_path
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config.trusted_targets import check_trust
 
@@ -26,11 +27,12 @@ def parse_process_arguments(rest: Sequence[str]) -> tuple[Path, Path]:
 
 
 def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
-    """Split words into flags, overrides (``--trust`` becomes one) and the folder of the user's configs."""
+    """Split words into flags, overrides (``--config`` and ``--trust`` become one) and the folder of own configs."""
     flags: list[str] = []
     overrides: list[str] = []
     trust: list[str] = []
     config_dir: str | None = None
+    config: str | None = None
     words = iter(argv)
     for word in words:
         name, has_value, value = word.partition("=")
@@ -40,6 +42,10 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | No
             config_dir = value if has_value else next(words, None)
             if config_dir is None or not os.path.isdir(config_dir):
                 raise ConfigError("--config-dir", "must be an existing folder", config_dir)
+        elif name == "--config":
+            if config is not None:
+                raise ConfigError("--config", "is given twice")
+            config = _check_config_file(value if has_value else next(words, None))
         elif name == "--trust":
             trust.append(value if has_value else next(words, ""))
         elif name in ("--cfg", "-c", "--info", "-i", "--package", "-p", "--config-name", "-cn") and not has_value:
@@ -48,7 +54,17 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | No
             flags.append(word)
     if trust:
         overrides.append(f"trust=[{','.join(check_trust(trust, '--trust'))}]")
-    return flags, overrides, config_dir
+    given = [] if config is None else [f"{CONFIG_FILE}={quote_path(config)}"]
+    return flags, [*given, *overrides], config_dir
+
+
+def _check_config_file(path: str | None) -> str:
+    """Return the path of ``--config``, if a file is there."""
+    if path and os.path.isfile(path):
+        return path
+    inside = [os.path.join(path, name) for name in ("config.yaml", "config.json")] if path else []
+    advice = next((f": {file} is one" for file in inside if os.path.isfile(file)), ": outputs/runs/RUN/config.yaml")
+    raise ConfigError("--config", f"must be a file with the config of a run{advice}", path)
 
 
 def asks_for_information(flags: Sequence[str]) -> bool:
@@ -95,4 +111,4 @@ _SHORT = {short: name for name, (short, _) in _INFORMING.items() if short} | {
     "-m": "--multirun", "-r": "--run", "-p": "--package", "-cd": "--config-dir",
 }  # fmt: skip
 
-_FLAGS = {*_INFORMING, *_SHORT, *_SHORT.values(), "--resolve", "--trust"}
+_FLAGS = {*_INFORMING, *_SHORT, *_SHORT.values(), "--resolve", "--trust", "--config"}

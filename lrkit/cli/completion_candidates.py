@@ -75,6 +75,8 @@ def _list_candidates(words: Sequence[str], current: str) -> Iterator[Candidate]:
         yield from (Candidate(value) for value in _FLAG_VALUES[last])
     elif last == "--config-dir":
         yield from _list_paths("", current, folders=True)
+    elif last == "--config":
+        yield from _list_paths("", current)
     elif last == "--trust":
         return
     elif current.startswith("-"):
@@ -97,9 +99,10 @@ def _find_config_dir(words: Sequence[str]) -> str | None:
 
 
 def _list_flags(command: Command, current: str) -> Iterator[Candidate]:
-    if current.startswith("--config-dir="):
-        yield from _list_paths("--config-dir=", current.partition("=")[2], folders=True)
-        return
+    for flag in ("--config-dir=", "--config="):
+        if current.startswith(flag):
+            yield from _list_paths(flag, current.partition("=")[2], folders=flag == "--config-dir=")
+            return
     for flags, meaning in command.flags.items():
         yield from (Candidate(flag, meaning) for flag in re.findall(r"-[\w-]+", flags) if flag.startswith(current))
     yield Candidate("--help", "this command: groups, keys, flags, examples")

@@ -35,7 +35,7 @@ def run_find(argv: list[str]) -> int:
             raise ConfigError(
                 flag, "is not for lrkit find; each job of a sweep finds its own rate by optimizer.lr=auto"
             )
-        raise ConfigError(flag, "is not a flag of lrkit find: it takes --config-dir")
+        raise ConfigError(flag, "is not a flag of lrkit find: it takes --config and --config-dir")
     with refuse_together():
         config = configs.compose(overrides, config_dir)
         configs.check(config)

@@ -24,7 +24,7 @@ def run_show(argv: list[str]) -> int:
     flags, overrides, config_dir = split_arguments(argv)
     for flag in flags:
         if flag not in ("-m", "--multirun"):
-            raise ConfigError(flag, "is not a flag of lrkit show: it takes -m and --config-dir")
+            raise ConfigError(flag, "is not a flag of lrkit show: it takes -m, --config and --config-dir")
     form = "text"
     for override in [o for o in overrides if o.startswith("format=")]:
         form = override.partition("=")[2]

@@ -141,7 +141,9 @@ def settings_as_csv(comparison: Comparison) -> str:
     writer = csv.writer(file, lineterminator="\n")
     values = ["best", "final", "best_mean", "best_interval", "final_mean", "final_interval"]
     tests = sorted({name for setting in comparison.settings for run in setting.runs for name in run.test})
-    ends = ["steps", "seconds", "status", "checkpoint", "run"]
+    facts = list(dict.fromkeys(fact for setting in comparison.settings for run in setting.runs
+                               for fact in run.environment))  # fmt: skip
+    ends = ["steps", "seconds", "status", "checkpoint", *facts, "run"]
     names = ["rank", "mark", *comparison.columns, "seed", "metric", *values, *tests, *ends]
     writer.writerow([escaping.escape_csv(name) for name in names])
     for rank, setting in enumerate(comparison.settings, 1):
@@ -152,7 +154,8 @@ def settings_as_csv(comparison: Comparison) -> str:
                     if path.is_file()]  # fmt: skip
             own += [*means, *(run.test.get(name) for name in tests)]
             cells = [rank, setting.mark, *setting.label.values(), run.seed, comparison.metric, *own]
-            cells += [run.steps, run.seconds, run.status, str(kept[0]) if kept else None, run.name]
+            cells += [run.steps, run.seconds, run.status, str(kept[0]) if kept else None]
+            cells += [*(run.environment.get(fact) for fact in facts), run.name]
             writer.writerow([escaping.escape_csv(cell) for cell in cells])
     return file.getvalue()
 

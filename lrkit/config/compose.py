@@ -16,6 +16,7 @@ from lrkit.base import launcher_environment
 from lrkit.base.errors import ConfigError
 from lrkit.base.moved_classes import with_current_paths
 from lrkit.config import resume_options, saved_config, trusted_targets, yaml_screening
+from lrkit.config.config_file import read_config_file, split_config_file
 from lrkit.config.devices import accumulation, replicas_of, world_of
 from lrkit.config.find_options import AUTO
 from lrkit.config.hydra_errors import explain_hydra_error
@@ -62,7 +63,8 @@ Config = dict[str, Any]
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust: Sequence[str] = ()) -> Config:
     """Return the config of one run: composed, resolved to plain containers, every key checked.
 
-    With ``resume.path`` it is the saved config of that run, changed by the overrides.
+    With ``resume.path`` it is the saved config of that run, and with ``--config`` that of the file, changed by the
+    overrides.
 
     Args:
         overrides: as on the command line.
@@ -75,9 +77,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     >>> compose(["schedule=step", "schedule.gamma=0.5"])["schedule"]["gamma"]
     0.5
     """
-    parsed = parse_overrides(with_added_keys(overrides))
-    path = saved_config.find_resume_path(parsed)
-    base = None if path is None else saved_config.read_saved_config(path)
+    overrides, parsed, base, source = _find_base(overrides)
     with hydra_initialised(config_dir):
         for override in parsed:
             check_group(override)
@@ -117,12 +117,36 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     except ConfigError as error:
         if base is None:
             raise
-        must = f"{error.must}; keys that are not typed keep the values of the run in {path}"
+        must = f"{error.must}; keys that are not typed keep the values of {source}"
         raise ConfigError(error.key, must, error.received) from None
     checked = with_read_tables(with_keys_of_class(checked, parsed))
     if not checked[tracks.KEY]:  # resume_policies refuses the policy cooldown for tracks, with another message
         resume_options.check_cooldown(checked)
     return with_translated_rate(with_world(checked, parsed))
+
+
+def _find_base(overrides: Sequence[str]) -> tuple[list[str], list[Override], Mapping[str, Any] | None, str]:
+    """Return the overrides without the file of ``--config``, the same parsed, the saved config below, and its place.
+
+    Raises:
+        ConfigError: there are two of them, or a file is the config of a run that began from a checkpoint.
+    """
+    file, words = split_config_file(overrides)
+    parsed = parse_overrides(with_added_keys(words))
+    path = saved_config.find_resume_path(parsed)
+    if file is None:
+        return words, parsed, None if path is None else saved_config.read_saved_config(path), f"the run in {path}"
+    if path is not None:
+        raise ConfigError("--config", "and resume.path exclude each other: a resumed run keeps its own config", file)
+    config = read_config_file(file)
+    resume = config.get("resume") or {}
+    if resume.get("policy") is not None and not any(o.key_or_group == "resume.policy" for o in parsed):
+        must = (
+            f"is the config of a run that began from the checkpoint {resume.get('path')}: repeat its command, or say"
+            " resume.policy=null to train it from the beginning"
+        )
+        raise ConfigError("--config", must, file)
+    return words, parsed, config, file
 
 
 def with_world(config: Config, parsed: Sequence[Override]) -> Config:

@@ -1,4 +1,4 @@
-"""The config of a resumed run: its saved config, changed by the overrides of the command line.
+"""A saved config, of a resumed run or of ``--config``, changed by the overrides of the command line.
 
 The overrides act as in Hydra, but on the saved values in place of the defaults: a key gets its new value, ``+`` adds a
 key, ``~`` removes one, and a chosen option replaces the whole group. A saved config may be untrusted: it is read as
@@ -144,6 +144,10 @@ def _complete_config(base: Mapping[str, Any], reference: Mapping[str, Any]) -> d
     for section in ("trainer", "batch", "horizon", "find"):
         if isinstance(config[section], dict):
             config[section] = {**reference[section], **config[section]}
+    for section, known in reference.items():  # an option without its class: the default one
+        node = config[section]
+        if isinstance(node, dict) and node and isinstance(known, dict) and TARGET in known and TARGET not in node:
+            config[section] = {**known, **node}
     for name in ("interval", "origin"):  # the result of a search is not a key to set
         config["find"].pop(name, None)
     return {**config, "trust": [], "resume": copy.deepcopy(reference["resume"])}

@@ -17,7 +17,7 @@ import yaml
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import read_file
 
-__all__ = ["check_package_header", "count_expanded", "load_plain", "screen_text"]
+__all__ = ["check_interpolations", "check_package_header", "count_expanded", "load_plain", "screen_text"]
 
 LARGEST = 2**20  #: bytes of a file
 MOST = 10_000  #: nodes of a file, each alias counted with the nodes of its anchor
@@ -45,8 +45,7 @@ def screen_text(file: Path) -> None:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(name, f"cannot be read: {error}") from None
-    for key, text in _find_texts(content):
-        _check_interpolations(name, key, text)
+    check_interpolations(name, content)
     if not isinstance(content, Mapping):
         return
     if "trust" in content:
@@ -56,6 +55,16 @@ def screen_text(file: Path) -> None:
     for entry in entries if isinstance(entries, list) else []:
         for option in entry.items() if isinstance(entry, Mapping) else [(entry, "")]:
             _check_default(name, *(str(part) for part in option))
+
+
+def check_interpolations(name: str, content: Any) -> None:
+    """Refuse interpolations that do more than refer to a key.
+
+    Raises:
+        ConfigError: naming the file, and the key in it.
+    """
+    for key, text in _find_texts(content):
+        _check_interpolation(name, key, text)
 
 
 def load_plain(file: Path) -> Any:
@@ -138,7 +147,7 @@ def _find_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, node
 
 
-def _check_interpolations(name: str, key: str, text: str) -> None:
+def _check_interpolation(name: str, key: str, text: str) -> None:
     """Refuse interpolations of the environment, which has secrets, and of functions: a run's files save the results."""
     if "${" not in text:
         return

@@ -21,6 +21,7 @@ from lrkit.base.signals import STOP_SIGNALS
 from lrkit.base.tensorboard_summaries import LRKIT_SUFFIX, hparams_summary, layout_summary, write_summaries
 from lrkit.config import compose as configs
 from lrkit.config import timeout
+from lrkit.config.config_file import split_config_file
 from lrkit.config.swept_config import sweep_of_files
 from lrkit.runs.run_reader import SWEEP
 from lrkit.sweep.job import ENDED, Job, job_identity, last_words, list_jobs, write_failure
@@ -143,7 +144,8 @@ class Sweep:
         now = job_identity(configs.compose(job.overrides, self.config_dir))
         interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
         if before.get("id") == now and interrupted and (job.folder / "checkpoints" / "last.ckpt").is_file():
-            return [*words, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"]
+            own = split_config_file(words)[1]  # the job goes on with its own config
+            return [*own, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"]
         if before and job.folder.is_dir():
             shutil.rmtree(job.folder)  # an unfinished job that cannot be resumed
         job.folder.mkdir(parents=True, exist_ok=True)

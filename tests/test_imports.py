@@ -66,6 +66,8 @@ LAZILY = {
     "api.mounted_config": {"torch", "omegaconf"},
     "base.line_chart": {"matplotlib"},
     "base.terminal_width": {"rich"},
+    "callbacks.terminal_progress": {"rich"},
+    "sweep.live_table": {"rich"},
     "base.process_pool": {"torch"},
     "runs.event_records": {"numpy"},
     "comparison.figures": {"matplotlib"},

@@ -7,6 +7,7 @@ import io
 from dataclasses import dataclass, replace
 
 from lrkit.base import escaping
+from lrkit.base.duration_text import format_duration
 from lrkit.base.metric_names import higher_is_better
 from lrkit.base.terminal_width import wrap_text
 from lrkit.base.text_table import format_table
@@ -22,7 +23,6 @@ __all__ = [
     "describe_families",
     "families_as_csv",
     "families_sheet",
-    "format_duration",
     "list_notes",
     "settings_as_csv",
     "settings_sheet",
@@ -215,20 +215,6 @@ def list_notes(comparison: Comparison) -> list[str]:
     """Return the notes for the reader of the tables, without repetition."""
     tuned = comparison.best_rates
     return list(dict.fromkeys([*(tuned.notes if tuned else ()), *comparison.notes]))
-
-
-def format_duration(seconds: float | None) -> str:
-    """Return a time in seconds, minutes or hours.
-
-    >>> format_duration(5.94), format_duration(75), format_duration(7384), format_duration(None)
-    ('5.9 s', '1 min 15 s', '2 h 03 min', '')
-    """
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _format_outcome(setting: Setting) -> list[str]:

@@ -39,6 +39,7 @@ from lrkit.config.translated_rate import with_translated_rate
 from lrkit.planning import tracks
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
+from lrkit.schedules.batch_sizes import spread_stages
 from lrkit.schedules.curve import depends_on_length
 from lrkit.schedules.durations import Duration
 
@@ -220,8 +221,11 @@ def check(config: Mapping[str, Any]) -> Plan | None:
     long = {"steps": steps, "steps_per_epoch": 10**3, "batch_size": 64}
     long |= {"tokens_per_sample": horizon.get("tokens_per_sample")}
     known: dict[str, Any] = {}
-    if config["batch"].get("schedule") is not None:  # which sets the samples of a step
-        long, known = {name: long[name] for name in ("steps", "tokens_per_sample")}, {"batches": 10**3}
+    if (schedule := config["batch"].get("schedule")) is not None:  # which sets the samples of a step
+        stages = spread_stages(schedule, steps)
+        batches = 10**3 * (1 + max(size for _, size in stages) // (config["data"].get("batch_size") or 1))
+        long, known = {name: long[name] for name in ("steps", "tokens_per_sample")}, {"batches": batches}
+        config = {**config, "batch": {**config["batch"], "schedule": stages}}
     ends = {"max_steps": steps} if config["trainer"].get("max_steps") not in (None, -1) else {}
     try:
         plan({**config, "horizon": long, "trainer": {**config["trainer"], **ends}}, **known)

@@ -23,7 +23,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.validation import is_whole
 from lrkit.schedules.durations import Duration, round_half_up
 
-__all__ = ["BY", "KEY", "BatchSizes", "parse_stages", "resolve_sizes"]
+__all__ = ["BY", "KEY", "BatchSizes", "measure", "parse_stages", "resolve_sizes", "spread_stages"]
 
 KEY, LENGTH = "batch.schedule", "horizon.steps"
 #: What makes a step of so many samples.
@@ -164,6 +164,16 @@ def parse_stages(written: Any) -> tuple[tuple[Duration, int], ...]:
     if pairs[0][0].value != 0:
         raise ConfigError(f"{KEY}[0]", "must begin at 0", written[0][0])
     return tuple(pairs)
+
+
+def spread_stages(written: Any, steps: int) -> list[list[int]]:
+    """The same sizes at even distances of a run of ``steps`` steps, to check a run of unknown length.
+
+    >>> spread_stages([[0, 64], ["2ep", 128], [900, 256]], 3000)
+    [[0, 64], [1000, 128], [2000, 256]]
+    """
+    sizes = [size for _, size in parse_stages(written)]
+    return [[i * steps // len(sizes), size] for i, size in enumerate(sizes)]
 
 
 def resolve_sizes(

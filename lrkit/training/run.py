@@ -169,7 +169,7 @@ def _prepare_trainer(run: RunConfig, module: LightningModule, callbacks: RunCall
     """The trainer of a run, with checkpoints that are written in one piece, and the weights of a ``restart``."""
     resumption, goes_on, last = run.resumption, run.resumption.goes_on, callbacks.last
     joins = None if goes_on is None or not _is_inside(goes_on.path, run.folder) else goes_on.step
-    trainer = build_run_trainer(run.config, run.folder, callbacks.for_trainer, joins, run.quiet)
+    trainer = build_run_trainer(run.config, run.folder, callbacks.for_trainer, callbacks.results, joins, run.quiet)
     callbacks.position.install(trainer)
     loggers.guard_loggers(trainer, list(run.config["logger"]), callbacks.journal)
     if last is not None:

@@ -62,7 +62,7 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
     for ax in axes.flat[len(plans) :] if own_frames else ():
         ax.set_visible(False)
     for ax in axes.flat:
-        if sum(line.get_linestyle() == "-" for line in ax.lines) == 1:  # nothing to tell apart
+        if sum(line.get_linestyle() == "-" for line in ax.lines) == 1:  # a single line needs no legend
             ax.lines[0].set_marker("")
         ax.set_ylim(bottom=0)
         ax.margins(x=0.01)
@@ -111,7 +111,7 @@ def _draw_legend(figure: Any, ax: Axes) -> None:
 
 
 def _describe(plans: list[Plan]) -> str:
-    """The facts that all plans share: shapes, steps, optimizer and base rate; and how many plans there are."""
+    """Return the facts that all plans share: shapes, steps, optimizer and base rate; and the number of plans."""
     parts: list[Callable[[Plan], str]] = [_describe_shapes, _describe_horizon, _describe_rate]
     shared = [values[0] for part in parts if len(set(values := [part(plan) for plan in plans])) == 1]
     many = [f"{len(plans)} plans"] if len(plans) > 1 else []
@@ -119,7 +119,7 @@ def _describe(plans: list[Plan]) -> str:
 
 
 def _describe_shapes(plan: Plan) -> str:
-    """The phases of the curve, as ``warmup linear, then schedule cosine``; of several optimizers, of each."""
+    """Return the phases of the curve of each optimizer, such as ``warmup linear, then schedule cosine``."""
     told = [
         ", then ".join(f"{phase.name} {phase.schedule.describe()}" for phase in own.curve.phases)
         for own in (plan.tracks or {"": plan}).values()

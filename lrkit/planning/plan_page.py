@@ -1,4 +1,4 @@
-"""The plan as a page of text, in the width of a terminal: what several optimizers share stands there once."""
+"""The plan as a page of text, in the width of a terminal. Lines that several optimizers share are printed once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def formula_lines(plan: Plan) -> list[str]:
 
 
 def _merge_lines(of_tracks: Mapping[str, Sequence[str]]) -> list[str]:
-    """The lines of all optimizers, each once; a line that not all of them have begins with the names of those."""
+    """Return the lines of all optimizers, each once; a line of only some of them begins with their names."""
     said: dict[str, list[str]] = {}
     for track, lines in of_tracks.items():
         for line in lines:
@@ -79,7 +79,7 @@ def _rate_lines(plan: Plan, track: str) -> list[str]:
 
 
 def _format_phases(plans: Mapping[str, Plan], width: int | None) -> str:
-    """The table of the phases; of several optimizers, each begins with its name."""
+    """Return the table of the phases; with several optimizers, each row begins with the name of one."""
     names: tuple[str, ...] = _COLUMNS
     rows = [row for own in plans.values() for row in _phase_rows(own)]
     if len(plans) > 1 or "" not in plans:
@@ -109,7 +109,7 @@ def _phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
 
 
 def _detail_lines(plan: Plan) -> Iterator[str]:
-    """What else there is to say about one optimizer: its groups, hyper-parameters, weight decay and feedback."""
+    """Yield the other lines about one optimizer: its groups, hyper-parameters, weight decay and feedback."""
     yield from plan.notes
     if any("*" in group.name for group in plan.groups):
         yield "layer_*: layers are counted when there is a model; lrkit train prints them before training"
@@ -134,7 +134,7 @@ def _note_lines(plan: Plan) -> list[str]:
 
 
 def _sketch_lines(plans: Mapping[str, Plan], width: int | None) -> list[str]:
-    """The drawn curves; optimizers with the same curves share them."""
+    """Return the drawn curves; optimizers with the same curves share a drawing."""
     drawn: dict[tuple[str, ...], list[str]] = {}
     for track, own in plans.items():
         drawn.setdefault(tuple(draw_sketch(own, width)), []).append(track)

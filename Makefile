@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint picture docs docs-links fix bench bench-find evidence evidence-quick third-party lightning pythons
+.PHONY: help demo test check lint picture docs docs-links fix bench bench-find bench-gpu evidence evidence-quick third-party lightning pythons
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,7 +46,9 @@ lint: $(VENV)/dev.stamp ## ruff and mypy
 
 SCHEDULES = constant,step,multistep,exponential,inverse_time,inverse_sqrt,linear,polynomial,cosine,sqrt,rex,tanh,$\
 	logarithmic,restarts,cyclic,one_cycle,wsd,piecewise,product,table,formula,plateau,range_test
-picture: $(VENV)/user.stamp ## draw docs/schedules.png
+OVERVIEW = step,exponential,linear,cosine,restarts,cyclic,one_cycle,wsd
+picture: $(VENV)/user.stamp ## draw docs/schedules.png, and docs/overview.png of the README
+	cp $$($(BIN)/lrkit show -m schedule=$(OVERVIEW) warmup=linear horizon.steps=1000 format=png) docs/overview.png
 	cp $$($(BIN)/lrkit show -m schedule=$(SCHEDULES) warmup=linear horizon.steps=1000 format=png) docs/schedules.png
 
 $(VENV)/docs.stamp: $(VENV)/user.stamp
@@ -67,6 +69,9 @@ bench: $(VENV)/dev.stamp ## speed and memory, against torch, Lightning and a pla
 bench-find: $(VENV)/dev.stamp ## learning rates of lrkit find and of other range tests, compared (an hour)
 	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt
 	$(BIN)/python benchmarks/find.py
+
+bench-gpu: $(VENV)/dev.stamp ## speed, synchronisations, memory and exactness on one GPU (at most 6 minutes)
+	$(BIN)/python benchmarks/gpu.py --out benchmarks/gpu.md
 
 third-party: $(VENV)/dev.stamp ## train and resume modules of other packages, with both Lightning packages (ten minutes)
 	$(BIN)/python -m pip install --quiet --no-deps -r tests/promises/third_party.txt

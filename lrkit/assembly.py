@@ -15,9 +15,10 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better
 from lrkit.config import compose as configs
 from lrkit.config import trusted_targets
-from lrkit.config.callback_conflicts import conflict_of
+from lrkit.config.callback_conflicts import find_conflict
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
 from lrkit.data.torch_datasets import Datasets
+from lrkit.lightning.accumulation_windows import count_steps
 from lrkit.lightning.imports import (
     PACKAGE,
     Callback,
@@ -35,6 +36,7 @@ from lrkit.lightning.trainer_objects import check_trainer, name_key, trainer_of
 from lrkit.optim import factory
 from lrkit.planning import tracks
 from lrkit.planning.plan import Plan
+from lrkit.schedules.batch_sizes import KEY as SCHEDULE
 from lrkit.schedules.durations import Duration
 
 __all__ = [
@@ -66,7 +68,7 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
     if declared_keys and not config[tracks.KEY] and uses_manual_optimization(trainer.lightning_module):
         return _plan_of_declared_steps(config, trainer, notes)
     plan = counted_plan(config, trainer, notes)
-    steps, stop = trainer.estimated_stepping_batches, plan.horizon.stop_after
+    steps, stop = count_steps(trainer, plan.horizon), plan.horizon.stop_after
     finite = steps != float("inf") and steps > 0
     if finite and stop is not None and config["horizon"].get("steps") is not None:  # of it a part is taken here
         if stop > steps:
@@ -78,10 +80,11 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
         )
     if declared is not None and declared.horizon != plan.horizon:
         planned, counted = declared.horizon, plan.horizon
+        epochs = planned.steps_after_epochs(1), counted.steps_after_epochs(1)
         raise ConfigError(
             "data.train_samples",
-            f"does not match the data: the plan has {planned.steps} steps ({planned.steps_per_epoch} an epoch),"
-            f" the data have {counted.steps} ({counted.steps_per_epoch})",
+            f"does not match the data: the plan has {planned.steps} steps ({epochs[0]} an epoch),"
+            f" the data have {counted.steps} ({epochs[1]})",
             config["data"].get("train_samples"),
         )
     return plan
@@ -90,7 +93,7 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
 def _plan_of_declared_steps(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[str]) -> Plan:
     """The plan of a module with manual optimization, by the declared number of steps, divided among the epochs."""
     horizon, epochs = config["horizon"], config["trainer"].get("max_epochs") or -1
-    if horizon.get("steps_per_epoch") is not None or epochs < 1:
+    if horizon.get("steps_per_epoch") is not None or epochs < 1 or config["batch"].get("schedule") is not None:
         return counted_plan(config, trainer, notes)
     if isinstance(horizon["steps"], str) and Duration.parse(horizon["steps"], "horizon.steps").unit == "epochs":
         must = f"must be set: horizon.steps is {horizon['steps']}, and the module decides how many steps an epoch has"
@@ -275,6 +278,8 @@ def _check_manual_optimization(config: Mapping[str, Any], name: str) -> None:
     """Refuse options that Lightning applies only with automatic optimization."""
     trainer, effective = config["trainer"], config["batch"].get("effective")
     own = f"is for automatic optimization, and {name} uses manual optimization"
+    if (schedule := config["batch"].get("schedule")) is not None:
+        raise ConfigError(SCHEDULE, f"{own}: accumulate in the module", schedule)
     accumulates = (trainer.get("accumulate_grad_batches") or 1) > 1
     if accumulates or (effective is not None and configs.accumulation(config, configs.replicas_of(trainer)[0]) > 1):
         key, value = ("batch.effective", effective) if not accumulates else (
@@ -293,7 +298,7 @@ def callbacks_of(config: Mapping[str, Any], folder: Path | None = None) -> list[
         callback = configs.build(
             {**node, **_complete_callback(node, folder)}, f"callbacks.{name}", config.get("trust", ())
         )
-        if (why := conflict_of(type(callback))) is not None:
+        if (why := find_conflict(type(callback))) is not None:
             raise ConfigError(f"callbacks.{name}", why, type(callback).__name__)
         assert isinstance(callback, Callback)
         callbacks.append(callback)

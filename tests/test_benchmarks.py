@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,8 @@ from lrkit.config.compose import compose
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import find as bench
+import gpu
+import gpu_training
 import loop
 import rows
 import scale
@@ -76,3 +80,48 @@ def test_the_table_says_what_is_reached() -> None:
 def test_an_exponent_is_the_slope_on_two_logarithms() -> None:
     assert scale.exponent([1, 10, 100], [3.0, 30.0, 300.0]) == pytest.approx(1.0)
     assert scale.exponent([1, 10, 100], [3.0, 3.0, 3.0]) == pytest.approx(0.0)
+
+
+def test_a_section_keeps_its_rows_when_it_fails_or_reaches_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "import time\ndef machine(add, small):\n    add(card='a|b', ratio=0.123456, same=False)\n"
+    module += "    add.attempt(lambda: 1 / 0, card='c')\n    time.sleep(60 if small else 0.2)\n    exit('no more')\n"
+    (tmp_path / "gpu_training.py").write_text(module)
+    monkeypatch.setattr(gpu, "HERE", tmp_path)
+    (tmp_path / "gpu.py").write_text((Path(loop.__file__).parent / "gpu.py").read_text())
+    out = tmp_path / "gpu.md"
+    failed = gpu.run(["machine", "find"], 5.1, out, small=False)
+    assert failed["machine"].problem == "no more" and "ZeroDivisionError" in failed["machine"].log
+    assert failed["find"].problem == "left out: the total limit of 5 s"
+    page = out.read_text()
+    assert "Card: **a|b**" in page and "\n| a\\|b | 0.123 | **no** |  |\n" in page
+    assert "| c |  |  | ZeroDivisionError: division by zero |" in page and "**Not complete:** no more" in page
+    assert json.loads(out.with_suffix(".json").read_text())["machine"]["rows"][0]["ratio"] == 0.123456
+    folder = tmp_path / "small"
+    folder.mkdir()
+    slow = gpu.run_section("machine", gpu.SECTIONS["machine"], 1.5, folder, small=True)
+    assert len(slow.rows) == 2 and slow.problem == "ended at its limit of 2 s"
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
+    script, out = Path(gpu.__file__), tmp_path / "gpu.md"
+    words = [sys.executable, str(script), "--small", "--limit", "3000", "--out", str(out)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    sections = json.loads(out.with_suffix(".json").read_text())
+    assert list(sections) == list(gpu.SECTIONS)
+    rows = [row for section in sections.values() for row in section["rows"]]
+    # The search of the small mode does not confirm its rate.
+    missed = [name for row in rows for name, value in row.items() if value is False and name != "confirmed"]
+    assert not missed and not any("problem" in row for row in rows)
+    assert len(sections["optimizers"]["rows"]) == 18 and all(section["rows"] for section in sections.values())
+
+
+def test_a_synchronisation_is_named_by_its_line() -> None:
+    inner, ours = ("/x/torch/b.py", 7), ("/x/lrkit/a.py", 3)
+    caught = ("/usr/lib/python3/warnings.py", 1)
+    assert gpu_training.find_source([ours, inner, caught], "/x/lrkit") == "torch/b.py:7 by lrkit/a.py:3"
+    assert gpu_training.find_source([inner, ours, caught], "/x/lrkit") == "lrkit/a.py:3"
+    assert gpu_training.find_source([("/x/lrkit.py", 1), inner], "/x/lrkit") == "torch/b.py:7"

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
+import lrkit
+import lrkit.data
+
 LRKIT = Path(__file__).parents[1] / "lrkit"
 
 #: The packages of lrkit, and its few modules beside them, from the bottom up: each imports those before it only.
@@ -63,6 +66,8 @@ LAZILY = {
     "api.mounted_config": {"torch", "omegaconf"},
     "base.line_chart": {"matplotlib"},
     "base.terminal_width": {"rich"},
+    "callbacks.terminal_progress": {"rich"},
+    "sweep.live_table": {"rich"},
     "base.process_pool": {"torch"},
     "runs.event_records": {"numpy"},
     "comparison.figures": {"matplotlib"},
@@ -179,6 +184,22 @@ def test_importing_it_does_not_import_torch(module: str) -> None:
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("package", "table"),
+    [
+        ("__init__", lrkit._HOMES),
+        ("data", {name: f"lrkit.data.{module}" for name, module in lrkit.data._MODULES.items()}),
+    ],
+)
+def test_names_that_are_imported_at_their_first_use_are_those_for_type_checkers(
+    package: str, table: dict[str, str]
+) -> None:
+    """Both lists are needed: Python reads the table, and a type checker only the imports."""
+    block = next(node for node in ast.parse(FILES[package].read_text()).body if isinstance(node, ast.If))
+    named = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert named == table
 
 
 # --- the guard itself -----------------------------------------------------------------------------

@@ -75,7 +75,7 @@ schedule inside another one is the name of an option, or `name` with the keys to
 of `lrkit.schedules.Schedule`: it keeps the keys of the option that it has, and takes its own keys.
 
 `warmup=formula` and `cooldown=formula` take a formula too. A warmup without `end` must arrive at 1, the schedule's
-first value; a cooldown without `start` must begin at 1, the value at which the schedule arrived.
+first value; a cooldown without `start` must begin at 1, the last value of the schedule.
 
 ## How a warmup meets the schedule
 

@@ -140,12 +140,12 @@ FLAG = Rule("must be true or false", lambda value: isinstance(value, bool))
 
 def whole(low: int = 0, high: int = MOST) -> Rule:
     """A whole number from ``low`` to ``high``."""
-    must = f"must be a whole number >= {low}" + ("" if high == MOST else f" and <= {high}")
+    limited = f"must be a whole number in [{low}, {high}]"
+    must = f"must be a whole number >= {low}" if high == MOST else limited
 
     def check(key: str, value: Any) -> None:
         if not is_whole(value, low, high):
-            too_large = high == MOST and is_whole(value, MOST, value)
-            raise value_error(key, f"{must} and <= {MOST}" if too_large else must, value)
+            raise value_error(key, limited if is_whole(value, MOST, value) else must, value)
 
     return check_by(check, must)
 

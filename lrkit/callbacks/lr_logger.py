@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 
 from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, schedulers_of
+from lrkit.planning.batch_rendering import BATCH_TAG
 from lrkit.planning.plan import Plan
 from lrkit.planning.tracks import track_tag
 
@@ -13,10 +14,10 @@ __all__ = ["LearningRateLogger"]
 
 
 class LearningRateLogger(Callback):
-    """Logs ``lr/<group>``, and ``momentum/<group>`` and ``gain`` if they change; x is the optimizer step.
+    """Logs ``lr/<group>``, and ``momentum/<group>``, ``gain`` and ``batch/effective`` if they change; x is the step.
 
-    Its interval does not depend on that of the losses. It logs the first step, every edge of a curve, the last
-    step, every change of the gain, and a few hundred steps between. With several optimizers the tags are
+    Its interval does not depend on that of the losses. It logs the first step, every edge of a curve or of the batch
+    size, the last step, every change of the gain, and a few hundred steps between. With several optimizers the tags are
     ``lr/<track>/<group>``, and x is the batch, as for the losses, because each optimizer counts its own steps.
     """
 
@@ -24,7 +25,7 @@ class LearningRateLogger(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.intervals = {each.track: _LoggingInterval(each.plan, self.points) for each in schedulers_of(trainer)}
-        per_epoch = plan_of(trainer).horizon.steps_per_epoch
+        per_epoch = plan_of(trainer).horizon.shortest_epoch
         if per_epoch is not None:  # at least one training loss an epoch
             every = min(trainer.log_every_n_steps, per_epoch)  # type: ignore[attr-defined]
             trainer.log_every_n_steps = every  # type: ignore[attr-defined]
@@ -38,6 +39,8 @@ class LearningRateLogger(Callback):
         groups = {group.get("name", f"group_{i}"): group for i, group in enumerate(optimizer.param_groups)}
         values = {f"lr/{name}": float(group["lr"]) for name, group in groups.items()}
         values |= scheduler.plan.hyper(t)
+        if (sizes := scheduler.plan.horizon.batch_sizes) is not None:
+            values[BATCH_TAG] = float(sizes.at(t))
         if scheduler.plan.plateau is not None or gain != 1.0:
             values["gain"] = gain
         if scheduler.track:
@@ -51,7 +54,7 @@ class _LoggingInterval:
 
     def __init__(self, plan: Plan, points: int) -> None:
         steps, end = plan.horizon.steps, plan.horizon.end
-        self.edges = frozenset(edge for curve, _ in plan.on_curves() for edge in curve.edges)
+        self.edges = frozenset(edge for curve, _ in plan.on_curves() for edge in curve.edges) | {*plan.stages}
         self.last = None if end is None else end - 1
         self.every = 50 if steps is None else max(1, steps // points)
         self.previous: tuple[int, float] | None = None

@@ -15,8 +15,9 @@ from torch.utils.tensorboard import summary as summaries
 from lrkit.base.errors import ConfigError, Diverged
 from lrkit.base.files import write_json
 from lrkit.base.installed_packages import is_installed
+from lrkit.base.metric_names import higher_is_better
 from lrkit.base.tensorboard_summaries import image_summary
-from lrkit.callbacks.logger_runs import log_hyperparameters
+from lrkit.callbacks.logger_run_ids import log_hyperparameters
 from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
 from lrkit.planning.picture import draw_picture
@@ -51,6 +52,7 @@ class ResultsWriter(Callback):
         self.folder, self.hparams, self.best, self.more = folder, dict(hparams), best, more
         self.final: dict[str, float] = {}
         self.at_best: dict[str, float] = {}
+        self.own_best: dict[str, tuple[float, int]] = {}  # of each metric its best value, and the step
         self.test: dict[str, float] = {}
         self.best_step: int | None = None
         self.best_epoch: int | None = None
@@ -87,6 +89,7 @@ class ResultsWriter(Callback):
         if trainer.sanity_checking:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._keep_own_best(metrics, step_of(trainer))
         monitor = self.monitor
         if monitor is None or monitor not in metrics or not math.isfinite(metrics[monitor]):
             return
@@ -94,6 +97,13 @@ class ResultsWriter(Callback):
         if not self.at_best or sign * metrics[monitor] < sign * self.at_best[monitor]:
             self.at_best = metrics
             self.best_step, self.best_epoch = step_of(trainer), trainer.current_epoch
+
+    def _keep_own_best(self, metrics: Mapping[str, float], step: int) -> None:
+        """Keep the best value of each metric, by the direction that its name has."""
+        for name, value in metrics.items():
+            sign = -1.0 if higher_is_better(name) else 1.0
+            if math.isfinite(value) and (name not in self.own_best or sign * value < sign * self.own_best[name][0]):
+                self.own_best[name] = (value, step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.ended = time.perf_counter()
@@ -117,11 +127,14 @@ class ResultsWriter(Callback):
         return "Results"  # the key in existing checkpoints, from an earlier name of the class
 
     def state_dict(self) -> dict[str, Any]:
-        return {"at_best": self.at_best, "best_step": self.best_step, "best_epoch": self.best_epoch}
+        own = {name: list(best) for name, best in self.own_best.items()}
+        return {"at_best": self.at_best, "best_step": self.best_step, "best_epoch": self.best_epoch, "own_best": own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.at_best = state_dict["at_best"]
         self.best_step, self.best_epoch = state_dict["best_step"], state_dict["best_epoch"]
+        own = state_dict.get("own_best", {})  # earlier checkpoints have none
+        self.own_best = {name: (float(value), int(step)) for name, (value, step) in own.items()}
 
     def as_json(self, trainer: Trainer, status: str, why: str = "") -> dict[str, Any]:
         """The content of ``metrics.json``."""
@@ -135,6 +148,7 @@ class ResultsWriter(Callback):
             "seconds": round(self.seconds, 3),
             "final": self.final,
             "best": {"step": self.best_step, "epoch": self.best_epoch, **self.at_best},
+            "own_best": {name: {"value": value, "step": step} for name, (value, step) in self.own_best.items()},
             **({"test": self.test} if self.test else {}),
             "findings": [asdict(finding) for finding in self.findings],
         }

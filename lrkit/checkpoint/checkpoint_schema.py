@@ -292,6 +292,7 @@ _TRACE = record({
 #: The states of lrkit's own callbacks, by their keys in the checkpoint.
 _OURS: dict[str, Rule] = {
     "StepCount": record({"left_out": whole()}),
+    "AccumulationWindows": record({"start": whole(), "size": whole()}),
     "Trace": _trace,
     "TrainLoss": record({"sum": _measured, "samples": whole(1)}),
     "DivergenceWatch": record({
@@ -304,9 +305,10 @@ _OURS: dict[str, Rule] = {
     "NoiseScale": record({
         "square": _measured, "noise": _measured, "looks": whole(), "logs": listed(_measured, 2, 2), "last": PLAIN_DATA,
     }),
-    "Results": record({
-        "at_best": mapping(_measured), "best_step": optional(whole()), "best_epoch": optional(whole()),
-    }),
+    "Results": record(
+        {"at_best": mapping(_measured), "best_step": optional(whole()), "best_epoch": optional(whole())},
+        {"own_best": mapping(listed(_measured, 2, 2))},
+    ),
 }  # fmt: skip
 
 _RNG = record({"torch": _torch_state, "cuda": listed(_bytes, _DEVICES), "numpy": _numpy_state, "python": _python_state})

@@ -10,14 +10,14 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from lrkit.checkpoint import saved_run
 from lrkit.checkpoint.checkpoint_schema import check_optimizers
+from lrkit.checkpoint.converted_step import step_with_as_many_samples
 from lrkit.checkpoint.data_position import DataPosition
 from lrkit.checkpoint.restore_errors import explain_restore_errors
 from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
 from lrkit.lightning.resumed_loop_counts import recount
-from lrkit.planning.plan import Plan
 
-__all__ = ["CheckpointState", "is_complete", "step_with_as_many_samples"]
+__all__ = ["CheckpointState", "is_complete"]
 
 
 def is_complete(module: LightningModule) -> bool:
@@ -61,12 +61,8 @@ class CheckpointState(Callback):
             with explain_restore_errors("optimizers", self.saved.path):
                 check_optimizers(loaded["optimizer_states"], trainer.optimizers)
         if loaded is not None and self.saved is not None and not self.saved.tracks:
-            recount(
-                loaded,
-                self.saved.step,
-                step_with_as_many_samples(self.saved, plan_of(trainer)),
-                trainer.accumulate_grad_batches,
-            )
+            at = step_with_as_many_samples(self.saved, plan_of(trainer))
+            recount(loaded, self.saved.step, at, _count_batches(trainer, at))
         # The restored state of the optimizer will overwrite these options by those of the earlier run.
         if self.options is not None:
             names = self.options
@@ -101,22 +97,9 @@ class CheckpointState(Callback):
             scheduler.write()
 
 
-def step_with_as_many_samples(saved: saved_run.SavedRun, new: Plan, at: int | None = None) -> int:
-    """Return the optimizer step of the new plan at which the run has seen as many samples as at the checkpoint.
-
-    A complete epoch remains a complete epoch, for any size of its last batch, so that the run and the plan end at the
-    same step.
-
-    Args:
-        saved: the checkpoint.
-        new: the new plan.
-        at: the step in the old plan; the step of the checkpoint by default. Several optimizers have a step each.
-    """
-    step, batch, before = saved.step if at is None else at, new.horizon.batch_size, saved.plan["horizon"]["batch_size"]
-    if batch is None or before is None or batch == before:
-        return step
-    was, now = saved.plan["horizon"]["steps_per_epoch"], new.horizon.steps_per_epoch
-    if saved.tracks or was is None or now is None:
-        return round(step * int(before) / batch)
-    epochs, more = divmod(step, int(was))
-    return epochs * now + min(round(more * int(before) / batch), now - 1)
+def _count_batches(trainer: Trainer, step: int) -> int:
+    """Return the number of batches that Lightning has after ``step`` steps of the trainer's plan."""
+    sizes = plan_of(trainer).horizon.batch_sizes
+    if sizes is None:
+        return step * trainer.accumulate_grad_batches
+    return sizes.batches_at(step) if sizes.by == "accumulation" and sizes.batches and sizes.micro else step

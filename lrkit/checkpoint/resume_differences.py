@@ -90,6 +90,13 @@ def _describe_phase(phase: Mapping[str, Any]) -> str:
     return f"{phase['name']} {phase['steps']}: {phase['schedule']['name']}({options})"
 
 
+def _describe_sizes(sizes: Mapping[str, Any] | None) -> list[str]:
+    """Return a line for each stage of a batch-size schedule, and one for what makes its batches."""
+    if sizes is None:
+        return []
+    return [*(f"{size} from step {first}" for first, size, _ in sizes["stages"]), f"by {sizes['by']}"]
+
+
 def _list_adamw_rules(node: Mapping[str, Any]) -> list[str]:
     return [rule["name"] for rule in node.get("rules") or () if rule.get("adamw")]
 
@@ -112,6 +119,7 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "steps": lambda plan: plan["horizon"]["steps"],
     "steps an epoch": lambda plan: plan["horizon"]["steps_per_epoch"],
     "samples a step": lambda plan: plan["horizon"]["batch_size"],
+    "batch sizes": lambda plan: _describe_sizes(plan["horizon"].get("batch_sizes")),
     "phases": lambda plan: _describe_phases(plan["phases"]),
     "groups": lambda plan: [(group["name"], group["lr_scale"], group["weight_decay"]) for group in plan["groups"]],
     "groups by AdamW": lambda plan: _list_adamw_rules(plan["config"].get("param_groups") or {}),

@@ -23,7 +23,9 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import saved_run
-from lrkit.checkpoint.lrkit_state_callback import is_complete, step_with_as_many_samples
+from lrkit.checkpoint.converted_step import step_with_as_many_samples
+from lrkit.checkpoint.cooled_plan import cooled_plan, with_steady_batch
+from lrkit.checkpoint.lrkit_state_callback import is_complete
 from lrkit.checkpoint.resume_differences import (
     list_model_differences,
     list_plan_differences,
@@ -31,17 +33,16 @@ from lrkit.checkpoint.resume_differences import (
     make_plan_error,
     normalise,
 )
-from lrkit.config import resume_options
+from lrkit.config import batch_options, resume_options
 from lrkit.config.find_options import AUTO
 from lrkit.lightning.imports import LightningModule
-from lrkit.planning.group_curves import GroupCurve
 from lrkit.planning.group_rules import curve_parts, without_curves
-from lrkit.planning.plan import Plan
+from lrkit.planning.plan import Plan, horizon_from_json
 from lrkit.planning.weight_decay_rule import COUPLED
+from lrkit.schedules.batch_sizes import BatchSizes
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.durations import Duration
-from lrkit.schedules.horizon import Horizon
-from lrkit.schedules.shapes import Constant, Schedule
+from lrkit.schedules.shapes import Schedule
 
 __all__ = ["Resumption"]
 
@@ -111,6 +112,7 @@ class Resumption:
             trainer |= {"max_epochs": -1, "max_steps": counted + self._resolve_cooldown(saved)[1]}
             # The plan up to here is the old one, so this config gives only the length of the run.
             shaping |= {
+                "batch": with_steady_batch(old["batch"], saved),
                 "schedule": {"_target_": "lrkit.schedules.Constant"},
                 "horizon": {**shaping["horizon"], "steps": None},
                 "param_groups": without_curves(old["param_groups"]),
@@ -133,19 +135,14 @@ class Resumption:
         old, at = Plan.from_json(saved.plan), step_with_as_many_samples(saved, new)
         if self.policy == "cooldown":
             assert self.falling is not None
-            _check_cooldown(old, at, self.falling)
-            falling, steps = self._resolve_cooldown(saved)
-            return dataclasses.replace(
-                _change_driven(old, lambda curve: curve.until(at)),
-                curve=old.curve.then(at, falling, steps),
-                group_curves=_cool_group_curves(old, at, falling, steps),
-                horizon=dataclasses.replace(old.horizon, steps=at + steps, stop_after=new.horizon.stop_after),
-                config=new.config,
-            )
+            return cooled_plan(old, at, *self._resolve_cooldown(saved), self.falling, new)
         skipped = 0 if saved.tracks else max(0, int(saved.content["global_step"]) - saved.step)
         if self.policy == "restore":
             if _get_lengths(old) != _get_lengths(new):
-                had, has = (f"{h.steps} steps of {h.batch_size} samples" for h in (old.horizon, new.horizon))
+                had, has = (
+                    f"{h.steps} steps of {h.batch_size if h.batch_sizes is None else h.batch_sizes} samples"
+                    for h in (old.horizon, new.horizon)
+                )
                 must = f"needs the length of the old run, {had}; this run has {has}: use override"
                 raise ConfigError("resume.policy=restore", must)
             return _check_unfinished(_with_new_stop(old, new), at, skipped)
@@ -199,9 +196,10 @@ class Resumption:
     def _resolve_cooldown(self, saved: saved_run.SavedRun) -> tuple[Schedule, int]:
         """Return the shape of a cooldown, and its length in steps; ``%`` is a share of the completed steps."""
         assert self.falling is not None
-        old = saved.plan["horizon"]
-        tokens = old.get("tokens_per_sample")
-        done = Horizon(saved.step, old["steps_per_epoch"], old["batch_size"], tokens_per_sample=tokens)
+        old, sizes = horizon_from_json(saved.plan["horizon"]), None
+        if old.batch_sizes is not None:
+            sizes = old.batch_sizes.until(saved.step)
+        done = dataclasses.replace(old, steps=saved.step, stop_after=None, batch_sizes=sizes).counted_from(saved.step)
         steps = Duration.parse(self.falling.length, "cooldown.length").steps(done, "cooldown.length")
         try:
             return dataclasses.replace(self.falling, length=None).resolved(done), steps
@@ -216,16 +214,22 @@ def _is_same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
             **{name: config.get(name) for name in (*_SHAPING, "trainer")},
             "weight_decay_rule": config.get("weight_decay_rule") or dataclasses.asdict(COUPLED),
             # A config of an earlier lrkit lacks the keys that are null.
-            "horizon": {k: v for k, v in config["horizon"].items() if k != "stop_after" and v is not None},
+            "batch": {"by": batch_options.by(config), **_drop_null(config["batch"])},
+            "horizon": _drop_null({**config["horizon"], "stop_after": None}),
         }
         for config in (old, new)
     ]
     return bool(normalise(asked[0]) == normalise(asked[1]))
 
 
-def _get_lengths(plan: Plan) -> tuple[int | None, int | None, int | None]:
+def _drop_null(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if value is not None}
+
+
+def _get_lengths(plan: Plan) -> tuple[int | None, int | None, int | None, BatchSizes | None]:
     """Return the lengths of a plan on which its curve depends."""
-    return plan.horizon.steps, plan.horizon.steps_per_epoch, plan.horizon.batch_size
+    horizon = plan.horizon
+    return horizon.steps, horizon.steps_per_epoch, horizon.batch_size, horizon.batch_sizes
 
 
 def _with_new_stop(old: Plan, new: Plan) -> Plan:
@@ -278,38 +282,10 @@ def _check_unfinished(plan: Plan, at: int, skipped: int) -> Plan:
     return plan
 
 
-#: A rate below this share of the highest one is too low for a cooldown.
-_NOTHING = 1e-3
-
-
-def _check_cooldown(old: Plan, at: int, falling: Schedule) -> None:
-    """Refuse a cooldown that starts at a rate of almost 0, or that would rise."""
-    curves = {groups[0].name: (curve, curve(at)) for curve, groups in old.on_curves()}
-    if all(here < _NOTHING * max(curve.values(range(max(at, 1)))) or here == 0 for curve, here in curves.values()):
-        rate = old.lr(old.main_group, at)
-        must = f"must begin above 0, and at step {at} the rate is {rate:.3g}"
-        raise ConfigError("resume.policy=cooldown", f"{must}; resume an earlier checkpoint, or use extend")
-    end = falling.ends.get("end") or 0.0
-    for name, (_, here) in curves.items():
-        if end > here:
-            of = "" if len(curves) == 1 else f" of {name}"
-            raise ConfigError("cooldown.end", f"must not be above {here:.4g}, where the cooldown{of} begins", end)
-
-
-def _cool_group_curves(old: Plan, at: int, falling: Schedule, steps: int) -> Mapping[str, GroupCurve]:
-    """Return the curves of rules, each with the cooldown from its present value; momentum is constant."""
-
-    def fall(own: GroupCurve) -> GroupCurve:
-        down = falling if own.curve(at) else Constant(start=0.0)  # a shape must begin above 0
-        return dataclasses.replace(own.changed(lambda curve: curve.until(at)), curve=own.curve.then(at, down, steps))
-
-    return {rule: fall(own) for rule, own in old.group_curves.items()}
-
-
 def _extend_plan(saved: saved_run.SavedRun, old: Plan, new: Plan, rows: list[tuple[str, str, str]]) -> Plan:
     """Return the new plan with the rest of the old shape stretched to its end; the new plan if nothing is left."""
     at, key = saved.step, "resume.policy=extend"
-    had, has = old.horizon.batch_size, new.horizon.batch_size
+    had, has = (plan.horizon.batch_sizes or plan.horizon.batch_size for plan in (old, new))
     if (step_with_as_many_samples(saved, new), old.base(), had or has) != (at, new.base(), has or had):
         raise ConfigError(
             key, f"changes only the length, and {_describe_other_differences(old, new, rows)}: use override"

@@ -6,10 +6,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lrkit.base.command_line import CONFIG_FILE, quote_path
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config.trusted_targets import check_trust
 
-__all__ = ["asks_for_information", "check_hydra_overrides", "folder_and_file", "split_arguments", "suggest_override"]
+__all__ = [
+    "asks_for_information",
+    "check_hydra_overrides",
+    "parse_process_arguments",
+    "split_arguments",
+    "suggest_override",
+]
 
 
 def check_hydra_overrides(overrides: Sequence[str]) -> None:
@@ -19,18 +26,19 @@ def check_hydra_overrides(overrides: Sequence[str]) -> None:
             raise ConfigError("hydra.mode", "must not be set: -m makes a sweep", override)
 
 
-def folder_and_file(rest: Sequence[str]) -> tuple[Path, Path]:
-    """The folder and the config file in the command of a process that lrkit starts; any other command is refused."""
+def parse_process_arguments(rest: Sequence[str]) -> tuple[Path, Path]:
+    """Return the folder and the config file in the command line of a process that lrkit starts; refuse another one."""
     folder, file, *_ = [*rest, "", ""]
     return Path(folder), Path(file)
 
 
 def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
-    """The flags, the overrides (``--trust`` becomes one) and the folder of the user's configs."""
+    """Split words into flags, overrides (``--config`` and ``--trust`` become one) and the folder of own configs."""
     flags: list[str] = []
     overrides: list[str] = []
     trust: list[str] = []
     config_dir: str | None = None
+    config: str | None = None
     words = iter(argv)
     for word in words:
         name, has_value, value = word.partition("=")
@@ -40,6 +48,10 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | No
             config_dir = value if has_value else next(words, None)
             if config_dir is None or not os.path.isdir(config_dir):
                 raise ConfigError("--config-dir", "must be an existing folder", config_dir)
+        elif name == "--config":
+            if config is not None:
+                raise ConfigError("--config", "is given twice")
+            config = _check_config_file(value if has_value else next(words, None))
         elif name == "--trust":
             trust.append(value if has_value else next(words, ""))
         elif name in ("--cfg", "-c", "--info", "-i", "--package", "-p", "--config-name", "-cn") and not has_value:
@@ -48,17 +60,27 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | No
             flags.append(word)
     if trust:
         overrides.append(f"trust=[{','.join(check_trust(trust, '--trust'))}]")
-    return flags, overrides, config_dir
+    given = [] if config is None else [f"{CONFIG_FILE}={quote_path(config)}"]
+    return flags, [*given, *overrides], config_dir
+
+
+def _check_config_file(path: str | None) -> str:
+    """Return the path of ``--config``, if a file is there."""
+    if path and os.path.isfile(path):
+        return path
+    inside = [os.path.join(path, name) for name in ("config.yaml", "config.json")] if path else []
+    advice = next((f": {file} is one" for file in inside if os.path.isfile(file)), ": outputs/runs/RUN/config.yaml")
+    raise ConfigError("--config", f"must be a file with the config of a run{advice}", path)
 
 
 def asks_for_information(flags: Sequence[str]) -> bool:
-    """Whether the flags of ``lrkit train`` only ask for information. All of them are checked, for Hydra would exit."""
+    """Return whether the flags of ``lrkit train`` only ask for information. Check all, because Hydra would exit."""
     given: dict[str, str] = {}
     for flag in flags:
         written, equals, value = flag.partition("=")
         name = _SHORT.get(written, written)
         if name == "--experimental-rerun":
-            raise ConfigError(name, "is refused: it would execute what the file says")
+            raise ConfigError(name, "is refused: it would execute code of the file")
         if name in ("-sc", "--shell-completion"):  # Hydra's script calls the command without its subcommand
             raise ConfigError(written, "is refused: lrkit completion bash prints the script, also for zsh and fish")
         if name not in _FLAGS:
@@ -76,10 +98,10 @@ def asks_for_information(flags: Sequence[str]) -> bool:
         given[name] = written
     doing = [written for name, written in given.items() if name in (*_INFORMING, "--multirun", "--run")]
     if len(doing) > 1:
-        raise ConfigError(doing[0], f"and {doing[1]} exclude each other")
+        raise ConfigError(doing[0], f"and {doing[1]} cannot be used together")
     for name in ("--resolve", "--package"):
         if name in given and "--cfg" not in given:
-            raise ConfigError(given[name], "is for --cfg: lrkit train --cfg job")
+            raise ConfigError(given[name], "has an effect only with --cfg: lrkit train --cfg job")
     return bool(given.keys() & _INFORMING.keys())
 
 
@@ -109,4 +131,4 @@ _SHORT = {short: name for name, (short, _) in _INFORMING.items() if short} | {
     "-m": "--multirun", "-r": "--run", "-p": "--package", "-cd": "--config-dir",
 }  # fmt: skip
 
-_FLAGS = {*_INFORMING, *_SHORT, *_SHORT.values(), "--resolve", "--trust"}
+_FLAGS = {*_INFORMING, *_SHORT, *_SHORT.values(), "--resolve", "--trust", "--config"}

@@ -10,6 +10,7 @@ from types import MappingProxyType
 __all__ = ["COMMANDS", "Command", "CommandKey"]
 
 _CONFIG_DIR = {"--config-dir DIR": "a folder of your own groups and options; they replace options of the same name"}
+_CONFIG = {"--config FILE": "the whole config of a run, its config.yaml, in place of the defaults"}
 _TRACEBACK = {"--traceback": "the Python traceback of an error"}
 _TRUST = {"--trust PACKAGE": "allow files to name classes of this package; may be repeated"}
 
@@ -82,7 +83,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({
         },
         flags={
             "-m, --multirun": "a sweep: a key takes several values, key=a,b",
-            **_CONFIG_DIR, **_TRUST,
+            **_CONFIG, **_CONFIG_DIR, **_TRUST,
             "--cfg job|hydra|all": "print the config of these words, and train nothing; --resolve, --package GROUP",
             "--info TOPIC": "Hydra's view of the config: all, config, defaults, defaults-tree, plugins or searchpath",
             "--hydra-help": "the flags of Hydra",
@@ -96,7 +97,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({
             "lrkit find optimizer=adamw": "the last line is the override to type: optimizer.lr=...",
             "lrkit find optimizer=adamw find.confirm=false": "the range test only",
         },
-        flags={**_CONFIG_DIR, **_TRUST, **_TRACEBACK},
+        flags={**_CONFIG, **_CONFIG_DIR, **_TRUST, **_TRACEBACK},
     ),
     "show": Command(
         "[GROUP=OPTION ...] [GROUP.KEY=VALUE ...] [format=FORMAT]",
@@ -107,8 +108,8 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({
         },
         keys=(CommandKey("format", "text (default), csv: each step, json: the plan, png: a picture",
                          ("text", "csv", "json", "png")),),
-        flags={"-m, --multirun": "several plans: a key takes several values, key=a,b", **_CONFIG_DIR, **_TRUST,
-               **_TRACEBACK},
+        flags={"-m, --multirun": "several plans: a key takes several values, key=a,b", **_CONFIG, **_CONFIG_DIR,
+               **_TRUST, **_TRACEBACK},
     ),
     "compare": Command(
         "FOLDER... [metric=NAME] [by=best|final] [out=FOLDER]", "rank and draw the runs of sweeps or folders",

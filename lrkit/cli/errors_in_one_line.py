@@ -1,4 +1,4 @@
-"""Errors of a command: one line each, by one process each, and an exit code."""
+"""Reports the error of a command in one line, from one process, and returns the exit code."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["refuse_together", "report_errors"]
 
 
 def report_errors(run: Callable[[], int]) -> int:
-    """The exit code that ``run`` returns; an error is printed in one line and becomes an exit code."""
+    """Return the exit code of ``run``; print an error in one line and return its exit code."""
     try:
         with watchdog.run_watchdog(), raise_on_signals(signal.SIGTERM, signal.SIGINT):
             return run()
     except BrokenPipeError:  # the reader of the pipe has gone
         raise
     except (Exception, KeyboardInterrupt, Terminated) as error:
-        return error_report.report_failure(_interrupt_behind(error) or error)
+        return error_report.report_failure(_find_interrupt(error) or error)
 
 
-def _interrupt_behind(error: BaseException) -> BaseException | None:
-    """The signal behind an error: Hydra wraps every exception that is raised while it composes."""
+def _find_interrupt(error: BaseException) -> BaseException | None:
+    """Return the signal that caused an error: Hydra wraps every exception that is raised while it composes."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, KeyboardInterrupt | Terminated):
         seen = seen.__cause__ or seen.__context__
@@ -35,7 +35,7 @@ def _interrupt_behind(error: BaseException) -> BaseException | None:
 
 @contextmanager
 def refuse_together() -> Iterator[None]:
-    """Within the context all processes refuse together, and the first one of each machine prints the error."""
+    """Within this context, every process raises the same error, and the first one of each machine prints it."""
     try:
         yield
     except ConfigError as error:

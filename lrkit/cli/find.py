@@ -35,7 +35,8 @@ def run_find(argv: list[str]) -> int:
             raise ConfigError(
                 flag, "is not for lrkit find; each job of a sweep finds its own rate by optimizer.lr=auto"
             )
-        raise ConfigError(flag, f"is not a flag of lrkit find{suggest_override(flag) or ': it takes --config-dir'}")
+        hint = suggest_override(flag) or ": it takes --config and --config-dir"
+        raise ConfigError(flag, f"is not a flag of lrkit find{hint}")
     with refuse_together():
         config = configs.compose(overrides, config_dir)
         configs.check(config)
@@ -47,7 +48,7 @@ def run_find(argv: list[str]) -> int:
     try:
         found = search_and_print(config, folder)
     except ConfigError:
-        shutil.rmtree(folder)  # nothing was measured
+        shutil.rmtree(folder)  # the search measured nothing
         raise
     _print_result(folder, found)
     return OK if found.lr is not None else FAILED

@@ -1,4 +1,4 @@
-"""Hydra, called with a command line that lrkit has checked."""
+"""Calls Hydra with a command line that lrkit has checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import OK
-from lrkit.cli.resumed_run import load_resumed_config
+from lrkit.cli.resumed_run import has_saved_config, load_resumed_config
 
 __all__ = ["call_hydra", "print_information", "refuse_hydra_errors"]
 
@@ -19,15 +19,14 @@ __all__ = ["call_hydra", "print_information", "refuse_hydra_errors"]
 def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
     """Print the requested information; run nothing."""
     from lrkit.config import compose as configs
-    from lrkit.config.overrides import parse_overrides
-    from lrkit.config.saved_config import resume_path_in
+    from lrkit.config.config_file import split_config_file
 
     if config_dir:
         configs.screen_files(overrides, config_dir)
-    if (
-        any(flag.startswith(("--cfg=job", "-c=job")) for flag in flags)
-        and resume_path_in(parse_overrides(overrides)) is not None
-    ):
+    is_job = any(flag.startswith(("--cfg=job", "-c=job")) for flag in flags)
+    if not is_job and split_config_file(overrides)[0] is not None:
+        raise ConfigError("--config", "does not go with these flags: of a config in a file lrkit prints --cfg job only")
+    if is_job and has_saved_config(overrides):
         from omegaconf import OmegaConf
 
         load_resumed_config(overrides)
@@ -48,7 +47,7 @@ def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir
 
 @contextmanager
 def refuse_hydra_errors() -> Iterator[None]:
-    """Turn an error of Hydra's own keys into a refusal; lrkit's keys were checked before."""
+    """Within this context, an error of Hydra's own keys becomes a ``ConfigError``; lrkit's keys were checked before."""
     try:
         yield
     except ConfigError:

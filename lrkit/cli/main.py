@@ -73,7 +73,7 @@ def _dispatch(argv: list[str]) -> int:
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise ConfigError("the current folder", "must be one that exists: it was deleted") from None
+        raise ConfigError("the current folder", "must exist: it was deleted") from None
     if name in _INTERNAL:
         return _run_internal(name, rest)
     if name not in COMMANDS:
@@ -97,12 +97,12 @@ def _run_internal(name: str, rest: list[str]) -> int:
         from lrkit.cli.completion import print_candidates
 
         return print_candidates(rest)
-    from lrkit.cli.arguments import folder_and_file
+    from lrkit.cli.arguments import parse_process_arguments
 
     if name == "search":  # a process that a running `lrkit find` started for a device
         from lrkit.cli.find import join_search
 
-        return join_search(*folder_and_file(rest), quiet=bool(rest[2:]))
+        return join_search(*parse_process_arguments(rest), quiet=bool(rest[2:]))
     from lrkit.cli.train import join_run  # a process that a running `lrkit train` started for one more device
 
-    return join_run(*folder_and_file(rest))
+    return join_run(*parse_process_arguments(rest))

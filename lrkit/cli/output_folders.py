@@ -1,4 +1,4 @@
-"""The folders of results."""
+"""Creates and checks the folders for results."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pathlib import Path
 from lrkit.base.errors import ConfigError
 from lrkit.base.symbolic_links import check_links
 
-__all__ = ["check_holds_no_run", "create_folder", "make_writable", "unused_path"]
+__all__ = ["check_holds_no_run", "create_folder", "find_unused_path", "make_writable"]
 
 
-def unused_path(folder: Path, ending: str) -> Path:
+def find_unused_path(folder: Path, ending: str) -> Path:
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     return next(p for n in itertools.count() if not (p := folder / f"{stamp}{f'-{n}' if n else ''}{ending}").exists())
 
 
 def check_holds_no_run(folder: Path) -> None:
-    """Refuse a folder that holds a run: a new run would overwrite its checkpoints."""
+    """Refuse a folder with a run: a new run would overwrite its checkpoints."""
     from lrkit.runs.run_reader import SWEEP
 
     check_links(folder, "hydra.run.dir")
     if any(os.path.lexists(folder / name) for name in ("plan.json", "metrics.json", "checkpoints", SWEEP)):
-        must = f"must be a folder without a run: to go on with this one say resume.path={folder}, or name another"
+        must = f"must be a folder without a run: to resume its run set resume.path={folder}, or choose another folder"
         raise ConfigError("hydra.run.dir", must, str(folder))
 
 
 def make_writable(folder: Path, key: str) -> None:
-    """Create a folder, or refuse it with the reason, before anything runs."""
+    """Create a folder before the run, or refuse it with the reason."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -40,7 +40,7 @@ def make_writable(folder: Path, key: str) -> None:
 
 
 def create_folder(parent: Path) -> str:
-    """A new folder, named by the time and created exclusively: no two runs share it."""
+    """Create a new folder with the time as its name, and return it. Two processes cannot get the same folder."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     make_writable(parent, "the folder for results")
     for attempt in itertools.count():

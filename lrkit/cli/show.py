@@ -9,10 +9,10 @@ from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.exit_codes import OK
 from lrkit.base.terminal_width import print_line
 from lrkit.cli.arguments import split_arguments, suggest_override
-from lrkit.cli.output_folders import unused_path
+from lrkit.cli.output_folders import find_unused_path
 from lrkit.cli.resumed_run import load_resumed_config
 
-__all__ = ["run_show", "swept_label"]
+__all__ = ["make_swept_label", "run_show"]
 
 
 def run_show(argv: list[str]) -> int:
@@ -24,9 +24,8 @@ def run_show(argv: list[str]) -> int:
     flags, overrides, config_dir = split_arguments(argv)
     for flag in flags:
         if flag not in ("-m", "--multirun"):
-            raise ConfigError(
-                flag, f"is not a flag of lrkit show{suggest_override(flag) or ': it takes -m and --config-dir'}"
-            )
+            hint = suggest_override(flag) or ": it takes -m, --config and --config-dir"
+            raise ConfigError(flag, f"is not a flag of lrkit show{hint}")
     form = "text"
     for override in [o for o in overrides if o.startswith("format=")]:
         form = override.partition("=")[2]
@@ -38,12 +37,12 @@ def run_show(argv: list[str]) -> int:
         load_resumed_config(overrides)
     for chosen in expand_jobs(overrides, config_dir) if flags else [overrides]:
         swept = [o for o in chosen if o not in overrides]
-        plans[swept_label(swept)] = configs.plan(configs.compose(chosen, config_dir))
+        plans[make_swept_label(swept)] = configs.plan(configs.compose(chosen, config_dir))
     if form == "png":
         folder = Path("outputs") / "show"
         from lrkit.planning.picture import draw_picture
 
-        path = draw_picture(plans, unused_path(folder, ".png"))
+        path = draw_picture(plans, find_unused_path(folder, ".png"))
         print(path)
         return OK
     writers = {"csv": render.render_csv, "json": render.render_json}
@@ -57,6 +56,6 @@ def run_show(argv: list[str]) -> int:
     return OK
 
 
-def swept_label(swept: Sequence[str]) -> str:
-    """The label of one of several plans: the values alone if one key is swept."""
+def make_swept_label(swept: Sequence[str]) -> str:
+    """Return the label of one of several plans: only the values if one key is swept."""
     return swept[0].partition("=")[2] if len(swept) == 1 else " ".join(swept)

@@ -20,16 +20,17 @@ from lrkit.cli.hydra_call import call_hydra
 from lrkit.cli.output_folders import create_folder, make_writable
 from lrkit.cli.single_run import train_once
 
-__all__ = ["check_single_process", "close_sweep", "named_sweep_folder", "run_engine", "run_job", "run_sweep"]
+__all__ = ["check_single_process", "close_sweep", "get_named_sweep_folder", "run_engine", "run_job", "run_sweep"]
 
 
-#: Ends of the overrides that choose a launcher of another machine, whose packages, files and devices are not seen here.
+#: Ends of the overrides that choose a launcher for other machines, which may have other packages, files and devices.
 _ELSEWHERE = ("launcher=slurm", "launcher=submitit_slurm", "launcher=ray", "launcher=rq")
 
 
 def run_engine(overrides: list[str], config_dir: str | None) -> int:
     """Run a sweep by a launcher or a sweeper of Hydra, and print the table at its end."""
     from lrkit.config import swept_config
+    from lrkit.config.config_file import split_config_file
     from lrkit.config.sweep_values import expand_jobs, list_choices
     from lrkit.sweep.common_errors import refuse_common_error
     from lrkit.sweep.hydra_job import score_job
@@ -37,6 +38,9 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
     from lrkit.sweep.job import count_statuses
     from lrkit.sweep.sweep import quote_value
 
+    if split_config_file(overrides)[0] is not None:
+        must = "does not go with a launcher or a sweeper of Hydra, which composes each job from its own files"
+        raise ConfigError("--config", f"{must}: leave it out, or sweep on this machine")
     words, searches = swept_config.sweep_of_files(overrides, config_dir)
     swept_config.check_sweep(words, config_dir, searches)
     named = _check_engine_words(overrides, words)
@@ -71,14 +75,14 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
 
 
 def _check_engine_words(overrides: Sequence[str], words: Sequence[str]) -> Path | None:
-    """Refuse what an engine cannot do; the folder that the command line names."""
+    """Refuse keys without an effect on a launcher; return the sweep's folder from the command line, or None."""
     from lrkit.sweep.job import count_statuses
 
     for key in ("jobs", "on_error", "timeout"):
         if any(word.startswith(f"{key}=") for word in words):
             must = "applies to sweeps that lrkit runs itself: use hydra.launcher and hydra.sweeper"
             raise ConfigError(key, must)
-    named = named_sweep_folder(overrides)
+    named = get_named_sweep_folder(overrides)
     if named is not None and "${" in str(named):
         raise ConfigError("hydra.sweep.dir", "must be a folder without an interpolation", str(named))
     if named is not None and count_statuses(named):
@@ -102,7 +106,7 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
     swept_config.check_sweep(overrides, config_dir)
     check_single_process()
     parent, given = Path("outputs") / "sweeps", [o for o in overrides if o.startswith("hydra.")]
-    named = named_sweep_folder(overrides)
+    named = get_named_sweep_folder(overrides)
     for override in given:
         if not override.startswith("hydra.sweep.dir=") or "${" in override:
             must = "does not apply to a sweep on this machine; only hydra.sweep.dir does, without an interpolation"
@@ -121,7 +125,7 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
         raise KeyboardInterrupt(f"interrupted; {how}") from None
     except Terminated as error:
         raise Terminated(error.signum, f"{error.said}; {how}") from None
-    return close_sweep(folder, counts, "; the same command runs what is missing")
+    return close_sweep(folder, counts, "; the same command runs the missing jobs")
 
 
 def run_job(words: list[str], config_dir: str | None) -> int:
@@ -132,7 +136,7 @@ def run_job(words: list[str], config_dir: str | None) -> int:
 
 
 def close_sweep(folder: Path, counts: Mapping[str, int], advice: str = "") -> int:
-    """Print the table of a sweep and the ends of its jobs; return the exit code."""
+    """Print the table of a sweep and the statuses of its jobs; return the exit code."""
     print_line()
     try:
         run_compare([str(folder)])
@@ -152,7 +156,7 @@ def check_single_process() -> None:
         raise ConfigError("-m", f"must not be given to {by}{there}; each job of a sweep starts its own processes")
 
 
-def named_sweep_folder(overrides: Sequence[str]) -> Path | None:
-    """The folder that the command line gives to a sweep."""
+def get_named_sweep_folder(overrides: Sequence[str]) -> Path | None:
+    """Return the sweep's folder from the command line; None if it does not name one."""
     named = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("hydra.sweep.dir=")]
     return Path(named[0]) if named else None

@@ -20,10 +20,10 @@ from lrkit.cli.arguments import asks_for_information, check_hydra_overrides, spl
 from lrkit.cli.errors_in_one_line import refuse_together
 from lrkit.cli.hydra_call import print_information
 from lrkit.cli.output_folders import check_holds_no_run, create_folder, make_writable
-from lrkit.cli.resumed_run import continued_folder, load_resumed_config
+from lrkit.cli.resumed_run import find_continued_folder, load_resumed_config
 from lrkit.cli.single_run import train_once
 
-__all__ = ["follow_run", "join_run", "run_train", "train_config"]
+__all__ = ["join_run", "run_train", "train_config", "train_other_rank"]
 
 
 def run_train(argv: list[str]) -> int:
@@ -48,11 +48,11 @@ def run_train(argv: list[str]) -> int:
             configs.check(config)
         else:  # the plan may come from the checkpoint
             configs.check_values(config)
-        continued = continued_folder(config["resume"])
+        continued = find_continued_folder(config["resume"])
     own_folder: list[str] = []
     made: Path | None = None
     if global_rank() > 0:
-        return follow_run(overrides, config_dir)
+        return train_other_rank(overrides, config_dir)
     if continued is not None:
         make_writable(continued, "resume.path")
         check_links(continued, "resume.path")
@@ -71,13 +71,11 @@ def run_train(argv: list[str]) -> int:
         if "${" not in folder
         else nullcontext()
     ):
-        return train_once(
-            [*flags, *overrides, *own_folder], config_dir, made
-        )  # argparse needs the overrides in one piece
+        return train_once([*flags, *overrides, *own_folder], config_dir, made)  # argparse needs all overrides together
 
 
-def follow_run(overrides: list[str], config_dir: str | None) -> int:
-    """Train in a further process of a cluster or torchrun, which writes nothing."""
+def train_other_rank(overrides: list[str], config_dir: str | None) -> int:
+    """Train in another process of a cluster or torchrun, which writes no files."""
     from lrkit.config import compose as configs
 
     with tempfile.TemporaryDirectory() as folder:
@@ -86,9 +84,9 @@ def follow_run(overrides: list[str], config_dir: str | None) -> int:
 
 
 def join_run(folder: Path, config: Path) -> int:
-    """Join a run as a further process, with the config that the first process resolved."""
+    """Join a run as another process, with the config that the first process resolved."""
     restore_path()
-    # The first process reports the end; with another exit code here, Lightning would kill it before.
+    # The first process reports the end. After another exit code of this process, Lightning would kill it before.
     with contextlib.suppress(KeyboardInterrupt, Terminated):
         train_config(receive_config(config), folder)
     return OK

@@ -1,26 +1,26 @@
-"""Callbacks of Lightning's that own a rate, or how long a run is, and so cannot share it with a plan."""
+"""Lightning's callbacks that set the learning rate or the length of a run, and so contradict a plan."""
 
 from __future__ import annotations
 
 from lrkit.base.lightning_package import LIGHTNING, package_of
 
-__all__ = ["conflict_of", "conflict_of_path"]
+__all__ = ["find_conflict", "find_conflict_of_path"]
 
-#: By the name of the class, in either Lightning package: why it is refused, and what to use.
+#: Name of a class, in either Lightning package -> the reason why it is refused, and the replacement.
 _CONFLICTS = {
-    "BatchSizeFinder": "changes the batch size when the steps are planned: set data.batch_size to what it finds",
+    "BatchSizeFinder": "changes the batch size after the steps were planned: set data.batch_size to its result",
     "GradientAccumulationScheduler": "changes accumulation during the run, so no step count can be planned:"
     " use trainer.accumulate_grad_batches",
-    "LearningRateFinder": "sets rates of its own, and the plan has them: use lrkit find, or optimizer.lr=auto",
-    "StochasticWeightAveraging": "takes the place of the schedule near the end of a run: use cooldown=..., with"
+    "LearningRateFinder": "sets the learning rate, which the plan sets: use lrkit find, or optimizer.lr=auto",
+    "StochasticWeightAveraging": "replaces the schedule near the end of a run: use cooldown=..., with"
     " WeightAveraging or EMAWeightAveraging for the average",
 }
 
 
-def conflict_of(cls: type) -> str | None:
-    """Why a callback cannot be used with a plan; None for any other. What inherits from one is one.
+def find_conflict(cls: type) -> str | None:
+    """Return why a callback class, or a class that it inherits from, contradicts a plan; None if none does.
 
-    >>> conflict_of(dict) is None
+    >>> find_conflict(dict) is None
     True
     """
     for base in cls.__mro__:
@@ -29,12 +29,12 @@ def conflict_of(cls: type) -> str | None:
     return None
 
 
-def conflict_of_path(target: str) -> str | None:
-    """The same of a class that is not imported yet, by its dotted path.
+def find_conflict_of_path(target: str) -> str | None:
+    """Return the same for a class that is not imported yet, by its dotted path.
 
-    >>> conflict_of_path("lightning.pytorch.callbacks.LearningRateFinder").partition(",")[0]
-    'sets rates of its own'
-    >>> conflict_of_path("mine.LearningRateFinder") is None
+    >>> find_conflict_of_path("lightning.pytorch.callbacks.LearningRateFinder").partition(",")[0]
+    'sets the learning rate'
+    >>> find_conflict_of_path("mine.LearningRateFinder") is None
     True
     """
     theirs = target.startswith(tuple(f"{package}." for package in LIGHTNING))

@@ -1,4 +1,4 @@
-"""From overrides to a checked config. Hydra composes; nothing here imports torch."""
+"""Composes the config of a run by Hydra, and checks it. No torch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lrkit.base import launcher_environment
 from lrkit.base.errors import ConfigError
 from lrkit.base.moved_classes import with_current_paths
 from lrkit.config import resume_options, saved_config, trusted_targets, yaml_screening
+from lrkit.config.config_file import read_config_file, split_config_file
 from lrkit.config.devices import accumulation, replicas_of, world_of
 from lrkit.config.find_options import AUTO
 from lrkit.config.hydra_errors import explain_hydra_error
@@ -37,6 +38,7 @@ from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
 from lrkit.planning import tracks
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
+from lrkit.schedules.batch_sizes import spread_stages
 from lrkit.schedules.curve import depends_on_length
 from lrkit.schedules.durations import Duration
 
@@ -59,24 +61,23 @@ Config = dict[str, Any]
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust: Sequence[str] = ()) -> Config:
-    """The config of one run: composed, resolved to plain containers, every key checked.
+    """Return the config of one run: composed, resolved to plain containers, every key checked.
 
-    With ``resume.path`` it is the config of the resumed run, with the overrides on top.
+    With ``resume.path`` it is the saved config of that run, and with ``--config`` that of the file, changed by the
+    overrides.
 
     Args:
         overrides: as on the command line.
-        config_dir: a folder of the user's own groups and options; where both have one, theirs is taken.
-        trust: packages whose classes files may name too; what the overrides name themselves needs no more.
+        config_dir: a folder with the user's own groups and options; they replace lrkit's options of the same name.
+        trust: packages whose classes files may name too. Classes that the overrides name need no entry.
 
     Raises:
-        ConfigError: one line about the first thing that is wrong.
+        ConfigError: the first error of the config, in one line.
 
     >>> compose(["schedule=step", "schedule.gamma=0.5"])["schedule"]["gamma"]
     0.5
     """
-    parsed = parse_overrides(with_added_keys(overrides))
-    path = saved_config.resume_path_in(parsed)
-    base = None if path is None else saved_config.config_beside(path)
+    overrides, parsed, base, source = _find_base(overrides)
     with hydra_initialised(config_dir):
         for override in parsed:
             check_group(override)
@@ -88,7 +89,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             )
         except ConfigError:  # from one of the user's files
             raise
-        except Exception as error:  # Hydra's, OmegaConf's, and whatever a file that is no config provokes
+        except Exception as error:  # of Hydra, of OmegaConf, or of any class, if a file is not a config
             raise explain_hydra_error(error, parsed, config_dir) from None
     if not isinstance(composed, DictConfig):
         raise ConfigError("train.yaml", "must be a group of keys")
@@ -96,7 +97,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
         raise ConfigError(name, "cannot be removed")
     raw: Any = OmegaConf.to_container(composed)
     if (many := yaml_screening.count_expanded(raw)) > yaml_screening.WIDEST:
-        raise ConfigError("config", f"must not have interpolations that stand for {many} values or more")
+        raise ConfigError("config", f"must have interpolations of fewer than {many} values in all")
     try:
         config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -116,19 +117,43 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     except ConfigError as error:
         if base is None:
             raise
-        must = f"{error.must}; keys that are not typed keep the values of the run in {path}"
+        must = f"{error.must}; keys that are not typed keep the values of {source}"
         raise ConfigError(error.key, must, error.received) from None
     checked = with_read_tables(with_keys_of_class(checked, parsed))
-    if not checked[tracks.KEY]:  # which have no cooldown to go on with, and are told so
+    if not checked[tracks.KEY]:  # resume_policies refuses the policy cooldown for tracks, with another message
         resume_options.check_cooldown(checked)
     return with_world(checked, parsed)
 
 
-def with_world(config: Config, parsed: Sequence[Override]) -> Config:
-    """A composed config on as many processes as a launcher has started, where there is one.
+def _find_base(overrides: Sequence[str]) -> tuple[list[str], list[Override], Mapping[str, Any] | None, str]:
+    """Return the overrides without the file of ``--config``, the same parsed, the saved config below, and its place.
 
     Raises:
-        ConfigError: ``trainer.devices`` or ``trainer.num_nodes`` was said, and is another number.
+        ConfigError: there are two of them, or a file is the config of a run that began from a checkpoint.
+    """
+    file, words = split_config_file(overrides)
+    parsed = parse_overrides(with_added_keys(words))
+    path = saved_config.find_resume_path(parsed)
+    if file is None:
+        return words, parsed, None if path is None else saved_config.read_saved_config(path), f"the run in {path}"
+    if path is not None:
+        raise ConfigError("--config", "and resume.path exclude each other: a resumed run keeps its own config", file)
+    config = read_config_file(file)
+    resume = config.get("resume") or {}
+    if resume.get("policy") is not None and not any(o.key_or_group == "resume.policy" for o in parsed):
+        must = (
+            f"is the config of a run that began from the checkpoint {resume.get('path')}: repeat its command, or say"
+            " resume.policy=null to train it from the beginning"
+        )
+        raise ConfigError("--config", must, file)
+    return words, parsed, config, file
+
+
+def with_world(config: Config, parsed: Sequence[Override]) -> Config:
+    """Return a composed config with the number of processes that a launcher has started, if there is a launcher.
+
+    Raises:
+        ConfigError: ``trainer.devices`` or ``trainer.num_nodes`` is set to another number.
     """
     trainer, shipped = config["trainer"], read_shipped_file("trainer/default.yaml")
     typed = {override.key_or_group.removeprefix("trainer.") for override in parsed}
@@ -137,7 +162,7 @@ def with_world(config: Config, parsed: Sequence[Override]) -> Config:
 
 
 def with_typed_track_order(config: Config, parsed: Sequence[Override]) -> Config:
-    """A composed config with the tracks in the order of the command line, which Hydra's merging does not keep."""
+    """Return a composed config with the tracks in the order of the command line, which Hydra does not keep."""
     node = config.get(tracks.KEY)
     if not isinstance(node, Mapping):
         return config
@@ -154,18 +179,18 @@ def with_typed_track_order(config: Config, parsed: Sequence[Override]) -> Config
 
 
 def with_trust(config: Config, parsed: Sequence[Override], more: Sequence[str] = ()) -> Config:
-    """A composed config with all that its ``_target_``s may name: what the command line says, and no file."""
-    said = trusted_names([override for override in parsed if override.key_or_group == "trust"])
-    if config["trust"] != said:
-        raise ConfigError("trust", "must be said on the command line, by --trust: no file may set it", config["trust"])
+    """Return a composed config with the entries of ``trust``, which only the command line may set."""
+    typed = trusted_names([override for override in parsed if override.key_or_group == "trust"])
+    if config["trust"] != typed:
+        raise ConfigError("trust", "must be set on the command line, by --trust: no file may set it", config["trust"])
     return {**config, "trust": trusted_names(parsed, more)}
 
 
 def screen_files(overrides: Sequence[str], config_dir: str) -> None:
-    """Refuse files of ``config_dir`` that must not come before Hydra. What else is wrong Hydra says itself.
+    """Refuse files of ``config_dir`` that Hydra must not read. Other errors are left to ``compose``.
 
     Raises:
-        ConfigError: naming the file.
+        ConfigError: with the name of the file.
     """
     with hydra_initialised(config_dir), suppress(HydraException, OmegaConfBaseException):
         hydra.compose("train", overrides=with_added_tracks(overrides), return_hydra_config=True)
@@ -180,23 +205,29 @@ def _says_steps(config: Mapping[str, Any]) -> bool:
 
 
 def check(config: Mapping[str, Any]) -> Plan | None:
-    """Refuse what can be refused before there is data; the plan, where the config says how long the run is."""
+    """Check a config before data is loaded; return its plan if the config has the length of the run, else None."""
     check_values(config)
-    if config["optimizer"].get("lr") == AUTO:  # to be found; the rest is checked as if it had been
+    if config["optimizer"].get("lr") == AUTO:  # the rest is checked with any rate
         lr = 1.0 if finds_rate(str(config["optimizer"].get("_target_"))) else 1e-3
         config = {**config, "optimizer": {**config["optimizer"], "lr": lr}}
     if _says_steps(config):
         return plan(config)
-    # The length of the run is not known: try it on a long one, so that only what is wrong anyway is refused.
+    # The length of the run is unknown: a plan for a long run shows the errors that do not depend on the length.
     steps = 10**6
     horizon = config["horizon"]
     if horizon.get("stop_after") is not None:
         Duration.parse(horizon["stop_after"], "horizon.stop_after")
     long = {"steps": steps, "steps_per_epoch": 10**3, "batch_size": 64}
     long |= {"tokens_per_sample": horizon.get("tokens_per_sample")}
+    known: dict[str, Any] = {}
+    if (schedule := config["batch"].get("schedule")) is not None:  # which sets the samples of a step
+        stages = spread_stages(schedule, steps)
+        batches = 10**3 * (1 + max(size for _, size in stages) // (config["data"].get("batch_size") or 1))
+        long, known = {name: long[name] for name in ("steps", "tokens_per_sample")}, {"batches": batches}
+        config = {**config, "batch": {**config["batch"], "schedule": stages}}
     ends = {"max_steps": steps} if config["trainer"].get("max_steps") not in (None, -1) else {}
     try:
-        plan({**config, "horizon": long, "trainer": {**config["trainer"], **ends}})
+        plan({**config, "horizon": long, "trainer": {**config["trainer"], **ends}}, **known)
     except ConfigError as error:
         if not depends_on_length(error):
             raise

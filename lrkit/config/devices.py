@@ -1,4 +1,4 @@
-"""How many processes, and how many batches a step, a config asks for."""
+"""The number of processes of a config, and the number of batches in an optimizer step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["accumulation", "replicas_of", "world_of"]
 
 
 def world_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
-    """Devices x nodes as the config says it, and whether that had to be assumed (``auto``)."""
+    """Return devices x nodes, and whether ``auto`` was assumed to be one device."""
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes") or 1
     if isinstance(devices, str) and devices not in ("auto", "-1"):
         devices = [d for d in devices.split(",") if d.strip()] if "," in devices else _read_whole(devices)
@@ -29,8 +29,10 @@ def world_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
 
 
 def replicas_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
-    """Processes that see batches of their own: all of them, but where one model is divided among several (tensor
-    parallel). And whether the number of devices had to be assumed."""
+    """Return the number of processes with batches of their own, and whether ``auto`` was assumed to be one device.
+
+    With tensor parallelism, the processes that share a model get the same batches.
+    """
     world, assumed = world_of(trainer)
     strategy = trainer.get("strategy")
     if not isinstance(strategy, Mapping) or not str(strategy.get("_target_")).endswith(".ModelParallelStrategy"):
@@ -43,13 +45,18 @@ def replicas_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
             sizes[name] = strategy[name]
     data, tensor = sizes.values()
     if data * tensor != world and not assumed:
-        must = f"x tensor_parallel_size ({tensor}) must be {world}, the processes of trainer.devices x num_nodes"
+        must = (
+            f"x tensor_parallel_size ({tensor}) must be {world}, the number of processes: trainer.devices x num_nodes"
+        )
         raise ConfigError("trainer.strategy.data_parallel_size", must, data)
     return data, assumed
 
 
 def accumulation(config: Mapping[str, Any], world: int) -> int:
-    """Micro-batches in an optimizer step: as written, or as many as ``batch.effective`` needs."""
+    """Return the number of batches in an optimizer step: the set number, or the number for ``batch.effective``.
+
+    With ``batch.schedule`` it is 1: the plan has the number for each step.
+    """
     written, effective = config["trainer"].get("accumulate_grad_batches") or 1, config["batch"].get("effective")
     if effective is None:
         return int(written)

@@ -1,4 +1,4 @@
-"""How to look for a learning rate: the node ``find``."""
+"""The options of `lrkit find`: the node ``find``."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from lrkit.schedules.shapes.schedule import check_number
 
 __all__ = ["AUTO", "Search"]
 
-#: What ``optimizer.lr`` says where the rate is to be found.
+#: The value of ``optimizer.lr`` that starts a search for the rate.
 AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A range test and what follows it.
+    """The options of a range test, and of the search after it.
 
     Args:
         start, end: the base rates between which the range test rises, > 0.
-        steps: optimizer steps of one range test; None: 100, or a sixth of the run where that is less, but 60 at least.
-        repeats: range tests, each with a seed of its own.
-        shape: ``exponential``, as many steps in every decade, or ``linear``.
-        loss: ``train``, or ``val``: validate after each step, which takes longer and also sees overfitting.
-        confirm: train at candidates before one of them is suggested.
+        steps: optimizer steps of one range test; None: a sixth of the run, but at least 60 and at most 100.
+        repeats: number of range tests, each with another seed.
+        shape: ``exponential``, with equally many steps in each factor of ten, or ``linear``.
+        loss: ``train``; or ``val``: validate after each step, which takes longer but also shows overfitting.
+        confirm: whether short runs train at the candidates before one of them is suggested.
 
     >>> Search(start=1.0, end=0.1)
     Traceback (most recent call last):
@@ -42,7 +42,7 @@ class Search:
     loss: Literal["train", "val"] = "train"
     confirm: bool = True
 
-    #: The fewest steps that make a curve.
+    #: The smallest number of steps for a curve that can be analysed.
     least = 30
 
     def __post_init__(self) -> None:
@@ -59,10 +59,10 @@ class Search:
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> Search:
-        """The node, checked; errors name its keys as the user types them."""
+        """Return the options of the node ``find``, checked; errors have the keys that the user types."""
         known = [each.name for each in fields(cls)]
         for name in node:
-            if name not in (*known, "interval"):  # what was found before is kept there
+            if name not in (*known, "interval"):  # the result of an earlier search
                 raise ConfigError(f"find.{name}", f"is not a key. {did_you_mean(str(name), known)}")
         try:
             return cls(**{name: node[name] for name in known if name in node})
@@ -70,11 +70,11 @@ class Search:
             raise error.under("find") from None
 
     def schedule(self) -> RangeTest:
-        """The range test, as multiples of ``end``."""
+        """Return the schedule of the range test, in multiples of ``end``."""
         return RangeTest(start=self.start / self.end, shape=self.shape)
 
     def length(self, steps: int | None) -> int:
-        """The optimizer steps of one range test, for a run of ``steps``.
+        """Return the optimizer steps of one range test, for a run of ``steps`` steps.
 
         >>> Search().length(10_000), Search().length(450), Search().length(90), Search(steps=200).length(450)
         (100, 75, 60, 200)

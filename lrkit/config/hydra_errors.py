@@ -1,4 +1,4 @@
-"""An error of Hydra, explained in one line by the key that the user typed."""
+"""Explains an error of Hydra in one line, with the key that the user typed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lrkit.planning import tracks
 __all__ = ["PLUGINS", "explain_hydra_error"]
 
 
-#: Launchers and sweepers for Hydra that lrkit has presets for: the package of each, and lrkit's extra that brings it.
+#: Hydra's launchers and sweepers for which lrkit has presets: the package of each, and the extra that installs it.
 PLUGINS = {
     "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
     "hydra/launcher/ray": ("hydra-ray-launcher", "ray"),
@@ -34,7 +34,7 @@ PLUGINS = {
 
 
 def explain_hydra_error(error: Exception, parsed: Sequence[Override], config_dir: str | None = None) -> ConfigError:
-    """What Hydra refused, said with the key and the nearest keys there are. Needs Hydra to be initialised."""
+    """Return the error for a refusal of Hydra, with the key and similar keys. Hydra must be initialised."""
     if not isinstance(error, HydraException) and (unread := _find_unreadable_file(config_dir)) is not None:
         return unread
     if isinstance(error, MissingConfigException) and error.missing_cfg_file in PLUGINS:
@@ -44,14 +44,14 @@ def explain_hydra_error(error: Exception, parsed: Sequence[Override], config_dir
     plain = ConfigError("config", f"cannot be composed: {_shorten_error(error)}")
     try:
         reference = OmegaConf.to_container(compose("train", overrides=with_added_tracks(chosen)))
-    except Exception:  # it is not the keys, then, but what was chosen
+    except Exception:  # the keys are valid, so a chosen option has the error
         return plain
     keys = list(leaf_paths(reference))
     for override in parsed:
         key = override.key_or_group
         if key in groups or override.is_hydra_override():
             continue
-        if key.partition(".")[0] == tracks.KEY:  # where nothing is there to begin with
+        if key.partition(".")[0] == tracks.KEY:  # the node is empty by default
             if key == tracks.KEY and not isinstance(override.value(), dict):
                 return tracks.no_such_track(override.value())
             continue
@@ -72,7 +72,7 @@ def _chosen_options(parsed: Sequence[Override]) -> tuple[dict[str, str], set[str
 
 
 def _find_unreadable_file(config_dir: str | None) -> ConfigError | None:
-    """The error for the first of the user's own files that is no config, if there is one."""
+    """Return the error for the first of the user's own files that is not a config; None if all are."""
     for file in sorted(Path(config_dir).rglob("*.yaml")) if config_dir else ():
         try:
             OmegaConf.load(file)
@@ -82,15 +82,15 @@ def _find_unreadable_file(config_dir: str | None) -> ConfigError | None:
 
 
 def _shorten_error(error: Exception, limit: int = 400) -> str:
-    """What an error says, in a line that can be read."""
+    """Return the message of an error in one line of limited length."""
     if isinstance(error, RecursionError):
-        return "something in it refers to itself, or is too deep"
+        return "it has a reference to itself, or is nested too deeply"
     said = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
     return said if len(said) <= limit else f"{said[:limit]}..."
 
 
 def _explain_missing_plugin(plugin: str, overrides: Sequence[str]) -> ConfigError:
-    """The error for a plugin that is not installed: what asked for it, and how it is brought."""
+    """Return the error for a plugin that is not installed: the key that chose it, and the command that installs it."""
     package, extra = PLUGINS[plugin]
     plain = "=".join(plugin.rsplit("/", 1))
     presets = [text for text in overrides if text.lstrip("+").startswith("launcher=")]

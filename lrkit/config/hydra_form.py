@@ -1,8 +1,10 @@
-"""Overrides in the form that Hydra reads: their values, formulas in quotes, ``++`` before keys of the user's class."""
+"""Overrides in the form that Hydra reads: formulas in quotes, and ``++`` before the keys of the user's own classes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+from lrkit.base.command_line import CONFIG_FILE
 
 __all__ = ["GROUPS_OF_SCHEDULES", "quote_formula", "split_values", "with_added_keys"]
 
@@ -10,12 +12,12 @@ __all__ = ["GROUPS_OF_SCHEDULES", "quote_formula", "split_values", "with_added_k
 GROUPS_OF_SCHEDULES = ("schedule", "warmup", "cooldown")
 _KEY = "formula"
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-#: The beginnings of values that Hydra must read as they are: quotes, null, and what sweeps.
+#: The beginnings of values that must stay as they are: quotes, null, and sweeps.
 _LEFT = ("'", '"', "null", "choice(", "range(", "glob(", "interval(", "shuffle(", "sort(", "tag(", "???")
 
 
 def quote_formula(text: str) -> str:
-    """An override with quotes around the formula of a schedule, or around each one of a sweep; others stay.
+    """Return an override with quotes around each formula of a schedule; return other overrides unchanged.
 
     >>> quote_formula("schedule.formula=0.5*(1+cos(pi*u))"), quote_formula("schedule.formula=max(u, 0.1),1-u")
     ("schedule.formula='0.5*(1+cos(pi*u))'", "schedule.formula='max(u, 0.1)','1-u'")
@@ -31,7 +33,7 @@ def quote_formula(text: str) -> str:
 
 
 def split_values(text: str) -> list[str]:
-    """Values between the commas that are in no quotes and no brackets.
+    """Split values at the commas outside of quotes and brackets.
 
     >>> split_values("(0.1,[1,2]), ('a,b',3)")
     ['(0.1,[1,2])', "('a,b',3)"]
@@ -53,12 +55,14 @@ def split_values(text: str) -> list[str]:
 
 
 def with_added_keys(overrides: Iterable[str]) -> list[str]:
-    """Overrides with ``++`` before the keys of a schedule whose class is named by ``_target_``: it has keys of its own.
+    """Return overrides without the file of ``--config``, and with ``++`` before the keys of a schedule of the user's.
+
+    A class that an override sets by ``_target_`` may have other keys than the option, and Hydra would refuse them.
 
     >>> with_added_keys(["schedule._target_=mycode.Tanh", "schedule.gamma=2", "warmup.length=5%"])
     ['++schedule._target_=mycode.Tanh', '++schedule.gamma=2', 'warmup.length=5%']
     """
-    listed = list(overrides)
+    listed = [text for text in overrides if text.partition("=")[0] != CONFIG_FILE]
     named = {text.partition("=")[0].lstrip("+") for text in listed}
     own = tuple(f"{group}." for group in GROUPS_OF_SCHEDULES if f"{group}._target_" in named)
     return [f"++{word}" if own and (word := text.lstrip("+")).startswith(own) else text for text in listed]

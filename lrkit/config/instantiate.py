@@ -1,8 +1,8 @@
-"""From the node of a ``_target_`` to its object. Every class is found and allowed before the first one is called.
+"""Builds the object of a node with ``_target_``. Every class in the node is checked before the first one is called.
 
-Hydra's ``instantiate`` calls whatever a name leads to, and resolves ``${...}`` once more in values that were resolved.
-Here a value is what it is, and what was checked is what is called. ``_args_``, ``_partial_`` and ``_recursive_`` are
-Hydra's; containers are always plain, as by its ``_convert_: all``.
+Hydra's ``instantiate`` calls the object of any name, and resolves ``${...}`` a second time in resolved values. This
+module calls only the classes that it has checked, and does not change values. ``_args_``, ``_partial_`` and
+``_recursive_`` have Hydra's meaning; containers are always plain, as with ``_convert_: all``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DIRECTIVES = (TARGET, "_args_", "_partial_", "_recursive_", "_convert_")
 
 @dataclass(frozen=True)
 class _Call:
-    """A class, checked, and what it is called with."""
+    """A checked class and its arguments."""
 
     key: str
     cls: type
@@ -37,20 +37,20 @@ class _Call:
 
 
 def build(node: Mapping[str, Any] | None, key: str, trust: Sequence[str] = ()) -> Any:
-    """The object that a node describes; None for an empty node.
+    """Build the object of a node; return None for an empty node.
 
     Args:
-        key: where the node stands, such as ``model``: errors name keys under it.
-        trust: what the user has named as theirs, see ``lrkit.config.trusted_targets``.
+        key: the key of the node, such as ``model``; errors name the keys below it.
+        trust: the packages that the user trusts, see ``lrkit.config.trusted_targets``.
 
     Raises:
-        ConfigError: a class that may not be named, a key that it does not take, or whatever it raises when it is made.
+        ConfigError: a class that the node may not name, an unknown argument, or an error of the constructor.
     """
     return _make_objects(check(node, key, trust)) if node else None
 
 
 def check(node: Mapping[str, Any], key: str, trust: Sequence[str] = ()) -> Any:
-    """What ``build`` would call, found and allowed; nothing is called, so only what a class itself refuses is left."""
+    """Check a node without a call; return what ``build`` would call. Only the constructors can still refuse it."""
     if not isinstance(node, Mapping):
         raise ConfigError(key, "must be a group of keys", node)
     for where, target in trusted_targets.find_targets(node, key):
@@ -58,15 +58,15 @@ def check(node: Mapping[str, Any], key: str, trust: Sequence[str] = ()) -> Any:
     if TARGET not in node:
         raise ConfigError(f"{key}.{TARGET}", "must be set")
     if node.get("_partial_"):
-        raise ConfigError(f"{key}._partial_", "must not be set here: it makes a function, and lrkit needs an object")
+        raise ConfigError(f"{key}._partial_", "must not be set here: it builds a function, and lrkit needs an object")
     return _check_calls(node, key, trust)
 
 
 def use_lightning(config: Mapping[str, Any]) -> str:
-    """Decide for the Lightning package of the user's own classes that a config names; nothing is built.
+    """Use the Lightning package of the user's own classes in a config, and return its name. Nothing is built.
 
-    To be called before anything of lrkit's that imports Lightning. Returns the package's name. A class that cannot be
-    found is left to the caller.
+    The caller must do this before it imports a module of lrkit that imports Lightning. A class that cannot be found
+    is ignored here.
 
     Raises:
         ConfigError: the classes need both packages, see ``lrkit.base.lightning_package``.
@@ -92,7 +92,7 @@ def use_lightning(config: Mapping[str, Any]) -> str:
 
 
 def arguments(cls: type, node: Mapping[str, Any], key: str) -> frozenset[str]:
-    """The names that the class of a node accepts; an error where the node has another one."""
+    """Return the arguments of the class of a node; refuse a node with another key."""
     try:
         parameters = inspect.signature(cls).parameters
     except (TypeError, ValueError):
@@ -106,7 +106,7 @@ def arguments(cls: type, node: Mapping[str, Any], key: str) -> frozenset[str]:
 
 
 def _check_calls(node: Any, key: str, trust: Sequence[str]) -> Any:
-    """The node with a call in place of each ``_target_``."""
+    """Return the node with a ``_Call`` in place of each node with ``_target_``."""
     if isinstance(node, list):
         return [_check_calls(inner, f"{key}[{i}]", trust) for i, inner in enumerate(node)]
     if not isinstance(node, Mapping):
@@ -119,7 +119,7 @@ def _check_calls(node: Any, key: str, trust: Sequence[str]) -> Any:
         if not isinstance(node.get(name, default), bool):
             raise ConfigError(f"{key}.{name}", "must be true or false", node[name])
     if node.get("_convert_", "all") != "all":
-        raise ConfigError(f"{key}._convert_", "must be all, as lrkit builds every node: leave it out")
+        raise ConfigError(f"{key}._convert_", "must be all, which is lrkit's default: leave it out")
     args, options = node.get("_args_", []), {n: inner for n, inner in node.items() if n not in _DIRECTIVES}
     if not isinstance(args, list):
         raise ConfigError(f"{key}._args_", "must be a list", args)
@@ -143,5 +143,5 @@ def _make_objects(node: Any) -> Any:
         return node.cls(*args, **options)
     except ConfigError as error:
         raise (error if error.key.startswith(node.key) else error.under(node.key)) from None
-    except Exception as error:  # whatever a class of the user's, or of a library's, does not like
+    except Exception as error:  # of any class: it comes from the constructor of the user or of a library
         raise ConfigError(node.key, "cannot be built: " + " ".join(str(error).split()).rstrip(".")) from error

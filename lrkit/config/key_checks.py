@@ -1,4 +1,4 @@
-"""Checks of a composed config: its keys, and the values of keys that belong to no object."""
+"""Checks of a composed config: its keys, and the values that no object checks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.validation import FLAG, Rule, is_whole, one_of
-from lrkit.config import node_options, resume_options, timeout, trainer_options, trusted_targets
-from lrkit.config.callback_conflicts import conflict_of_path
+from lrkit.base.validation import FLAG, one_of, whole
+from lrkit.config import batch_options, node_options, resume_options, timeout, trainer_options, trusted_targets
+from lrkit.config.callback_conflicts import find_conflict_of_path
 from lrkit.config.find_options import Search
 from lrkit.config.near_names import nearest_key, suggest_name
 from lrkit.config.overrides import default_choices, leaf_paths
@@ -20,11 +20,11 @@ from lrkit.planning import tracks
 
 __all__ = ["check_keys", "check_values", "top_keys"]
 
-_SEED = Rule("must be a whole number in [0, 4294967295]", lambda value: is_whole(value, 0, 2**32 - 1))
+_SEED = whole(0, 2**32 - 1)
 
 
 def check_values(config: Mapping[str, Any]) -> None:
-    """Refuse a value that its key cannot have, whatever plan a resumed run takes."""
+    """Refuse invalid values, with the checks that do not need a plan."""
     trusted_targets.check(config)
     for name in (
         "data",
@@ -48,7 +48,7 @@ def check_values(config: Mapping[str, Any]) -> None:
 
 
 def _check_run(config: Mapping[str, Any]) -> None:
-    """The keys at the top, and those of the groups that say how the run is done."""
+    """Check the keys at the top, and those of the groups of the run."""
     Search.of(config["find"])
     if config["jobs"] != "auto":
         check_count("jobs", config["jobs"])
@@ -58,6 +58,7 @@ def _check_run(config: Mapping[str, Any]) -> None:
     if config[tracks.KEY]:
         tracks.parse_tracks(config[tracks.KEY])
         tracks.refuse_combinations(config)
+    batch_options.check(config)
     resume_options.check(config)
     _SEED.check("seed", config["seed"])
     if not isinstance(config["monitor"], str):
@@ -66,7 +67,7 @@ def _check_run(config: Mapping[str, Any]) -> None:
 
 
 def _check_data_and_callbacks(config: Mapping[str, Any]) -> None:
-    """The nodes that name classes of the user: their keys are not known here, but for those that lrkit reads."""
+    """Check the nodes that may name the user's own classes: of their keys, lrkit knows only those that it reads."""
     data = config["data"]
     for name in ("batch_size", "train_samples"):
         if data.get(name) is not None:
@@ -79,17 +80,17 @@ def _check_data_and_callbacks(config: Mapping[str, Any]) -> None:
                 raise ConfigError(f"{group}.{name}._target_", "must be set")
     for name, node in config["callbacks"].items():
         target = str(node["_target_"])
-        if (why := conflict_of_path(target)) is not None:
+        if (why := find_conflict_of_path(target)) is not None:
             raise ConfigError(f"callbacks.{name}", why, target.rpartition(".")[2])
 
 
 def _check_trainer_and_guard(config: Mapping[str, Any]) -> None:
-    """The trainer, and what needs a validation or another policy of the guard."""
+    """Check the trainer, and the options that need a validation or another policy of the guard."""
     trainer = config["trainer"]
     packages = {str(name).partition(".")[0] for name in config.get("trust", ())}
     trainer_options.check(trainer, has_packages=bool(packages - {"lrkit", "torch", "lightning", "pytorch_lightning"}))
     if trainer.get("fast_dev_run") and config["horizon"].get("stop_after") is not None:
-        must = "and trainer.fast_dev_run cannot be used together: a trial run has a length of its own"
+        must = "and trainer.fast_dev_run cannot be used together: both set the length of the run"
         raise ConfigError("horizon.stop_after", must)
     if trainer.get("limit_val_batches") == 0 and config["monitor"].startswith("val"):
         raise ConfigError("monitor", "needs a validation, and trainer.limit_val_batches is 0", config["monitor"])
@@ -100,7 +101,7 @@ def _check_trainer_and_guard(config: Mapping[str, Any]) -> None:
 
 
 def check_keys(config: Mapping[str, Any]) -> None:
-    """Refuse keys that mean nothing, also those that came in through ``+`` or from a file."""
+    """Refuse unknown keys, also those from ``+`` or from a file."""
     sections = {
         "trainer": read_shipped_file("trainer/default.yaml"),
         "batch_scaling": read_shipped_file("batch_scaling/linear.yaml"),

@@ -1,4 +1,4 @@
-"""What stands in a table where a value is missing, by the spellings of pandas, R, ARFF and spreadsheets."""
+"""The spellings of a missing value in a table: those of pandas, R, ARFF and spreadsheets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POLICIES = ("refuse", "drop", "keep")
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell says that there is no value.
+    """Return whether a cell has the spelling of a missing value.
 
     >>> is_missing("NA"), is_missing(" "), is_missing("0"), is_missing("Nantes")
     (True, True, False, False)
@@ -23,6 +23,6 @@ def is_missing(cell: str) -> bool:
 
 
 def missing_policy(value: str) -> str:
-    """What to do with samples that miss a value: refuse them, drop them, or keep the words as names of classes."""
+    """Return the policy for samples with a missing value: refuse them, drop them, or keep the texts as class names."""
     one_of(*POLICIES).check("data.missing", value)
     return value

@@ -1,8 +1,9 @@
-"""Data sets of other libraries that are asked for by a name: which may be, and how their files are read.
+"""The datasets of other libraries that a config may choose by name.
 
 The name can come from an untrusted config, and the files from an untrusted folder. Some classes of torchvision and some
-readers of Hugging Face unpickle what they find there, or unpack it wherever the archive says. So a name must be of a
-list: of those whose code was read, in the releases named below, and found to make numbers of files and nothing else.
+readers of Hugging Face unpickle files, or unpack archives to any path that the archive names. A config may therefore
+choose only from a list: the authors of lrkit have read the code of each entry, in the releases below, and it only
+converts files to numbers.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from lrkit.base.errors import ConfigError, did_you_mean
 
 __all__ = ["FORMATS", "TORCHVISION", "check_hugging_face", "check_torchvision", "without_ghostscript"]
 
-#: Classes of ``torchvision.datasets`` that yield images of one size with a class each. Read in 0.23.0 and 0.29.1, with
-#: what they call: archives and pickles (CIFAR's) are only opened after their MD5 was compared with the library's own.
-#: Not here: LSUN, which unpickles a cache; FGVCAircraft, which unpacks any archive; those whose images differ in size.
+#: Classes of ``torchvision.datasets`` with images of one size and one class for each image. Their code was read in
+#: 0.23.0 and 0.29.1: they open archives and pickles (CIFAR) only after a comparison of the MD5 with the library's own.
+#: Left out: LSUN, which unpickles a cache; FGVCAircraft, which unpacks any archive; images of different sizes.
 TORCHVISION = (
     "CIFAR10",
     "CIFAR100",
@@ -40,37 +41,37 @@ TORCHVISION = (
     "USPS",
 )
 
-#: Readers that come with Hugging Face ``datasets``; 4.0.0 and 5.2.0 were searched for what unpickles, evaluates, or
-#: imports by name. Not here: ``pandas``, which unpickled in 4.0.0, and those that need further packages.
+#: Readers of Hugging Face ``datasets``. Releases 4.0.0 and 5.2.0 were searched for code that unpickles, evaluates, or
+#: imports by name. Left out: ``pandas``, which unpickled in 4.0.0, and readers that need further packages.
 FORMATS = ("arrow", "csv", "imagefolder", "json", "parquet", "text")
 
-_OLDEST = 4  # releases before it execute the scripts that a data set brings along
+_OLDEST = 4  # earlier releases execute the scripts in a dataset
 
 
 def check_torchvision(name: str) -> None:
-    """Refuse a name that is not of ``TORCHVISION``. Nothing is imported.
+    """Refuse a name that is not in ``TORCHVISION``. Nothing is imported.
 
     >>> check_torchvision("FashionMNIST")
     """
     if name not in TORCHVISION:
-        must = "must be a name in torchvision.datasets whose reading is known to execute nothing."
+        must = "must be a class of torchvision.datasets that is known to execute no code of its files."
         raise ConfigError("data.name", f"{must} {did_you_mean(name, TORCHVISION)}", name)
 
 
 def check_hugging_face(library: Any, path: str) -> None:
-    """Refuse a release of ``datasets`` that executes scripts, and a reader of its own that is not of ``FORMATS``.
+    """Refuse a release of ``datasets`` that executes scripts, and a reader of it that is not in ``FORMATS``.
 
     Args:
         library: the package ``datasets``.
-        path: what ``load_dataset`` is to be given.
+        path: the argument of ``load_dataset``.
     """
     version = str(getattr(library, "__version__", _OLDEST))
     if int(version.partition(".")[0]) < _OLDEST:
-        must = f"needs datasets {_OLDEST} or newer, for older ones execute the scripts that a data set brings along"
+        must = f"needs datasets {_OLDEST} or newer: older releases execute the scripts in a dataset"
         raise ConfigError("data=huggingface", must, version)
     reader = path.isidentifier() and path not in FORMATS and _comes_with_datasets(path)
     if reader:
-        must = "must be a data set, or a reader that is known to execute nothing."
+        must = "must be a dataset, or a reader that is known to execute no code of its files."
         raise ConfigError("data.path", f"{must} {did_you_mean(path, FORMATS)}", path)
 
 
@@ -83,17 +84,17 @@ def _comes_with_datasets(name: str) -> bool:
 
 @contextmanager
 def without_ghostscript() -> Iterator[None]:
-    """Within it, Pillow does not hand files to Ghostscript, which runs programs written in PostScript.
+    """Within this context, Pillow does not start Ghostscript, which executes PostScript.
 
-    Pillow goes by what a file contains, so that an image named ``.png`` may be such a program.
+    Pillow chooses the format by the content of a file, so a file with the name ``.png`` may contain PostScript.
     """
     try:
         from PIL import EpsImagePlugin as plugin
-    except ImportError:  # without Pillow there are no images to read
+    except ImportError:  # without Pillow no image is read
         yield
         return
     before = plugin.gs_binary
-    plugin.gs_binary = False  # what Pillow itself notes where there is none
+    plugin.gs_binary = False  # Pillow's own value if Ghostscript is not installed
     try:
         yield
     finally:

@@ -214,13 +214,13 @@ _LENGTH = re.compile(r"[\d.]+(e\d+)?(%|ep|sp|tok)?")
 
 
 def suggest_name(name: str, choices: Collection[str]) -> str:
-    """A hint for an unknown name: the choice that other libraries call so, or the one that looks most like it.
+    """Return a hint for an unknown name: the choice with this name in other libraries, or the most similar choice.
 
     >>> suggest_name("T_max", ["start", "end", "length"])
     "Did you mean 'length'? Accepted: end, length, start"
     """
     alias = _IN_SECTION.get(name, name)
-    if alias == "end" and alias not in choices:  # a shape that arrives nowhere has a floor
+    if alias == "end" and alias not in choices:  # a schedule without an end value has a floor
         alias = "floor"
     return did_you_mean(alias if alias in choices else name, choices)
 
@@ -267,7 +267,7 @@ def suggest_option(group: str, name: str, choices: Collection[str]) -> str:
 
 
 def nearest_key(key: str, keys: Sequence[str], others: Mapping[str, Sequence[str]] | None = None) -> str:
-    """The key that the user probably meant: one of its section, one that ends alike, or the most similar of all.
+    """Return a hint for an unknown key: a key of its section, its name here, one that ends alike, or the most similar.
 
     Args:
         key: the unknown key.

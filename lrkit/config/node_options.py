@@ -1,4 +1,4 @@
-"""The options of lrkit's own data and networks, by class path, checked without importing what they need.
+"""The options of lrkit's own data and networks, by class path, checked without an import of torch or other packages.
 
 ``tests/promises/test_same_answers.py`` compares these rules with the constructors: the names, and the answers to wrong
 values.
@@ -88,7 +88,7 @@ _RULES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-#: Class path -> option -> what it must be, one rule after the other.
+#: Class path -> option -> its rules, in the order of the checks.
 OPTIONS: dict[str, dict[str, tuple[Rule, ...]]] = {
     path: {name: (rule,) if isinstance(rule, Rule) else tuple(rule) for name, rule in rules.items()}
     for path, rules in _RULES.items()
@@ -100,7 +100,7 @@ _TOKENS = {"lrkit.data.Text": "context"}
 
 
 def tokens_per_sample(data: Mapping[str, Any]) -> tuple[int, str] | None:
-    """The number of tokens in a sample of the node ``data``, and the key that says it; None where no key does.
+    """Return the number of tokens in a sample of the node ``data``, and its key; None if no key has it.
 
     >>> tokens_per_sample({"_target_": "lrkit.data.Text", "context": 64})
     (64, 'data.context')
@@ -110,14 +110,14 @@ def tokens_per_sample(data: Mapping[str, Any]) -> tuple[int, str] | None:
 
 
 def check(key: str, node: Mapping[str, Any], hint: Callable[[str, list[str]], str]) -> None:
-    """Refuse what a class of lrkit's own refuses; any other class is left to itself.
+    """Check the options of one of lrkit's own classes. Other classes are not checked here.
 
     Args:
-        key: where the node stands, ``data`` or ``model``.
-        hint: says which of some names an unknown one may mean.
+        key: the key of the node, ``data`` or ``model``.
+        hint: returns a hint at the similar names for an unknown name.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: with the key of the option.
     """
     rules = OPTIONS.get(str(node.get("_target_")))
     if rules is None:
@@ -133,7 +133,7 @@ def check(key: str, node: Mapping[str, Any], hint: Callable[[str, list[str]], st
 
 
 def _check_together(key: str, node: Mapping[str, Any]) -> None:
-    """Refuse what each option allows, and both together do not; or of which one then does nothing."""
+    """Refuse options that contradict each other, or that have no effect together."""
     target, given = node["_target_"], node.get
     if target == "lrkit.data.Torchvision" and isinstance(name := given("name"), str):
         check_torchvision(name)

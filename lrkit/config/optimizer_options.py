@@ -1,8 +1,8 @@
-"""The options of optimizers: which a class has, what each may be, and which contradict each other.
+"""The options of optimizers: the names of each class, the range of each option, and their contradictions.
 
-The signatures of the shipped optimizers are recorded here, so that a plan is checked as a training is, without torch;
-``tests/config/test_optimizer_options.py`` compares them with the installed classes. An option is of the kind of its
-default.
+This file records the signatures of the shipped optimizers, so that `lrkit show` refuses the same values as a training,
+without torch. ``tests/config/test_optimizer_options.py`` compares them with the installed classes. An option has the
+type of its default.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lrkit.planning.optimizer_traits import traits_of
 
 __all__ = ["IMPLEMENTATION", "SIGNATURES", "check", "check_groups", "check_options"]
 
-#: How an optimizer computes, which is a matter of the machine, not of what it computes.
+#: Options that choose the implementation of an optimizer, and do not change its result.
 IMPLEMENTATION = ("fused", "foreach")
 
 _TORCH = {"foreach": None, "maximize": False}
@@ -30,7 +30,7 @@ _FREE = {"weight_decay": 0.0, "warmup_steps": 0, "r": 0.0, "weight_lr_power": 2.
 
 _MUON = "lrkit.optim.muon.Muon"
 
-#: Class path -> option -> default, but for the parameters and the rate, of what ``conf/optimizer`` names.
+#: Class path -> option -> default, without the parameters and the rate, for each class in ``conf/optimizer``.
 SIGNATURES: dict[str, dict[str, Any]] = {
     "torch.optim.SGD": {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False, **_FUSED},
     "torch.optim.Adam": {
@@ -68,7 +68,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     "schedulefree.SGDScheduleFree": {"momentum": 0.9, **_FREE},
 }  # fmt: skip
 
-#: The range of an option, whatever the optimizer. What has none here is checked for its kind, then by the class.
+#: The range of an option, for every optimizer. Options without a range are checked for their type, then by the class.
 _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     **dict.fromkeys(("betas", "adamw_betas", "momentum", "dampening", "rho", "beta3"),
                     (" in [0, 1)", lambda x: 0 <= x < 1)),
@@ -86,11 +86,12 @@ _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
 
 
 def check(node: Mapping[str, Any]) -> None:
-    """Refuse what the class of a node ``optimizer`` refuses, or would take and not do; a class of whose signature
-    nothing is recorded is left to itself.
+    """Refuse the options of a node ``optimizer`` that its class refuses, or accepts without an effect.
+
+    A class without a recorded signature is not checked here.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: with the key of the option.
 
     >>> check({"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 1})
     Traceback (most recent call last):
@@ -103,22 +104,22 @@ def check(node: Mapping[str, Any]) -> None:
 
 
 def check_options(target: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of an optimizer, checked, with tuples in place of lists.
+    """Return the options of an optimizer, checked, with tuples in place of lists.
 
     Args:
-        target: its class path.
-        options: but for the parameters and the rate.
-        defaults: of all the options that the class has.
+        target: class path of the optimizer.
+        options: the options, without the parameters and the rate.
+        defaults: the defaults of all options of the class.
 
     Raises:
-        ConfigError: naming the key, such as ``optimizer.betas``.
+        ConfigError: with the key of the option, such as ``optimizer.betas``.
     """
     name = target.rpartition(".")[2]
     for each in options:
         if each not in defaults:
             must = f"is unknown to {name}. {did_you_mean(str(each), [*defaults, 'lr'])}"
             raise ConfigError(f"optimizer.{each}", must)
-    if options.get("warmup_steps"):  # schedulefree's: it would multiply the rate outside of the plan
+    if options.get("warmup_steps"):  # of schedulefree: it would multiply the rate outside of the plan
         raise ConfigError("optimizer.warmup_steps", "must stay 0: choose warmup=linear", options["warmup_steps"])
     checked = {each: _check_value(each, value, defaults[each]) for each, value in options.items()}
     _check_together(target, {**defaults, **checked})
@@ -126,29 +127,29 @@ def check_options(target: str, options: Mapping[str, Any], defaults: Mapping[str
 
 
 def check_groups(target: str, rates: Sequence[tuple[str, float, float | None]], rules: Rules = Rules()) -> None:  # noqa: B008
-    """Refuse groups that a class would take without a word and then not do.
+    """Refuse options of groups that the class of the optimizer accepts without an effect.
 
     Args:
-        target: its class path.
-        rates: of each group its name, the factor of its rate and its weight decay, as
-        ``lrkit.planning.group_rules.group_rates``.
-        rules: the rules that made them.
+        target: class path of the optimizer.
+        rates: name, factor of the rate and weight decay of each group, by
+            ``lrkit.planning.group_rules.group_rates``.
+        rules: the rules of the groups.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: with the key of the rule.
     """
     known, name = traits_of(target), target.rpartition(".")[2]
     scales = {group: scale for group, scale, _ in rates}
     if known and known.one_rate:
         if len(set(scales.values())) > 1:
-            must = f"must give every group the same lr_scale: {name} has one rate for them all"
+            must = f"must give every group the same lr_scale: {name} has one rate for all groups"
             raise ConfigError("param_groups", must, scales)
         if rules.layer_decay not in (None, 1):
             must = f"must be null: {name} has one rate for all layers"
             raise ConfigError("param_groups.layer_decay", must, rules.layer_decay)
     for i, rule in enumerate(rules.rules):
         if rule.adamw and target != _MUON:
-            must = f"needs optimizer=muon, which updates matrices in another way: {name} updates all parameters alike"
+            must = f"needs optimizer=muon: {name} updates matrices and vectors by the same rule"
             raise ConfigError(f"param_groups.rules[{i}].adamw", must)
         for part in CURVE_PARTS:
             if getattr(rule, part) is None:
@@ -165,11 +166,11 @@ def check_groups(target: str, rates: Sequence[tuple[str, float, float | None]], 
 
 
 def _check_value(name: str, value: Any, default: Any) -> Any:
-    """``value`` if it is of the default's kind and in the option's range."""
+    """Return ``value``; refuse another type than that of the default, and a value out of the option's range."""
     limits, holds = _RANGES.get(name, ("", lambda x: True))
     many = is_list(value)
     if isinstance(default, tuple):
-        # An entry may be none where the default's is: Adafactor's eps.
+        # A member may be None if that of the default is: eps of Adafactor.
         fine = many and len(value) == len(default) and all(
             (x is None and y is None) or (is_number(x) and holds(x)) for x, y in zip(value, default, strict=True)
         )  # fmt: skip
@@ -184,18 +185,18 @@ def _check_value(name: str, value: Any, default: Any) -> Any:
         fine, must = True, ""
     if not fine:
         raise ConfigError(f"optimizer.{name}", f"must {must}", value)
-    return tuple(None if x is None else float(x) for x in value) if many else value  # torch wants no whole numbers
+    return tuple(None if x is None else float(x) for x in value) if many else value  # torch refuses whole numbers here
 
 
 def _check_together(target: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that a class refuses together, or of which one then does nothing."""
+    """Refuse options that the class refuses together, or that have no effect together."""
     if target not in SIGNATURES:
         return
     name, given = target.rpartition(".")[2], options.get
     if given("fused") and given("foreach"):
-        raise ConfigError("optimizer.fused", "and optimizer.foreach are two ways to compute: set one of them")
+        raise ConfigError("optimizer.fused", "and optimizer.foreach choose two implementations: set only one of them")
     if given("differentiable"):
-        must = "must be false: gradients would be taken through the step, which no training does"
+        must = "must be false: a training takes no gradient through the optimizer's step"
         raise ConfigError("optimizer.differentiable", must, True)
     still = given("momentum") == 0
     if target in ("torch.optim.SGD", "pytorch_optimizer.LARS"):
@@ -207,8 +208,8 @@ def _check_together(target: str, options: Mapping[str, Any]) -> None:
         raise ConfigError("optimizer.nesterov", "needs optimizer.dampening=0", given("dampening"))
     if given("gc_conv_only") and not given("use_gc"):
         raise ConfigError("optimizer.gc_conv_only", "needs optimizer.use_gc=true", True)
-    # It divides by this, between two sequences of weights.
+    # schedulefree divides by this number between its two sequences of weights.
     if target.startswith("schedulefree."):
         option = "momentum" if "momentum" in options else "betas"
         if options[option] == 0 or (option == "betas" and options[option][0] == 0):
-            raise ConfigError(f"optimizer.{option}", f"must not begin at 0: {name} divides by it", options[option])
+            raise ConfigError(f"optimizer.{option}", f"needs a momentum > 0: {name} divides by it", options[option])

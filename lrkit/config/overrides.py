@@ -1,7 +1,7 @@
 """The overrides of the command line: parsing, groups, and the folders that Hydra searches.
 
-Hydra composes; what it refuses is said again here in one line that names the key, what was received and what is
-accepted.
+Where Hydra would refuse an override with a long message, lrkit refuses it first, in one line: the key, the received
+value and the accepted values.
 """
 
 from __future__ import annotations
@@ -49,47 +49,47 @@ __all__ = [
     "with_added_tracks",
 ]  # fmt: skip
 
-#: Tells Hydra 1.3 to behave as that release, and not as an earlier one; later releases always do, and refuse the word.
+#: Makes Hydra 1.3 behave as 1.3, and not as an earlier release. Later releases refuse this argument.
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
-#: Groups of which several options can be chosen: each option adds objects by their names.
+#: Groups from which several options can be chosen: each option adds objects by their names.
 LISTED = ("callbacks", "logger")
 
 
 class _OwnFiles(FileConfigSource):
-    """The files below ``--config-dir``: each is checked before Hydra reads it, and none lies outside."""
+    """The files in ``--config-dir``. Each is checked before Hydra reads it; files outside of the folder are refused."""
 
     @staticmethod
     def scheme() -> str:
         return "lrkit-own"
 
     def is_group(self, config_path: str) -> bool:
-        self._within(config_path)
+        self._resolve_within(config_path)
         return bool(super().is_group(config_path))
 
     def is_config(self, config_path: str) -> bool:
-        self._within(config_path)
+        self._resolve_within(config_path)
         return bool(super().is_config(config_path))
 
     def load_config(self, config_path: str) -> ConfigResult:
-        file = self._within(self._normalize_file_name(config_path))
+        file = self._resolve_within(self._normalize_file_name(config_path))
         if "hydra" in Path(config_path).with_suffix("").parts:  # Hydra would give it the package hydra
-            raise ConfigError(str(file), "would configure Hydra, which a file must not: say it on the command line")
+            raise ConfigError(str(file), "must not configure Hydra: only the command line may")
         yaml_screening.screen_text(file)
         loaded = super().load_config(config_path)
-        yaml_screening.package_of_file(file, loaded.header.get("package"))
+        yaml_screening.check_package_header(file, loaded.header.get("package"))
         return loaded
 
-    def _within(self, config_path: str) -> Path:
+    def _resolve_within(self, config_path: str) -> Path:
         path = Path(config_path)
         if (
             path.is_absolute() or ".." in path.parts
-        ):  # otherwise Hydra would find it unchecked, by way of lrkit's folder
-            raise ConfigError("--config-dir", "must hold all that its files name, and one names", config_path)
+        ):  # otherwise Hydra would find the file by lrkit's folder, and read it unchecked
+            raise ConfigError("--config-dir", "must contain every file that its files name; it lacks", config_path)
         return Path(self.path) / path
 
 
 class _OwnFolder(SearchPathPlugin):
-    """Makes Hydra search the user's folder before lrkit's."""
+    """A plugin by which Hydra searches the user's folder before lrkit's."""
 
     path: ClassVar[Path | None] = None
 
@@ -126,7 +126,7 @@ def hydra_initialised(config_dir: str | None = None) -> Iterator[None]:
 
 @cache
 def default_choices() -> Mapping[str, str]:
-    """The groups, and the option of each that a run begins with; but not those mounted elsewhere."""
+    """Return the default option of each group, without groups that are mounted at another key."""
     pairs = [
         pair
         for entry in read_shipped_file("train.yaml")["defaults"]
@@ -138,7 +138,7 @@ def default_choices() -> Mapping[str, str]:
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Parse overrides; each must be ``key=value``, and no key may come twice.
+    """Parse overrides: each must be ``key=value``, and no key may occur twice.
 
     >>> parse_overrides(["optimizer.lr"])  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
@@ -161,13 +161,13 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException:
-            must = "cannot be read: put quotes around what has special characters, such as pattern: '^head'"
+            must = "cannot be read: put quotes around a value with special characters, such as pattern: '^head'"
             raise ConfigError(key, must, value) from None
-        except ValueError:  # Python's limit for reading a number
+        except ValueError:  # Python's limit for the digits of a number
             raise ConfigError(key, "must not have a number of thousands of digits", value) from None
         name = override.key_or_group + (f"@{override.package}" if override.package else "")
         if name == "hydra.searchpath":  # files there would not be checked
-            raise ConfigError(name, "is not for lrkit: --config-dir is the folder of your own configs")
+            raise ConfigError(name, "is not accepted: use --config-dir for the folder of your own configs")
         if name in seen:
             raise ConfigError(name, f"is given twice: {seen[name]} and {text}")
         seen[name] = text
@@ -176,7 +176,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 
 def is_paired(text: str) -> bool:
-    """Whether an override has several keys, which take their values together, see ``lrkit.config.sweep_values``.
+    """Return whether an override has several keys with paired values, see ``lrkit.config.sweep_values``.
 
     >>> is_paired("optimizer.lr,data.batch_size=(0.1,64),(0.2,128)"), is_paired("seed=1,2")
     (True, False)
@@ -186,7 +186,7 @@ def is_paired(text: str) -> bool:
 
 
 def named_classes(parsed: Iterable[Override]) -> list[str]:
-    """The classes that overrides name: the user typed them, so they are trusted.
+    """Return the classes that overrides name. They are trusted, because the user typed them.
 
     >>> words = ["model._target_=mycode.Net", "+callbacks.early={_target_: mycode.Early, patience: 3}"]
     >>> named_classes(parse_overrides(words))
@@ -202,7 +202,7 @@ def named_classes(parsed: Iterable[Override]) -> list[str]:
 
 
 def chosen_loggers(parsed: Iterable[Override]) -> list[str]:
-    """The classes of the loggers that overrides choose by name, such as one that sends results to a server.
+    """Return the classes of the loggers that overrides choose by name.
 
     >>> chosen_loggers(parse_overrides(["logger=[csv,wandb]"]))
     ['pytorch_lightning.loggers.CSVLogger', 'pytorch_lightning.loggers.WandbLogger']
@@ -214,8 +214,8 @@ def chosen_loggers(parsed: Iterable[Override]) -> list[str]:
 
 
 def trusted_names(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[str]:
-    """What may be named beside lrkit's own: the packages of ``trust=[...]`` and ``more``, what is ``named_classes``,
-    and ``chosen_loggers``.
+    """Return the names that a config may use beside lrkit's own: ``trust=[...]``, ``more``, ``named_classes`` and
+    ``chosen_loggers``.
     """
     said: list[str] = []
     for override in parsed:
@@ -229,7 +229,7 @@ def trusted_names(parsed: Sequence[Override], more: Sequence[str] = ()) -> list[
 
 
 def with_added_tracks(overrides: Iterable[str]) -> list[str]:
-    """Overrides in Hydra's form: ``optimizers`` is empty at first, so its keys are added; and as in ``hydra_form``.
+    """Return overrides in Hydra's form: as in ``hydra_form``, and with ``+`` before the keys of ``optimizers``.
 
     >>> with_added_tracks(["optimizers.actor.every=2", "optimizer@optimizers.actor.optimizer=adam", "seed=1"])
     ['++optimizers.actor.every=2', '+optimizer@optimizers.actor.optimizer=adam', 'seed=1']
@@ -245,19 +245,19 @@ def _addition_prefix(text: str) -> str:
 
 
 def check_group(override: Override) -> None:
-    """Refuse several values for a key, and an unknown option of a group. Needs Hydra to be initialised."""
+    """Refuse several values for a key, and an unknown option of a group. Hydra must be initialised."""
     group = override.key_or_group
     if override.is_sweep_override():
         raise ConfigError(group, f"takes one value; to sweep: lrkit train -m {override.input_line}")
     if group not in group_names():
         return
     options, value = list_options(group), override.value()
-    if override.package is not None:  # mounted elsewhere, where it may also be absent
+    if override.package is not None:  # mounted at another key, which may be missing
         group += f"@{override.package}"
         if override.type == OverrideType.DEL:
             return
         if value is None:
-            raise ConfigError(group, "cannot be null: for none, leave it out")
+            raise ConfigError(group, "must not be null: leave it out for no option")
     if override.type == OverrideType.DEL or value is None:
         instead = "constant" if group == "schedule" else default_choices().get(group, options[0])
         what = "removed" if override.type == OverrideType.DEL else "null"
@@ -266,7 +266,7 @@ def check_group(override: Override) -> None:
         names = ",".join(str(v) for v in value)
         raise ConfigError(group, f"takes one option; to sweep: -m {group}={names}", value)
     if isinstance(value, list) and (not value or len({str(each) for each in value}) < len(value) > 1):
-        raise ConfigError(group, f"must be a list of different options; for none of them {group}=none", value)
+        raise ConfigError(group, f"must be a list of different options; {group}=none chooses none of them", value)
     for each in value if isinstance(value, list) else [value]:
         if not isinstance(each, str) or each not in options:
             raise ConfigError(
@@ -285,17 +285,17 @@ def group_names() -> set[str]:
 
 
 def is_group(name: str) -> bool:
-    """Whether options can be chosen for ``name``. Needs Hydra to be initialised."""
+    """Return whether ``name`` is a group of options. Hydra must be initialised."""
     return "." not in name and bool(list_options(name))
 
 
 def list_options(group: str) -> list[str]:
-    """The options of a group. Needs Hydra to be initialised."""
+    """Return the options of a group. Hydra must be initialised."""
     return GlobalHydra.instance().config_loader().get_group_options(group)
 
 
 def leaf_paths(node: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted paths of all values."""
+    """Yield the dotted paths of all values."""
     if not isinstance(node, Mapping) or not node:
         yield prefix
         return

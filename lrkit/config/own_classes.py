@@ -1,4 +1,4 @@
-"""Classes of the user's own in place of the class of an option: the keys that they have."""
+"""The keys of a user's own class that replaces the class of an option by ``_target_``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ __all__ = ["with_keys_of_class"]
 
 
 def with_keys_of_class(config: Mapping[str, Any], parsed: Sequence[Override]) -> dict[str, Any]:
-    """A config without the keys of an option that the class does not have, where the command line names the class.
+    """Return a config without those keys of an option that the user's own class does not have.
 
-    A key that the command line sets stays, so that an unknown one is refused.
+    This concerns the nodes whose ``_target_`` is set on the command line. A key from the command line stays, so that
+    an unknown one is refused.
 
     Args:
         config: composed and resolved, with ``trust``.
@@ -45,14 +46,14 @@ def with_keys_of_class(config: Mapping[str, Any], parsed: Sequence[Override]) ->
             if name in parameters or str(name).startswith("_") or f"{group}.{name}" in typed
         }
     if f"optimizer.{TARGET}" in typed and isinstance(made.get("optimizer"), Mapping):
-        made["optimizer"] = _optimizer_node(made["optimizer"], typed, config.get("trust", ()))
+        made["optimizer"] = _drop_unknown_defaults(made["optimizer"], typed, config.get("trust", ()))
     return made
 
 
-def _optimizer_node(node: Mapping[str, Any], typed: Collection[str], trust: Sequence[str]) -> dict[str, Any]:
-    """The node of an optimizer without defaults of an option that its class does not have.
+def _drop_unknown_defaults(node: Mapping[str, Any], typed: Collection[str], trust: Sequence[str]) -> dict[str, Any]:
+    """Return the node of an optimizer without the defaults of an option that its class does not have.
 
-    A class of whose signature nothing is recorded is imported.
+    A class without a recorded signature is imported.
     """
     target = node.get(TARGET)
     if target in SIGNATURES:
@@ -71,6 +72,6 @@ def _optimizer_node(node: Mapping[str, Any], typed: Collection[str], trust: Sequ
 
 
 def _is_default(name: str, value: Any) -> bool:
-    """Whether an option of the group optimizer gives this value to a key."""
+    """Return whether this value of a key is the default of an option of the group optimizer."""
     files = (read_shipped_file(f"optimizer/{option}.yaml") for option in option_names("optimizer"))
     return any(name in file and file[name] == value for file in files)

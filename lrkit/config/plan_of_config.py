@@ -1,4 +1,4 @@
-"""From a checked config to its plan."""
+"""Resolves a checked config into a plan."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def plan(
     """Resolve a config into a plan.
 
     Args:
-        config: what ``compose`` returned.
-        world: the number of processes with batches of their own, if it is known exactly.
+        config: a config of ``compose``.
+        world: the number of processes with batches of their own; None: from the config.
         batches: counted batches per epoch and process.
         notes: lines for the plan's warnings.
     """
@@ -48,7 +48,10 @@ def plan(
     data, node = config["data"], config["optimizer"]
     if world is None:
         world, assumed = replicas_of(config["trainer"])
-        notes = [*notes, *(["trainer.devices=auto: the plan assumes 1; a number makes it certain"] if assumed else [])]
+        notes = [
+            *notes,
+            *(["trainer.devices=auto: the plan assumes 1 device; set the number for an exact plan"] if assumed else []),
+        ]
     if (launch := launcher_environment.detect_launch()) is not None and launch.world > 1:
         notes = [*notes, str(launch)]
     if config["trainer"].get("max_time"):
@@ -68,15 +71,16 @@ def plan(
     ):
         must = f"must be at most {batches}, the batches of an epoch"
         raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
-    horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=config["horizon"])
-    trainer_options.check_horizon(trainer, None if config["horizon"].get("steps") is None else horizon.steps, horizon)
+    known, batch = config["horizon"], config["batch"]
+    horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=known, batch=batch)
+    trainer_options.check_horizon(trainer, None if known.get("steps") is None else horizon.steps, horizon)
     if node.get("lr") == AUTO:
-        raise ConfigError("optimizer.lr", "is auto, and only lrkit train and lrkit find can measure it: set a number")
+        raise ConfigError("optimizer.lr", "must be a number: only lrkit train and lrkit find can measure auto")
     several = tracks.parse_tracks(config[tracks.KEY])
     if not several:
         resolved = _resolve_one(config, horizon, notes)
         return dataclasses.replace(resolved, config={k: v for k, v in config.items() if k != tracks.KEY})
-    shared = _resolve_one({**config, "coschedule": {}}, horizon, ())  # the tracks say which optimizers have momentum
+    shared = _resolve_one({**config, "coschedule": {}}, horizon, ())  # each track checks its own momentum
     return dataclasses.replace(
         shared.on_tracks({track.name: _resolve_track(track, config, horizon) for track in several}, notes),
         config=config,
@@ -84,7 +88,7 @@ def plan(
 
 
 def _resolve_track(track: tracks.Track, run: Mapping[str, Any], horizon: Horizon) -> Plan:
-    """The plan of one track of a run."""
+    """Return the plan of one track of a run."""
     config = track.config(run)
     with track.naming():
         own = _resolve_one(
@@ -94,7 +98,7 @@ def _resolve_track(track: tracks.Track, run: Mapping[str, Any], horizon: Horizon
 
 
 def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str]) -> Plan:
-    """The plan of one optimizer, by the nodes that shape its rate."""
+    """Return the plan of one optimizer."""
     node, rule, extreme = config["optimizer"], config["batch_scaling"], config["allow_extreme_lr"]
     target, trust = str(node.get("_target_", "")), config.get("trust", ())
     optimizer_options.check(node)
@@ -114,28 +118,28 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
             cooldown=schedule_of(config, "cooldown"),
             plateau=build_part(config["plateau"], "plateau", Plateau, trust),
             guard=build_part(config["guard"], "guard", Guard, trust),
-            scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.batch_size, target),
+            scale=batch_scale(rule.get("rule"), rule.get("base_batch_size"), horizon.samples_in(0), target),
             groups=[GroupRate(*rate) for rate in groups],
             rules=rules,
             warnings=notes,
             allow_extreme_lr=extreme,
-            found=_found_interval(config),
+            found=_read_found_interval(config),
             config=config,
         )
     except ArithmeticError as error:
-        raise ConfigError("schedule", f"leads to numbers that cannot be computed: {error}") from error
+        raise ConfigError("schedule", f"has values that cannot be computed: {error}") from error
     if not extreme:
         check_scaled_lr(resolved)
     return resolved.with_groups(resolved.groups, rules.notes)
 
 
 def schedule_of(config: Mapping[str, Any], name: str) -> Schedule | None:
-    """The schedule of a group, or None where it is empty."""
+    """Return the schedule of a group; None if the group is empty."""
     return build_schedule(config[name], name, config.get("trust", ()))
 
 
 def _build_coschedule(config: Mapping[str, Any]) -> dict[str, Schedule]:
-    """The schedules that drive momentum and weight decay."""
+    """Return the schedules of momentum and weight decay."""
     trust = config.get("trust", ())
     parts = {name: build_schedule(node, f"coschedule.{name}", trust) for name, node in config["coschedule"].items()}
     return {name: part for name, part in parts.items() if part is not None}
@@ -144,7 +148,7 @@ def _build_coschedule(config: Mapping[str, Any]) -> dict[str, Schedule]:
 def _resolve_weight_decay_rule(
     config: Mapping[str, Any], groups: Sequence[tuple[str, float, float | None]], horizon: Horizon
 ) -> WeightDecayRule:
-    """The rule for the weight decay, where the optimizer and its groups allow it."""
+    """Return the weight-decay rule, after a check that the optimizer and its groups support it."""
     said, node = config.get("weight_decay_rule") or {}, config["optimizer"]
     rule = resolve_rule(said.get("rule", COUPLED.rule), said.get("timescale"), horizon)
     target = str(node.get("_target_", ""))
@@ -153,14 +157,14 @@ def _resolve_weight_decay_rule(
     return rule
 
 
-def _found_interval(config: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The interval of a base rate that a search found; otherwise None."""
+def _read_found_interval(config: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the interval of a base rate from a search; None for another rate."""
     found = config["find"].get("interval")
     return None if found is None else (float(found[0]), float(found[1]))
 
 
 def _number_or_zero(value: Any) -> float:
-    """The number, or 0 for a value that another check refuses."""
+    """Return the number, or 0 for a value that another check refuses."""
     return float(value) if isinstance(value, int | float) else 0.0
 
 
@@ -169,12 +173,12 @@ def _refuse_no_schedule() -> Schedule:
 
 
 def _check_batch_is_filled(loader: LoaderSize, trainer: Mapping[str, Any], world: int) -> None:
-    """Refuse a batch that the data cannot fill: the rate would be scaled for samples that are not there."""
+    """Refuse a batch larger than the data: the rate would be scaled for samples that do not exist."""
     if loader.samples is None or loader.batch_size is None:
         return
     share, batches = -(-loader.samples // world), loader.batches(world) or 0
     if loader.batch_size > share:
-        must = f"must be at most {share} where data.train_samples is {loader.samples} on {world} device(s)"
+        must = f"must be at most {share}, with data.train_samples={loader.samples} on {world} device(s)"
         raise ConfigError("data.batch_size", must, loader.batch_size)
     accumulate, interval = trainer["accumulate_grad_batches"], trainer.get("val_check_interval")
     if accumulate > batches > 0:

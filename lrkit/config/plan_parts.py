@@ -1,4 +1,4 @@
-"""The objects of the groups that shape a plan: schedules, reduce on plateau, the guard; for each kind of config."""
+"""Builds the objects of a plan from the nodes of a config: schedules, reduce-on-plateau, the divergence guard."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Part = TypeVar("Part")
 
 
 def build_part(node: Any, key: str, kind: type[Part], trust: Sequence[str]) -> Part | None:
-    """The object of a group, of one kind; None where the group is empty. Nothing else is ever called.
+    """Build the object of a group; return None if the group is empty. Only classes of ``kind`` are called.
 
     Raises:
-        ConfigError: the class is not allowed, is of another kind, or refuses its arguments.
+        ConfigError: the class is not trusted, is of another kind, or refuses its arguments.
     """
     if not node:
         return None
@@ -41,12 +41,13 @@ def build_part(node: Any, key: str, kind: type[Part], trust: Sequence[str]) -> P
 
 
 def build_schedule(node: Any, key: str, trust: Sequence[str]) -> Schedule | None:
-    """The schedule of a group. The end of a warmup and the start of a cooldown are where they meet the schedule.
+    """Build the schedule of a group.
 
-    It, or those inside it, may be in the short form of ``lrkit.config.schedule_nodes``.
+    The node, and schedules inside it, may have the short form of ``lrkit.config.schedule_nodes``.
 
     Raises:
-        ConfigError: as ``build_part``, for a schedule without a step, or for a set end that the schedule decides.
+        ConfigError: as ``build_part``; a schedule without steps; or the end of a warmup or the start of a cooldown is
+            set, which the schedule determines.
     """
     node = complete_schedule(node, key)
     _check_dataclass(node, key, trust)
@@ -58,35 +59,35 @@ def build_schedule(node: Any, key: str, trust: Sequence[str]) -> Schedule | None
         raise ConfigError(f"{key}.length", "must be longer than 0, or null for the rest of the run", shape.length)
     moot = {"warmup": "end", "cooldown": "start"}.get(slot, "")
     if node.get(moot, 1.0) not in (1.0, None):
-        meets = "ends where the schedule begins" if slot == "warmup" else "starts where the schedule arrived"
+        meets = "ends at the schedule's first value" if slot == "warmup" else "starts at the schedule's last value"
         raise ConfigError(f"{key}.{moot}", f"must not be set: a {slot} {meets}", node[moot])
     return shape
 
 
 def _check_dataclass(node: Any, key: str, trust: Sequence[str]) -> None:
-    """Refuse a schedule of a third party with arguments that are no fields: neither plan nor checkpoint has those."""
+    """Refuse a third-party schedule with arguments that are not fields: plan and checkpoint contain only fields."""
     if not isinstance(node, Mapping) or TARGET not in node or schedule_defaults(node[TARGET]):
         return
     cls = trusted_targets.resolve_class(node[TARGET], f"{key}.{TARGET}", trust)
     if not issubclass(cls, Schedule):
-        return  # which is refused in other words
+        return  # refused with another message
     if set(inspect.signature(cls).parameters) != {field.name for field in dataclasses.fields(cls) if field.init}:
-        must = "must be a dataclass without __init__: its fields are saved with the plan; write @dataclass(frozen=True)"
+        must = "must be a dataclass without __init__, because the plan saves its fields: write @dataclass(frozen=True)"
         raise ConfigError(f"{key}.{TARGET}", must, node[TARGET])
 
 
 def build_rules(node: Any, trust: Sequence[str]) -> Rules:
-    """The rules of a node ``param_groups``, with the schedules that they name, by short forms or nodes, built.
+    """Return the rules of a node ``param_groups``, with their schedules built.
 
     Raises:
-        ConfigError: by the key of the rule, such as ``param_groups.rules[0].schedule.gamma``.
+        ConfigError: with the key of the rule, such as ``param_groups.rules[0].schedule.gamma``.
     """
     rules = parse_rules(node)
     return dataclasses.replace(rules, rules=tuple(_build_rule(i, rule, trust) for i, rule in enumerate(rules.rules)))
 
 
 def _build_rule(i: int, rule: Rule, trust: Sequence[str]) -> Rule:
-    """One rule with its schedules built; an empty warmup or cooldown stays empty."""
+    """Return a rule with its schedules built; an empty warmup or cooldown stays empty."""
     built: dict[str, Any] = {}
     for group in ("schedule", "warmup", "cooldown"):
         written, key = getattr(rule, group), f"param_groups.rules[{i}].{group}"
@@ -98,7 +99,9 @@ def _build_rule(i: int, rule: Rule, trust: Sequence[str]) -> Rule:
             raise ConfigError(key, must, written)
         built[group] = build_schedule(written, key, trust) or {}
         if group == "schedule" and not built[group]:
-            raise ConfigError(key, "must not be empty: left out, it is the run's; for a fixed rate use constant")
+            raise ConfigError(
+                key, "must not be empty: leave it out for the run's schedule, or use constant for a fixed rate"
+            )
     return dataclasses.replace(rule, **built)
 
 
@@ -106,7 +109,7 @@ def check_guard_keys(node: Mapping[str, Any]) -> None:
     """Refuse an option of the divergence guard that has no effect under its policy.
 
     Raises:
-        ConfigError: naming the option and the policy.
+        ConfigError: with the option and the policy.
     """
     policy = node.get("policy")
     if node.get("_target_") != f"{Guard.__module__}.{Guard.__qualname__}" or policy not in POLICIES:

@@ -1,4 +1,4 @@
-"""The node ``resume``: the policies, and the files that a path can stand for. Nothing is read here."""
+"""The node ``resume``: the names of the policies, and the checkpoints to try for a path. No file is read here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 def checkpoint_candidates(path: Path) -> list[Path]:
-    """The checkpoints to try, best first, where ``path`` is named: a run's folder, its last checkpoint, or another."""
+    """Return the checkpoints to try for a path, in order: last.ckpt and previous.ckpt of a run, or the file itself."""
     if path.is_dir() and (path / "checkpoints").is_dir():
         path = path / "checkpoints" / LAST
     beside = path.parent / PREVIOUS
@@ -24,10 +24,10 @@ def checkpoint_candidates(path: Path) -> list[Path]:
 
 
 def check(config: Mapping[str, Any]) -> list[Path]:
-    """Check the node ``resume``; return the files to try, none for a new run.
+    """Check the node ``resume``; return the checkpoints to try, none for a new run.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: with the key.
     """
     path, policy = config["resume"]["path"], config["resume"]["policy"]
     if policy is not None and policy not in POLICIES:
@@ -39,7 +39,7 @@ def check(config: Mapping[str, Any]) -> list[Path]:
     try:
         files = checkpoint_candidates(Path(str(path)))
         there = any(file.exists() for file in files)
-    except (OSError, ValueError) as error:  # no path at all: too long, or with a null character
+    except (OSError, ValueError) as error:  # not a path: too long, or with a null character
         why = getattr(error, "strerror", None) or error
         raise ConfigError("resume.path", f"must be a path that can be read ({why})", path) from None
     if files[0].is_dir() and not (files[0].name == LAST and len(files) > 1):
@@ -51,6 +51,6 @@ def check(config: Mapping[str, Any]) -> list[Path]:
 
 
 def check_cooldown(config: Mapping[str, Any]) -> None:
-    """Refuse the policy ``cooldown`` without a shape; of a config as it was typed, for a plan takes the shape out."""
+    """Refuse the policy ``cooldown`` without a cooldown. The plan of such a run has no cooldown: check the config."""
     if config["resume"]["policy"] == "cooldown" and config["resume"]["path"] is not None and not config["cooldown"]:
         raise ConfigError("cooldown", "must be set with resume.policy=cooldown: cooldown=sqrt cooldown.length=100")

@@ -1,8 +1,8 @@
-"""The config of a resumed run: the saved config of the run, with the overrides of the command line on top.
+"""A saved config, of a resumed run or of ``--config``, changed by the overrides of the command line.
 
-What is typed is applied as Hydra would apply it, only to other defaults: a key takes its new value, ``+`` adds and
-``~`` removes, and an option that is chosen for a group takes the place of the whole group. A saved config may be a
-untrusted one: it is data, and what it may name is checked as if it stood in a file.
+The overrides act as in Hydra, but on the saved values in place of the defaults: a key gets its new value, ``+`` adds a
+key, ``~`` removes one, and a chosen option replaces the whole group. A saved config may be untrusted: it is read as
+data, and the classes in it are checked like those of a file.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ from lrkit.config.unknown_keys import unknown_key
 from lrkit.planning.plan_schema import SAVED
 
 __all__ = [
-    "config_beside",
+    "find_resume_path",
+    "find_run_folder",
+    "read_saved_config",
     "rebase_overrides",
     "remember_config",
-    "resume_path_in",
-    "run_folder",
     "with_found_interval",
 ]
 
-#: Configs that were read out of checkpoints, by the path that was typed: reading those takes torch.
+#: Configs from checkpoints, by the path of the command line. Reading a checkpoint needs torch, so it is done once.
 _READ: dict[str, Mapping[str, Any]] = {}
 
 
-def resume_path_in(parsed: Sequence[Override]) -> str | None:
-    """The checkpoint or run folder that a command line resumes."""
+def find_resume_path(parsed: Sequence[Override]) -> str | None:
+    """Return the checkpoint or run folder that a command line resumes; None for a new run."""
     for override in parsed:
         if override.key_or_group == "resume.path" and not override.is_sweep_override() and override.value() is not None:
             return str(override.value())
     return None
 
 
-def run_folder(path: str) -> Path | None:
-    """The folder of the run that a path belongs to: itself, or the one that the checkpoint lies in."""
+def find_run_folder(path: str) -> Path | None:
+    """Return the run folder of a path: the folder itself, or the run folder of the checkpoint; None if it has none."""
     place = Path(path)
     try:
         return next((folder for folder in (place, place.parent.parent) if (folder / "plan.json").is_file()), None)
-    except (OSError, ValueError) as error:  # no path at all: too long, or with a null character
+    except (OSError, ValueError) as error:  # not a path: too long, or with a null character
         why = getattr(error, "strerror", None) or error
         raise ConfigError("resume.path", f"must be a path that can be read ({why})", path) from None
 
 
 def remember_config(path: str, config: Mapping[str, Any]) -> None:
-    """Keep the config that was read out of a checkpoint which lies in no run's folder."""
+    """Keep the config of a checkpoint that is not in a run's folder."""
     _READ[path] = config
 
 
-def config_beside(path: str) -> dict[str, Any] | None:
-    """The config of a run, from its folder; None if the folder has no readable config."""
-    folder = run_folder(path)
+def read_saved_config(path: str) -> dict[str, Any] | None:
+    """Return the config of a run, from its folder; None if the folder has no readable config."""
+    folder = find_run_folder(path)
     plan = None if folder is None else read_json(folder / "plan.json")
     config = plan.get("config") if isinstance(plan, dict) else None
     if not isinstance(config, dict) or not config:
@@ -75,19 +75,17 @@ def config_beside(path: str) -> dict[str, Any] | None:
         SAVED.check("config", config)
         PLAIN_DATA.check("config", config)
     except ConfigError as error:
-        raise ConfigError(
-            "resume.path", f"must hold a config as lrkit writes it, and {str(error).rstrip('.')}"
-        ) from None
+        raise ConfigError("resume.path", f"must contain a config of lrkit; in it, {str(error).rstrip('.')}") from None
     if any("${" in text for text in _find_texts(config)):
-        raise ConfigError("resume.path", "must hold a config without interpolations, as every saved run has", path)
+        raise ConfigError("resume.path", "must contain a config without interpolations, like every run of lrkit", path)
     return dict(config)
 
 
 def rebase_overrides(base: Mapping[str, Any], parsed: Sequence[Override]) -> Any:
-    """The saved config ``base`` with the overrides applied, still to be resolved. Needs Hydra to be initialised.
+    """Return the saved config ``base`` with the overrides applied, not resolved yet. Hydra must be initialised.
 
     Raises:
-        ConfigError: an override names a key that is not there.
+        ConfigError: an override of an unknown key.
     """
     reference = _compose_plain([])
     config = _complete_config(base, reference)
@@ -97,7 +95,7 @@ def rebase_overrides(base: Mapping[str, Any], parsed: Sequence[Override]) -> Any
     for override in choices:
         path = override.package or override.key_or_group
         if path.partition(".")[0] not in config:
-            continue  # such as an experiment, which sets keys in many groups
+            continue  # an option that sets keys in many groups, such as an experiment
         replaced.append(path)
         node = _read_path(chosen, path)
         if node is not None:
@@ -118,7 +116,7 @@ def rebase_overrides(base: Mapping[str, Any], parsed: Sequence[Override]) -> Any
 
 
 def with_found_interval(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the interval in which the saved run's rate was found, as long as it is that rate."""
+    """Return the config with the interval from the saved run's search, if the rate has not changed."""
     found, rates = base.get("find"), [c["optimizer"].get("lr") for c in (config, base) if "optimizer" in c]
     interval = found.get("interval") if isinstance(found, Mapping) else None
     plain = isinstance(interval, list) and len(interval) == 2 and all(isinstance(x, int | float) for x in interval)
@@ -133,18 +131,22 @@ def _compose_plain(overrides: list[str]) -> dict[str, Any]:
 
 
 def _chooses_option(override: Override) -> bool:
-    """Whether an override chooses an option of a group."""
+    """Return whether an override chooses an option of a group."""
     if override.is_hydra_override() or override.key_or_group == "trust":
         return False
     return override.package is not None or is_group(override.key_or_group)
 
 
 def _complete_config(base: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved config with the keys of a later lrkit, without its ``trust`` and ``resume``."""
+    """Return the saved config with the keys of later versions of lrkit, without its ``trust`` and ``resume``."""
     config = {**copy.deepcopy(dict(reference)), **copy.deepcopy(dict(base))}
     for section in ("trainer", "batch", "horizon", "find"):
         if isinstance(config[section], dict):
             config[section] = {**reference[section], **config[section]}
+    for section, known in reference.items():  # an option without its class: the default one
+        node = config[section]
+        if isinstance(node, dict) and node and isinstance(known, dict) and TARGET in known and TARGET not in node:
+            config[section] = {**known, **node}
     config["find"].pop("interval", None)  # the result of a search is not a key to set
     return {**config, "trust": [], "resume": copy.deepcopy(reference["resume"])}
 
@@ -156,12 +158,14 @@ def _follows_seed(base: Mapping[str, Any]) -> bool:
 
 def _apply_override(config: Any, override: Override, reference: Mapping[str, Any]) -> None:
     key, value = override.key_or_group, override.value()
-    there = _is_there(config, key)
+    there = _has_key(config, key)
     try:
         if override.type == OverrideType.DEL:
             if there:
                 _remove_from(config, key)
-            elif _read_path(reference, key) is None:  # else it was removed in the run's own command, too
+            elif (
+                _read_path(reference, key) is None
+            ):  # a key of the defaults may have been removed by the run's own command
                 raise unknown_key(key, list(leaf_paths(OmegaConf.to_container(config))))
         elif override.type == OverrideType.CHANGE and not there and not _is_schedule_option(config, key):
             raise unknown_key(key, list(leaf_paths(OmegaConf.to_container(config))))
@@ -171,14 +175,14 @@ def _apply_override(config: Any, override: Override, reference: Mapping[str, Any
         raise ConfigError(key, f"cannot be set: {str(error).splitlines()[0].rstrip('.')}", value) from None
 
 
-def _is_there(config: Any, key: str) -> bool:
+def _has_key(config: Any, key: str) -> bool:
     above, _, name = key.rpartition(".")
     node = OmegaConf.select(config, above) if above else config
     return OmegaConf.is_dict(node) and name in node.keys()  # noqa: SIM118 -- `in` says no where a value is missing
 
 
 def _is_schedule_option(config: Any, key: str) -> bool:
-    """Whether a key is an option of a schedule, which the config of a run by an older lrkit need not have."""
+    """Return whether a key is an option of a schedule, which a config of an older lrkit may lack."""
     above, _, name = key.rpartition(".")
     node: Any = OmegaConf.select(config, above) if above else None
     return OmegaConf.is_dict(node) and name in schedule_defaults(node.get(TARGET))
@@ -191,7 +195,7 @@ def _remove_from(config: Any, key: str) -> None:
 
 
 def _find_differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The changes by chosen options: path -> value; a whole node if its class differs."""
+    """Yield the values that differ, by path; if the class of a node differs, the whole node."""
     if not (isinstance(old, Mapping) and isinstance(new, Mapping)) or old.get(TARGET) != new.get(TARGET):
         if old != new:
             yield path, new

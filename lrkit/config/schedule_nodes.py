@@ -1,4 +1,4 @@
-"""The nodes of schedules in a config: short forms of those inside a list or a rule, and tables read from files.
+"""The nodes of schedules in a config: short forms inside a list or a rule, and tables from files.
 
 A schedule inside another one is written by the name of its option, or as a group of keys with ``name``:
 
@@ -6,7 +6,7 @@ A schedule inside another one is written by the name of its option, or as a grou
       _target_: lrkit.schedules.Piecewise
       phases: [{name: linear, start: 0.1, end: 1, length: 10%}, cosine]
 
-Each key that is not set has the value of the option in ``conf/schedule/``. Nodes with ``_target_`` stay as they are.
+A key that is not set has its value in ``conf/schedule/``. Nodes with ``_target_`` are not changed.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _GROUPS = ("schedule", "warmup", "cooldown", "coschedule", "param_groups", "opti
 
 
 def complete_schedule(node: Any, key: str) -> Any:
-    """The node of a schedule, with ``_target_`` and all keys in place of each short form; other values stay.
+    """Return the node of a schedule, with ``_target_`` and all keys in place of each short form.
 
     Args:
-        node: as it is written: the name of an option, a group of keys with ``name``, or a node with ``_target_``.
-        key: where the node stands. One that ends in ``warmup`` or ``cooldown`` takes the options of that group; one
-            that ends in ``shape``, the shape of a decay, takes those of ``cooldown`` without their length.
+        node: the name of an option, a group of keys with ``name``, or a node with ``_target_``.
+        key: the key of the node. If it ends in ``warmup`` or ``cooldown``, the node has the options of that group; if
+            it ends in ``shape``, the shape of a decay, it has those of ``cooldown`` without the length.
 
     Raises:
-        ConfigError: there is no such option, or a node has both ``name`` and ``_target_``.
+        ConfigError: an unknown option, or a node with both ``name`` and ``_target_``.
 
     >>> node = complete_schedule("linear", "param_groups.rules[0].schedule")
     >>> node["_target_"], node["start"], node["floor"]
@@ -54,7 +54,7 @@ def complete_schedule(node: Any, key: str) -> Any:
         return node
     if NAME in node:
         if TARGET in node:
-            raise ConfigError(f"{key}.{NAME}", f"and {key}.{TARGET} exclude each other", node[NAME])
+            raise ConfigError(f"{key}.{NAME}", f"and {key}.{TARGET} cannot be set together", node[NAME])
         keys = {name: value for name, value in node.items() if name != NAME}
         last = key.rpartition(".")[2]
         group = {"warmup": "warmup", "cooldown": "cooldown", _SHAPE: "cooldown"}.get(last, "schedule")
@@ -74,12 +74,12 @@ def _complete_inner(name: str, value: Any, key: str) -> Any:
 
 
 def with_read_tables(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a config in which each table of a schedule has its rows, in place of the path of a file.
+    """Return a copy of a config with the rows of each table of a schedule, in place of the path of its file.
 
-    So a plan, a saved config and a checkpoint do not depend on the file, which may change.
+    The plan, the saved config and the checkpoint then do not depend on the file, which may change.
 
     Raises:
-        ConfigError: a file that cannot be read as a table; it names the key, the file and the line.
+        ConfigError: a file that is not a table; with the key, the file and the line.
     """
     return {name: _read_tables(node, name) if name in _GROUPS else node for name, node in config.items()}
 

@@ -1,4 +1,4 @@
-"""Lightning's loggers that send results to a server: their packages, and how their own runs are named. Plain Python."""
+"""Lightning's loggers that send results to a server: their packages, and the ids of their runs. No torch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["SERVER_LOGGERS", "ServerLogger", "check_installed", "find_server_log
 
 
 class ServerLogger(NamedTuple):
-    """A logger with runs of its own on a server.
+    """A logger that creates runs on a server.
 
     Args:
-        name: its option of the group ``logger``; also its package, and lrkit's extra.
+        name: the option of the group ``logger``, which is also the name of the package and of lrkit's extra.
         class_name: the name of Lightning's class.
         id_argument: the argument that continues a run.
-        id_attribute: the attribute that has the id of the run.
+        id_attribute: the attribute with the id of the run.
     """
 
     name: str
@@ -34,7 +34,7 @@ SERVER_LOGGERS = (
 
 
 def find_server_logger(class_path: str) -> ServerLogger | None:
-    """The entry of a class, by its name or dotted path; None for another logger.
+    """Return the entry of a class, by its name or dotted path; None for another logger.
 
     >>> find_server_logger("pytorch_lightning.loggers.WandbLogger").name
     'wandb'

@@ -1,4 +1,4 @@
-"""The options that lrkit ships, by group and name, read from the files in ``conf/``. No Hydra."""
+"""Reads the options that lrkit ships from the files in ``conf/``, by group and name. No Hydra."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 @cache
 def option_names(group: str) -> tuple[str, ...]:
-    """The names of a group's options.
+    """Return the names of a group's options.
 
     >>> option_names("batch_scaling")
     ('auto', 'linear', 'none', 'sqrt')
@@ -35,15 +35,15 @@ def option_names(group: str) -> tuple[str, ...]:
 
 
 def read_option(group: str, name: str, key: str) -> dict[str, Any]:
-    """The keys and values of an option; empty for one such as ``none``.
+    """Return the keys and values of an option; an option such as ``none`` is empty.
 
     Args:
         group: a folder of ``conf/``, such as ``schedule``.
-        name: of the option.
-        key: what the user calls it, for the error.
+        name: the name of the option.
+        key: the key for the error, as the user types it.
 
     Raises:
-        ConfigError: the group has no such option.
+        ConfigError: an unknown option.
 
     >>> read_option("schedule", "step", "schedule")["gamma"]
     0.1
@@ -51,7 +51,7 @@ def read_option(group: str, name: str, key: str) -> dict[str, Any]:
     if name not in option_names(group):
         raise ConfigError(key, f"has no option {str(name)!r}. {suggest_option(group, str(name), option_names(group))}")
     node = read_shipped_file(f"{group}/{name}.yaml")
-    own = dict(node.get(group, node))  # an option that sets other groups too is a file of the whole config
+    own = dict(node.get(group, node))  # an option that also sets other groups has the keys of the whole config
     own.pop("defaults", None)
     shared = f"{SHARED}/{group}"
     has_shared = any(str(entry).startswith(f"/{shared}@") for entry in node.get("defaults", ()))
@@ -59,14 +59,14 @@ def read_option(group: str, name: str, key: str) -> dict[str, Any]:
 
 
 def class_of_option(target: str) -> Any:
-    """The class that a shipped option names by ``_target_``; of lrkit itself, so nothing foreign is imported."""
+    """Import the class that a shipped option names by ``_target_``: always one of lrkit's own."""
     module, _, name = target.rpartition(".")
     assert module.partition(".")[0] == "lrkit", target
     return getattr(import_module(module), name)
 
 
 def schedule_defaults(target: object) -> dict[str, Any]:
-    """The options of one of lrkit's schedules, by its class path, with the defaults of the class; else nothing.
+    """Return the options of one of lrkit's schedules, with the defaults of the class; empty for another class path.
 
     >>> schedule_defaults("lrkit.schedules.Linear")["end"], schedule_defaults("mycode.Schedule")
     (0.0, {})
@@ -80,7 +80,7 @@ def schedule_defaults(target: object) -> dict[str, Any]:
 
 @cache
 def read_shipped_file(path: str) -> dict[str, Any]:
-    """The content of one of lrkit's own files, by its path in ``conf/``; not to be changed."""
+    """Return the content of one of lrkit's own files, by its path in ``conf/``. The caller must not change it."""
     from omegaconf import OmegaConf
 
     node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / path))

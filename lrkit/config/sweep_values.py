@@ -1,7 +1,7 @@
-"""The values of a sweep: one after the other for each key, or for several keys together in pairs.
+"""The values of a sweep: a list for each key, or paired values for several keys.
 
 ``optimizer.lr=0.1,0.2`` is Hydra's form. Paired values are lrkit's: ``optimizer.lr,data.batch_size=(0.1,64),(0.2,128)``
-makes two jobs, each with both keys, and multiplies with other swept keys.
+makes two jobs, each with a value for both keys. Other swept keys multiply the number of jobs.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ MAX_JOBS = 1000
 
 @dataclass(frozen=True)
 class Choice:
-    """What a sweep takes for one key, or for the keys of paired values.
+    """The values in a sweep for one key, or for several keys with paired values.
 
     Args:
         text: the override of the command line.
         keys: its keys, or groups.
-        alternatives: overrides, one for each key; a job has one of the alternatives.
-        is_swept: whether the override is a sweep, be it over one value.
+        alternatives: for each choice, one override for each key; a job has one of the choices.
+        is_swept: whether the override is a sweep, even of one value.
     """
 
     text: str
@@ -41,20 +41,20 @@ class Choice:
 
     @property
     def is_paired(self) -> bool:
-        """Whether several keys take their values together."""
+        """Whether the choice has several keys with paired values."""
         return len(self.keys) > 1
 
 
 def list_choices(overrides: Sequence[str], config_dir: str | None = None, *, searches: bool = False) -> list[Choice]:
-    """The choices of a sweep, in the order of its overrides.
+    """Return the choices of a sweep, in the order of its overrides.
 
     Args:
         overrides: as on the command line, with several values for each swept key.
-        config_dir: folder of the user's own configs, whose options ``glob(*)`` finds.
-        searches: whether the sweeper picks from a range: the alternatives are then the ends of the range.
+        config_dir: the folder of the user's own configs, whose options ``glob(*)`` lists too.
+        searches: whether the sweeper picks values from a range: the alternatives are then the ends of the range.
 
     Raises:
-        ConfigError: an override cannot be read, or a key is given twice.
+        ConfigError: an override that cannot be parsed, or a key that occurs twice.
     """
     plain = iter(parse_overrides([text for text in overrides if not is_paired(text)]))
     choices = []
@@ -71,7 +71,7 @@ def list_choices(overrides: Sequence[str], config_dir: str | None = None, *, sea
 
 
 def expand_jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:
-    """The jobs of a sweep: every combination of the swept values, the last key moving fastest.
+    """Return the jobs of a sweep: every combination of the swept values; the last key changes first.
 
     >>> expand_jobs(["seed=1,2", "optimizer.lr,data.batch_size=(0.1,64),(0.2,128)"])[1:3]
     [['seed=1', 'optimizer.lr=0.2', 'data.batch_size=128'], ['seed=2', 'optimizer.lr=0.1', 'data.batch_size=64']]
@@ -81,13 +81,13 @@ def expand_jobs(overrides: Sequence[str], config_dir: str | None = None) -> list
     for choice in choices:
         jobs *= len(choice.alternatives)
         if jobs > MAX_JOBS:
-            raise ConfigError("-m", f"must make at most {MAX_JOBS} jobs, and this sweep has more")
+            raise ConfigError("-m", f"must have at most {MAX_JOBS} jobs: this sweep has more")
     combinations = itertools.product(*(choice.alternatives for choice in choices))
     return [list(itertools.chain.from_iterable(job)) for job in combinations]
 
 
 def _check_keys_once(choices: Sequence[Choice]) -> None:
-    """Refuse paired values of a key that has other values too."""
+    """Refuse paired values for a key that another override sets too."""
     seen: dict[str, str] = {}
     for choice in choices:
         for key in choice.keys:
@@ -98,7 +98,7 @@ def _check_keys_once(choices: Sequence[Choice]) -> None:
 
 
 def _read_pairs(text: str) -> Choice:
-    """The choice that paired values describe.
+    """Parse paired values.
 
     >>> _read_pairs("optimizer,optimizer.lr=(adam,1e-3),(sgd,0.1)").alternatives
     [('optimizer=adam', 'optimizer.lr=1e-3'), ('optimizer=sgd', 'optimizer.lr=0.1')]
@@ -108,9 +108,9 @@ def _read_pairs(text: str) -> Choice:
     if not all(key.lstrip("+") for key in keys):
         raise ConfigError(written, "must be keys with commas between them", text)
     if len({key.lstrip("+") for key in keys}) < len(keys):
-        raise ConfigError(written, "must not have a key twice", text)
+        raise ConfigError(written, "must have each key once", text)
     example = ",".join(f"({','.join(f'{key}{i}' for key in 'abcdefgh'[: len(keys)])})" for i in (1, 2))
-    must = f"must have values in parentheses, {len(keys)} in each, for one job each: {written}={example}"
+    must = f"must have {len(keys)} values in parentheses for each job: {written}={example}"
     alternatives: dict[Any, tuple[str, ...]] = {}
     for group in split_values(values):
         if not (group.startswith("(") and group.endswith(")")):
@@ -125,14 +125,14 @@ def _read_pairs(text: str) -> Choice:
         alternatives.setdefault(tuple(_parse_literal(member) for member in members), words)
     if len(alternatives) < 2:
         alone = " ".join(next(iter(alternatives.values())))
-        raise ConfigError(written, f"must have two values for each key, or more; for one value write {alone}", values)
+        raise ConfigError(written, f"must have at least two values for each key; for one value write {alone}", values)
     if len(alternatives) > MAX_JOBS:
-        raise ConfigError("-m", f"must make at most {MAX_JOBS} jobs, and this sweep has more")
+        raise ConfigError("-m", f"must have at most {MAX_JOBS} jobs: this sweep has more")
     return Choice(text, keys, list(alternatives.values()), is_swept=True)
 
 
 def _expand_override(override: Override, config_dir: str | None = None) -> list[str]:
-    """The overrides of one override: itself, or one for each swept value."""
+    """Return the override itself, or one override for each swept value."""
     text = str(override.input_line)
     if not override.is_sweep_override():
         return [text]
@@ -144,9 +144,9 @@ def _expand_override(override: Override, config_dir: str | None = None) -> list[
                 named = [option for option in list_options(override.key_or_group) if option != "custom"]
                 values = sweep.filter(named)
         else:
-            if isinstance(sweep, RangeSweep):  # to shuffle it, Hydra would write it all down
+            if isinstance(sweep, RangeSweep):  # to shuffle a range, Hydra would list all of its values
                 sweep.shuffle = False
-            # One more than may be: a range of 10**12 values must not be walked to its end.
+            # One more than the maximum: a range of 10**12 values must not be listed to its end.
             values = list(itertools.islice(override.sweep_string_iterator(), MAX_JOBS + 1))
     except ConfigError:  # from one of the user's files
         raise
@@ -154,7 +154,7 @@ def _expand_override(override: Override, config_dir: str | None = None) -> list[
         raise ConfigError(key, "must sweep over a list of values, or a range of them: range(0,10,2)", written) from None
     if not values:
         raise ConfigError(key, "must sweep over at least one value", written)
-    # A duplicate value would be trained twice.
+    # Without this, equal values would be trained twice.
     once: dict[Any, str] = {}
     for value in values:
         once.setdefault(_parse_literal(str(value)), str(value))
@@ -162,7 +162,7 @@ def _expand_override(override: Override, config_dir: str | None = None) -> list[
 
 
 def _parse_literal(text: str) -> Any:
-    """The identity of a value: 0.1 equals 0.10, but 1 differs from 1.0, as 1 step differs from 100 %.
+    """Return a value for the comparison of texts: 0.1 equals 0.10, but 1 differs from 1.0, as 1 step from 100 %.
 
     >>> _parse_literal("0.1") == _parse_literal("1e-1"), _parse_literal("1") == _parse_literal("1.0")
     (True, False)
@@ -178,14 +178,14 @@ def _parse_literal(text: str) -> Any:
 
 
 def _extreme_values(override: Override, config_dir: str | None = None) -> list[str]:
-    """The overrides to check for a sweeper that searches: the ends of a range, or each of a list of values."""
+    """Return the overrides to check for a sweeper that searches: the ends of a range, or each value of a list."""
     sweep: Any = override.value()
     if not isinstance(sweep, IntervalSweep | RangeSweep):
         return _expand_override(override, config_dir)
     key, _, written = str(override.input_line).partition("=")
     low, high = sweep.start, sweep.end if isinstance(sweep, IntervalSweep) else sweep.stop
     if low is None or high is None or not low < high:
-        raise ConfigError(key, "must be searched from a lower to a higher value", written)
+        raise ConfigError(key, "must have its lower value first in a search", written)
     if "log" in sweep.tags and low <= 0:
-        raise ConfigError(key, "must be above 0 where it is searched on a logarithmic scale", written)
+        raise ConfigError(key, "must be > 0 in a search on a logarithmic scale", written)
     return [f"{key}={low}", f"{key}={high}"]

@@ -1,4 +1,4 @@
-"""The swept values of a sweep, and the check of its jobs."""
+"""The swept values from the command line and from files, and the check of a sweep before its first job."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lrkit.config.sweep_values import Choice, expand_jobs, list_choices
 
 __all__ = ["BASIC_SWEEPER", "SweptConfig", "check_sweep", "sweep_of_files"]
 
-#: Hydra's sweeper that multiplies the values of all keys.
+#: Hydra's sweeper for all combinations of the values.
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 #: Overrides that may choose a sweeper.
 _SWEEPERS = ("+launcher=", "launcher=", "hydra/sweeper=")
@@ -38,8 +38,8 @@ class SweptConfig(NamedTuple):
     """A composed sweep.
 
     Args:
-        words: the overrides, with the values that the config itself sweeps.
-        searches: whether its sweeper picks values from ranges, instead of taking all that are listed.
+        words: the overrides, with the swept values of files.
+        searches: whether the sweeper picks values from ranges, and does not run all combinations.
     """
 
     words: list[str]
@@ -47,9 +47,9 @@ class SweptConfig(NamedTuple):
 
 
 def check_sweep(overrides: Sequence[str], config_dir: str | None = None, searches: bool = False) -> None:
-    """Check a sweep before its first job: each value of each swept key once, the other keys at their first values.
+    """Check a sweep before its first job: each value of each swept key once, with the first values of the other keys.
 
-    Of a range that is searched, both ends are checked.
+    In a range that a sweeper searches, both ends are checked.
     """
     choices = list_choices(overrides, config_dir, searches=searches)
     _check_chooses_once(choices, config_dir)
@@ -64,7 +64,7 @@ def check_sweep(overrides: Sequence[str], config_dir: str | None = None, searche
 
 
 def sweep_of_files(overrides: Sequence[str], config_dir: str | None = None) -> SweptConfig:
-    """The swept values: of the command line, and of ``hydra.sweeper.params`` for other keys."""
+    """Return the swept values of the command line, and those of ``hydra.sweeper.params`` for other keys."""
     choices = list_choices(overrides, config_dir, searches=True)
     first = [word for choice in choices for word in choice.alternatives[0]]
     parsed = parse_overrides(first)
@@ -89,61 +89,61 @@ def sweep_of_files(overrides: Sequence[str], config_dir: str | None = None) -> S
 
 
 def _is_replaced(key: str, given: Mapping[str, str]) -> bool:
-    """Whether the command line gives values to a key of ``hydra.sweeper.params``, or to all of paired keys.
+    """Return whether the command line replaces a key, or all paired keys, of ``hydra.sweeper.params``.
 
     Raises:
-        ConfigError: it gives values to some of paired keys, so that the others would be left without theirs.
+        ConfigError: it sets only some of the paired keys, and the others would have no values.
     """
     names = [name.strip().lstrip("+~") for name in key.split(",")]
     there = [name for name in names if name in given]
     if there and len(there) < len(names):
-        must = f"are paired in hydra.sweeper.params: give values to all of these keys, or to none; {given[there[0]]}"
-        raise ConfigError(key, f"{must} gives them to {there[0]}")
+        must = f"are paired in hydra.sweeper.params: set all of these keys or none; {given[there[0]]}"
+        raise ConfigError(key, f"{must} sets only {there[0]}")
     return bool(there)
 
 
 def _check_engine_takes_pairs(choices: Sequence[Choice], searches: bool) -> None:
-    """Refuse paired values for a sweeper that picks the value of each key by itself."""
+    """Refuse paired values for a sweeper that picks a value for each key separately."""
     paired = next((choice for choice in choices if choice.is_paired), None)
     if searches and paired is not None:
         named = next((choice.text for choice in choices if choice.text.startswith(_SWEEPERS)), "hydra/sweeper")
-        must = f"has paired values, and {named} picks the value of each key by itself: use a sweep without it"
+        must = f"has paired values, but {named} picks a value for each key separately: use a sweep without it"
         raise ConfigError(",".join(paired.keys), must, paired.text.partition("=")[2])
 
 
 def _check_chooses_once(choices: Sequence[Choice], config_dir: str | None) -> None:
-    """Refuse to sweep over options that configure the sweep itself: they are fixed before the first job."""
+    """Refuse a sweep over options that configure the sweep itself: Hydra reads them before the first job."""
     for choice in choices:
         for i, key in enumerate(choice.keys):
             group = key.lstrip("+~").partition("@")[0]
             if not choice.is_swept or (config_dir is None and group in default_choices()):
-                continue  # lrkit's own groups have none that do
+                continue  # no option of lrkit's own groups does
             with hydra_initialised(config_dir):
                 if not is_group(group):
                     continue
             for words in choice.alternatives:
-                if group in ("sweep", "launcher") or _sets_hydra(words[i], config_dir):
-                    must = "takes one option: it says what is swept, or by whom, which no job can say for itself"
+                if group in ("sweep", "launcher") or _configures_hydra(words[i], config_dir):
+                    must = "takes one option: it configures the sweep, and a job cannot"
                     raise ConfigError(group, must, choice.text.partition("=")[2])
 
 
-def _sets_hydra(choice: str, config_dir: str | None) -> bool:
-    """Whether an option that is chosen sets keys of Hydra's."""
+def _configures_hydra(choice: str, config_dir: str | None) -> bool:
+    """Return whether a chosen option sets keys of Hydra."""
 
     def of_hydra(overrides: list[str]) -> Any:
         composed = hydra.compose("train", overrides=overrides, return_hydra_config=True).hydra
         return OmegaConf.to_container(OmegaConf.masked_copy(composed, ["sweeper", "launcher"]), resolve=False)
 
-    with hydra_initialised(config_dir), suppress(HydraException, OmegaConfBaseException):  # which is told elsewhere
+    with hydra_initialised(config_dir), suppress(HydraException, OmegaConfBaseException):  # another check reports these
         return bool(of_hydra([choice]) != of_hydra([]))
     return False
 
 
 def _check_file_sweeps(choice: Choice) -> None:
-    """Refuse swept values of a file that only the command line may set."""
+    """Refuse a file that sweeps keys which only the command line may set."""
     for words in choice.alternatives:
         for override in parse_overrides(words):
             key = override.key_or_group.partition(".")[0].partition("/")[0]
             if key in ("hydra", "trust") or override.package is not None or named_classes([override]):
-                must = "must not be swept by hydra.sweeper.params of a file: say it on the command line"
+                must = "must not be swept by hydra.sweeper.params of a file: sweep it on the command line"
                 raise ConfigError(override.key_or_group, must)

@@ -11,13 +11,13 @@ __all__ = ["seconds"]
 
 
 def seconds(timeout: Any) -> float | None:
-    """A timeout in seconds; None where there is none.
+    """Return a timeout in seconds; None for no timeout.
 
     Args:
         timeout: ``days:hours:minutes:seconds``.
 
     Raises:
-        ConfigError: it has another form, or is 0.
+        ConfigError: another form, or 0.
 
     >>> seconds("00:02:30:00"), seconds(None)
     (9000.0, None)

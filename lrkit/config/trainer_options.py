@@ -1,6 +1,6 @@
-"""The node ``trainer``: the values of Lightning's options, checked before Lightning is loaded.
+"""The node ``trainer``: the values of Lightning's options, checked before Lightning is imported.
 
-Lightning itself accepts values that it then ignores, such as ``min_steps=-3`` or ``deterministic=maybe``.
+Lightning itself accepts values without an effect, such as ``min_steps=-3`` or ``deterministic=maybe``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
     "check_registered",
 ]
 
-#: Lightning's own names, recorded, for it takes seconds to be asked.
+#: Lightning's own names, recorded here because its import takes seconds.
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 PRECISIONS = ("16-true", "16-mixed", "bf16-true", "bf16-mixed", "32-true", "64-true", "transformer-engine",
               "transformer-engine-float16", "16", "32", "64", "bf16")  # fmt: skip
@@ -42,13 +42,13 @@ STRATEGIES = (
 
 
 def _is_part(value: Any, least: int = 1) -> bool:
-    """A number of batches, or a share of them."""
+    """Return whether a value is a number of batches, or a share of them."""
     share = isinstance(value, float) and (0 < value <= 1 or (least == 0 and value == 0))
     return share or is_whole(value, least)
 
 
 def _is_duration(value: Any) -> bool:
-    """``DD:HH:MM:SS``, or a group of days, hours, minutes, seconds; longer than 0."""
+    """Return whether a value is a time > 0: ``DD:HH:MM:SS``, or a group of days, hours, minutes, seconds."""
     units = ("days", "hours", "minutes", "seconds", "weeks", "milliseconds", "microseconds")
     if isinstance(value, str) and re.fullmatch(r"\d{1,9}(:\d{1,2}){3}", value):
         value = dict(zip(units, map(int, value.split(":")), strict=False))
@@ -63,7 +63,7 @@ def _is_duration(value: Any) -> bool:
 
 
 def _is_devices(value: Any) -> bool:
-    """A number of devices, the devices themselves, or all there are."""
+    """Return whether a value is a number of devices, a list of devices, or a name for all devices."""
     if is_list(value):
         return len(value) > 0 and all(is_whole(each, 0) for each in value) and len({*value}) == len(value)
     if isinstance(value, str):
@@ -74,16 +74,16 @@ def _is_devices(value: Any) -> bool:
     return is_whole(value, 1) or value == -1
 
 
-def _starts_anew(strategy: Any) -> bool:
-    """Whether a strategy starts its processes anew. What lrkit puts into a module cannot be copied into another one."""
+def _starts_new_processes(strategy: Any) -> bool:
+    """Return whether a strategy starts new processes. lrkit's changes of a module cannot be copied by fork or spawn."""
     how = strategy.get("start_method", "") if isinstance(strategy, Mapping) else strategy
     return not any(word in str(how) for word in ("spawn", "fork", "notebook"))
 
 
-def _name_or_object(names: tuple[str, ...], what: str) -> Rule:
-    """One of Lightning's names, or an object."""
-    said = f"must be one of {', '.join(names)}, or {what} by {_TARGET}"
-    return Rule(said, lambda value: value in names if isinstance(value, str) else _is_object(value))
+def _make_name_rule(names: tuple[str, ...], what: str) -> Rule:
+    """Return the rule for one of Lightning's names, or an object."""
+    must = f"must be one of {', '.join(names)}, or {what} by {_TARGET}"
+    return Rule(must, lambda value: value in names if isinstance(value, str) else _is_object(value))
 
 
 def _is_object(value: Any) -> bool:
@@ -96,9 +96,9 @@ _PART_OR_NONE = Rule("must be a number of batches, or a share of them in [0, 1]"
 _COUNT, _LEAST = whole(1), whole(0)
 _END = Rule(_COUNT.must, lambda x: is_whole(x, 1) or x == -1)  # -1: no limit
 _BITS = (16, 32, 64)
-_PLUGINS = "must be a plugin by _target_, or a list of such"
+_PLUGINS = "must be a plugin by _target_, or a list of plugins"
 
-#: Of each option; null is always allowed, and is Lightning's default.
+#: Option -> its rules; null, Lightning's default, is always accepted.
 _RULES: dict[str, tuple[Rule, ...]] = {
     "max_epochs": (_END,),
     "max_steps": (_END,),
@@ -109,13 +109,13 @@ _RULES: dict[str, tuple[Rule, ...]] = {
     "devices": (Rule("must be a number >= 1, a list of devices, or auto", _is_devices),),
     "num_nodes": (_COUNT,),
     "strategy": (
-        Rule("must start its processes anew, not as copies of this one: use trainer.strategy=ddp", _starts_anew),
-        _name_or_object(STRATEGIES, "a strategy"),
+        Rule("must start new processes, not copies of this one: use trainer.strategy=ddp", _starts_new_processes),
+        _make_name_rule(STRATEGIES, "a strategy"),
     ),
     "precision": (
         Rule(f"must be one of {', '.join(PRECISIONS)}", lambda x: x in PRECISIONS or (is_whole(x, 1) and x in _BITS)),
     ),
-    "profiler": (_name_or_object(PROFILERS, "a profiler"),),
+    "profiler": (_make_name_rule(PROFILERS, "a profiler"),),
     "plugins": (Rule(_PLUGINS, lambda x: all(map(_is_object, x)) if is_list(x) else _is_object(x)),),
     "accumulate_grad_batches": (_COUNT,),
     "log_every_n_steps": (_COUNT,),
@@ -125,7 +125,7 @@ _RULES: dict[str, tuple[Rule, ...]] = {
     "limit_train_batches": (_PART,),
     "limit_val_batches": (_PART_OR_NONE,),
     "limit_test_batches": (_PART_OR_NONE,),
-    "limit_predict_batches": (Rule("must be null, for lrkit does not predict", lambda x: x is None),),
+    "limit_predict_batches": (Rule("must be null: lrkit does not predict", lambda x: x is None),),
     "overfit_batches": (_PART_OR_NONE,),
     "val_check_interval": (_PART,),
     "gradient_clip_val": (Rule("must be a number >= 0, or null", lambda x: is_number(x) and x >= 0),),
@@ -142,20 +142,20 @@ _RULES: dict[str, tuple[Rule, ...]] = {
     ),
 }  # fmt: skip
 
-#: Options whose last rule is the names that Lightning knows; other packages can register more.
+#: Options whose last rule lists the names of Lightning; other packages can register more names.
 _REGISTERED = ("accelerator", "strategy")
 
 
 def check(trainer: Mapping[str, Any], *, has_packages: bool = False) -> None:
-    """Refuse wrong values, and options that contradict each other.
+    """Refuse invalid values, and options that contradict each other.
 
     Args:
         trainer: the node.
-        has_packages: whether the run imports packages of the user's. They may register accelerators and strategies
-            with Lightning, so any name of one passes here; ``check_registered`` refuses an unknown name later.
+        has_packages: whether the run imports packages of the user. They may register accelerators and strategies
+            with Lightning, so any name is accepted here; ``check_registered`` refuses an unknown name later.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: with the key of the option.
     """
     for name, rules in _RULES.items():
         value = trainer.get(name)
@@ -170,7 +170,7 @@ def check(trainer: Mapping[str, Any], *, has_packages: bool = False) -> None:
     ):
         raise ConfigError("trainer.devices", "must be a number >= 1, or auto, with trainer.accelerator=cpu", devices)
     if trainer.get("gradient_clip_algorithm") is not None and not trainer.get("gradient_clip_val"):
-        must = "needs trainer.gradient_clip_val: without it nothing is clipped"
+        must = "needs trainer.gradient_clip_val: it has no effect alone"
         raise ConfigError("trainer.gradient_clip_algorithm", must, trainer["gradient_clip_algorithm"])
     if all(trainer.get(name) in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
         raise ConfigError("trainer.max_epochs", "or trainer.max_steps must be set: a run needs an end")
@@ -181,7 +181,7 @@ def check(trainer: Mapping[str, Any], *, has_packages: bool = False) -> None:
 
 
 def check_registered(trainer: Mapping[str, Any], registered: Mapping[str, Collection[str]]) -> None:
-    """Refuse an unknown accelerator or strategy, once the packages of the user's are imported.
+    """Refuse an unknown accelerator or strategy, after the import of the user's packages.
 
     Args:
         trainer: the node.
@@ -197,7 +197,7 @@ def check_registered(trainer: Mapping[str, Any], registered: Mapping[str, Collec
 
 
 def check_horizon(trainer: Mapping[str, Any], steps: int | None, horizon: Horizon) -> None:
-    """Refuse ``horizon.steps`` where ``trainer.max_steps`` ends the run elsewhere, unless ``horizon.stop_after`` does.
+    """Refuse another ``horizon.steps`` than ``trainer.max_steps``, except with ``horizon.stop_after``.
 
     Args:
         trainer: the node.
@@ -205,12 +205,12 @@ def check_horizon(trainer: Mapping[str, Any], steps: int | None, horizon: Horizo
         horizon: the resolved horizon.
 
     Raises:
-        ConfigError: the two lengths differ, or an option of the trainer lets no run stop so early.
+        ConfigError: the two lengths differ, or an option of the trainer forbids such an early stop.
     """
     most, endless = trainer.get("max_steps"), trainer.get("max_epochs") in (None, -1)
     most = None if most == -1 else most
     if horizon.stop_after is not None:
-        _check_stop(trainer, horizon.stop_after, most, horizon.steps_per_epoch)
+        _check_stop(trainer, horizon.stop_after, most, horizon)
     elif steps is not None and most is not None and steps != most and (steps > most or endless):
         must = f"must be trainer.max_steps, {most}, or null"
         if steps > most:
@@ -218,13 +218,13 @@ def check_horizon(trainer: Mapping[str, Any], steps: int | None, horizon: Horizo
         raise ConfigError("horizon.steps", must, steps)
 
 
-def _check_stop(trainer: Mapping[str, Any], stop: int, most: int | None, per_epoch: int | None) -> None:
-    """Refuse what contradicts ``horizon.stop_after``."""
+def _check_stop(trainer: Mapping[str, Any], stop: int, most: int | None, horizon: Horizon) -> None:
+    """Refuse options of the trainer that contradict ``horizon.stop_after``."""
     key = "horizon.stop_after"
     if most is not None and stop > most:
         raise ConfigError(key, f"must be at most trainer.max_steps, {most}", stop)
-    for name, unit in (("min_steps", 1), ("min_epochs", per_epoch or 0)):
-        least = (trainer.get(name) or 0) * unit
+    epochs = horizon.steps_after_epochs(trainer.get("min_epochs") or 0)
+    for name, least in (("min_steps", trainer.get("min_steps") or 0), ("min_epochs", epochs or 0)):
         if least > stop:
             raise ConfigError(key, f"must be at least trainer.{name}, {least} optimizer steps", stop)
 

@@ -1,9 +1,9 @@
 """The classes that a config may name: lrkit's own list, and the packages that the user trusts.
 
-A config comes from the command line, from files, or out of a checkpoint, and the last two may be untrusted. So a
-``_target_`` is a name to be looked up, never an order: before anything is imported the name must be of ``NAMES`` or
-under an entry of ``trust``, and what it leads to must be a class of the kind that its key takes. ``trust`` is what the
-command line says (``--trust mycode``, or the dotted path of a class itself); no file can say it.
+A config comes from the command line, from files, or from a checkpoint; files and checkpoints may be untrusted. Before
+an import, each ``_target_`` must be in ``NAMES`` or below an entry of ``trust``. After the import it must be a class of
+the kind that its key needs. Only the command line can set ``trust`` (``--trust mycode``, or the dotted path of a class
+as an override).
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ TARGET = "_target_"
 #: Packages of Lightning for the node ``trainer``.
 PARTS = ("strategies", "plugins", "profilers")
 
-#: What any config may name. Not here: loggers that speak to a server, and whatever else torch and Lightning have.
+#: The names that any config may use. Left out: loggers that send results to a server, and the rest of torch and
+#: Lightning.
 NAMES = (
     "lrkit",
     "torch.nn",
@@ -53,25 +54,28 @@ NAMES = (
     "pytorch_optimizer",
     "schedulefree",
 )
-#: Where what they lead to must be defined: an alias of something else is seen through.
+#: The packages in which the class of such a name must be defined: an alias of another class is refused.
 _HOMES = (
     *(name for name in NAMES if ".loggers." not in name),
     *(f"{package}.loggers" for package in LIGHTNING),
-    "lightning_fabric.plugins",  # what Lightning's own plugins are, in part
+    "lightning_fabric.plugins",  # some of Lightning's plugins are defined here
     "lightning.fabric.plugins",
 )
 
 
 class Kind(NamedTuple):
-    """What a key takes: a subclass of a name in one of ``modules``, and how to say so; several names by spaces."""
+    """The kind of class that a key needs: a subclass of one of the ``names`` in one of the ``modules``.
+
+    ``names`` are separated by spaces; ``meaning`` describes the kind in a message.
+    """
 
     modules: tuple[str, ...]
-    name: str
-    said: str
+    names: str
+    meaning: str
 
     def holds(self, cls: type) -> bool:
-        """Whether ``cls`` is one. Nothing is imported for it: what is not loaded has no subclasses."""
-        bases = (getattr(sys.modules.get(m), name, None) for m in self.modules for name in self.name.split())
+        """Return whether a class is of this kind. Nothing is imported: a base that is not loaded has no subclasses."""
+        bases = (getattr(sys.modules.get(m), name, None) for m in self.modules for name in self.names.split())
         return any(isinstance(base, type) and issubclass(cls, base) for base in bases)
 
 
@@ -85,7 +89,7 @@ _KINDS = {
     "model": Kind(
         ("torch.nn",),
         "Module",
-        "a subclass of torch.nn.Module, such as a LightningModule, or a function of yours that says it returns one",
+        "a subclass of torch.nn.Module, such as a LightningModule, or a function of yours whose return type is one",
     ),
     "optimizer": Kind(("torch.optim",), "Optimizer", "a subclass of torch.optim.Optimizer"),
     "callbacks": Kind(LIGHTNING, "Callback", "a Lightning callback"),
@@ -101,7 +105,7 @@ _KINDS = {
     "trainer.profiler": Kind(_submodules("profilers"), "Profiler", "a Lightning profiler"),
     **dict.fromkeys(("schedule", "warmup", "cooldown", "coschedule"), _SCHEDULE),
 }
-#: Keys that are groups of nodes, not nodes.
+#: Keys that contain several nodes by name.
 _MANY = ("callbacks", "logger", "coschedule")
 
 _DEEPEST = 32
@@ -109,7 +113,7 @@ _ADDRESS = re.compile(r"\s*[A-Za-z][\w+.:-]*://")
 
 
 def check_trust(entries: Any, key: str = "trust") -> list[str]:
-    """The entries of ``trust``: dotted names, and none of Python's own packages.
+    """Return the entries of ``trust``; refuse anything but dotted names, and Python's own packages.
 
     >>> check_trust(["mycode", "timm.models"])
     ['mycode', 'timm.models']
@@ -120,12 +124,12 @@ def check_trust(entries: Any, key: str = "trust") -> list[str]:
         if not isinstance(entry, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", entry):
             raise ConfigError(key, "must be the name of a package of yours, such as mycode", entry)
         if _top_package(entry) in sys.stdlib_module_names:
-            raise ConfigError(key, "must be a package of yours, and this is one of Python's own", entry)
+            raise ConfigError(key, "must be a package of yours, not one of Python's standard library", entry)
     return list(entries)
 
 
 def find_targets(node: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Every ``_target_`` at any depth, by its key.
+    """Yield every ``_target_`` at any depth, with its key.
 
     >>> list(find_targets({"model": {"parts": [{"_target_": "a.B"}]}}))
     [('model.parts[0]._target_', 'a.B')]
@@ -144,10 +148,10 @@ def find_targets(node: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Refuse every ``_target_`` of a config that is not allowed. Nothing is imported.
+    """Refuse each ``_target_`` of a config that is neither listed nor trusted. Nothing is imported.
 
     Raises:
-        ConfigError: naming the key, and what there is to say if the class is the user's own.
+        ConfigError: with the key, and the option that trusts the class if it is the user's own.
     """
     trust = config.get("trust", ())
     for key, target in find_targets({name: node for name, node in config.items() if name != "trust"}):
@@ -155,13 +159,12 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def check_addresses(config: Any, typed: Iterable[str], key: str = "") -> None:
-    """Refuse every address, such as ``s3://bucket/run``, that the command line does not say itself.
+    """Refuse each address, such as ``s3://bucket/run``, that is not on the command line.
 
-    Lightning opens whatever path it is given by the scheme that it has; an untrusted file would so reach any
-    host, or write there.
+    Lightning opens a path by its scheme, so an untrusted file could read from any host, or write to it.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: with the key.
     """
     if isinstance(config, Mapping):
         for name, inner in config.items():
@@ -170,12 +173,12 @@ def check_addresses(config: Any, typed: Iterable[str], key: str = "") -> None:
         for i, inner in enumerate(config):
             check_addresses(inner, typed, f"{key}[{i}]")
     elif isinstance(config, str) and _ADDRESS.match(config) and not any(config.strip() in word for word in typed):
-        must = "is an address, which no file may name: if it is yours, say it on the command line"
+        must = "is an address, which no file may name: if it is yours, set it on the command line"
         raise ConfigError(key, must, config)
 
 
 def check_name(target: Any, key: str, trust: Iterable[str] = ()) -> None:
-    """Refuse a name that is neither one of ``NAMES`` nor under an entry of ``trust``. Nothing is imported."""
+    """Refuse a name that is neither in ``NAMES`` nor below an entry of ``trust``. Nothing is imported."""
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
         raise ConfigError(key, "must be the dotted path of a class", target)
     if is_covered(target, trust):
@@ -183,17 +186,17 @@ def check_name(target: Any, key: str, trust: Iterable[str] = ()) -> None:
     if is_covered(target, NAMES) and not any(part.startswith("_") for part in target.split(".")):
         return
     top = _top_package(target)
-    advice = f"; if it is yours, say --trust {top}"
+    advice = f"; if it is yours, add --trust {top}"
     if top in sys.stdlib_module_names or top in {_top_package(name) for name in NAMES}:
         advice = f": {', '.join(NAMES)}"
     logger = find_server_logger(target)
     if logger is not None and target in {f"{package}.loggers.{logger.class_name}" for package in LIGHTNING}:
-        advice = f": it may send results to a server, so say logger={logger.name} on the command line"
-    raise ConfigError(key, f"names {target}, which is outside of what config files may name{advice}", target)
+        advice = f": it may send results to a server, so set logger={logger.name} on the command line"
+    raise ConfigError(key, f"names {target}, which config files may not name{advice}", target)
 
 
 def is_covered(path: str, entries: Iterable[str]) -> bool:
-    """Whether a dotted path is one of ``entries``, or below one.
+    """Return whether a dotted path is one of ``entries``, or below one.
 
     >>> is_covered("torch.nn.Linear", ["torch.nn"]), is_covered("torch.nnx.Linear", ["torch.nn"])
     (True, False)
@@ -202,17 +205,17 @@ def is_covered(path: str, entries: Iterable[str]) -> bool:
 
 
 def resolve_class(target: Any, key: str, trust: Sequence[str] = ()) -> type:
-    """The class at a dotted path, allowed by its name and then by what it is.
+    """Import the class at a dotted path, after a check of its name, and check its kind.
 
     For ``model`` it may also be a class method that builds the network, such as ``AutoModel.from_config``, if ``trust``
     has exactly its path.
 
     Args:
-        key: of the ``_target_``, such as ``model._target_``; it says which kind of class is needed. One that lies
-            deeper, as a part of another node, may be of any kind that lrkit builds, or what a trusted package defines.
+        key: the key of the ``_target_``, such as ``model._target_``; it determines the kind of class. Inside of
+            another node, any kind that lrkit builds and any class of a trusted package is accepted.
 
     Raises:
-        ConfigError: there is no such class, or it is not of the kind.
+        ConfigError: the class does not exist, or is of another kind.
     """
     check_name(target, key, trust)
     path, _, name = in_chosen_package(str(target)).rpartition(".")
@@ -221,14 +224,14 @@ def resolve_class(target: Any, key: str, trust: Sequence[str] = ()) -> type:
     except (ImportError, ValueError) as error:
         if key == f"model.{TARGET}" and (method := _find_class_method(path, name)) is not None:
             if target not in trust:  # a trusted package has many methods, and a file could call any of them
-                must = f"is a class method, which no file may call: if it is yours, say --trust {target}"
+                must = f"is a class method, which no file may call: if it is yours, add --trust {target}"
                 raise ConfigError(key, must, target) from None
             return method  # type: ignore[no-any-return]
         raise ConfigError(key, f"cannot be imported ({error})", target) from None
     if not hasattr(module, name):
         public = [n for n in getattr(module, "__all__", dir(module)) if not n.startswith("_")]
         hint, near, _ = did_you_mean(name, public).partition("? ")
-        raise ConfigError(key, f"names nothing: {path} has no {name}" + (f". {hint}?" if near else ""), target)
+        raise ConfigError(key, f"does not exist: {path} has no {name}" + (f". {hint}?" if near else ""), target)
     found = getattr(module, name)
     _check_kind(found, str(target), key, trust)
     cls: type = found
@@ -237,7 +240,7 @@ def resolve_class(target: Any, key: str, trust: Sequence[str] = ()) -> type:
 
 
 def _find_class_method(path: str, name: str) -> Any:
-    """The class method of a class at a dotted path, such as ``from_config``; None where there is none."""
+    """Return the class method at a dotted path, such as ``from_config``; None if the path has none."""
     module, _, owner = path.rpartition(".")
     try:
         cls = getattr(import_module(module), owner, None)
@@ -248,9 +251,9 @@ def _find_class_method(path: str, name: str) -> Any:
 
 
 def import_module(module: str) -> ModuleType:
-    """Import a module; for one that is no library's, the folder that we are in is looked into too, last of all.
+    """Import a module. A module that is not in a library may be in the current folder, which is searched last.
 
-    Not before: whatever lies in a folder would otherwise be found by a search for plugins, such as that of Hydra.
+    The current folder is not searched earlier: Hydra's search for plugins would import files in it.
     """
     if _top_package(module) not in {_top_package(name) for name in NAMES} and not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
@@ -258,9 +261,11 @@ def import_module(module: str) -> ModuleType:
 
 
 def check_origin(cls: type, target: str, key: str) -> None:
-    """What a library's name leads to must be defined in one of them, not merely be imported there."""
+    """Refuse a class that a library only imports: it must be defined in one of the libraries."""
     if is_covered(target, NAMES) and not is_covered(cls.__module__, _HOMES):
-        raise ConfigError(key, f"is an alias of {cls.__module__}.{cls.__qualname__}, which must not be named", target)
+        raise ConfigError(
+            key, f"is an alias of {cls.__module__}.{cls.__qualname__}, which config files may not name", target
+        )
 
 
 def _check_kind(found: Any, target: str, key: str, trust: Sequence[str]) -> None:
@@ -272,7 +277,7 @@ def _check_kind(found: Any, target: str, key: str, trust: Sequence[str]) -> None
     if kind is not None:
         made = return_type(found) if group == "model" and is_covered(target, trust) else found
         if not (isinstance(made, type) and kind.holds(made)):
-            raise ConfigError(key, f"must be {kind.said}{_describe_found(found) if group == 'data' else ''}", target)
+            raise ConfigError(key, f"must be {kind.meaning}{_describe_found(found) if group == 'data' else ''}", target)
         return
     if not isinstance(found, type):
         raise ConfigError(key, "must be a class", target)
@@ -281,7 +286,7 @@ def _check_kind(found: Any, target: str, key: str, trust: Sequence[str]) -> None
         raise ConfigError(key, "must be a class that lrkit builds: a module, a callback, a schedule, ...", target)
 
 
-#: Classes that users often name instead of a data module.
+#: Classes that users often name in place of a data module.
 _NOT_YET_DATA = (
     Kind(("torch.utils.data",), "Dataset", "a Dataset"),
     Kind(("torch.utils.data",), "DataLoader", "a DataLoader"),
@@ -289,20 +294,20 @@ _NOT_YET_DATA = (
 
 
 def _describe_found(found: Any) -> str:
-    """Advice for data that are not a data module."""
+    """Return advice for an object that is not a data module."""
     if not isinstance(found, type):
         what = "a function" if inspect.isroutine(found) else f"a {type(found).__name__}"
     else:
-        what = next((kind.said for kind in _NOT_YET_DATA if kind.holds(found)), "none")
+        what = next((kind.meaning for kind in _NOT_YET_DATA if kind.holds(found)), "none")
     inner = f"DataLoader({found.__name__}(...), batch_size=64, shuffle=True)" if what == "a Dataset" else "a DataLoader"
     return (
-        f", and this is {what}: write one whose train_dataloader(self) returns {inner} (val_dataloader, the same for"
-        " validation); or give these methods to your LightningModule, and say data=module"
+        f", and this is {what}: write a LightningDataModule whose train_dataloader(self) returns {inner}, and"
+        " val_dataloader for validation; or add these methods to your LightningModule, and set data=module"
     )
 
 
 def return_type(found: Any) -> Any:
-    """What a function that builds networks, as libraries have them, says that it returns; a class is its own."""
+    """Return the annotated return type of a function that builds networks; a class is returned unchanged."""
     if not inspect.isfunction(found):
         return found
     try:

@@ -1,8 +1,8 @@
-"""Config files, checked before Hydra reads them: the files below ``--config-dir`` may be untrusted.
+"""Checks config files before Hydra reads them: the files in ``--config-dir`` may be untrusted.
 
-Hydra acts on what it reads before an application has a say: it sets up logging, environment and callbacks by the node
-``hydra``, and OmegaConf follows every alias and interpolation, however many that makes. So a file is first read as a
-stream of events, which builds nothing, and then as plain data; what could do more than describe a run is refused.
+Hydra sets up logging, environment and callbacks by the node ``hydra`` before the application can check it, and
+OmegaConf expands every alias and interpolation without a limit. lrkit therefore reads a file first as a stream of YAML
+events, which builds no objects, and then as plain data. It refuses a file that could do more than describe a run.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import yaml
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import read_file
 
-__all__ = ["count_expanded", "load_plain", "package_of_file", "screen_text"]
+__all__ = ["check_interpolations", "check_package_header", "count_expanded", "load_plain", "screen_text"]
 
 LARGEST = 2**20  #: bytes of a file
-MOST = 10_000  #: nodes of a file, each alias counted as what it stands for
+MOST = 10_000  #: nodes of a file, each alias counted with the nodes of its anchor
 DEEPEST = 32
-WIDEST = 1_000  #: values that the interpolations of a config may stand for
+WIDEST = 1_000  #: values of all interpolations of a config
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")} | {"!"}
 
-#: References by name, and resolvers that compute from names alone. What they name is seen before it is looked up.
+#: References by name, and resolvers that need only names: the names can be checked before they are resolved.
 _REFERENCE = re.compile(r"\$\{\s*(?:(?:oc\.select|lrkit\.name|lrkit\.direction):)?\s*([\w.\[\]/@-]*)\s*\}")
 _HARMLESS = re.compile(r"\$\{\s*now:[\w%:. -]*\}")
 
@@ -36,7 +36,7 @@ def screen_text(file: Path) -> None:
     """Refuse a config file that could do more than describe a run.
 
     Raises:
-        ConfigError: naming the file, and the key in it.
+        ConfigError: with the file and the key in it.
     """
     name = str(file)
     try:
@@ -45,12 +45,11 @@ def screen_text(file: Path) -> None:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(name, f"cannot be read: {error}") from None
-    for key, text in _find_texts(content):
-        _check_interpolations(name, key, text)
+    check_interpolations(name, content)
     if not isinstance(content, Mapping):
         return
     if "trust" in content:
-        raise ConfigError(name, "must not set trust: only the command line says whom you trust, by --trust")
+        raise ConfigError(name, "must not set trust: only the command line may, by --trust")
     _check_hydra(name, content.get("hydra"))
     entries = content.get("defaults")
     for entry in entries if isinstance(entries, list) else []:
@@ -58,12 +57,22 @@ def screen_text(file: Path) -> None:
             _check_default(name, *(str(part) for part in option))
 
 
-def load_plain(file: Path) -> Any:
-    """A YAML file as plain data: only numbers, texts, lists and mappings.
+def check_interpolations(name: str, content: Any) -> None:
+    """Refuse interpolations that do more than refer to a key.
 
     Raises:
-        ConfigError: it is too large, too deep, or not plain.
-        OSError: it cannot be read.
+        ConfigError: naming the file, and the key in it.
+    """
+    for key, text in _find_texts(content):
+        _check_interpolation(name, key, text)
+
+
+def load_plain(file: Path) -> Any:
+    """Read a YAML file as plain data: only numbers, texts, lists and mappings.
+
+    Raises:
+        ConfigError: the file is too large, nested too deeply, or not plain data.
+        OSError: the file cannot be read.
     """
     if (size := file.stat().st_size) > LARGEST:
         raise ConfigError(str(file), f"must not be larger than {LARGEST} bytes", size)
@@ -74,12 +83,12 @@ def load_plain(file: Path) -> Any:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = "" if where is None else f" (line {where.line + 1})"
-        said = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        raise ConfigError(str(file), f"is not YAML: {' '.join(said.split())}{line}") from None
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        raise ConfigError(str(file), f"is not YAML: {' '.join(problem.split())}{line}") from None
 
 
 def _check_events(name: str, text: bytes) -> None:
-    """Count the nodes before any is built; an alias counts as its whole target."""
+    """Count the nodes before any is built; an alias counts with all nodes of its anchor."""
     sizes: dict[str, int] = {}
     stack: list[tuple[str | None, int, set[str] | None]] = [(None, 0, None)]  # anchor, nodes so far, keys seen
     expects_key: list[bool] = [False]
@@ -90,12 +99,12 @@ def _check_events(name: str, text: bytes) -> None:
         if anchor is not None:
             sizes[anchor] = size
         if before + size > MOST:
-            raise ConfigError(name, f"must not have more than {MOST} nodes, aliases counted as what they stand for")
+            raise ConfigError(name, f"must have at most {MOST} nodes, each alias counted with the nodes of its anchor")
 
     for event in yaml.parse(text, _LOADER):
         tag = getattr(event, "tag", None)
         if tag is not None and tag not in _PLAIN_TAGS:
-            must = f"must be plain data, and has the tag {tag} (line {event.start_mark.line + 1})"
+            must = f"must be plain data without tags: it has the tag {tag} (line {event.start_mark.line + 1})"
             raise ConfigError(name, must)
         if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
             if len(stack) > DEEPEST:
@@ -125,7 +134,7 @@ def _check_events(name: str, text: bytes) -> None:
 
 
 def _find_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text, keys of mappings included, by its key."""
+    """Yield every text, including the keys of mappings, with its key."""
     if isinstance(node, Mapping):
         for name, inner in node.items():
             below = f"{key}.{name}" if key else str(name)
@@ -138,15 +147,15 @@ def _find_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, node
 
 
-def _check_interpolations(name: str, key: str, text: str) -> None:
-    """Allow only harmless interpolations: the environment holds secrets, and a run's files would keep them."""
+def _check_interpolation(name: str, key: str, text: str) -> None:
+    """Refuse interpolations of the environment, which has secrets, and of functions: a run's files save the results."""
     if "${" not in text:
         return
     if "oc.env" in text:
-        must = f"must not read the environment, as its {key} does: say it on the command line"
+        must = f"must not read the environment in {key}: set the key on the command line"
         raise ConfigError(name, must, text)
     if "${" in _HARMLESS.sub("", _REFERENCE.sub("", text)):
-        raise ConfigError(name, f"may only refer to keys, such as ${{seed}}, and its {key} does more", text)
+        raise ConfigError(name, f"must refer only to keys, such as ${{seed}}, in {key}", text)
 
 
 def _check_hydra(name: str, node: Any) -> None:
@@ -156,29 +165,29 @@ def _check_hydra(name: str, node: Any) -> None:
     if node is None or (isinstance(params, Mapping) and node == {"sweeper": {"params": params}}):
         return
     inner = next((key for key, _ in _find_texts(node, "hydra") if not key.startswith("hydra.sweeper.params")), "hydra")
-    raise ConfigError(name, f"must not set {inner}, only hydra.sweeper.params: say it on the command line")
+    raise ConfigError(name, f"must not set {inner}, only hydra.sweeper.params: set it on the command line")
 
 
 def _check_default(name: str, group: str, option: str) -> None:
     parts = re.split(r"[\s/@:.]+", f"{group}/{option}")
     if "hydra" in parts:
         must = f"must not choose {group}: {option} in its defaults" if option else f"must not include {group}"
-        raise ConfigError(name, f"{must}: of Hydra's own options the command line decides")
+        raise ConfigError(name, f"{must}: only the command line may choose Hydra's own options")
     if "$" in group or ".." in f"{group}/{option}":
-        raise ConfigError(name, "must name groups and options plainly in its defaults", f"{group}: {option}")
+        raise ConfigError(name, "must have plain names of groups and options in its defaults", f"{group}: {option}")
 
 
-def package_of_file(file: Path, header: str | None) -> None:
-    """Refuse a ``# @package`` that leads into the node ``hydra``, or into ``trust``."""
+def check_package_header(file: Path, header: str | None) -> None:
+    """Refuse a ``# @package`` inside of the node ``hydra`` or ``trust``."""
     parts = set((header or "").split("."))
     if parts & {"hydra", "trust"} or "$" in (header or ""):
-        raise ConfigError(str(file), "must not be of this package", header)
+        raise ConfigError(str(file), "must not have this @package", header)
 
 
 def count_expanded(config: Mapping[str, Any]) -> int:
-    """The number of values of all interpolations of a config, each resolved fully.
+    """Return the number of values of all interpolations of a config, each resolved completely.
 
-    OmegaConf resolves each of them anew, so that twenty lines can stand for a million values.
+    OmegaConf resolves each of them separately, so twenty lines can expand to a million values.
 
     >>> count_expanded({"a": 1, "b": "${a}", "c": ["${b}", "${b}"]})
     8
@@ -196,7 +205,7 @@ def count_expanded(config: Mapping[str, Any]) -> int:
     def followed(*path: str) -> int:
         key = ".".join(path)
         if key not in known:
-            known[key] = 0  # a circle, which OmegaConf refuses
+            known[key] = 0  # a reference to itself, which OmegaConf refuses
             node = _read_path(config, path)
             known[key] = 1 if node is None else max(1, weigh(node, path))
             if isinstance(node, Mapping | list):

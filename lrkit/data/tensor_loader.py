@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -18,7 +19,9 @@ Batch = TypeVar("Batch")
 
 #: The entries of ``state_dict`` that ``load_state_dict`` reads.
 _STATE_KEYS = ("epoch", "batch", "seed", "samples", "batch_size", "world")
-_STATE_SCHEMA = record(dict.fromkeys(_STATE_KEYS, whole(0, 2**64)), others=True)
+_STATE_SCHEMA = record(
+    dict.fromkeys(_STATE_KEYS, whole(0, 2**64)), {"joined": whole(0, 1), "parts": whole(0, 2**64)}, others=True
+)
 
 
 class TensorLoader(Generic[Batch]):
@@ -94,6 +97,10 @@ class TensorLoader(Generic[Batch]):
         self._progress = progress
         self._yielded = 0
         self._resume: dict[str, int] | None = None
+        self._windows: Callable[[int], Sequence[int]] | None = None
+        self._announce: Callable[[int], None] = lambda batches: None
+        self._ends = [0]  # where batches are joined: the parts before each batch of the epoch, from ``_first`` on
+        self._first = 0
         if len(self) == 0:
             share = f"{samples} samples" + (f" / {world} processes" if world > 1 else "")
             raise ConfigError(
@@ -102,7 +109,11 @@ class TensorLoader(Generic[Batch]):
             )  # fmt: skip
 
     def __len__(self) -> int:
-        """Number of batches in an epoch: the same on every rank."""
+        """Number of batches in an epoch: the same on every rank. Where they are joined, in this epoch."""
+        return self._count_parts() if self._windows is None else self._first + len(self._ends) - 1
+
+    def _count_parts(self) -> int:
+        """Number of batches of ``batch_size`` in an epoch."""
         if self.drop_last:
             return self.samples // self.world // self.batch_size
         return -(-self.samples // (self.world * self.batch_size))
@@ -111,10 +122,36 @@ class TensorLoader(Generic[Batch]):
         # A generator runs no code before its first `next`: Lightning creates the iterator before it sets
         # the epoch, and creates some iterators only as a check.
         first = self._first_batch()
-        for number, indices in enumerate(self.batch_indices()[first:], start=first + 1):
+        for number, indices in enumerate(self._join_parts(first), start=first + 1):
             batch = self.fetch(indices)
             self._yielded = number
             yield batch
+
+    def join_batches(self, windows: Callable[[int], Sequence[int]], announce: Callable[[int], None]) -> None:
+        """Join the batches of each window to one, from the next iteration on; the samples and their order stay.
+
+        Args:
+            windows: returns, where so many batches of the epoch are done, the numbers of batches to join until its end.
+            announce: is called with the number of joined batches of each epoch, when it begins.
+        """
+        self._windows, self._announce = windows, announce
+        self._plan_windows(0, 0)
+
+    def _plan_windows(self, first: int, parts: int) -> None:
+        """Lay the windows of the rest of an epoch; done are ``first`` joined batches, which had ``parts`` batches."""
+        if self._windows is None:
+            return
+        self._first, self._ends = first, [parts, *(parts + done for done in accumulate(self._windows(parts)))]
+        self._announce(len(self))
+
+    def _join_parts(self, first: int) -> Iterator[Tensor]:
+        """The indices of the batches from the given one on."""
+        parts = self.batch_indices()
+        if self._windows is None:
+            yield from parts[first:]
+            return
+        for begin, end in pairwise(self._ends[first - self._first :]):
+            yield torch.cat(parts[begin:end])
 
     def order(self) -> Tensor:
         """The order of this epoch's samples over all ranks: an int64 tensor of shape ``(samples,)``."""
@@ -124,8 +161,8 @@ class TensorLoader(Generic[Batch]):
         return order[: self.samples]
 
     def batch_indices(self) -> tuple[Tensor, ...]:
-        """This epoch's batches of this rank, as ``len(self)`` tensors of indices."""
-        order, count = self.order(), len(self)
+        """This epoch's batches of this rank, each of ``batch_size`` indices but the last."""
+        order, count = self.order(), self._count_parts()
         if self.shuffle:
             share = self.samples // self.world if self.drop_last else -(-self.samples // self.world)
             wrapped = order.repeat(-(-share * self.world // self.samples))
@@ -146,17 +183,24 @@ class TensorLoader(Generic[Batch]):
         """Set the epoch, which determines the order. Another epoch than the current one begins at its first batch."""
         if epoch != self.epoch:
             self.epoch, self._yielded = epoch, 0
+            self._plan_windows(0, 0)
+        elif self._windows is not None:
+            self._announce(len(self))
 
     def state_dict(self) -> dict[str, int]:
         """The position in the data and the settings that it depends on: integers, the same on every rank."""
         finished = self._yielded if self._progress is None else min(self._yielded, self._progress())
-        return {"epoch": self.epoch, "batch": finished, **self._data_settings()}
+        position = {"epoch": self.epoch, "batch": finished, **self._data_settings()}
+        if self._windows is not None:
+            position |= {"joined": 1, "parts": self._ends[max(0, finished - self._first)]}
+        return position
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue the epoch of ``state_dict`` at its position, in the next iteration."""
         _STATE_SCHEMA.check("data", state_dict)
         self._resume = dict(state_dict)
         self.epoch, self._yielded = state_dict["epoch"], state_dict["batch"]
+        self._plan_windows(state_dict["batch"], state_dict.get("parts", 0))
 
     def _data_settings(self) -> dict[str, int]:
         return {
@@ -176,6 +220,10 @@ class TensorLoader(Generic[Batch]):
                 # Skipping `batch` batches of other sizes would repeat some samples and miss others.
                 must = f"must stay {state[name]} to resume in the middle of an epoch"
                 raise ConfigError(keys.get(name, f"data.{name}"), must, current)
+        joined, joins = bool(state.get("joined")), self._windows is not None
+        if joined != joins and state["batch"]:
+            by = ("accumulation", "loader")
+            raise ConfigError("batch.by", f"must stay {by[joined]} to resume in the middle of an epoch", by[joins])
         return state["batch"]
 
 

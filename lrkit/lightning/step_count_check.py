@@ -23,7 +23,7 @@ import torch
 from torch.optim import Optimizer
 
 from lrkit.base.errors import ConfigError, RunError
-from lrkit.config.callback_conflicts import conflict_of
+from lrkit.config.callback_conflicts import find_conflict
 from lrkit.lightning.imports import Callback, LightningModule, Trainer, is_overridden
 from lrkit.lightning.module import schedulers_of
 from lrkit.optim.scheduler import PlanScheduler
@@ -53,7 +53,7 @@ class StepCountCheck(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # The callbacks of a config were checked by their keys. These are the callbacks of the trainer and the module.
         for callback in trainer.callbacks if stage == "fit" else []:  # type: ignore[attr-defined]
-            if (why := conflict_of(type(callback))) is not None:
+            if (why := find_conflict(type(callback))) is not None:
                 raise ConfigError(type(callback).__name__, why)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,7 +63,7 @@ class StepCountCheck(Callback):
         horizon = scheduler.plan.horizon
         self.run, self.planned = (trainer, scheduler), horizon.end
         self.applied_before, self.requested, self.finished = scheduler.applied, 0, (0, 0)
-        manual, left = uses_manual_optimization(pl_module), _remaining_windows(trainer)
+        manual, left = uses_manual_optimization(pl_module), _remaining_windows(trainer, scheduler)
         if self.planned is not None and left is not None and not manual:
             self.skipped_before = max(self.skipped_before, self.planned - self.applied_before - left)
         # Whether the plan has Lightning's number, one step for each window of accumulation, and not the user's.
@@ -97,7 +97,13 @@ class StepCountCheck(Callback):
     @property
     def accounted(self) -> int:
         """The number of steps taken and skipped since the run began."""
-        return 0 if self.run is None else self.run[1].applied + self.skipped_before + self._steps_skipped()
+        if self.run is None:
+            return 0
+        trainer, scheduler = self.run
+        skipped = self.skipped_before + self._steps_skipped()
+        if skipped and scheduler.plan.horizon.batch_sizes is not None and has_reached_its_end(trainer):
+            return max(scheduler.applied, self.planned or 0)  # a skipped step of a large batch has the data of several
+        return scheduler.applied + skipped
 
     def missing(self) -> str:
         """A sentence on the missing steps of a fit that has ended; empty if none is missing."""
@@ -211,13 +217,18 @@ def uses_manual_optimization(module: LightningModule) -> bool:
     return not module.automatic_optimization or is_overridden("optimizer_step", module)
 
 
-def _remaining_windows(trainer: Trainer) -> int | None:
+def _remaining_windows(trainer: Trainer, scheduler: PlanScheduler) -> int | None:
     """The number of windows of accumulation that remain at the start of a fit; None for a fit without an end."""
     batches, epochs, left = trainer.num_training_batches, trainer.max_epochs or -1, math.inf
     if epochs > 0 and batches != math.inf:
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready % int(batches)
-        every = trainer.accumulate_grad_batches
-        left = math.ceil(batches / every) * (epochs - trainer.current_epoch) - done // every
+        every, sizes = trainer.accumulate_grad_batches, scheduler.plan.horizon.batch_sizes
+        if sizes is None or sizes.batches is None:
+            left = math.ceil(batches / every) * (epochs - trainer.current_epoch) - done // every
+        else:
+            here = trainer.current_epoch * sizes.batches + done
+            here = here if sizes.by == "accumulation" else sizes.batches_at(scheduler.applied)
+            left = sizes.steps_after(epochs * sizes.batches, scheduler.applied, here) - scheduler.applied
     if trainer.max_steps != -1:
         left = min(left, trainer.max_steps - trainer.global_step)
     return None if left == math.inf else int(left)

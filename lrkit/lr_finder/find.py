@@ -28,6 +28,7 @@ from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.optim import factory
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.tracks import KEY
+from lrkit.schedules.batch_sizes import KEY as SCHEDULE
 from lrkit.schedules.shapes import RangeTest
 
 __all__ = ["find_lr", "resolve_auto_lr"]
@@ -55,6 +56,11 @@ def find_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> 
     configs.check(config)
     if config[KEY]:
         raise ConfigError(KEY, "must be null for lrkit find: a search finds one rate, by one loss")
+    if config["batch"].get("schedule") is not None:
+        must = (
+            "and lrkit find cannot be used together: a search measures at one batch size: set batch.effective instead"
+        )
+        raise ConfigError(SCHEDULE, must)
     target, options = optimizer_of(config)
     factory.check_optimizer(target, options)
     if config["schedule"].get("_target_") == f"lrkit.schedules.{RangeTest.__name__}":

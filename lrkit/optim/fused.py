@@ -80,25 +80,25 @@ def keep_fused(optimizer: Optimizer, arguments: Mapping[str, Any], asked: bool =
     Raises (from ``optimizer.step``):
         ConfigError: the user set ``fused: true`` and a group does not support it; or loops fail too.
     """
-    keeper = _Keeper(optimizer, arguments, asked)
-    optimizer.register_step_pre_hook(keeper.before_step)
-    optimizer.register_step_post_hook(keeper.after_step)
-    optimizer.register_load_state_dict_post_hook(keeper.forget)
+    fallback = _FusedFallback(optimizer, arguments, asked)
+    optimizer.register_step_pre_hook(fallback.before_step)
+    optimizer.register_step_post_hook(fallback.after_step)
+    optimizer.register_load_state_dict_post_hook(fallback.forget)
 
 
-class _Keeper:
+class _FusedFallback:
     def __init__(self, optimizer: Optimizer, arguments: Mapping[str, Any], asked: bool) -> None:
         self.arguments, self.asked = arguments, asked
-        #: For each group, which parameters had no gradient at the last preparation. If all had one, the group is
-        #: settled, and only the number of its parameters is compared.
+        #: For each group, the parameters without a gradient at the last preparation. If all had one, the group is
+        #: complete, and later only the number of its parameters is compared.
         self.without: dict[int, list[bool]] = {}
-        self.settled: dict[int, int] = {}
-        self.able = {ParameterKind(p.device, p.dtype) for group in optimizer.param_groups for p in group["params"]}
-        self.put_back: list[Callable[[], Any]] = []
+        self.complete: dict[int, int] = {}
+        self.supported = {ParameterKind(p.device, p.dtype) for group in optimizer.param_groups for p in group["params"]}
+        self.restores: list[Callable[[], Any]] = []
 
     def forget(self, _: Optimizer) -> None:
         self.without.clear()
-        self.settled.clear()
+        self.complete.clear()
 
     def before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if torch.compiler.is_compiling():
@@ -106,39 +106,39 @@ class _Keeper:
         # Lightning passes a closure, which computes the gradients within the step.
         inner = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if inner is None:
-            self.make_ready(optimizer)
+            self.prepare_groups(optimizer)
             return None
 
         def closure() -> Any:
             loss = inner()
-            self.make_ready(optimizer)
+            self.prepare_groups(optimizer)
             return loss
 
         return args[:1], {**kwargs, "closure": closure}
 
     def after_step(self, *_: Any) -> None:
-        while self.put_back:
-            self.put_back.pop()()
+        while self.restores:
+            self.restores.pop()()
 
-    def make_ready(self, optimizer: Optimizer) -> None:
+    def prepare_groups(self, optimizer: Optimizer) -> None:
         loops = False
         for group in optimizer.param_groups:
-            if group.get("fused") and self.settled.get(id(group)) != len(group["params"]):
+            if group.get("fused") and self.complete.get(id(group)) != len(group["params"]):
                 without = [p.grad is None for p in group["params"]]
                 if without != self.without.get(id(group)):
-                    self.make_group_ready(optimizer, group, _with_gradient(group["params"]))
+                    self.prepare_group(optimizer, group, _with_gradient(group["params"]))
                     self.without[id(group)] = without
                 if not any(without):
-                    self.settled[id(group)] = len(without)
+                    self.complete[id(group)] = len(without)
             loops = loops or not group.get("fused")
         if loops and getattr(optimizer, "found_inf", None) is not None:
-            self.unscale(optimizer)
+            self.unscale_gradients(optimizer)
 
-    def make_group_ready(self, optimizer: Optimizer, group: dict[str, Any], given: list[Any]) -> None:
+    def prepare_group(self, optimizer: Optimizer, group: dict[str, Any], given: list[Any]) -> None:
         """Prepare a group for the fused kernel, or for loops; ``given`` are its parameters with a gradient."""
-        new = {ParameterKind(p.device, p.dtype, p.grad.layout) for p in given} - self.able
+        new = {ParameterKind(p.device, p.dtype, p.grad.layout) for p in given} - self.supported
         if new and fused_refusal(type(optimizer), self.arguments, new) is None:
-            self.able |= new
+            self.supported |= new
         elif new:
             name, what = type(optimizer).__name__, ", ".join(sorted(map(str, new)))
             plain = {**self.arguments, "fused": False, "foreach": False}
@@ -149,10 +149,10 @@ class _Keeper:
                 raise ConfigError("optimizer.fused", must)
             group["fused"] = group["foreach"] = False
         if group["fused"] and isinstance(optimizer, SGD) and group["momentum"]:
-            self.begin(optimizer, group, given)
+            self.create_momentum_buffers(optimizer, group, given)
 
     @staticmethod
-    def begin(optimizer: Optimizer, group: Mapping[str, Any], given: list[Any]) -> None:
+    def create_momentum_buffers(optimizer: Optimizer, group: Mapping[str, Any], given: list[Any]) -> None:
         without = [p for p in given if optimizer.state[p].get("momentum_buffer") is None]
         if not group["dampening"]:
             for p in without:
@@ -161,21 +161,21 @@ class _Keeper:
             must = "must not be true with dampened momentum and late or scaled gradients: leave it out"
             raise ConfigError("optimizer.fused", must)
 
-    def unscale(self, optimizer: Any) -> None:
+    def unscale_gradients(self, optimizer: Any) -> None:
         """Divide the gradients by the scale, as a fused optimizer must; take no step if the scale was too large.
 
         All groups use loops for this step, because they share the scale.
         """
         scale, found_inf = optimizer.grad_scale, optimizer.found_inf
         optimizer.grad_scale = optimizer.found_inf = None
-        self.put_back.append(partial(vars(optimizer).update, grad_scale=scale, found_inf=found_inf))
+        self.restores.append(partial(vars(optimizer).update, grad_scale=scale, found_inf=found_inf))
         too_large = bool(found_inf)
         for group in optimizer.param_groups:
-            self.put_back.append(partial(group.update, fused=group.get("fused"), foreach=group.get("foreach")))
+            self.restores.append(partial(group.update, fused=group.get("fused"), foreach=group.get("foreach")))
             group["fused"] = group["foreach"] = False
             for p in _with_gradient(group["params"]):
                 if too_large:
-                    self.put_back.append(partial(setattr, p, "grad", p.grad))
+                    self.restores.append(partial(setattr, p, "grad", p.grad))
                     p.grad = None
                 elif scale is not None:
                     p.grad.div_(scale.to(p.device))

@@ -1,9 +1,9 @@
 """Muon for any model: matrices by Muon, every other parameter by AdamW, in one optimizer with one learning rate.
 
-``torch.optim.Muon`` takes matrices only, so that a model with biases needs a second optimizer, with rates of its
-own, and the one schedule would have to drive both. Here the choice is made parameter by parameter inside a group:
-groups stay as they were named, each has one ``lr``, and both halves use exactly that. What makes it possible is the
-scale of Liu et al. 2025: with it an update by Muon is as large as AdamW's, so one rate is right for both.
+``torch.optim.Muon`` accepts only matrices: a model with biases needs a second optimizer with its own rates. This class
+chooses the update for each parameter of a group, so groups keep their names, and each group has one ``lr`` for both
+updates. The scale of Liu et al. 2025 makes this possible: with it an update by Muon is as large as one by AdamW, so
+both can have the same rate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Muon", "orthogonalize"]
 
 
 class Muon(TensorwiseOptimizer):
-    r"""Momentum, orthogonalized, for matrices (Jordan 2024); AdamW for the rest.
+    r"""Orthogonalized momentum for matrices (Jordan 2024), and AdamW for the other parameters.
 
     For a matrix ``W`` of ``a x b`` with gradient ``G``, momentum ``mu`` and weight decay ``wd``::
 
@@ -29,19 +29,19 @@ class Muon(TensorwiseOptimizer):
         O  = orthogonalize(mu * B + (1 - mu) * G)         (nesterov; else of B)
         W <- W - lr * (wd * W + 0.2 * sqrt(max(a, b)) * O)
 
-    ``O`` has a root mean square of about ``1/sqrt(max(a, b))``, and AdamW's updates one of 0.2 to 0.4 in practice:
-    the factor makes them alike. Vectors, scalars, kernels of convolutions and complex numbers take AdamW's step with
-    the same ``lr`` and ``weight_decay``. An embedding is a matrix, too, and is treated as one, unless its group has
-    ``adamw: True``: then AdamW updates all of the group. Such a group may have a rate and a schedule of its own.
+    ``O`` has a root mean square of about ``1/sqrt(max(a, b))``, and updates by AdamW one of 0.2 to 0.4 in practice: the
+    factor ``0.2 * sqrt(max(a, b))`` makes them equally large. AdamW updates vectors, scalars, kernels of convolutions
+    and complex numbers, with the same ``lr`` and ``weight_decay``. An embedding is a matrix too. If a group has
+    ``adamw: True``, AdamW updates all of its parameters; such a group may have its own rate and schedule.
 
     Args:
-        lr: the rate of every parameter of a group, whichever way it is updated.
-        weight_decay: decoupled, for both.
-        momentum: of the matrices.
-        nesterov: whether the matrices look ahead by one step.
-        ns_steps: Newton-Schulz iterations; 5 is enough for what training needs.
-        adamw_betas: decay of the averages of the gradient and its square, for the rest.
-        adamw_eps: added to the denominator, for the rest.
+        lr: the rate of every parameter of a group, for both updates.
+        weight_decay: decoupled weight decay, for both updates.
+        momentum: the momentum of the matrices.
+        nesterov: whether the matrices use Nesterov's momentum.
+        ns_steps: Newton-Schulz iterations; 5 are enough for training.
+        adamw_betas: decay rates of AdamW's averages of the gradient and of its square.
+        adamw_eps: number that AdamW adds to the denominator.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv:2502.16982.
     """
@@ -89,15 +89,15 @@ class Muon(TensorwiseOptimizer):
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The nearest matrix to ``matrix`` whose singular values are all 1, roughly: they land in about 0.7 to 1.2.
+    """Return the nearest matrix with all singular values near 1: between about 0.7 and 1.2.
 
-    A quintic Newton-Schulz iteration, ``X <- a X + (b A + c A^2) X`` with ``A = X X^T``, whose coefficients make the
-    slope at 0 as steep as they can: small singular values are to grow fast, and exactness buys nothing (Jordan 2024).
+    A quintic Newton-Schulz iteration, ``X <- a X + (b A + c A^2) X`` with ``A = X X^T``. Its coefficients give the
+    largest slope at 0, so that small singular values grow fast; exact values of 1 would not train better (Jordan 2024).
     """
-    # In bfloat16, as published, where that is fast. A CPU without instructions for it is many times slower in it.
+    # bfloat16, as published, on CUDA only: a CPU without instructions for it would be many times slower.
     x = matrix.to(torch.bfloat16 if matrix.is_cuda else torch.float32)
     tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x  # the Gram matrix is to be the smaller one
+    x = x.T if tall else x  # for the smaller of the two Gram matrices
     x = x / x.norm().clamp_min(1e-7)  # the iteration converges from singular values in [0, 1]
     for _ in range(steps):
         gram = x @ x.T

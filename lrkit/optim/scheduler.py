@@ -1,12 +1,13 @@
-"""The one place where a plan meets an optimizer.
+"""Writes the rates of a plan into an optimizer: the only code of lrkit that does.
 
-``PlanScheduler`` writes ``plan.lr(group, t)`` into the parameter groups, where ``t`` counts *applied* optimizer
-steps. It is stateless but for that count and the gain: rates are recomputed from the plan, never from each other, so
-no rounding accumulates, and a restored count is a restored rate.
+``PlanScheduler`` writes ``plan.lr(group, t)`` into the parameter groups, where ``t`` counts *applied* optimizer steps.
+Its only state is this count and the gain. It computes each rate from the plan, never from an earlier rate: rounding
+errors do not accumulate, and a restored count gives the same rate.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -27,15 +28,16 @@ __all__ = ["PlanScheduler"]
 
 
 class JoinedGroup(NamedTuple):
-    """What a group that joined during the run asked for: from then on it follows the plan in proportion.
+    """The base values of a group that was added during the run. Its rate is proportional to the curve:
 
         lr[t] = lr x (curve(t) x gain(t) / multiplier)
 
-    so that at the step for which it asked, the rate is ``lr`` to the bit.
+    so that the rate at its first step is ``lr``, bit for bit.
 
     Args:
-        lr: the rate that it asked for.
-        multiplier: curve x gain of the step for which it asked; 1 where that is 0, so that ``lr`` is its base there.
+        lr: the rate that it was added with.
+        multiplier: curve x gain at its first step, and x the factor of its batch size if that changes; 1 if that is 0,
+            so that ``lr`` is its base.
         weight_decay: the base of its weight decay.
     """
 
@@ -45,19 +47,20 @@ class JoinedGroup(NamedTuple):
 
 
 class PlanScheduler(LRScheduler):
-    """Drives an optimizer by a plan; usable wherever torch's ``LRScheduler`` is.
+    """Sets the rates of an optimizer by a plan, with the interface of torch's ``LRScheduler``.
 
-    Constructing it changes nothing. The rates of step ``t`` are written just before the optimizer takes step ``t``
-    (and ahead of it by ``step()``, so that a reader in between sees the coming rate). A step that mixed
-    precision skipped because of infinite gradients does not count.
+    The constructor does not change the optimizer. The rates of step ``t`` are written just before the optimizer takes
+    step ``t``, and already by ``step()``, so that code in between reads the rate of the next step. A step that mixed
+    precision skips because of infinite gradients does not count.
 
     Args:
-        optimizer: its groups may carry ``name`` and ``lr_scale``. A group that joins later has exactly the rate it
-            comes with at its first step, and follows the plan from there; so it does again whenever its owner (a
-            callback such as ``BackboneFinetuning``) writes another rate into it. The rates of the plan's groups stay.
-        plan: what to follow.
-        track: the name of this optimizer's track, where the run has several.
-        run: the plan of the whole run, of which ``plan`` is a track; else they are the same.
+        optimizer: the optimizer; its groups may have ``name`` and ``lr_scale``. A group that is added during the run
+            has its own rate at its first step, and follows the plan from there. The same holds after other code, such
+            as the callback ``BackboneFinetuning``, writes a rate into such a group. The rates of the plan's own groups
+            cannot be changed in this way.
+        plan: the plan to follow.
+        track: the name of this optimizer's track in a run with several optimizers.
+        run: the plan of the whole run, if ``plan`` is a track of it; None: ``plan``.
 
     >>> import torch
     >>> from lrkit.planning.resolve import resolve_plan
@@ -75,7 +78,7 @@ class PlanScheduler(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, plan: Plan, track: str = "", run: Plan | None = None) -> None:
-        # LRScheduler.__init__ is not called: it would patch optimizer.step, write to the groups and count for itself.
+        # LRScheduler.__init__ is not called: it would patch optimizer.step, write to the groups and count steps itself.
         self.optimizer = optimizer
         self.plan = plan
         self.track = track
@@ -84,27 +87,29 @@ class PlanScheduler(LRScheduler):
         self.gain = 1.0
         self.plateau = PlateauState()
         self.reduction = Reduction()
-        self._planned = {
-            group.name: (plan.base(group.lr_scale), plan.handed_weight_decay(group)) for group in plan.groups
-        }
+        self._planned: dict[str, tuple[float, float]] = {}  # constant parts of each group's rate and weight decay
+        self._from, self._until = math.inf, math.inf  # the steps for which they hold
+        self._share = 1.0  # the factor of the batch size for groups that joined, where it changes
         self._by_name = {group.name: group for group in plan.groups}
         self._joined: dict[str, JoinedGroup] = {}
-        self._groups: list[dict[str, Any]] | None = None  # of the optimizer, when they were looked at last
+        self._groups: list[dict[str, Any]] | None = None  # the optimizer's groups at the last check
         self._bases: list[float] = []
-        self._late: dict[int, float] = {}  # of groups that joined: the multiplier at which they have their base
+        self._joined_multipliers: dict[
+            int, float
+        ] = {}  # added groups: the multiplier at which they have their base rate
         self._several = False  # whether the groups follow several curves
-        self._curves, self._followed = _each_once([])  # each of them, and of each group which it follows
-        self._momenta, self._cycled = _each_once([])  # the same of momentum
+        self._curves, self._curve_index = _index_curves([])  # the different curves, and the index of each group's curve
+        self._momenta, self._momentum_index = _index_curves([])  # the same for momentum
         self._decays: list[float] = []
         self._tensors: dict[int, Tensor] = {}
-        self._plain = False  # whether there is nothing to write but floats
-        self._rates: list[float | Tensor] = []  # as they were written last, for step ``_written``
+        self._has_only_floats = False  # whether all values to write are floats
+        self._rates: list[float | Tensor] = []  # the rates written last, for step ``_written``
         self._written = -1
         self._skipping: list[dict[str, Any]] | None = None
         self.left_out = 0  # steps of this process that ``skip`` left out
         self._reported = False
-        # A compiled optimizer must leave its graph for these, and not look inside.
-        self._outside: Any = torch.compiler.disable(_call_hook)  # type: ignore[no-untyped-call]
+        # A compiled optimizer must call these outside of its graph, and not trace them.
+        self._call_uncompiled: Any = torch.compiler.disable(_call_hook)  # type: ignore[no-untyped-call]
         self._hooks = (
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -112,32 +117,34 @@ class PlanScheduler(LRScheduler):
 
     @property
     def last_epoch(self) -> int:  # type: ignore[override]
-        """Applied optimizer steps, under torch's name for it."""
+        """Applied optimizer steps, under torch's name."""
         return self.applied
 
     @property
     def total_gain(self) -> float:
-        """The factor ``gain``: what was set by hand, times reduce-on-plateau's, times the divergence guard's."""
+        """The factor ``gain``: that of ``set_gain``, times reduce-on-plateau's, times the divergence guard's."""
         gain = self.gain * self.plateau.gain
         return gain * self.reduction.at(self.applied) if self.reduction.times else gain
 
     def step(self, epoch: int | None = None) -> None:
-        """Write the rates of the coming optimizer step. Calling it twice, or without a step, changes nothing."""
+        """Write the rates of the next optimizer step. A second call before that step has no effect."""
         groups = self.optimizer.param_groups
-        if groups is not self._groups or len(groups) != len(self._bases):
+        if stage := not self._from <= self.applied < self._until:
+            self._enter_stage()
+        if stage or groups is not self._groups or len(groups) != len(self._bases):
             if groups is self._groups:
                 self._handle_edits(groups)
-            self._look_at(groups)
+            self._read_groups(groups)
         elif self._rates and [group["lr"] for group in groups] != self._rates:
             self._handle_edits(groups)
         gain = self.total_gain
         self._written = self.applied
-        if not self._plain:
+        if not self._has_only_floats:
             self._write_all(groups, gain)
             return
         if self._several:
             at = [curve(self.applied) for curve in self._curves]
-            self._rates = [base * at[i] * gain for base, i in zip(self._bases, self._followed, strict=True)]
+            self._rates = [base * at[i] * gain for base, i in zip(self._bases, self._curve_index, strict=True)]
         else:
             multiplier = self.plan.curve(self.applied)
             self._rates = [base * multiplier * gain for base in self._bases]
@@ -145,24 +152,34 @@ class PlanScheduler(LRScheduler):
             group["lr"] = lr
 
     def write(self) -> None:
-        """Write every group's rate, and what else the plan drives, for step ``applied``."""
+        """Write every group's rate and other scheduled values for step ``applied``."""
         self.step()
 
+    def _enter_stage(self) -> None:
+        """Take the constant parts of the rates for the batch size of this step, and the steps that have this size."""
+        plan, t = self.plan, self.applied
+        self._from = max((first for first in plan.stages if first <= t), default=0)
+        self._until = min((first for first in plan.stages if first > t), default=math.inf)
+        self._planned = {
+            group.name: (plan.base(group.lr_scale, t), plan.handed_weight_decay(group, t)) for group in plan.groups
+        }
+        self._share = plan.batch_factor(t) if plan.stages else 1.0
+
     def _write_all(self, groups: list[dict[str, Any]], gain: float) -> None:
-        """The same where rates are tensors, or momentum or weight decay follow curves of their own."""
+        """Write the values for rates that are tensors, or for scheduled momentum or weight decay."""
         plan, t = self.plan, self.applied
         at, momenta = [curve(t) for curve in self._curves], [curve(t) for curve in self._momenta]
         decay = None if plan.decay_curve is None else plan.decay_curve(t)
         written: list[float | Tensor] = []
         for i, (group, base, weight_decay) in enumerate(zip(groups, self._bases, self._decays, strict=True)):
-            late, multiplier = self._late.get(i), at[self._followed[i]]
-            lr = base * multiplier * gain if late is None else base * (multiplier * gain / late)
+            late, multiplier = self._joined_multipliers.get(i), at[self._curve_index[i]]
+            lr = base * multiplier * gain if late is None else base * (multiplier * gain * self._share / late)
             if (tensor := self._tensors.get(i)) is not None:
-                # In place, for a compiled optimizer recompiles for a new float but not for a new value.
+                # In place: a compiled optimizer recompiles for a new float, but not for a new value of a tensor.
                 tensor.fill_(lr)
             group["lr"] = lr if tensor is None else tensor
             written.append(group["lr"])
-            if (cycled := self._cycled[i]) >= 0:
+            if (cycled := self._momentum_index[i]) >= 0:
                 momentum = momenta[cycled]
                 if "betas" in group:
                     group["betas"] = (momentum, *group["betas"][1:])
@@ -172,41 +189,43 @@ class PlanScheduler(LRScheduler):
                 group["weight_decay"] = weight_decay if decay is None else weight_decay * decay
         self._rates = written
 
-    def _look_at(self, groups: list[dict[str, Any]]) -> None:
-        """The groups as they are now: what each has for a base, and whether there is more to write than rates."""
+    def _read_groups(self, groups: list[dict[str, Any]]) -> None:
+        """Store the base values of the current groups, and whether other values than rates must be written."""
         self._groups = groups
-        bases, self._late = [], {}
+        bases, self._joined_multipliers = [], {}
         for i, group in enumerate(groups):
             base = self._get_base(i, group)
             if isinstance(base, JoinedGroup):
-                self._late[i] = base.multiplier
+                self._joined_multipliers[i] = base.multiplier
                 base = base.lr, base.weight_decay
             bases.append(base)
         self._bases, self._decays = [lr for lr, _ in bases], [decay for _, decay in bases]
-        # Tensors of its own, for torch lets all groups, and the caller, share one.
+        # A tensor for each group: torch lets all groups, and the caller, share one.
         self._tensors = {i: group["lr"].clone() for i, group in enumerate(groups) if isinstance(group["lr"], Tensor)}
-        self._look_at_curves([self._by_name.get(self._get_name(i, group)) for i, group in enumerate(groups)])
+        self._read_curves([self._by_name.get(self._get_name(i, group)) for i, group in enumerate(groups)])
         driven = self._momenta or self.plan.drives_weight_decay
-        self._plain = not (self._tensors or self._late or driven)
+        self._has_only_floats = not (self._tensors or self._joined_multipliers or driven)
 
-    def _look_at_curves(self, groups: Sequence[GroupRate | None]) -> None:
-        """The curves that the groups follow: one that joined, which the plan does not have, follows the run's."""
+    def _read_curves(self, groups: Sequence[GroupRate | None]) -> None:
+        """Store the curves of the groups. A group that is not in the plan follows the run's curve."""
         plan = self.plan
-        self._curves, self._followed = _each_once([plan.curve if g is None else plan.curve_of(g) for g in groups])
+        self._curves, self._curve_index = _index_curves([plan.curve if g is None else plan.curve_of(g) for g in groups])
         self._several = any(curve is not plan.curve for curve in self._curves)
-        self._momenta, self._cycled = _each_once([plan.momentum if g is None else plan.momentum_of(g) for g in groups])
+        self._momenta, self._momentum_index = _index_curves(
+            [plan.momentum if g is None else plan.momentum_of(g) for g in groups]
+        )
 
     def set_gain(self, gain: float) -> None:
-        """Multiply all rates by ``gain`` from the next step on, on top of schedule and plateau. Checkpointed.
+        """Multiply all rates by ``gain`` from the next step on, beside schedule and plateau. A checkpoint saves it.
 
-        The supported way to change a rate during a run: what is written into ``param_groups`` directly is undone.
+        This is the supported way to change a rate during a run: a rate written into ``param_groups`` is replaced.
         """
         check_number("gain", gain, None, 0, None)
         self.gain = float(gain)
         self.write()
 
     def observe(self, metric: float) -> bool:
-        """Show reduce-on-plateau one more value of its metric; whether the gain changed."""
+        """Pass one more value of its metric to reduce-on-plateau; return whether the gain changed."""
         if self.plan.plateau is None:
             return False
         before = self.plateau.gain
@@ -215,17 +234,17 @@ class PlanScheduler(LRScheduler):
         return self.plateau.gain != before
 
     def reduce(self, factor: float, over: int) -> float:
-        """Lower all rates by ``factor``, reached from below within ``over`` steps; the new gain. For the guard."""
+        """Lower all rates by ``factor``, with a warmup over ``over`` steps; return the new gain. For the guard."""
         self.reduction = self.reduction.once_more(factor, self.applied, over)
-        self._rates = []  # the optimizer's state has been put back, and its rates with it: no outside edit
+        self._rates = []  # the guard has restored the optimizer's state with its rates: they are not an outside edit
         self.write()
         return self.reduction.gain
 
     def skip(self, leave_out: bool = True) -> None:
-        """Leave out the step that the optimizer is about to take, or not: no weight, no state and no count changes.
+        """Leave out the next optimizer step, if ``leave_out``: no weight, no state and no count changes.
 
-        Called between the gradients and the step. Without gradients an optimizer changes neither weights nor their
-        state; some count steps in their groups all the same, which is undone.
+        The caller does this after the gradients and before the step. Without gradients an optimizer changes neither
+        weights nor their state; some count steps in their groups, and lrkit restores those counts.
         """
         self._skipping = None
         if not leave_out:
@@ -259,16 +278,16 @@ class PlanScheduler(LRScheduler):
         self.gain = state_dict["gain"]
         self.plateau = PlateauState(**state_dict["plateau"])
         self.reduction = Reduction(**state_dict.get("reduction", {}))
-        # Older checkpoints have two numbers, of which the rate is a base.
+        # Older checkpoints have two numbers: the base rate and the base of the weight decay.
         self._joined = {
             name: JoinedGroup(*of) if len(of) == 3 else JoinedGroup(of[0], 1.0, of[1])
             for name, of in state_dict["joined"].items()
         }
-        self._groups = None  # to be looked at again
-        self._rates = []  # the optimizer's own rates were restored too: no outside edit
+        self._groups = None  # checked again before the next write
+        self._rates = []  # the optimizer's own rates were restored too: they are not an outside edit
 
     def _get_base(self, i: int, group: dict[str, Any]) -> tuple[float, float] | JoinedGroup:
-        """The constant parts of a group's rate and weight decay: the plan's, or what a later group joined with."""
+        """Return the constant parts of a group's rate and weight decay: the plan's, or those of an added group."""
         name = self._get_name(i, group)
         bases = self._planned.get(name) or self._joined.get(name)
         if bases is None:
@@ -277,49 +296,50 @@ class PlanScheduler(LRScheduler):
 
     def _get_name(self, i: int, group: dict[str, Any]) -> str:
         name: str | None = group.get("name")
-        if name is None:  # torch names nothing by itself
+        if name is None:  # torch gives groups no names
             name = self.plan.groups[i].name if i < len(self.plan.groups) else f"group_{i}"
         return name
 
     def _make_joined_group(self, lr: float | Tensor, weight_decay: float) -> JoinedGroup:
-        """A group that is to have the rate ``lr`` at the coming step."""
-        return JoinedGroup(float(lr), self.plan.curve(self.applied) * self.total_gain or 1.0, weight_decay)
+        """Return the base values of an added group that has the rate ``lr`` at the next step."""
+        multiplier = self.plan.curve(self.applied) * self.total_gain * self._share
+        return JoinedGroup(float(lr), multiplier or 1.0, weight_decay)
 
     def _handle_edits(self, groups: list[dict[str, Any]]) -> None:
-        """Take over the rate that the owner of a group that joined gave it; of any other say, once, that it stands."""
+        """Accept a rate that other code wrote into an added group; warn once that other groups keep the plan's rate."""
         edited = [i for i, lr in enumerate(self._rates) if groups[i]["lr"] is not lr and groups[i]["lr"] != lr]
-        for i in self._late.keys() & set(edited):
+        for i in self._joined_multipliers.keys() & set(edited):
             name = self._get_name(i, groups[i])
             self._joined[name] = self._make_joined_group(groups[i]["lr"], self._joined[name].weight_decay)
             edited.remove(i)
             self._groups = None
         if self._groups is None:
-            self._look_at(groups)
+            self._read_groups(groups)
         if self._reported or not edited:
             return
         self._reported = True
         group, lr = groups[edited[0]], self._rates[edited[0]]
         warnings.warn(
-            f"the learning rate of group {group.get('name', edited[0])!r} was set to {group['lr']:g} from outside; the"
-            f" plan's {lr:g} stands. To change rates during a run use set_gain(x)",
+            f"the learning rate of group {group.get('name', edited[0])!r} was set to {group['lr']:g} by other code; the"
+            f" plan's {lr:g} replaces it. To change rates during a run use set_gain(x)",
             stacklevel=4,
         )
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
-        """Just before a step: the rates were written ahead, and are written again after an outside edit."""
+        """Before a step: write the rates if they are not written yet, or if other code has changed them."""
         groups = optimizer.param_groups
-        if self._plain and self._written == self.applied and groups is self._groups:
+        if self._has_only_floats and self._written == self.applied and groups is self._groups:
             if [group["lr"] for group in groups] != self._rates:
                 self._handle_edits(groups)
                 self.write()
         elif torch.compiler.is_compiling():
-            self._outside(self._before_step, optimizer)
+            self._call_uncompiled(self._before_step, optimizer)
         else:
             self.write()
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
-        if not self._plain and torch.compiler.is_compiling():
-            self._outside(self._after_step, optimizer)
+        if not self._has_only_floats and torch.compiler.is_compiling():
+            self._call_uncompiled(self._after_step, optimizer)
         elif self._skipping is not None:
             for group, before in zip(optimizer.param_groups, self._skipping, strict=True):
                 group.update(before)
@@ -327,14 +347,14 @@ class PlanScheduler(LRScheduler):
             self._rates = []
             self.write()
         else:
-            # A fused optimizer under GradScaler is called even when the gradients were infinite, and then does nothing.
+            # GradScaler calls a fused optimizer even with infinite gradients; the optimizer then takes no step.
             found_inf = getattr(optimizer, "found_inf", None)
             if found_inf is None or not bool(found_inf):
                 self.applied += 1
 
 
-def _each_once(followed: Sequence[Curve | None]) -> tuple[list[Curve], list[int]]:
-    """The curves, each once, and for each place which of them it is; -1 for none."""
+def _index_curves(followed: Sequence[Curve | None]) -> tuple[list[Curve], list[int]]:
+    """Return the different curves, and the index of each given curve among them; -1 for None."""
     curves = {id(curve): curve for curve in followed if curve is not None}
     order = {key: i for i, key in enumerate(curves)}
     return [*curves.values()], [order.get(id(curve), -1) for curve in followed]

@@ -43,8 +43,8 @@ def _is_numeric_text(text: str) -> bool:
 
 
 def check_scaled_lr(plan: Plan) -> None:
-    """Refuse a base rate that only the batch-size rule has made extreme."""
+    """Refuse a base rate that is extreme after batch-size scaling."""
     low, high = SANE_LR
-    if not low <= plan.base() <= high:
+    if not all(low <= plan.base(1.0, step) <= high for step in (0, *plan.stages)):
         must = f"must be in [{low:g}, {high:g}] after batch-size scaling; to allow it: allow_extreme_lr=true"
         raise ConfigError("optimizer.lr", must, plan.rate_line())

@@ -2,8 +2,10 @@
 
     lr = base_lr * rule(batch / base_batch_size)
 
-A pure function of two numbers, so that the same effective batch gives the same rate by whatever route it came
-about: per device x devices x nodes x accumulation.
+With a batch-size schedule the factor is that of each step's own batch.
+
+A pure function of two numbers: every product of batch per device, devices, nodes and accumulation with the same
+effective batch gives the same rate.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ from lrkit.planning.optimizer_traits import traits_of
 
 __all__ = ["RULES", "BatchScale", "batch_scale"]
 
-#: k = effective batch / base batch -> factor of the learning rate.
+#: Rule -> the factor of the learning rate for k = effective batch / base batch.
 RULES: dict[str, Callable[[float], float]] = {
     "none": lambda k: 1.0,
     "linear": lambda k: k,  # SGD: Goyal et al. 2017, arXiv:1706.02677, section 2.1
-    "sqrt": math.sqrt,  # Adam's kind: Malladi et al. 2022, arXiv:2205.10287
+    "sqrt": math.sqrt,  # Adam and similar: Malladi et al. 2022, arXiv:2205.10287
 }
 
 _RULE_OF_KIND = {"sgd": "linear", "adaptive": "sqrt", "lr_free": "none"}
@@ -37,6 +39,14 @@ class BatchScale:
     batch: int | None = None
     base: int | None = None
 
+    def of_batch(self, batch: int) -> float:
+        """The factor for another batch.
+
+        >>> batch_scale("sqrt", 256, 1024).of_batch(4096)
+        4.0
+        """
+        return 1.0 if self.base is None else RULES[self.rule](batch / self.base)
+
     def __str__(self) -> str:
         if self.rule == "none":
             return "1 (no batch-size scaling)"
@@ -47,10 +57,10 @@ def batch_scale(rule: str, base: int | None, batch: int | None, optimizer: str =
     """Apply a rule.
 
     Args:
-        rule: ``none``, ``linear``, ``sqrt``, or ``auto``: the rule for the optimizer's kind.
-        base: the batch size for which the base rate is right.
+        rule: ``none``, ``linear``, ``sqrt``, or ``auto``: the rule for the kind of the optimizer.
+        base: the batch size at which the factor is 1.
         batch: samples in one optimizer step.
-        optimizer: class path, read by ``auto`` alone.
+        optimizer: class path of the optimizer; only ``auto`` reads it.
 
     >>> str(batch_scale("linear", 256, 1024))
     '4 (linear: batch 1024 / base 256)'

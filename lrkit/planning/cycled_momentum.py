@@ -12,7 +12,7 @@ __all__ = ["build_momentum_curve"]
 
 
 def build_momentum_curve(cycled: Schedule, horizon: Horizon, lr: Curve) -> Curve:
-    """Momentum's curve laid beside the rate's: held during delay, cooldown, and a warmup before the schedule."""
+    """Return the curve of momentum; it is constant during a delay, a warmup before the schedule, and a cooldown."""
     held = (p for p in lr.phases if p.name == DELAY or (p.name == "warmup" and p.schedule.overlap == "none"))
     before = sum(phase.length or 0 for phase in held)
     after = next((p.length for p in lr.phases if p.name == "cooldown"), None)

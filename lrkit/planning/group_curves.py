@@ -1,10 +1,10 @@
-"""The curves of the parameter groups that do not follow the run's: by a rule with a schedule, a warmup or a delay.
+"""The curves of parameter groups with their own schedule, warmup or delay, set by a rule of ``param_groups``.
 
     lr[group, t] = base_lr * batch_scale * group_scale[group] * curve[group, t] * gain(t)
 
-What a rule does not set, its groups take from the run. Within the delay the curve is exactly 0; warmup, schedule and
-cooldown share the steps that are left. All groups of a rule have its one curve: those of its layers, and the one
-without weight decay.
+Parts that a rule does not set are those of the run. During the delay the curve is exactly 0; warmup, schedule and
+cooldown share the other steps. All groups of a rule follow its curve: those of its layers, and the one without weight
+decay.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ __all__ = ["GroupCurve", "RunCurve", "group_curves"]
 
 @dataclass(frozen=True)
 class GroupCurve:
-    """What the groups of a rule follow in place of the run's curve.
+    """The curves that the groups of a rule follow in place of the run's.
 
     Args:
         curve: the multiplier of their rates.
-        momentum: their momentum, as plain values; None where they follow the run's.
+        momentum: their momentum, as plain values; None: the run's.
     """
 
     curve: Curve
     momentum: Curve | None = None
 
     def changed(self, change: Callable[[Curve], Curve]) -> GroupCurve:
-        """The same with each curve changed."""
+        """Return a copy with each curve changed."""
         return GroupCurve(change(self.curve), None if self.momentum is None else change(self.momentum))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain containers."""
+        """Return the curves as plain containers."""
         return {"phases": curve_to_json(self.curve), "momentum": curve_to_json(self.momentum)}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> GroupCurve:
-        """What ``to_json`` wrote."""
+        """Return the curves from the output of ``to_json``."""
         curve = curve_from_json(plain["phases"])
         assert curve is not None
         return cls(curve, curve_from_json(plain["momentum"]))
@@ -55,13 +55,13 @@ class GroupCurve:
 
 @dataclass(frozen=True)
 class RunCurve:
-    """The parts of the run's curve, and what drives its momentum.
+    """The parts of the run's curve, and the schedules of its momentum.
 
     Args:
-        schedule, warmup, cooldown: what a rule takes where it sets none.
+        schedule, warmup, cooldown: the parts for a rule that does not set them.
         horizon: the length of the run.
-        momentum: the optimizer's momentum; None where it has none.
-        coschedule: the schedules that drive momentum and weight decay.
+        momentum: the optimizer's momentum; None: it has no momentum.
+        coschedule: the schedules of momentum and weight decay.
     """
 
     schedule: Schedule
@@ -73,15 +73,15 @@ class RunCurve:
 
 
 def group_curves(rules: Rules, run: RunCurve, warnings: list[str]) -> dict[str, GroupCurve]:
-    """The curve of each rule that has one of its own, by the name of the rule.
+    """Return the curves of each rule with its own schedule, warmup or delay, by the name of the rule.
 
     Args:
-        rules: with built schedules.
-        run: what they take from the run.
-        warnings: the plan's; the lines about these curves are added, but those that are there already.
+        rules: the rules, with built schedules.
+        run: the parts of the run's curve.
+        warnings: the warnings of the plan; new lines about these curves are added.
 
     Raises:
-        ConfigError: a part does not fit into the run; by the key of the rule.
+        ConfigError: a part longer than the run, with the key of the rule.
     """
     curves: dict[str, GroupCurve] = {}
     about_run = [*warnings]
@@ -103,9 +103,11 @@ def group_curves(rules: Rules, run: RunCurve, warnings: list[str]) -> dict[str, 
 
 
 def _resolve_rule(rule: Rule, schedule: Schedule, run: RunCurve) -> GroupCurve:
-    """The curve of one rule."""
+    """Return the curves of one rule."""
     if rule.schedule is not None and schedule.needs_plateau:
-        raise ConfigError("schedule=plateau", "means nothing: reduce on plateau acts on every group: use constant")
+        raise ConfigError(
+            "schedule=plateau", "must not be set for one rule: reduce-on-plateau acts on every group; use constant"
+        )
     curve = Curve.build(
         schedule,
         run.horizon,
@@ -117,7 +119,7 @@ def _resolve_rule(rule: Rule, schedule: Schedule, run: RunCurve) -> GroupCurve:
 
 
 def _build_momentum(curve: Curve, schedule: Schedule, run: RunCurve) -> Curve | None:
-    """The momentum beside a rule's curve: cycled by its schedule, and by no other group's."""
+    """Return the momentum beside a rule's curve, which only the rule's own schedule may cycle."""
     cycled = schedule.momentum(run.momentum or 0.0)
     if not run.momentum:
         return None
@@ -134,15 +136,15 @@ def _build_momentum(curve: Curve, schedule: Schedule, run: RunCurve) -> Curve | 
 
 
 def _find_warnings(curve: Curve, schedule: Schedule, horizon: Horizon) -> list[str]:
-    """What is legal and probably not intended, and that a delayed group stands still."""
+    """Return the warnings about a rule's curve, and the note that a delayed group is not trained yet."""
     first = curve.phases[0]
     lines = curve_warnings(curve, schedule)
     if first.name != DELAY or first.length is None:
         return lines
     if horizon.end is not None and first.length >= horizon.end:
-        return [f"never moves: its delay ends at step {first.length}, and the run stops after {horizon.end} steps"]
+        return [f"is never trained: its delay ends at step {first.length}, and the run stops after {horizon.end} steps"]
     still = (
-        f"stands still until step {first.length}: its rate is 0, while its gradients are computed and the optimizer's"
-        " averages of them move"
+        f"is not trained until step {first.length}: its rate is 0, but its gradients are computed and the optimizer"
+        " averages them"
     )
     return [still, *lines]

@@ -1,7 +1,7 @@
 """Rules for parameter groups: the parameters of each group, and the factor of its learning rate.
 
-Plain Python, so that ``lrkit show`` can check and list them before there is a model; ``lrkit.optim.param_groups``
-applies them.
+This file needs no torch, so that ``lrkit show`` checks and lists the rules without a model.
+``lrkit.optim.param_groups`` applies them to the parameters of a model.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ __all__ = [
     "without_curves",
 ]  # fmt: skip
 
-#: The group of the parameters that no rule takes.
+#: The group of the parameters that no rule matches.
 DEFAULT = "default"
 #: The group, or the ending of a group's name, of the parameters without weight decay.
 NO_DECAY = "no_decay"
-#: What a rule may say of the curve of its groups.
+#: The keys of a rule that set the curve of its groups.
 CURVE_PARTS = ("schedule", "warmup", "cooldown", "delay")
-#: The groups of all layers, before there is a model that has them.
+#: The name for the groups of all layers in a plan without a model.
 _LAYERS = "layer_*"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One named group. A rule with both ``pattern`` and ``max_ndim`` takes what both of them take.
+    """One named group. A rule with both ``pattern`` and ``max_ndim`` matches the parameters that both match.
 
-    What it does not set stays as it would be without the rule: where ``layer_decay`` or ``no_decay`` then make its
-    parameters differ, it has a group for each layer (``<name>_layer_03``), and one for what is spared the weight decay
+    Values that a rule does not set are those without the rule. If ``layer_decay`` or ``no_decay`` make them differ, the
+    rule has a group for each layer (``<name>_layer_03``), and one for the parameters without weight decay
     (``<name>_no_decay``).
 
     Args:
-        name: of the group; it becomes the tag ``lr/<name>`` in TensorBoard.
+        name: the name of the group; ``lr/<name>`` is its tag in TensorBoard.
         pattern: a regular expression, searched for in the dotted parameter name.
-        max_ndim: takes parameters of at most that many dimensions; 1 means biases and the weights of norms.
-        lr_scale: factor of the learning rate, >= 0, in place of the layer's; ``None`` leaves it at the layer's. With 0
-            the group stays where it is, though its gradients are still computed: to save those, freeze it
+        max_ndim: matches parameters of at most this number of dimensions; 1: biases and the weights of norms.
+        lr_scale: factor of the learning rate, >= 0, in place of the layer's; ``None``: the layer's. With 0 the group
+            does not change, but its gradients are still computed: to save their time, freeze it
             (``requires_grad_(False)``).
-        weight_decay: the group's own, whatever ``no_decay`` says; ``None`` leaves it at the optimizer's, or at 0 for
-            what ``no_decay`` spares.
-        schedule: the shape of its curve; ``None`` takes the run's. As written, or built: see
-            ``lrkit.config.plan_parts.build_rules``.
-        warmup, cooldown: the same; empty for none where the run has one.
-        delay: the time at the beginning of the run in which its rate is 0; its curve has the steps that are left.
-        adamw: of Muon, whether AdamW updates its matrices too. Such a rule needs no pattern: it then takes the
-            parameters that Muon leaves to AdamW, those that are not matrices.
+        weight_decay: the weight decay of the group, also with ``no_decay``; ``None``: the optimizer's, or 0 for
+            parameters that ``no_decay`` matches.
+        schedule: the shape of its curve; ``None``: the run's. A node of the config, or the object that
+            ``lrkit.config.plan_parts.build_rules`` has built.
+        warmup, cooldown: the same; empty: no warmup or cooldown, even if the run has one.
+        delay: the time at the beginning of the run during which its rate is 0; its curve has the other steps.
+        adamw: for Muon, whether AdamW updates the matrices of the rule too. Such a rule needs no pattern: without one
+            it matches the parameters that are not matrices, which Muon leaves to AdamW.
     """
 
     name: str
@@ -69,19 +69,19 @@ class Rule:
 
     @property
     def has_curve(self) -> bool:
-        """Whether its groups do not follow the run's curve."""
+        """Whether its groups have their own curve."""
         return any(getattr(self, part) is not None for part in CURVE_PARTS)
 
     def __repr__(self) -> str:
-        """Its name and what it sets."""
+        """Return the name and the set values."""
         said = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         set_ones = (f"{name}={value!r}" for name, value in said.items() if value is not None and value is not False)
         return f"Rule({', '.join(set_ones)})"
 
     def takes(self, name: str, ndim: int) -> bool:
-        """Whether a parameter falls under the rule."""
+        """Return whether the rule matches a parameter."""
         if self.pattern is None and self.max_ndim is None:
-            return ndim != 2  # what Muon leaves to AdamW
+            return ndim != 2  # the parameters that Muon leaves to AdamW
         return (self.pattern is None or re.search(self.pattern, name) is not None) and (
             self.max_ndim is None or ndim <= self.max_ndim
         )
@@ -92,10 +92,10 @@ class Rules:
     """A node ``param_groups``, checked.
 
     Args:
-        rules: the user's, in order; the first that takes a parameter has it.
-        no_decay: whether biases, the weights of norms, and what the model names in its ``no_weight_decay()`` are spared
-            the weight decay, where no rule sets one.
-        layer_decay: factor of the learning rate from one layer to the one below it, where no rule sets ``lr_scale``.
+        rules: the rules of the user; the first rule that matches a parameter applies.
+        no_decay: whether biases, the weights of norms, and the parameters in the model's ``no_weight_decay()`` have no
+            weight decay, if no rule sets it.
+        layer_decay: factor of the learning rate from one layer to the layer below, if no rule sets ``lr_scale``.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -104,15 +104,15 @@ class Rules:
 
     @property
     def notes(self) -> list[str]:
-        """What the names and factors of the groups do not say."""
+        """Return notes for the plan, beside the names and factors of the groups."""
         return [f"{rule.name}: AdamW updates all of it, matrices too" for rule in self.rules if rule.adamw]
 
 
 def parse_rules(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Rules:
-    """Check a node ``param_groups``, or just its list of rules.
+    """Check a node ``param_groups``, or a list of rules.
 
     Raises:
-        ConfigError: naming the key, such as ``param_groups.rules[0].pattern``.
+        ConfigError: with the key, such as ``param_groups.rules[0].pattern``.
 
     >>> parse_rules({"rules": [{"name": "head", "pattern": "^head", "lr_scale": 10}], "no_decay": True}).rules[0]
     Rule(name='head', pattern='^head', lr_scale=10.0)
@@ -143,18 +143,18 @@ def parse_rules(node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) ->
         if rule.name in [earlier.name for earlier in rules]:
             raise ConfigError(key, "must not be given twice", rule.name)
         if rule.name in (DEFAULT, NO_DECAY) or re.fullmatch(rf"layer_\d+(_{NO_DECAY})?", rule.name):
-            raise ConfigError(key, "must be another one: lrkit has groups of that name itself", rule.name)
+            raise ConfigError(key, "must be another name: lrkit uses it for its own groups", rule.name)
         rules.append(rule)
     for i, rule in enumerate(rules):
         for other in rules:
             if rule != other and rule_of(rule.name, [other.name]):
-                must = f"must be another one: the rule {other.name} may have a group of that name"
+                must = f"must be another name: the rule {other.name} may have a group with this name"
                 raise ConfigError(f"param_groups.rules[{i}].name", must, rule.name)
     return Rules(tuple(rules), no_decay, None if decay is None else float(decay))
 
 
 def rule_of(group: str, rules: Iterable[str]) -> str | None:
-    """The rule, of some names of rules, that a group of this name belongs to; None for a group of lrkit's own.
+    """Return the name of the rule that made a group; None for one of lrkit's own groups.
 
     >>> rule_of("head_layer_03_no_decay", ["stem", "head"]), rule_of("layer_03", ["stem", "head"])
     ('head', None)
@@ -166,14 +166,14 @@ def rule_of(group: str, rules: Iterable[str]) -> str | None:
 
 
 def curve_parts(node: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the rules of a checked node say of the curves of their groups, by the name of the rule."""
+    """Return the keys of a checked node that set the curves of groups, by the name of the rule."""
     rules = {rule["name"]: rule for rule in node.get("rules") or ()}
     said = {name: {p: rule[p] for p in CURVE_PARTS if rule.get(p) is not None} for name, rule in rules.items()}
     return {name: parts for name, parts in said.items() if parts}
 
 
 def without_curves(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A checked node with the same groups, all of which follow the run's curve."""
+    """Return a checked node with the same groups, but all of them follow the run's curve."""
     rules = [{k: v for k, v in rule.items() if k not in CURVE_PARTS} for rule in node.get("rules") or ()]
     return {**node, "rules": rules}
 
@@ -181,10 +181,10 @@ def without_curves(node: Mapping[str, Any]) -> dict[str, Any]:
 def group_rates(
     node: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
 ) -> list[tuple[str, float, float | None]]:
-    """Name, factor of the rate and weight decay of each group, as far as they are known without a model.
+    """Return name, factor of the rate and weight decay of each group, as far as they are known without a model.
 
-    The model may have fewer: a group that nothing falls into is left out. Its layers stand as one ``layer_*``,
-    with the factor of the topmost.
+    A model may have fewer groups, because groups without parameters are left out. One ``layer_*`` represents all
+    layers, with the factor of the top layer.
 
     >>> group_rates({"no_decay": True})
     [('default', 1.0, None), ('no_decay', 1.0, 0.0)]

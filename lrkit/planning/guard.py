@@ -1,20 +1,20 @@
 """The divergence guard: the rule for a diverging run, and the reaction to it.
 
-A step is *bad* when its loss or gradients are not finite. Beyond that, by the policy:
+A step is *bad* if its loss or a gradient is not finite, and by further rules of the policy:
 
-    stop     end the run: where something is not finite, or after ``patience`` losses in a row above ``far`` times the
-             loss of the beginning
-    skip     leave out the optimizer step that is bad, or whose loss spikes; more than ``patience`` in a row end the run
-    reduce   back to the last good weights where something is not finite, or after ``patience`` spikes in a row:
-             gain <- gain * ``gain``, re-warmed over ``warmup`` steps; at most ``most`` times, then the run ends
+    stop     end the run at a bad step, or after ``patience`` losses in a row above ``far`` times the first losses
+    skip     leave out an optimizer step that is bad or has a loss spike; after more than ``patience`` in a row end the
+             run
+    reduce   at a bad step, or after ``patience`` spikes in a row, load the last good weights and lower the rate:
+             gain <- gain * ``gain``, with a warmup over ``warmup`` steps; at most ``most`` times, then end the run
 
-    a spike:  loss > median + spike * max(1.4826 MAD, 5 % of the loss of the beginning)
+    a spike:  loss > median + spike * max(1.4826 MAD, 5 % of the first losses)
 
-over the last ``window`` losses that were none. The median absolute deviation keeps one spike from hiding the next; the
-floor keeps one hard sample from disturbing a network that fits its data. Going back to earlier weights and leaving out
-the batches around a spike is what Chowdhery et al. 2022 (PaLM, section 5.1) did by hand.
+over the last ``window`` losses without spikes. The median absolute deviation (MAD) does not grow by one spike, so the
+next one is found too; the 5 % prevent that one hard sample counts as a spike when the network fits its data. Chowdhery
+et al. 2022 (PaLM, section 5.1) loaded earlier weights and left out the batches around a spike by hand.
 
-Everything here is plain; ``lrkit.callbacks.divergence_guard`` looks at the tensors and acts.
+This file needs no torch; ``lrkit.callbacks.divergence_guard`` checks the tensors and acts.
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ class Guard:
 
     Args:
         policy: ``stop``, ``skip`` or ``reduce``.
-        far: of ``stop``: the multiple of the first losses that is far above them; None: only what is not finite counts.
-        spike: of the others: a loss this many spreads above the median is a spike; None likewise.
-        window: how many losses say what is usual.
-        patience: in a row: losses until ``stop`` and ``reduce`` act, steps that ``skip`` leaves out before it stops.
-        gain: ``reduce`` multiplies the rate by this, in (0, 1).
-        warmup: duration over which the rate rises again after that.
-        most: reductions, after which the run ends.
-        every: duration between two copies of the state that ``reduce`` goes back to.
+        far: for ``stop``: a loss above this multiple of the first losses counts; None: only values that are not finite.
+        spike: for ``skip`` and ``reduce``: a loss this many deviations above the median is a spike; None: only values
+            that are not finite.
+        window: number of recent losses for the median.
+        patience: number in a row: of losses before ``stop`` or ``reduce`` act, of skipped steps before ``skip`` stops.
+        gain: factor by which ``reduce`` lowers the rate, in (0, 1).
+        warmup: duration of the warmup after a reduction.
+        most: maximum number of reductions; then the run ends.
+        every: duration between two copies of the state for ``reduce``.
     """
 
     policy: str = "stop"
@@ -76,11 +77,11 @@ class Guard:
 
     @property
     def rules(self) -> Policy:
-        """The policy: its rule for a suspicious loss, and its reaction."""
+        """The policy: its rule for a suspicious loss, and its action."""
         return policy_named(self.policy)
 
     def in_steps(self, horizon: Horizon) -> Guard:
-        """The same guard, its durations in optimizer steps."""
+        """Return the guard with its durations in optimizer steps."""
         if not (self.rules.keeps_copies or self.rules.lowers_rate):
             return self
         lengths = {name: Duration.parse(getattr(self, name), f"guard.{name}") for name in ("warmup", "every")}
@@ -88,13 +89,13 @@ class Guard:
         return replace(self, warmup=steps["warmup"], every=steps["every"])
 
     def line(self) -> str:
-        """The plan's line about a lower rate; an empty string if the policy lowers none."""
+        """Return the plan's line about a lower rate; empty if the policy does not lower the rate."""
         return self.rules.describe(self)
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """The guard's share of the gain: ``gain``, reached from below within ``over`` steps after step ``since``.
+    """The factor of the guard in the gain: ``gain``, after a rise over ``over`` steps from step ``since``.
 
     >>> [Reduction(0.5, since=10, over=4).at(step) for step in (10, 11, 12, 13, 99)]
     [0.125, 0.25, 0.375, 0.5, 0.5]
@@ -106,12 +107,12 @@ class Reduction:
     times: int = 0
 
     def at(self, step: int) -> float:
-        """The factor at applied optimizer step ``step``."""
+        """Return the factor at applied optimizer step ``step``."""
         done = step - self.since + 1
         return self.gain * done / self.over if done < self.over else self.gain
 
     def once_more(self, factor: float, step: int, over: int) -> Reduction:
-        """After one more reduction, at ``step``."""
+        """Return the state after one more reduction, at ``step``."""
         return Reduction(self.gain * factor, step, over, self.times + 1)
 
 
@@ -129,7 +130,7 @@ class LossStatistics:
     """
 
     ENOUGH = 20  #: losses before a loss can be a spike
-    RENEWED = 10  #: losses between two looks at the spread, which costs more than a step of a small network may
+    RENEWED = 10  #: losses between two computations of the MAD, which may take longer than a step of a small network
     FLOOR = 0.05
     FIRST = 5  #: losses that define the beginning of the run
 
@@ -151,19 +152,19 @@ class LossStatistics:
         self.spread = 1.4826 * median(abs(loss - self.middle) for loss in self.recent)
 
     def limit(self, spike: float | None) -> float:
-        """Above this, a loss is a spike."""
+        """Return the loss above which a loss is a spike."""
         if spike is None or self.began is None or self.seen < self.ENOUGH:
             return math.inf
         return self.middle + spike * max(self.spread, self.FLOOR * abs(self.began))
 
     def far(self, times: float | None) -> float:
-        """Above this, a loss is far above where the run began."""
-        if times is None or not self.began:  # a loss that begins at 0 has no multiple
+        """Return the loss above which a loss is far above the first losses."""
+        if times is None or not self.began:  # multiples of a first loss of 0 have no meaning
             return math.inf
         return self.began + (times - 1.0) * abs(self.began)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state that a resumed run needs for the same decisions."""
+        """Return the state that a resumed run needs for the same decisions."""
         return {
             "recent": list(self.recent), "began": self.began, "middle": self.middle, "spread": self.spread,
             "seen": self.seen,

@@ -1,4 +1,4 @@
-"""The policies of the divergence guard: each is a class with a rule for a suspicious loss and a reaction.
+"""The policies of the divergence guard: each is a class with a rule for a suspicious loss, and an action.
 
 To add a policy, add a subclass of ``Policy`` here; its name in YAML is the name of the class in lower case.
 """
@@ -16,10 +16,10 @@ __all__ = ["POLICIES", "Action", "Policy", "policies_for_several", "policy_named
 
 @dataclass(frozen=True)
 class Action:
-    """The reaction of the guard to an optimizer step, which is left out in any case.
+    """The action of the guard at a bad step. The optimizer step itself is always left out.
 
     Args:
-        why: the reason for the reaction.
+        why: the reason for the action.
         stop: end the run as diverged.
         roll_back: load the last good copy of the weights and of the optimizer's state.
         lower_rate: multiply the gain by ``guard.gain``, and rise to it within ``guard.warmup``.
@@ -32,55 +32,55 @@ class Action:
 
 
 class Policy:
-    """One policy of the guard: plain decisions, which ``callbacks.divergence_guard`` carries out."""
+    """A policy of the guard: it decides, and ``callbacks.divergence_guard`` carries out the action."""
 
-    #: Whether the step must wait until its loss is known; otherwise a GPU may be some steps ahead.
+    #: Whether each step waits for the value of its loss; otherwise a GPU may be some steps ahead.
     waits_for_loss: ClassVar[bool] = True
-    #: Whether copies of the weights and of the optimizer's state are kept, ``guard.every`` apart.
+    #: Whether the guard keeps copies of the weights and of the optimizer's state, one each ``guard.every``.
     keeps_copies: ClassVar[bool] = False
-    #: Whether it lowers the rate, which the formula in the plan then shows.
+    #: Whether the policy lowers the rate; the formula in the plan then shows the gain.
     lowers_rate: ClassVar[bool] = False
-    #: Whether it needs a run with one optimizer.
+    #: Whether the policy needs a run with one optimizer.
     needs_one_optimizer: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
-        """Its name in YAML and in ``events.json``."""
+        """The name in YAML and in ``events.json``."""
         return type(self).__name__.lower()
 
     def describe(self, guard: Guard) -> str:
-        """A line for the plan about a lower rate; an empty string if the policy lowers none."""
+        """Return a line for the plan about a lower rate; empty if the policy does not lower the rate."""
         return ""
 
     def describe_action(self, gain: float | None) -> str:
-        """The reaction in words, for a line on the screen; ``gain`` is the new gain where the rate was lowered."""
+        """Return the action in words, for the terminal; ``gain`` is the new gain if the rate was lowered."""
         raise NotImplementedError
 
     def suspicious_loss(self, guard: Guard, losses: LossStatistics) -> float:
-        """The loss above which a loss is suspicious."""
+        """Return the limit above which a loss is suspicious."""
         return losses.limit(guard.spike)
 
     def usual_loss(self, losses: LossStatistics) -> str:
-        """The loss with which a suspicious one is compared, in words."""
+        """Return in words the loss with which a suspicious loss is compared."""
         return f"{losses.middle:.4g} usually"
 
     def tolerated_losses(self, guard: Guard) -> int:
-        """How many suspicious losses in a row make a step bad: 1 is at once."""
+        """Return the number of suspicious losses in a row that make a step bad; 1: each one does."""
         return guard.patience
 
     def decide(self, guard: Guard, why: str, in_a_row: int, reductions: int) -> Action:
-        """The action at a bad step.
+        """Return the action at a bad step.
 
         Args:
             why: the reason.
-            in_a_row: how many bad steps there were in a row, with this one.
-            reductions: how often the rate was lowered before.
+            in_a_row: the number of bad steps in a row, including this one.
+            reductions: the number of earlier reductions of the rate.
         """
         raise NotImplementedError
 
 
 class Stop(Policy):
-    """End the run, where something is not finite or ``patience`` losses in a row are far above the first ones."""
+    """End the run at a value that is not finite, or after ``patience`` losses in a row far above the first losses."""
 
     waits_for_loss = False
     needs_one_optimizer = False
@@ -114,7 +114,7 @@ class Skip(Policy):
 
 
 class Reduce(Policy):
-    """Go back to the last good weights, and on at a lower rate; at most ``most`` times, then the run ends."""
+    """Load the last good weights and continue at a lower rate; at most ``most`` times, then end the run."""
 
     keeps_copies = True
     lowers_rate = True
@@ -137,7 +137,7 @@ POLICIES = tuple(_BY_NAME)
 
 
 def policy_named(name: str) -> Policy:
-    """The policy of that name.
+    """Return the policy with this name.
 
     >>> policy_named("skip").describe_action(None)
     'skipped'
@@ -146,5 +146,5 @@ def policy_named(name: str) -> Policy:
 
 
 def policies_for_several() -> list[str]:
-    """The names of the policies that a run with several optimizers may have."""
+    """Return the names of the policies for a run with several optimizers."""
     return [name for name in POLICIES if not policy_named(name).needs_one_optimizer]

@@ -1,8 +1,8 @@
-"""The traits of optimizers, known without importing them.
+"""The traits of optimizers, known without an import of their classes.
 
-The table is keyed by the full class path, as written under ``optimizer._target_``: a test for "adam" inside a name
-would take ``AdamG``, which needs no learning rate, for one of Adam's kind. A class that is not in the table can be
-trained with all the same; only what must know it (``batch_scaling=auto``, a curve for the momentum) refuses.
+The keys of the table are full class paths, as in ``optimizer._target_``: a search for "adam" in the name would find
+``AdamG`` too, which needs no learning rate. A class that is not in the table can train; only options that need its
+traits refuse it (``batch_scaling=auto``, a curve of the momentum).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class OptimizerTraits:
     """The relation of an optimizer to its learning rate.
 
     Args:
-        kind: what a larger batch does to the best rate. ``sgd``: grows linearly (Goyal et al. 2017,
-            arXiv:1706.02677); ``adaptive``: grows as its square root (Malladi et al. 2022, arXiv:2205.10287), the
-            gradient's size being divided out; ``lr_free``: nothing, for the optimizer finds the rate itself.
-        schedule_free: whether an average of the weights stands in for a decaying rate (Defazio et al. 2024,
-            arXiv:2405.15682); it has ``train()`` and ``eval()`` modes.
-        momentum: the hyper-parameter that plays the momentum: ``momentum``, or ``betas``, of which it is the first
-            entry. ``None`` where there is none, or where moving it would break the method.
-        one_rate: whether the groups cannot have rates of their own.
-        decoupled: the options, and their values, with which a step shrinks a weight by exactly ``lr x weight_decay``
-            of it; empty where it always does, and None where it never does: an L2 penalty, or within a trust ratio.
+        kind: the growth of the best rate with the batch size. ``sgd``: linear (Goyal et al. 2017, arXiv:1706.02677);
+            ``adaptive``: as the square root, because the step is divided by the size of the gradient (Malladi et al.
+            2022, arXiv:2205.10287); ``lr_free``: none, because the optimizer finds the rate itself.
+        schedule_free: whether an average of the weights replaces a decaying rate (Defazio et al. 2024,
+            arXiv:2405.15682); such an optimizer has ``train()`` and ``eval()`` modes.
+        momentum: the option with the momentum: ``momentum``, or ``betas``, whose first member it is. ``None`` if there
+            is no momentum, or if a change of it would break the method.
+        one_rate: whether all groups must have the same rate.
+        decoupled: the options with which a step shrinks a weight by exactly ``lr x weight_decay`` of it; empty: it
+            always does; None: it never does, because of an L2 penalty or a trust ratio.
     """
 
     kind: Kind
@@ -48,18 +48,18 @@ _ADAM_BY_FLAG = OptimizerTraits("adaptive", momentum="betas", decoupled=_BY_FLAG
 _ADAM_BY_TWO_FLAGS = OptimizerTraits("adaptive", momentum="betas", decoupled=_BY_TWO_FLAGS)
 _MATRIX = OptimizerTraits("adaptive", momentum="momentum", decoupled=())
 _NO_MOMENTUM = OptimizerTraits("adaptive")
-# The momentum of a schedule-free method is the point between two sequences of weights at which the gradient is
-# taken, and train() and eval() move the weights by it: it must stay what it was.
+# The momentum of a schedule-free method sets the point between two sequences of weights at which the gradient is
+# taken, and train() and eval() move the weights by it: it must not change.
 _FREE_SGD = OptimizerTraits("sgd", schedule_free=True)
 _FREE_ADAM = OptimizerTraits("adaptive", schedule_free=True)
-# The distance that it estimates is one number for the whole model, and so is the rate: the first group's.
+# Its estimated distance is one number for the whole model, so it uses only the rate of the first group.
 _PRODIGY = OptimizerTraits("lr_free", momentum="betas", one_rate=True)
 
-# Its final rate, which is all that counts after a while, is one for all groups, whatever their own rates.
+# After some time it uses one final rate for all groups, and ignores their own rates.
 _ONE_FINAL_RATE = OptimizerTraits("adaptive", momentum="betas", one_rate=True)
 
 FAMILIES: dict[str, OptimizerTraits] = {
-    # LBFGS is left out: how its rate depends on the batch is not known, and it evaluates the loss many times a step.
+    # LBFGS is left out: it evaluates the loss many times in a step, and no rule for its rate and batch is known.
     "torch.optim.ASGD": OptimizerTraits("sgd"),
     "torch.optim.Adadelta": _NO_MOMENTUM,
     "torch.optim.Adafactor": OptimizerTraits("adaptive", decoupled=()),
@@ -101,7 +101,7 @@ FAMILIES: dict[str, OptimizerTraits] = {
 
 
 def traits_of(target: str) -> OptimizerTraits | None:
-    """The traits of the class ``target``; ``None`` if it is unknown.
+    """Return the traits of the class ``target``; ``None`` if it is unknown.
 
     >>> traits_of("torch.optim.AdamW").kind
     'adaptive'
@@ -110,7 +110,7 @@ def traits_of(target: str) -> OptimizerTraits | None:
 
 
 def finds_rate(target: str) -> bool:
-    """Whether an optimizer finds the learning rate itself.
+    """Return whether an optimizer finds the learning rate itself.
 
     >>> finds_rate("pytorch_optimizer.Prodigy"), finds_rate("torch.optim.AdamW")
     (True, False)
@@ -120,7 +120,7 @@ def finds_rate(target: str) -> bool:
 
 
 def option_name(target: str) -> str:
-    """The name under ``conf/optimizer`` that a class has or would have.
+    """Return the name of a class as an option of ``conf/optimizer``.
 
     >>> option_name("pytorch_optimizer.AdaBound"), option_name("schedulefree.SGDScheduleFree")
     ('adabound', 'schedule_free_sgd')
@@ -131,10 +131,10 @@ def option_name(target: str) -> str:
 
 
 def lr_warnings(target: str, lr: float, decays: bool) -> list[str]:
-    """Warnings about an optimizer whose learning rate makes little sense, a line each.
+    """Return warnings about a learning rate that contradicts the optimizer, a line each.
 
     Args:
-        target: the class path.
+        target: class path of the optimizer.
         lr: the base learning rate.
         decays: whether the curve ends lower than its peak.
 
@@ -145,7 +145,7 @@ def lr_warnings(target: str, lr: float, decays: bool) -> list[str]:
     found = []
     if known and known.schedule_free and decays:
         found.append(
-            f"{name} replaces a decaying learning rate by an average of the weights, and would now get both:"
+            f"{name} replaces a decaying learning rate by an average of the weights; this run has both:"
             " choose schedule=constant"
         )
     if finds_rate(target) and lr != 1:
@@ -156,10 +156,10 @@ def lr_warnings(target: str, lr: float, decays: bool) -> list[str]:
 
 
 def momentum_of(target: str, options: Mapping[str, Any]) -> float | None:
-    """An optimizer's momentum: its option ``momentum``, or the first of ``betas``; None where it has none."""
+    """Return an optimizer's momentum: its option ``momentum``, or the first of ``betas``; None if it has none."""
     known = traits_of(target)
     name = known.momentum if known else next((n for n in ("momentum", "betas") if n in options), None)
     value = options.get(name) if name else None
     if name == "betas":
-        value = value[0] if isinstance(value, list | tuple) and value else 0.9  # every Adam's own default
+        value = value[0] if isinstance(value, list | tuple) and value else 0.9  # the default of each variant of Adam
     return float(value) if isinstance(value, int | float) else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lrkit.base.errors import ConfigError
 from lrkit.base.figure_style import LABEL, LINE_STYLES, TITLE, style_axes, wrap_text
 from lrkit.base.files import write_figure
+from lrkit.planning.batch_rendering import mark_sizes
 from lrkit.planning.plateau import Plateau, PlateauState
 
 if TYPE_CHECKING:
@@ -25,11 +26,11 @@ _TITLE_WIDTH = 92  # characters of a line of the title
 
 
 def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
-    """Draw learning rates over optimizer steps: up to six curves in one frame, more in a frame each.
+    """Draw learning rates over optimizer steps: up to six curves in one frame, more curves in separate frames.
 
     Args:
         plans: label -> plan.
-        path: where to write; the ending chooses the kind (png, svg, pdf).
+        path: the file to write; its ending chooses the format (png, svg, pdf).
     """
     try:
         from matplotlib.figure import Figure
@@ -56,11 +57,12 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
             ax.title.set_fontsize(8)
             ax.tick_params(labelsize=7)
         drawn += _draw_plan(ax, label, plan, 0 if own_frames else drawn)
+        mark_sizes(ax, plan)
         _mark_stop(ax, plan)
     for ax in axes.flat[len(plans) :] if own_frames else ():
         ax.set_visible(False)
     for ax in axes.flat:
-        if sum(line.get_linestyle() == "-" for line in ax.lines) == 1:  # nothing to tell apart
+        if sum(line.get_linestyle() == "-" for line in ax.lines) == 1:  # a single line needs no legend
             ax.lines[0].set_marker("")
         ax.set_ylim(bottom=0)
         ax.margins(x=0.01)
@@ -84,12 +86,12 @@ def _draw_plan(ax: Axes, label: str, plan: Plan, first: int) -> int:
     plan.horizon.require("steps", "format")
     drawn: dict[tuple[float, ...], list[str]] = {}
     for group in plan.groups:
-        steps = plan.curve_of(group).places()
+        steps = plan.places(group)
         drawn.setdefault(tuple(plan.lr(group, step) for step in steps), []).append(group.name)
-    gains = _never_better(plan, plan.plateau) if plan.plateau is not None and plan.horizon.steps_per_epoch else None
+    gains = _never_better(plan, plan.plateau) if plan.plateau is not None and plan.horizon.shortest_epoch else None
     for place, (rates, names) in enumerate(drawn.items(), first):
         group = next(group for group in plan.groups if group.name == names[0])
-        steps = plan.curve_of(group).places()
+        steps = plan.places(group)
         name = label if len(plan.groups) == 1 else f"{label} {', '.join(names)}".strip()
         style = LINE_STYLES[place % len(LINE_STYLES)]
         ax.plot(steps, rates, label=wrap_text(name or "learning rate", 60), **style.line(place, every=0.2))
@@ -109,7 +111,7 @@ def _draw_legend(figure: Any, ax: Axes) -> None:
 
 
 def _describe(plans: list[Plan]) -> str:
-    """The facts that all plans share: shapes, steps, optimizer and base rate; and how many plans there are."""
+    """Return the facts that all plans share: shapes, steps, optimizer and base rate; and the number of plans."""
     parts: list[Callable[[Plan], str]] = [_describe_shapes, _describe_horizon, _describe_rate]
     shared = [values[0] for part in parts if len(set(values := [part(plan) for plan in plans])) == 1]
     many = [f"{len(plans)} plans"] if len(plans) > 1 else []
@@ -117,7 +119,7 @@ def _describe(plans: list[Plan]) -> str:
 
 
 def _describe_shapes(plan: Plan) -> str:
-    """The phases of the curve, as ``warmup linear, then schedule cosine``; of several optimizers, of each."""
+    """Return the phases of the curve of each optimizer, such as ``warmup linear, then schedule cosine``."""
     told = [
         ", then ".join(f"{phase.name} {phase.schedule.describe()}" for phase in own.curve.phases)
         for own in (plan.tracks or {"": plan}).values()
@@ -142,19 +144,22 @@ def _describe_rate(plan: Plan) -> str:
 
 
 def _mark_stop(ax: Axes, plan: Plan) -> None:
-    """Mark the step after which a run stops early."""
+    """Mark the step of an early stop."""
     if (stop := plan.horizon.stop_after) is not None:
         ax.axvline(stop, color="0.5", lw=1, ls="--")
         ax.annotate(f" stops after {stop}", (stop, 0.02), xycoords=("data", "axes fraction"), fontsize=7, color="0.4")
 
 
 def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
-    """The gain at each step if the metric, checked once an epoch, never improved: the lowest that it can go."""
-    per_epoch, state, gains = plan.horizon.require("steps_per_epoch", "plateau"), PlateauState(), list[float]()
+    """Return the gain at each step if the metric, checked once an epoch, never improves: its lowest values."""
+    state, gains, epochs = PlateauState(), list[float](), 1
+    end = plan.horizon.steps_after_epochs(epochs)
     if plan.horizon.require("steps", "plateau") > _MOST_STEPS:
         raise ConfigError("format=png", f"draws a plateau over at most {_MOST_STEPS} steps", plan.horizon.steps)
     for step in range(plan.horizon.require("steps", "plateau")):
-        if step and step % per_epoch == 0 and step >= plan.warmup_steps:
-            state = plateau.observe(state, 1.0)
+        if step == end:
+            epochs += 1
+            end = plan.horizon.steps_after_epochs(epochs)
+            state = plateau.observe(state, 1.0) if step >= plan.warmup_steps else state
         gains.append(state.gain)
     return gains

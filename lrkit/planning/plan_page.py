@@ -1,4 +1,4 @@
-"""The plan as a page of text, in the width of a terminal: what several optimizers share stands there once."""
+"""The plan as a page of text, in the width of a terminal. Lines that several optimizers share are printed once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lrkit.base.errors import name_some
 from lrkit.base.terminal_width import find_width, print_line, wrap_text
 from lrkit.base.text_table import format_table
+from lrkit.planning.batch_rendering import factor_texts, size_lines
 from lrkit.planning.plan_sketch import draw_sketch
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def print_plan(plan: Plan, *, curve: bool = False) -> None:
 
 
 def formula_lines(plan: Plan) -> list[str]:
-    """The formula of each optimizer, with its numbers.
+    """Return the formula of each optimizer, with its numbers.
 
     >>> import lrkit
     >>> formula_lines(lrkit.plan(lr=0.1, steps=10))
@@ -62,7 +63,7 @@ def formula_lines(plan: Plan) -> list[str]:
 
 
 def _merge_lines(of_tracks: Mapping[str, Sequence[str]]) -> list[str]:
-    """The lines of all optimizers, each once; a line that not all of them have begins with the names of those."""
+    """Return the lines of all optimizers, each once; a line of only some of them begins with their names."""
     said: dict[str, list[str]] = {}
     for track, lines in of_tracks.items():
         for line in lines:
@@ -78,7 +79,7 @@ def _rate_lines(plan: Plan, track: str) -> list[str]:
 
 
 def _format_phases(plans: Mapping[str, Plan], width: int | None) -> str:
-    """The table of the phases; of several optimizers, each begins with its name."""
+    """Return the table of the phases; with several optimizers, each row begins with the name of one."""
     names: tuple[str, ...] = _COLUMNS
     rows = [row for own in plans.values() for row in _phase_rows(own)]
     if len(plans) > 1 or "" not in plans:
@@ -92,7 +93,7 @@ def _format_phases(plans: Mapping[str, Plan], width: int | None) -> str:
 
 
 def _phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
-    """A row for each phase of each curve and each rate: groups with the same rate share one."""
+    """Yield a row for each phase of each curve and each rate; groups with the same rate share a row."""
     for curve, groups in plan.on_curves():
         alike: dict[float, list[GroupRate]] = {}
         for group in groups:
@@ -108,15 +109,15 @@ def _phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
 
 
 def _detail_lines(plan: Plan) -> Iterator[str]:
-    """What else there is to say about one optimizer: its groups, hyper-parameters, weight decay and feedback."""
+    """Yield the other lines about one optimizer: its groups, hyper-parameters, weight decay and feedback."""
     yield from plan.notes
     if any("*" in group.name for group in plan.groups):
         yield "layer_*: layers are counted when there is a model; lrkit train prints them before training"
     for name in plan.hyper(0):
-        edges = {edge for curve, _ in plan.on_curves() for edge in curve.edges}
+        edges = {*plan.stages, *(edge for curve, _ in plan.on_curves() for edge in curve.edges)}
         steps = (0, *sorted(edges - {0}), (plan.horizon.steps or 1) - 1)
         values = list(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
-        if len(values) > _MOST_VALUES:  # of stairs
+        if len(values) > _MOST_VALUES:  # such as those of a schedule with steps
             values = [*values[: _MOST_VALUES // 2], "...", *values[-_MOST_VALUES // 2 :]]
         yield f"{name}  {' -> '.join(values)}"
     if rule := plan.weight_decay_rule.line(plan.base_weight_decay):
@@ -133,7 +134,7 @@ def _note_lines(plan: Plan) -> list[str]:
 
 
 def _sketch_lines(plans: Mapping[str, Plan], width: int | None) -> list[str]:
-    """The drawn curves; optimizers with the same curves share them."""
+    """Return the drawn curves; optimizers with the same curves share a drawing."""
     drawn: dict[tuple[str, ...], list[str]] = {}
     for track, own in plans.items():
         drawn.setdefault(tuple(draw_sketch(own, width)), []).append(track)
@@ -144,13 +145,13 @@ def _sketch_lines(plans: Mapping[str, Plan], width: int | None) -> list[str]:
 
 
 def _format_formula(plan: Plan, track: str = "") -> str:
-    """The formula with its numbers; a factor that is 1 throughout is left out."""
+    """Return the formula with its numbers, without factors that are always 1."""
     scales = {group.name: group.lr_scale for group in plan.groups if group.lr_scale != 1.0}
     feedback = ["plateau"] if plan.plateau is not None else []
     feedback += ["guard"] if plan.guard is not None and plan.guard.rules.lowers_rate else []
     factors = [
         f"{plan.base_lr:g}",
-        *([str(plan.scale)] if plan.scale.rule != "none" else []),
+        *factor_texts(plan),
         *([f"scale[group] ({', '.join(f'{name} {scale:g}' for name, scale in scales.items())})"] if scales else []),
         _curve_factor(plan),
         *([f"gain(t) ({' x '.join(feedback)})"] if feedback else []),
@@ -159,7 +160,7 @@ def _format_formula(plan: Plan, track: str = "") -> str:
 
 
 def _curve_factor(plan: Plan) -> str:
-    """The factor of the curve: the phases of the run's, then those of each rule."""
+    """Return the factor of the curve: the phases of the run's curve, then those of each rule's."""
     own = {rule: each.curve for rule, each in plan.group_curves.items()}
     said = [
         f"{f'{rule}: ' if rule else ''}{' then '.join(phase.name for phase in curve.phases)}"
@@ -180,7 +181,7 @@ def _horizon_lines(plan: Plan) -> list[str]:
         lines.append(f"{samples * tokens} tokens a step ({samples} samples x {tokens}: {source})")
         if horizon.steps is not None:
             lines.append(f"{horizon.steps * samples * tokens:.4g} tokens in all")
-    page = ["; ".join(lines) or "the end of the run is not known"]
+    page = ["; ".join(lines) or "the end of the run is not known", *size_lines(plan)]
     if horizon.stop_after is not None:
         of = "" if horizon.steps is None else f" of {horizon.steps}"
         page.append(f"stops after {horizon.stop_after}{of} steps (schedule goes on)")

@@ -1,8 +1,8 @@
 """The schema of a plan in JSON: exactly the form that ``Plan.to_json`` writes.
 
-A plan comes from a checkpoint or from ``plan.json``, which may be untrusted. ``checked`` refuses a plan that no
-run could follow: other keys and types, numbers that are not finite, schedules that lrkit does not know, curves that
-turn too often or arrive at no number.
+A plan comes from a checkpoint or from ``plan.json``, which may be untrusted. ``checked`` refuses a plan that a run
+cannot follow: other keys and types, numbers that are not finite, unknown schedules, curves with too many phases or
+without a finite value.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from lrkit.base.validation import (
 from lrkit.planning.batch_scaling import RULES
 from lrkit.planning.plan import Plan
 from lrkit.planning.weight_decay_rule import RULES as WEIGHT_DECAY_RULES
+from lrkit.schedules.batch_sizes import BY as BATCHES_BY
+from lrkit.schedules.batch_sizes import BatchSizes
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.curve_json import with_current_name
 from lrkit.schedules.shapes import Schedule
@@ -37,8 +39,8 @@ from lrkit.schedules.shapes.schedule import MOST_EDGES
 
 __all__ = ["SAVED", "checked"]
 
-_PHASES, _GROUPS, _RATES = 1000, 100_000, 1_000_000  # the last: phases times groups
-_DEEPEST = 64  # schedules in schedules: one more for each time that a run was extended
+_PHASES, _GROUPS, _RATES = 1000, 100_000, 1_000_000  # rates: phases times groups
+_DEEPEST = 64  # nested schedules: each extension of a run adds a level
 
 _NEEDED = {
     "seed": PLAIN_DATA,
@@ -49,9 +51,9 @@ _PERHAPS = {
     **dict.fromkeys(("find", "model", "batch", "callbacks", "logger", "resume"), mapping(PLAIN_DATA)),
     **dict.fromkeys(("optimizers", "guard", "batch_scaling", "weight_decay_rule"), optional(mapping(PLAIN_DATA))),
 }
-#: The config of a run, as far as a run that goes on looks something up in it.
+#: The parts of a run's config that a resumed run reads.
 _CONFIG = record(_NEEDED, _PERHAPS, others=True)
-#: The same of a run by another lrkit, which may not have had all of it.
+#: The same for a run of another lrkit, which may lack some of them.
 SAVED = record({}, {**_NEEDED, **_PERHAPS}, others=True)
 
 
@@ -75,7 +77,7 @@ def _check_schedule(key: str, value: Any, depth: int = 0) -> None:
 
 
 def _schedule_option(depth: int) -> Rule:
-    """An option of a schedule: a plain value, a schedule, or a list of either."""
+    """Return the rule for an option of a schedule: a plain value, a schedule, or a list of them."""
 
     def check(key: str, value: Any) -> None:
         if isinstance(value, Mapping):
@@ -100,7 +102,19 @@ _PHASE = record(
 )
 _GROUP = record({"name": text(), "lr_scale": number(0), "weight_decay": optional(number())})
 _HORIZON = dict.fromkeys(("steps", "steps_per_epoch", "batch_size"), optional(whole(1)))
-_HORIZON_MORE = {"tokens_per_sample": optional(whole(1)), "stop_after": optional(whole())}
+_BATCH_SIZES = record(
+    {
+        "stages": listed(listed(number(0), 3, 3), 10_000, 1),
+        "micro": optional(whole(1)),
+        "batches": optional(whole(1)),
+        "by": one_of(*BATCHES_BY),
+    }
+)
+_HORIZON_MORE = {
+    "tokens_per_sample": optional(whole(1)),
+    "stop_after": optional(whole()),
+    "batch_sizes": optional(_BATCH_SIZES),
+}
 _PLAN: dict[str, Rule] = {
     "optimizer": text(1000),
     "base_lr": number(0),
@@ -134,10 +148,10 @@ _WHOLE = record({**_PLAN, "config": _CONFIG}, {**_MORE, "tracks": mapping(_TRACK
 
 
 def checked(plain: Any, key: str = "plan") -> Plan:
-    """The plan of plain containers.
+    """Return the plan from plain containers.
 
     Raises:
-        ConfigError: no run could follow it; the key is that of the wrong value.
+        ConfigError: a run cannot follow the plan; with the key of the invalid value.
     """
     _WHOLE.check(key, plain)
     PLAIN_DATA.check(f"{key}.config", plain["config"])
@@ -149,6 +163,8 @@ def checked(plain: Any, key: str = "plan") -> Plan:
     try:
         plan = Plan.from_json(plain)
         for part in (plan, *plan.tracks.values()):
+            if part.horizon.batch_sizes is not None:
+                _check_stages(part.horizon.batch_sizes)
             own = (curve for each in part.group_curves.values() for curve in (each.curve, each.momentum))
             for curve in (part.curve, part.momentum, part.decay_curve, *own):
                 if curve is not None:
@@ -156,12 +172,23 @@ def checked(plain: Any, key: str = "plan") -> Plan:
     except ConfigError as error:
         raise error.under(key) from None
     except Exception as why:  # from a schedule with options that lrkit never writes
-        raise ConfigError(key, f"must be one that can be followed ({type(why).__name__}: {why})") from None
+        raise ConfigError(key, f"must be a plan that a run can follow ({type(why).__name__}: {why})") from None
     return plan
 
 
+def _check_stages(sizes: BatchSizes) -> None:
+    """Refuse stages that are not in order, or with samples that no step can have."""
+    key, least = "horizon.batch_sizes", 0
+    for first, size in sizes.stages:
+        (whole(least) if least else whole(0, 0)).check(key, first)
+        whole(1).check(key, size)
+        if size % (sizes.micro or 1):
+            raise ConfigError(key, f"must be multiples of {sizes.micro}", size)
+        least = first + 1
+
+
 def _check_curve(curve: Curve) -> None:
-    """Refuse a curve with too many edges, or without a finite value: tested at the ends of its phases, and between."""
+    """Refuse a curve with too many edges, or without finite values at the ends of its phases and between them."""
     edges = 0
     for first, phase in zip(curve.starts, curve.phases, strict=True):
         length = 10_000 if phase.length is None else phase.length

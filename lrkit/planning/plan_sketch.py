@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lrkit.base.errors import name_some
 
 if TYPE_CHECKING:
     from lrkit.planning.plan import Plan
-    from lrkit.schedules.curve import Curve
 
 __all__ = ["draw_sketch"]
 
@@ -19,9 +19,9 @@ _STOP = "┊"
 
 
 def draw_sketch(plan: Plan, width: int | None = None, height: int = 8) -> list[str]:
-    """Return the curves of the rate as lines of text; no lines where the run has no known end.
+    """Return the curves of the rate as lines of text; no lines if the end of the run is unknown.
 
-    One for each curve that groups follow, at their factor, or at 1 where they have several; of many, the first three.
+    Each curve has the factor of its groups, or 1 if they have different factors. At most three curves are drawn.
     A dashed line marks the step after which the run stops, if it stops early.
 
     Args:
@@ -36,16 +36,23 @@ def draw_sketch(plan: Plan, width: int | None = None, height: int = 8) -> list[s
     for curve, groups in followed[:_SKETCHED]:
         title = [f"{'':>{_LABEL}} {name_some([group.name for group in groups], 3)}"] if len(followed) > 1 else []
         scales = {group.lr_scale for group in groups}
-        base = plan.base(*scales) if len(followed) > 1 and len(scales) == 1 else plan.base()
+        scale = scales.pop() if len(followed) > 1 and len(scales) == 1 else 1.0
         columns = max(min(width or _USUAL, _MOST) - _LABEL - 1, 8)
-        drawn += [*title, *_draw_curve(base, curve, plan.horizon.steps, plan.horizon.stop_after, columns, height)]
+        shown = _space_steps(plan.horizon.steps, columns)
+        rates = [plan.base(scale, step) * curve(step) for step in shown]
+        drawn += [*title, *_draw_curve(rates, plan.horizon.steps, plan.horizon.stop_after, height)]
     return drawn
 
 
-def _draw_curve(base: float, curve: Curve, steps: int, stop: int | None, columns: int, height: int) -> list[str]:
-    """One curve of a rate in block characters, with its axes."""
-    shown = [x * (steps - 1) // max(1, columns - 1) for x in range(columns)]
-    rates = [base * curve(step) for step in shown]
+def _space_steps(steps: int, columns: int) -> list[int]:
+    """Return the steps that the columns of a sketch show."""
+    return [x * (steps - 1) // max(1, columns - 1) for x in range(columns)]
+
+
+def _draw_curve(rates: Sequence[float], steps: int, stop: int | None, height: int) -> list[str]:
+    """Return one curve of a rate in block characters, with a value for each column, and its axes."""
+    columns = len(rates)
+    shown = _space_steps(steps, columns)
     top = max(rates) or 1.0
     levels = [round(rate / top * height * 8) for rate in rates]
     at = None if stop is None else next((x for x, step in enumerate(shown) if step >= stop), None)
@@ -61,7 +68,7 @@ def _draw_curve(base: float, curve: Curve, steps: int, stop: int | None, columns
 
 
 def _label_axis(steps: int, stop: int | None, at: int | None, columns: int) -> str:
-    """The labels of the horizontal axis: the first step, the last one, and the stop under its mark.
+    """Return the labels of the horizontal axis: the first step, the last step, and the stop below its mark.
 
     >>> print(_label_axis(1000, 300, 12, 40))
     0           ┊ stops after 300   step 999

@@ -1,4 +1,4 @@
-"""Warnings of a plan: settings that are legal and probably not intended."""
+"""Warnings of a plan: valid settings that the user probably did not intend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["curve_warnings", "list_warnings", "short_name"]
 def list_warnings(
     optimizer: str, lr: float, schedule: Schedule, cooldown: Schedule | None, curve: Curve, scale: BatchScale
 ) -> list[str]:
-    """One line for each setting that is legal and probably not intended."""
+    """Return a line for each valid setting that the user probably did not intend."""
     middle = next(i for i, p in enumerate(curve.phases) if p.name == "schedule")
     decays = curve.phases[-1].final < curve.peak(middle)
     lines = lr_warnings(optimizer, lr, decays) if optimizer else []
@@ -24,7 +24,7 @@ def list_warnings(
 
 
 def curve_warnings(curve: Curve, schedule: Schedule) -> list[str]:
-    """The lines about a curve and the schedule of its middle phase."""
+    """Return the warnings about a curve and the schedule of its middle phase."""
     lines: list[str] = []
     middle = next(i for i, p in enumerate(curve.phases) if p.name == "schedule")
     begin = curve.starts[1] if curve.phases[0].name == DELAY else 0
@@ -40,7 +40,7 @@ def curve_warnings(curve: Curve, schedule: Schedule) -> list[str]:
 
 
 def _list_shape_warnings(schedule: Schedule, phase: Phase) -> list[str]:
-    """The warnings of a schedule about its own shape, which the options of every schedule do not change."""
+    """Return the warnings of a schedule about its own shape."""
     if phase.length is None:
         return []
     part = phase.schedule  # an excerpt after a warmup that overlaps it
@@ -50,5 +50,5 @@ def _list_shape_warnings(schedule: Schedule, phase: Phase) -> list[str]:
 
 
 def short_name(optimizer: str) -> str:
-    """The name of an optimizer's class, without the modules of its path."""
+    """Return the name of an optimizer's class, without the modules of its path."""
     return optimizer.rpartition(".")[2]

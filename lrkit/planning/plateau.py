@@ -1,11 +1,11 @@
-"""Reduce on plateau: feedback from a metric, as a multiplier that stacks on any schedule.
+"""Reduce-on-plateau: feedback from a metric, as a factor beside any schedule.
 
     gain <- max(gain * factor, min_gain)     when the metric has not improved for more than ``patience`` checks
 
-The rules are those of ``torch.optim.lr_scheduler.ReduceLROnPlateau``, but for a negative metric under ``rel``, where
-torch takes slightly worse for better, and for torch's ``eps``; and what falls is the factor ``gain`` of the
-learning rate and not the rate itself, so that warmup, schedule and cooldown go on underneath. The description is
-frozen; the state is a small value that goes into the checkpoint.
+The rules are those of ``torch.optim.lr_scheduler.ReduceLROnPlateau``, with three differences: there is no ``eps``; a
+slightly worse negative metric under ``rel`` is not an improvement, as it is in torch; and a reduction lowers the factor
+``gain`` of the learning rate, not the rate itself, so that warmup, schedule and cooldown continue. The options are
+frozen; the state is a small value in the checkpoint.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class PlateauState:
 
 @dataclass(frozen=True, kw_only=True)
 class Plateau:
-    """When and by how much to reduce.
+    """The options of reduce-on-plateau: the condition of a reduction, and its size.
 
     Args:
         monitor: name of the metric.
-        mode: ``min`` or ``max``: which way is better.
+        mode: ``min`` or ``max``: the better direction.
         factor: the gain is multiplied by this, in (0, 1).
         patience: checks without improvement before a reduction.
-        threshold: how much better counts as better.
-        threshold_mode: ``rel``, a share of the best value, or ``abs``.
+        threshold: the smallest improvement that counts.
+        threshold_mode: ``rel``, as a share of the best value, or ``abs``.
         cooldown: checks to wait after a reduction.
         min_gain: the gain never falls below this.
 
@@ -76,7 +76,7 @@ class Plateau:
         check_number("min_gain", self.min_gain, None, 0, 1)
 
     def observe(self, state: PlateauState, metric: float) -> PlateauState:
-        """The state after one more check. A metric that is not finite changes nothing."""
+        """Return the state after one more check. A metric that is not finite does not change the state."""
         if not math.isfinite(metric):
             return state
         if self._is_better(metric, state.best):

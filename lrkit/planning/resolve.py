@@ -1,4 +1,4 @@
-"""From the parts of a run to its plan."""
+"""Resolves the parts of a run into its plan."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ def resolve_plan(
         lr: base learning rate, > 0.
         schedule, warmup, cooldown: the parts of the curve.
         horizon: the length of the run.
-        optimizer: class path, for remarks on pairs that make no sense.
-        momentum: the optimizer's momentum (``betas[0]`` of the Adam family); None where it has none.
+        optimizer: class path of the optimizer, for the warnings.
+        momentum: the optimizer's momentum (``betas[0]`` of the Adam family); None: it has no momentum.
         weight_decay: the optimizer's weight decay.
-        weight_decay_rule: what the optimizer is given for it.
+        weight_decay_rule: the rule for the weight decay.
         coschedule: schedules over the whole run for ``momentum`` and ``weight_decay``, as multiples of their values.
-        plateau: reduce on plateau, on top of the curve.
+        plateau: reduce-on-plateau.
         guard: the divergence guard.
         scale: the factor of the batch-size rule.
         groups: names and factors of the parameter groups.
-        rules: the rules of those groups, with built schedules: the groups of a rule may have a curve of their own.
-        found: the interval, where the base rate was found by a search.
+        rules: the rules of these groups, with built schedules: the groups of a rule may have their own curve.
+        found: the interval of a base rate from a search.
 
     Raises:
-        ConfigError: where the parts cannot mean what they say.
+        ConfigError: an invalid part, or two parts that contradict each other.
     """
     _check_rate(lr, allow_extreme_lr, schedule, plateau)
     curve = Curve.build(schedule, horizon, warmup=warmup, cooldown=cooldown)
@@ -98,7 +98,7 @@ def resolve_plan(
 
 
 def _check_rate(lr: Any, allow_extreme_lr: bool, schedule: Schedule, plateau: Plateau | None) -> None:
-    """Refuse a base rate out of range, and the schedule that is nothing without reduce-on-plateau."""
+    """Refuse a base rate out of range, and the schedule ``plateau`` without reduce-on-plateau."""
     check_lr(lr, allow_extreme_lr)
     if schedule.needs_plateau and plateau is None:
         raise ConfigError("plateau", "must be set with schedule=plateau: use plateau=reduce, or schedule=constant")
@@ -112,24 +112,24 @@ def _build_cocurves(
     groups: Sequence[GroupRate],
     optimizer: str,
 ) -> dict[str, Curve]:
-    """The curves beside the rate: momentum as plain values, weight decay as multiples of each group's own."""
+    """Return the scheduled curves of momentum, as plain values, and weight decay, as multiples of each group's own."""
     curves: dict[str, Curve] = {}
     for name, schedule in coschedule.items():
         key = f"coschedule.{name}"
         if name not in ("momentum", "weight_decay"):
             raise ConfigError(key, f"is not a key. {did_you_mean(name, ('momentum', 'weight_decay'))}")
         if schedule.needs_plateau:
-            raise ConfigError(f"{key}=plateau", "means nothing: reduce on plateau acts on the learning rate")
+            raise ConfigError(f"{key}=plateau", "must not be set: reduce-on-plateau acts only on the learning rate")
         curve = Curve.build(schedule, horizon, name=key)
         if name == "momentum":
             if not momentum:
-                raise ConfigError(key, f"needs momentum to drive, and {optimizer} runs without")
+                raise ConfigError(key, f"needs an optimizer with momentum: {optimizer} has none")
             curve = Curve(tuple(dataclasses.replace(phase, scale=momentum) for phase in curve.phases))
             highest = max(curve.peak(i) for i in range(len(curve.phases)))
             if not highest < 1.0:  # nan, too
                 raise ConfigError(key, f"must keep momentum below 1; it would reach {highest:g}")
         elif not weight_decay and not any(group.weight_decay for group in groups):
-            raise ConfigError(key, f"needs weight decay to drive: optimizer.weight_decay is 0 for {optimizer}")
+            raise ConfigError(key, f"needs weight decay: optimizer.weight_decay is 0 for {optimizer}")
         curves[name] = curve
     return curves
 

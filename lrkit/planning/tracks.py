@@ -1,13 +1,14 @@
-"""Tracks: several optimizers in one module, each with parameters, groups, a curve and a count of steps of its own.
+"""Tracks: the optimizers of a module with several, each with its own parameters, groups, curve and count of steps.
 
-A GAN, an actor and its critic, matrices by one optimizer and the rest by another: the module takes its optimizer steps
-itself (Lightning's manual optimization), and the node ``optimizers`` names the tracks. What a track does not say it
-takes from the run; which parameters it has, when nothing is said, are those under the module's attribute of its name.
+Examples are a GAN, an actor and its critic, or one optimizer for matrices and another for the other parameters. The
+module takes its optimizer steps itself (Lightning's manual optimization), and the node ``optimizers`` names the tracks.
+A track uses the run's value of each key that it does not set. Without a pattern it has the parameters of the module's
+attribute with its name.
 
-    track    parameters                       it steps where               steps in an epoch of b batches
+    track    parameters                       steps in batches with        steps in an epoch of b batches
     name     pattern, or ``name.*``           batch_idx % every == offset  ceil((b - offset) / every)
 
-Plain Python, so that ``lrkit show`` can plan tracks without a model: parameters are names here.
+This file needs no torch, so that ``lrkit show`` can plan tracks without a model: it uses the names of parameters.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ __all__ = [
 ]  # fmt: skip
 
 KEY = "optimizers"
-#: The groups of a config that a track may say for itself.
+#: The groups of a config that a track may set.
 PARTS = ("optimizer", "schedule", "warmup", "cooldown", "param_groups")
-#: Those of which an empty node says that there is none, as it does for a run.
+#: The groups with an option ``none``: an empty node of a track means that it has none.
 _MAY_BE_NONE = ("warmup", "cooldown")
 _TARGET = "_target_"
 
@@ -52,12 +53,12 @@ class Track:
     """One optimizer of several.
 
     Args:
-        name: of the track; its tags in TensorBoard are ``lr/<name>/<group>``.
-        parameters: a regular expression, searched for in dotted parameter names; None takes what lies under the
-            module's attribute ``name``.
-        every: it takes a step in every so many batches of an epoch,
-        offset: of which this is the first, counted from 0.
-        said: what else its node says.
+        name: the name of the track; its tags in TensorBoard are ``lr/<name>/<group>``.
+        parameters: a regular expression, searched for in dotted parameter names; None: the parameters of the module's
+            attribute ``name``.
+        every: the number of batches from one step to the next.
+        offset: the first batch of an epoch with a step, counted from 0.
+        said: the other keys of its node.
     """
 
     name: str
@@ -68,11 +69,11 @@ class Track:
 
     @property
     def key(self) -> str:
-        """Of its node."""
+        """The key of its node."""
         return f"{KEY}.{self.name}"
 
     def takes(self, parameter: str) -> bool:
-        """Whether a parameter, by its dotted name, is one of its own.
+        """Return whether the track has a parameter, by its dotted name.
 
         >>> Track("actor").takes("actor.0.weight"), Track("actor").takes("actors.0.weight")
         (True, False)
@@ -84,32 +85,32 @@ class Track:
         return parameter == self.name or parameter.startswith(f"{self.name}.")
 
     def config(self, run: Mapping[str, Any]) -> dict[str, Any]:
-        """The config of the run with what the track says in place of, or over, what the run says.
+        """Return the config of the run with the values of the track.
 
-        A node with a ``_target_`` stands for itself; any other is laid over the run's.
+        A node with a ``_target_`` replaces the run's node; another node replaces only the keys that it has.
 
         Raises:
-            ConfigError: a node has a key that the run's does not have.
+            ConfigError: a key that the run's node does not have.
         """
         merged = {part: self._merge_part(part, run[part]) for part in PARTS}
         return {**run, **merged, KEY: {}}
 
     def named(self, error: ConfigError) -> ConfigError:
-        """The error with the key of this track's own node, where it is about what a track may say."""
+        """Return the error with the key of this track's node, if a track may set the key."""
         if error.key.partition(".")[0].partition("=")[0] in (*PARTS, "every", "offset"):
             return error.under(self.key)
         return ConfigError(error.key, f"{error.must} (of {self.key})", error.received)
 
     @contextmanager
     def naming(self) -> Iterator[None]:
-        """Within it, errors have the key of this track."""
+        """Within this context, errors have the key of this track."""
         try:
             yield
         except ConfigError as error:
             raise self.named(error) from error.__cause__
 
     def summary(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a track's config makes it what it is, for its plan to carry."""
+        """Return the parts of a track's config that its plan saves."""
         return {
             "parameters": self.parameters,
             "every": self.every,
@@ -127,7 +128,7 @@ class Track:
             raise ConfigError(key, "must be a group of keys", node)
         if _TARGET in node:
             if part == "optimizer" and "lr" not in node:
-                raise ConfigError(f"{key}.lr", "must be set, for the run's is the rate of another optimizer")
+                raise ConfigError(f"{key}.lr", "must be set: the run's rate is that of another optimizer")
             return node
         for name in node:
             if not base:
@@ -142,11 +143,11 @@ def parse_tracks(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
     """Check a node ``optimizers``; empty for a run with one optimizer.
 
     Args:
-        node: name -> what the track says.
-        parts: what it may say beside ``parameters``, ``every`` and ``offset``.
+        node: name -> the node of a track.
+        parts: the keys that a track may have beside ``parameters``, ``every`` and ``offset``.
 
     Raises:
-        ConfigError: naming the key, such as ``optimizers.generator.every``.
+        ConfigError: with the key, such as ``optimizers.generator.every``.
 
     >>> [track.every for track in parse_tracks({"generator": {"every": 5}, "critic": {}})]
     [5, 1]
@@ -159,7 +160,7 @@ def parse_tracks(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
     tracks: list[Track] = []
     for name, said in node.items():
         key = f"{KEY}.{name}"
-        # What a tag of TensorBoard and an override can have; a dot or a slash would be one more level of either.
+        # The characters that a tag of TensorBoard and an override can have: a slash or a dot would add a level to them.
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
             raise ConfigError(KEY, "must have names made of letters, digits, `_` and `-`", name)
         said = {} if said is None else said
@@ -189,14 +190,14 @@ def parse_tracks(node: Any, parts: Sequence[str] = PARTS) -> tuple[Track, ...]:
 def assign_parameters(
     parameters: Mapping[str, bool], tracks: Sequence[Track], also: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> dict[str, list[str]]:
-    """The parameters of each track: every one that is trained belongs to exactly one.
+    """Return the parameters of each track: each trained parameter belongs to exactly one track.
 
     Args:
         parameters: dotted name -> whether it is trained.
-        also: the further names of one that is in several places; they count where no track takes it by its first.
+        also: the other names of tied parameters; they count if no track has the parameter by its first name.
 
     Raises:
-        ConfigError: a track has none, or a parameter is in no track, or in two; by name.
+        ConfigError: a track without parameters, or a parameter in no track or in two tracks.
 
     >>> assign_parameters({"actor.weight": True, "critic.weight": True}, parse_tracks({"actor": {}, "critic": {}}))
     {'actor': ['actor.weight'], 'critic': ['critic.weight']}
@@ -216,21 +217,21 @@ def assign_parameters(
         for other in tracks[i + 1 :]:
             both = [name for name in members[track.name] if name in set(members[other.name])]
             if both:
-                must = f"and {other.key} both take {name_some(both)}: a parameter is stepped by one optimizer alone"
+                must = f"and {other.key} both match {name_some(both)}: a parameter must have one optimizer"
                 raise ConfigError(track.key, must)
     taken = {name for names in members.values() for name in names}
     if left := [name for name in trained if name not in taken]:
         root = left[0].partition(".")[0]
         must = (
-            f"must take every trained parameter, and none takes {name_some(left)}: widen a pattern, such as"
-            f" {KEY}.{tracks[0].name}.parameters='^({tracks[0].name}|{root})[.]', or freeze what is not to be trained"
+            f"must match every trained parameter, and none matches {name_some(left)}: widen a pattern, such as"
+            f" {KEY}.{tracks[0].name}.parameters='^({tracks[0].name}|{root})[.]', or freeze the parameter"
         )
         raise ConfigError(KEY, must)
     return members
 
 
 def horizon_of(run: Horizon, every: int, offset: int = 0) -> Horizon:
-    """The horizon of a track: how many steps it takes in a run of which a step is a batch.
+    """Return the horizon of a track: its steps in a run whose steps are batches.
 
     >>> horizon_of(Horizon(24, 12, 8), 5).steps, horizon_of(Horizon(30, 12, 8), 5).steps
     (6, 8)
@@ -256,12 +257,12 @@ def horizon_of(run: Horizon, every: int, offset: int = 0) -> Horizon:
 
 
 def steps_in(batch_idx: int, every: int, offset: int = 0) -> int:
-    """The steps of a track in one batch of an epoch: one, or none."""
+    """Return the number of steps of a track in one batch of an epoch: 1 or 0."""
     return int(batch_idx % every == offset)
 
 
 def step_at(batch: int, every: int, offset: int, per_epoch: int | None) -> int | None:
-    """The step that a track takes in a batch of the run, both counted from 0; None where it takes none there.
+    """Return the step of a track in a batch of the run, both counted from 0; None for a batch without a step.
 
     >>> [step_at(batch, 2, 0, 3) for batch in range(6)]
     [0, None, 1, 2, None, 3]
@@ -275,18 +276,18 @@ def step_at(batch: int, every: int, offset: int, per_epoch: int | None) -> int |
 
 
 def _count_epoch_steps(batches: int, every: int, offset: int) -> int:
-    """The steps in so many batches of an epoch."""
+    """Return the number of steps in the first ``batches`` batches of an epoch."""
     return max(0, -(-(batches - offset) // every))
 
 
 def _count_steps(batches: int, per_epoch: int, every: int, offset: int) -> int:
-    """The steps in so many batches of the run."""
+    """Return the number of steps in the first ``batches`` batches of the run."""
     epochs, rest = divmod(batches, per_epoch)
     return epochs * _count_epoch_steps(per_epoch, every, offset) + _count_epoch_steps(rest, every, offset)
 
 
 def track_tag(tag: str, track: str) -> str:
-    """The tag of a track's group.
+    """Return the tag of a track's group.
 
     >>> track_tag("lr/default", "actor"), track_tag("gain", "actor")
     ('lr/actor/default', 'gain/actor')
@@ -296,10 +297,10 @@ def track_tag(tag: str, track: str) -> str:
 
 
 def refuse_combinations(config: Mapping[str, Any]) -> None:
-    """Refuse what cannot go together with ``optimizers``, naming both and saying why.
+    """Refuse keys that cannot be used together with ``optimizers``.
 
     Raises:
-        ConfigError: by the other key.
+        ConfigError: with the other key, and the reason.
     """
     trainer, guard, policy = config["trainer"], (config["guard"] or {}).get("policy"), config["resume"]["policy"]
     fast = trainer.get("fast_dev_run")
@@ -336,23 +337,23 @@ def refuse_combinations(config: Mapping[str, Any]) -> None:
 
 
 def no_such_track(node: Any) -> ConfigError:
-    """The error for what does not name any track."""
+    """Return the error for a node without tracks."""
     return ConfigError(KEY, "must name each optimizer: {generator: {}, discriminator: {}}", node)
 
 
 def needs_manual(module: str) -> ConfigError:
-    """The error for a module that leaves the optimizer step to Lightning."""
+    """Return the error for a module that leaves the optimizer step to Lightning."""
     must = f"needs a module that takes its steps itself: {module}.automatic_optimization is true, for one optimizer"
     return ConfigError(KEY, must)
 
 
 def _has_none(track: Track, parameters: Mapping[str, bool]) -> ConfigError:
-    """Why a track has no parameters."""
+    """Return the error for a track without parameters."""
     if frozen := [name for name in parameters if track.takes(name)]:
         return ConfigError(track.key, f"must have a parameter that is trained: {name_some(frozen)} is frozen")
     roots = list(dict.fromkeys(name.partition(".")[0] for name in parameters))
     if track.parameters is not None:
-        must = f"must take a parameter: it takes none of {name_some(list(parameters))}"
+        must = f"must match a parameter: it matches none of {name_some(list(parameters))}"
         return ConfigError(f"{track.key}.parameters", must, track.parameters)
     must = (
         f"must be an attribute of the module with parameters, or have a pattern for them: {track.key}.parameters='^...'"

@@ -1,14 +1,14 @@
-"""The weight decay that an optimizer is given, so that a step shrinks the weights by an amount that a rule says.
+"""The rules for the weight decay that the optimizer gets.
 
 An optimizer with decoupled weight decay shrinks each weight by ``lr[group, t] x weight_decay`` of it in a step:
 
-    rule           a step shrinks a weight by                the optimizer is given
+    rule           a step shrinks a weight by                the optimizer gets
     coupled        lr[group, t] x weight_decay               weight_decay
     independent    weight_decay x curve(t) x gain(t)         weight_decay / base(group)
     timescale      1 / timescale x curve(t) x gain(t)        1 / (timescale x base(group))
 
-where ``base(group) = base_lr x batch_scale x group_scale[group]``, the constant part of ``lr[group, t]``. No learning
-rate of a step is divided by: a step at a learning rate of 0 shrinks nothing.
+where ``base(group) = base_lr x batch_scale x group_scale[group]``, the constant part of ``lr[group, t]``. The divisor
+is never the learning rate of a step: a step at a learning rate of 0 shrinks no weight.
 
 Sources: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2, where only the schedule multiplier scales the decay;
 Wang and Aitchison 2024, arXiv:2405.13698: under AdamW the weights are an average of updates, with a timescale of
@@ -30,7 +30,7 @@ __all__ = ["COUPLED", "RULES", "WeightDecayRule", "check_decoupled", "resolve_ru
 
 KEY = "weight_decay_rule"
 RULES = ("coupled", "independent", "timescale")
-_STRONG = 1e-3  # of each weight in a step: half of it is gone in 700 steps
+_STRONG = 1e-3  # share of each weight in a step: it halves a weight in 700 steps
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,22 @@ class WeightDecayRule:
     timescale: int | None = None
 
     def a_step(self, weight_decay: float | None) -> float:
-        """The share of a weight that a step takes where curve and gain are 1; 0 for a group without weight decay.
+        """Return the share by which a step shrinks a weight if curve and gain are 1; 0 without weight decay.
 
-        ``weight_decay``: of the group; None: the timescale's, for a group that says nothing.
+        ``weight_decay``: that of the group; None: the group does not set it, and the timescale does.
         """
         if self.timescale is None:
             return weight_decay or 0.0
         return 0.0 if weight_decay == 0.0 else 1 / self.timescale
 
     def handed(self, weight_decay: float | None, base: float) -> float:
-        """What the optimizer is given for a group with a constant part ``base`` of its learning rate."""
+        """Return the weight decay that the optimizer gets for a group whose rate has the constant part ``base``."""
         if self.rule == "coupled":
             return weight_decay or 0.0
         return self.a_step(weight_decay) / base if base else 0.0  # a group at a rate of 0 is frozen
 
     def line(self, weight_decay: float) -> str:
-        """The rule with its number, as a line; empty for ``coupled``."""
+        """Return the rule with its number, as a line; empty for ``coupled``."""
         said = {
             "independent": f"{weight_decay:g} x curve(t) of each weight a step, whatever the base learning rate",
             "timescale": f"curve(t) / {self.timescale} of each weight a step: a timescale of {self.timescale} steps;"
@@ -70,12 +70,12 @@ class WeightDecayRule:
         return f"weight decay: {said[self.rule]}" if self.rule in said else ""
 
     def warnings(self, weight_decay: float, base: float) -> list[str]:
-        """A line where the rule takes much more of the weights than ``coupled`` does."""
+        """Return a warning if the rule shrinks the weights much more than ``coupled`` does."""
         if self.rule != "independent" or weight_decay < _STRONG:
             return []
         return [
-            f"weight_decay_rule=independent takes {weight_decay:g} of each weight a step; coupled, it would be"
-            f" {weight_decay * base:.3g}: optimizer.weight_decay is usually as small as that"
+            f"weight_decay_rule=independent shrinks each weight by {weight_decay:g} of it in a step, coupled by"
+            f" {weight_decay * base:.3g}: optimizer.weight_decay is usually as small under independent"
         ]
 
 
@@ -83,10 +83,10 @@ COUPLED = WeightDecayRule()
 
 
 def resolve_rule(rule: str, timescale: Length | None, horizon: Horizon) -> WeightDecayRule:
-    """The rule of a name, with its timescale in optimizer steps.
+    """Return the rule by its name, with its timescale in optimizer steps.
 
     Raises:
-        ConfigError: the name is not a rule, or the timescale is missing, of no use, or too short.
+        ConfigError: an unknown name, or a timescale that is missing, without effect, or too short.
     """
     if rule not in RULES:
         raise ConfigError(f"{KEY}.rule", f"is not a rule. {did_you_mean(str(rule), RULES)}", rule)
@@ -106,16 +106,16 @@ def resolve_rule(rule: str, timescale: Length | None, horizon: Horizon) -> Weigh
 def check_decoupled(
     rule: WeightDecayRule, target: str, options: Mapping[str, Any], groups: Sequence[tuple[str, float | None]]
 ) -> None:
-    """Refuse a rule for an optimizer whose step does not shrink a weight by ``lr x weight_decay`` of it.
+    """Refuse a rule for an optimizer without decoupled weight decay.
 
     Args:
         rule: the rule.
         target: class path of the optimizer.
-        options: its options, with its own defaults.
-        groups: name and weight decay of each parameter group that has its own.
+        options: the options of the optimizer, with the defaults of the class.
+        groups: name and weight decay of each parameter group with its own weight decay.
 
     Raises:
-        ConfigError: naming the rule and the optimizer, or the parameter group.
+        ConfigError: with the rule, and the optimizer or the parameter group.
     """
     if rule.rule == "coupled":
         return
@@ -136,4 +136,6 @@ def check_decoupled(
     if rule.rule == "independent" and not any(own):
         raise ConfigError(key, f"needs weight decay: optimizer.weight_decay is 0 for {name}")
     if rule.rule == "independent" and max(own) >= 1.0:
-        raise ConfigError("optimizer.weight_decay", f"must be below 1, the whole of a weight, with {key}", max(own))
+        raise ConfigError(
+            "optimizer.weight_decay", f"must be below 1 with {key}: 1 removes the whole weight in a step", max(own)
+        )

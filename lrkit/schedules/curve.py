@@ -1,7 +1,7 @@
-"""The curve: warmup, schedule and cooldown laid end to end, ``curve(step) -> multiplier``.
+"""The curve of a run: warmup, schedule and cooldown in sequence, ``curve(step) -> multiplier``.
 
-Every boundary is an integer of optimizer steps. The curve is a pure function: it can be evaluated at any step, in
-any order, as often as wanted, and gives the same bits.
+Every boundary is a whole number of optimizer steps. The curve is a pure function: at the same step it returns the same
+bits, in any order of the calls.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.line_chart import LineChart
-from lrkit.schedules.cooldown import lay_cooldown
+from lrkit.schedules.cooldown import build_cooldown_phase
 from lrkit.schedules.durations import Duration, Length
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.phase import DELAY, ENDLESS, Excerpt, Phase
 from lrkit.schedules.shapes import Constant, Schedule
-from lrkit.schedules.warmup import check_slot, lay_warmup
+from lrkit.schedules.warmup import build_warmup_phases, check_slot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,12 +30,12 @@ __all__ = ["DELAY", "Curve", "Excerpt", "Phase", "depends_on_length"]
 T = TypeVar("T")
 
 
-_UNENDING = 10_000  # steps of a curve without an end that are drawn
+_DRAWN_STEPS = 10_000  # steps that are drawn of a curve without an end
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Phases in order. After the last one its end value holds for ever.
+    """Phases in sequence. After the last phase, the curve keeps its end value.
 
     >>> from lrkit.schedules.shapes import Cosine, Linear
     >>> curve = Curve.build(Cosine(), Horizon(110), warmup=Linear(start=0.0, length=10))
@@ -56,57 +56,59 @@ class Curve:
         delay: Length = 0,
         name: str = "schedule",
     ) -> Curve:
-        """Lay warmup, schedule and cooldown end to end over the run.
+        """Build the curve of a run from warmup, schedule and cooldown.
 
-        The warmup goes from ``warmup.start`` times the schedule's first value to exactly that value; one with an
-        ``overlap`` lies over the first steps of the schedule (see ``lrkit.schedules.warmup``). The cooldown falls from
-        where the schedule arrived to ``cooldown.end`` times the base value.
+        The warmup rises from ``warmup.start`` times the schedule's first value to exactly that value; with an
+        ``overlap`` it has the same steps as the beginning of the schedule (see ``lrkit.schedules.warmup``). The
+        cooldown falls from the schedule's last value to ``cooldown.end`` times the base value.
 
         Args:
-            schedule: the shape between them; takes what they leave, unless it has a length of its own.
+            schedule: the shape between warmup and cooldown; it has the other steps, or its own length.
             warmup: a schedule with a length; its ``end`` is not used.
             cooldown: a schedule with a length; its ``start`` is not used.
-            delay: the time at multiplier 0 before all of them, which take the rest of the run.
-            name: what the middle phase is called in errors and tables.
+            delay: a time with multiplier 0 before the other parts, which have the rest of the run.
+            name: the name of the middle phase in errors and tables.
 
         Raises:
-            ConfigError: where the parts do not fit into the run. Nothing is ever shortened to make it fit.
+            ConfigError: the parts are longer than the run. lrkit never shortens a part.
         """
-        still = Duration.parse(delay, "delay").steps(horizon, "delay")
+        still = Duration.parse(delay, "delay").steps(horizon.counted_from(0), "delay")
         for slot, part in ((name, schedule), ("warmup", warmup), ("cooldown", cooldown)):
             check_slot(slot, part)
-        before = _resolve_length("warmup", warmup, horizon)
-        after = _resolve_length("cooldown", cooldown, horizon)
-        resolved = _call_under(name, lambda: schedule.resolved(horizon))
+        rising, falling = horizon.counted_from(still), horizon.counted_back()
+        before, after = _resolve_length("warmup", warmup, rising), _resolve_length("cooldown", cooldown, falling)
+        overlaps = warmup is not None and warmup.overlap != "none"
+        begun = horizon.counted_from(still if overlaps else still + before)
+        resolved = _call_under(name, lambda: schedule.resolved(begun))
         left = None if horizon.steps is None else horizon.steps - still - before - after
         if left is not None and left < 1:
             lengths = {"delay": still, "warmup.length": before, "cooldown.length": after}
             key = next(key for key, steps in lengths.items() if steps)
             parts = " + ".join(f"{part.partition('.')[0]} {steps}" for part, steps in lengths.items() if steps)
             raise ConfigError(key, f"leaves no step for the schedule: {parts} of {horizon.steps} optimizer steps")
-        if left is not None and warmup is not None and warmup.overlap != "none":
-            left += before  # the first steps of the schedule, which the warmup takes
+        if left is not None and overlaps:
+            left += before  # an overlapping warmup has steps of the schedule
         length = _length_of_schedule(name, schedule, resolved, left, horizon)
         if after and left is None:
             horizon.require("steps", "cooldown.length")
 
-        if warmup is not None and warmup.overlap != "none" and length is not None and length <= before:
+        if overlaps and length is not None and length <= before:
             must = f"must be longer than the warmup of {before} steps, which overlaps it"
             raise ConfigError(f"{name}.length", must, length)
         middle = Phase(name, resolved, length)
-        # Evaluated here once, so that a shape that does not fit its phase is refused before anything runs.
+        # Each phase is evaluated once, so that a shape that needs more steps is refused before the run.
         _call_under(name, lambda: [] if length is None else resolved.edges(length))
         _call_under(name, lambda: middle(0))
         arrived = _call_under(name, lambda: middle.final)
         phases = [middle]
         if warmup is not None and before:
-            phases = _call_under("warmup", lambda: lay_warmup(warmup.resolved(horizon), before, middle))
+            phases = _call_under("warmup", lambda: build_warmup_phases(warmup.resolved(rising), before, middle))
         if still:
             phases.insert(0, Phase(DELAY, Constant(start=0.0), still))
         if cooldown is not None and after:
             if length is not None and left is not None and length < left:
                 phases.append(Phase("hold", Constant(start=arrived), left - length))
-            phases.append(_cooldown_phase(cooldown, after, arrived, horizon))
+            phases.append(_cooldown_phase(cooldown, after, arrived, falling))
         return cls(tuple(phases))
 
     @cached_property
@@ -120,22 +122,22 @@ class Curve:
 
     @property
     def steps(self) -> int | None:
-        """The length of all phases together; None where the last one has no end."""
+        """The length of all phases together; None if the last phase has no end."""
         last = self.phases[-1].length
         return None if last is None else self.starts[-1] + last
 
     def __call__(self, step: int) -> float:
-        """The multiplier at optimizer step ``step``, counted from 0."""
+        """Return the multiplier at optimizer step ``step``, counted from 0."""
         i = bisect_right(self.starts, step) - 1
         phase, s = self.phases[i], step - self.starts[i]
         try:
             return phase(s) if phase.length is None or s < phase.length else phase.final
-        except ConfigError as error:  # at a step that was not tried before the run
+        except ConfigError as error:  # at a step that was not checked before the run
             raise error.under(phase.name) from None
 
     @cached_property
     def edges(self) -> tuple[int, ...]:
-        """Steps at which a phase begins, or the shape jumps or turns; step 0 is one."""
+        """The steps at which a phase begins, or a shape jumps or turns; always with step 0."""
         edges = set(self.starts)
         for first, phase in zip(self.starts, self.phases, strict=True):
             if phase.length is not None:
@@ -143,16 +145,19 @@ class Curve:
         return tuple(sorted(edges))
 
     def peak(self, phase: int) -> float:
-        """The largest multiplier of a phase: among its ends, both sides of its edges, and a thousand places between."""
-        part = self.phases[phase]
-        length = part.length or 10_000  # a phase without an end has shown what it does by then
+        """Return the largest multiplier of a phase, at its ends, at both sides of its edges, and at 1000 steps."""
+        return max(map(self, self.peak_places(phase)))
+
+    def peak_places(self, phase: int) -> set[int]:
+        """Return the steps that ``peak`` compares."""
+        part, first = self.phases[phase], self.starts[phase]
+        length = part.length or 10_000  # of a phase without an end, the first 10,000 steps
         edges = [] if part.length is None else part.schedule.edges(length)
         between = range(0, length, max(1, length // 1000))
-        first = self.starts[phase]
-        return max(self(first + s) for s in {*between, *edges, *(e - 1 for e in edges), length - 1})
+        return {first + s for s in {*between, *edges, *(e - 1 for e in edges), length - 1}}
 
     def until(self, step: int) -> Curve:
-        """The curve up to ``step``, as it is."""
+        """Return the unchanged curve up to ``step``."""
         phases: list[Phase] = []
         for first, phase in zip(self.starts, self.phases, strict=True):
             if first >= step:
@@ -165,26 +170,26 @@ class Curve:
         return Curve(tuple(phases))
 
     def stretched(self, step: int, end: int) -> Curve:
-        """The same curve up to ``step``; what was left of it then takes until ``end``, without a jump.
+        """Return the same curve up to ``step``; its other steps are stretched to end at ``end``, without a jump.
 
-        A delay or a warmup that is not over is not stretched: what follows it is.
+        A delay or a warmup that is not over keeps its length: only the phases after it are stretched.
         """
         if self.steps is None:
-            raise ConfigError("resume.policy=extend", "needs a curve with an end, and this one has none")
+            raise ConfigError("resume.policy=extend", "needs a curve with an end")
         for first, phase in zip(self.starts, self.phases, strict=True):
             if phase.name not in (DELAY, "warmup"):
                 step = max(step, first)
                 break
         if not step < self.steps:
-            must = f"needs steps that are left, but the old curve ended at step {self.steps}: use override"
+            must = f"needs steps after the checkpoint, but the old curve ended at step {self.steps}: use override"
             raise ConfigError("resume.policy=extend", must)
         return self._squeeze(step, end)
 
     def within(self, steps: int) -> Curve:
-        """The same curve, warmup and all, run through in another number of steps.
+        """Return the whole curve, with its warmup, in another number of steps.
 
-        Every edge falls on the step that is nearest to its share of the run; a phase may become too short to be seen.
-        A curve without an end stays as it is.
+        Every edge is at the step nearest to its share of the run, so a short phase may disappear. A curve without an
+        end does not change.
 
         >>> from lrkit.schedules.shapes import Cosine, Linear
         >>> short = Curve.build(Cosine(), Horizon(110), warmup=Linear(start=0.0, length=10)).within(11)
@@ -194,7 +199,7 @@ class Curve:
         return self if self.steps is None else self._squeeze(0, steps)
 
     def _squeeze(self, step: int, end: int) -> Curve:
-        """What is left at ``step``, run through until ``end``."""
+        """Return the phases after ``step``, stretched to end at ``end``."""
         assert self.steps is not None
         share = (end - step) / (self.steps - step)
         phases = list(self.until(step).phases)
@@ -210,24 +215,26 @@ class Curve:
         return Curve(tuple(phases))
 
     def then(self, step: int, falling: Schedule, steps: int) -> Curve:
-        """The same curve up to ``step``, and from there ``falling`` for ``steps`` steps."""
+        """Return the same curve up to ``step``, and then ``falling`` for ``steps`` steps."""
         check_slot("cooldown", falling)
         arrived = self(step)
-        return Curve((*self.until(step).phases, _call_under("cooldown", lambda: lay_cooldown(falling, steps, arrived))))
+        return Curve(
+            (*self.until(step).phases, _call_under("cooldown", lambda: build_cooldown_phase(falling, steps, arrived)))
+        )
 
     def places(self, most: int = 2000) -> list[int]:
-        """The steps at which to draw the curve: all of them, or enough of a long run, and both sides of each edge.
+        """Return the steps at which to draw the curve: all, or some of a long run, with both sides of each edge.
 
         >>> from lrkit.schedules.shapes import Step
         >>> Curve.build(Step(every=50), Horizon(100)).places(4)
         [0, 25, 49, 50, 75, 99]
         """
-        count = _UNENDING if self.steps is None else self.steps
+        count = _DRAWN_STEPS if self.steps is None else self.steps
         edges = {step for edge in self.edges for step in (edge - 1, edge) if 0 <= step < count}
         return sorted({*range(0, count, -(-count // most)), *edges, count - 1})
 
     def chart(self) -> LineChart:
-        """The curve as a chart: the multiplier over optimizer steps. One without an end is drawn for 10,000 steps."""
+        """Return the curve as a chart: the multiplier over optimizer steps; without an end, over 10,000 steps."""
         steps = self.places()
         phases = " then ".join(f"{phase.name} ({phase.schedule.describe()})" for phase in self.phases)
         return LineChart(f"curve(t): {phases}", "optimizer step", "multiplier", {"curve": (steps, self.values(steps))})
@@ -241,27 +248,27 @@ class Curve:
         return self.chart().draw(ax)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return the curve as HTML for a notebook."""
         return self.chart().html()
 
     def values(self, steps: Sequence[int] | None = None) -> list[float]:
-        """The multipliers at ``steps``, by default at every step of the run."""
+        """Return the multipliers at ``steps``, by default at every step of the run."""
         if steps is None:
             if self.steps is None:
-                raise ConfigError("horizon.steps", "must be set to list a curve that has no end")
+                raise ConfigError("horizon.steps", "must be set to list a curve without an end")
             steps = range(self.steps)
         return [self(step) for step in steps]
 
 
 def depends_on_length(error: ConfigError) -> bool:
-    """Whether a curve was refused for a value that cannot be computed; that of a shorter run may have none."""
+    """Return whether a curve was refused for a value that cannot be computed; a shorter run may not have this value."""
     return isinstance(error.__cause__, ArithmeticError)
 
 
 def _length_of_schedule(
     name: str, schedule: Schedule, resolved: Schedule, left: int | None, horizon: Horizon
 ) -> int | None:
-    """The steps of the middle phase: its own length, or what warmup and cooldown leave; None where it has no end."""
+    """Return the steps of the middle phase: its own length, or those beside warmup and cooldown; None: no end."""
     if resolved.length is None:
         if left is None and resolved.bounded:
             horizon.require("steps", f"{name}.end" if "end" in resolved.ends else name)
@@ -275,11 +282,11 @@ def _length_of_schedule(
 
 
 def _cooldown_phase(cooldown: Schedule, steps: int, arrived: float, horizon: Horizon) -> Phase:
-    """The cooldown, which begins at ``arrived``, where the schedule has come to."""
+    """Return the phase of the cooldown, which begins at ``arrived``, the schedule's last value."""
     end = cooldown.ends.get("end") or 0.0
     if end > arrived:
         raise ConfigError("cooldown.end", f"must not be above {arrived:g}, where the cooldown begins", end)
-    return _call_under("cooldown", lambda: lay_cooldown(cooldown.resolved(horizon), steps, arrived))
+    return _call_under("cooldown", lambda: build_cooldown_phase(cooldown.resolved(horizon), steps, arrived))
 
 
 def _resolve_length(name: str, part: Schedule | None, horizon: Horizon) -> int:
@@ -296,10 +303,10 @@ def _resolve_length(name: str, part: Schedule | None, horizon: Horizon) -> int:
 
 
 def _call_under(name: str, make: Callable[[], T]) -> T:
-    """What ``make`` returns; its errors speak of keys inside ``name``."""
+    """Return the result of ``make``; its errors have keys below ``name``."""
     try:
         return make()
     except OverflowError as error:
-        raise ConfigError(name, f"leads to numbers that cannot be computed: {error}") from error
+        raise ConfigError(name, f"has values that cannot be computed: {error}") from error
     except ConfigError as error:
         raise error.under(name) from error.__cause__

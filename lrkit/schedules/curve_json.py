@@ -1,4 +1,4 @@
-"""A curve as plain containers, and back to the same bits."""
+"""Converts a curve to plain containers for JSON, and back to the same bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lrkit.schedules.shapes import Schedule
 __all__ = ["curve_from_json", "curve_to_json", "with_current_name"]
 
 
-#: Schedules that an earlier lrkit saved: name -> current name, and the fields that had no effect.
+#: Schedules in plans of an older lrkit: name -> current name, and the fields that had no effect.
 _EARLIER: Mapping[str, tuple[str, frozenset[str]]] = MappingProxyType(
     {
         "_Dip": ("_OneCycleMomentum", frozenset({"start", "peak", "end", "momentum_start", "momentum_peak"})),
@@ -24,8 +24,7 @@ _EARLIER: Mapping[str, tuple[str, frozenset[str]]] = MappingProxyType(
 
 
 def with_current_name(plain: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A schedule in JSON under its current name and without the fields that had no effect; those inside it are not
-    changed.
+    """Return a schedule in JSON with its current name and without fields that had no effect; not for nested ones.
 
     >>> with_current_name({"name": "_Dip", "start": 0.04, "high": 0.95})
     {'name': '_OneCycleMomentum', 'high': 0.95}
@@ -37,7 +36,7 @@ def with_current_name(plain: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def curve_to_json(curve: Curve | None) -> list[dict[str, Any]] | None:
-    """The phases of a curve, each as a dict; None where there is no curve."""
+    """Return the phases of a curve, each as a dict; None for no curve."""
     if curve is None:
         return None
     return [
@@ -53,16 +52,16 @@ def curve_to_json(curve: Curve | None) -> list[dict[str, Any]] | None:
 
 
 def curve_from_json(plain: Sequence[Mapping[str, Any]] | None) -> Curve | None:
-    """The curve that ``curve_to_json`` wrote."""
+    """Return the curve from the output of ``curve_to_json``."""
     if plain is None:
         return None
     return Curve(tuple(Phase(p["name"], _schedule_from_json(p["schedule"]), p["steps"], p["scale"]) for p in plain))
 
 
 def _schedule_to_json(value: Any) -> Any:
-    """A resolved schedule as plain containers, those inside it included.
+    """Return a resolved schedule, and schedules inside it, as plain containers.
 
-    The options that every schedule has are left out where they are at their defaults.
+    The options of every schedule are left out if they have their defaults.
     """
     if isinstance(value, Schedule):
         fields = dataclasses.fields(value)
@@ -77,7 +76,7 @@ def _is_left_out(schedule: Schedule, field: dataclasses.Field[Any]) -> bool:
 
 
 def _schedule_from_json(plain: Any) -> Any:
-    """The schedule that ``_schedule_to_json`` wrote."""
+    """Return the schedule from the output of ``_schedule_to_json``."""
     if isinstance(plain, list):
         return tuple(_schedule_from_json(each) for each in plain)
     if not isinstance(plain, dict):

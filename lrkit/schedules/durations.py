@@ -1,12 +1,12 @@
-"""Lengths as people write them, and how many optimizer steps they are.
+"""Durations: lengths in the notation of the config, and their numbers of optimizer steps.
 
     500         500 optimizer steps
     "5%", 0.05  a share of the whole run
     "2ep"       2 epochs
     "64000sp"   64,000 training samples; "6.4e4sp" is the same
-    "5e6tok"    5,000,000 tokens, where the number of tokens in a sample is known
+    "5e6tok"    5,000,000 tokens, if the number of tokens in a sample is known
 
-One parser and one resolver, for every key that is a length or a place on the curve.
+Every key with a length or a position on the curve uses this parser.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lrkit.base.errors import ConfigError
 if TYPE_CHECKING:
     from lrkit.schedules.horizon import Horizon
 
-__all__ = ["Duration", "Length"]
+__all__ = ["Duration", "Length", "round_half_up"]
 
 Unit = Literal["steps", "share", "epochs", "samples", "tokens"]
 Length: TypeAlias = int | float | str
@@ -31,7 +31,7 @@ _ACCEPTED = (
     "500 (optimizer steps), 5% or 0.05 (a share of the run), 2ep (epochs), 64000sp or 6.4e4sp (samples),"
     " or 5e6tok (tokens)"
 )
-# An exponent is for the large units alone: 1e4 without a unit is a float in YAML, and floats are shares of the run.
+# Only the large units accept an exponent: 1e4 without a unit is a float in YAML, and floats are shares of the run.
 _TEXT = re.compile(
     r"\s*(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:(?P<power>e\+?[0-9]{1,2})?\s*(?P<large>sp|tok)|\s*(?P<unit>%|ep))?\s*"
 )
@@ -41,7 +41,7 @@ _SUFFIX: dict[str, Unit] = {"%": "share", "ep": "epochs", "sp": "samples", "tok"
 
 @dataclass(frozen=True)
 class Duration:
-    """A length with its unit. ``value`` is exact, so that no boundary depends on float rounding.
+    """A length with its unit. ``value`` is exact, so boundaries do not depend on float rounding.
 
     >>> Duration.parse("5%"), Duration.parse(500)
     (Duration(value=Fraction(1, 20), unit='share'), Duration(value=Fraction(500, 1), unit='steps'))
@@ -52,11 +52,11 @@ class Duration:
 
     @classmethod
     def parse(cls, written: Any, key: str = "length") -> Duration:
-        """Read a length.
+        """Parse a length.
 
         Raises:
-            ConfigError: naming ``key`` where the text is not a length; also for ``1.0``, which could
-                mean the whole run or one step.
+            ConfigError: with ``key``: the text is not a length; or it is ``1.0``, which could mean the whole run or one
+                step.
         """
         if isinstance(written, Duration):
             return written
@@ -84,16 +84,21 @@ class Duration:
     @classmethod
     def _parse_share(cls, written: float, key: str) -> Duration:
         if written == 1.0:
-            raise ConfigError(key, "must say which is meant: 1 for one step, or 100% for the whole run", written)
+            raise ConfigError(key, "must be 1 for one step, or 100% for the whole run", written)
         if not 0.0 < written < 1.0:  # also refuses nan
             raise ConfigError(
                 key, f"must be a whole number of steps, or a share strictly between 0 and 1; or {_ACCEPTED}", written
             )
-        # The decimal that was written, not its binary neighbour: 0.1 is one tenth.
+        # Exactly the written decimal, not the nearest float: 0.1 is one tenth.
         return cls(Fraction(repr(written)), "share")
 
-    def steps(self, horizon: Horizon, key: str = "length") -> int:
-        """How many optimizer steps this is: rounded to the nearest (halves up), and never 0 unless 0 was written.
+    def steps(self, horizon: Horizon, key: str = "length", *, repeats: bool = False) -> int:
+        """Return the number of optimizer steps, rounded to the nearest (halves up); only a written 0 gives 0.
+
+        Args:
+            horizon: the length of the run.
+            key: of the length.
+            repeats: whether the length is that of a period, which comes again and again.
 
         >>> from lrkit.schedules.horizon import Horizon
         >>> [Duration.parse(d).steps(Horizon(1000, 100, 64)) for d in (30, "5%", "2ep", "6400sp", "0.01%")]
@@ -102,8 +107,10 @@ class Duration:
         76
 
         Raises:
-            ConfigError: where the horizon does not know what the unit needs; it names the key to set.
+            ConfigError: the horizon lacks a number that the unit needs; with the key to set.
         """
+        if self.unit in ("epochs", "samples", "tokens") and horizon.batch_sizes is not None:
+            return horizon.measure(self, key, repeats)
         per_unit: int | Fraction = 1
         if self.unit == "share":
             per_unit = horizon.require("steps", key)
@@ -115,13 +122,17 @@ class Duration:
             sample = horizon.require("tokens_per_sample", key)
             per_unit = Fraction(1, horizon.require("batch_size", key) * sample)
         exact = self.value * per_unit
-        rounded = (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
-        return max(rounded, 1 if exact > 0 else 0)
+        return max(round_half_up(exact), 1 if exact > 0 else 0)
 
     def __str__(self) -> str:
         if self.unit == "share":
             return f"{_format_decimal(self.value * 100)}%"
         return _format_decimal(self.value) + {"steps": "", "epochs": "ep", "samples": "sp", "tokens": "tok"}[self.unit]
+
+
+def round_half_up(exact: Fraction) -> int:
+    """The nearest whole number; of two, the higher one."""
+    return (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
 
 
 def _format_decimal(value: Fraction) -> str:

@@ -1,8 +1,8 @@
 """Arithmetic expressions of a schedule, such as ``0.5*(1+cos(pi*u))``: parsed, checked and computed by lrkit.
 
-``ast`` reads the text; nothing of it is compiled or executed as Python. A text may have numbers, the names of its
-variables and of ``CONSTANTS``, calls of ``FUNCTIONS``, arithmetic, comparisons (1 where they hold, else 0), ``and``,
-``or``, ``not`` and ``a if c else b``. Every number is a float, so no power grows beyond a float's range.
+``ast`` parses the text; lrkit never compiles or executes it as Python. An expression may have numbers, the names of its
+variables and of ``CONSTANTS``, calls of ``FUNCTIONS``, arithmetic, comparisons (true is 1, false is 0), ``and``,
+``or``, ``not`` and ``a if c else b``. Every number is a float, so no power exceeds a float's range.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lrkit.base.validation import is_number
 
 __all__ = ["CONSTANTS", "FUNCTIONS", "Expression", "formula_text", "parse_expression"]
 
-#: A part of an expression: its value for the values of the variables.
+#: The function of a part of an expression: from the values of the variables to its value.
 Part: TypeAlias = Callable[[Sequence[float]], float]
 
 CONSTANTS = {"pi": math.pi}
@@ -57,7 +57,7 @@ _BINARY: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
-    ast.Pow: math.pow,  # of floats: the bits of **, and an error where ** would be complex
+    ast.Pow: math.pow,  # for floats: the same bits as **, and an error in place of a complex result
 }
 _COMPARE: Mapping[type[ast.cmpop], Callable[[float, float], bool]] = {
     ast.Lt: operator.lt,
@@ -71,10 +71,10 @@ _ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
 _LONGEST = 1000  # characters
 _MOST_PARTS = 400
-_DEEPEST = 60  # a part calls its own parts, on top of the caller's stack
+_DEEPEST = 60  # each level of nesting is a Python call
 _UNKNOWN_CHARACTER = re.compile(r"[^A-Za-z0-9_+\-*/%().,<>=! \t\n]")
 _HINTS = {"^": ": a power is written **", "&": ": write and", "|": ": write or", "~": ": write not"}
-#: What people write that is no arithmetic, for the message.
+#: Python syntax that is not arithmetic -> its name in the message.
 _NAMES: Mapping[type[ast.AST], str] = {
     ast.Attribute: "an attribute",
     ast.Lambda: "a lambda",
@@ -93,13 +93,13 @@ class Expression:
     """A parsed expression.
 
     Args:
-        text: as it was written.
+        text: the written text.
         variables: the names that have values.
-        names: those of them that are in the text.
-        numbers: the numbers in it.
-        compute: its value for the values of all variables, in the order in which ``parse_expression`` got them.
-        comparisons: of a variable with a value that depends on no variable but ``n``: whether each holds. Where one
-            turns, the expression may jump.
+        names: the variables in the text.
+        numbers: the numbers in the text.
+        compute: returns the value for the values of all variables, in the order of ``variables``.
+        comparisons: functions that return whether a comparison holds, for each comparison of a variable with a value
+            that depends only on ``n``. The expression may jump at the steps where one changes.
     """
 
     text: str
@@ -113,13 +113,13 @@ class Expression:
         return parse_expression, (self.text, self.variables)  # its functions cannot be pickled
 
     def value(self, values: Sequence[float]) -> float:
-        """The value of the expression, a finite number >= 0.
+        """Return the value of the expression, a finite number >= 0.
 
         Args:
-            values: of the variables, as floats.
+            values: the values of the variables, as floats.
 
         Raises:
-            ConfigError: for a division by zero, a number out of a function's domain, and any other value; without key.
+            ConfigError: a division by zero, an argument out of a function's domain, or another value; without a key.
         """
         try:
             value = self.compute(values)
@@ -135,7 +135,7 @@ class Expression:
 
 
 def formula_text(key: str, written: Any) -> str:
-    """The text of a formula; YAML reads one such as 0.5 as a number."""
+    """Return the text of a formula, also for one such as 0.5, which YAML reads as a number."""
     if is_number(written):
         return repr(written)
     if not isinstance(written, str):
@@ -145,14 +145,14 @@ def formula_text(key: str, written: Any) -> str:
 
 @lru_cache(maxsize=256)
 def parse_expression(text: str, variables: tuple[str, ...]) -> Expression:
-    """Read an expression.
+    """Parse an expression.
 
     Args:
         text: the expression.
-        variables: the names that have values, in the order in which they are passed later.
+        variables: the names that have values, in the order of the values.
 
     Raises:
-        ConfigError: what is wrong in the text, and what may stand there; without key.
+        ConfigError: an invalid text, with the accepted parts; without a key.
 
     >>> half = parse_expression("0.5 if u >= 0.5 else 1", ("u", "s"))
     >>> half.value((0.25, 1.0)), half.value((0.5, 2.0)), sorted(half.names)
@@ -166,13 +166,13 @@ def parse_expression(text: str, variables: tuple[str, ...]) -> Expression:
         raise ConfigError("", f"must not have the character {unknown[0]!r}{_HINTS.get(unknown[0], '')}", text)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Python accepts some misspelt numbers, with a warning
+            warnings.simplefilter("error")  # Python accepts some misspelt numbers with a warning
             tree = ast.parse(text.strip().replace("\n", " "), mode="eval")
     except SyntaxError as error:
         place = f" near character {error.offset}" if error.offset else ""
         raise ConfigError("", f"cannot be read{place} ({error.msg})", text) from None
     except (ValueError, RecursionError, MemoryError, Warning):
-        raise ConfigError("", "cannot be read: it is no expression of numbers", text) from None
+        raise ConfigError("", "cannot be read: it is not an arithmetic expression", text) from None
     parser = _Parser(text, variables)
     compute = parser.read(tree.body, 0)
     return Expression(
@@ -181,7 +181,7 @@ def parse_expression(text: str, variables: tuple[str, ...]) -> Expression:
 
 
 class _Parser:
-    """Makes a function of each node of a syntax tree; refuses every kind of node that is not listed here."""
+    """Builds a function for each node of a syntax tree; refuses every kind of node that is not listed here."""
 
     def __init__(self, text: str, variables: tuple[str, ...]) -> None:
         self.text = text
@@ -192,7 +192,7 @@ class _Parser:
         self.parts = 0
 
     def read(self, node: ast.expr, depth: int) -> Part:
-        """The function of a node."""
+        """Return the function of a node."""
         self.parts += 1
         if depth > _DEEPEST or self.parts > _MOST_PARTS:
             must = f"must have at most {_MOST_PARTS} parts, nested at most {_DEEPEST} deep"
@@ -245,7 +245,7 @@ class _Parser:
         if operation is None:
             raise self._make_error(f"the operator {type(node.op).__name__}")
         left, right = self.read(node.left, depth), self.read(node.right, depth)
-        if isinstance(node.op, ast.Mult):  # the usual operators without a further call
+        if isinstance(node.op, ast.Mult):  # the frequent operators without another function call
             return lambda values: left(values) * right(values)
         if isinstance(node.op, ast.Add):
             return lambda values: left(values) + right(values)
@@ -306,7 +306,7 @@ class _Parser:
         if name not in FUNCTIONS:
             known = name in self.variables or name in CONSTANTS
             hint = f": write {name} * (...)" if known else f". {did_you_mean(name, FUNCTIONS)}"
-            raise ConfigError("", f"calls {_shorten_name(name)}, which is no function{hint}", self.text)
+            raise ConfigError("", f"calls {_shorten_name(name)}, which is not a function{hint}", self.text)
         function, least, most = FUNCTIONS[name]
         if node.keywords:
             raise self._make_error("an argument with a name")

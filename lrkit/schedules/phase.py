@@ -1,4 +1,4 @@
-"""A phase: a schedule with a length in optimizer steps; and a part of a schedule as a phase of its own."""
+"""A phase: a schedule with a length in optimizer steps; and an excerpt: a part of a schedule as a phase."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from lrkit.schedules.shapes import Schedule
 __all__ = ["DELAY", "ENDLESS", "MEETS", "Excerpt", "Phase"]
 
 DELAY = "delay"  #: the name of the phase in which a delayed curve is 0
-ENDLESS = 2**53  # beyond any run, and still exact as a float
+ENDLESS = 2**53  # longer than any run, and exact as a float
 MEETS = 1e-6  # the relative error of a computed value that must be 1
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A resolved schedule and its length in optimizer steps; ``None`` where the end of the run is not known.
+    """A resolved schedule and its length in optimizer steps; ``None``: the end of the run is not known.
 
-    ``scale`` multiplies what the schedule says: a warmup ends at the schedule's first value, whatever that is.
+    ``scale`` multiplies the values: a warmup, which ends at 1, is scaled to the schedule's first value.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Phase:
 
     @property
     def final(self) -> float:
-        """The value this phase arrives at."""
+        """The value at the end of this phase."""
         if self.length is None:
             return self(ENDLESS)
         value = self.schedule.final(self.length)
@@ -43,8 +43,8 @@ class Phase:
 class Excerpt(Schedule):
     """A part of another schedule, from its step ``first`` to its step ``last``, in as many steps as the phase has.
 
-    The schedule after a warmup that overlaps it; and what a run goes on with when it is resumed with another length:
-    the part that is done, as it was, and the part that was left, stretched.
+    It represents a schedule after a warmup that overlaps it, and the two parts of a curve of a run that is resumed with
+    another length: the part before the checkpoint, unchanged, and the part after it, stretched.
     """
 
     shape: Schedule
@@ -55,7 +55,7 @@ class Excerpt(Schedule):
     def value(self, s: int, n: int) -> float:
         if self.last - self.first == n:
             return self.shape(self.first + s, self.of)
-        # A stretched shape is asked between its steps; a jump then falls on the step that comes after it.
+        # A stretched shape is evaluated between its steps; a jump is then at the next step.
         return self.shape(self.first + s * (self.last - self.first) / n, self.of)  # type: ignore[arg-type]
 
     def end_value(self, n: int) -> float:

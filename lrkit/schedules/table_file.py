@@ -26,14 +26,14 @@ Row = tuple[Any, float]
 
 
 def check_rows(rows: Any, keys: Sequence[str] = ()) -> tuple[Row, ...]:
-    """The rows of a table, each a place and a value.
+    """Return the rows of a table, each a place and a value.
 
     Args:
         rows: a list of pairs: a duration, and a number >= 0. Places of one unit must increase.
-        keys: the name of each row in an error; by default ``table[0]`` and so on.
+        keys: the name of each row in an error; by default ``table[0]``, ``table[1]``, ...
 
     Raises:
-        ConfigError: naming the row.
+        ConfigError: with the name of the row.
 
     >>> check_rows([[0, 1.0], ["50%", 0.1]])
     ((0, 1.0), ('50%', 0.1))
@@ -61,18 +61,18 @@ def check_rows(rows: Any, keys: Sequence[str] = ()) -> tuple[Row, ...]:
 
 
 def read_table(path: str, column: str | None = None, *, rates: bool = False) -> tuple[Row, ...]:
-    """The rows of a file, as ``check_rows`` returns them.
+    """Read the rows of a file, and return them as ``check_rows`` does.
 
     A CSV file has the places in its first column. It may begin with a row of names; then ``column`` chooses one of
-    several columns of values. A JSON file holds a list of pairs.
+    several columns of values. A JSON file has a list of pairs.
 
     Args:
-        path: of a regular file that ends in .csv or .json, relative to the working folder.
-        column: name of the column with the values.
+        path: the path of a regular file that ends in .csv or .json, relative to the working folder.
+        column: the name of the column with the values.
         rates: whether the values may be learning rates, as in the output of ``lrkit show format=csv``.
 
     Raises:
-        ConfigError: the file cannot be read, or has a wrong row; the key is ``table``, with the line, or ``column``.
+        ConfigError: the file cannot be read, or has an invalid row; the key is ``table``, with the line, or ``column``.
     """
     kind = Path(path).suffix.lower()
     if kind not in (".csv", ".json"):

@@ -1,4 +1,4 @@
-"""How a warmup meets the schedule: before it, or over its first steps.
+"""The phases of a warmup and the schedule after it, or below it if the warmup overlaps the schedule.
 
     overlap    the warmup of w steps                                                     afterwards
     none       from start * schedule(0) to schedule(0)                                   schedule(s - w)
@@ -22,28 +22,28 @@ from lrkit.base.errors import ConfigError
 from lrkit.schedules.phase import ENDLESS, MEETS, Excerpt, Phase
 from lrkit.schedules.shapes import Constant, Schedule
 
-__all__ = ["Rising", "check_slot", "lay_warmup", "moot_reason"]
+__all__ = ["Rising", "build_warmup_phases", "check_slot", "moot_reason"]
 
-#: For each slot of a curve the options of a schedule that have no meaning there, and the reason.
+#: For each slot of a curve, the options of a schedule that have no effect there, and the reason.
 _MOOT = {
     "warmup": {
         "scale": "cannot be set: a warmup ends at a value of the schedule; set schedule.scale",
         "floor": "cannot be set: a warmup begins at its start, which is its lowest value; set warmup.start",
-        "skip": "cannot be set: a warmup that begins later is one with another start; set warmup.start",
+        "skip": "cannot be set: set warmup.start, the value at which the warmup begins",
     },
     "cooldown": {
-        "scale": "cannot be set: a cooldown begins where the schedule arrived; set schedule.scale",
+        "scale": "cannot be set: a cooldown begins at the schedule's last value; set schedule.scale",
         "floor": "cannot be set: a cooldown ends at its end, which is its lowest value; set cooldown.end",
-        "skip": "cannot be set: a cooldown begins where the schedule arrived",
+        "skip": "cannot be set: a cooldown begins at the schedule's last value",
     },
 }
 
 
 def check_slot(slot: str, part: Schedule | None) -> None:
-    """Refuse an option that has no meaning in a slot of the curve: ``warmup``, ``cooldown``, or a schedule's own.
+    """Refuse an option without an effect in a slot of the curve: ``warmup``, ``cooldown``, or that of a schedule.
 
     Raises:
-        ConfigError: naming the option and the reason.
+        ConfigError: with the option and the reason.
     """
     if part is None:
         return
@@ -51,13 +51,13 @@ def check_slot(slot: str, part: Schedule | None) -> None:
         if (reason := moot_reason(slot, name)) is not None:
             raise ConfigError(f"{slot}.{name}", reason, value)
     if slot in _MOOT and (keys := part.momentum_keys()):
-        raise ConfigError(f"{slot}.{keys[0]}", f"must be null: a {slot} leaves momentum alone", keys)
+        raise ConfigError(f"{slot}.{keys[0]}", f"must be null: a {slot} cannot set momentum", keys)
     if slot != "warmup":
         part.refuse_overlap(slot)
 
 
 def moot_reason(slot: str, option: str) -> str | None:
-    """The reason why an option of every schedule has no meaning in a slot; None where it has one.
+    """Return the reason why an option of every schedule has no effect in a slot; None if it has one.
 
     >>> moot_reason("cooldown", "floor")
     'cannot be set: a cooldown ends at its end, which is its lowest value; set cooldown.end'
@@ -67,7 +67,7 @@ def moot_reason(slot: str, option: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Rising(Schedule):
-    """A warmup times the schedule that runs beneath it.
+    """A warmup times the schedule that it overlaps.
 
     m = rise(s, n) * shape(s, of)
     """
@@ -89,21 +89,22 @@ class Rising(Schedule):
         return f"{self.rise.describe()} x {self.shape.describe()} overlap={self.overlap}"
 
 
-def lay_warmup(warmup: Schedule, steps: int, middle: Phase) -> list[Phase]:
-    """The warmup of ``steps`` steps and the phase of the schedule after it.
+def build_warmup_phases(warmup: Schedule, steps: int, middle: Phase) -> list[Phase]:
+    """Return the phase of the warmup, of ``steps`` steps, and the phase of the schedule after it.
 
     Args:
-        warmup: resolved; its ``end`` is not used.
-        middle: the whole schedule. Where the warmup overlaps it, its first ``steps`` steps are the warmup's.
+        warmup: the resolved warmup; its own ``end`` is not used.
+        steps: the length of the warmup.
+        middle: the whole schedule. If the warmup overlaps it, the warmup has its first ``steps`` steps.
 
     Raises:
-        ConfigError: a shape that does not fit, or one without ``end`` that does not arrive at 1.
+        ConfigError: a shape that needs more steps, or a shape without ``end`` that does not end at 1.
     """
     rise, schedule = warmup.with_ends(end=1.0), middle.schedule
-    rise.edges(steps)  # refuses a shape that does not fit
-    meets = "end" in rise.ends or isinstance(rise, Constant)  # which is flat, and jumps
+    rise.edges(steps)  # refuses a shape that needs more steps
+    meets = "end" in rise.ends or isinstance(rise, Constant)  # a constant warmup jumps to the schedule's value
     if not meets and not math.isclose(arrives := rise.bare().final(steps), 1.0, rel_tol=MEETS):
-        must = f"must arrive at 1, which is the schedule's first value; after its {steps} steps it is {arrives:g}"
+        must = f"must end at 1, which is the schedule's first value; after its {steps} steps it is {arrives:g}"
         raise ConfigError("", must)
     if warmup.overlap == "none":
         return [Phase("warmup", rise, steps, middle(0)), middle]

@@ -16,20 +16,22 @@ from lrkit.callbacks.divergence_guard import DivergenceGuard
 from lrkit.callbacks.first_batch import FirstBatchCheck
 from lrkit.callbacks.group_names import GroupNaming
 from lrkit.callbacks.incomplete_accumulation import IncompleteAccumulation
-from lrkit.callbacks.logger_runs import LoggerRuns
+from lrkit.callbacks.joined_batches import JoinedBatches
+from lrkit.callbacks.logger_run_ids import LoggerRuns
 from lrkit.callbacks.loss_recorder import LossRecorder
 from lrkit.callbacks.lr_logger import LearningRateLogger
-from lrkit.callbacks.metric_name_check import MetricNameCheck
+from lrkit.callbacks.monitored_metric import MetricNameCheck
 from lrkit.callbacks.noise_scale import NoiseScale
 from lrkit.callbacks.plateau_feedback import PlateauFeedback
 from lrkit.callbacks.results_writer import ResultsWriter
 from lrkit.callbacks.train_loss import TrainLossLogger
 from lrkit.checkpoint import durable_io
 from lrkit.checkpoint.data_position import DataPosition
-from lrkit.checkpoint.last_checkpoint import LastCheckpoint
+from lrkit.checkpoint.last_checkpoint_callback import LastCheckpoint
 from lrkit.checkpoint.lrkit_state_callback import CheckpointState
 from lrkit.checkpoint.module_modes import ModuleModes
 from lrkit.checkpoint.plain_data_callback import PlainDataCallback
+from lrkit.lightning.accumulation_windows import AccumulationWindows
 from lrkit.lightning.callback_list import CallbackList
 from lrkit.lightning.evaluation_weights import EvaluationMode
 from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint
@@ -150,6 +152,8 @@ def _order_own_callbacks(
         PlannedStop(),
         made.steps,
         StepAxisCallback(),
+        AccumulationWindows(),
+        JoinedBatches(),
         GroupNaming(),
         # If two losses work against each other, the size of a loss says nothing about the learning rate.
         made.tracks if run.tracks else made.recorder,

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lrkit.callbacks.logger_runs import read_run_ids
+from lrkit.callbacks.logger_run_ids import read_run_ids
 from lrkit.config import compose as configs
 from lrkit.config.server_loggers import find_server_logger
 from lrkit.lightning.imports import Logger

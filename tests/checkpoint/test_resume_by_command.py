@@ -151,7 +151,7 @@ class TestItsOwnConfig:
         plan["config"]["model"]["hidden"] = "${oc.env:HOME}"
         (folder / "plan.json").write_text(json.dumps(plan))
         on(*TRUST, f"resume.path={folder}", code=2)
-        assert "resume.path must hold a config without interpolations" in last_line(capsys)
+        assert "resume.path must contain a config without interpolations" in last_line(capsys)
 
     def test_a_key_that_is_not_there_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
         folder = new(*SHAPE, HALT.format(9))
@@ -381,8 +381,7 @@ class TestASweepOfSweeps:
         assert main(["train", "-m", words, *BASE]) == 2
         key, _, values = words.lstrip("+").partition("=")
         assert last_line(capsys) == (
-            f"lrkit: {key} takes one option: it says what is swept, or by whom, which no job can say for itself."
-            f" Received: '{values}'"
+            f"lrkit: {key} takes one option: it configures the sweep, and a job cannot. Received: '{values}'"
         )
         assert not Path("outputs").exists()
 

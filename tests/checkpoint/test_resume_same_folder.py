@@ -21,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from two_processes import both_ranks
 
 from lrkit.cli.main import main
-from lrkit.config.saved_config import run_folder
+from lrkit.config.saved_config import find_run_folder
 from lrkit.planning.plan import Plan
 
 #: 24 steps, 6 an epoch; shuffled data and dropout, so that a wrong place or a wrong random number shows.
@@ -60,7 +60,7 @@ def train(*overrides: str, code: int = 0) -> Path:
     What ended a run is left out when that is gone on with.
     """
     path = next((o.partition("=")[2] for o in overrides if o.startswith("resume.path=")), ".")
-    folder = run_folder(path)
+    folder = find_run_folder(path)
     left = [] if folder is None else without_callbacks(folder, *overrides)
     assert main(words(*overrides, *left)) == code
     return folders()[-1]

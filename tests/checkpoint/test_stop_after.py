@@ -78,7 +78,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(recorded: Recorded, caps
     said = capsys.readouterr().out
     assert "stops after 9 of 24 steps (schedule goes on)" in said
     assert "stopped at step 9 of 24 by horizon.stop_after=9; the schedule goes on with: lrkit train " in said
-    assert " resume.path=part horizon.stop_after=null; " in said
+    assert " resume.path=part horizon.stop_after=null\n" in said
     assert json.loads(Path("part/plan.json").read_text())["horizon"]["stop_after"] is None
 
 
@@ -226,7 +226,7 @@ REFUSED = [
     ("horizon.stop_after=20 trainer.min_steps=30",
         "horizon.stop_after must be at least trainer.min_steps, 30 optimizer steps. Received: 20"),
     ("horizon.stop_after=1 trainer.fast_dev_run=true",
-        "horizon.stop_after and trainer.fast_dev_run cannot be used together: a trial run has a length of its own."),
+        "horizon.stop_after and trainer.fast_dev_run cannot be used together: both set the length of the run."),
     ("horizon.tokens_per_sample=0",
         "horizon.tokens_per_sample must be a whole number >= 1, or null. Received: 0"),
 ]  # fmt: skip

@@ -268,7 +268,7 @@ def test_one_job_that_fails_does_not_stop_the_others(said: Said) -> None:
     ended = [json.loads((folder / "metrics.json").read_text())["status"] for folder in folders]
     assert ended == ["done", "failed", "done"]
     assert "no good with 13" in page and "no good with 13" in (folders[1] / "job.log").read_text()
-    assert page.rstrip().endswith("lrkit: of 3 jobs 1 failed; the same command runs what is missing")
+    assert page.rstrip().endswith("lrkit: of 3 jobs 1 failed; the same command runs the missing jobs")
 
 
 def test_a_run_that_fails_raises_what_went_wrong(said: Said) -> None:
@@ -312,9 +312,7 @@ def test_a_folder_that_has_a_run_is_not_written_over(said: Said) -> None:
     said("train", *TINY, "hydra.run.dir=mine")
     before = {file: file.read_bytes() for file in Path("mine").rglob("*") if file.is_file()}
     (line,) = said("train", *TINY, "hydra.run.dir=mine", "seed=5", code=2).splitlines()
-    assert line.startswith(
-        "lrkit: hydra.run.dir must be a folder without a run: to go on with this one say resume.path="
-    )
+    assert line.startswith("lrkit: hydra.run.dir must be a folder without a run: to resume its run set resume.path=")
     assert before == {file: file.read_bytes() for file in Path("mine").rglob("*") if file.is_file()}
 
 

@@ -57,7 +57,7 @@ ROWS: list[tuple[Mapping[str, Any], str]] = [
     ({"_target_": target(Base), "c": 1}, "data.c is not a key. Accepted: a, b"),
     ({"_target_": target(Base), "a": -1}, "data.a must be >= 0. Received: -1"),
     ({"_target_": target(Base)}, "data cannot be built: Base.__init__() missing 1 required positional argument: 'a'"),
-    ({"_target_": f"{__name__}.Bass"}, f"data._target_ names nothing: {__name__} has no Bass. Did you mean 'Base'?"),
+    ({"_target_": f"{__name__}.Bass"}, f"data._target_ does not exist: {__name__} has no Bass. Did you mean 'Base'?"),
     ({"_target_": "Base"}, "data._target_ must be the dotted path of a class"),
     ({"_target_": "..Base"}, "data._target_ must be the dotted path of a class"),
     ({"_target_": None}, "data._target_ must be the dotted path of a class"),

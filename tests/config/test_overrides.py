@@ -127,7 +127,7 @@ def test_a_thousand_jobs_are_accepted(overrides: list[str], jobs: int) -> None:
 )
 def test_more_than_a_thousand_jobs_are_refused_at_once(overrides: list[str]) -> None:
     begun = time.perf_counter()
-    with pytest.raises(ConfigError, match=f"-m must make at most {MAX_JOBS} jobs"):
+    with pytest.raises(ConfigError, match=f"-m must have at most {MAX_JOBS} jobs"):
         expand_jobs(overrides)
     assert time.perf_counter() - begun < 2.0
 

@@ -76,7 +76,7 @@ def test_the_warmup_may_be_of_the_users_class_too() -> None:
     ("words", "sentence"),
     [
         (["schedule=custom"], "schedule._target_ must be set"),
-        (["schedule=custom", "schedule._target_=own_shapes.Stair"], "schedule._target_ names nothing: own_shapes has"),
+        (["schedule=custom", "schedule._target_=own_shapes.Stair"], "schedule._target_ does not exist: own_shapes has"),
         (["schedule=step", "schedule._target_=own_shapes.Stairs", "schedule.every=5"], "schedule.every is not a key"),
         (["schedule=custom", "schedule._target_=own_shapes.Stairs", "schedule.step=5"],
          "schedule.step is not a key. Did you mean 'steps'?"),

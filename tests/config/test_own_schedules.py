@@ -78,5 +78,5 @@ def test_an_option_of_its_own_is_its_own() -> None:
 
 def test_arguments_that_are_no_fields_would_be_lost() -> None:
     assert said("ByHand", "+schedule.at=0.2").startswith(
-        "schedule._target_ must be a dataclass without __init__: its fields are saved with the plan; write @dataclass"
+        "schedule._target_ must be a dataclass without __init__, because the plan saves its fields: write @dataclass"
     )

@@ -41,7 +41,7 @@ def test_they_are_built_with_their_options() -> None:
     ("words", "said"),
     [
         ("+trainer.strategy._target_={}.strategies.DDPStrategi",
-         "trainer.strategy._target_ names nothing: {}.strategies has no DDPStrategi. Did you mean 'DDPStrategy'?"),
+         "trainer.strategy._target_ does not exist: {}.strategies has no DDPStrategi. Did you mean 'DDPStrategy'?"),
         ("+trainer.strategy._target_={}.callbacks.EarlyStopping",
          "trainer.strategy._target_ must be a Lightning strategy. Received: '{}.callbacks.EarlyStopping'"),
         ("trainer.plugins=[{{_target_: {}.callbacks.EarlyStopping}}]",
@@ -49,11 +49,11 @@ def test_they_are_built_with_their_options() -> None:
         ("+trainer.profiler._target_={}.strategies.DDPStrategy",
          "trainer.profiler._target_ must be a Lightning profiler."),
         ("+trainer.strategy._target_={}.strategies.DDPStrategy +trainer.strategy.start_method=spawn",
-         "trainer.strategy must start its processes anew, not as copies of this one: use trainer.strategy=ddp."),
-        ("trainer.strategy=ddp_spawn", "trainer.strategy must start its processes anew, not as copies of this one"),
-        ("trainer.strategy=ddp_fork", "trainer.strategy must start its processes anew, not as copies of this one"),
+         "trainer.strategy must start new processes, not copies of this one: use trainer.strategy=ddp."),
+        ("trainer.strategy=ddp_spawn", "trainer.strategy must start new processes, not copies of this one"),
+        ("trainer.strategy=ddp_fork", "trainer.strategy must start new processes, not copies of this one"),
         ("trainer.strategy=ddp_notebook_find_unused_parameters_true",
-         "trainer.strategy must start its processes anew, not as copies of this one"),
+         "trainer.strategy must start new processes, not copies of this one"),
         ("trainer.strategy=fsdp trainer.accelerator=cpu",
          "trainer.strategy was refused by Lightning: The strategy `fsdp` requires a GPU accelerator"),
         ("+trainer.strategy._target_={}.strategies.FSDPStrategy trainer.accelerator=cpu",
@@ -61,7 +61,7 @@ def test_they_are_built_with_their_options() -> None:
         ("trainer.strategy=dpp", "trainer.strategy must be one of auto, ddp, "),
         ("trainer.devices=4 +trainer.strategy._target_={}.strategies.ModelParallelStrategy"
          " +trainer.strategy.data_parallel_size=3 +trainer.strategy.tensor_parallel_size=1",
-         "trainer.strategy.data_parallel_size x tensor_parallel_size (1) must be 4, the processes"),
+         "trainer.strategy.data_parallel_size x tensor_parallel_size (1) must be 4, the number of processes"),
     ],
 )  # fmt: skip
 def test_what_they_are_not_is_refused_in_one_line(
@@ -101,7 +101,7 @@ def test_a_file_may_name_lightnings_own_and_no_others(tmp_path: Path) -> None:
     file.write_text(f"{head}{chosen_package()}.strategies.DDPStrategy\n")
     check(compose(["+experiment=mine"], str(tmp_path)))
     file.write_text(f"{head}mine.Strategy\n")
-    with pytest.raises(ConfigError, match="if it is yours, say --trust mine"):
+    with pytest.raises(ConfigError, match="if it is yours, add --trust mine"):
         compose(["+experiment=mine"], str(tmp_path))
 
 

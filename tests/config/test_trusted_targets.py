@@ -127,7 +127,7 @@ def test_a_name_outside_of_the_list_is_refused_before_its_module_is_imported(tar
     if (
         not trusted_targets.is_covered(target, trusted_targets.NAMES) and "." in target
     ):  # else it is refused because of its target
-        assert message.startswith(f"model._target_ names {target}, which is outside of what config files may name")
+        assert message.startswith(f"model._target_ names {target}, which config files may not name")
         assert set(sys.modules) == before
 
 
@@ -142,9 +142,9 @@ def test_what_is_no_dotted_path(target: Any) -> None:
 def test_in_a_file_wherever_it_stands(where: str, trap: Path) -> None:
     for target in ("evil.Net", "os.system", "torch.hub.load"):
         (trap / "own" / "experiment" / "x.yaml").write_text("# @package _global_\n" + PLACES[where].format(target))
-        with pytest.raises(ConfigError, match="outside of what config files may name") as caught:
+        with pytest.raises(ConfigError, match="which config files may not name") as caught:
             compose(["+experiment=x"], str(trap / "own"))
-        assert str(caught.value).startswith(f"{where}._target_ names {target}, which is outside")
+        assert str(caught.value).startswith(f"{where}._target_ names {target}, which config files may not name")
 
 
 @given(
@@ -172,8 +172,8 @@ def test_too_deep_is_refused_too() -> None:
 
 def test_the_refusal_teaches() -> None:
     assert outside("mycode.nets.Net") == (
-        "model._target_ names mycode.nets.Net, which is outside of what config files may name;"
-        " if it is yours, say --trust mycode. Received: 'mycode.nets.Net'"
+        "model._target_ names mycode.nets.Net, which config files may not name;"
+        " if it is yours, add --trust mycode. Received: 'mycode.nets.Net'"
     )
     for target in ("os.system", "torch.load", "pytorch_lightning.Trainer"):  # cannot be trusted by --trust
         assert "--trust" not in outside(target) and "torch.nn, torch.optim" in outside(target)
@@ -207,7 +207,9 @@ class Opt(torch.optim.SGD):
 
 def test_a_foreign_class_behind_an_alias_is_seen_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "alias", Theirs, raising=False)
-    assert "is an alias of test_trusted_targets.Theirs, which must not be named" in outside("lrkit.models.alias")
+    assert "is an alias of test_trusted_targets.Theirs, which config files may not name" in outside(
+        "lrkit.models.alias"
+    )
     monkeypatch.setattr(models, "alias", Opt, raising=False)
     with pytest.raises(ConfigError, match=r"is an alias of test_trusted_targets\.Opt"):
         factory.resolve_optimizer("lrkit.models.alias")
@@ -257,7 +259,7 @@ def test_what_the_user_types_is_trusted_by_exactly_that_path() -> None:
     assert config["trust"] == [f"{HERE}.Mine", f"{HERE}.Watch"]
     assert isinstance(build(config["callbacks"]["w"], "callbacks.w", config["trust"]), Watch)
     node = {"_target_": f"{HERE}.Mine", "part": {"_target_": f"{HERE}.Helper"}}
-    with pytest.raises(ConfigError, match=r"model\.part\._target_ names .*Helper, which is outside"):
+    with pytest.raises(ConfigError, match=r"model\.part\._target_ names .*Helper, which config files may not name"):
         build(node, "model", config["trust"])
 
 
@@ -273,7 +275,7 @@ def test_a_function_of_the_users_that_says_it_returns_a_network_makes_one() -> N
     config = compose(["model=custom", f"model._target_={HERE}.says_so", "+model.width=3"])
     assert isinstance(build(config["model"], "model", config["trust"]), nn.Linear)
     for name, trust in ((f"{HERE}.says_nothing", [HERE]), ("torch.hub.load", ["torch.hub"]), ("torch.load", ["torch"])):
-        with pytest.raises(ConfigError, match="or a function of yours that says it returns one"):
+        with pytest.raises(ConfigError, match="or a function of yours whose return type is one"):
             trusted_targets.resolve_class(name, "model._target_", trust)
     with pytest.raises(ConfigError, match=r"must be a subclass of torch\.optim\.Optimizer"):
         trusted_targets.resolve_class(f"{HERE}.says_so", "optimizer._target_", [HERE])
@@ -302,7 +304,7 @@ def test_a_class_method_builds_the_network_if_the_user_says_so() -> None:
     config = compose(["model=custom", f"model._target_={path}", "+model.width=7"])
     model = module_of(config, data_of(config)).model
     assert isinstance(model, nn.Sequential) and model[0].out_features == 7
-    with pytest.raises(ConfigError, match=rf"class method, which no file may call: .* say --trust {re.escape(path)}"):
+    with pytest.raises(ConfigError, match=rf"class method, which no file may call: .* add --trust {re.escape(path)}"):
         resolve_class(path, "model._target_", [__name__])  # a trusted package is not enough
     for key in ("optimizer._target_", "callbacks.a._target_", "model.parts[0]._target_"):
         with pytest.raises(ConfigError, match="cannot be imported"):
@@ -320,7 +322,7 @@ def test_a_class_method_builds_the_network_if_the_user_says_so() -> None:
 
 
 def test_what_their_files_name_needs_their_word(own: str) -> None:
-    with pytest.raises(ConfigError, match=rf"if it is yours, say --trust {HERE}"):
+    with pytest.raises(ConfigError, match=rf"if it is yours, add --trust {HERE}"):
         compose(["callbacks=mine"], own)
     for config in (compose(["callbacks=mine", f"trust=[{HERE}]"], own), compose(["callbacks=mine"], own, [HERE])):
         assert isinstance(build(config["callbacks"]["w"], "callbacks.w", config["trust"]), Watch)
@@ -364,7 +366,7 @@ def test_no_environment_says_it(trap: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("LRKIT_TRUST", "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE", "TRUST"):
         monkeypatch.setitem(os.environ, name, "evil:evil.Net:os.system")
     (trap / "own" / "experiment" / "x.yaml").write_text("# @package _global_\nmodel: {_target_: evil.Net}")
-    with pytest.raises(ConfigError, match="outside of what"):
+    with pytest.raises(ConfigError, match="which config files may not name"):
         compose(["+experiment=x"], str(trap / "own"))
 
 
@@ -436,7 +438,7 @@ def test_what_the_config_in_a_checkpoint_names_is_refused(
     content["lrkit"]["plan"] = json.dumps(stored)
     torch.save(content, trap / "x.ckpt")
     words = [f"resume.path={trap / 'x.ckpt'}", f"resume.policy={policy}", "cooldown=sqrt", "cooldown.length=1"]
-    with pytest.raises(ConfigError, match="outside of what config files may name"):
+    with pytest.raises(ConfigError, match="which config files may not name"):
         train(*words, "trainer.max_epochs=2")
 
 
@@ -518,7 +520,7 @@ def test_a_data_set_is_data_not_code(monkeypatch: pytest.MonkeyPatch) -> None:
     library = SimpleNamespace(datasets=SimpleNamespace(__all__=["wrap", "MNIST"], wrap=os.system, load=os.system))
     monkeypatch.setitem(sys.modules, "torchvision", library)
     for name in ("wrap", "load", "os.system", "__all__"):
-        with pytest.raises(ConfigError, match=r"data\.name must be a name in torchvision\.datasets"):
+        with pytest.raises(ConfigError, match=r"data\.name must be a class of torchvision\.datasets"):
             Torchvision(batch_size=1, name=name).setup()
 
 

@@ -673,7 +673,7 @@ def test_torchvision_without_a_test_part(torchvision: Any) -> None:
     [
         (
             {"name": "FashionMnist"},
-            r"data\.name must be a name in torchvision.datasets .* Did you mean 'FashionMNIST'\?",
+            r"data\.name must be a class of torchvision\.datasets .* Did you mean 'FashionMNIST'\?",
         ),
         (
             {"name": "MNIST"},
@@ -751,16 +751,19 @@ def test_a_name_is_needed(make: type[InMemoryData]) -> None:
     [
         (
             "plain_lightning.Points",
-            "a Dataset: write one whose train_dataloader(self) returns DataLoader(Points(...), batch_",
+            "a Dataset: write a LightningDataModule whose train_dataloader(self) returns DataLoader(Points(...), batch",
         ),
-        ("torch.utils.data.DataLoader", "a DataLoader: write one whose train_dataloader(self) returns a DataLoader ("),
+        (
+            "torch.utils.data.DataLoader",
+            "a DataLoader: write a LightningDataModule whose train_dataloader(self) returns a DataLoader, ",
+        ),
         (
             "pickled_content.given",
-            "a function: write one whose train_dataloader(self) returns a DataLoader (val_dataloader,",
+            "a function: write a LightningDataModule whose train_dataloader(self) returns a DataLoader, and val",
         ),
         (
             "pickled_content.Odd",
-            "none: write one whose train_dataloader(self) returns a DataLoader (val_dataloader, the same",
+            "none: write a LightningDataModule whose train_dataloader(self) returns a DataLoader, and val_dataloader",
         ),
     ],
 )
@@ -770,4 +773,4 @@ def test_what_is_no_data_module_is_told_how_to_become_one(named: str, said: str)
         build({"_target_": named}, "data", trust)
     assert str(raised.value).startswith(
         f"data._target_ must be a subclass of LightningDataModule, and this is {said}"
-    ) and str(raised.value).endswith(f"to your LightningModule, and say data=module. Received: {named!r}")
+    ) and str(raised.value).endswith(f"to your LightningModule, and set data=module. Received: {named!r}")

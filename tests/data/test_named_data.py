@@ -38,7 +38,7 @@ def test_another_class_is_refused_before_anything_is_imported(name: str, monkeyp
         Torchvision(4, name=name)
     said = str(caught.value)
     assert said.startswith(
-        "data.name must be a name in torchvision.datasets whose reading is known to execute nothing."
+        "data.name must be a class of torchvision.datasets that is known to execute no code of its files."
     )
     assert "Accepted: CIFAR10, CIFAR100, EMNIST, EuroSAT, FER2013, FakeData, FashionMNIST, ImageFolder, " in said
     assert said.endswith(f"USPS. Received: '{name}'")
@@ -137,7 +137,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
 def test_readers_that_unpickle_are_refused(library: Callable[[str], list[str]]) -> None:
     loaded = library("4.0.0")
     for name in ("pandas", "sql", "spark"):
-        with pytest.raises(ConfigError, match=rf"^data\.path must be a data set, or a reader .* Received: '{name}'$"):
+        with pytest.raises(ConfigError, match=rf"^data\.path must be a dataset, or a reader .* Received: '{name}'$"):
             HuggingFace(4, path=name).setup()
     assert loaded == []
     for name in ("csv", "mnist", "ylecun/mnist", "./pandas"):
@@ -148,7 +148,7 @@ def test_readers_that_unpickle_are_refused(library: Callable[[str], list[str]]) 
 
 def test_releases_that_execute_scripts_are_refused(library: Callable[[str], list[str]]) -> None:
     loaded = library("3.6.0")
-    with pytest.raises(ConfigError, match=r"^data=huggingface needs datasets 4 or newer, for older ones execute"):
+    with pytest.raises(ConfigError, match=r"^data=huggingface needs datasets 4 or newer: older releases execute"):
         HuggingFace(4, path="squad").setup()
     assert loaded == []
 
@@ -156,7 +156,7 @@ def test_releases_that_execute_scripts_are_refused(library: Callable[[str], list
 def test_no_pickle_is_read_by_the_library_itself(datasets: Any, tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(Payload(tmp_path / "executed")))
     options = {"data_files": str(tmp_path / "x.pkl"), "cache_dir": str(tmp_path / "cache")}
-    with pytest.raises(ConfigError, match=r"^data\.path must be a data set, or a reader"):
+    with pytest.raises(ConfigError, match=r"^data\.path must be a dataset, or a reader"):
         HuggingFace(4, path="pandas", options=options).setup()
     assert not (tmp_path / "executed").exists()
     assert all(named_datasets._comes_with_datasets(name) for name in (*named_datasets.FORMATS, "pandas"))

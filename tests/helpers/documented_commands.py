@@ -9,8 +9,13 @@ from dataclasses import dataclass
 
 from lrkit.config.compose import check, compose
 from lrkit.config.sweep_values import expand_jobs
+from lrkit.config.swept_config import check_sweep
+from lrkit.sweep.sweep import apply_preset
 
-__all__ = ["Command", "File", "Script", "check_overrides", "is_shown_output", "read_blocks", "shown_commands"]
+__all__ = [
+    "Command", "File", "Script", "check_overrides", "is_shown_output", "plain_commands", "read_blocks",
+    "readme_steps", "shown_commands",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,32 @@ def shown_commands(block: str) -> Iterator[Command]:
         yield Command("\n".join(lines[: last + 1]), tuple(lines[last + 1 :]))
 
 
+def plain_commands(block: str) -> Iterator[Command]:
+    """The commands of a block without outputs: one a line, with its comment left out."""
+    for line in block.replace("\\\n", " ").splitlines():
+        if words := shlex.split(line, comments=True):
+            yield Command(shlex.join(words), ())
+
+
+def readme_steps(page: str) -> list[Command | File | Script]:
+    """What README has the reader do, in order. A block below a paragraph that names a file in backticks is that file.
+
+    Blocks of ``shell`` are commands to copy, those of ``console`` have outputs, and those of ``text`` are outputs.
+    """
+    steps: list[Command | File | Script] = []
+    for before, info, body in re.findall(r"([^\n]*\n?[^\n]*)\n\n```(\w+)\n(.*?)^```$", page, flags=re.M | re.S):
+        named = re.findall(r"`([\w/]+\.(?:py|yaml))`", before)
+        if info in ("python", "yaml") and named:
+            steps.append(File(named[-1], body))
+        elif info == "python":
+            steps.append(Script(body))
+        elif info in ("shell", "console"):
+            steps += shown_commands(body) if info == "console" else plain_commands(body)
+        else:
+            assert info == "text", info
+    return steps
+
+
 def read_blocks(page: str) -> list[Command | File | Script]:
     """What a page in Markdown has the reader do, in order; every block of shell or Python belongs to it."""
     steps: list[Command | File | Script] = []
@@ -62,12 +93,19 @@ def read_blocks(page: str) -> list[Command | File | Script]:
     return steps
 
 
-def check_overrides(line: str) -> None:
-    """Compose and check what a line of ``lrkit train``, ``show`` or ``find`` says; of a sweep, each job."""
+def check_overrides(line: str) -> int:
+    """Compose and check what a line of ``lrkit train``, ``show`` or ``find`` says; return the number of its jobs.
+
+    Of a sweep, each value is checked once, as the command itself does.
+    """
     words = shlex.split(line.replace("\\\n", " "))[2:]
     overrides = [word for word in words if not word.startswith(("-", "format=", "resume.", "hydra."))]
-    for job in expand_jobs(overrides) if "-m" in words else [overrides]:
-        check(compose(job))
+    if "-m" not in words:
+        check(compose(overrides))
+        return 1
+    swept = apply_preset(overrides, None)
+    check_sweep(swept)
+    return len(expand_jobs(swept))
 
 
 def is_shown_output(shown: Sequence[str], received: Sequence[str], *, exact: bool) -> bool:

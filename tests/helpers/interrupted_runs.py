@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -32,6 +32,24 @@ class Stop(Callback):
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
         if Stop.at is not None and trainer.global_step == Stop.at:
             raise Interrupted
+
+
+class WindowCount(Callback):
+    """The samples of each optimizer step's window, as far as its batches came: all, but at the end of an epoch."""
+
+    samples: ClassVar[list[int]] = []
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.batches += 1
+
+    def on_before_optimizer_step(self, trainer: Any, *_: Any) -> None:
+        size = trainer.accumulate_grad_batches
+        assert self.batches == size or (self.batches < size and trainer.is_last_batch)
+        WindowCount.samples.append(trainer.datamodule.batch_size * size)
+        self.batches = 0
 
 
 class Halt(Callback):

@@ -18,7 +18,7 @@ from torch import Tensor
 import lrkit
 from lrkit.base.errors import ConfigError, RunError
 from lrkit.cli.main import main
-from lrkit.config.callback_conflicts import conflict_of
+from lrkit.config.callback_conflicts import find_conflict
 from lrkit.config.compose import check, compose
 from lrkit.lightning.imports import PACKAGE, Callback, Trainer
 
@@ -251,11 +251,11 @@ class TestConflicts:
 
     def test_by_class_and_by_what_inherits_from_it(self) -> None:
         for name in self.REFUSED:
-            assert conflict_of(getattr(callbacks, name))
-            assert conflict_of(type("Mine", (getattr(callbacks, name),), {}))
+            assert find_conflict(getattr(callbacks, name))
+            assert find_conflict(type("Mine", (getattr(callbacks, name),), {}))
         fine = ("EarlyStopping", "LearningRateMonitor", "BackboneFinetuning", "WeightAveraging", "Timer")
-        assert not [name for name in fine if conflict_of(getattr(callbacks, name))]
-        assert conflict_of(type("BatchSizeFinder", (), {})) is None  # of an unknown package
+        assert not [name for name in fine if find_conflict(getattr(callbacks, name))]
+        assert find_conflict(type("BatchSizeFinder", (), {})) is None  # of an unknown package
 
     @pytest.mark.parametrize(
         ("name", "arguments", "advice"),
@@ -278,14 +278,14 @@ class TestConflicts:
             trainer.fit(lrkit.configure(Net(), lr=0.1), Data())
 
     def test_one_that_a_module_brings_along_is_refused_too(self, train: Callable[..., Any], recorded: Recorded) -> None:
-        with pytest.raises(ConfigError, match=r"^StochasticWeightAveraging takes the place of the schedule"):
+        with pytest.raises(ConfigError, match=r"^StochasticWeightAveraging replaces the schedule"):
             train(*of("Averages"))
         assert not recorded
 
     @pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
     def test_by_its_name_it_is_refused_before_anything_is_loaded(self, package: str) -> None:
         config = compose([f"+callbacks.x={{_target_: {package}.callbacks.LearningRateFinder}}"])
-        with pytest.raises(ConfigError, match=r"^callbacks\.x sets rates of its own"):
+        with pytest.raises(ConfigError, match=r"^callbacks\.x sets the learning rate"):
             check(config)
 
 

@@ -161,7 +161,7 @@ def test_it_works_with(tmp_path: Path, overrides: list[str]) -> None:
             "schedule must be the schedule to train with: lrkit find runs its own range test.",
         ),
         ("-m", "-m is not for lrkit find; each job of a sweep finds its own rate by optimizer.lr=auto."),
-        ("--cfg=job", "--cfg=job is not a flag of lrkit find: it takes --config-dir."),
+        ("--cfg=job", "--cfg=job is not a flag of lrkit find: it takes --config and --config-dir."),
         ("optimizer.lr=automatic", "optimizer.lr must be a number. Received: 'automatic'"),
         (
             "resume.path=nowhere",
@@ -180,7 +180,7 @@ def test_bad_input_is_one_line(
 
 def test_show_has_no_rate_to_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["show", "optimizer.lr=auto"]) == 2
-    assert "optimizer.lr is auto, and only lrkit train and lrkit find can measure it" in capsys.readouterr().err
+    assert "optimizer.lr must be a number: only lrkit train and lrkit find can measure auto" in capsys.readouterr().err
 
 
 def test_auto_is_checked_like_a_number() -> None:

@@ -284,7 +284,7 @@ def test_a_missing_package_is_named_with_what_installs_it(target: str, monkeypat
             {"nesterov": True},
             "optimizer.nesterov needs optimizer.momentum > 0, which is 0 for SGD. Received: True",
         ),
-        ("adamw", {"fused": True, "foreach": True}, "optimizer.fused and optimizer.foreach are two ways to compute"),
+        ("adamw", {"fused": True, "foreach": True}, "optimizer.fused and optimizer.foreach choose two implementations"),
         ("schedule_free_sgd", {"warmup_steps": 5}, "optimizer.warmup_steps must stay 0: choose warmup=linear"),
     ],
 )

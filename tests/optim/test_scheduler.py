@@ -184,7 +184,7 @@ def test_a_rate_that_is_written_by_hand_is_not_used_even_once(ahead: bool) -> No
                 scheduler.step()
 
     with pytest.warns(
-        UserWarning, match=r"rate of group 'head' was set to 123 from outside.*use set_gain\(x\)"
+        UserWarning, match=r"rate of group 'head' was set to 123 by other code.*use set_gain\(x\)"
     ) as said:
         assert train(optimizer, scheduler, 6, each=meddle) == rates(plan, 6)
     assert len(said) == 1

@@ -79,7 +79,7 @@ REFUSED = [
     ("weight_decay_rule=independent optimizer=lion",
         "weight_decay_rule=independent needs weight decay: optimizer.weight_decay is 0 for Lion."),
     ("weight_decay_rule=independent optimizer=adamw optimizer.weight_decay=1",
-        "optimizer.weight_decay must be below 1, the whole of a weight, with weight_decay_rule=independent. Recei"),
+        "optimizer.weight_decay must be below 1 with weight_decay_rule=independent: 1 removes the whole weight"),
     ("weight_decay_rule=timescale optimizer=adamw weight_decay_rule.timescale=1",
         "weight_decay_rule.timescale must be longer than one optimizer step. Received: 1"),
     ("weight_decay_rule=timescale optimizer=adamw weight_decay_rule.timescale=null",
@@ -102,7 +102,9 @@ def test_what_cannot_be_meant(words: str, sentence: str) -> None:
 
 def test_a_strong_decay_is_told() -> None:
     (note,) = configs.plan(configs.compose([ADAMW, "weight_decay_rule=independent"])).warnings
-    assert note.startswith("weight_decay_rule=independent takes 0.01 of each weight a step; coupled, it would be 1e-05")
+    assert note.startswith(
+        "weight_decay_rule=independent shrinks each weight by 0.01 of it in a step, coupled by 1e-05"
+    )
 
 
 def shrinks_by_the_product(name: str) -> bool:

@@ -137,7 +137,7 @@ def test_the_page_has_a_row_for_each_curve_and_rate() -> None:
         "delay constant 0-3 head, head_no_decay 0 0 0",
         "schedule linear 4-9 head, head_no_decay 10 10 1.667",
     ]
-    assert "note: head: stands still until step 4" in text
+    assert "note: head: is not trained until step 4" in text
 
 
 def test_layers_with_and_without_weight_decay_share_a_row() -> None:
@@ -194,7 +194,9 @@ def test_warnings_name_the_rule_and_are_not_repeated() -> None:
 def test_a_delay_longer_than_what_the_run_takes_of_its_steps_is_told() -> None:
     rule = "param_groups.rules=[{name: head, pattern: h, delay: 50}]"
     plan = planned(compose([rule, "horizon.steps=100", "horizon.stop_after=40"]))
-    assert any("head: never moves: its delay ends at step 50, and the run stops after 40" in n for n in plan.warnings)
+    assert any(
+        "head: is never trained: its delay ends at step 50, and the run stops after 40" in n for n in plan.warnings
+    )
 
 
 REFUSED = [
@@ -205,7 +207,7 @@ REFUSED = [
     ({"schedule": 3}, {}, "schedule must be the name of a schedule"),
     ({"schedule": {}}, {}, "schedule must not be empty"),
     ({"schedule": {"_target_": "torch.nn.Linear"}}, {}, "schedule"),
-    ({"schedule": "plateau"}, {}, "schedule=plateau means nothing: reduce on plateau acts on every group"),
+    ({"schedule": "plateau"}, {}, "schedule=plateau must not be set for one rule: reduce-on-plateau acts on every"),
     ({"schedule": {"name": "linear", "length": 11}}, {}, "schedule.length must be at most the 10 steps that are left"),
     ({"schedule": {"name": "linear", "length": 9}, "delay": 2}, {}, "schedule.length must be at most the 8 steps"),
     ({"delay": 10}, {}, "delay leaves no step for the schedule: delay 10 of 10 optimizer steps"),
@@ -215,7 +217,7 @@ REFUSED = [
     ({"delay": "soon"}, {}, "delay must be a length"),
     ({"delay": "2ep"}, {}, "delay needs the number of optimizer steps in an epoch"),
     ({"warmup": {"name": "linear", "length": 10}}, {}, "warmup.length must leave steps for the schedule"),
-    ({"warmup": {"name": "linear", "end": 0.5}}, {}, "warmup.end must not be set: a warmup ends where"),
+    ({"warmup": {"name": "linear", "end": 0.5}}, {}, "warmup.end must not be set: a warmup ends at"),
     ({"schedule": CYCLE}, {"coschedule": {"momentum": "linear"}, "options": {"momentum": 0.9}},
      "schedule.momentum_start and coschedule.momentum both drive momentum"),
     ({"schedule": "linear"}, {"optimizer": "prodigy"}, "schedule must not be set: Prodigy has one rate for all groups"),

@@ -181,8 +181,8 @@ REFUSED = [
     # what is planned                                                the sentence
     ({"schedule": HeldUntilPlateau()},                               "plateau must be set with schedule=plateau: use"),
     ({"coschedule": {"lr": Linear()}},                               "coschedule.lr is not a key. Accepted: momentum"),
-    ({"coschedule": {"momentum": Linear()}},                         "coschedule.momentum needs momentum to drive, an"),
-    ({"coschedule": {"weight_decay": Linear()}},                     "coschedule.weight_decay needs weight decay to d"),
+    ({"coschedule": {"momentum": Linear()}},                         "coschedule.momentum needs an optimizer with mom"),
+    ({"coschedule": {"weight_decay": Linear()}},                     "coschedule.weight_decay needs weight decay: opt"),
     ({"coschedule": {"momentum": Linear(end=1.2)}, "momentum": 0.9}, "coschedule.momentum must keep momentum below 1;"),
     ({"coschedule": {"momentum": Linear(length=200)}, "momentum": 0.9}, "coschedule.momentum.length must be at most t"),
     ({"coschedule": {"momentum": Linear()}, "momentum": 0.9, "schedule": ONE_CYCLE},

@@ -146,12 +146,12 @@ class TestAssign:
     @pytest.mark.parametrize(
         ("node", "message"),
         [
-            ({"actor": {}, "critic": {}}, r"^optimizers must take every trained parameter, and none takes trunk\."
+            ({"actor": {}, "critic": {}}, r"^optimizers must match every trained parameter, and none matches trunk\."
              r"weight, scale: widen a pattern, such as optimizers\.actor\.parameters='\^\(actor\|trunk\)\[\.\]'"),
             ({"actor": {"parameters": "^[at]"}, "trunk": {}},
-             r"^optimizers\.actor and optimizers\.trunk both take trunk\.weight: a parameter is stepped by"),
+             r"^optimizers\.actor and optimizers\.trunk both match trunk.weight: a parameter must have one"),
             ({"actr": {}}, r"^optimizers\.actr must be an attribute .* Did you mean 'actor'\?"),
-            ({"actor": {"parameters": "^x"}}, r"^optimizers\.actor\.parameters must take a parameter: it takes none"),
+            ({"actor": {"parameters": "^x"}}, r"^optimizers\.actor\.parameters must match a parameter: it match"),
             ({"old": {}}, r"^optimizers\.old must have a parameter that is trained: old\.weight is frozen"),
         ],
     )  # fmt: skip
@@ -316,7 +316,7 @@ class TestTrain:
         self, train: Callable[..., Any], stepped: Callable[[], list[list[float]]]
     ) -> None:
         with pytest.raises(
-            ConfigError, match=r"^optimizers must take every trained parameter, and none takes trunk\.w"
+            ConfigError, match=r"^optimizers must match every trained parameter, and none matches trunk\.w"
         ):
             train(*gan("ActorCritic", "optimizers={actor: {}, critic: {}}"))
         both = "optimizers={critic: {optimizer: {lr: 4e-4}}, actor: {parameters: '^(actor|trunk)[.]'}}"
@@ -491,7 +491,10 @@ class TestApi:
                 {"optimizers": {"generator": {"lrr": 1}, "discriminator": {}}},
                 r"^optimizers\.generator\.lrr is not a key",
             ),
-            ({"optimizers": {"generator": {}}}, r"^optimizers must take every trained parameter, and none takes discr"),
+            (
+                {"optimizers": {"generator": {}}},
+                r"^optimizers must match every trained parameter, and none matches discr",
+            ),
             ({"optimizers": {"generator": {}, "discriminator": {}}, "guard": "skip"}, r"^guard must be stop"),
             ({}, r"^optimizers must be set, because WGAN\.configure_optimizers makes 2 optimizers"),
         ],

@@ -16,8 +16,9 @@ from locations import ROOT, environment
 
 from lrkit.base.exit_codes import DIVERGED
 
-PARTS = ("lrkit", "conf", "tests", "evidence", "benchmarks", "docs", "examples", "README.md", "CONTRIBUTING.md",
-         "CHANGELOG.md", "Makefile", "pyproject.toml", "constraints.txt", "LICENSE")  # fmt: skip
+PARTS = ("lrkit", "conf", "tests", "evidence", "benchmarks", "docs", "examples", "README.md",
+         "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml",
+         "constraints.txt", "LICENSE")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ OF_OPTIMIZERS = [
     "tests/planning/test_optimizer_traits.py",
     "tests/optim/test_optimizer_factory.py",
     "tests/test_readme.py",
+    "tests/test_readme_translation.py",
     "tests/config/test_optimizer_options.py",
     "tests/test_yaml_comments.py",
     "tests/test_site.py",
@@ -106,6 +108,7 @@ RECIPES = {
             "tests/test_yaml_comments.py",
             "tests/test_site.py",
             "tests/test_readme.py",
+            "tests/test_readme_translation.py",
             "lrkit/schedules",
             "tests/test_sizes.py",
         ],
@@ -190,6 +193,7 @@ RECIPES = {
                 ('    "nadam":  ', '    "adamax": ("torch.optim.Adamax", "adaptive", "betas", 2e-3),\n    "nadam":  ')
             ],
             "README.md": [(" nadam radam", " adamax nadam radam")],
+            "README.zh.md": [(" nadam radam", " adamax nadam radam")],
         },
         [("optimizer=adamax", "Adamax")],
         OF_OPTIMIZERS,
@@ -223,6 +227,7 @@ RECIPES = {
                 ('    "lion":  ', '    "yogi": ("pytorch_optimizer.Yogi", "adaptive", "betas", 1e-2),\n    "lion":  ')
             ],
             "README.md": [(" lion lamb", " lion yogi lamb")],
+            "README.zh.md": [(" lion lamb", " lion yogi lamb")],
         },
         [("optimizer=yogi batch_scaling=sqrt", "Yogi")],
         OF_OPTIMIZERS,
@@ -295,8 +300,8 @@ def places(section: str) -> list[str]:
     page = (ROOT / "CONTRIBUTING.md").read_text()
     text = page.split(f"## {section}", 1)[1].split("\n## ", 1)[0]
     items = re.findall(r"^\d\. (.*(?:\n   .*)*)", text, re.M)
-    named = [re.findall(r"`((?:lrkit|conf|tests|evidence)/[^`]+|README\.md)`", item) for item in items]
-    paths = [path for paths in named for path in (paths if " or `conf" in text else paths[:1])]
+    named = [re.findall(r"`((?:lrkit|conf|tests|evidence)/[^`]+|README(?:\.zh)?\.md)`", item) for item in items]
+    paths = [path for paths in named for path in (paths if " or `conf" in text or "README" in paths[0] else paths[:1])]
     return [re.sub(r"<[^>]+>", "[a-z_]+", re.escape(path).replace(r"\<", "<").replace(r"\>", ">")) for path in paths]
 
 

@@ -96,7 +96,7 @@ FROM_THE_CONFIG = [
     ),
     ("train =5", "an override must be key=value. Received: '=5'"),
     ("train ''", "an override must be key=value. Received: ''"),
-    ("train optimizer.lr=[1", "optimizer.lr cannot be read: put quotes around what has special characters…"),
+    ("train optimizer.lr=[1", "optimizer.lr cannot be read: put quotes around a value with special characters…"),
     (
         "train schedule.length=24 schedule.length=48",
         "schedule.length is given twice: schedule.length=24 and schedule.length=48.",
@@ -115,10 +115,10 @@ FROM_THE_CONFIG = [
     ("train -m schedule=cosine,step schedule.every=5", "schedule.every is not a key. …"),
     (
         "train -m optimizer.lr=range(0,1000000) seed=range(0,1000000)",
-        "-m must make at most 1000 jobs, and this sweep has more.",
+        "-m must have at most 1000 jobs: this sweep has more.",
     ),
-    ("train -m seed=range(0,1001)", "-m must make at most 1000 jobs, and this sweep has more."),
-    ("train -m seed=shuffle(range(0,100000000000))", "-m must make at most 1000 jobs, and this sweep has more."),
+    ("train -m seed=range(0,1001)", "-m must have at most 1000 jobs: this sweep has more."),
+    ("train -m seed=shuffle(range(0,100000000000))", "-m must have at most 1000 jobs: this sweep has more."),
     (
         "train -m optimizer.lr=interval(0,1)",
         "optimizer.lr must sweep over a list of values, or a range of them: range(0,10,2). Received: 'interval(0,1)'",
@@ -130,7 +130,7 @@ FROM_THE_CONFIG = [
     ("train schedule=step schedule.gamma=-0.1", "schedule.gamma must be > 0. Received: -0.1"),
     (
         "train schedule=step schedule.gamma=10 schedule.every=1",
-        "schedule leads to numbers that cannot be computed: (34, 'Numerical result out of range').",
+        "schedule has values that cannot be computed: (34, 'Numerical result out of range').",
     ),
     ("train schedule.scale=0", "schedule.scale must be > 0. Received: 0"),
     ("train schedule.floor=-1", "schedule.floor must be >= 0. Received: -1"),
@@ -183,11 +183,11 @@ FROM_THE_CONFIG = [
     ("show schedule=cyclic schedule.up=1 horizon.steps=10000000", "schedule.up must make at most 1000000 turns …"),
     ("train schedule=formula 'schedule.formula=1-2*u'", "schedule.formula must be a finite number >= 0, and is -…"),
     ("train schedule=formula 'schedule.formula=u.__class__'", "schedule.formula must not have an attribute: only …"),
-    ("train schedule=formula 'schedule.formula=exec(u)'", "schedule.formula calls exec, which is no function…"),
+    ("train schedule=formula 'schedule.formula=exec(u)'", "schedule.formula calls exec, which is not a function…"),
     ("train schedule=formula 'schedule.formula=9**9**9'", "schedule.formula is too large for a float at step 0 of 1…"),
     ("train schedule=formula 'schedule.formula=lambda: 1'", "schedule.formula must not have the character ':'…"),
-    ("train warmup=formula 'warmup.formula=u/2'", "warmup must arrive at 1, which is the schedule's first value; …"),
-    ("train cooldown=formula 'cooldown.formula=u'", "cooldown must begin at 1, where the schedule arrived; …"),
+    ("train warmup=formula 'warmup.formula=u/2'", "warmup must end at 1, which is the schedule's first value; …"),
+    ("train cooldown=formula 'cooldown.formula=u'", "cooldown must begin at 1, which is the schedule's last value; …"),
     ("train schedule=table schedule.table=no.csv", "schedule.table must be a file that can be read (No such file …"),
     ("train schedule=table 'schedule.table=[[0,1],[0,2]]'", "schedule.table[1] must have a place after 0, that of …"),
     ("train schedule=product 'schedule.factors=[cosin]'", "schedule.factors[0].name has no option 'cosin'. Did you …"),
@@ -217,12 +217,12 @@ FROM_THE_CONFIG = [
     ),
     (
         "train schedule=piecewise schedule.phases=[{_target_:lrkit.schedules.Cosin}]",
-        "schedule.phases[0]._target_ names nothing: lrkit.schedules has no Cosin. Did you mean 'Cosine'? …",
+        "schedule.phases[0]._target_ does not exist: lrkit.schedules has no Cosin. Did you mean 'Cosine'? …",
     ),
-    ("train schedule._target_=lrkit.schedules.Cosin", "schedule._target_ names nothing: … Did you mean 'Cosine'? …"),
+    ("train schedule._target_=lrkit.schedules.Cosin", "schedule._target_ does not exist: … Did you mean 'Cosine'? …"),
     (
         "train schedule._target_=torch.optim.lr_scheduler.CosineLR",
-        "schedule._target_ names nothing: … has no CosineLR. Did you mean 'CosineAnnealingLR'? …",
+        "schedule._target_ does not exist: … has no CosineLR. Did you mean 'CosineAnnealingLR'? …",
     ),
     (
         "train schedule._target_=torch.optim.lr_scheduler.StepLR",
@@ -241,7 +241,7 @@ FROM_THE_CONFIG = [
     ("train warmup=linear warmup.length=2.5", "warmup.length must be a whole number of steps, or a share …"),
     (
         "train warmup=linear warmup.length=1.0",
-        "warmup.length must say which is meant: 1 for one step, or 100% for the whole run. Received: 1.0",
+        "warmup.length must be 1 for one step, or 100% for the whole run. Received: 1.0",
     ),
     ("train warmup=linear warmup.length=-1", "warmup.length must not be negative. Received: -1"),
     ("train warmup=linear warmup.length=5x", "warmup.length must be a length: 500 (optimizer steps), …"),
@@ -252,11 +252,11 @@ FROM_THE_CONFIG = [
     ),
     (
         "train warmup=exponential warmup.end=0.5",
-        "warmup.end must not be set: a warmup ends where the schedule begins. Received: 0.5",
+        "warmup.end must not be set: a warmup ends at the schedule's first value. Received: 0.5",
     ),
     (
         "train cooldown=linear +cooldown.start=0.5",
-        "cooldown.start must not be set: a cooldown starts where the schedule arrived. Received: 0.5",
+        "cooldown.start must not be set: a cooldown starts at the schedule's last value. Received: 0.5",
     ),
     ("train cooldown=linear cooldown.end=2", "cooldown.end must not be above 0, where the cooldown begins. …"),
     (
@@ -282,7 +282,7 @@ FROM_THE_CONFIG = [
     ("train data.batch_size=8.0", "data.batch_size must be a whole number >= 1. Received: 8.0"),
     (
         "train data.batch_size=1000000 batch_scaling=linear",
-        "data.batch_size must be at most 1197 where data.train_samples is 1197 on 1 device(s). Received: 1000000",
+        "data.batch_size must be at most 1197, with data.train_samples=1197 on 1 device(s). Received: 1000000",
     ),
     (
         "train data.batch_size=null",
@@ -290,7 +290,7 @@ FROM_THE_CONFIG = [
     ),
     ("show data.train_samples=null", "schedule.end needs the total number of optimizer steps, …"),
     ("train data.train_samples=0", "data.train_samples must be a whole number >= 1. Received: 0"),
-    ("train data.train_samples=3", "data.batch_size must be at most 3 where data.train_samples is 3 …"),
+    ("train data.train_samples=3", "data.batch_size must be at most 3, with data.train_samples=3 …"),
     (
         "train batch_scaling=linear batch_scaling.base_batch_size=0",
         "batch_scaling.base_batch_size must be a whole number >= 1. Received: 0",
@@ -364,13 +364,16 @@ FROM_THE_CONFIG = [
     ),
     ("train trainer.strategy=dpp", "trainer.strategy must be one of auto, ddp, …"),
     ("train trainer.profiler=fast", "trainer.profiler must be one of simple, advanced, …"),
-    ("train trainer.plugins=[x]", "trainer.plugins must be a plugin by _target_, or a list of such. Received: ['x']"),
+    (
+        "train trainer.plugins=[x]",
+        "trainer.plugins must be a plugin by _target_, or a list of plugins. Received: ['x']",
+    ),
     ("train trainer.devices=[a]", "trainer.devices must be a number >= 1, a list of devices, or auto. …"),
     (
         "train trainer.gradient_clip_algorithm=norm",
-        "trainer.gradient_clip_algorithm needs trainer.gradient_clip_val: without it nothing is clipped. …",
+        "trainer.gradient_clip_algorithm needs trainer.gradient_clip_val: it has no effect alone. …",
     ),
-    ("train trainer.limit_predict_batches=3", "trainer.limit_predict_batches must be null, …"),
+    ("train trainer.limit_predict_batches=3", "trainer.limit_predict_batches must be null: …"),
     (
         "train trainer.max_steps=10 horizon.steps=20",
         "horizon.steps must be trainer.max_steps, 10, or null; the first 10 steps of a run of 20 are"
@@ -405,7 +408,7 @@ FROM_THE_CONFIG = [
     ),
     (
         "train optimizer=adamw +optimizer.fused=true +optimizer.foreach=true",
-        "optimizer.fused and optimizer.foreach are two ways to compute: set one of them.",
+        "optimizer.fused and optimizer.foreach choose two implementations: set only one of them.",
     ),
     (
         "train 'optimizers={generator:{optimizer:{momentum:nan}}}'",
@@ -429,18 +432,18 @@ FROM_THE_CONFIG = [
     ("train +callbacks.mine.patience=5", "callbacks.mine._target_ must be set."),
     # --- the command itself
     ("trian", "lrkit has no command 'trian'. Did you mean 'train'? …"),
-    ("show --cfg job", "--cfg=job is not a flag of lrkit show: it takes -m and --config-dir."),
+    ("show --cfg job", "--cfg=job is not a flag of lrkit show: it takes -m, --config and --config-dir."),
     ("show format=pdf", "format is not a format. Accepted: csv, json, png, text. Received: 'pdf'"),
     ("train --config-dir=/nope", "--config-dir must be an existing folder. Received: '/nope'"),
     ("train --config-dir", "--config-dir must be an existing folder. Received: None"),
     (f"train resume.path={'x' * 5000}", "resume.path must be a path that can be read (File name too long). …"),
     (f"compare {'x' * 5000}", "xxx…xxx does not exist."),
     ("train --foo=1", "--foo is not a flag of lrkit train. …"),
-    ("train -m --cfg hydra", "-m and --cfg exclude each other."),
-    ("train --cfg job -r", "--cfg and -r exclude each other."),
+    ("train -m --cfg hydra", "-m and --cfg cannot be used together."),
+    ("train --cfg job -r", "--cfg and -r cannot be used together."),
     ("train -m seed=1,2 -m", "-m is given twice."),
     ("train -m=3", "-m takes no value. Received: '3'"),
-    ("train --resolve", "--resolve is for --cfg: lrkit train --cfg job."),
+    ("train --resolve", "--resolve has an effect only with --cfg: lrkit train --cfg job."),
     ("train --cfg job -p", "-p must be followed by a group, such as optimizer."),
     ("train --cfg job -p nope", "lrkit train was refused by Hydra: package 'nope' not found in config."),
     ("train --cfg job nope=1", "nope is not a key. …"),
@@ -453,7 +456,7 @@ FROM_THE_CONFIG = [
     ),
     ("train hydra.mode=MULTIRUN", "hydra.mode must not be set: -m makes a sweep. Received: 'hydra.mode=MULTIRUN'"),
     ("train hydra.nope=1", "config cannot be composed: Could not override 'hydra.nope'. …"),
-    ("train --experimental-rerun x.pickle", "--experimental-rerun is refused: it would execute what the file says."),
+    ("train --experimental-rerun x.pickle", "--experimental-rerun is refused: it would execute code of the file."),
 ]
 
 #: Mistakes that only `lrkit train` can have: its flags, and its use of Hydra.
@@ -476,7 +479,7 @@ BEFORE_THE_DATA = [
     ("+data.foo=1", "data.foo is not a key. …"),
     (
         "data._target_=lrkit.data.Digit",
-        "data._target_ names nothing: lrkit.data has no Digit. Did you mean 'Digits'? …",
+        "data._target_ does not exist: lrkit.data has no Digit. Did you mean 'Digits'? …",
     ),
     ("data=arrays data.path=/nope.txt", "data.path must end in .npz or .csv. Received: '/nope.txt'"),
     ("data=text data.context=-1", "data.context must be a whole number >= 1. Received: -1"),
@@ -495,8 +498,8 @@ BEFORE_THE_FIT = [
     ("model=custom model._target_=nope.Nope", "model._target_ cannot be imported (No module named 'nope'). …"),
     (
         "model=custom model._target_=os.system",
-        "model._target_ must be a subclass of torch.nn.Module, such as a LightningModule, or a function of yours that"
-        " says it returns one. Received: 'os.system'",
+        "model._target_ must be a subclass of torch.nn.Module, such as a LightningModule, or a function of yours whose"
+        " return type is one. Received: 'os.system'",
     ),
     ("+callbacks.a._target_=torch.nn.ReLU", "callbacks.a._target_ must be a Lightning callback. …"),
     (

@@ -230,7 +230,7 @@ def test_the_names_of_lightning_are_its_own() -> None:
 
     strategies = found("strategies", "StrategyRegistry").available_strategies()
     accelerators = found("accelerators", "AcceleratorRegistry").available_accelerators()
-    anew = [name for name in strategies if trainer_options._starts_anew(name)]
+    anew = [name for name in strategies if trainer_options._starts_new_processes(name)]
     assert {"auto", *anew} == set(trainer_options.STRATEGIES)
     assert {"auto", "gpu", *accelerators} == set(trainer_options.ACCELERATORS)
     with pytest.raises(found("utilities.exceptions", "MisconfigurationException")) as refused:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from interrupted_runs import EVERY, Interrupted, Stop, ignored, same_weights
+from interrupted_runs import EVERY, Interrupted, Stop, WindowCount, ignored, same_weights
 from recorded_rates import Recorded
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -47,15 +47,16 @@ def decays() -> Iterator[Decays]:
 
 
 def used(recorded: Recorded, decays: Decays, rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Return the rates and the weight decays that the optimizer used, in the same form."""
+    """Return the rates, the weight decays and the batches that the optimizer used, in the same form."""
     return [
         {
             "step": float(t),
             **{f"lr/{name}": lr for name, (lr, _) in groups.items()},
             **{f"momentum/{name}": m for name, (_, m) in groups.items() if f"momentum/{name}" in rows[0]},
             **{name: value for name, value in decay.items() if name in rows[0]},
+            **({"batch/effective": float(samples)} if "batch/effective" in rows[0] else {}),
         }
-        for t, (groups, decay) in enumerate(zip(recorded, decays, strict=True))
+        for t, (groups, decay, samples) in enumerate(zip(recorded, decays, WindowCount.samples, strict=True))
     ]
 
 
@@ -122,6 +123,17 @@ def group_rules(draw: st.DrawFn) -> str:
 
 
 @st.composite
+def batch_schedules(draw: st.DrawFn, size: int) -> str:
+    """A schedule of two or three batch sizes."""
+    windows = draw(st.lists(st.integers(1, 3), min_size=2, max_size=3))
+    places = draw(
+        st.sampled_from([("0", "30%", "60%"), ("0", "2", "0.6ep"), ("0", "250sp", "1ep"), ("0", "1ep", "80%")])
+    )
+    stages = ", ".join(f"[{place}, {size * window}]" for place, window in zip(places, windows, strict=False))
+    return f"batch.schedule=[{stages}]"
+
+
+@st.composite
 def runs(draw: st.DrawFn) -> list[str]:
     """A command line of a run of some ten steps."""
     schedule, warmup, cooldown = draw(names("schedule")), draw(names("warmup")), draw(names("cooldown"))
@@ -129,9 +141,9 @@ def runs(draw: st.DrawFn) -> list[str]:
         f"schedule={schedule}",
         f"warmup={warmup}",
         f"cooldown={cooldown}",
-        f"data.batch_size={draw(st.sampled_from([150, 200, 333]))}",
+        f"data.batch_size={(size := draw(st.sampled_from([150, 200, 333])))}",
         f"data.drop_last={draw(st.booleans())}",
-        f"trainer.accumulate_grad_batches={draw(st.integers(1, 3))}",
+        draw(st.one_of(st.integers(1, 3).map("trainer.accumulate_grad_batches={}".format), batch_schedules(size))),
         f"trainer.max_epochs={draw(st.integers(2, 3))}",
         f"param_groups={draw(st.sampled_from(['default', 'no_decay']))}",
         f"batch_scaling={draw(names('batch_scaling'))}",
@@ -173,16 +185,16 @@ def keep_the_promise(overrides: list[str], share: float, stops: bool, recorded: 
     folder = Path(tempfile.mkdtemp())
     kept = folder / "kept"
     try:
-        config += [EVERY[0] % kept, EVERY[1]]
+        config += [EVERY[0] % kept, EVERY[1], "+callbacks.windows={_target_: interrupted_runs.WindowCount}"]
         for name in ("whole", "part", "rest"):
             (folder / name).mkdir()
-        recorded.clear()
-        decays.clear()
+        for seen in (recorded, decays, WindowCount.samples):
+            seen.clear()
         run_training(compose(config), folder / "whole", quiet=True)
         assert used(recorded, decays, rows) == rows
         shutil.rmtree(kept)
-        recorded.clear()
-        decays.clear()
+        for seen in (recorded, decays, WindowCount.samples):
+            seen.clear()
         at = 1 + int(share * (len(rows) - 1))
         if at == len(rows):
             return

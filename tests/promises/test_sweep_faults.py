@@ -218,7 +218,7 @@ def test_a_job_that_hangs(tmp_path: Path, row: Row) -> None:
     jobs = sorted(folder for folder in sweep.iterdir() if folder.is_dir())
     assert [metrics(job)["status"] for job in jobs] == ["timeout", "timeout", "done"]
     assert metrics(jobs[0])["why"] == "it took longer than timeout=00:00:00:20"
-    assert said.rstrip().endswith("of 3 jobs 2 timeout; the same command runs what is missing")
+    assert said.rstrip().endswith("of 3 jobs 2 timeout; the same command runs the missing jobs")
     table = (sweep / "results.csv").read_text()
     assert table.count(",timeout,") == 2, table
     code, said = done(tmp_path, *words)

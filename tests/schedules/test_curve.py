@@ -120,13 +120,13 @@ REFUSED = [
     (Cosine(), 100, Linear(length=5, floor=0.5), None,
         "warmup.floor cannot be set: a warmup begins at its start, which is its lowest value; set warmup.start."),
     (Cosine(), 100, Linear(length=5, skip=5), None,
-        "warmup.skip cannot be set: a warmup that begins later is one with another start; set warmup.start."),
+        "warmup.skip cannot be set: set warmup.start, the value at which the warmup begins."),
     (Cosine(), 100, None, Linear(length=5, scale=0.5),
-        "cooldown.scale cannot be set: a cooldown begins where the schedule arrived; set schedule.scale. Rece"),
+        "cooldown.scale cannot be set: a cooldown begins at the schedule's last value; set schedule.scale. Rece"),
     (Cosine(), 100, None, Linear(length=5, floor=0.5),
         "cooldown.floor cannot be set: a cooldown ends at its end, which is its lowest value; set cooldown.end"),
     (Cosine(), 100, None, Linear(length=5, skip=5),
-        "cooldown.skip cannot be set: a cooldown begins where the schedule arrived. Received: 5"),
+        "cooldown.skip cannot be set: a cooldown begins at the schedule's last value. Received: 5"),
     (Cosine(), 100, Exponential(gamma=0.5, length=5), None,
         "warmup.gamma or `end` must be set, and the other one null. Received: {'gamma': 0.5, 'end': 1.0}"),
     (Linear(end=0.1), 100, None, Linear(end=0.5, length=5),
@@ -149,13 +149,13 @@ REFUSED = [
     (Constant(), None, None, DOWN,
         "cooldown.length needs the total number of optimizer steps, which is not known: set trainer.max_"),
     (Cosine(), 100, Formula(formula="0.9*u", length=5), None,
-        "warmup must arrive at 1, which is the schedule's first value; after its 5 steps it is 0.9."),
+        "warmup must end at 1, which is the schedule's first value; after its 5 steps it is 0.9."),
     (Cosine(), 100, Step(every=2, gamma=0.5, length=5), None,
-        "warmup must arrive at 1, which is the schedule's first value; after its 5 steps it is 0.25."),
+        "warmup must end at 1, which is the schedule's first value; after its 5 steps it is 0.25."),
     (Cosine(), 100, Formula(formula="2-u*3", length=5), None,
         "warmup.formula must be a finite number >= 0, and is -0."),
     (Constant(), 100, None, Formula(formula="0.9-u/2", length=5),
-        "cooldown must begin at 1, where the schedule arrived; its first value is 0.9."),
+        "cooldown must begin at 1, which is the schedule's last value; its first value is 0.9."),
     (Constant(), 100, None, Formula(formula="1+u", length=5),
         "cooldown must not end above 1, where it begins; after its 5 steps it is 2."),
     (Constant(), 100, None, Formula(formula="1/(s-3)**2", length=5),
@@ -228,7 +228,7 @@ def test_without_an_end(schedule: Schedule) -> None:
     assert [curve(t) for t in range(1000)] == [known(t) for t in range(1000)]
     assert curve.steps is None if schedule.length is None else curve.steps == 10 + int(schedule.length)
     assert 0.0 <= curve(10**12) <= 1.0
-    with pytest.raises(ConfigError, match=r"^horizon\.steps must be set to list a curve that has no end"):
+    with pytest.raises(ConfigError, match=r"^horizon\.steps must be set to list a curve without an end"):
         Curve.build(Constant(), Horizon(None)).values()
 
 

@@ -60,8 +60,8 @@ ROUNDED = [
 
 REFUSED = [
     # written       the sentence
-    (1.0,           "length must say which is meant: 1 for one step, or 100% for the whole run. Received: 1.0"),
-    ("1.0",         "length must say which is meant: 1 for one step, or 100% for the whole run. Received: 1.0"),
+    (1.0,           "length must be 1 for one step, or 100% for the whole run. Received: 1.0"),
+    ("1.0",         "length must be 1 for one step, or 100% for the whole run. Received: 1.0"),
     (1.5,           "length must be a whole number of steps, or a share strictly between 0 and 1; or 500 (optimizer"),
     (0.0,           "length must be a whole number of steps, or a share strictly between 0 and 1"),
     (-0.5,          "length must be a whole number of steps, or a share strictly between 0 and 1"),

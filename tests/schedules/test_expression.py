@@ -42,15 +42,15 @@ HOSTILE = {
     "min.__globals__": "must not have an attribute", "u . __class__ . __init__": "must not have an attribute",
     # names of Python
     "__import__": "must not have the unknown name __import__", "__import__(u)": "calls __import__, which is",
-    "__import__('os').system('id')": "must not have the character \"'\"", "eval(u)": "calls eval, which is no function",
-    "exec(u)": "calls exec, which is no function", "open(u)": "calls open, which is no function",
-    "compile(u,u,u)": "calls compile, which is no function", "globals()": "calls globals, which is no function",
-    "vars()": "calls vars, which is no function", "getattr(u,u)": "calls getattr, which is no function",
-    "breakpoint()": "calls breakpoint, which is no function", "input()": "calls input, which is no function",
-    "exit()": "calls exit, which is no function", "print(u)": "calls print, which is no function",
+    "__import__('os').system('id')": "must not have the character \"'\"", "eval(u)": "calls eval, which is not a",
+    "exec(u)": "calls exec, which is not a function", "open(u)": "calls open, which is not a function",
+    "compile(u,u,u)": "calls compile, which is not a function", "globals()": "calls globals, which is not a function",
+    "vars()": "calls vars, which is not a function", "getattr(u,u)": "calls getattr, which is not a function",
+    "breakpoint()": "calls breakpoint, which is not a function", "input()": "calls input, which is not a function",
+    "exit()": "calls exit, which is not a function", "print(u)": "calls print, which is not a function",
     "self": "must not have the unknown name self", "math": "must not have the unknown name math",
     "math.cos(u)": "must not have a call of anything but", "values": "must not have the unknown name values",
-    "pow(9, 9)": "calls pow, which is no function", "sum(u, u)": "calls sum, which is no function",
+    "pow(9, 9)": "calls pow, which is not a function", "sum(u, u)": "calls sum, which is not a function",
     "__builtins__": "must not have the unknown name", "__debug__": "must not have the unknown name",
     "None": "must not have None", "True": "must not have True", "...": "must not have Ellipsis",
     # other syntax
@@ -86,11 +86,11 @@ HOSTILE = {
     # arguments
     "cos": "must call cos, which is a function", "cos()": "must give cos 1 argument(s), and gives 0",
     "cos(u, u)": "must give cos 1 argument(s), and gives 2", "min(u)": "must give min 2 to 64 argument(s), and gives 1",
-    "u(2)": "calls u, which is no function: write u * (...)", "2(u)": "must not have a call of anything but",
+    "u(2)": "calls u, which is not a function: write u * (...)", "2(u)": "must not have a call of anything but",
     "cos(cos)": "must call cos, which is a function", "min(" + "u," * 65 + "u)": "must give min 2 to 64 argument(s)",
     # misspelt names
     "epcoh": "must not have the unknown name epcoh. Did you mean 'epoch'?", "e": "must not have the unknown name e.",
-    "cosine(u)": "calls cosine, which is no function. Did you mean 'sin'?", "U": "must not have the unknown name U. D",
+    "cosine(u)": "calls cosine, which is not a function. Did you mean 'sin'?", "U": "must not have the unknown name U.",
     # length, depth, unusual characters
     "": "must not be empty", "  \n ": "must not be empty", "u\0": "must not have the character '\\x00'",
     "\N{GREEK SMALL LETTER PI}": "must not have the character", "\uff45val(u)": "must not have the character",

@@ -552,7 +552,7 @@ BAD = [
     (Step,       {"gamma": 0},                          "gamma must be > 0. Received: 0"),
     (Step,       {"every": 0},                          "every must be longer than 0. Received: 0"),
     (Step,       {"every": None},                       "every must be a length: 500 (optimizer steps), 5%"),
-    (Step,       {"every": 1.0},                        "every must say which is meant: 1 for one step, or 100%"),
+    (Step,       {"every": 1.0},                        "every must be 1 for one step, or 100%"),
     (Multistep,  {"milestones": []},                    "milestones must not be empty: for no drops use schedule=con"),
     (Multistep,  {"milestones": "50%"},                 "milestones must be a list of durations, such as [50%, 75%]"),
     (Multistep,  {"milestones": 50},                    "milestones must be a list of durations"),

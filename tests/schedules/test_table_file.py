@@ -39,7 +39,7 @@ BAD = [
     ("a.csv",     "9,1\n5,1\n",                {},                "table (a.csv, line 2) must have a place after 9"),
     ("a.csv",     "0,1\n5x,1\n",               {},                "table (a.csv, line 2) must be a length: 500 (op"),
     ("a.csv",     "0,1\n-5,1\n",               {},                "table (a.csv, line 2) must not be negative"),
-    ("a.csv",     "0,1\n1.0,1\n",              {},                "table (a.csv, line 2) must say which is meant"),
+    ("a.csv",     "0,1\n1.0,1\n",              {},                "table (a.csv, line 2) must be 1 for one step"),
     ("a.csv",     "0,1\n" + "9" * 5000 + ",1", {},                "table (a.csv, line 2) must be a length: 500 (op"),
     ("a.csv",     '0,"1\n',                    {},                "table must be a CSV file (unexpected end of data"),
     ("a.csv",     "0," + "1" * 200_000,        {},                "table must be a CSV file (field larger than fiel"),

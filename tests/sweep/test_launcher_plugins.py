@@ -212,9 +212,9 @@ RANGES = [
     ("optimizer.lr=interval(0,1)", "optimizer.lr must be > 0: with 0 nothing would train. Received: 0.0"),
     ("optimizer.lr=interval(1e-4,100)", "optimizer.lr must be in [1e-08, 10]; …"),
     ("optimizer.lr=interval(1,0.1)",
-     "optimizer.lr must be searched from a lower to a higher value. Received: 'interval(1,0.1)'"),
+     "optimizer.lr must have its lower value first in a search. Received: 'interval(1,0.1)'"),
     ("optimizer.momentum=tag(log,interval(0,0.9))",
-     "optimizer.momentum must be above 0 where it is searched on a logarithmic scale. Received: …"),
+     "optimizer.momentum must be > 0 in a search on a logarithmic scale. Received: …"),
     ("optimizer.nope=interval(0.1,0.2)", "optimizer.nope is not a key. …"),
     ("schedule=cosine,cosin", "schedule has no option 'cosin'. …"),
 ]  # fmt: skip

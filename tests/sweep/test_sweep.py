@@ -64,7 +64,7 @@ def test_bad_ends_are_told_when_they_happen_and_seen_in_the_exit_code(tmp_path: 
     assert "RuntimeError: an unhappy end" in page  # when it happens, and in the job's own log
     assert "RuntimeError: an unhappy end" in (folder / "2_schedule=cosine,seed=1" / "job.log").read_text()
     assert json.loads((folder / "3_schedule=cosine,seed=2" / "metrics.json").read_text())["why"] == "signal 9"
-    assert page.rstrip().endswith("of 4 jobs 1 diverged, 2 failed; the same command runs what is missing")
+    assert page.rstrip().endswith("of 4 jobs 1 diverged, 2 failed; the same command runs the missing jobs")
 
 
 @pytest.mark.slow

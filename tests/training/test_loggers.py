@@ -16,7 +16,7 @@ import pytest
 from locations import python_path
 
 from lrkit.base.errors import ConfigError
-from lrkit.callbacks.logger_runs import LoggerRuns, log_hyperparameters, read_run_ids
+from lrkit.callbacks.logger_run_ids import LoggerRuns, log_hyperparameters, read_run_ids
 from lrkit.config.compose import check, compose
 from lrkit.training.loggers import build_loggers
 from lrkit.training.run import run_training
@@ -43,7 +43,10 @@ def test_a_list_chooses_several_loggers(override: str, loggers: list[str]) -> No
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("logger=[]", r"^logger must be a list of different options; for none of them logger=none\. Received: \[\]"),
+        (
+            "logger=[]",
+            r"^logger must be a list of different options; logger=none chooses none of them\. Received: \[\]",
+        ),
         ("callbacks=[default,default]", r"^callbacks must be a list of different options"),
         ("logger=[csv,wandbb]", r"^logger has no option 'wandbb'\. Did you mean 'wandb'\?"),
         ("data=[digits,text]", r"^data takes one option; to sweep: -m data=digits,text"),
@@ -68,7 +71,7 @@ def test_only_the_command_line_sends_results_to_a_server(tmp_path: Path) -> None
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\ndefaults:\n  - override /logger: wandb\n"
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"may send results to a server, so say logger=wandb on the command line\. "):
+    with pytest.raises(ConfigError, match=r"may send results to a server, so set logger=wandb on the command line\. "):
         compose(["+experiment=mine"], str(tmp_path))
     assert compose(["+experiment=mine", "logger=[csv,wandb]"], str(tmp_path))["logger"]["wandb"]["project"] == "lrkit"
 

@@ -219,7 +219,8 @@ def test_no_validation_means_no_best(train: Callable[..., Any]) -> None:
 
 def test_the_run_folder(train: Callable[..., Any], tmp_path: Path) -> None:
     run = train("schedule=one_cycle")
-    assert {p.name for p in run.folder.iterdir()} == {"checkpoints", "config.json", "plan.json", "metrics.json"}
+    files = {"config.json", "config.yaml", "environment.json", "plan.json", "metrics.json"}
+    assert {p.name for p in run.folder.iterdir()} == {"checkpoints", *files}
     plan = json.loads((run.folder / "plan.json").read_text())
     assert plan["horizon"]["steps"] == 6 and plan["config"]["schedule"]["_target_"] == "lrkit.schedules.OneCycle"
 

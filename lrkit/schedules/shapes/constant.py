@@ -12,7 +12,7 @@ __all__ = ["Constant", "Plateau"]
 
 @dataclass(frozen=True)
 class Constant(Endless):
-    """The same value throughout: a fixed learning rate.
+    """The same value at each step: a fixed learning rate.
 
         m = start
 
@@ -28,9 +28,9 @@ class Constant(Endless):
 
 @dataclass(frozen=True)
 class Plateau(Constant):
-    """A fixed rate that only falls when the monitored metric stops improving: ``Constant`` with ``plateau=reduce``.
+    """A fixed rate that falls when the monitored metric stops improving: ``Constant`` with ``plateau=reduce``.
 
-    The falling is not part of the curve: it is the factor ``gain`` (see ``lrkit.planning.plateau``).
+    The curve itself is constant; the reductions are the factor ``gain`` (see ``lrkit.planning.plateau``).
     """
 
     needs_plateau: ClassVar[bool] = True

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cyclic", "Restarts"]
 
-_SEEN = 20_000  # steps of a run of unknown length for which a formula is checked before it
+_CHECKED_STEPS = 20_000  # steps for which a formula is checked before a run of unknown length
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class Restarts(Shaped):
         peak_k   = max(end, start * decay ** k)            decay_of: peak
         m        = end + (peak_k - end) * (1 + cos(pi * v)) / 2,     v = progress through cycle k
 
-    With ``warmup`` each cycle, also the first, begins at ``end``, rises in a line to its peak, and falls in the
-    rest of its period. (The group ``warmup`` warms up once, before the schedule.)
+    With ``warmup`` each cycle, also the first, begins at ``end``, rises in a straight line to its peak, and falls in
+    the rest of its period. (The group ``warmup`` is another thing: it acts once, before the schedule.)
 
     A cycle begins at a whole step: cycle ``k`` at ``period * (growth ** k - 1) / (growth - 1)``, rounded to the nearest
-    one, halves up. With a ``growth`` that is no whole number timm and Keras restart between two steps instead: the
-    values of a cycle that begins between steps differ by up to half a step.
+    step, halves up. If ``growth`` is not a whole number, timm and Keras restart between two steps: their values differ
+    from lrkit's by up to half a step.
 
     Args:
         period: length of the first cycle; or set ``cycles`` instead.
-        cycles: how many whole cycles fill the phase.
-        growth: each period is this many times the one before, >= 1 (``T_mult``).
-        decay: what remains in each cycle, in (0, 1], of the height of the peak over ``end``, or of the peak itself.
+        cycles: the number of whole cycles in the phase.
+        growth: factor from one period to the next, >= 1 (``T_mult``).
+        decay: factor from one cycle to the next, in (0, 1], of the peak's height over ``end``, or of the peak itself.
         decay_of: ``height`` (over ``end``, as in Keras) or ``peak`` (as in timm).
         shape: ``cosine``, or another shape of a decay (see ``Wsd``).
         warmup: duration of the rise in each cycle; ``None``: a jump to the peak.
@@ -86,11 +86,11 @@ class Restarts(Shaped):
         return self.period is None
 
     def _find_cycle(self, s: int, n: int) -> tuple[int, int, int]:
-        """The cycle that step ``s`` is in: its number, its first step and the first step of the next."""
+        """Return the cycle of step ``s``: its number, its first step and the first step of the next cycle."""
         if self.period is not None and self.growth == 1.0:
             k, period = s // int(self.period), int(self.period)
             return k, k * period, (k + 1) * period
-        # Cycles of one length are found at once, and of growing ones nearly.
+        # Exact for cycles of one length; for growing cycles a start of the search.
         k = self._find_earlier_cycle(s, n) if self.growth != 1.0 else max(0, min(s, n) * int(self.cycles or 0) // n - 1)
         first = self._find_first_step(k, n)
         while (following := self._find_first_step(k + 1, n)) <= s:
@@ -100,7 +100,7 @@ class Restarts(Shaped):
         return k, first, following
 
     def _find_earlier_cycle(self, s: int, n: int) -> int:
-        """A growing cycle that begins before step ``s``, and not long before."""
+        """Return a growing cycle that begins shortly before step ``s``."""
         if self.period is not None:
             periods = s / int(self.period)
         else:
@@ -109,14 +109,14 @@ class Restarts(Shaped):
         return max(0, int(math.log1p(periods * (self.growth - 1.0)) / math.log(self.growth)) - 2)
 
     def _count_periods(self, k: int) -> float:
-        """How many first periods ``k`` cycles take."""
+        """Return the length of ``k`` cycles, in first periods."""
         try:
             return float(k) if self.growth == 1.0 else (self.growth**k - 1.0) / (self.growth - 1.0)
         except OverflowError:
-            return 2.0**1000  # beyond any run
+            return 2.0**1000  # longer than any run
 
     def _find_first_step(self, k: int, n: int) -> int:
-        """The first step of cycle ``k``."""
+        """Return the first step of cycle ``k``."""
         periods = self._count_periods(k)
         if self.period is not None:
             return math.floor(int(self.period) * periods + 0.5)
@@ -135,14 +135,14 @@ class Restarts(Shaped):
         return self._evaluate_cycle(k, n - first, following - first)
 
     def _count_rise(self, length: int) -> int:
-        """The steps of the rise in a cycle of ``length`` steps."""
+        """Return the steps of the rise in a cycle of ``length`` steps."""
         rise = 0 if self.warmup is None else int(self.warmup)
         if rise >= length:
             raise ConfigError("warmup", f"must be shorter than a cycle, and one has {length} steps", rise)
         return rise
 
     def _evaluate_cycle(self, k: int, s: int, length: int) -> float:
-        """The value at step ``s`` of cycle ``k``, which has ``length`` steps."""
+        """Return the value at step ``s`` of cycle ``k``, which has ``length`` steps."""
         rise, falling = self._count_rise(length), self._falling(k)
         return blend(self.end, falling(0, length - rise), s / rise) if s < rise else falling(s - rise, length - rise)
 
@@ -151,7 +151,7 @@ class Restarts(Shaped):
         return self.decay_between(self.start, self.end)
 
     def _falling(self, k: int) -> Schedule:
-        """The decay of cycle ``k``, from its peak to ``end``."""
+        """Return the decay of cycle ``k``, from its peak to ``end``."""
         if k == 0 or self.decay == 1.0:
             return self._first_falling
         left = self.decay**k
@@ -205,11 +205,11 @@ class _Cycles(Endless):
             raise error.under("formula") from None
 
     def resolved(self, horizon: Horizon) -> Self:
-        # `every` belongs to exp_range: elsewhere an unknown length of the run must not be asked for.
+        # `every` has an effect only with exp_range: in other modes, an unknown length of the run is no error.
         asked = self if self.mode == "exp_range" else dataclasses.replace(self, every=1)
         made = super(_Cycles, asked).resolved(horizon)
         if horizon.steps is None:
-            made.turns(_SEEN)
+            made.turns(_CHECKED_STEPS)
         return made
 
     def value(self, s: int, n: int) -> float:
@@ -219,7 +219,7 @@ class _Cycles(Endless):
         return blend(self.start, self.peak, height * self._compute_height(cycle, s))
 
     def _compute_height(self, cycle: int, s: int) -> float:
-        """The factor of the height at step ``s``, in cycle 0, 1, ..."""
+        """Return the factor of the height at step ``s``, in cycle 0, 1, ..."""
         if self.mode == "triangular2":
             return float(0.5**cycle)
         if self.mode == "exp_cycle":
@@ -242,7 +242,7 @@ class _Cycles(Endless):
         counted("up", 2 * n // (up + down))
         if self.mode == "formula":
             for first in range(0, n, up + down):
-                self._compute_height(first // (up + down), first)  # refuses a formula that has no value in some cycle
+                self._compute_height(first // (up + down), first)  # refuses a formula without a value in this cycle
         return sorted(e for first in range(0, n, up + down) for e in (first, first + up) if 0 < e < n)
 
 
@@ -262,11 +262,11 @@ class Cyclic(_Cycles):
 
     Args:
         start: lowest multiplier. peak: highest.
-        up: time to rise. down: time to fall; ``None`` takes as long as ``up``.
-        gamma: used by ``exp_cycle`` and ``exp_range`` alone. every: by ``exp_range`` alone.
-        formula: by ``formula`` alone: an expression of ``cycle`` (see ``Formula``), of which each value is in [0, 1].
-        momentum_start, momentum_peak: momentum (``betas[0]`` of the Adam family) where the rate is lowest, and at a
-            peak of full height, as plain values; ``None`` leaves the optimizer's own.
+        up: duration of the rise. down: duration of the fall; ``None``: the same as ``up``.
+        gamma: only for ``exp_cycle`` and ``exp_range``. every: only for ``exp_range``.
+        formula: only for ``formula``: an expression of ``cycle`` (see ``Formula``) with values in [0, 1].
+        momentum_start, momentum_peak: momentum (``betas[0]`` of the Adam family) at the lowest rate, and at a peak of
+            full height, as plain values; ``None``: the optimizer's own.
 
     Reference: Smith 2017, arXiv:1506.01186, section 3. Equals ``torch.optim.lr_scheduler.CyclicLR``, with
     ``momentum_start=0.9, momentum_peak=0.8`` also its momentum. TensorFlow Addons counts cycles

@@ -1,4 +1,4 @@
-"""The shape of a decay inside a schedule: a name of a table, or a schedule with options of its own."""
+"""The shape of a decay inside a schedule: a name, or a schedule with its own options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-#: The shapes that have a name: of the decays of ``Wsd`` and ``Restarts``, and of the group ``cooldown``.
+#: The shapes with a name, for the decays of ``Wsd`` and ``Restarts``, and for the group ``cooldown``.
 DECAYS: Mapping[str, Schedule] = MappingProxyType(
     {
         "sqrt": Sqrt(),
@@ -61,7 +61,7 @@ class Shaped(Schedule):
             raise error.under("shape") from None
 
     def decay_between(self, start: float, end: float) -> Schedule:
-        """The shape as a schedule with these ends."""
+        """Return the shape as a schedule with these ends."""
         shape = self.shape if isinstance(self.shape, Schedule) else DECAYS[self.shape]
         return shape.with_ends(start=start, end=end)
 
@@ -75,7 +75,7 @@ class Shaped(Schedule):
                 f"shape.{key}", f"must be null: a decay of {type(self).__name__} leaves momentum alone", value
             )
         try:
-            shape: dict[str, Any] = {"shape": self.shape.resolved(horizon)}
+            shape: dict[str, Any] = {"shape": self.shape.resolved(horizon.counted_from(None))}
             return dataclasses.replace(made, **shape)
         except ConfigError as error:
             raise error.under("shape") from None

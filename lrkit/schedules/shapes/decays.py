@@ -38,11 +38,11 @@ class Linear(Schedule):
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    """Polynomial decay, by a power of the steps that are left, or by a power ``k`` of those that are done.
+    """Polynomial decay: a power of the share of steps that remain, with a power ``k`` of the progress.
 
         m = end + (start - end) * (1 - u ** k) ** power
 
-    With ``period`` the decay is repeated, each time over all steps since the beginning, as Keras' ``cycle`` does:
+    With ``period`` the decay repeats, each time over all steps since the beginning, like ``cycle`` of Keras:
 
         u = s / (period * c),     c = ceil(s / period) and at least 1
 
@@ -107,7 +107,7 @@ class Cosine(Schedule):
     k: float = number(1.0, over=0)
 
     def value(self, s: int, n: int) -> float:
-        # For k = 1 in this order: the bits of every plan so far.
+        # In this order, k = 1 gives the same bits as every earlier version of lrkit.
         angle = math.pi * s / n if self.k == 1.0 else math.pi * (s / n) ** self.k
         return blend(self.end, self.start, ((1.0 + math.cos(angle)) / 2.0) ** self.power)
 
@@ -206,18 +206,18 @@ class Logarithmic(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """Exponential decay, smoothly at each step, said in one of three ways.
+    """Exponential decay at each step, in one of three forms.
 
         m = start * gamma ** (s / every)                               gamma: the factor per ``every``
-        m = start * (end / start) ** u                                 end: where it arrives
+        m = start * (end / start) ** u                                 end: the last value
         m = end + (start - end) * (ratio ** u - ratio) / (1 - ratio)   end and ratio: any end, also 0
 
-    For a decay in stairs use ``Step``. The second form is also a warmup. The third one is a decay to ``ratio`` that is
-    stretched to run from ``start`` to ``end``; ``ratio = end / start`` is the second form.
+    For a decay in steps use ``Step``. The second form can also be a warmup. The third form is a decay from 1 to
+    ``ratio``, scaled to go from ``start`` to ``end``; with ``ratio = end / start`` it is the second form.
 
     Args:
         gamma: factor per ``every``, > 0; above 1 the rate grows.
-        every: the time that one factor of ``gamma`` takes.
+        every: the duration of one factor ``gamma``.
         end: value at the end of the phase, > 0, or >= 0 with ``ratio``; set either ``gamma`` or ``end``.
         start: first value, > 0, or >= 0 with ``ratio``.
         ratio: > 0 and not 1: 0.5 is Megatron's exponential decay of a WSD schedule, 0.1 is timm's.
@@ -258,7 +258,7 @@ class Exponential(Schedule):
         return self.end is not None
 
     def resolved(self, horizon: Horizon) -> Self:
-        # `every` belongs to gamma: without it an unknown epoch length must not be asked for.
+        # `every` has an effect only with gamma: without gamma, an unknown length of an epoch is no error.
         asked = self if self.end is None else dataclasses.replace(self, every=1)
         return super(Exponential, asked).resolved(horizon)
 

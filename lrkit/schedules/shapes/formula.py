@@ -1,4 +1,4 @@
-"""A schedule that is a formula of the user's own."""
+"""A schedule from a formula of the user."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class Formula(Schedule):
 
         m = formula(u, s, n, epoch),     u = s / n,     epoch = s / epoch_length
 
-    A formula has numbers, ``pi``, ``+ - * / // % **``, comparisons (1 where they hold, else 0), ``and``, ``or``,
+    A formula has numbers, ``pi``, ``+ - * / // % **``, comparisons (true is 1, false is 0), ``and``, ``or``,
     ``not``, ``a if c else b``, and ``abs min max floor ceil exp log log2 log10 sqrt sin cos tan asin acos atan tanh``.
     ``floor(epoch)`` is the number of the epoch. Everything is computed in floats. A formula without ``u`` and ``n``
     needs no end.
 
-    The values must be finite and >= 0. They are checked before the run: at each step of up to 20,000, else at 10,000
-    steps, around each edge and around the numbers in the formula. At a step that was not checked, a wrong value ends
-    the run with an error that names the step. Edges are the steps at which a comparison of ``u``, ``s`` or ``epoch``
-    with a fixed value turns; a jump by ``floor`` or ``%`` is none.
+    The values must be finite and >= 0. lrkit checks them before the run: at each step of a phase of up to 20,000 steps,
+    in a longer phase at 10,000 steps, around each edge and around the numbers in the formula. An invalid value at
+    another step ends the run with an error that names the step. Edges are the steps at which a comparison of ``u``,
+    ``s`` or ``epoch`` with a fixed value changes; a jump by ``floor`` or ``%`` is not an edge.
 
     Args:
         formula: the expression, of at most 1000 characters.
-        epoch_length: the duration that ``epoch`` counts in; used only if the formula has ``epoch``.
+        epoch_length: the duration of an epoch for ``epoch``; used only if the formula has ``epoch``.
 
     >>> [Formula(formula="0.5*(1+cos(pi*u))")(s, 100) for s in (0, 50, 100)]
     [1.0, 0.5, 0.0]
@@ -73,7 +73,7 @@ class Formula(Schedule):
         return bool(self._expression.names & {"u", "n"})
 
     def resolved(self, horizon: Horizon) -> Self:
-        # Without the name `epoch` an unknown epoch length must not be asked for.
+        # Without the name `epoch`, an unknown length of an epoch is no error.
         asked = self if "epoch" in self._expression.names else dataclasses.replace(self, epoch_length=1)
         made = super(Formula, asked).resolved(horizon)
         if not made.bounded and horizon.steps is None:
@@ -82,14 +82,14 @@ class Formula(Schedule):
 
     @cached_property
     def epoch_steps(self) -> int:
-        """The optimizer steps that ``epoch`` counts in; 1 where the formula does not have it."""
+        """The optimizer steps of an epoch; 1 if the formula does not have ``epoch``."""
         return int(self.epoch_length) if "epoch" in self._expression.names else 1
 
     def _list_variables(self, s: float, n: int) -> Sequence[float]:
         return (s / n, float(s), float(n), s / self.epoch_steps)
 
     def describe(self) -> str:
-        """As of every schedule, with the formula, of which a long one is cut.
+        """Return the name and the set options, with the formula, shortened if it is long.
 
         >>> Formula(formula="1-u**2", floor=0.1).describe()
         'formula 1-u**2 floor=0.1'
@@ -102,7 +102,7 @@ class Formula(Schedule):
         try:
             return self._expression.value(self._list_variables(s, n))
         except ConfigError as error:
-            # The same formula may have no such value in a shorter run, unless it depends on the progress alone.
+            # In a run of another length the formula may be valid, unless it depends only on the progress.
             why = ArithmeticError(error.must) if s > 0 and self._expression.names != {"u"} else None
             raise ConfigError("formula", f"{error.must} at step {s} of {n}", self.formula) from why
 
@@ -114,15 +114,15 @@ class Formula(Schedule):
         return self._expression.numbers
 
     def find_turns(self, n: int) -> list[int]:
-        """The steps at which a comparison with a fixed value turns."""
+        """Return the steps at which a comparison with a fixed value changes."""
         found = set()
         for holds in self._expression.comparisons:
-            with suppress(ArithmeticError, ValueError):  # a part that may never be computed
+            with suppress(ArithmeticError, ValueError):  # a part that the formula may never compute
                 last = holds(self._list_variables(n - 1, n))
                 low, high = 0, n - 1
                 if holds(self._list_variables(low, n)) == last:
                     continue
-                while high - low > 1:  # it turns after low, and at high or before
+                while high - low > 1:  # the change is after low, and at high or before
                     middle = (low + high) // 2
                     low, high = (low, middle) if holds(self._list_variables(middle, n)) == last else (middle, high)
                 found.add(high)
@@ -131,10 +131,10 @@ class Formula(Schedule):
 
 @lru_cache(maxsize=128)
 def _checked_turns(formula: Formula, n: int) -> tuple[int, ...]:
-    """The turns of a formula, whose values are checked at every step of a short phase, and at a sample of a long one.
+    """Return the turns of a formula, after a check of its values: at every step of a short phase, else at some steps.
 
     Raises:
-        ConfigError: for the first wrong value of those that are checked.
+        ConfigError: the first invalid value.
     """
     turns = formula.find_turns(n)
     steps: Sequence[int] = range(n + 1)

@@ -1,4 +1,4 @@
-"""Decays by the inverse of time, which need no end."""
+"""Decays by the inverse of time, for runs with or without a known end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class InverseTime(Endless):
         m = start / (1 + gamma * s / every)
 
     Args:
-        gamma: decay rate, > 0.
-        every: the unit of time that ``gamma`` counts in.
+        gamma: decay rate per ``every``, > 0.
+        every: the unit of time of ``gamma``.
         start: first value.
 
     Reference: Robbins and Monro 1951; as ``keras.optimizers.schedules.InverseTimeDecay``.
@@ -38,7 +38,7 @@ class InverseTime(Endless):
 
 @dataclass(frozen=True)
 class InverseSqrt(Endless):
-    """Inverse square root decay, or another inverse power: needs no end; after a warmup it is Noam's schedule.
+    """Inverse square root decay, or another inverse power; after a warmup it is Noam's schedule.
 
         m = start * (timescale / (timescale + s)) ** power
 

@@ -1,4 +1,4 @@
-"""One cycle of the rate, and of momentum against it."""
+"""One cycle of the rate, and a cycle of momentum in the opposite direction."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["OneCycle"]
 
 
 class _Cycle(Schedule):
-    """What the rate and its momentum share: the steps at which they turn, and the way between two of them."""
+    """The common part of the rate and its momentum: the steps at which they turn, and the values between them."""
 
     up: Length
     anneal: Literal["cosine", "linear"]
     three_phase: bool
 
     def _find_turns(self, n: int) -> tuple[int, int]:
-        """The steps of the peak and of the second turn (the peak again where there is none)."""
+        """Return the steps of the peak and of the second turn, which is the peak again with two phases."""
         up = int(self.up)
         down = 2 * up if self.three_phase else up
         if down >= n:
@@ -46,10 +46,10 @@ class OneCycle(_Cycle):
     Args:
         start: first multiplier (torch's ``1 / div_factor``).
         end: last multiplier (torch's ``1 / (div_factor * final_div_factor)``).
-        up: time to rise to the peak.
+        up: duration of the rise to the peak.
         anneal: ``cosine`` or ``linear``.
         momentum_start, momentum_peak: momentum (``betas[0]`` of the Adam family) at both ends, and at the peak of
-            the rate, as plain values; ``None`` leaves the optimizer's own.
+            the rate, as plain values; ``None``: the optimizer's own.
 
     Reference: Smith and Topin 2018, arXiv:1708.07120. ``OneCycleLR`` puts its last value on step ``n - 1``, as
     ``OneCycle(length=n - 1, up=share * n - 1)`` does here.
@@ -94,7 +94,7 @@ class OneCycle(_Cycle):
 
 @dataclass(frozen=True)
 class _OneCycleMomentum(_Cycle):
-    """Momentum beside ``OneCycle``: from ``high`` to ``low`` while the rate rises, back, and then held."""
+    """Momentum beside ``OneCycle``: from ``high`` to ``low`` while the rate rises, back to ``high``, then constant."""
 
     high: float = number(0.95, low=0, high=1)
     low: float = number(0.85, low=0, high=1)

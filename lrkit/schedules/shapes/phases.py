@@ -1,4 +1,4 @@
-"""Schedules one after the other."""
+"""A schedule that consists of several schedules in sequence."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Piecewise"]
 
 
 def check_schedules(key: str, schedules: object, each: str = "") -> tuple[Schedule, ...]:
-    """The schedules of a list, as a tuple.
+    """Return the schedules of a list, as a tuple.
 
     Raises:
-        ConfigError: it is no list, it is empty, or a member is no schedule or a warmup that overlaps.
+        ConfigError: not a list, an empty list, or a member that is not a schedule or has an ``overlap``.
     """
     if not isinstance(schedules, list | tuple) or not schedules:
         raise ConfigError(key, f"must be a list of schedules{each}", schedules)
@@ -32,25 +32,32 @@ def check_schedules(key: str, schedules: object, each: str = "") -> tuple[Schedu
     return tuple(schedules)
 
 
-def resolve_schedules(key: str, schedules: Sequence[Schedule], horizon: Horizon) -> tuple[Schedule, ...]:
-    """Each schedule of a list with its durations in steps; an error names the member."""
+def resolve_schedules(
+    key: str, schedules: Sequence[Schedule], horizon: Horizon, in_turn: bool = False
+) -> tuple[Schedule, ...]:
+    """Return the schedules of a list with their durations in steps; an error names the member.
+
+    ``in_turn``: each schedule begins at the end of the one before it; else all begin together.
+    """
     resolved = []
     for i, schedule in enumerate(schedules):
         try:
             resolved.append(schedule.resolved(horizon))
         except ConfigError as error:
             raise error.under(f"{key}[{i}]") from None
+        if in_turn and horizon.origin is not None:
+            horizon = horizon.counted_from(horizon.origin + int(resolved[-1].length or 0))
     return tuple(resolved)
 
 
 @dataclass(frozen=True)
 class Piecewise(Schedule):
-    """Schedules one after the other, each with a ``length`` of its own; the last one may take the rest.
+    """Schedules in sequence, each with its own ``length``; the last one may have the rest of the steps.
 
         m = phases[i](s - first_i, length_i)
 
-    A phase with a momentum of its own (``OneCycle``, ``Cyclic``) moves momentum while it lasts; in the others momentum
-    is the optimizer's.
+    A phase with its own momentum (``OneCycle``, ``Cyclic``) sets momentum during the phase; in other phases momentum is
+    the optimizer's.
 
     >>> from lrkit.schedules import Constant, Linear
     >>> halves = Piecewise(phases=[Linear(start=0.0, end=1.0, length=10), Constant()])
@@ -73,11 +80,11 @@ class Piecewise(Schedule):
         return self.phases[-1].length is None and self.phases[-1].bounded
 
     def resolved(self, horizon: Horizon) -> Self:
-        phases = resolve_schedules("phases", self.phases, horizon)
+        phases = resolve_schedules("phases", self.phases, horizon, in_turn=True)
         return dataclasses.replace(super().resolved(horizon), phases=phases)
 
     def _list_spans(self, n: int) -> list[tuple[int, int, Schedule]]:
-        """For each phase its first step, its length and its schedule."""
+        """Return the first step, the length and the schedule of each phase."""
         spans, first = [], 0
         for i, phase in enumerate(self.phases):
             length = n - first if phase.length is None else int(phase.length)
@@ -96,7 +103,7 @@ class Piecewise(Schedule):
         return phase.final(length)
 
     def momentum(self, base: float) -> Schedule | None:
-        """The momentum of each phase while it lasts, and ``base`` in a phase that leaves momentum alone."""
+        """Return the momentum of each phase; ``base`` in a phase that does not set momentum."""
         if not self.momentum_keys():
             return None
         parts = [phase.momentum(base) or Constant(start=base, length=phase.length) for phase in self.phases]

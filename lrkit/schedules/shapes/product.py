@@ -1,4 +1,4 @@
-"""A schedule that is the product of others."""
+"""A schedule that is the product of other schedules."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["Product"]
 
 @dataclass(frozen=True)
 class Product(Schedule):
-    """The product of schedules that all begin with the phase.
+    """The product of schedules, which all begin at the first step of the phase.
 
         m = factors[0](s, n) * factors[1](s, n) * ...
 
-    A factor with a ``length`` of its own holds its end value after it. One factor at most may have a momentum of its
-    own (``OneCycle``, ``Cyclic``).
+    A factor with its own ``length`` keeps its end value after it. At most one factor may have its own momentum
+    (``OneCycle``, ``Cyclic``).
 
     >>> from lrkit.schedules import Linear, Step
     >>> both = Product(factors=[Linear(), Step(every=50, gamma=0.1)])
@@ -54,10 +54,10 @@ class Product(Schedule):
         return math.prod(factor.final(_length_of(factor, n)) for factor in self.factors)
 
     def momentum(self, base: float) -> Schedule | None:
-        """The momentum of the one factor that moves it; it holds its end value after the factor's own length.
+        """Return the momentum of the factor that sets it; it keeps its end value after the factor's own length.
 
         Raises:
-            ConfigError: several factors move momentum.
+            ConfigError: several factors set momentum.
         """
         keys = self.momentum_keys()
         if len({key.partition("]")[0] for key in keys}) > 1:
@@ -84,11 +84,11 @@ class Product(Schedule):
 
 
 def _length_of(factor: Schedule, n: int) -> int:
-    """The steps of a factor: its own length, or those of the phase."""
+    """Return the steps of a factor: its own length, or those of the phase."""
     return n if factor.length is None else int(factor.length)
 
 
 def _value_of(factor: Schedule, s: int, n: int) -> float:
-    """The value of a factor at step ``s``; one with a length of its own holds its end value after it."""
+    """Return the value of a factor at step ``s``; after its own length, its end value."""
     length = _length_of(factor, n)
     return factor(s, length) if factor.length is None or s < length else factor.final(length)

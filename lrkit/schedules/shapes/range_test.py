@@ -16,13 +16,13 @@ __all__ = ["RangeTest"]
 
 @dataclass(frozen=True)
 class RangeTest(Schedule):
-    """The learning-rate range test as a schedule: the rate only rises, so that the loss shows where it is right.
+    """The learning-rate range test as a schedule: the rate only rises, so that the loss shows the usable rates.
 
-        m = start * (end / start) ** u        exponential: as many steps in every decade
+        m = start * (end / start) ** u        exponential: equally many steps in each factor of ten
         m = start * (1 - u) + end * u         linear, as in the paper
 
-    ``lrkit find`` runs it, reads the curve and stops in time; as a schedule it is a training like any other, with
-    ``optimizer.lr`` for its last rate.
+    ``lrkit find`` runs it, analyses the loss and stops early; as a schedule of a training, its last rate is
+    ``optimizer.lr``.
 
     Args:
         start: first value, > 0.

@@ -1,19 +1,19 @@
 """The base class of all schedules: multipliers of a base value over the steps of a phase.
 
-A schedule is a frozen description. It knows no optimizer, holds no state and needs no torch: called with a step
-``s`` of its phase and the length ``n`` of that phase it returns the multiplier at that step,
+A schedule is a frozen description without an optimizer, state or torch. Called with a step ``s`` of its phase and the
+length ``n`` of the phase, it returns the multiplier at this step,
 
     m = schedule(s, n),        u = s / n   the progress through the phase,
 
-so the first step of a phase (``u = 0``) has the first value exactly, and ``u = 1`` is the value at which whatever
-comes next begins. ``schedule.final(n)`` is that value, approached from the left.
+so the first step of a phase (``u = 0``) has exactly the first value, and the next phase begins at the value for
+``u = 1``. ``schedule.final(n)`` is this value, as the limit from the left.
 
-Lengths are written as durations (see ``lrkit.schedules.durations``) and counted from the beginning of the schedule,
-that is from the end of the warmup. ``schedule.resolved(horizon)`` is the same schedule with every length a whole number
-of optimizer steps; only a resolved schedule can be called.
+Lengths are durations (see ``lrkit.schedules.durations``), counted from the beginning of the schedule, which is the end
+of the warmup. ``schedule.resolved(horizon)`` is the same schedule with every length as a whole number of optimizer
+steps; only a resolved schedule can be called.
 
-A subclass defines the bare shape: ``value(s, n)``, and where they differ from the defaults ``end_value(n)`` and
-``turns(n)``. ``Schedule`` applies the options that every schedule has to them: ``scale``, ``floor``, ``skip`` and
+A subclass defines the bare shape: ``value(s, n)``, and, if they differ from the defaults, ``end_value(n)`` and
+``turns(n)``. ``Schedule`` applies the options of every schedule to it: ``scale``, ``floor``, ``skip`` and
 ``update_every``.
 """
 
@@ -45,31 +45,31 @@ def number(
     high: float | None = None,
     shared: bool = False,
 ) -> Any:
-    """A field that holds a finite number: ``over < x`` or ``low <= x``, and ``x <= high``."""
+    """Return a field for a finite number: ``over < x`` or ``low <= x``, and ``x <= high``."""
     metadata = {"number": (over, low, high), "optional": default is None, "shared": shared}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def duration(default: Length | None, *, zero: bool = False, shared: bool = False) -> Any:
-    """A field that holds a length: of at least one step, unless ``zero`` is accepted."""
+    """Return a field for a length, which must be at least one step, unless ``zero`` is accepted."""
     metadata = {"duration": True, "zero": zero, "optional": default is None, "shared": shared}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-#: The methods that apply the options, and the method that a subclass defines instead.
+#: The methods that apply the options -> the method that a subclass must define in their place.
 _APPLYING = {"__call__": "value", "final": "end_value", "edges": "turns"}
 
-MOST_EDGES = 10**6  # of a curve: more would take gigabytes; a check of a run of unknown length needs as many
+MOST_EDGES = 10**6  # of a curve: more would need gigabytes; the check of a run of unknown length needs this many
 
 
 def counted(key: str, edges: int) -> None:
-    """Refuse a curve that turns more often than can be planned."""
+    """Refuse a curve with more edges than a plan can have."""
     if edges > MOST_EDGES:
         raise ConfigError(key, f"must make at most {MOST_EDGES} turns in a run, and this makes {edges}")
 
 
 def blend(a: float, b: float, w: float) -> float:
-    """From ``a`` at ``w = 0`` to ``b`` at ``w = 1``: exact at both ends, and never outside of them."""
+    """Return the value between ``a`` (``w = 0``) and ``b`` (``w = 1``): exact at both ends, and never outside."""
     if not 0.0 < w < 1.0:
         return a if w <= 0.0 else b
     mixed = a * (1.0 - w) + b * w
@@ -80,19 +80,20 @@ def blend(a: float, b: float, w: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """What all schedules share: a length, options that change any shape, validation, and resolution to steps.
+    """The common part of all schedules: a length, options for every shape, validation, and resolution to steps.
 
         m(s) = max(floor, scale * value(r, n + skip)),     r = s + skip, or floor((s + skip) / k) * k
                                                            with k = update_every
 
     Args:
-        length: the length of the phase; ``None`` takes what is left of the run. A schedule shorter than the run
-            holds its end value.
+        length: the length of the phase; ``None``: the rest of the run. A schedule shorter than the run keeps its end
+            value.
         scale: factor of all values, > 0.
         floor: lowest value, >= 0.
-        skip: duration; the schedule begins this far into its shape.
-        update_every: duration between two changes of the value; ``None`` is one step.
-        overlap: of a warmup: whether it lies over the first steps of the schedule, see ``lrkit.schedules.warmup``.
+        skip: duration of the first part of the shape, which is left out.
+        update_every: duration between two changes of the value; ``None``: one step.
+        overlap: for a warmup, whether it has the same steps as the beginning of the schedule, see
+            ``lrkit.schedules.warmup``.
 
     >>> from lrkit.schedules import Linear
     >>> [Linear(scale=0.5, floor=0.2)(s, 100) for s in (0, 50, 90)]
@@ -108,12 +109,12 @@ class Schedule:
     update_every: Length | None = duration(None, shared=True)
     overlap: str = dataclasses.field(default="none", metadata={"slot": True})
 
-    #: Whether the shape means something only together with reduce-on-plateau.
+    #: Whether the shape needs reduce-on-plateau.
     needs_plateau: ClassVar[bool] = False
 
     @classmethod
     def named(cls, name: str) -> type[Schedule] | None:
-        """The schedule of this name. Only classes that are loaded already are looked at: nothing is imported."""
+        """Return the schedule class of this name, among the classes that are already loaded. Nothing is imported."""
         classes: list[type[Schedule]] = [Schedule]
         found = None
         while classes:
@@ -124,25 +125,25 @@ class Schedule:
 
     @property
     def bounded(self) -> bool:
-        """Whether the shape needs to know where its phase ends."""
+        """Whether the shape depends on the length of its phase."""
         return True
 
     def value(self, s: int, n: int) -> float:
-        """The bare shape: its value at step ``s`` of ``n``."""
+        """Return the value of the bare shape at step ``s`` of ``n``."""
         if type(self).__call__ is Schedule.__call__:
             raise NotImplementedError
-        return self(s, n)  # a class with its own `__call__`
+        return self(s, n)  # for a class with its own `__call__`
 
     def end_value(self, n: int) -> float:
-        """The value that the bare shape of ``n`` steps arrives at: the limit of ``value(s, n)`` from the left."""
+        """Return the value at the end of the bare shape of ``n`` steps: the limit of ``value(s, n)`` from the left."""
         return self.value(n, n)
 
     def turns(self, n: int) -> list[int]:
-        """Steps inside the bare shape of ``n`` steps at which it jumps or turns."""
+        """Return the steps inside the bare shape of ``n`` steps at which it jumps or turns."""
         return []
 
     def __call__(self, s: int, n: int) -> float:
-        """The multiplier at step ``s`` of a phase of ``n`` steps."""
+        """Return the multiplier at step ``s`` of a phase of ``n`` steps."""
         options = self._options
         if options is None:
             return self.value(s, n)
@@ -151,31 +152,29 @@ class Schedule:
         return max(floor, scale * self.value(s // every * every if every else s, n + skip))
 
     def final(self, n: int) -> float:
-        """The value that the phase of ``n`` steps arrives at: the limit of ``schedule(s, n)`` from the left."""
+        """Return the value at the end of a phase of ``n`` steps: the limit of ``schedule(s, n)`` from the left."""
         if self._options is None:
             return self.end_value(n)
         scale, floor, skip, every = self._options
         return self(n - 1, n) if every else max(floor, scale * self.end_value(n + skip))
 
     def edges(self, n: int) -> list[int]:
-        """Steps inside the phase of ``n`` steps at which the multiplier jumps or turns, but not where it meets
-        ``floor``.
-        """
+        """Return the steps inside a phase of ``n`` steps at which the value jumps or turns, except at ``floor``."""
         if self._options is None:
             return self.turns(n)
         _, _, skip, every = self._options
         if not every:
             return [e - skip for e in self.turns(n + skip) if e > skip]
-        self.turns(n + skip)  # refuses a shape that does not fit
+        self.turns(n + skip)  # refuses a shape that needs more steps
         counted("update_every", (n + skip - 1) // every)
         return [e - skip for e in range((skip // every + 1) * every, n + skip, every)]
 
     @property
     def set_options(self) -> dict[str, Any]:
-        """The options that every schedule has, as far as they are not at their defaults.
+        """The options of every schedule that do not have their defaults.
 
         Raises:
-            ConfigError: the class has a ``__call__``, ``final`` or ``edges`` of its own, which does not apply them.
+            ConfigError: the class has its own ``__call__``, ``final`` or ``edges``, which does not apply them.
 
         >>> from lrkit.schedules import Cosine
         >>> Cosine(end=0.1, floor=0.2).set_options
@@ -191,16 +190,16 @@ class Schedule:
         return options
 
     def refuse_overlap(self, key: str) -> None:
-        """Refuse an ``overlap`` of a schedule that is no warmup.
+        """Refuse an ``overlap`` of a schedule that is not a warmup.
 
         Raises:
-            ConfigError: with the key under ``key``.
+            ConfigError: with ``key`` before the name of the option.
         """
         if self.overlap != "none":
             raise ConfigError(f"{key}.overlap", "is an option of the warmup: set warmup.overlap", self.overlap)
 
     def describe(self) -> str:
-        """The name of the shape, and the options of every schedule as far as they are set.
+        """Return the name of the shape, and the options of every schedule that are set.
 
         >>> from lrkit.schedules import Cosine
         >>> Cosine(end=0.1).describe(), Cosine(scale=0.5, floor=0.2).describe()
@@ -210,13 +209,13 @@ class Schedule:
         return " ".join([type(self).__name__.lower(), *(f"{name}={value}" for name, value in options.items())])
 
     def bare(self) -> Self:
-        """The same shape with these options at their defaults."""
+        """Return the same shape with the defaults of these options."""
         fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(self)}
         return dataclasses.replace(self, **{name: fields[name] for name in self.set_options})
 
     @cached_property
     def _options(self) -> tuple[float, float, int, int] | None:
-        """Scale, floor, skip and update_every (0: each step) in steps; None where all are at their defaults."""
+        """Scale, floor, skip and update_every (0: each step) in steps; None if all have their defaults."""
         options = self.set_options
         if not options:
             return None
@@ -225,7 +224,7 @@ class Schedule:
 
     @property
     def ends(self) -> dict[str, Any]:
-        """The fields ``start`` and ``end``, as far as the shape has them.
+        """The fields ``start`` and ``end`` that the shape has.
 
         >>> from lrkit.schedules import Constant, Cosine
         >>> Cosine(end=0.1).ends, Constant(start=0.5).ends
@@ -235,24 +234,24 @@ class Schedule:
         return {name: getattr(self, name) for name in names}
 
     def with_ends(self, **ends: float) -> Self:
-        """The same shape with other ends; an end that the shape does not have is left out."""
+        """Return the same shape with other ends; an end that the shape does not have is left out."""
         changed: dict[str, Any] = {name: value for name, value in ends.items() if name in self.ends}
         return dataclasses.replace(self, **changed)
 
     def momentum(self, base: float) -> Schedule | None:
-        """The curve of momentum that belongs to this shape, as plain values; None where momentum is left alone.
+        """Return the curve of momentum of this shape, as plain values; None if it does not set momentum.
 
         Args:
-            base: the optimizer's own momentum, where the shape leaves momentum alone for a part of its phase.
+            base: the optimizer's own momentum, for the parts of the phase in which the shape does not set momentum.
         """
         return None
 
     def momentum_keys(self) -> list[str]:
-        """The keys that make the shape move momentum; empty where momentum is left alone."""
+        """Return the keys by which the shape sets momentum; empty if it does not."""
         return [] if self.momentum(0.0) is None else ["momentum_start"]
 
     def warnings(self, edges: Sequence[int], n: int) -> list[str]:
-        """Warnings about a shape of ``n`` steps with these edges: settings that are legal and probably not intended."""
+        """Return warnings about a shape of ``n`` steps with these edges: valid but probably unintended settings."""
         return []
 
     def __post_init__(self) -> None:
@@ -265,12 +264,12 @@ class Schedule:
             elif "duration" in field.metadata:
                 check_duration(field.name, value, zero=field.metadata["zero"])
         one_of(*OVERLAPS).check("overlap", self.overlap)
-        _ = self.set_options  # refuses those that the class does not apply
+        _ = self.set_options  # refuses options that the class does not apply
 
     def resolved(self, horizon: Horizon) -> Self:
-        """The same schedule with every duration as a whole number of optimizer steps."""
+        """Return the same schedule with every duration as a whole number of optimizer steps."""
         steps: dict[str, Any] = {
-            field.name: Duration.parse(value, field.name).steps(horizon, field.name)
+            field.name: Duration.parse(value, field.name).steps(horizon, field.name, repeats=field.name != "length")
             for field in dataclasses.fields(self)
             if "duration" in field.metadata and (value := getattr(self, field.name)) is not None
         }
@@ -279,7 +278,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Endless(Schedule):
-    """A shape that is the same however long its phase is; it can run where the end is not known."""
+    """A shape that does not depend on the length of its phase; it needs no known end of the run."""
 
     @property
     def bounded(self) -> bool:
@@ -310,7 +309,7 @@ def check_duration(name: str, value: Any, *, zero: bool = False) -> None:
 
 
 def check_places(places: Any, instead: str) -> tuple[Length, ...]:
-    """The milestones of a schedule, each longer than 0; ``instead`` says what to write for none."""
+    """Return the milestones of a schedule, each longer than 0; ``instead`` is the advice for an empty list."""
     if isinstance(places, str) or not isinstance(places, Sequence):
         raise ConfigError("milestones", "must be a list of durations, such as [50%, 75%]", places)
     if not places:
@@ -321,7 +320,7 @@ def check_places(places: Any, instead: str) -> tuple[Length, ...]:
 
 
 def resolve_places(places: Sequence[Length], horizon: Horizon) -> tuple[int, ...]:
-    """Milestones as steps, which must increase."""
+    """Return milestones as steps, which must increase."""
     steps = [Duration.parse(place, "milestones").steps(horizon, "milestones") for place in places]
     if sorted(set(steps)) != steps:
         raise ConfigError(f"milestones ({list(places)}, which is steps {steps})", "must be increasing")
@@ -329,9 +328,9 @@ def resolve_places(places: Sequence[Length], horizon: Horizon) -> tuple[int, ...
 
 
 def check_momentum(start: float | None, peak: float | None) -> None:
-    """Refuse one end of a cycle of momentum without the other, and a momentum of 1."""
+    """Refuse only one end of a cycle of momentum, and a momentum of 1."""
     if (start is None) != (peak is None):
         raise ConfigError("momentum_start", "and momentum_peak must be set together", start)
     for name, value in (("momentum_start", start), ("momentum_peak", peak)):
         if value == 1:
-            raise ConfigError(name, "must be below 1: with 1 no gradient would be forgotten", value)
+            raise ConfigError(name, "must be below 1: with 1 the average never forgets a gradient", value)

@@ -1,4 +1,4 @@
-"""Step decay: the rate falls in steps, at equal distances or at chosen places."""
+"""Step decay: the rate falls in steps, at equal distances or at milestones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Multistep", "Step"]
 
 @dataclass(frozen=True)
 class Step(Endless):
-    """Step decay: multiplied by ``gamma`` every so often.
+    """Step decay: the rate is multiplied by ``gamma`` after each ``every``.
 
         m = start * gamma ** floor(s / every)
 
@@ -56,13 +56,13 @@ class Step(Endless):
 
 @dataclass(frozen=True)
 class Multistep(Endless):
-    """Step decay at chosen places.
+    """Step decay at milestones.
 
         m = start * gamma ** (number of milestones <= s)
 
     Args:
-        milestones: durations from the beginning of the schedule, increasing. They count from the beginning of the run
-            where the warmup overlaps the schedule (``warmup.overlap``).
+        milestones: increasing durations from the beginning of the schedule; if the warmup overlaps the schedule
+            (``warmup.overlap``), this is the beginning of the run.
         gamma: factor of a drop, > 0; above 1 the rate grows.
         start: first value.
 

@@ -1,4 +1,4 @@
-"""A schedule that is a table of values of the user's own."""
+"""A schedule from a table of values of the user."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = ["Table"]
 
 @dataclass(frozen=True)
 class Table(Endless):
-    """A table of your own: values at places, and between them lines, stairs or half cosines.
+    """A table of your own: values at places, with lines, steps or half cosines between them.
 
         m = v_i + (v_{i+1} - v_i) * w,     t = (s - p_i) / (p_{i+1} - p_i)     from place p_i to place p_{i+1}
         w = t (linear), 0 (previous) or (1 - cos(pi * t)) / 2 (cosine)
 
-    The first value holds before its place, the last value after its place.
+    Before its first place, the table has its first value; after its last place, its last value.
 
     Args:
         table: rows ``[place, value]``: a duration from the beginning of the schedule, and a multiplier >= 0; or the
-            path of a .csv or .json file with such rows, relative to the working folder. The file is read once; the
-            plan holds its rows. A CSV file may begin with a row of names. At most 10,000 rows.
-        interpolate: ``linear``, ``previous`` (a staircase) or ``cosine``.
+            path of a .csv or .json file with such rows, relative to the working folder. lrkit reads the file once; the
+            plan contains its rows. A CSV file may begin with a row of names. At most 10,000 rows.
+        interpolate: ``linear``, ``previous`` (steps) or ``cosine``.
         normalise: ``peak`` or ``first``: all values are divided by the largest or the first value; for a file with
             learning rates, such as the output of ``lrkit show format=csv``.
         column: of a CSV file, the name of the column with the values.
@@ -105,7 +105,7 @@ class Table(Endless):
 
     def warnings(self, edges: Sequence[int], n: int) -> list[str]:
         inside = len(edges) + (Duration.parse(self._rows[0][0]).value == 0)
-        # A line leads to the first place that is not inside.
+        # The interpolation uses the first place after the end too.
         late = self._rows[inside + (self.interpolate != "previous") :]
         if not late:
             return []

@@ -22,19 +22,20 @@ __all__ = ["Wsd"]
 
 @dataclass(frozen=True)
 class Wsd(Shaped):
-    """Warmup-stable-decay: flat, then a short decay (its warmup is the group ``warmup``).
+    """Warmup-stable-decay: a constant rate, then a short decay (the warmup is the group ``warmup``).
 
         m = start                                     before the decay
         m = shape from start to end                   during the last ``decay`` of the phase
 
-    WSD-S decays before each milestone too, and goes on with ``start`` after it: a run with several decayed checkpoints.
+    WSD-S decays before each milestone too, and continues at ``start`` after it: one run gives several decayed
+    checkpoints.
 
     Args:
         decay: length of a decay.
         shape: ``sqrt`` (1 - sqrt), ``linear``, ``cosine``, ``exponential``, ``logarithmic``, ``polynomial``, ``rex`` or
-            ``tanh``; or a schedule with options of its own, such as ``Polynomial(power=1, k=2)`` (1-square).
-        milestones: durations from the beginning of the schedule, increasing: where an earlier decay has arrived at
-            ``end``. For decays of different lengths use ``Piecewise`` with several ``Wsd``.
+            ``tanh``; or a schedule with its own options, such as ``Polynomial(power=1, k=2)`` (1-square).
+        milestones: increasing durations from the beginning of the schedule, at which an earlier decay reaches ``end``.
+            For decays of different lengths use ``Piecewise`` with several ``Wsd``.
 
     Reference: Hu et al. 2024, MiniCPM, arXiv:2404.06395, section 4; Hägele et al. 2024, arXiv:2405.18392. WSD-S: Wen et
     al. 2024, arXiv:2410.05192.
@@ -67,7 +68,7 @@ class Wsd(Shaped):
         return self.decay_between(self.start, self.end)
 
     def _list_decays(self, n: int) -> list[tuple[int, int]]:
-        """The first step of each decay, and the step at which it has arrived."""
+        """Return the first step of each decay, and the step at which it reaches ``end``."""
         milestones, decay = [int(milestone) for milestone in self.milestones or ()], int(self.decay)
         if milestones and milestones[-1] >= n:
             raise ConfigError("milestones", f"must lie before the end of the schedule, which has {n} steps", milestones)

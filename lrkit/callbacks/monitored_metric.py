@@ -1,4 +1,4 @@
-"""Checks the names of monitored metrics before training."""
+"""Checks the names of monitored metrics, and replaces ``monitor=auto`` by the name of the validation loss."""
 
 from __future__ import annotations
 

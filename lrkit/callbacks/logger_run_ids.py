@@ -1,6 +1,6 @@
-"""What loggers get beside the curves: the hyper-parameters and results of a run; and the ids of their own runs.
+"""The ids of the runs of loggers on a server, and the hyper-parameters and results that a logger gets beside curves.
 
-Weights & Biases and MLflow have runs of their own. ``loggers.json`` in the run's folder keeps their ids, by which a
+Weights & Biases and MLflow create their own runs. ``loggers.json`` in the run's folder keeps their ids, by which a
 resumed run continues them.
 """
 

@@ -250,10 +250,10 @@ def with_added_tracks(overrides: Iterable[str]) -> list[str]:
     >>> with_added_tracks(["optimizers.actor.every=2", "optimizer@optimizers.actor.optimizer=adam", "seed=1"])
     ['++optimizers.actor.every=2', '+optimizer@optimizers.actor.optimizer=adam', 'seed=1']
     """
-    return [f"{_addition_prefix(text)}{text}" for text in with_added_keys(map(quote_formula, overrides))]
+    return [f"{_find_addition_prefix(text)}{text}" for text in with_added_keys(map(quote_formula, overrides))]
 
 
-def _addition_prefix(text: str) -> str:
+def _find_addition_prefix(text: str) -> str:
     key = text.partition("=")[0]
     if key.partition(".")[0].lstrip("+") == tracks.KEY:
         return "++"[key.startswith("+") + key.startswith("++") :]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from lrkit.config import trusted_targets
 from lrkit.config.callback_conflicts import find_conflict
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
 from lrkit.data.torch_datasets import Datasets
+from lrkit.lightning.accumulation_windows import count_steps
 from lrkit.lightning.imports import (
     PACKAGE,
     Callback,
@@ -68,7 +68,7 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
     if declared_keys and not config[tracks.KEY] and uses_manual_optimization(trainer.lightning_module):
         return _plan_of_declared_steps(config, trainer, notes)
     plan = counted_plan(config, trainer, notes)
-    steps, stop = _count_steps(trainer, plan), plan.horizon.stop_after
+    steps, stop = count_steps(trainer, plan.horizon), plan.horizon.stop_after
     finite = steps != float("inf") and steps > 0
     if finite and stop is not None and config["horizon"].get("steps") is not None:  # of it a part is taken here
         if stop > steps:
@@ -80,25 +80,14 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
         )
     if declared is not None and declared.horizon != plan.horizon:
         planned, counted = declared.horizon, plan.horizon
+        epochs = planned.steps_after_epochs(1), counted.steps_after_epochs(1)
         raise ConfigError(
             "data.train_samples",
-            f"does not match the data: the plan has {planned.steps} steps ({planned.steps_per_epoch} an epoch),"
-            f" the data have {counted.steps} ({counted.steps_per_epoch})",
+            f"does not match the data: the plan has {planned.steps} steps ({epochs[0]} an epoch),"
+            f" the data have {counted.steps} ({epochs[1]})",
             config["data"].get("train_samples"),
         )
     return plan
-
-
-def _count_steps(trainer: Trainer, plan: Plan) -> float:
-    """The optimizer steps that a trainer will take: Lightning's own number, or that of a batch-size schedule."""
-    sizes = plan.horizon.batch_sizes
-    if sizes is None:
-        return float(trainer.estimated_stepping_batches)
-    if sizes.micro is None:
-        raise ConfigError("data.batch_size", f"must be set with {SCHEDULE}: the data does not say it")
-    epochs, most = trainer.max_epochs or -1, trainer.max_steps
-    whole = math.inf if sizes.batches is None or epochs < 1 else sizes.steps_after(epochs * sizes.batches)
-    return whole if most == -1 else min(whole, most)
 
 
 def _plan_of_declared_steps(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[str]) -> Plan:

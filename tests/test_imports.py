@@ -66,9 +66,12 @@ LAZILY = {
     "api.mounted_config": {"torch", "omegaconf"},
     "base.line_chart": {"matplotlib"},
     "base.terminal_width": {"rich"},
+    "callbacks.terminal_progress": {"rich"},
+    "sweep.live_table": {"rich"},
     "base.process_pool": {"torch"},
     "runs.event_records": {"numpy"},
     "comparison.figures": {"matplotlib"},
+    "cli.environment_checks": {"torch"},
     "cli.hydra_call": HYDRA,
 }
 #: The ones that import their parts when they are asked for.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,7 @@ from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
 from lrkit.planning.resolve import resolve_plan
 from lrkit.planning.weight_decay_rule import WeightDecayRule, check_decoupled, resolve_rule
+from lrkit.schedules.batch_sizes import parse_stages, resolve_sizes, spread_stages
 from lrkit.schedules.curve import Curve, depends_on_length
 from lrkit.schedules.durations import Length
 from lrkit.schedules.horizon import Horizon
@@ -30,12 +32,23 @@ from lrkit.schedules.warmup import moot_reason
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-__all__ = ["AnyGuard", "AnyPlateau", "AnyRules", "AnySchedule", "CurveParts", "RunParts", "class_path"]
+__all__ = [
+    "AnyBatchSchedule",
+    "AnyGuard",
+    "AnyPlateau",
+    "AnyRules",
+    "AnySchedule",
+    "CurveParts",
+    "RunParts",
+    "class_path",
+]
 
 #: A schedule: an object, the name of an option, or a mapping such as ``{"name": "step", "every": "30ep"}``.
 AnySchedule = Schedule | str | Mapping[str, Any]
 AnyPlateau = Plateau | str | Mapping[str, Any]
 AnyGuard = Guard | str | Mapping[str, Any]
+#: Pairs of a duration and the samples in an optimizer step from there on.
+AnyBatchSchedule = Sequence[Sequence[Length]]
 AnyRules = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 Part = TypeVar("Part")
@@ -104,17 +117,36 @@ class RunParts(CurveParts):
         """
         return self._plan_tracks(horizon) if self.optimizers else self._plan_one_optimizer(horizon)
 
-    def check(self, batch_size: int | None = None, tokens_per_sample: int | None = None) -> None:
+    def check(
+        self,
+        batch_size: int | None = None,
+        tokens_per_sample: int | None = None,
+        batch_schedule: AnyBatchSchedule | None = None,
+    ) -> None:
         """Check the arguments before the length of the run is known, by a plan for a long run.
 
         Raises:
             ConfigError: an invalid argument, or two arguments that contradict each other.
         """
         try:
-            self.plan(Horizon(10**6, 10**3, batch_size or 64, tokens_per_sample=tokens_per_sample))
+            if batch_schedule is None:
+                self.plan(Horizon(10**6, 10**3, batch_size or 64, tokens_per_sample=tokens_per_sample))
+            else:
+                self.check_batch_schedule(batch_schedule)
+                stages = spread_stages(batch_schedule, 10**6)
+                micro = batch_size or math.gcd(*(size for _, size in stages))
+                epoch = 10**3 * (1 + max(size for _, size in stages) // micro)
+                sizes, _ = resolve_sizes(stages, micro=micro, batches=epoch, steps=10**6)
+                self.plan(Horizon(10**6, tokens_per_sample=tokens_per_sample, batch_sizes=sizes))
         except ConfigError as error:
             if not depends_on_length(error):
                 raise
+
+    def check_batch_schedule(self, batch_schedule: AnyBatchSchedule) -> None:
+        """Refuse a batch-size schedule for several optimizers."""
+        if self.optimizers:
+            raise ConfigError("batch_schedule", "and optimizers cannot be used together: a step is a batch there")
+        parse_stages(batch_schedule)
 
     def target(self) -> tuple[str, dict[str, Any]]:
         """Return the class path of the optimizer and its options. The caller's options replace the shipped ones."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrkit.api.arguments import class_path
 from lrkit.base import lightning_package
+from lrkit.base.command_line import CONFIG_FILE, quote_path
 from lrkit.base.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def train(
     folder: Path | str | None = None,
     module: LightningModule | None = None,
     data: LightningDataModule | None = None,
+    config: Path | str | None = None,
     config_dir: Path | str | None = None,
     trust: Sequence[str] = (),
     quiet: bool = False,
@@ -64,6 +66,7 @@ def train(
         folder: the run's folder; None: a new folder in ``outputs/runs``, or the folder of ``resume.path``.
         module: a LightningModule in place of ``model=...``; it is trained in place.
         data: a LightningDataModule in place of ``data=...``; None: the loaders of ``module``.
+        config: a file with the whole config of a run, in place of the defaults, such as its ``config.yaml``.
         config_dir: a folder with the caller's own groups and options.
         trust: packages whose classes files may name.
         quiet: print nothing.
@@ -83,14 +86,15 @@ def train(
         if word.lstrip("+~").startswith("hydra"):
             raise ConfigError(word.partition("=")[0], "is not accepted by lrkit.train: use the argument folder=...")
     load_resumed_config(overrides)
-    config = configs.compose(overrides, None if config_dir is None else str(config_dir), trust)
-    config = _set_object_classes(config, overrides, module, data)
-    (configs.check if config["resume"]["path"] is None else configs.check_values)(config)
-    place = _create_folder(folder, find_continued_folder(config["resume"]))
-    use_lightning(config)
+    words = [*([] if config is None else [f"{CONFIG_FILE}={quote_path(str(config))}"]), *overrides]
+    composed = configs.compose(words, None if config_dir is None else str(config_dir), trust)
+    composed = _set_object_classes(composed, overrides, module, data)
+    (configs.check if composed["resume"]["path"] is None else configs.check_values)(composed)
+    place = _create_folder(folder, find_continued_folder(composed["resume"]))
+    use_lightning(composed)
     from lrkit.training.run import run_training
 
-    return run_training(config, place, quiet=quiet, module=module, data=data)
+    return run_training(composed, place, quiet=quiet, module=module, data=data)
 
 
 def _set_object_classes(config: dict[str, Any], overrides: Sequence[str], module: Any, data: Any) -> dict[str, Any]:

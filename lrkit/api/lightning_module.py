@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lrkit.api.arguments import AnyGuard, AnyPlateau, AnyRules, AnySchedule, RunParts
+from lrkit.api.arguments import AnyBatchSchedule, AnyGuard, AnyPlateau, AnyRules, AnySchedule, RunParts
 from lrkit.base import lightning_package
 from lrkit.base.errors import ConfigError
 from lrkit.planning.plan import Plan
 from lrkit.schedules.durations import Duration, Length
-from lrkit.schedules.horizon import Horizon
+from lrkit.schedules.horizon import Horizon, LoaderSize, horizon_of
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -50,6 +50,7 @@ def configure(
     steps: int | None = None,
     stop_after: Length | None = None,
     tokens_per_sample: int | None = None,
+    batch_schedule: AnyBatchSchedule | None = None,
 ) -> AnyModule:
     """Attach an optimizer and its learning rates to a LightningModule, for ``trainer.fit(module)``.
 
@@ -66,6 +67,8 @@ def configure(
         stop_after: a duration after which the run stops: it takes the first part of ``steps``, or of the trainer's
             steps, at their rates. lrkit lowers the trainer's ``max_steps`` to it for the fit.
         tokens_per_sample: tokens in a sample, for lengths in tokens.
+        batch_schedule: pairs of a duration and the samples in an optimizer step from there on, for automatic
+            optimization: ``[[0, 64], ["50%", 128]]``. lrkit sets the trainer's accumulation for each step.
 
     Raises:
         ConfigError: at once for errors that do not depend on the trainer: an unknown name or key, a value out of
@@ -97,7 +100,7 @@ def configure(
         optimizers=optimizers,
         allow_extreme_lr=allow_extreme_lr,
     )
-    configure_module(module, parts, RunLength(batch_size, steps, stop_after, tokens_per_sample))
+    configure_module(module, parts, RunLength(batch_size, steps, stop_after, tokens_per_sample, batch_schedule))
     return module
 
 
@@ -109,6 +112,7 @@ class RunLength:
     steps: int | None = None
     stop_after: Length | None = None
     tokens_per_sample: int | None = None
+    batch_schedule: AnyBatchSchedule | None = None
 
 
 def configure_module(module: LightningModule, parts: RunParts, length: RunLength) -> None:
@@ -132,7 +136,7 @@ def configure_module(module: LightningModule, parts: RunParts, length: RunLength
         )
     if length.stop_after is not None:
         Duration.parse(length.stop_after, "stop_after")
-    parts.check(length.batch_size, length.tokens_per_sample)
+    parts.check(length.batch_size, length.tokens_per_sample, length.batch_schedule)
 
     def planner(trainer: Trainer) -> Plan:
         if parts.optimizers and trainer.max_steps != -1:
@@ -215,6 +219,8 @@ def _read_horizon(trainer: Trainer, length: RunLength) -> Horizon:
     from lrkit.lightning.replicas import count_replicas
     from lrkit.lightning.step_count_check import uses_manual_optimization
 
+    if length.batch_schedule is not None:
+        return _read_scheduled_horizon(trainer, length)
     steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     accumulate, size, said = trainer.accumulate_grad_batches, length.batch_size, length.steps
     if size is None:
@@ -239,4 +245,37 @@ def _read_horizon(trainer: Trainer, length: RunLength) -> Horizon:
     if taken is not None and (horizon.end or 0) > taken:
         must = f"must be at most {taken}, the number of optimizer steps that the trainer takes"
         raise ConfigError("stop_after", must, length.stop_after)
+    return horizon
+
+
+def _read_scheduled_horizon(trainer: Trainer, length: RunLength) -> Horizon:
+    """Return the horizon of a run whose batch size changes."""
+    from lrkit.lightning.accumulation_windows import count_steps
+    from lrkit.lightning.replicas import count_replicas
+    from lrkit.lightning.step_count_check import uses_manual_optimization
+
+    key, both = "batch_schedule", "cannot be used together"
+    if trainer.accumulate_grad_batches != 1:
+        must = f"and {key} {both}: both set the samples in a step"
+        raise ConfigError("accumulate_grad_batches", must, trainer.accumulate_grad_batches)
+    if uses_manual_optimization(trainer.lightning_module):
+        raise ConfigError(key, "needs a module that leaves the optimizer step to Lightning (automatic optimization)")
+    trainer.fit_loop.setup_data()
+    batches, size = trainer.num_training_batches, length.batch_size
+    size = getattr(trainer.train_dataloader, "batch_size", None) if size is None else size
+    if size is None:
+        raise ConfigError("batch_size", f"must be set with {key}: the loader does not say it")
+    horizon = horizon_of(
+        LoaderSize(None, size),
+        {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps},
+        world=count_replicas(trainer),
+        batches=None if batches == float("inf") else int(batches),
+        overrides={"steps": length.steps, "tokens_per_sample": length.tokens_per_sample},
+        batch={"schedule": length.batch_schedule},
+    ).stopping(length.stop_after, "stop_after")
+    taken = count_steps(trainer, horizon)
+    if (horizon.end or 0) > taken or (horizon.stop_after is None and horizon.steps not in (None, taken)):
+        name = "steps" if length.stop_after is None else "stop_after"
+        must = f"must be at most {taken}, the number of optimizer steps that the trainer takes"
+        raise ConfigError(name, must, getattr(length, name))
     return horizon

@@ -149,6 +149,9 @@ def _read_groups(cfg: Any, key: str) -> dict[str, Any]:
     elif at.get("optimizers"):  # if it were ignored, every optimizer would follow the schedule of the root
         must = "is not read by from_config, which builds one plan: use lrkit.configure(module, optimizers=...)"
         raise ConfigError("optimizers", must)
+    elif (at.get("batch") or {}).get("schedule"):
+        must = "is not read by from_config: use lrkit.configure(module, batch_schedule=...)"
+        raise ConfigError("batch.schedule", must)
     nodes: dict[str, Any] = {}
     try:
         for name in (name for name in _GROUPS if name in at):

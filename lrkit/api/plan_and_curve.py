@@ -10,11 +10,14 @@ lr 0.2 = 0.1 x 2 (linear: batch 512 / base 256)
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lrkit.api.arguments import AnyGuard, AnyPlateau, AnyRules, AnySchedule, CurveParts, RunParts
+from lrkit.api.arguments import AnyBatchSchedule, AnyGuard, AnyPlateau, AnyRules, AnySchedule, CurveParts, RunParts
+from lrkit.base.errors import ConfigError
 from lrkit.planning.plan import Plan
+from lrkit.schedules.batch_sizes import resolve_sizes
 from lrkit.schedules.curve import Curve
 from lrkit.schedules.durations import Length
 from lrkit.schedules.horizon import Horizon
@@ -97,6 +100,7 @@ def plan(
     param_groups: AnyRules | None = None,
     optimizers: Mapping[str, Mapping[str, Any]] | None = None,
     allow_extreme_lr: bool = False,
+    batch_schedule: AnyBatchSchedule | None = None,
 ) -> Plan:
     """Return the plan of a run: every factor of every learning rate, resolved before the run.
 
@@ -122,6 +126,8 @@ def plan(
             ``lr``, ``optimizer``, ``options``, ``schedule``, ``warmup``, ``cooldown``, their lengths, and
             ``param_groups``. ``steps`` counts batches then.
         allow_extreme_lr: accept an ``lr`` outside of [1e-8, 10].
+        batch_schedule: in place of ``batch_size``, pairs of a duration and the samples in an optimizer step from there
+            on: ``[[0, 64], ["50%", 128]]``. The factor of ``batch_scaling`` is that of each step's batch.
         stop_after: a duration after which the run stops: it takes the first part of the ``steps``, at their rates.
         schedule, warmup, cooldown, their lengths, steps, steps_per_epoch, batch_size, tokens_per_sample: as for
             ``lrkit.curve``.
@@ -155,4 +161,18 @@ def plan(
         allow_extreme_lr=allow_extreme_lr,
     )
     horizon = Horizon(steps, steps_per_epoch, batch_size, tokens_per_sample=tokens_per_sample)
-    return parts.plan(horizon.stopping(stop_after, "stop_after"))
+    return parts.plan(_with_batch_schedule(horizon, parts, batch_schedule).stopping(stop_after, "stop_after"))
+
+
+def _with_batch_schedule(horizon: Horizon, parts: RunParts, batch_schedule: AnyBatchSchedule | None) -> Horizon:
+    """Return the horizon of a run whose batch size changes, if it does."""
+    if batch_schedule is None:
+        return horizon
+    parts.check_batch_schedule(batch_schedule)
+    for name in ("steps_per_epoch", "batch_size"):
+        if (value := getattr(horizon, name)) is not None:
+            must = "and batch_schedule cannot be used together: it sets the samples in a step"
+            raise ConfigError(name, must, value)
+    tokens = horizon.tokens_per_sample
+    sizes, _ = resolve_sizes(batch_schedule, micro=None, batches=None, steps=horizon.steps, tokens_per_sample=tokens)
+    return dataclasses.replace(horizon, batch_sizes=sizes)

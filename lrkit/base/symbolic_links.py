@@ -18,8 +18,9 @@ __all__ = ["check_links", "find_outside_links"]
 
 #: The files that only ``lrkit.base.files`` and ``lrkit.checkpoint.durable_io`` write, which replace a link.
 _REPLACED = {
-    "plan.json", "config.json", "metrics.json", "events.json", "sweep.json", "find.json", "find.csv", "find.png",
-    "results.csv", "results.md", "tuned.csv", "compare.png", "compare.html", "error.log",
+    "plan.json", "config.json", "config.yaml", "environment.json", "metrics.json", "events.json", "sweep.json",
+    "find.json", "find.csv", "find.png", "results.csv", "results.md", "tuned.csv", "compare.png", "compare.html",
+    "error.log",
 }  # fmt: skip
 
 

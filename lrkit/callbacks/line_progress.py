@@ -2,29 +2,66 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 from lrkit.base.terminal_width import print_line
 from lrkit.lightning.imports import Callback, LightningModule, Trainer
-from lrkit.lightning.module import schedulers_of, step_of
+from lrkit.lightning.module import plan_of, schedulers_of, step_of
 
-__all__ = ["LineProgress"]
+__all__ = ["LineProgress", "rate_texts"]
 
 
 class LineProgress(Callback):
-    """Prints a line per epoch, about twenty lines in a run: progress for pipes and log files."""
+    """Prints a line per epoch, about twenty lines in a run; within long epochs a line at each twentieth of the run."""
 
     lines = 20
+    seconds = 60.0  # least time between a line within an epoch and the line before it
+
+    def __init__(self) -> None:
+        self.printed = 0.0
+        self.next_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.printed, self.next_step = time.monotonic(), step_of(trainer) + _steps_of_a_line(trainer, self.lines)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if time.monotonic() - self.printed < self.seconds or trainer.is_last_batch:
+            return
+        if step_of(trainer) >= self.next_step:
+            self._print_line(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        epochs = _count_epochs(trainer)
         every = 1 if epochs is None else -(-epochs // self.lines)
         done = trainer.current_epoch + 1
-        if not trainer.is_global_zero or (done % every and done != epochs):
+        if done % every == 0 or done == epochs:
+            self._print_line(trainer)
+
+    def _print_line(self, trainer: Trainer) -> None:
+        self.printed, self.next_step = time.monotonic(), step_of(trainer) + _steps_of_a_line(trainer, self.lines)
+        if not trainer.is_global_zero:
             return
-        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-        metrics_text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        rates = []
-        for each in schedulers_of(trainer):
-            rate = each.plan.lr(each.plan.main_group, max(each.applied - 1, 0), each.total_gain)
-            rates.append(f"{f'lr/{each.track}' if each.track else 'lr'} {rate:.4g}")
-        of = f"/{epochs}" if epochs else ""
-        print_line(f"epoch {done}{of}  step {step_of(trainer)}  {'  '.join(rates)}  {metrics_text}")
+        epochs, done = _count_epochs(trainer), trainer.current_epoch + 1
+        metrics = [f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items())]
+        start = [f"epoch {done}{f'/{epochs}' if epochs else ''}", f"step {step_of(trainer)}"]
+        print_line("  ".join([*start, *rate_texts(trainer), *metrics]))
+
+
+def rate_texts(trainer: Trainer) -> list[str]:
+    """Return the learning rate of each optimizer at the last step, as texts: ``lr 0.1``."""
+    texts = []
+    for each in schedulers_of(trainer):
+        rate = each.plan.lr(each.plan.main_group, max(each.applied - 1, 0), each.total_gain)
+        texts.append(f"{f'lr/{each.track}' if each.track else 'lr'} {rate:.4g}")
+    return texts
+
+
+def _count_epochs(trainer: Trainer) -> int | None:
+    return trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+
+
+def _steps_of_a_line(trainer: Trainer, lines: int) -> int:
+    return max(1, (plan_of(trainer).horizon.end or 0) // lines)

@@ -6,10 +6,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lrkit.base.command_line import CONFIG_FILE, quote_path
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config.trusted_targets import check_trust
 
-__all__ = ["asks_for_information", "check_hydra_overrides", "parse_process_arguments", "split_arguments"]
+__all__ = [
+    "asks_for_information",
+    "check_hydra_overrides",
+    "parse_process_arguments",
+    "split_arguments",
+    "suggest_override",
+]
 
 
 def check_hydra_overrides(overrides: Sequence[str]) -> None:
@@ -26,11 +33,12 @@ def parse_process_arguments(rest: Sequence[str]) -> tuple[Path, Path]:
 
 
 def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | None]:
-    """Split words into flags, overrides (``--trust`` becomes one) and the folder of the user's configs."""
+    """Split words into flags, overrides (``--config`` and ``--trust`` become one) and the folder of own configs."""
     flags: list[str] = []
     overrides: list[str] = []
     trust: list[str] = []
     config_dir: str | None = None
+    config: str | None = None
     words = iter(argv)
     for word in words:
         name, has_value, value = word.partition("=")
@@ -40,6 +48,10 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | No
             config_dir = value if has_value else next(words, None)
             if config_dir is None or not os.path.isdir(config_dir):
                 raise ConfigError("--config-dir", "must be an existing folder", config_dir)
+        elif name == "--config":
+            if config is not None:
+                raise ConfigError("--config", "is given twice")
+            config = _check_config_file(value if has_value else next(words, None))
         elif name == "--trust":
             trust.append(value if has_value else next(words, ""))
         elif name in ("--cfg", "-c", "--info", "-i", "--package", "-p", "--config-name", "-cn") and not has_value:
@@ -48,7 +60,17 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], str | No
             flags.append(word)
     if trust:
         overrides.append(f"trust=[{','.join(check_trust(trust, '--trust'))}]")
-    return flags, overrides, config_dir
+    given = [] if config is None else [f"{CONFIG_FILE}={quote_path(config)}"]
+    return flags, [*given, *overrides], config_dir
+
+
+def _check_config_file(path: str | None) -> str:
+    """Return the path of ``--config``, if a file is there."""
+    if path and os.path.isfile(path):
+        return path
+    inside = [os.path.join(path, name) for name in ("config.yaml", "config.json")] if path else []
+    advice = next((f": {file} is one" for file in inside if os.path.isfile(file)), ": outputs/runs/RUN/config.yaml")
+    raise ConfigError("--config", f"must be a file with the config of a run{advice}", path)
 
 
 def asks_for_information(flags: Sequence[str]) -> bool:
@@ -62,7 +84,8 @@ def asks_for_information(flags: Sequence[str]) -> bool:
         if name in ("-sc", "--shell-completion"):  # Hydra's script calls the command without its subcommand
             raise ConfigError(written, "is refused: lrkit completion bash prints the script, also for zsh and fish")
         if name not in _FLAGS:
-            raise ConfigError(written, f"is not a flag of lrkit train. {did_you_mean(written, _FLAGS)}")
+            hint = suggest_override(flag) or f". {did_you_mean(written, _FLAGS)}"
+            raise ConfigError(written, f"is not a flag of lrkit train{hint}")
         if name in given:
             raise ConfigError(written, "is given twice")
         choices = _INFORMING.get(name, ("", ()))[1]
@@ -82,6 +105,19 @@ def asks_for_information(flags: Sequence[str]) -> bool:
     return bool(given.keys() & _INFORMING.keys())
 
 
+def suggest_override(flag: str) -> str:
+    """A hint for a flag that is a key of a run, as in ``--lr 0.1``; empty for any other one.
+
+    >>> suggest_override("--lr"), suggest_override("--epochs=3"), suggest_override("--foo")
+    (': write optimizer.lr=...', ': write trainer.max_epochs=3', '')
+    """
+    from lrkit.config.unknown_keys import key_of_name
+
+    name, _, value = flag.lstrip("-").partition("=")
+    key = key_of_name(name) if flag.startswith("--") else ""
+    return f": write {key}" if "=" in key else f": write {key}={value or '...'}" if key else ""
+
+
 # Hydra's flags that print something and run nothing: the short form of each, and the form with its argument.
 _INFORMING: dict[str, tuple[str, tuple[str, ...]]] = {
     "--help": ("-h", ()),
@@ -95,4 +131,4 @@ _SHORT = {short: name for name, (short, _) in _INFORMING.items() if short} | {
     "-m": "--multirun", "-r": "--run", "-p": "--package", "-cd": "--config-dir",
 }  # fmt: skip
 
-_FLAGS = {*_INFORMING, *_SHORT, *_SHORT.values(), "--resolve", "--trust"}
+_FLAGS = {*_INFORMING, *_SHORT, *_SHORT.values(), "--resolve", "--trust", "--config"}

@@ -10,6 +10,7 @@ from types import MappingProxyType
 __all__ = ["COMMANDS", "Command", "CommandKey"]
 
 _CONFIG_DIR = {"--config-dir DIR": "a folder of your own groups and options; they replace options of the same name"}
+_CONFIG = {"--config FILE": "the whole config of a run, its config.yaml, in place of the defaults"}
 _TRACEBACK = {"--traceback": "the Python traceback of an error"}
 _TRUST = {"--trust PACKAGE": "allow files to name classes of this package; may be repeated"}
 
@@ -82,7 +83,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({
         },
         flags={
             "-m, --multirun": "a sweep: a key takes several values, key=a,b",
-            **_CONFIG_DIR, **_TRUST,
+            **_CONFIG, **_CONFIG_DIR, **_TRUST,
             "--cfg job|hydra|all": "print the config of these words, and train nothing; --resolve, --package GROUP",
             "--info TOPIC": "Hydra's view of the config: all, config, defaults, defaults-tree, plugins or searchpath",
             "--hydra-help": "the flags of Hydra",
@@ -96,7 +97,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({
             "lrkit find optimizer=adamw": "the last line is the override to type: optimizer.lr=...",
             "lrkit find optimizer=adamw find.confirm=false": "the range test only",
         },
-        flags={**_CONFIG_DIR, **_TRUST, **_TRACEBACK},
+        flags={**_CONFIG, **_CONFIG_DIR, **_TRUST, **_TRACEBACK},
     ),
     "show": Command(
         "[GROUP=OPTION ...] [GROUP.KEY=VALUE ...] [format=FORMAT]",
@@ -107,8 +108,19 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({
         },
         keys=(CommandKey("format", "text (default), csv: each step, json: the plan, png: a picture",
                          ("text", "csv", "json", "png")),),
-        flags={"-m, --multirun": "several plans: a key takes several values, key=a,b", **_CONFIG_DIR, **_TRUST,
-               **_TRACEBACK},
+        flags={"-m, --multirun": "several plans: a key takes several values, key=a,b", **_CONFIG, **_CONFIG_DIR,
+               **_TRUST, **_TRACEBACK},
+    ),
+    "translate": Command(
+        "RATE_OR_RUN [from.GROUP=OPTION ...] [GROUP=OPTION ...] [GROUP.KEY=VALUE ...]",
+        "carry a learning rate to another schedule or length", "lrkit.cli.translate.run_translate", overrides=True,
+        examples={
+            "lrkit translate 0.1 from.schedule=constant schedule=cosine": "0.1 was the best constant rate",
+            "lrkit translate outputs/runs/2026-11-23_21-45-03 trainer.max_epochs=60": "from the rate of a run",
+            "lrkit train optimizer.lr=from:outputs/runs/2026-11-23_21-45-03 schedule=linear": "translate, then train",
+        },
+        keys=(CommandKey("format", "text (default) or json", ("text", "json")),),
+        flags={**_CONFIG_DIR, **_TRUST, **_TRACEBACK},
     ),
     "compare": Command(
         "FOLDER... [metric=NAME] [by=best|final] [out=FOLDER]", "rank and draw the runs of sweeps or folders",
@@ -139,6 +151,15 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({
             "lrkit help optimizer.lr": "a key: meaning, range and default in each option",
         },
         flags=_CONFIG_DIR,
+    ),
+    "doctor": Command(
+        "[GROUP=OPTION ...] [GROUP.KEY=VALUE ...]", "check the installation: packages, device, precision, disk",
+        "lrkit.cli.doctor.run_doctor", overrides=True,
+        examples={
+            "lrkit doctor": "one line a finding: ok, note or problem; exit code 1 if there is a problem",
+            "lrkit doctor optimizer=adamw trainer.precision=bf16-mixed": "what a run with these words would use",
+        },
+        flags={**_CONFIG_DIR, **_TRUST, **_TRACEBACK},
     ),
     "completion": Command(
         "bash|zsh|fish", "print a script that completes commands, options and keys",

@@ -11,7 +11,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import OK
-from lrkit.cli.resumed_run import load_resumed_config
+from lrkit.cli.resumed_run import has_saved_config, load_resumed_config
 
 __all__ = ["call_hydra", "print_information", "refuse_hydra_errors"]
 
@@ -19,15 +19,14 @@ __all__ = ["call_hydra", "print_information", "refuse_hydra_errors"]
 def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
     """Print the requested information; run nothing."""
     from lrkit.config import compose as configs
-    from lrkit.config.overrides import parse_overrides
-    from lrkit.config.saved_config import find_resume_path
+    from lrkit.config.config_file import split_config_file
 
     if config_dir:
         configs.screen_files(overrides, config_dir)
-    if (
-        any(flag.startswith(("--cfg=job", "-c=job")) for flag in flags)
-        and find_resume_path(parse_overrides(overrides)) is not None
-    ):
+    is_job = any(flag.startswith(("--cfg=job", "-c=job")) for flag in flags)
+    if not is_job and split_config_file(overrides)[0] is not None:
+        raise ConfigError("--config", "does not go with these flags: of a config in a file lrkit prints --cfg job only")
+    if is_job and has_saved_config(overrides):
         from omegaconf import OmegaConf
 
         load_resumed_config(overrides)

@@ -1,4 +1,4 @@
-"""The config and the folder of a command line with `resume.path`."""
+"""The config and the folder of a command line with `resume.path` or `--config`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["find_continued_folder", "load_resumed_config"]
+__all__ = ["find_continued_folder", "has_saved_config", "load_resumed_config"]
+
+
+def has_saved_config(overrides: Sequence[str]) -> bool:
+    """Return whether a command line begins with a saved config: by ``resume.path`` or ``--config``."""
+    from lrkit.config import saved_config
+    from lrkit.config.config_file import split_config_file
+    from lrkit.config.overrides import parse_overrides
+
+    file, words = split_config_file(overrides)
+    return file is not None or saved_config.find_resume_path(parse_overrides(words)) is not None
 
 
 def load_resumed_config(overrides: Sequence[str]) -> None:

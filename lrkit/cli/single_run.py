@@ -1,4 +1,4 @@
-"""Trains one run in this process: a new run by Hydra, or a resumed run without it."""
+"""Trains one run in this process: a new run by Hydra, or one with a saved config without it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import DIVERGED, OK
 from lrkit.cli.hydra_call import call_hydra, refuse_hydra_errors
 from lrkit.cli.output_folders import make_writable
-from lrkit.cli.resumed_run import load_resumed_config
+from lrkit.cli.resumed_run import has_saved_config, load_resumed_config
 
-__all__ = ["resume_run", "train_once"]
+__all__ = ["run_saved_config", "train_once"]
 
 
 def train_once(argv: list[str], config_dir: str | None, made: Path | None = None) -> int:
@@ -22,12 +22,9 @@ def train_once(argv: list[str], config_dir: str | None, made: Path | None = None
     Args:
         made: the folder that lrkit created for this run; None: the user named it.
     """
-    from lrkit.config.overrides import parse_overrides
-    from lrkit.config.saved_config import find_resume_path
-
     words = [word for word in argv if not word.startswith("-")]
-    if find_resume_path(parse_overrides(words)) is not None:
-        return resume_run(words, config_dir, made)
+    if has_saved_config(words):
+        return run_saved_config(words, config_dir, made)
     from lrkit.sweep.hydra_job import train_job
 
     statuses: list[str] = []
@@ -48,8 +45,8 @@ def train_once(argv: list[str], config_dir: str | None, made: Path | None = None
     return DIVERGED if "diverged" in statuses else OK
 
 
-def resume_run(words: Sequence[str], config_dir: str | None, made: Path | None) -> int:
-    """Resume a run from a checkpoint, without Hydra, which cannot compose a saved config."""
+def run_saved_config(words: Sequence[str], config_dir: str | None, made: Path | None) -> int:
+    """Resume a run, or train by the config in a file, without Hydra, which cannot compose a saved config."""
     from lrkit.config import compose as configs
     from lrkit.config.instantiate import use_lightning
     from lrkit.config.overrides import parse_overrides
@@ -60,7 +57,7 @@ def resume_run(words: Sequence[str], config_dir: str | None, made: Path | None) 
         if key == "hydra.run.dir" and "${" not in str(override.value()):
             folder = Path(str(override.value()))
         elif override.is_hydra_override() and key != "hydra.output_subdir":
-            must = "does not apply to a resumed run; only hydra.run.dir does, without an interpolation"
+            must = "does not apply to a saved config; only hydra.run.dir does, without an interpolation"
             raise ConfigError(key, must, str(override.value()))
     load_resumed_config(words)
     config = configs.compose([word for word in words if not word.startswith("hydra.")], config_dir)

@@ -30,6 +30,7 @@ _ELSEWHERE = ("launcher=slurm", "launcher=submitit_slurm", "launcher=ray", "laun
 def run_engine(overrides: list[str], config_dir: str | None) -> int:
     """Run a sweep by a launcher or a sweeper of Hydra, and print the table at its end."""
     from lrkit.config import swept_config
+    from lrkit.config.config_file import split_config_file
     from lrkit.config.sweep_values import expand_jobs, list_choices
     from lrkit.sweep.common_errors import refuse_common_error
     from lrkit.sweep.hydra_job import score_job
@@ -37,6 +38,9 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
     from lrkit.sweep.job import count_statuses
     from lrkit.sweep.sweep import quote_value
 
+    if split_config_file(overrides)[0] is not None:
+        must = "does not go with a launcher or a sweeper of Hydra, which composes each job from its own files"
+        raise ConfigError("--config", f"{must}: leave it out, or sweep on this machine")
     words, searches = swept_config.sweep_of_files(overrides, config_dir)
     swept_config.check_sweep(words, config_dir, searches)
     named = _check_engine_words(overrides, words)

@@ -10,6 +10,7 @@ from typing import Any
 
 from lrkit.base.figure_style import LINE_STYLES, OTHER, LineStyle
 from lrkit.base.metric_names import higher_is_better
+from lrkit.comparison.environments import list_differences
 from lrkit.comparison.line_styles import family_styles, setting_styles
 from lrkit.comparison.plot_data import RATE_TITLE, Band, Panel, rate_sensitivity, sensitivity_range, vertical_range
 from lrkit.comparison.ranking import Comparison
@@ -126,7 +127,9 @@ def _build_data(comparison: Comparison, frames: Sequence[Panel]) -> dict[str, An
     drawn = [_build_panel(panel, comparison, (min(ends), max(ends))) for panel in frames]
     if any(rate_sensitivity(comparison).values()):
         drawn.append(_build_sensitivity(comparison))
-    return {"legend": legend, "panels": drawn, "marks": [style.path for style in LINE_STYLES]}
+    runs = [run for setting in settings for run in setting.runs]
+    marks = [style.path for style in LINE_STYLES]
+    return {"legend": legend, "panels": drawn, "marks": marks, "environments": list_differences(runs)}
 
 
 def _build_panel(panel: Panel, comparison: Comparison, steps: tuple[float, float]) -> dict[str, Any]:

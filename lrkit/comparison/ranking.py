@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
+from lrkit.comparison.environments import describe_differences
 from lrkit.comparison.run_groups import RATE, Setting, gather_settings, short_label
 from lrkit.comparison.statistics import Interval, means_differ
 from lrkit.runs.diagnosis import KINDS
@@ -138,7 +139,7 @@ def compare(paths: Sequence[Path | str], metric: str | None = None, by: str = "b
     settings.sort(key=lambda setting: ranking_key(setting, metric, setting.values))
     _mark_settings(settings)
     comparison = Comparison(metric, by, columns, settings, notes)
-    notes += _collect_notes(comparison)
+    notes += [*_collect_notes(comparison), *describe_differences(runs)]
     return comparison
 
 

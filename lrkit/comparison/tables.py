@@ -7,6 +7,7 @@ import io
 from dataclasses import dataclass, replace
 
 from lrkit.base import escaping
+from lrkit.base.duration_text import format_duration
 from lrkit.base.metric_names import higher_is_better
 from lrkit.base.terminal_width import wrap_text
 from lrkit.base.text_table import format_table
@@ -22,7 +23,6 @@ __all__ = [
     "describe_families",
     "families_as_csv",
     "families_sheet",
-    "format_duration",
     "list_notes",
     "settings_as_csv",
     "settings_sheet",
@@ -141,7 +141,9 @@ def settings_as_csv(comparison: Comparison) -> str:
     writer = csv.writer(file, lineterminator="\n")
     values = ["best", "final", "best_mean", "best_interval", "final_mean", "final_interval"]
     tests = sorted({name for setting in comparison.settings for run in setting.runs for name in run.test})
-    ends = ["steps", "seconds", "status", "checkpoint", "run"]
+    facts = list(dict.fromkeys(fact for setting in comparison.settings for run in setting.runs
+                               for fact in run.environment))  # fmt: skip
+    ends = ["steps", "seconds", "status", "checkpoint", *facts, "run"]
     names = ["rank", "mark", *comparison.columns, "seed", "metric", *values, *tests, *ends]
     writer.writerow([escaping.escape_csv(name) for name in names])
     for rank, setting in enumerate(comparison.settings, 1):
@@ -152,7 +154,8 @@ def settings_as_csv(comparison: Comparison) -> str:
                     if path.is_file()]  # fmt: skip
             own += [*means, *(run.test.get(name) for name in tests)]
             cells = [rank, setting.mark, *setting.label.values(), run.seed, comparison.metric, *own]
-            cells += [run.steps, run.seconds, run.status, str(kept[0]) if kept else None, run.name]
+            cells += [run.steps, run.seconds, run.status, str(kept[0]) if kept else None]
+            cells += [*(run.environment.get(fact) for fact in facts), run.name]
             writer.writerow([escaping.escape_csv(cell) for cell in cells])
     return file.getvalue()
 
@@ -212,20 +215,6 @@ def list_notes(comparison: Comparison) -> list[str]:
     """Return the notes for the reader of the tables, without repetition."""
     tuned = comparison.best_rates
     return list(dict.fromkeys([*(tuned.notes if tuned else ()), *comparison.notes]))
-
-
-def format_duration(seconds: float | None) -> str:
-    """Return a time in seconds, minutes or hours.
-
-    >>> format_duration(5.94), format_duration(75), format_duration(7384), format_duration(None)
-    ('5.9 s', '1 min 15 s', '2 h 03 min', '')
-    """
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _format_outcome(setting: Setting) -> list[str]:

@@ -16,6 +16,7 @@ from lrkit.base import launcher_environment
 from lrkit.base.errors import ConfigError
 from lrkit.base.moved_classes import with_current_paths
 from lrkit.config import resume_options, saved_config, trusted_targets, yaml_screening
+from lrkit.config.config_file import read_config_file, split_config_file
 from lrkit.config.devices import accumulation, replicas_of, world_of
 from lrkit.config.find_options import AUTO
 from lrkit.config.hydra_errors import explain_hydra_error
@@ -34,9 +35,11 @@ from lrkit.config.own_classes import with_keys_of_class
 from lrkit.config.plan_of_config import plan, schedule_of
 from lrkit.config.schedule_nodes import with_read_tables
 from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
+from lrkit.config.translated_rate import with_translated_rate
 from lrkit.planning import tracks
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
+from lrkit.schedules.batch_sizes import spread_stages
 from lrkit.schedules.curve import depends_on_length
 from lrkit.schedules.durations import Duration
 
@@ -61,7 +64,8 @@ Config = dict[str, Any]
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust: Sequence[str] = ()) -> Config:
     """Return the config of one run: composed, resolved to plain containers, every key checked.
 
-    With ``resume.path`` it is the saved config of that run, changed by the overrides.
+    With ``resume.path`` it is the saved config of that run, and with ``--config`` that of the file, changed by the
+    overrides.
 
     Args:
         overrides: as on the command line.
@@ -74,9 +78,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     >>> compose(["schedule=step", "schedule.gamma=0.5"])["schedule"]["gamma"]
     0.5
     """
-    parsed = parse_overrides(with_added_keys(overrides))
-    path = saved_config.find_resume_path(parsed)
-    base = None if path is None else saved_config.read_saved_config(path)
+    overrides, parsed, base, source = _find_base(overrides)
     with hydra_initialised(config_dir):
         for override in parsed:
             check_group(override)
@@ -116,12 +118,36 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     except ConfigError as error:
         if base is None:
             raise
-        must = f"{error.must}; keys that are not typed keep the values of the run in {path}"
+        must = f"{error.must}; keys that are not typed keep the values of {source}"
         raise ConfigError(error.key, must, error.received) from None
     checked = with_read_tables(with_keys_of_class(checked, parsed))
     if not checked[tracks.KEY]:  # resume_policies refuses the policy cooldown for tracks, with another message
         resume_options.check_cooldown(checked)
-    return with_world(checked, parsed)
+    return with_translated_rate(with_world(checked, parsed))
+
+
+def _find_base(overrides: Sequence[str]) -> tuple[list[str], list[Override], Mapping[str, Any] | None, str]:
+    """Return the overrides without the file of ``--config``, the same parsed, the saved config below, and its place.
+
+    Raises:
+        ConfigError: there are two of them, or a file is the config of a run that began from a checkpoint.
+    """
+    file, words = split_config_file(overrides)
+    parsed = parse_overrides(with_added_keys(words))
+    path = saved_config.find_resume_path(parsed)
+    if file is None:
+        return words, parsed, None if path is None else saved_config.read_saved_config(path), f"the run in {path}"
+    if path is not None:
+        raise ConfigError("--config", "and resume.path exclude each other: a resumed run keeps its own config", file)
+    config = read_config_file(file)
+    resume = config.get("resume") or {}
+    if resume.get("policy") is not None and not any(o.key_or_group == "resume.policy" for o in parsed):
+        must = (
+            f"is the config of a run that began from the checkpoint {resume.get('path')}: repeat its command, or say"
+            " resume.policy=null to train it from the beginning"
+        )
+        raise ConfigError("--config", must, file)
+    return words, parsed, config, file
 
 
 def with_world(config: Config, parsed: Sequence[Override]) -> Config:
@@ -171,7 +197,7 @@ def screen_files(overrides: Sequence[str], config_dir: str) -> None:
         hydra.compose("train", overrides=with_added_tracks(overrides), return_hydra_config=True)
 
 
-def _says_steps(config: Mapping[str, Any]) -> bool:
+def _has_steps(config: Mapping[str, Any]) -> bool:
     """Whether the config alone says how many optimizer steps the run has; an epoch may have to be counted first."""
     steps, horizon = config["horizon"].get("steps"), config["horizon"]
     if config["data"].get("train_samples") is not None or not isinstance(steps, str):
@@ -185,7 +211,7 @@ def check(config: Mapping[str, Any]) -> Plan | None:
     if config["optimizer"].get("lr") == AUTO:  # the rest is checked with any rate
         lr = 1.0 if finds_rate(str(config["optimizer"].get("_target_"))) else 1e-3
         config = {**config, "optimizer": {**config["optimizer"], "lr": lr}}
-    if _says_steps(config):
+    if _has_steps(config):
         return plan(config)
     # The length of the run is unknown: a plan for a long run shows the errors that do not depend on the length.
     steps = 10**6
@@ -195,8 +221,11 @@ def check(config: Mapping[str, Any]) -> Plan | None:
     long = {"steps": steps, "steps_per_epoch": 10**3, "batch_size": 64}
     long |= {"tokens_per_sample": horizon.get("tokens_per_sample")}
     known: dict[str, Any] = {}
-    if config["batch"].get("schedule") is not None:  # which sets the samples of a step
-        long, known = {name: long[name] for name in ("steps", "tokens_per_sample")}, {"batches": 10**3}
+    if (schedule := config["batch"].get("schedule")) is not None:  # which sets the samples of a step
+        stages = spread_stages(schedule, steps)
+        batches = 10**3 * (1 + max(size for _, size in stages) // (config["data"].get("batch_size") or 1))
+        long, known = {name: long[name] for name in ("steps", "tokens_per_sample")}, {"batches": batches}
+        config = {**config, "batch": {**config["batch"], "schedule": stages}}
     ends = {"max_steps": steps} if config["trainer"].get("max_steps") not in (None, -1) else {}
     try:
         plan({**config, "horizon": long, "trainer": {**config["trainer"], **ends}}, **known)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lrkit.base.command_line import CONFIG_FILE
+
 __all__ = ["GROUPS_OF_SCHEDULES", "quote_formula", "split_values", "with_added_keys"]
 
 #: The groups whose class the user may replace by ``_target_``.
@@ -53,14 +55,14 @@ def split_values(text: str) -> list[str]:
 
 
 def with_added_keys(overrides: Iterable[str]) -> list[str]:
-    """Return overrides with ``++`` before the keys of each schedule whose class an override sets by ``_target_``.
+    """Return overrides without the file of ``--config``, and with ``++`` before the keys of a schedule of the user's.
 
-    Such a class may have other keys than the option, and Hydra would refuse them.
+    A class that an override sets by ``_target_`` may have other keys than the option, and Hydra would refuse them.
 
     >>> with_added_keys(["schedule._target_=mycode.Tanh", "schedule.gamma=2", "warmup.length=5%"])
     ['++schedule._target_=mycode.Tanh', '++schedule.gamma=2', 'warmup.length=5%']
     """
-    listed = list(overrides)
+    listed = [text for text in overrides if text.partition("=")[0] != CONFIG_FILE]
     named = {text.partition("=")[0].lstrip("+") for text in listed}
     own = tuple(f"{group}." for group in GROUPS_OF_SCHEDULES if f"{group}._target_" in named)
     return [f"++{word}" if own and (word := text.lstrip("+")).startswith(own) else text for text in listed]

@@ -17,7 +17,7 @@ import yaml
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import read_file
 
-__all__ = ["check_package_header", "count_expanded", "load_plain", "screen_text"]
+__all__ = ["check_interpolations", "check_package_header", "count_expanded", "load_plain", "screen_text"]
 
 LARGEST = 2**20  #: bytes of a file
 MOST = 10_000  #: nodes of a file, each alias counted with the nodes of its anchor
@@ -45,8 +45,7 @@ def screen_text(file: Path) -> None:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(name, f"cannot be read: {error}") from None
-    for key, text in _find_texts(content):
-        _check_interpolations(name, key, text)
+    check_interpolations(name, content)
     if not isinstance(content, Mapping):
         return
     if "trust" in content:
@@ -56,6 +55,16 @@ def screen_text(file: Path) -> None:
     for entry in entries if isinstance(entries, list) else []:
         for option in entry.items() if isinstance(entry, Mapping) else [(entry, "")]:
             _check_default(name, *(str(part) for part in option))
+
+
+def check_interpolations(name: str, content: Any) -> None:
+    """Refuse interpolations that do more than refer to a key.
+
+    Raises:
+        ConfigError: naming the file, and the key in it.
+    """
+    for key, text in _find_texts(content):
+        _check_interpolation(name, key, text)
 
 
 def load_plain(file: Path) -> Any:
@@ -138,7 +147,7 @@ def _find_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, node
 
 
-def _check_interpolations(name: str, key: str, text: str) -> None:
+def _check_interpolation(name: str, key: str, text: str) -> None:
     """Refuse interpolations of the environment, which has secrets, and of functions: a run's files save the results."""
     if "${" not in text:
         return
@@ -191,7 +200,7 @@ def count_expanded(config: Mapping[str, Any]) -> int:
         if isinstance(node, list):
             return sum(weigh(inner, (*at, str(i))) for i, inner in enumerate(node))
         found = _REFERENCE.findall(node) if isinstance(node, str) and "${" in node else []
-        return sum(1 + followed(*_absolute_path(reference, at)) for reference in found)
+        return sum(1 + followed(*_resolve_reference(reference, at)) for reference in found)
 
     def followed(*path: str) -> int:
         key = ".".join(path)
@@ -206,7 +215,7 @@ def count_expanded(config: Mapping[str, Any]) -> int:
     return weigh(config, ())
 
 
-def _absolute_path(reference: str, at: tuple[str, ...]) -> tuple[str, ...]:
+def _resolve_reference(reference: str, at: tuple[str, ...]) -> tuple[str, ...]:
     dots = len(reference) - len(reference.lstrip("."))
     inner = tuple(part for part in re.split(r"[.\[\]]+", reference) if part)
     return (*at[: len(at) - dots], *inner) if dots else inner

@@ -8,6 +8,7 @@ and every callback that asks as Lightning does, sees the windows of the plan. No
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lrkit.base.errors import ConfigError
@@ -15,8 +16,9 @@ from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import schedulers_of
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.schedules.batch_sizes import KEY, BatchSizes
+from lrkit.schedules.horizon import Horizon
 
-__all__ = ["AccumulationWindows", "Window"]
+__all__ = ["AccumulationWindows", "Window", "count_steps"]
 
 
 class Window(int):
@@ -106,3 +108,19 @@ class AccumulationWindows(Callback):
         if self.usual is not None:
             trainer.accumulate_grad_batches = self.usual
             self.usual = None
+
+
+def count_steps(trainer: Trainer, horizon: Horizon) -> float:
+    """Return the optimizer steps that a trainer will take: Lightning's number, or that of a batch-size schedule.
+
+    Raises:
+        ConfigError: the schedule needs the samples of a batch, which are not known.
+    """
+    sizes = horizon.batch_sizes
+    if sizes is None:
+        return float(trainer.estimated_stepping_batches)
+    if sizes.micro is None:
+        raise ConfigError("data.batch_size", f"must be set with {KEY}: the data does not say it")
+    epochs, most = trainer.max_epochs or -1, trainer.max_steps
+    whole = math.inf if sizes.batches is None or epochs < 1 else sizes.steps_after(epochs * sizes.batches)
+    return whole if most == -1 else min(whole, most)

@@ -37,7 +37,6 @@ if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
         LearningRateMonitor,
         ModelCheckpoint,
         ProgressBar,
-        RichProgressBar,
         Timer,
     )
     from pytorch_lightning.loggers import Logger, TensorBoardLogger
@@ -73,7 +72,6 @@ else:
         LearningRateMonitor,
         ModelCheckpoint,
         ProgressBar,
-        RichProgressBar,
         Timer,
     )
     from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -104,7 +102,6 @@ __all__ = [
     "ModelCheckpoint",
     "PassThroughProfiler",
     "ProgressBar",
-    "RichProgressBar",
     "SIGTERMException",
     "SLURMEnvironment",
     "Strategy",

@@ -38,6 +38,7 @@ _OUTPUT_KEYS = (
 )
 _MAX_DEPTH, _MAX_NODES = 16, 5000
 _LONG_LIST = 60  # characters of a list, which are followed by its checksum
+_MAX_STARTS, _MAX_PACKAGES = 100, 20  # of the record of an environment
 _MAX_LENGTH = 1000  # characters of a name, a key or a value
 #: The schemas of single values of ``metrics.json``: a value of another type is ignored.
 _STEPS, _SECONDS, _MEASURED, _TEXT = whole(), number(0), number(finite=False), text()
@@ -57,6 +58,7 @@ class Run:
         final, best: metric -> value at the end, and at the best value of the monitored metric.
         test: metric -> value on the test data, for a run with ``test=true``.
         findings: symptom -> the flags to try, from the run's diagnosis.
+        environment: fact -> value of the run's record of its environment: git commit, versions, device.
         series: tag -> its curve.
         notes: a sentence for each file that could not be read.
     """
@@ -75,6 +77,7 @@ class Run:
     steps: int | None = None
     seconds: float | None = None
     findings: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     series: dict[str, Series] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -144,6 +147,7 @@ def load_run(folder: Path, name: str) -> Run:
     run.monitor = monitor if monitor != "auto" else None
     run.final, run.best, run.test = (_read_numbers(metrics.get(part)) for part in ("final", "best", "test"))
     run.findings = _read_findings(metrics.get("findings"))
+    run.environment = _read_environment(_read_json(folder / "environment.json", run))
     steps, seconds = metrics.get("steps"), metrics.get("seconds")
     run.steps = steps if _STEPS.holds(steps) else max((s.steps[-1] for s in run.series.values()), default=None)
     if isinstance(seconds, int | float) and _SECONDS.holds(seconds) and len(event_files(folder)) <= 1:
@@ -290,6 +294,25 @@ def _read_findings(node: Any) -> dict[str, str]:
     findings = [_text_mapping(finding) for finding in node] if isinstance(node, list) else []
     kinds = {_text_or_none(one.get("kind")): _escape(str(one.get("advice", ""))) for one in findings}
     return {kind: advice for kind, advice in kinds.items() if kind in KINDS}
+
+
+def _read_environment(record: Mapping[str, Any]) -> dict[str, str]:
+    """The facts that may change a result; a run that was resumed elsewhere has the values of all its starts."""
+    starts = record.get("starts")
+    facts: dict[str, dict[str, None]] = {}
+    for start in map(_text_mapping, starts[:_MAX_STARTS] if isinstance(starts, list) else []):
+        git, device = _text_mapping(start.get("git")), _text_mapping(start.get("device"))
+        commit = _text_or_none(git.get("commit"))
+        values = {
+            "git commit": commit and commit[:10] + " with changes" * bool(git.get("dirty")),
+            **dict(list(_text_mapping(start.get("versions")).items())[:_MAX_PACKAGES]),
+            "Python": start.get("python"),
+            "device": device.get("name"),
+        }
+        for name, value in values.items():
+            if (said := _text_or_none(value)) is not None:
+                facts.setdefault(name, {})[said] = None
+    return {name: " then ".join(values) for name, values in facts.items()}
 
 
 def _escape(text: str) -> str:

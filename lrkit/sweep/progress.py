@@ -40,18 +40,19 @@ class Progress:
         if math.isfinite(score) and (self.best is None or score < self.best[0]):
             self.best = (score, f"{monitor} {value:.4g} by {job.label}")
 
-    def line(self, job: Job, status: str, outcome: Outcome, states: Sequence[Any], at_a_time: int) -> str:
-        """Return the line for a job that has ended: its status and score, and the progress of the sweep.
+    def describe_end(self, job: Job, status: str, outcome: Outcome) -> str:
+        """Return the line about a job that has ended: its status, its score and its time."""
+        monitor, value = _best_value(job.result())
+        score = "" if value is None else f", {monitor} {value:.4g}"
+        return f"job {job.number} {job.label}: {status}{score}, {outcome.seconds:.1f} s"
+
+    def summary(self, states: Sequence[Any], at_a_time: int) -> str:
+        """Return the progress of the sweep: the number of jobs in each state, the best one, and the time that is left.
 
         Args:
-            job: the job.
-            status: its status.
-            outcome: the end of its process.
             states: status of each job of the sweep.
             at_a_time: number of parallel jobs.
         """
-        monitor, value = _best_value(job.result())
-        score = "" if value is None else f", {monitor} {value:.4g}"
         running, left = self.begun - len(self.seconds), self.missing - self.begun
         parts = [f"{sum(s in ENDED for s in states)} done"]
         parts += [f"{running} running"] if running else []
@@ -63,7 +64,7 @@ class Progress:
         if left + running and self.seconds:
             each = sum(self.seconds) / len(self.seconds)
             parts.append(f"about {_describe_time(each * math.ceil((left + running) / at_a_time))} left")
-        return f"job {job.number} {job.label}: {status}{score}, {outcome.seconds:.1f} s   [{'; '.join(parts)}]"
+        return "; ".join(parts)
 
 
 def _best_value(result: Mapping[str, Any]) -> tuple[str, float | None]:

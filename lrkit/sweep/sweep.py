@@ -21,9 +21,11 @@ from lrkit.base.signals import STOP_SIGNALS
 from lrkit.base.tensorboard_summaries import LRKIT_SUFFIX, hparams_summary, layout_summary, write_summaries
 from lrkit.config import compose as configs
 from lrkit.config import timeout
+from lrkit.config.config_file import split_config_file
 from lrkit.config.swept_config import sweep_of_files
 from lrkit.runs.run_reader import SWEEP
 from lrkit.sweep.job import ENDED, Job, job_identity, last_words, list_jobs, write_failure
+from lrkit.sweep.live_table import LiveTable
 from lrkit.sweep.progress import Progress
 from lrkit.sweep.sweep_file import next_serial, read_sweep_file, serial_of, states_of
 
@@ -79,22 +81,31 @@ class Sweep:
         self._write_tensorboard_summaries()
         stop = self.first["on_error"] == "stop"
 
+        def summarise() -> str:
+            states = [each.get("status") for each in list(self.state.values())]
+            return self.progress.summary(states, at_a_time.count)
+
+        table = LiveTable(str(self.first["monitor"]), summarise)
+
         def begin(i: int) -> tuple[list[str], str | None]:
             words = self._prepare_job(missing[i])
             self.progress.begun += 1
             self._record_status(missing[i], "running")
+            table.begin(missing[i])
             return words, self.config_dir
 
         def ended(i: int, outcome: Outcome) -> bool:
             status = self._record_end(missing[i], outcome)
-            states = [each.get("status") for each in self.state.values()]
-            say(self.progress.line(missing[i], status, outcome, states, at_a_time.count))
+            table.end(missing[i])
+            line = self.progress.describe_end(missing[i], status, outcome)
+            say(line if table.is_shown else f"{line}   [{summarise()}]")
             if status == "failed":
                 say(last_words(missing[i].folder))
             return not (stop and status in ("failed", "timeout"))
 
         logs, longest = [job.folder / "job.log" for job in missing], timeout.seconds(self.first.get("timeout"))
-        run_jobs(work, logs, at_a_time, begin=begin, ended=ended, timeout=longest)
+        with table:
+            run_jobs(work, logs, at_a_time, begin=begin, ended=ended, timeout=longest)
         self._write_tensorboard_summaries()
         return Counter(self.state.get(job.folder.name, {}).get("status", "waiting") for job in self.jobs)
 
@@ -143,7 +154,8 @@ class Sweep:
         now = job_identity(configs.compose(job.overrides, self.config_dir))
         interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
         if before.get("id") == now and interrupted and (job.folder / "checkpoints" / "last.ckpt").is_file():
-            return [*words, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"]
+            own = split_config_file(words)[1]  # the job goes on with its own config
+            return [*own, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"]
         if before and job.folder.is_dir():
             shutil.rmtree(job.folder)  # an unfinished job that cannot be resumed
         job.folder.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from lrkit.base.run_lock import hold_lock
 from lrkit.base.symbolic_links import check_links
 from lrkit.checkpoint import durable_io
 from lrkit.checkpoint.restore_errors import install_restore_errors
+from lrkit.config.config_file import write_config_file
 from lrkit.data.in_memory import loaders_of
 from lrkit.lightning import failsafe_loggers as loggers
 from lrkit.lightning.imports import (
@@ -42,6 +43,7 @@ from lrkit.planning.plan_page import print_plan
 from lrkit.runs.diagnosis import diagnose
 from lrkit.training.callbacks import RunCallbacks, build_callbacks
 from lrkit.training.closing_lines import print_closing
+from lrkit.training.environment import describe_process, record_start
 from lrkit.training.exit_handling import ExitReport
 from lrkit.training.loggers import finishing_runs
 from lrkit.training.messages import tell_skipped_checkpoint
@@ -148,10 +150,14 @@ def _attach_plan(run: RunConfig, module: LightningModule, data: LightningDataMod
     def resolve_exactly(trainer: Trainer) -> Plan:
         return run.resumption.plan(exact_plan(run.config, trainer, run.declared, notes_on(module, data)))
 
+    process = describe_process() if global_rank() == 0 else {}
+
     def keep_plan(trainer: Trainer, plan: Plan) -> None:
         run.resumption.check(plan)
         if trainer.is_global_zero:
             _write_plan(run, plan)
+            goes_on = run.resumption.goes_on
+            record_start(run.folder, process, trainer, 0 if goes_on is None else goes_on.step)
             if not run.quiet:
                 print_plan(plan)
 
@@ -163,7 +169,7 @@ def _prepare_trainer(run: RunConfig, module: LightningModule, callbacks: RunCall
     """The trainer of a run, with checkpoints that are written in one piece, and the weights of a ``restart``."""
     resumption, goes_on, last = run.resumption, run.resumption.goes_on, callbacks.last
     joins = None if goes_on is None or not _is_inside(goes_on.path, run.folder) else goes_on.step
-    trainer = build_run_trainer(run.config, run.folder, callbacks.for_trainer, joins, run.quiet)
+    trainer = build_run_trainer(run.config, run.folder, callbacks.for_trainer, callbacks.results, joins, run.quiet)
     callbacks.position.install(trainer)
     loggers.guard_loggers(trainer, list(run.config["logger"]), callbacks.journal)
     if last is not None:
@@ -265,11 +271,14 @@ def _why_stopped(trainer: Trainer, ending: _Ending) -> str:
 
 
 def _write_plan(run: RunConfig, plan: Plan) -> None:
-    """Write ``plan.json`` and ``config.json``; a resumed run keeps its files, unless it now stops elsewhere."""
+    """Write the plan and the config; a resumed run keeps its files, unless it now stops elsewhere."""
     made, file = plan.to_json(), run.folder / "plan.json"
     before = read_json(file) if file.exists() else None
     horizon = before.get("horizon") if isinstance(before, Mapping) else None
     stops = horizon.get("stop_after") if isinstance(horizon, Mapping) else None
-    for name, content in (("plan.json", made), ("config.json", run.asked)):
-        if not (run.folder / name).exists() or stops != made["horizon"]["stop_after"]:
-            write_json(run.folder / name, content)
+    moved = stops != made["horizon"]["stop_after"]
+    if moved or not file.exists():
+        write_json(file, made)
+    if moved or not (run.folder / "config.json").exists():
+        write_json(run.folder / "config.json", run.asked)
+        write_config_file(run.folder / "config.yaml", run.asked)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,14 @@ from typing import Any
 from lrkit.assembly import (
     trainer_of,
 )
+from lrkit.base.terminal_width import find_width
 from lrkit.callbacks.line_progress import LineProgress
+from lrkit.callbacks.results_writer import ResultsWriter
+from lrkit.callbacks.terminal_progress import TerminalProgress
 from lrkit.config import compose as configs
 from lrkit.lightning.imports import (
     Callback,
     ProgressBar,
-    RichProgressBar,
     Trainer,
 )
 from lrkit.training.loggers import build_loggers
@@ -24,9 +25,20 @@ __all__ = ["build_run_trainer"]
 
 
 def build_run_trainer(
-    config: Mapping[str, Any], folder: Path, callbacks: list[Callback], joins: int | None, quiet: bool
+    config: Mapping[str, Any],
+    folder: Path,
+    callbacks: list[Callback],
+    results: ResultsWriter,
+    joins: int | None,
+    quiet: bool,
 ) -> Trainer:
-    """The trainer; ``joins`` is the step at which a resumed run continues the curves of its folder."""
+    """The trainer.
+
+    Args:
+        config, folder, callbacks, quiet: of the run.
+        results: has the best validation so far, for the progress bar.
+        joins: the step at which a resumed run continues the curves of its folder.
+    """
     options = dict(config["trainer"])
     options["accumulate_grad_batches"] = configs.accumulation(config, configs.replicas_of(options)[0])
     bar = options.pop("enable_progress_bar", None)
@@ -37,11 +49,11 @@ def build_run_trainer(
     elif theirs and bar is None:
         bar = True
     if bar is None:
-        bar = sys.stderr.isatty() and not quiet
-        if not bar and not quiet:
+        bar = not quiet and find_width() is not None
+        if not quiet:
             callbacks = [*callbacks, LineProgress()]
     if bar and not theirs:
-        callbacks = [*callbacks, RichProgressBar(leave=False)]
+        callbacks = [*callbacks, TerminalProgress(results)]
     loggers = build_loggers(config, folder, joins)
     own = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": folder}
     return trainer_of({**options, "enable_progress_bar": bool(bar)}, config.get("trust", ()), **own)

@@ -77,7 +77,7 @@ def test_candidates(line: str, expected: list[str]) -> None:
 
 def test_a_sweep_has_the_keys_of_all_its_options_and_flags_are_those_of_the_command() -> None:
     assert {"schedule.gamma=", "schedule.power="} <= {*texts("train -m schedule=step,cosine schedule.")}
-    assert texts("show -") == ["-m", "--multirun", "--config-dir", "--trust", "--traceback", "--help"]
+    assert texts("show -") == ["-m", "--multirun", "--config", "--config-dir", "--trust", "--traceback", "--help"]
     assert texts("board -") == ["--traceback", "--help"]
 
 
@@ -110,6 +110,10 @@ def test_paths_where_a_command_takes_them(tmp_path: Path, monkeypatch: pytest.Mo
     assert texts("train resume.path=outputs/r") == ["resume.path=outputs/rates.csv", "resume.path=outputs/runs/"]
     assert texts("train hydra.run.dir=~/ru") == ["hydra.run.dir=~/runs/"]
     assert texts("train --config-dir=out") == ["--config-dir=outputs/"]
+    assert texts("train --config outputs/ra") == ["outputs/rates.csv"]
+    assert texts("train --config=outputs/ra") == ["--config=outputs/rates.csv"]
+    assert texts("train --config outputs/r") == ["outputs/rates.csv", "outputs/runs/"]
+    assert texts("show --config=outputs/ra") == ["--config=outputs/rates.csv"]
     assert texts("train data=idx data.path=outputs/runs/") == ["data.path=outputs/runs/a b/"]
     assert texts("compare no/such/") == []
 

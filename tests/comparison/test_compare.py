@@ -455,6 +455,24 @@ def test_the_page_needs_no_network_and_takes_nothing_for_markup(tmp_path: Path, 
     assert f"--line1: {LINE_STYLES[1].light};" in light and f"--line1: {LINE_STYLES[1].dark};" in dark
 
 
+def test_runs_of_another_commit_or_version_are_told(tmp_path: Path, said: Said) -> None:
+    folder = sweep(tmp_path / "one", cosine=[0.1, 0.2], step=[0.3])
+    for number, run in enumerate(sorted(folder.glob("*-*"))):
+        git, versions = {"commit": f"{number % 2}" * 40, "dirty": number == 0}, {"torch": "2.13", "lrkit": "\x1b[31m1"}
+        starts = [{"git": git, "versions": versions}, *([{"versions": {"torch": "2.14"}}] * (number == 2))]
+        (run / "environment.json").write_text(json.dumps({"starts": starts}))
+    page = said("one")
+    assert (
+        "note: the runs differ in git commit: 0000000000 with changes (1 run), 1111111111 (1 run), 0000000000" in page
+    )
+    assert "note: the runs differ in torch: 2.13 (2 runs), 2.13 then 2.14 (1 run)" in page
+    assert "differ in lrkit" not in page and "\x1b" not in page
+    html = (folder / "compare.html").read_text()
+    data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
+    assert data["environments"]["torch"] == {"2.13": 2, "2.13 then 2.14": 1}
+    assert {row["torch"] for row in results(folder)} == {"2.13", "2.13 then 2.14"}
+
+
 def test_several_folders_make_a_new_one(tmp_path: Path, said: Said) -> None:
     sweep(tmp_path / "one", cosine=[0.1])
     sweep(tmp_path / "two", step=[0.2])

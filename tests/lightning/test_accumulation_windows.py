@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 from interrupted_runs import BASE, full_and_resumed, ignored, same_weights, saves
-from plain_lightning import UnitGradient
+from plain_lightning import UnitGradient, fit
 from recorded_rates import Recorded
 from two_processes import both_ranks
 
+import lrkit
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.lightning.accumulation_windows import Window
@@ -211,3 +212,25 @@ def test_a_module_with_manual_optimization_is_refused(train: Callable[..., Any])
     own = (*OWN, "model._target_=plain_lightning.Manual", "data._target_=plain_lightning.Data")
     with pytest.raises(ConfigError, match=r"^batch\.schedule is for automatic optimization"):
         train(*own, "batch.schedule=[[0,8],[3,24]]")
+
+
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+def test_in_a_script_of_plain_lightning() -> None:
+    schedule = [[0, 1], ["1ep", 2], [6, 4]]
+    UnitGradient.seen.clear()
+    module = lrkit.configure(UnitGradient(), lr=0.1, schedule="constant", batch_scaling="linear", base_batch_size=1,
+                             batch_schedule=schedule)  # fmt: skip
+    trainer = fit(module, batches=4, max_epochs=3, callbacks=[Seen()])
+    assert [(round(rate, 9), batches) for rate, batches, _ in Seen.steps] == [(0.1, 1)] * 4 + [(0.2, 2)] * 2 + [
+        (0.4, 4)
+    ]
+    assert UnitGradient.seen == [1.0] * 7 and trainer.accumulate_grad_batches == 1
+    plan = lrkit.plan(lr=0.1, schedule="constant", batch_scaling="linear", base_batch_size=1, steps=7,
+                      batch_schedule=[[0, 1], [4, 2], [6, 4]])  # fmt: skip
+    assert [plan.lr(plan.groups[0], step) for step in range(7)] == [rate for rate, *_ in Seen.steps]
+    with pytest.raises(ConfigError, match=r"^accumulate_grad_batches and batch_schedule cannot be used together"):
+        fit(module, batches=4, accumulate_grad_batches=2)
+    with pytest.raises(ConfigError, match=r"^batch\.schedule\[0\] must begin at 0"):
+        lrkit.configure(UnitGradient(), lr=0.1, batch_schedule=[[1, 1]])
+    with pytest.raises(ConfigError, match=r"^batch_size and batch_schedule cannot be used together"):
+        lrkit.plan(lr=0.1, steps=7, batch_size=1, batch_schedule=schedule)

@@ -353,7 +353,7 @@ FROM_THE_CONFIG = [
     ("train trainer.detect_anomaly=2", "trainer.detect_anomaly must be true or false. Received: 2"),
     ("train trainer.enable_progress_bar=x", "trainer.enable_progress_bar must be true, false or null. …"),
     ("show horizon.steps=0", "horizon.steps must be a whole number >= 1, or null. Received: 0"),
-    ("show horizon=5", "horizon must be a group of keys. Received: 5"),
+    ("show horizon=5", "horizon must be a group of keys, such as horizon.steps. Received: 5"),
     ("train seed=-1", "seed must be a whole number in [0, 4294967295]. Received: -1"),
     ("train seed=null", "seed must be a whole number in [0, 4294967295]. Received: None"),
     ("train trainer.precision=fp17", "trainer.precision must be one of 16-true, …"),
@@ -432,7 +432,7 @@ FROM_THE_CONFIG = [
     ("train +callbacks.mine.patience=5", "callbacks.mine._target_ must be set."),
     # --- the command itself
     ("trian", "lrkit has no command 'trian'. Did you mean 'train'? …"),
-    ("show --cfg job", "--cfg=job is not a flag of lrkit show: it takes -m and --config-dir."),
+    ("show --cfg job", "--cfg=job is not a flag of lrkit show: it takes -m, --config and --config-dir."),
     ("show format=pdf", "format is not a format. Accepted: csv, json, png, text. Received: 'pdf'"),
     ("train --config-dir=/nope", "--config-dir must be an existing folder. Received: '/nope'"),
     ("train --config-dir", "--config-dir must be an existing folder. Received: None"),

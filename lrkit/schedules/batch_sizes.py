@@ -86,7 +86,7 @@ class BatchSizes:
         """
         assert self.batches is not None
         while done < batches:
-            size, limit = self._stage_from(step)
+            size, limit = self._find_stage(step)
             in_epoch, per_epoch = done % self.batches, -(-self.batches // size)
             whole = int((batches - done) // self.batches) if not in_epoch else 0
             whole = whole if limit is None else min(whole, (limit - step) // per_epoch)
@@ -108,7 +108,7 @@ class BatchSizes:
         assert self.batches is not None
         at = done = 0
         while at < step:
-            size, limit = self._stage_from(at)
+            size, limit = self._find_stage(at)
             end = step if limit is None else min(step, limit)
             in_epoch, per_epoch = done % self.batches, -(-self.batches // size)
             if not in_epoch and (whole := (end - at) // per_epoch):
@@ -130,7 +130,7 @@ class BatchSizes:
         first, size = self.stages[max(i, 0)]
         return first + round_half_up(Fraction(samples - self.samples_at(first), size))
 
-    def _stage_from(self, step: int) -> tuple[int, int | None]:
+    def _find_stage(self, step: int) -> tuple[int, int | None]:
         """Return the batches in a window from ``step`` on, and the first step of the next stage."""
         i = bisect_right(self.firsts, step)
         return self.window(step), self.firsts[i] if i < len(self.firsts) else None
@@ -209,7 +209,7 @@ def resolve_sizes(
             _check_size(f"{KEY}[{i}]", size, micro, batches, product)
 
     def lay(total: int | None, clip: bool = False) -> BatchSizes:
-        return _lay_stages(pairs, BatchSizes((), micro, batches, by), total, tokens_per_sample, clip)
+        return _place_stages(pairs, BatchSizes((), micro, batches, by), total, tokens_per_sample, clip)
 
     if length is not None:
 
@@ -228,7 +228,7 @@ def resolve_sizes(
     return made, steps
 
 
-def _lay_stages(
+def _place_stages(
     pairs: Sequence[tuple[Duration, int]], sizes: BatchSizes, total: int | None, tokens: int | None, clip: bool
 ) -> BatchSizes:
     """Return the stages of a run of ``total`` steps; a position in the data depends on the earlier stages.

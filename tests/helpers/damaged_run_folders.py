@@ -137,8 +137,9 @@ SPOILED = [
 #: Names that a run may have, or gets when something is asked of it.
 NEW = [
     "find", "events.json", "error.log", "job.log", "sweep.json", ".lock", "results.csv", "results.md", "compare.html",
-    "compare.png", "tuned.csv", "config.json", "environment.json", "metrics.csv",
-    "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/last.ckpt.new", "metrics.json.new", "events.out.tfevents.9",
+    "compare.png", "tuned.csv", "config.json", "environment.json", "metrics.csv", "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/last.ckpt.new", "metrics.json.new",
+    "events.out.tfevents.9",
 ]  # fmt: skip
 
 

@@ -35,6 +35,7 @@ from lrkit.config.own_classes import with_keys_of_class
 from lrkit.config.plan_of_config import plan, schedule_of
 from lrkit.config.schedule_nodes import with_read_tables
 from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
+from lrkit.config.translated_rate import with_translated_rate
 from lrkit.planning import tracks
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
@@ -122,7 +123,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     checked = with_read_tables(with_keys_of_class(checked, parsed))
     if not checked[tracks.KEY]:  # resume_policies refuses the policy cooldown for tracks, with another message
         resume_options.check_cooldown(checked)
-    return with_world(checked, parsed)
+    return with_translated_rate(with_world(checked, parsed))
 
 
 def _find_base(overrides: Sequence[str]) -> tuple[list[str], list[Override], Mapping[str, Any] | None, str]:
@@ -196,7 +197,7 @@ def screen_files(overrides: Sequence[str], config_dir: str) -> None:
         hydra.compose("train", overrides=with_added_tracks(overrides), return_hydra_config=True)
 
 
-def _says_steps(config: Mapping[str, Any]) -> bool:
+def _has_steps(config: Mapping[str, Any]) -> bool:
     """Whether the config alone says how many optimizer steps the run has; an epoch may have to be counted first."""
     steps, horizon = config["horizon"].get("steps"), config["horizon"]
     if config["data"].get("train_samples") is not None or not isinstance(steps, str):
@@ -210,7 +211,7 @@ def check(config: Mapping[str, Any]) -> Plan | None:
     if config["optimizer"].get("lr") == AUTO:  # the rest is checked with any rate
         lr = 1.0 if finds_rate(str(config["optimizer"].get("_target_"))) else 1e-3
         config = {**config, "optimizer": {**config["optimizer"], "lr": lr}}
-    if _says_steps(config):
+    if _has_steps(config):
         return plan(config)
     # The length of the run is unknown: a plan for a long run shows the errors that do not depend on the length.
     steps = 10**6

@@ -46,7 +46,7 @@ def print_candidates(words: list[str]) -> int:
 
 
 def _candidates_with_meanings(words: Sequence[str], shell: str) -> list[str]:
-    """Candidates as ``word<tab>meaning``. For zsh a complete word ends with a space; fish decides this by itself."""
+    """Return candidates as ``word<tab>meaning``. For zsh a complete word ends with a space; fish adds it itself."""
     from lrkit.cli.completion_candidates import find_candidates
 
     lines = []
@@ -62,8 +62,8 @@ def _shorten(meaning: str) -> str:
 
 
 def _candidates_for_bash(line: str, breaks: str) -> list[str]:
-    """Candidates without the part of the word that bash keeps: up to the last of its characters between words, such
-    as ``=`` and ``:``, or to an open quote."""
+    """Return candidates without the part of the word that bash keeps: up to the last of its characters between words,
+    such as ``=`` and ``:``, or to an open quote."""
     from lrkit.cli.completion_candidates import find_candidates
 
     words, raw = split_line(line)
@@ -82,7 +82,7 @@ def _candidates_for_bash(line: str, breaks: str) -> list[str]:
 
 
 def split_line(line: str) -> tuple[list[str], str]:
-    """The words of a line, without their quotes, and the last word as it stands; this one may be empty.
+    """Return the words of a line without their quotes, and the last word unchanged; the last word may be empty.
 
     >>> split_line("lrkit train 'a={b: 1}' sche")
     (['lrkit', 'train', 'a={b: 1}'], 'sche')
@@ -97,7 +97,7 @@ def split_line(line: str) -> tuple[list[str], str]:
 
 
 def _unquote(raw: str) -> tuple[str, str]:
-    """A word without its quotes and backslashes, and the quote that is open at its end."""
+    """Return a word without its quotes and backslashes, and the open quote at its end."""
     text, quote, i = "", "", 0
     while i < len(raw):
         c = raw[i]

@@ -1,6 +1,6 @@
 """The words that can come next on a command line: commands, flags, groups, options, keys, values and paths.
 
-They are computed from the commands and from the YAML files, without Hydra and torch, at each press of Tab.
+Each press of Tab computes them from the commands and the YAML files, without Hydra and torch.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Candidate:
 
 
 def find_candidates(words: Sequence[str], current: str) -> list[Candidate]:
-    """The candidates for the word ``current`` after ``lrkit`` and ``words``.
+    """Return the candidates for the word ``current`` after ``lrkit`` and ``words``.
 
     >>> [each.text for each in find_candidates(["train"], "sche")]
     ['schedule=']
@@ -89,7 +89,7 @@ def _list_candidates(words: Sequence[str], current: str) -> Iterator[Candidate]:
 
 
 def _find_config_dir(words: Sequence[str]) -> str | None:
-    """The folder of the user's own options on the command line, if it exists."""
+    """Return the folder of the user's own options on the command line, if it exists."""
     for i, word in enumerate(words):
         name, has_value, value = word.partition("=")
         if name in ("--config-dir", "-cd"):
@@ -104,12 +104,12 @@ def _list_flags(command: Command, current: str) -> Iterator[Candidate]:
             yield from _list_paths(flag, current.partition("=")[2], folders=flag == "--config-dir=")
             return
     for flags, meaning in command.flags.items():
-        yield from (Candidate(flag, meaning) for flag in re.findall(r"-[\w-]+", flags) if flag.startswith(current))
+        yield from (Candidate(flag, meaning) for flag in re.findall(r"-[\w-]+", flags))
     yield Candidate("--help", "this command: groups, keys, flags, examples")
 
 
 def _list_names(options: DocumentedOptions) -> Iterator[Candidate]:
-    """The names that ``lrkit help`` explains."""
+    """Yield the names that ``lrkit help`` explains."""
     yield from (Candidate(name, command.sentence) for name, command in COMMANDS.items())
     yield from (Candidate(key.path, key.comment) for key in options.settings)
     for group in options.groups:
@@ -132,7 +132,7 @@ def _list_names(options: DocumentedOptions) -> Iterator[Candidate]:
 def _list_words(
     command: Command, typed: Sequence[str], current: str, options: DocumentedOptions
 ) -> Iterator[Candidate]:
-    """The words of a command that takes keys, overrides or paths."""
+    """Yield the words of a command with keys, overrides or paths."""
     sign, bare = split_prefix(current)
     name, equals, value = bare.partition("=")
     own = next((key for key in command.keys if key.name == name), None)
@@ -151,7 +151,7 @@ def _list_words(
 
 
 def _list_keys(sign: str, bare: str, typed: Sequence[str], options: DocumentedOptions) -> Iterator[Candidate]:
-    """Groups and keys, but for those that the line has already."""
+    """Yield groups and keys, except those that the line already has."""
     given = {split_prefix(word)[1].partition("=")[0] for word in typed}
     if "." not in bare or "@" in bare:
         for group in options.groups:
@@ -172,9 +172,9 @@ def _list_keys(sign: str, bare: str, typed: Sequence[str], options: DocumentedOp
 
 
 def _keys_of_section(section: str, typed: Sequence[str], options: DocumentedOptions) -> Iterable[DocumentedKey]:
-    """The keys below a section or a group: those of the options that the line chooses, else of the default.
+    """Return the keys below a section or a group: those of the chosen options on the line, or of the default.
 
-    If these have no keys, as ``warmup=none``, the keys of all options of the group.
+    If these options have no keys, such as ``warmup=none``, return the keys of all options of the group.
     """
     found = [key for key in [*options.settings, *_HYDRA] if key.path.startswith(f"{section}.")]
     for group in options.groups:
@@ -190,7 +190,7 @@ def _keys_of_section(section: str, typed: Sequence[str], options: DocumentedOpti
 
 
 def _chosen_options(group: DocumentedGroup, typed: Sequence[str]) -> set[str]:
-    """The options of a group on the line, also those of a list or a sweep; else the default."""
+    """Return the options of a group on the line, also those of a list or a sweep; without one, the default."""
     chosen: set[str] = set()
     for word in typed:
         name, equals, value = split_prefix(word)[1].partition("=")
@@ -207,7 +207,7 @@ def _keys_of_options(group: DocumentedGroup, names: Sequence[str], options: Docu
 def _list_values(
     begin: str, name: str, value: str, typed: Sequence[str], options: DocumentedOptions
 ) -> Iterator[Candidate]:
-    """The values of a group or a key; the last one of a list ``[a,b`` or of a sweep ``a,b``."""
+    """Yield the values of a group or a key, also for the last member of a list ``[a,b`` or of a sweep ``a,b``."""
     before = value[: max(value.rfind(","), value.rfind("[")) + 1]
     group = options.group(name)
     if group is None and "@" in name:
@@ -231,7 +231,7 @@ def _list_values(
 
 
 def _values_of_key(key: DocumentedKey) -> list[str]:
-    """The values that a key can have, if they are few and its comment lists them; else its default."""
+    """Return the values of a key if its comment lists them, or its default."""
     if key.default in ("true", "false"):
         return ["true", "false"]
     listed = _LISTED.search(key.comment)
@@ -241,7 +241,7 @@ def _values_of_key(key: DocumentedKey) -> list[str]:
 
 
 def _list_paths(begin: str, typed: str, folders: bool = False) -> Iterator[Candidate]:
-    """The files and folders that a path can go on with; a folder ends with ``/``, so that its content comes next."""
+    """Yield the files and folders that complete a path; a folder ends with ``/``, so that its content comes next."""
     folder, _, name = typed.rpartition("/")
     above = f"{folder}/" if "/" in typed else ""
     try:

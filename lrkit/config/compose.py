@@ -196,7 +196,7 @@ def screen_files(overrides: Sequence[str], config_dir: str) -> None:
         hydra.compose("train", overrides=with_added_tracks(overrides), return_hydra_config=True)
 
 
-def _says_steps(config: Mapping[str, Any]) -> bool:
+def _has_steps(config: Mapping[str, Any]) -> bool:
     """Whether the config alone says how many optimizer steps the run has; an epoch may have to be counted first."""
     steps, horizon = config["horizon"].get("steps"), config["horizon"]
     if config["data"].get("train_samples") is not None or not isinstance(steps, str):
@@ -210,7 +210,7 @@ def check(config: Mapping[str, Any]) -> Plan | None:
     if config["optimizer"].get("lr") == AUTO:  # the rest is checked with any rate
         lr = 1.0 if finds_rate(str(config["optimizer"].get("_target_"))) else 1e-3
         config = {**config, "optimizer": {**config["optimizer"], "lr": lr}}
-    if _says_steps(config):
+    if _has_steps(config):
         return plan(config)
     # The length of the run is unknown: a plan for a long run shows the errors that do not depend on the length.
     steps = 10**6

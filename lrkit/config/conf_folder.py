@@ -7,5 +7,5 @@ from pathlib import Path
 __all__ = ["CONF_DIR", "SHARED"]
 
 _HERE = Path(__file__).resolve().parents[1]
-SHARED = "_shared"  #: the folder of the options that each option of a group includes by its defaults
+SHARED = "_shared"  #: the folder of the files that the options of a group include by their defaults lists
 CONF_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())

@@ -69,13 +69,13 @@ def check_hugging_face(library: Any, path: str) -> None:
     if int(version.partition(".")[0]) < _OLDEST:
         must = f"needs datasets {_OLDEST} or newer: older releases execute the scripts in a dataset"
         raise ConfigError("data=huggingface", must, version)
-    reader = path.isidentifier() and path not in FORMATS and _comes_with_datasets(path)
+    reader = path.isidentifier() and path not in FORMATS and _is_own_reader(path)
     if reader:
         must = "must be a dataset, or a reader that is known to execute no code of its files."
         raise ConfigError("data.path", f"{must} {did_you_mean(path, FORMATS)}", path)
 
 
-def _comes_with_datasets(name: str) -> bool:
+def _is_own_reader(name: str) -> bool:
     try:
         return importlib.util.find_spec(f"datasets.packaged_modules.{name}") is not None
     except (ImportError, ValueError):

@@ -63,7 +63,7 @@ def list_choices(overrides: Sequence[str], config_dir: str | None = None, *, sea
             choices.append(_read_pairs(text))
             continue
         override = next(plain)
-        values = _extreme_values(override, config_dir) if searches else _expand_override(override, config_dir)
+        values = _list_extreme_values(override, config_dir) if searches else _expand_override(override, config_dir)
         name = override.key_or_group + (f"@{override.package}" if override.package else "")
         choices.append(Choice(text, (name,), [(value,) for value in values], override.is_sweep_override()))
     _check_keys_once(choices)
@@ -177,7 +177,7 @@ def _parse_literal(text: str) -> Any:
     return "text", text[1:-1] if text[:1] == text[-1:] and text[:1] in ("'", '"') else text
 
 
-def _extreme_values(override: Override, config_dir: str | None = None) -> list[str]:
+def _list_extreme_values(override: Override, config_dir: str | None = None) -> list[str]:
     """Return the overrides to check for a sweeper that searches: the ends of a range, or each value of a list."""
     sweep: Any = override.value()
     if not isinstance(sweep, IntervalSweep | RangeSweep):

@@ -79,7 +79,7 @@ class Kind(NamedTuple):
         return any(isinstance(base, type) and issubclass(cls, base) for base in bases)
 
 
-def _submodules(name: str) -> tuple[str, ...]:
+def _list_submodules(name: str) -> tuple[str, ...]:
     return tuple(f"{package}.{name}" for package in LIGHTNING)
 
 
@@ -93,16 +93,16 @@ _KINDS = {
     ),
     "optimizer": Kind(("torch.optim",), "Optimizer", "a subclass of torch.optim.Optimizer"),
     "callbacks": Kind(LIGHTNING, "Callback", "a Lightning callback"),
-    "logger": Kind(_submodules("loggers"), "Logger", "a Lightning logger"),
+    "logger": Kind(_list_submodules("loggers"), "Logger", "a Lightning logger"),
     "guard": Kind(("lrkit.planning.guard",), "Guard", "a subclass of lrkit.planning.guard.Guard"),
     "plateau": Kind(("lrkit.planning.plateau",), "Plateau", "a subclass of lrkit.planning.plateau.Plateau"),
-    "trainer.strategy": Kind(_submodules("strategies"), "Strategy", "a Lightning strategy"),
+    "trainer.strategy": Kind(_list_submodules("strategies"), "Strategy", "a Lightning strategy"),
     "trainer.plugins": Kind(
-        _submodules("plugins"),
+        _list_submodules("plugins"),
         "Precision CheckpointIO ClusterEnvironment LayerSync",
         "a Lightning plugin: of precision, checkpoints, the cluster or batch norm",
     ),
-    "trainer.profiler": Kind(_submodules("profilers"), "Profiler", "a Lightning profiler"),
+    "trainer.profiler": Kind(_list_submodules("profilers"), "Profiler", "a Lightning profiler"),
     **dict.fromkeys(("schedule", "warmup", "cooldown", "coschedule"), _SCHEDULE),
 }
 #: Keys that contain several nodes by name.
@@ -123,7 +123,7 @@ def check_trust(entries: Any, key: str = "trust") -> list[str]:
     for entry in entries:
         if not isinstance(entry, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", entry):
             raise ConfigError(key, "must be the name of a package of yours, such as mycode", entry)
-        if _top_package(entry) in sys.stdlib_module_names:
+        if _get_package(entry) in sys.stdlib_module_names:
             raise ConfigError(key, "must be a package of yours, not one of Python's standard library", entry)
     return list(entries)
 
@@ -185,9 +185,9 @@ def check_name(target: Any, key: str, trust: Iterable[str] = ()) -> None:
         return
     if is_covered(target, NAMES) and not any(part.startswith("_") for part in target.split(".")):
         return
-    top = _top_package(target)
+    top = _get_package(target)
     advice = f"; if it is yours, add --trust {top}"
-    if top in sys.stdlib_module_names or top in {_top_package(name) for name in NAMES}:
+    if top in sys.stdlib_module_names or top in {_get_package(name) for name in NAMES}:
         advice = f": {', '.join(NAMES)}"
     logger = find_server_logger(target)
     if logger is not None and target in {f"{package}.loggers.{logger.class_name}" for package in LIGHTNING}:
@@ -246,7 +246,7 @@ def _find_class_method(path: str, name: str) -> Any:
         cls = getattr(import_module(module), owner, None)
     except (ImportError, ValueError):
         return None
-    is_own = isinstance(cls, type) and _top_package(cls.__module__) == _top_package(path)
+    is_own = isinstance(cls, type) and _get_package(cls.__module__) == _get_package(path)
     return getattr(cls, name) if is_own and isinstance(inspect.getattr_static(cls, name, None), classmethod) else None
 
 
@@ -255,7 +255,8 @@ def import_module(module: str) -> ModuleType:
 
     The current folder is not searched earlier: Hydra's search for plugins would import files in it.
     """
-    if _top_package(module) not in {_top_package(name) for name in NAMES} and not {"", os.getcwd()} & set(sys.path):
+    libraries = {_get_package(name) for name in NAMES}
+    if _get_package(module) not in libraries and not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
     return importlib.import_module(module)
 
@@ -281,7 +282,7 @@ def _check_kind(found: Any, target: str, key: str, trust: Sequence[str]) -> None
         return
     if not isinstance(found, type):
         raise ConfigError(key, "must be a class", target)
-    theirs = is_covered(target, trust) and _top_package(found.__module__) == _top_package(target)
+    theirs = is_covered(target, trust) and _get_package(found.__module__) == _get_package(target)
     if not theirs and not any(each.holds(found) for each in _KINDS.values()):
         raise ConfigError(key, "must be a class that lrkit builds: a module, a callback, a schedule, ...", target)
 
@@ -316,5 +317,5 @@ def return_type(found: Any) -> Any:
         return None
 
 
-def _top_package(path: str) -> str:
+def _get_package(path: str) -> str:
     return path.partition(".")[0]

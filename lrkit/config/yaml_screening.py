@@ -200,7 +200,7 @@ def count_expanded(config: Mapping[str, Any]) -> int:
         if isinstance(node, list):
             return sum(weigh(inner, (*at, str(i))) for i, inner in enumerate(node))
         found = _REFERENCE.findall(node) if isinstance(node, str) and "${" in node else []
-        return sum(1 + followed(*_absolute_path(reference, at)) for reference in found)
+        return sum(1 + followed(*_resolve_reference(reference, at)) for reference in found)
 
     def followed(*path: str) -> int:
         key = ".".join(path)
@@ -215,7 +215,7 @@ def count_expanded(config: Mapping[str, Any]) -> int:
     return weigh(config, ())
 
 
-def _absolute_path(reference: str, at: tuple[str, ...]) -> tuple[str, ...]:
+def _resolve_reference(reference: str, at: tuple[str, ...]) -> tuple[str, ...]:
     dots = len(reference) - len(reference.lstrip("."))
     inner = tuple(part for part in re.split(r"[.\[\]]+", reference) if part)
     return (*at[: len(at) - dots], *inner) if dots else inner

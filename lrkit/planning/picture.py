@@ -36,7 +36,7 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError("format=png", "needs the package matplotlib: pip install 'lrkit[plot]'") from None
-    title = _describe(list(plans.values()))
+    title = _describe_plans(list(plans.values()))
     plans = {
         f"{label} {track}".strip(): own
         for label, plan in plans.items()
@@ -62,7 +62,7 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
     for ax in axes.flat[len(plans) :] if own_frames else ():
         ax.set_visible(False)
     for ax in axes.flat:
-        if sum(line.get_linestyle() == "-" for line in ax.lines) == 1:  # nothing to tell apart
+        if sum(line.get_linestyle() == "-" for line in ax.lines) == 1:  # a single line needs no legend
             ax.lines[0].set_marker("")
         ax.set_ylim(bottom=0)
         ax.margins(x=0.01)
@@ -88,7 +88,9 @@ def _draw_plan(ax: Axes, label: str, plan: Plan, first: int) -> int:
     for group in plan.groups:
         steps = plan.places(group)
         drawn.setdefault(tuple(plan.lr(group, step) for step in steps), []).append(group.name)
-    gains = _never_better(plan, plan.plateau) if plan.plateau is not None and plan.horizon.shortest_epoch else None
+    gains = (
+        _compute_lowest_gains(plan, plan.plateau) if plan.plateau is not None and plan.horizon.shortest_epoch else None
+    )
     for place, (rates, names) in enumerate(drawn.items(), first):
         group = next(group for group in plan.groups if group.name == names[0])
         steps = plan.places(group)
@@ -110,8 +112,8 @@ def _draw_legend(figure: Any, ax: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 
-def _describe(plans: list[Plan]) -> str:
-    """The facts that all plans share: shapes, steps, optimizer and base rate; and how many plans there are."""
+def _describe_plans(plans: list[Plan]) -> str:
+    """Return the facts that all plans share: shapes, steps, optimizer and base rate; and the number of plans."""
     parts: list[Callable[[Plan], str]] = [_describe_shapes, _describe_horizon, _describe_rate]
     shared = [values[0] for part in parts if len(set(values := [part(plan) for plan in plans])) == 1]
     many = [f"{len(plans)} plans"] if len(plans) > 1 else []
@@ -119,7 +121,7 @@ def _describe(plans: list[Plan]) -> str:
 
 
 def _describe_shapes(plan: Plan) -> str:
-    """The phases of the curve, as ``warmup linear, then schedule cosine``; of several optimizers, of each."""
+    """Return the phases of the curve of each optimizer, such as ``warmup linear, then schedule cosine``."""
     told = [
         ", then ".join(f"{phase.name} {phase.schedule.describe()}" for phase in own.curve.phases)
         for own in (plan.tracks or {"": plan}).values()
@@ -150,7 +152,7 @@ def _mark_stop(ax: Axes, plan: Plan) -> None:
         ax.annotate(f" stops after {stop}", (stop, 0.02), xycoords=("data", "axes fraction"), fontsize=7, color="0.4")
 
 
-def _never_better(plan: Plan, plateau: Plateau) -> list[float]:
+def _compute_lowest_gains(plan: Plan, plateau: Plateau) -> list[float]:
     """Return the gain at each step if the metric, checked once an epoch, never improves: its lowest values."""
     state, gains, epochs = PlateauState(), list[float](), 1
     end = plan.horizon.steps_after_epochs(epochs)

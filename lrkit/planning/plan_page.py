@@ -1,4 +1,4 @@
-"""The plan as a page of text, in the width of a terminal: what several optimizers share stands there once."""
+"""The plan as a page of text, in the width of a terminal. Lines that several optimizers share are printed once."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def plan_page(plan: Plan, width: int | None = None, *, curve: bool = True) -> li
         curve: whether the curve is drawn.
     """
     plans = plan.tracks or {"": plan}
-    page = [line for track, own in plans.items() for line in _rate_lines(own, track)]
-    page += _merge_lines({track: _horizon_lines(own) for track, own in plans.items()})
+    page = [line for track, own in plans.items() for line in _list_rate_lines(own, track)]
+    page += _merge_lines({track: _list_horizon_lines(own) for track, own in plans.items()})
     text = [line for each in page for line in wrap_text(each, width).split("\n")]
     text += _format_phases(plans, width).split("\n")
-    page = _merge_lines({track: [*_detail_lines(own)] for track, own in plans.items()})
+    page = _merge_lines({track: [*_list_detail_lines(own)] for track, own in plans.items()})
     text += [line for each in page for line in wrap_text(each, width).split("\n")]
     if curve:
         text += _sketch_lines(plans, width)
@@ -63,7 +63,7 @@ def formula_lines(plan: Plan) -> list[str]:
 
 
 def _merge_lines(of_tracks: Mapping[str, Sequence[str]]) -> list[str]:
-    """The lines of all optimizers, each once; a line that not all of them have begins with the names of those."""
+    """Return the lines of all optimizers, each once; a line of only some of them begins with their names."""
     said: dict[str, list[str]] = {}
     for track, lines in of_tracks.items():
         for line in lines:
@@ -72,27 +72,27 @@ def _merge_lines(of_tracks: Mapping[str, Sequence[str]]) -> list[str]:
     return [line if len(tracks) == shared else f"{', '.join(tracks)}: {line}" for line, tracks in said.items()]
 
 
-def _rate_lines(plan: Plan, track: str) -> list[str]:
+def _list_rate_lines(plan: Plan, track: str) -> list[str]:
     optimizer = plan.optimizer.rpartition(".")[2]
     title = f"{track}: " if track else ""
     return [f"{title}{plan.rate_line()}   {optimizer}".rstrip(), _format_formula(plan, track)]
 
 
 def _format_phases(plans: Mapping[str, Plan], width: int | None) -> str:
-    """The table of the phases; of several optimizers, each begins with its name."""
+    """Return the table of the phases; with several optimizers, each row begins with the name of one."""
     names: tuple[str, ...] = _COLUMNS
-    rows = [row for own in plans.values() for row in _phase_rows(own)]
+    rows = [row for own in plans.values() for row in _list_phase_rows(own)]
     if len(plans) > 1 or "" not in plans:
         names = ("optimizer", *_COLUMNS)
         rows = [
             (track if i == 0 else "", *row)
             for track, own in plans.items()
-            for i, row in enumerate(_phase_rows(own))
+            for i, row in enumerate(_list_phase_rows(own))
         ]  # fmt: skip
     return format_table(names, rows, width, _WORDS)
 
 
-def _phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
+def _list_phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
     """Yield a row for each phase of each curve and each rate; groups with the same rate share a row."""
     for curve, groups in plan.on_curves():
         alike: dict[float, list[GroupRate]] = {}
@@ -108,8 +108,8 @@ def _phase_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
                 about = ("", "", "")
 
 
-def _detail_lines(plan: Plan) -> Iterator[str]:
-    """What else there is to say about one optimizer: its groups, hyper-parameters, weight decay and feedback."""
+def _list_detail_lines(plan: Plan) -> Iterator[str]:
+    """Yield the other lines about one optimizer: its groups, hyper-parameters, weight decay and feedback."""
     yield from plan.notes
     if any("*" in group.name for group in plan.groups):
         yield "layer_*: layers are counted when there is a model; lrkit train prints them before training"
@@ -134,7 +134,7 @@ def _note_lines(plan: Plan) -> list[str]:
 
 
 def _sketch_lines(plans: Mapping[str, Plan], width: int | None) -> list[str]:
-    """The drawn curves; optimizers with the same curves share them."""
+    """Return the drawn curves; optimizers with the same curves share a drawing."""
     drawn: dict[tuple[str, ...], list[str]] = {}
     for track, own in plans.items():
         drawn.setdefault(tuple(draw_sketch(own, width)), []).append(track)
@@ -153,13 +153,13 @@ def _format_formula(plan: Plan, track: str = "") -> str:
         f"{plan.base_lr:g}",
         *factor_texts(plan),
         *([f"scale[group] ({', '.join(f'{name} {scale:g}' for name, scale in scales.items())})"] if scales else []),
-        _curve_factor(plan),
+        _format_curve_factor(plan),
         *([f"gain(t) ({' x '.join(feedback)})"] if feedback else []),
     ]
     return f"lr[{f'{track}, ' if track else ''}group, t] = {' x '.join(factors)}"
 
 
-def _curve_factor(plan: Plan) -> str:
+def _format_curve_factor(plan: Plan) -> str:
     """Return the factor of the curve: the phases of the run's curve, then those of each rule's."""
     own = {rule: each.curve for rule, each in plan.group_curves.items()}
     said = [
@@ -169,7 +169,7 @@ def _curve_factor(plan: Plan) -> str:
     return f"curve{'[group, t]' if own else '(t)'} ({'; '.join(said)})"
 
 
-def _horizon_lines(plan: Plan) -> list[str]:
+def _list_horizon_lines(plan: Plan) -> list[str]:
     horizon, lines = plan.horizon, []
     for name, unit in (("steps", "steps"), ("steps_per_epoch", "steps an epoch"), ("batch_size", "samples a step")):
         value = getattr(horizon, name)

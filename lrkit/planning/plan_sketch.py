@@ -19,9 +19,9 @@ _STOP = "┊"
 
 
 def draw_sketch(plan: Plan, width: int | None = None, height: int = 8) -> list[str]:
-    """Return the curves of the rate as lines of text; no lines where the run has no known end.
+    """Return the curves of the rate as lines of text; no lines if the end of the run is unknown.
 
-    One for each curve that groups follow, at their factor, or at 1 where they have several; of many, the first three.
+    Each curve has the factor of its groups, or 1 if they have different factors. At most three curves are drawn.
     A dashed line marks the step after which the run stops, if it stops early.
 
     Args:
@@ -45,12 +45,12 @@ def draw_sketch(plan: Plan, width: int | None = None, height: int = 8) -> list[s
 
 
 def _space_steps(steps: int, columns: int) -> list[int]:
-    """The steps that the columns of a sketch show."""
+    """Return the steps that the columns of a sketch show."""
     return [x * (steps - 1) // max(1, columns - 1) for x in range(columns)]
 
 
 def _draw_curve(rates: Sequence[float], steps: int, stop: int | None, height: int) -> list[str]:
-    """One curve of a rate, with one value for each column, in block characters, with its axes."""
+    """Return one curve of a rate in block characters, with a value for each column, and its axes."""
     columns = len(rates)
     shown = _space_steps(steps, columns)
     top = max(rates) or 1.0
@@ -68,7 +68,7 @@ def _draw_curve(rates: Sequence[float], steps: int, stop: int | None, height: in
 
 
 def _label_axis(steps: int, stop: int | None, at: int | None, columns: int) -> str:
-    """The labels of the horizontal axis: the first step, the last one, and the stop under its mark.
+    """Return the labels of the horizontal axis: the first step, the last step, and the stop below its mark.
 
     >>> print(_label_axis(1000, 300, 12, 40))
     0           ┊ stops after 300   step 999

@@ -1,10 +1,10 @@
-"""The samples in each optimizer step of a run whose batch size changes.
+"""The number of samples in each optimizer step of a run whose batch size changes.
 
     batch(t) = b_i    for first_i <= t < first_(i+1),    b_i = micro x windows_i
 
 ``t`` counts applied optimizer steps. A batch of all devices has ``micro`` samples, so a step of stage ``i`` is a window
-of ``windows_i`` batches; an epoch ends its last window, however few batches it has. How many steps an epoch has
-depends on the stages that it meets: positions in the data are computed by walking along them.
+of ``windows_i`` batches. The last window of an epoch ends with the epoch, even if it has fewer batches. The number of
+steps in an epoch depends on its stages, so a position in the data is computed from stage to stage.
 
 Source of the idea: Smith, Kindermans, Ying and Le 2018, arXiv:1711.00489.
 """
@@ -26,7 +26,7 @@ from lrkit.schedules.durations import Duration, round_half_up
 __all__ = ["BY", "KEY", "BatchSizes", "measure", "parse_stages", "resolve_sizes", "spread_stages"]
 
 KEY, LENGTH = "batch.schedule", "horizon.steps"
-#: What makes a step of so many samples.
+#: The methods that make a step of several batches.
 BY = ("accumulation", "loader")
 _MOST = 10_000  # stages
 
@@ -36,10 +36,10 @@ class BatchSizes:
     """The stages of a batch-size schedule.
 
     Args:
-        stages: for each the first optimizer step, and the samples in a step.
-        micro: samples in one batch of all devices; None: not known.
-        batches: batches in an epoch, of each device; None: not known.
-        by: ``accumulation`` of batches, or the ``loader``, which joins the batches of a window.
+        stages: the first optimizer step of each stage, and the samples in a step.
+        micro: samples in one batch of all devices; None: unknown.
+        batches: batches of each device in an epoch; None: unknown.
+        by: ``accumulation`` of batches, or ``loader``, which joins the batches of a window.
 
     >>> sizes = BatchSizes(((0, 64), (10, 128)), micro=64, batches=16)
     >>> sizes.at(9), sizes.at(10), sizes.window(10)
@@ -59,34 +59,34 @@ class BatchSizes:
         return tuple(first for first, _ in self.stages)
 
     def at(self, step: int) -> int:
-        """The samples in optimizer step ``step``."""
+        """Return the samples in optimizer step ``step``."""
         return self.stages[bisect_right(self.firsts, step) - 1][1]
 
     def window(self, step: int) -> int:
-        """The batches in the window of optimizer step ``step``."""
+        """Return the batches in the window of optimizer step ``step``."""
         assert self.micro is not None
         return self.at(step) // self.micro
 
     def until(self, step: int) -> BatchSizes:
-        """The same up to ``step``, whose batch size then stays."""
+        """Return the same stages up to ``step``; afterwards the batch size is constant."""
         kept = tuple(stage for stage in self.stages if stage[0] <= step)
         return dataclasses.replace(self, stages=kept)
 
     def is_uniform_from(self, step: int) -> bool:
-        """Whether the batch size stays from ``step`` on."""
+        """Return whether the batch size is constant from ``step`` on."""
         return step >= self.firsts[-1]
 
     def steps_after(self, batches: Fraction | int, step: int = 0, done: int = 0) -> int:
-        """The step that is nearest to a position in the data.
+        """Return the step that is nearest to a position in the data.
 
         Args:
-            batches: the position: batches since the run began, of each device.
-            step: a step whose position is known; the walk begins there,
-            done: at so many batches.
+            batches: the position: batches of each device since the beginning of the run.
+            step: a step with a known position, from which the count begins.
+            done: the position of ``step``, in batches.
         """
         assert self.batches is not None
         while done < batches:
-            size, limit = self._stage_from(step)
+            size, limit = self._find_stage(step)
             in_epoch, per_epoch = done % self.batches, -(-self.batches // size)
             whole = int((batches - done) // self.batches) if not in_epoch else 0
             whole = whole if limit is None else min(whole, (limit - step) // per_epoch)
@@ -104,11 +104,11 @@ class BatchSizes:
         return step
 
     def batches_at(self, step: int) -> int:
-        """The position in the data after ``step`` optimizer steps: batches since the run began, of each device."""
+        """Return the position after ``step`` optimizer steps: batches of each device since the beginning of the run."""
         assert self.batches is not None
         at = done = 0
         while at < step:
-            size, limit = self._stage_from(at)
+            size, limit = self._find_stage(at)
             end = step if limit is None else min(step, limit)
             in_epoch, per_epoch = done % self.batches, -(-self.batches // size)
             if not in_epoch and (whole := (end - at) // per_epoch):
@@ -120,31 +120,31 @@ class BatchSizes:
         return done
 
     def samples_at(self, step: int) -> int:
-        """The samples of the first ``step`` optimizer steps, each with its full batch."""
+        """Return the samples of the first ``step`` optimizer steps, each with its full batch."""
         ends = (*self.firsts[1:], step)
         return sum(max(0, min(end, step) - first) * size for (first, size), end in zip(self.stages, ends, strict=True))
 
     def step_at_samples(self, samples: Fraction | int) -> int:
-        """The step that is nearest to a number of samples."""
+        """Return the step that is nearest to a number of samples."""
         i = bisect_right(self.firsts, samples, key=self.samples_at) - 1
         first, size = self.stages[max(i, 0)]
         return first + round_half_up(Fraction(samples - self.samples_at(first), size))
 
-    def _stage_from(self, step: int) -> tuple[int, int | None]:
-        """The batches in a window from ``step`` on, and the step at which the next stage begins."""
+    def _find_stage(self, step: int) -> tuple[int, int | None]:
+        """Return the batches in a window from ``step`` on, and the first step of the next stage."""
         i = bisect_right(self.firsts, step)
         return self.window(step), self.firsts[i] if i < len(self.firsts) else None
 
     def __str__(self) -> str:
-        """Each batch size, and where it begins: ``64 from step 0, 128 from step 10``."""
+        """Return each batch size with its first step: ``64 from step 0, 128 from step 10``."""
         return ", ".join(f"{size} from step {first}" for first, size in self.stages)
 
 
 def parse_stages(written: Any) -> tuple[tuple[Duration, int], ...]:
-    """The pairs of a batch-size schedule: where each stage begins, and its samples in an optimizer step.
+    """Return the pairs of a batch-size schedule: the beginning of each stage, and its samples in an optimizer step.
 
     Raises:
-        ConfigError: it is not a list of such pairs, or does not begin at 0.
+        ConfigError: not a list of such pairs, or a first pair that does not begin at 0.
 
     >>> [(str(place), size) for place, size in parse_stages([[0, 64], ["50%", 128]])]
     [('0', 64), ('50%', 128)]
@@ -187,21 +187,21 @@ def resolve_sizes(
     tokens_per_sample: int | None = None,
     product: str = "",
 ) -> tuple[BatchSizes, int | None]:
-    """The stages in optimizer steps, and the steps of the run; None where they cannot be known.
+    """Return the stages in optimizer steps, and the steps of the run; None if they are unknown.
 
-    A run with a ``length`` in epochs, samples or tokens has as many steps as its stages make of it; with stages at
-    shares of the run, it is the number whose shares make just that number.
+    The steps of a run with a ``length`` in epochs, samples or tokens follow from its stages. If stages begin at shares
+    of the run, the number of steps is the one for which these shares give the same number.
 
     Args:
         written: the list of pairs.
         micro, batches, by: as for ``BatchSizes``.
-        steps: the steps of the run, or the most of them; None: not known.
-        length: the length of the run in the data, if that ends it.
-        tokens_per_sample: for stages at tokens.
-        product: of what ``micro`` is the product, for messages.
+        steps: the steps of the run, or their maximum; None: unknown.
+        length: the length of the run in the data, if the data ends the run.
+        tokens_per_sample: tokens in a sample, for stages that begin at a number of tokens.
+        product: the factors of ``micro``, for messages.
 
     Raises:
-        ConfigError: a size is no multiple of ``micro``, or the stages are not in order within the run.
+        ConfigError: a size that is not a multiple of ``micro``, or stages that are not in order within the run.
     """
     pairs = parse_stages(written)
     if micro is not None:
@@ -209,7 +209,7 @@ def resolve_sizes(
             _check_size(f"{KEY}[{i}]", size, micro, batches, product)
 
     def lay(total: int | None, clip: bool = False) -> BatchSizes:
-        return _lay_stages(pairs, BatchSizes((), micro, batches, by), total, tokens_per_sample, clip)
+        return _place_stages(pairs, BatchSizes((), micro, batches, by), total, tokens_per_sample, clip)
 
     if length is not None:
 
@@ -228,12 +228,12 @@ def resolve_sizes(
     return made, steps
 
 
-def _lay_stages(
+def _place_stages(
     pairs: Sequence[tuple[Duration, int]], sizes: BatchSizes, total: int | None, tokens: int | None, clip: bool
 ) -> BatchSizes:
-    """The stages of a run of ``total`` steps; a place in the data depends on the stages before it.
+    """Return the stages of a run of ``total`` steps; a position in the data depends on the earlier stages.
 
-    ``clip``: a stage that would begin before the one before it begins with it; otherwise it is refused.
+    ``clip``: a stage that would begin before the previous stage begins with it; otherwise it is refused.
     """
     for i, (place, size) in enumerate(pairs):
         key, before = f"{KEY}[{i}]", sizes.firsts[-1] if i else -1
@@ -246,7 +246,7 @@ def _lay_stages(
 
 
 def _place_step(place: Duration, sizes: BatchSizes, total: int | None, tokens: int | None, key: str) -> int:
-    """The step at which a stage begins, by the stages before it."""
+    """Return the first step of a stage, from the earlier stages."""
     if place.unit == "steps":
         return round_half_up(place.value)
     if place.unit == "share":
@@ -260,10 +260,10 @@ def _place_step(place: Duration, sizes: BatchSizes, total: int | None, tokens: i
 
 
 def measure(length: Duration, sizes: BatchSizes, origin: int, key: str, tokens: int | None, back: bool = False) -> int:
-    """The optimizer steps of a length in the data that begins, or with ``back`` ends, at step ``origin``.
+    """Return the optimizer steps of a length in the data that begins, or with ``back`` ends, at step ``origin``.
 
     Raises:
-        ConfigError: the numbers that it needs are not known.
+        ConfigError: a number that the length needs is unknown.
     """
     sign = -1 if back else 1
     if length.unit == "epochs":
@@ -284,10 +284,10 @@ def measure(length: Duration, sizes: BatchSizes, origin: int, key: str, tokens: 
 
 
 def _find_total(made: Callable[[int], int], has_shares: bool, most: int) -> int:
-    """The number of steps ``n`` of the run whose stages, laid over ``n`` steps, make ``n`` steps of its epochs.
+    """Return the number ``n`` of steps for which the stages of a run of ``n`` steps give ``n`` steps in its epochs.
 
-    It is looked for by bisection. Where sizes only grow there is one, for a stage that begins a step later adds at most
-    a step; where several fit, it is the one that the bisection arrives at.
+    The search is a bisection. If sizes only grow, exactly one number fits, because a stage that begins a step later
+    adds at most one step. If several numbers fit, the bisection chooses one.
     """
     if not has_shares:
         return made(1)
@@ -303,7 +303,7 @@ def _find_total(made: Callable[[int], int], has_shares: bool, most: int) -> int:
 
 
 def _check_size(key: str, size: int, micro: int, batches: int | None, product: str) -> None:
-    """Refuse samples in a step that are no whole number of batches, or more than an epoch has."""
+    """Refuse samples in a step that are not a whole number of batches, or more than an epoch has."""
     if size % micro == 0:
         if batches is not None and size > batches * micro:
             raise ConfigError(key, f"must be at most {batches * micro}, the {batches} batches of an epoch", size)

@@ -88,7 +88,7 @@ class Curve:
             raise ConfigError(key, f"leaves no step for the schedule: {parts} of {horizon.steps} optimizer steps")
         if left is not None and overlaps:
             left += before  # an overlapping warmup has steps of the schedule
-        length = _length_of_schedule(name, schedule, resolved, left, horizon)
+        length = _resolve_schedule_length(name, schedule, resolved, left, horizon)
         if after and left is None:
             horizon.require("steps", "cooldown.length")
 
@@ -108,7 +108,7 @@ class Curve:
         if cooldown is not None and after:
             if length is not None and left is not None and length < left:
                 phases.append(Phase("hold", Constant(start=arrived), left - length))
-            phases.append(_cooldown_phase(cooldown, after, arrived, falling))
+            phases.append(_build_cooldown(cooldown, after, arrived, falling))
         return cls(tuple(phases))
 
     @cached_property
@@ -183,7 +183,7 @@ class Curve:
         if not step < self.steps:
             must = f"needs steps after the checkpoint, but the old curve ended at step {self.steps}: use override"
             raise ConfigError("resume.policy=extend", must)
-        return self._squeeze(step, end)
+        return self._stretch_phases(step, end)
 
     def within(self, steps: int) -> Curve:
         """Return the whole curve, with its warmup, in another number of steps.
@@ -196,9 +196,9 @@ class Curve:
         >>> short.starts, short(1), short(6)
         ((0, 1), 1.0, 0.5)
         """
-        return self if self.steps is None else self._squeeze(0, steps)
+        return self if self.steps is None else self._stretch_phases(0, steps)
 
-    def _squeeze(self, step: int, end: int) -> Curve:
+    def _stretch_phases(self, step: int, end: int) -> Curve:
         """Return the phases after ``step``, stretched to end at ``end``."""
         assert self.steps is not None
         share = (end - step) / (self.steps - step)
@@ -219,7 +219,10 @@ class Curve:
         check_slot("cooldown", falling)
         arrived = self(step)
         return Curve(
-            (*self.until(step).phases, _call_under("cooldown", lambda: build_cooldown_phase(falling, steps, arrived)))
+            (
+                *self.until(step).phases,
+                _call_under("cooldown", lambda: build_cooldown_phase(falling, steps, arrived)),
+            )
         )
 
     def places(self, most: int = 2000) -> list[int]:
@@ -265,7 +268,7 @@ def depends_on_length(error: ConfigError) -> bool:
     return isinstance(error.__cause__, ArithmeticError)
 
 
-def _length_of_schedule(
+def _resolve_schedule_length(
     name: str, schedule: Schedule, resolved: Schedule, left: int | None, horizon: Horizon
 ) -> int | None:
     """Return the steps of the middle phase: its own length, or those beside warmup and cooldown; None: no end."""
@@ -281,7 +284,7 @@ def _length_of_schedule(
     return length
 
 
-def _cooldown_phase(cooldown: Schedule, steps: int, arrived: float, horizon: Horizon) -> Phase:
+def _build_cooldown(cooldown: Schedule, steps: int, arrived: float, horizon: Horizon) -> Phase:
     """Return the phase of the cooldown, which begins at ``arrived``, the schedule's last value."""
     end = cooldown.ends.get("end") or 0.0
     if end > arrived:

@@ -220,7 +220,7 @@ def horizon_of(
         if "tokens_per_sample" in given:
             sources["tokens_per_sample"] = "horizon.tokens_per_sample"
         known = LoaderSize(loader.samples, loader.batch_size, loader.drop_last, tokens and (tokens, ""))
-        return _horizon_of_sizes(known, trainer, world, batches, given, batch, sources)
+        return _build_sized_horizon(known, trainer, world, batches, given, batch, sources)
     for name in ("steps_per_epoch", "batch_size", "tokens_per_sample"):
         if name in given:
             values[name], sources[name] = given[name], f"horizon.{name}"
@@ -238,7 +238,7 @@ def horizon_of(
     return Horizon(**values, sources=MappingProxyType(sources)).stopping(given.get("stop_after"))
 
 
-def _horizon_of_sizes(
+def _build_sized_horizon(
     loader: LoaderSize,
     trainer: Mapping[str, Any],
     world: int,

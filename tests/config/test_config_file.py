@@ -82,7 +82,7 @@ def test_it_is_one_of_two_saved_configs(tmp_path: Path) -> None:
 
 
 BAD: list[tuple[str, str]] = [
-    ("a: !!python/object/apply:os.system [ls]", "must be plain data, and has the tag"),
+    ("a: !!python/object/apply:os.system [ls]", "it has the tag tag:yaml.org"),
     ("a: [1", "is not YAML"),
     ("3", "must be the whole config of a run"),
     ("defaults: [a]", "its defaults choose options"),
@@ -93,9 +93,9 @@ BAD: list[tuple[str, str]] = [
     ("seed: 1\nseed: 2", "has the key seed twice"),
     ("hydra: {run: {dir: x}}", "hydra is not a key"),
     ("logger: {a: {_target_: pytorch_lightning.loggers.CSVLogger, save_dir: 's3://b'}}", "is an address"),
-    ("model: {_target_: mycode.Net}", "if it is yours, say --trust mycode"),
-    ("model: {_target_: mycode.Net}\ntrust: [mycode]", "if it is yours, say --trust mycode"),
-    ("model: {_target_: os.system}", "outside of what config files may name"),
+    ("model: {_target_: mycode.Net}", "--trust mycode"),
+    ("model: {_target_: mycode.Net}\ntrust: [mycode]", "--trust mycode"),
+    ("model: {_target_: os.system}", "which config files may not name"),
 ]
 
 

@@ -128,7 +128,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
 
         package = SimpleNamespace(__version__=version, load_dataset=load, load_from_disk=load)
         monkeypatch.setitem(sys.modules, "datasets", package)
-        monkeypatch.setattr(named_datasets, "_comes_with_datasets", {"pandas", "sql", "csv", "spark"}.__contains__)
+        monkeypatch.setattr(named_datasets, "_is_own_reader", {"pandas", "sql", "csv", "spark"}.__contains__)
         return loaded
 
     return put
@@ -159,5 +159,5 @@ def test_no_pickle_is_read_by_the_library_itself(datasets: Any, tmp_path: Path) 
     with pytest.raises(ConfigError, match=r"^data\.path must be a dataset, or a reader"):
         HuggingFace(4, path="pandas", options=options).setup()
     assert not (tmp_path / "executed").exists()
-    assert all(named_datasets._comes_with_datasets(name) for name in (*named_datasets.FORMATS, "pandas"))
-    assert not named_datasets._comes_with_datasets("mnist")
+    assert all(named_datasets._is_own_reader(name) for name in (*named_datasets.FORMATS, "pandas"))
+    assert not named_datasets._is_own_reader("mnist")

@@ -131,7 +131,7 @@ class Restarts(Shaped):
     def end_value(self, n: int) -> float:
         k, first, following = self._find_cycle(n - 1, n)
         if following == n:
-            return self._falling(k).final(following - first - self._count_rise(following - first))
+            return self._build_decay(k).final(following - first - self._count_rise(following - first))
         return self._evaluate_cycle(k, n - first, following - first)
 
     def _count_rise(self, length: int) -> int:
@@ -143,17 +143,17 @@ class Restarts(Shaped):
 
     def _evaluate_cycle(self, k: int, s: int, length: int) -> float:
         """Return the value at step ``s`` of cycle ``k``, which has ``length`` steps."""
-        rise, falling = self._count_rise(length), self._falling(k)
+        rise, falling = self._count_rise(length), self._build_decay(k)
         return blend(self.end, falling(0, length - rise), s / rise) if s < rise else falling(s - rise, length - rise)
 
     @cached_property
-    def _first_falling(self) -> Schedule:
+    def _first_decay(self) -> Schedule:
         return self.decay_between(self.start, self.end)
 
-    def _falling(self, k: int) -> Schedule:
+    def _build_decay(self, k: int) -> Schedule:
         """Return the decay of cycle ``k``, from its peak to ``end``."""
         if k == 0 or self.decay == 1.0:
-            return self._first_falling
+            return self._first_decay
         left = self.decay**k
         peak = blend(self.end, self.start, left) if self.decay_of == "height" else max(self.end, self.start * left)
         return self.decay_between(peak, self.end)

@@ -77,7 +77,7 @@ class Formula(Schedule):
         asked = self if "epoch" in self._expression.names else dataclasses.replace(self, epoch_length=1)
         made = super(Formula, asked).resolved(horizon)
         if not made.bounded and horizon.steps is None:
-            _checked_turns(made, _ALL_STEPS)
+            _check_and_find_turns(made, _ALL_STEPS)
         return made
 
     @cached_property
@@ -107,7 +107,7 @@ class Formula(Schedule):
             raise ConfigError("formula", f"{error.must} at step {s} of {n}", self.formula) from why
 
     def turns(self, n: int) -> list[int]:
-        return list(_checked_turns(self, n))
+        return list(_check_and_find_turns(self, n))
 
     def numbers(self) -> frozenset[float]:
         """The numbers in the formula."""
@@ -130,7 +130,7 @@ class Formula(Schedule):
 
 
 @lru_cache(maxsize=128)
-def _checked_turns(formula: Formula, n: int) -> tuple[int, ...]:
+def _check_and_find_turns(formula: Formula, n: int) -> tuple[int, ...]:
     """Return the turns of a formula, after a check of its values: at every step of a short phase, else at some steps.
 
     Raises:

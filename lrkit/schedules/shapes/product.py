@@ -48,10 +48,10 @@ class Product(Schedule):
         return dataclasses.replace(super().resolved(horizon), factors=factors)
 
     def value(self, s: int, n: int) -> float:
-        return math.prod(_value_of(factor, s, n) for factor in self.factors)
+        return math.prod(_evaluate_factor(factor, s, n) for factor in self.factors)
 
     def end_value(self, n: int) -> float:
-        return math.prod(factor.final(_length_of(factor, n)) for factor in self.factors)
+        return math.prod(factor.final(_get_length(factor, n)) for factor in self.factors)
 
     def momentum(self, base: float) -> Schedule | None:
         """Return the momentum of the factor that sets it; it keeps its end value after the factor's own length.
@@ -73,7 +73,7 @@ class Product(Schedule):
     def turns(self, n: int) -> list[int]:
         edges: set[int] = set()
         for i, factor in enumerate(self.factors):
-            length = _length_of(factor, n)
+            length = _get_length(factor, n)
             if not 1 <= length <= n:
                 raise ConfigError(f"factors[{i}].length", f"must be in [1, {n}], the steps of the schedule", length)
             try:
@@ -83,12 +83,12 @@ class Product(Schedule):
         return sorted(e for e in edges if 0 < e < n)
 
 
-def _length_of(factor: Schedule, n: int) -> int:
+def _get_length(factor: Schedule, n: int) -> int:
     """Return the steps of a factor: its own length, or those of the phase."""
     return n if factor.length is None else int(factor.length)
 
 
-def _value_of(factor: Schedule, s: int, n: int) -> float:
+def _evaluate_factor(factor: Schedule, s: int, n: int) -> float:
     """Return the value of a factor at step ``s``; after its own length, its end value."""
-    length = _length_of(factor, n)
+    length = _get_length(factor, n)
     return factor(s, length) if factor.length is None or s < length else factor.final(length)

@@ -64,7 +64,7 @@ class Wsd(Shaped):
         return dataclasses.replace(made, milestones=resolve_places(self.milestones, horizon))
 
     @cached_property
-    def _falling(self) -> Schedule:
+    def _decay_shape(self) -> Schedule:
         return self.decay_between(self.start, self.end)
 
     def _list_decays(self, n: int) -> list[tuple[int, int]]:
@@ -81,11 +81,11 @@ class Wsd(Shaped):
 
     def value(self, s: int, n: int) -> float:
         first, arrival = next(decay for decay in self._list_decays(n) if s < decay[1] or decay[1] == n)
-        return self.start if s < first else self._falling(s - first, arrival - first)
+        return self.start if s < first else self._decay_shape(s - first, arrival - first)
 
     def end_value(self, n: int) -> float:
         first, arrival = self._list_decays(n)[-1]
-        return self._falling.final(arrival - first)
+        return self._decay_shape.final(arrival - first)
 
     def turns(self, n: int) -> list[int]:
         return sorted({step for decay in self._list_decays(n) for step in decay if 0 < step < n})

@@ -71,6 +71,7 @@ LAZILY = {
     "base.process_pool": {"torch"},
     "runs.event_records": {"numpy"},
     "comparison.figures": {"matplotlib"},
+    "cli.environment_checks": {"torch"},
     "cli.hydra_call": HYDRA,
 }
 #: The ones that import their parts when they are asked for.

@@ -16,7 +16,7 @@ class LineProgress(Callback):
     """Prints a line per epoch, about twenty lines in a run; within long epochs a line at each twentieth of the run."""
 
     lines = 20
-    seconds = 30.0  # least time between a line within an epoch and the line before it
+    seconds = 60.0  # least time between a line within an epoch and the line before it
 
     def __init__(self) -> None:
         self.printed = 0.0

@@ -10,7 +10,13 @@ from lrkit.base.command_line import CONFIG_FILE, quote_path
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config.trusted_targets import check_trust
 
-__all__ = ["asks_for_information", "check_hydra_overrides", "parse_process_arguments", "split_arguments"]
+__all__ = [
+    "asks_for_information",
+    "check_hydra_overrides",
+    "parse_process_arguments",
+    "split_arguments",
+    "suggest_override",
+]
 
 
 def check_hydra_overrides(overrides: Sequence[str]) -> None:
@@ -78,7 +84,8 @@ def asks_for_information(flags: Sequence[str]) -> bool:
         if name in ("-sc", "--shell-completion"):  # Hydra's script calls the command without its subcommand
             raise ConfigError(written, "is refused: lrkit completion bash prints the script, also for zsh and fish")
         if name not in _FLAGS:
-            raise ConfigError(written, f"is not a flag of lrkit train. {did_you_mean(written, _FLAGS)}")
+            hint = suggest_override(flag) or f". {did_you_mean(written, _FLAGS)}"
+            raise ConfigError(written, f"is not a flag of lrkit train{hint}")
         if name in given:
             raise ConfigError(written, "is given twice")
         choices = _INFORMING.get(name, ("", ()))[1]
@@ -96,6 +103,19 @@ def asks_for_information(flags: Sequence[str]) -> bool:
         if name in given and "--cfg" not in given:
             raise ConfigError(given[name], "has an effect only with --cfg: lrkit train --cfg job")
     return bool(given.keys() & _INFORMING.keys())
+
+
+def suggest_override(flag: str) -> str:
+    """A hint for a flag that is a key of a run, as in ``--lr 0.1``; empty for any other one.
+
+    >>> suggest_override("--lr"), suggest_override("--epochs=3"), suggest_override("--foo")
+    (': write optimizer.lr=...', ': write trainer.max_epochs=3', '')
+    """
+    from lrkit.config.unknown_keys import key_of_name
+
+    name, _, value = flag.lstrip("-").partition("=")
+    key = key_of_name(name) if flag.startswith("--") else ""
+    return f": write {key}" if "=" in key else f": write {key}={value or '...'}" if key else ""
 
 
 # Hydra's flags that print something and run nothing: the short form of each, and the form with its argument.

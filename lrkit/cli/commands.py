@@ -141,6 +141,15 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({
         },
         flags=_CONFIG_DIR,
     ),
+    "doctor": Command(
+        "[GROUP=OPTION ...] [GROUP.KEY=VALUE ...]", "check the installation: packages, device, precision, disk",
+        "lrkit.cli.doctor.run_doctor", overrides=True,
+        examples={
+            "lrkit doctor": "one line a finding: ok, note or problem; exit code 1 if there is a problem",
+            "lrkit doctor optimizer=adamw trainer.precision=bf16-mixed": "what a run with these words would use",
+        },
+        flags={**_CONFIG_DIR, **_TRUST, **_TRACEBACK},
+    ),
     "completion": Command(
         "bash|zsh|fish", "print a script that completes commands, options and keys",
         "lrkit.cli.completion.run_completion",

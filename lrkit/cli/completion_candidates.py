@@ -104,7 +104,7 @@ def _list_flags(command: Command, current: str) -> Iterator[Candidate]:
             yield from _list_paths(flag, current.partition("=")[2], folders=flag == "--config-dir=")
             return
     for flags, meaning in command.flags.items():
-        yield from (Candidate(flag, meaning) for flag in re.findall(r"-[\w-]+", flags) if flag.startswith(current))
+        yield from (Candidate(flag, meaning) for flag in re.findall(r"-[\w-]+", flags))
     yield Candidate("--help", "this command: groups, keys, flags, examples")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.exit_codes import OK
 from lrkit.base.terminal_width import print_line
-from lrkit.cli.arguments import split_arguments
+from lrkit.cli.arguments import split_arguments, suggest_override
 from lrkit.cli.output_folders import find_unused_path
 from lrkit.cli.resumed_run import load_resumed_config
 
@@ -24,7 +24,8 @@ def run_show(argv: list[str]) -> int:
     flags, overrides, config_dir = split_arguments(argv)
     for flag in flags:
         if flag not in ("-m", "--multirun"):
-            raise ConfigError(flag, "is not a flag of lrkit show: it takes -m, --config and --config-dir")
+            hint = suggest_override(flag) or ": it takes -m, --config and --config-dir"
+            raise ConfigError(flag, f"is not a flag of lrkit show{hint}")
     form = "text"
     for override in [o for o in overrides if o.startswith("format=")]:
         form = override.partition("=")[2]

@@ -12,11 +12,12 @@ from omegaconf import OmegaConf
 
 from lrkit.base.errors import ConfigError
 from lrkit.config.overrides import (
+    default_choices,
     group_names,
     leaf_paths,
-    unknown_key,
     with_added_tracks,
 )
+from lrkit.config.unknown_keys import unknown_key
 from lrkit.planning import tracks
 
 __all__ = ["PLUGINS", "explain_hydra_error"]
@@ -58,8 +59,16 @@ def explain_hydra_error(error: Exception, parsed: Sequence[Override], config_dir
         if known and override.type == OverrideType.ADD:
             return ConfigError(key, "already exists: drop the +")
         if not known and override.type in (OverrideType.CHANGE, OverrideType.DEL):
-            return unknown_key(key, keys)
+            return unknown_key(key, keys, *_chosen_options(parsed))
     return plain
+
+
+def _chosen_options(parsed: Sequence[Override]) -> tuple[dict[str, str], set[str]]:
+    """The option of each group, and the groups whose class is the user's."""
+    typed = {override.key_or_group: override.value() for override in parsed if override.package is None}
+    chosen = {group: str(typed.get(group, option)) for group, option in default_choices().items()}
+    own = {group for group, option in chosen.items() if option == "custom" or f"{group}._target_" in typed}
+    return chosen, own
 
 
 def _find_unreadable_file(config_dir: str | None) -> ConfigError | None:

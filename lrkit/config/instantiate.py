@@ -17,7 +17,7 @@ from typing import Any
 from lrkit.base import lightning_package
 from lrkit.base.errors import ConfigError
 from lrkit.config import trusted_targets
-from lrkit.config.overrides import suggest_name
+from lrkit.config.near_names import suggest_name
 from lrkit.config.trusted_targets import TARGET
 
 __all__ = ["arguments", "build", "check", "use_lightning"]

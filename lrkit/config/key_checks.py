@@ -10,10 +10,12 @@ from lrkit.base.validation import FLAG, one_of, whole
 from lrkit.config import batch_options, node_options, resume_options, timeout, trainer_options, trusted_targets
 from lrkit.config.callback_conflicts import find_conflict_of_path
 from lrkit.config.find_options import Search
-from lrkit.config.overrides import default_choices, leaf_paths, nearest_key, suggest_name
+from lrkit.config.near_names import nearest_key, suggest_name
+from lrkit.config.overrides import default_choices, leaf_paths
 from lrkit.config.plan_parts import check_guard_keys
 from lrkit.config.shipped_options import read_shipped_file
 from lrkit.config.trainer_options import check_count
+from lrkit.config.unknown_keys import keys_of_options
 from lrkit.planning import tracks
 
 __all__ = ["check_keys", "check_values", "top_keys"]
@@ -112,14 +114,17 @@ def check_keys(config: Mapping[str, Any]) -> None:
     for name in config:
         if name not in top_keys():
             there = [key for key in leaf_paths(config) if key.partition(".")[0] in top_keys()]
-            raise ConfigError(name, f"is not a key. {nearest_key(name, there)}")
+            raise ConfigError(name, f"is not a key. {nearest_key(name, there, keys_of_options())}")
     for name in {*sections, *default_choices(), "coschedule", tracks.KEY}:
         if not isinstance(config[name], Mapping):
-            raise ConfigError(name, "must be a group of keys", config[name])
+            first = next(iter(sections.get(name, ())), None)
+            example = "" if first is None else f", such as {name}.{first}"
+            raise ConfigError(name, f"must be a group of keys{example}", config[name])
     for section, known in sections.items():
         for name in config[section]:
             if name not in known:
-                raise ConfigError(f"{section}.{name}", f"is not a key. {suggest_name(str(name), known)}")
+                key = f"{section}.{name}"
+                raise ConfigError(key, f"is not a key. {nearest_key(key, [f'{section}.{each}' for each in known])}")
 
 
 def top_keys() -> set[str]:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from lrkit.base.errors import did_you_mean, name_some
 from lrkit.config.named_datasets import TORCHVISION
 
-__all__ = ["nearest_key", "suggest_key", "suggest_name", "suggest_option", "suggest_page"]
+__all__ = ["known_key", "nearest_key", "suggest_key", "suggest_name", "suggest_option", "suggest_page"]
 
 #: Names of the same keys of a schedule, warmup or data set in other libraries: each is a key of the same section.
 _IN_SECTION = {
@@ -38,8 +38,8 @@ _ELSEWHERE = {
                      "max_iters", "iterations", "iters"), "trainer.max_steps"),
     **dict.fromkeys(("learning_rate", "base_lr", "init_lr", "initial_lr", "lr0", "lr_base", "learningrate", "max_lr",
                      "initial_learning_rate", "peak_lr"), "optimizer.lr"),
-    **dict.fromkeys(("batchsize", "bs", "batch", "train_batch_size", "micro_batch_size", "per_device_train_batch_size",
-                     "per_device_batch_size", "loader_batch_size"), "data.batch_size"),
+    **dict.fromkeys(("batch_size", "batchsize", "bs", "batch", "train_batch_size", "micro_batch_size",
+                     "per_device_train_batch_size", "per_device_batch_size"), "data.batch_size"),
     **dict.fromkeys(("global_batch_size", "effective_batch_size", "total_batch_size"), "batch.effective"),
     **dict.fromkeys(("scheduler", "lr_scheduler", "sched", "lr_schedule", "lr_scheduler_type", "lr_policy",
                      "learning_rate_schedule"), "schedule"),
@@ -80,13 +80,14 @@ _ELSEWHERE = {
     **dict.fromkeys(("checkpoint", "ckpt", "ckpt_path", "resume_from_checkpoint", "resume_from", "load_from",
                      "resume_path", "checkpoint_path"), "resume.path"),
     **dict.fromkeys(("output_dir", "out_dir", "save_dir", "log_dir", "logdir", "work_dir", "default_root_dir",
-                     "run_dir", "result_dir", "results_dir", "output", "save_path", "exp_dir"), "hydra.run.dir"),
+                     "run_dir", "result_dir", "results_dir", "output", "save_path", "exp_dir", "name", "run_name",
+                     "exp_name", "experiment_name"), "hydra.run.dir"),
     **dict.fromkeys(("random_seed", "random_state", "manual_seed", "seed_everything"), "seed"),
     **dict.fromkeys(("metric_for_best_model", "metric", "metrics", "eval_metric"), "monitor"),
     **dict.fromkeys(("eta_min", "min_lr", "end_lr", "final_lr", "alpha", "lr_end"), "schedule.end"),
     **dict.fromkeys(("t_max", "decay_steps"), "schedule.length"),
     **dict.fromkeys(("step_size", "decay_epochs", "step_lr"), "schedule.every"),
-    **dict.fromkeys(("decay_rate", "lr_gamma", "lr_decay"), "schedule.gamma"),
+    **dict.fromkeys(("gamma", "decay_rate", "lr_gamma", "lr_decay"), "schedule.gamma"),
     **dict.fromkeys(("lr_steps", "lr_milestones", "boundaries"), "schedule.milestones"),
     "t_0": "schedule.period", "t_mult": "schedule.growth", "pct_start": "schedule.up",
     **dict.fromkeys(("wd", "l2", "l2_reg", "decay", "decoupled_weight_decay"), "optimizer.weight_decay"),
@@ -213,15 +214,24 @@ _LENGTH = re.compile(r"[\d.]+(e\d+)?(%|ep|sp|tok)?")
 
 
 def suggest_name(name: str, choices: Collection[str]) -> str:
-    """A hint for an unknown name: the choice that other libraries call so, or the one that looks most like it.
+    """Return a hint for an unknown name: the choice with this name in other libraries, or the most similar choice.
 
     >>> suggest_name("T_max", ["start", "end", "length"])
     "Did you mean 'length'? Accepted: end, length, start"
     """
     alias = _IN_SECTION.get(name, name)
-    if alias == "end" and alias not in choices:  # a shape that arrives nowhere has a floor
+    if alias == "end" and alias not in choices:  # a schedule without an end value has a floor
         alias = "floor"
     return did_you_mean(alias if alias in choices else name, choices)
+
+
+def known_key(name: str) -> str:
+    """The key, group or words for a name of another library; empty for any other name.
+
+    >>> known_key("num-train-epochs")
+    'trainer.max_epochs'
+    """
+    return _ELSEWHERE.get(name.lower().replace("-", "_"), "")
 
 
 def suggest_key(name: str) -> str:
@@ -230,7 +240,7 @@ def suggest_key(name: str) -> str:
     >>> suggest_key("epochs"), suggest_key("fp16"), suggest_key("nope")
     ("Did you mean 'trainer.max_epochs'?", 'Write trainer.precision=16-mixed', '')
     """
-    words = _ELSEWHERE.get(name.lower().replace("-", "_"), "")
+    words = known_key(name)
     if not words:
         return ""
     return f"Write {words}" if "=" in words else f"Did you mean {words!r}?"
@@ -257,7 +267,7 @@ def suggest_option(group: str, name: str, choices: Collection[str]) -> str:
 
 
 def nearest_key(key: str, keys: Sequence[str], others: Mapping[str, Sequence[str]] | None = None) -> str:
-    """The key that the user probably meant: one of its section, one that ends alike, or the most similar of all.
+    """Return a hint for an unknown key: a key of its section, its name here, one that ends alike, or the most similar.
 
     Args:
         key: the unknown key.
@@ -272,26 +282,34 @@ def nearest_key(key: str, keys: Sequence[str], others: Mapping[str, Sequence[str
     "Did you mean 'trainer.max_epochs'?"
     """
     section, _, name = key.rpartition(".")
+    others = others or {}
     inside = [k.rpartition(".")[2] for k in keys if section and k.rpartition(".")[0] == section]
     inside = [each for each in inside if not each.startswith("_")]
-    known = _ELSEWHERE.get(name.lower().replace("-", "_"), "")
+    known = known_key(name)
     if inside:
         if known.rpartition(".")[0] == section and known in keys:  # trainer.epochs
             return suggest_name(known.rpartition(".")[2], inside)
         hint = suggest_name(name, inside)
-        return hint if hint.startswith("Did") or not suggest_key(name) else suggest_key(name)
-    if known and (known in keys or "=" in known or not known.count(".")):
-        return suggest_key(name)
-    if known and known in (others or {}):
-        return f"Did you mean {known!r}, a key of {_name_options(known, (others or {})[known])}?"
+        elsewhere = "" if known == key else _name_known(known, keys, others)
+        return hint if hint.startswith("Did") else elsewhere or hint
+    if hint := _name_known(known, keys, others):
+        return hint
     alike = [k for called in (name, _IN_SECTION.get(name)) for k in keys if k.rpartition(".")[2] == called]
     if alike:
         return f"Did you mean {alike[0]!r}?"
-    elsewhere = [k for k in others or {} if k.rpartition(".")[2] == name]
-    if elsewhere:
-        return f"Did you mean {elsewhere[0]!r}, a key of {_name_options(elsewhere[0], (others or {})[elsewhere[0]])}?"
+    if unchosen := [k for k in others if k.rpartition(".")[2] == name]:
+        return f"Did you mean {unchosen[0]!r}, a key of {_name_options(unchosen[0], others[unchosen[0]])}?"
     hint, near, _ = did_you_mean(key, keys).partition("? ")
     return f"{hint}?" if near else did_you_mean(key, {k.partition(".")[0] for k in keys})
+
+
+def _name_known(known: str, keys: Sequence[str], others: Mapping[str, Sequence[str]]) -> str:
+    """The hint for a key or words of another library's name; empty for a key that no option has."""
+    if "=" in known:
+        return f"Write {known}"
+    if known in keys or known.startswith("hydra.") or (known and "." not in known):
+        return f"Did you mean {known!r}?"
+    return f"Did you mean {known!r}, a key of {_name_options(known, others[known])}?" if known in others else ""
 
 
 def _name_options(key: str, options: Sequence[str]) -> str:

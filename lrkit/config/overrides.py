@@ -1,4 +1,4 @@
-"""The overrides of the command line: parsing, Hydra's setup, and hints for a wrong override.
+"""The overrides of the command line: parsing, groups, and the folders that Hydra searches.
 
 Where Hydra would refuse an override with a long message, lrkit refuses it first, in one line: the key, the received
 value and the accepted values.
@@ -6,7 +6,7 @@ value and the accepted values.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -24,12 +24,12 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.errors import ConfigError
 from lrkit.config import trusted_targets, yaml_screening
 from lrkit.config.hydra_form import quote_formula, with_added_keys
+from lrkit.config.near_names import suggest_option
 from lrkit.config.shipped_options import CONF_DIR, option_names, read_shipped_file
 from lrkit.planning import tracks
-from lrkit.schedules.warmup import moot_reason
 
 __all__ = [
     "CONF_DIR",
@@ -43,12 +43,9 @@ __all__ = [
     "leaf_paths",
     "list_options",
     "named_classes",
-    "nearest_key",
     "parse_overrides",
     "searching_folder",
-    "suggest_name",
     "trusted_names",
-    "unknown_key",
     "with_added_tracks",
 ]  # fmt: skip
 
@@ -56,19 +53,6 @@ __all__ = [
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 #: Groups from which several options can be chosen: each option adds objects by their names.
 LISTED = ("callbacks", "logger")
-
-
-#: Names of options in other libraries -> lrkit's names.
-_ALSO_CALLED = {
-    "learning_rate": "lr",
-    **dict.fromkeys(("eta_min", "min_lr", "alpha_f", "lr_end", "end_value"), "end"),
-    **dict.fromkeys(("by_epoch", "t_in_epochs", "convert_to_iter_based"), "update_every"),
-    **dict.fromkeys(("warmup_prefix", "interval_scaling"), "overlap"),
-    **dict.fromkeys(("T_max", "total_steps", "total_iters", "decay_steps", "steps", "warmup_steps"), "length"),
-    **dict.fromkeys(("step_size", "step_size_up"), "every"),
-    **dict.fromkeys(("start_factor", "base_lr", "div_factor"), "start"),
-    "T_0": "period", "T_mult": "growth", "max_lr": "peak", "pct_start": "up", "size": "batch_size",
-}  # fmt: skip
 
 
 class _OwnFiles(FileConfigSource):
@@ -285,56 +269,14 @@ def check_group(override: Override) -> None:
         raise ConfigError(group, f"must be a list of different options; {group}=none chooses none of them", value)
     for each in value if isinstance(value, list) else [value]:
         if not isinstance(each, str) or each not in options:
-            raise ConfigError(group, f"has no option {str(each)!r}. {did_you_mean(str(each), options)}")
+            raise ConfigError(
+                group, f"has no option {str(each)!r}. {suggest_option(override.key_or_group, str(each), options)}"
+            )
     if override.package is None and (override.type == OverrideType.CHANGE) != (group in default_choices()):
         said = (
             "is chosen already: write {0}, without the +" if group in default_choices() else "must be added: write +{0}"
         )
         raise ConfigError(group, said.format(f"{group}={value}"))
-
-
-def unknown_key(key: str, keys: Sequence[str]) -> ConfigError:
-    """Return the error for a key that is not in ``keys``, the dotted paths of the config."""
-    group = key.partition(".")[0]
-    if group in keys and default_choices().get(group) == "none":  # the chosen option is empty, such as warmup=none
-        others = ", ".join(path.stem for path in sorted((CONF_DIR / group).glob("*.yaml")) if path.stem != "none")
-        return ConfigError(key, f"is not a key of {group}=none; other options of {group}: {others}")
-    if group in keys and group in default_choices():  # empty by default, such as callbacks
-        return ConfigError(key, f"does not exist; to add it write +{key}=...")
-    if (reason := moot_reason(group, key.rpartition(".")[2])) is not None and key.count(".") == 1:
-        return ConfigError(key, reason)
-    return ConfigError(key, f"is not a key. {nearest_key(key, keys)}")
-
-
-def suggest_name(name: str, choices: Collection[str]) -> str:
-    """Return a hint for an unknown name: the choice with this name in other libraries, or the most similar choice.
-
-    >>> suggest_name("T_max", ["start", "end", "length"])
-    "Did you mean 'length'? Accepted: end, length, start"
-    """
-    alias = _ALSO_CALLED.get(name, name)
-    if alias == "end" and alias not in choices:  # a schedule without an end value has a floor
-        alias = "floor"
-    return did_you_mean(alias if alias in choices else name, choices)
-
-
-def nearest_key(key: str, keys: Sequence[str]) -> str:
-    """Return a hint for an unknown key: a key of the same section, one with the same ending, or the most similar one.
-
-    >>> nearest_key("optimizer.lrr", ["optimizer.lr", "schedule.gamma"])
-    "Did you mean 'lr'? Accepted: lr"
-    >>> nearest_key("lr", ["optimizer.lr", "schedule.gamma"])
-    "Did you mean 'optimizer.lr'?"
-    """
-    section, _, name = key.rpartition(".")
-    inside = [k.rpartition(".")[2] for k in keys if section and k.rpartition(".")[0] == section]
-    if inside:
-        return suggest_name(name, [n for n in inside if not n.startswith("_")])
-    alike = [k for called in (name, _ALSO_CALLED.get(name)) for k in keys if k.rpartition(".")[2] == called]
-    if alike:
-        return f"Did you mean {alike[0]!r}?"
-    hint, near, _ = did_you_mean(key, keys).partition("? ")
-    return f"{hint}?" if near else did_you_mean(key, {k.partition(".")[0] for k in keys})
 
 
 def group_names() -> set[str]:

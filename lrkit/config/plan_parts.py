@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from lrkit.base.errors import ConfigError
 from lrkit.config import trusted_targets
 from lrkit.config.instantiate import build
-from lrkit.config.overrides import unknown_key
 from lrkit.config.schedule_nodes import complete_schedule
 from lrkit.config.shipped_options import read_option, schedule_defaults
 from lrkit.config.trusted_targets import TARGET
+from lrkit.config.unknown_keys import unknown_key
 from lrkit.planning.group_rules import Rule, Rules, parse_rules
 from lrkit.planning.guard import POLICIES, Guard
 from lrkit.schedules.durations import Duration

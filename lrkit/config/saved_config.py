@@ -20,9 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import read_json
 from lrkit.base.validation import PLAIN_DATA
-from lrkit.config.overrides import is_group, leaf_paths, unknown_key
+from lrkit.config.overrides import is_group, leaf_paths
 from lrkit.config.shipped_options import schedule_defaults
 from lrkit.config.trusted_targets import TARGET
+from lrkit.config.unknown_keys import unknown_key
 from lrkit.planning.plan_schema import SAVED
 
 __all__ = [

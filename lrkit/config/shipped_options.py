@@ -8,8 +8,9 @@ from importlib import import_module
 from typing import Any
 
 from lrkit import schedules
-from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.errors import ConfigError
 from lrkit.config.conf_folder import CONF_DIR, SHARED
+from lrkit.config.near_names import suggest_option
 from lrkit.schedules.shapes import Schedule
 
 __all__ = [
@@ -48,7 +49,7 @@ def read_option(group: str, name: str, key: str) -> dict[str, Any]:
     0.1
     """
     if name not in option_names(group):
-        raise ConfigError(key, f"has no option {str(name)!r}. {did_you_mean(str(name), option_names(group))}")
+        raise ConfigError(key, f"has no option {str(name)!r}. {suggest_option(group, str(name), option_names(group))}")
     node = read_shipped_file(f"{group}/{name}.yaml")
     own = dict(node.get(group, node))  # an option that also sets other groups has the keys of the whole config
     own.pop("defaults", None)

@@ -53,9 +53,9 @@ def metric_table(results: ResultsWriter, width: int | None = None) -> str:
         width: columns of the terminal; None: no limit.
     """
     names = ["metric", "final", *([f"at best {results.monitor}"] if results.at_best else [])]
-    names += ["own best", "of"] if results.own_best else []
+    names += ["own best", "which"] if results.own_best else []
     rows = [[*_format_row(name, results)] for name in sorted({*results.final, *results.at_best})]
-    table = format_table(names, rows, width, {"metric", "of"})
+    table = format_table(names, rows, width, {"metric", "which"})
     if not results.at_best or results.best_step is None:
         return table
     return f"{table}\n{wrap_text(f'best {results.monitor}: after step {results.best_step}', width)}"

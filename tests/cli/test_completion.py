@@ -110,6 +110,8 @@ def test_paths_where_a_command_takes_them(tmp_path: Path, monkeypatch: pytest.Mo
     assert texts("train resume.path=outputs/r") == ["resume.path=outputs/rates.csv", "resume.path=outputs/runs/"]
     assert texts("train hydra.run.dir=~/ru") == ["hydra.run.dir=~/runs/"]
     assert texts("train --config-dir=out") == ["--config-dir=outputs/"]
+    assert texts("train --config outputs/ra") == ["outputs/rates.csv"]
+    assert texts("train --config=outputs/ra") == ["--config=outputs/rates.csv"]
     assert texts("train --config outputs/r") == ["outputs/rates.csv", "outputs/runs/"]
     assert texts("show --config=outputs/ra") == ["--config=outputs/rates.csv"]
     assert texts("train data=idx data.path=outputs/runs/") == ["data.path=outputs/runs/a b/"]

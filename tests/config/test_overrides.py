@@ -10,16 +10,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lrkit.base.errors import ConfigError
+from lrkit.config.near_names import nearest_key, suggest_name
 from lrkit.config.overrides import (
     default_choices,
     hydra_initialised,
     leaf_paths,
-    nearest_key,
     parse_overrides,
-    suggest_name,
-    unknown_key,
 )
 from lrkit.config.sweep_values import MAX_JOBS, expand_jobs, list_choices
+from lrkit.config.unknown_keys import unknown_key
 
 KEYS = ["optimizer.lr", "optimizer.momentum", "schedule.end", "schedule.start", "horizon.steps", "seed", "warmup"]
 

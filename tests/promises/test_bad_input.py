@@ -353,7 +353,7 @@ FROM_THE_CONFIG = [
     ("train trainer.detect_anomaly=2", "trainer.detect_anomaly must be true or false. Received: 2"),
     ("train trainer.enable_progress_bar=x", "trainer.enable_progress_bar must be true, false or null. …"),
     ("show horizon.steps=0", "horizon.steps must be a whole number >= 1, or null. Received: 0"),
-    ("show horizon=5", "horizon must be a group of keys. Received: 5"),
+    ("show horizon=5", "horizon must be a group of keys, such as horizon.steps. Received: 5"),
     ("train seed=-1", "seed must be a whole number in [0, 4294967295]. Received: -1"),
     ("train seed=null", "seed must be a whole number in [0, 4294967295]. Received: None"),
     ("train trainer.precision=fp17", "trainer.precision must be one of 16-true, …"),

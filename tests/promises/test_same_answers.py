@@ -22,7 +22,8 @@ from lrkit.cli.main import main
 from lrkit.config import compose as configs
 from lrkit.config import node_options, trainer_options
 from lrkit.config.instantiate import arguments
-from lrkit.config.overrides import default_choices, leaf_paths, suggest_name
+from lrkit.config.near_names import suggest_name
+from lrkit.config.overrides import default_choices, leaf_paths
 from lrkit.config.trusted_targets import TARGET
 from lrkit.data import arrays, text
 from lrkit.data.in_memory import InMemoryData

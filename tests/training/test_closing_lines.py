@@ -30,7 +30,7 @@ def test_each_metric_has_its_own_best(results: ResultsWriter) -> None:
     assert (
         metric_table(results)
         == """\
-metric        final  at best val/loss  own best  of
+metric        final  at best val/loss  own best  which
 train/loss      0.1               0.3       0.1  min, step 30
 val/accuracy    0.9              0.92      0.95  max, step 10
 val/loss        0.7               0.3       0.3  min, step 20

@@ -1,7 +1,7 @@
 """Declarative learning rates for PyTorch Lightning.
 
-``plan``, ``curve``, ``configure``, ``find``, ``train`` and ``compare`` are the features of the command ``lrkit``, as
-Python functions. Each name is imported when it is first used, so ``import lrkit`` is fast.
+``plan``, ``curve``, ``configure``, ``find``, ``translate``, ``train`` and ``compare`` are the features of the command
+``lrkit``, as Python functions. Each name is imported when it is first used, so ``import lrkit`` is fast.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lrkit.planning.guard import Guard as Guard
     from lrkit.planning.plan import Plan as Plan
     from lrkit.planning.plateau import Plateau as Plateau
+    from lrkit.planning.rate_translation import translate as translate
     from lrkit.schedules.curve import Curve as Curve
 
 #: The module of each public name, for the import at its first use. Type checkers read the block above.
@@ -40,6 +41,7 @@ _HOMES = {
     "plan": "lrkit.api",
     "schedules": "lrkit",
     "train": "lrkit.api",
+    "translate": "lrkit.planning.rate_translation",
 }
 __all__ = sorted(_HOMES)
 

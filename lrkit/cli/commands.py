@@ -111,6 +111,17 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({
         flags={"-m, --multirun": "several plans: a key takes several values, key=a,b", **_CONFIG, **_CONFIG_DIR,
                **_TRUST, **_TRACEBACK},
     ),
+    "translate": Command(
+        "RATE_OR_RUN [from.GROUP=OPTION ...] [GROUP=OPTION ...] [GROUP.KEY=VALUE ...]",
+        "carry a learning rate to another schedule or length", "lrkit.cli.translate.run_translate", overrides=True,
+        examples={
+            "lrkit translate 0.1 from.schedule=constant schedule=cosine": "0.1 was the best constant rate",
+            "lrkit translate outputs/runs/2026-11-23_21-45-03 trainer.max_epochs=60": "from the rate of a run",
+            "lrkit train optimizer.lr=from:outputs/runs/2026-11-23_21-45-03 schedule=linear": "translate, then train",
+        },
+        keys=(CommandKey("format", "text (default) or json", ("text", "json")),),
+        flags={**_CONFIG_DIR, **_TRUST, **_TRACEBACK},
+    ),
     "compare": Command(
         "FOLDER... [metric=NAME] [by=best|final] [out=FOLDER]", "rank and draw the runs of sweeps or folders",
         "lrkit.cli.compare.run_compare", paths=True,

@@ -35,6 +35,7 @@ from lrkit.config.own_classes import with_keys_of_class
 from lrkit.config.plan_of_config import plan, schedule_of
 from lrkit.config.schedule_nodes import with_read_tables
 from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
+from lrkit.config.translated_rate import with_translated_rate
 from lrkit.planning import tracks
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
@@ -122,7 +123,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     checked = with_read_tables(with_keys_of_class(checked, parsed))
     if not checked[tracks.KEY]:  # resume_policies refuses the policy cooldown for tracks, with another message
         resume_options.check_cooldown(checked)
-    return with_world(checked, parsed)
+    return with_translated_rate(with_world(checked, parsed))
 
 
 def _find_base(overrides: Sequence[str]) -> tuple[list[str], list[Override], Mapping[str, Any] | None, str]:

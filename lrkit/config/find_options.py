@@ -62,7 +62,7 @@ class Search:
         """Return the options of the node ``find``, checked; errors have the keys that the user types."""
         known = [each.name for each in fields(cls)]
         for name in node:
-            if name not in (*known, "interval"):  # the result of an earlier search
+            if name not in (*known, "interval", "origin"):  # the result of an earlier search, or of a translation
                 raise ConfigError(f"find.{name}", f"is not a key. {did_you_mean(str(name), known)}")
         try:
             return cls(**{name: node[name] for name in known if name in node})

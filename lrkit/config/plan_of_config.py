@@ -130,7 +130,8 @@ def _resolve_one(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[st
         raise ConfigError("schedule", f"has values that cannot be computed: {error}") from error
     if not extreme:
         check_scaled_lr(resolved)
-    return resolved.with_groups(resolved.groups, rules.notes)
+    origin = config["find"].get("origin")
+    return dataclasses.replace(resolved.with_groups(resolved.groups, rules.notes), origin=origin)
 
 
 def schedule_of(config: Mapping[str, Any], name: str) -> Schedule | None:

@@ -116,13 +116,15 @@ def rebase_overrides(base: Mapping[str, Any], parsed: Sequence[Override]) -> Any
 
 
 def with_found_interval(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config with the interval from the saved run's search, if the rate has not changed."""
+    """Return the config with the interval and the origin of the saved run's rate, if the rate has not changed."""
     found, rates = base.get("find"), [c["optimizer"].get("lr") for c in (config, base) if "optimizer" in c]
     interval = found.get("interval") if isinstance(found, Mapping) else None
     plain = isinstance(interval, list) and len(interval) == 2 and all(isinstance(x, int | float) for x in interval)
     if not plain or len(rates) < 2 or rates[0] != rates[1]:
         return config
-    return {**config, "find": {**config["find"], "interval": interval}}
+    origin = found.get("origin") if isinstance(found, Mapping) else None
+    kept = {"interval": interval, **({"origin": origin} if isinstance(origin, str) else {})}
+    return {**config, "find": {**config["find"], **kept}}
 
 
 def _compose_plain(overrides: list[str]) -> dict[str, Any]:
@@ -147,7 +149,8 @@ def _complete_config(base: Mapping[str, Any], reference: Mapping[str, Any]) -> d
         node = config[section]
         if isinstance(node, dict) and node and isinstance(known, dict) and TARGET in known and TARGET not in node:
             config[section] = {**known, **node}
-    config["find"].pop("interval", None)  # the result of a search is not a key to set
+    for name in ("interval", "origin"):  # the result of a search is not a key to set
+        config["find"].pop(name, None)
     return {**config, "trust": [], "resume": copy.deepcopy(reference["resume"])}
 
 

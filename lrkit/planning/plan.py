@@ -69,6 +69,7 @@ class Plan:
     plateau: Plateau | None = None
     guard: Guard | None = None
     found: tuple[float, float] | None = None
+    origin: str | None = None  #: the origin of a base rate that was translated from another run's
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  #: notes about the split of the model into groups
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
@@ -237,7 +238,7 @@ class Plan:
 
     def rate_line(self) -> str:
         """Return the line about the base rate: ``lr 0.4 = 0.1 x 4 (linear: batch 1024 / base 256)``."""
-        how = "" if self.found is None else f" (found: {self.found[0]:g}-{self.found[1]:g})"
+        how = "" if self.found is None else f" ({self.origin or 'found'}: {self.found[0]:g}-{self.found[1]:g})"
         if self.scale.rule == "none":
             return f"lr {self.base_lr:g}{how}"
         if (sizes := self.horizon.batch_sizes) is not None:
@@ -251,6 +252,7 @@ class Plan:
             "optimizer": self.optimizer,
             "base_lr": self.base_lr,
             "found": None if self.found is None else list(self.found),
+            "origin": self.origin,
             "batch_scale": dataclasses.asdict(self.scale),
             "horizon": {
                 **{name: getattr(self.horizon, name) for name in _LENGTHS},
@@ -319,6 +321,7 @@ class Plan:
             optimizer=plain["optimizer"],
             base_lr=plain["base_lr"],
             found=None if plain.get("found") is None else tuple(plain["found"]),
+            origin=plain.get("origin"),
             scale=BatchScale(**plain["batch_scale"]),
             horizon=horizon_from_json(plain["horizon"]),
             curve=curve,

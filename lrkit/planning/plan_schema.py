@@ -138,6 +138,7 @@ _GROUP_CURVE = record(
 _MORE: dict[str, Rule] = {
     "group_curves": mapping(_GROUP_CURVE, _PHASES),
     "found": optional(listed(number(0), 2, 2)),
+    "origin": optional(text(1000)),
     "guard": optional(mapping(PLAIN_DATA, 100)),
     "notes": listed(text(), 10_000),
     "every": whole(1),

@@ -39,7 +39,7 @@ def resolve_plan(
     cooldown: Schedule | None = None,
     plateau: Plateau | None = None,
     guard: Guard | None = None,
-    scale: BatchScale | None = None,
+    scale: BatchScale = BatchScale(),  # noqa: B008
     groups: Sequence[GroupRate] = (GroupRate("default"),),
     rules: Rules = Rules(),  # noqa: B008
     warnings: Sequence[str] = (),
@@ -63,7 +63,7 @@ def resolve_plan(
         scale: the factor of the batch-size rule.
         groups: names and factors of the parameter groups.
         rules: the rules of these groups, with built schedules: the groups of a rule may have their own curve.
-        found: the interval of a base rate from a search.
+        found: the interval of a base rate from a search or a translation.
 
     Raises:
         ConfigError: an invalid part, or two parts that contradict each other.
@@ -73,9 +73,8 @@ def resolve_plan(
     name, decays = short_name(optimizer) or "the optimizer", weight_decay_rule.a_step(weight_decay or None)
     driven = _build_cocurves(coschedule or {}, horizon, momentum, decays, groups, name)
     notes = [*warnings, *_add_cycled_momentum(driven, schedule, horizon, curve, momentum, name)]
-    scale = scale or BatchScale()
-    decay_notes = weight_decay_rule.warnings(weight_decay, lr * scale.factor)
-    notes += [*list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale), *decay_notes]
+    notes += list_warnings(optimizer, lr * scale.factor, schedule, cooldown, curve, scale)
+    notes += weight_decay_rule.warnings(weight_decay, lr * scale.factor)
     own = group_curves(rules, RunCurve(schedule, warmup, cooldown, horizon, momentum, coschedule), notes)
     return Plan(
         optimizer=optimizer,

@@ -33,6 +33,7 @@ from lrkit.config.compose import with_trust, with_typed_track_order, with_world
 from lrkit.config.instantiate import use_lightning
 from lrkit.config.own_classes import with_keys_of_class
 from lrkit.config.schedule_nodes import with_read_tables
+from lrkit.config.translated_rate import with_translated_rate
 from lrkit.sweep.job import ENDED, folder_name, read_result, write_failure
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _resolve_config(config: DictConfig) -> dict[str, Any]:
     words = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
     named = with_current_paths({str(key): value for key, value in plain.items()})
     trusted = with_keys_of_class(with_trust(with_typed_track_order(named, words), words), words)
-    return with_read_tables(with_world(trusted, words))
+    return with_translated_rate(with_read_tables(with_world(trusted, words)))
 
 
 def _find_job_folder() -> Path:

@@ -257,14 +257,14 @@ def test_bad_input_is_one_line(words: list[str], said: str, tmp_path: Path) -> N
 
 
 def test_what_another_sweep_has_left_is_not_written_over(tmp_path: Path) -> None:
-    words = ["seed=1", "jobs=1", "hydra.sweep.dir=mine"]
+    words = ["seed=1,2", "jobs=1", "hydra.sweep.dir=mine"]
     swept(tmp_path, *words)
     before = {file: file.read_bytes() for file in (tmp_path / "mine").glob("*/checkpoints/*")}
     said = swept(tmp_path, *words, "optimizer.lr=0.5", code=2)
     assert "lrkit: hydra.sweep.dir must be a folder without another sweep: its 0_seed=1 belongs to one." in said
     assert before == {file: file.read_bytes() for file in (tmp_path / "mine").glob("*/checkpoints/*")} != {}
-    swept(tmp_path, "seed=1,2", *words[1:])  # more values of the same key use the same folder
-    assert len(statuses(tmp_path / "mine")) == 2
+    swept(tmp_path, "seed=1,2,3", *words[1:])  # more values of the same key use the same folder
+    assert len(statuses(tmp_path / "mine")) == 3
 
 
 def test_a_folder_of_the_users_is_no_jobs(tmp_path: Path) -> None:

@@ -50,6 +50,11 @@ def test_each_key_has_a_comment(path: Path) -> None:
     assert without <= {"_target_", "defaults", "schedule", "job", "sweep", "help"}
 
 
+def test_a_class_of_the_users_own_has_a_comment() -> None:
+    for path in FILES:
+        assert not re.search(r"_target_: \?\?\?$", path.read_text(), re.M), path
+
+
 def stated() -> Iterator[tuple[str, str, str]]:
     """Group/option, key and range of each comment that states one, where an object checks it."""
     for path in FILES:

@@ -25,6 +25,7 @@ from lrkit.base.errors import Diverged
 from lrkit.base.event_log import EventLog
 from lrkit.lightning.imports import Callback, LightningModule, TensorBoardLogger, Trainer
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, scheduler_of, schedulers_of
+from lrkit.optim.host_copy import HostCopy
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.guard import Guard, LossStatistics
 from lrkit.planning.guard_policies import POLICIES, policy_named
@@ -43,8 +44,7 @@ class PendingLoss(NamedTuple):
     """A loss and a gradient norm that are being copied to the host."""
 
     step: int
-    values: Tensor
-    arrived: torch.cuda.Event
+    values: HostCopy
 
 
 class DivergenceGuard(Callback):
@@ -134,9 +134,7 @@ class DivergenceGuard(Callback):
         (step, norm), self.norm = self.norm, None
         loss = loss.detach() * trainer.accumulate_grad_batches if isinstance(loss, Tensor) else norm
         values = [loss, norm]
-        self.pending.append(
-            PendingLoss(step, *_send_to_host(torch.stack([value.float().reshape(()) for value in values])))
-        )
+        self.pending.append(PendingLoss(step, HostCopy(torch.stack([value.float().reshape(()) for value in values]))))
         self._check_pending(trainer, pl_module, LAG)
 
     # The last step is checked before the weights are used.
@@ -192,9 +190,8 @@ class DivergenceGuard(Callback):
     def _check_pending(self, trainer: Trainer, pl_module: LightningModule, behind: int = 0) -> None:
         """Check the losses and norms that the device has sent, except those of the last ``behind`` steps."""
         while len(self.pending) > behind:
-            step, values, arrived = self.pending.popleft()
-            arrived.synchronize()
-            loss, norm = values.tolist()
+            step, values = self.pending.popleft()
+            loss, norm = values.read().tolist()
             if math.isfinite(norm):
                 self._check_loss(loss)
                 losses, self.losses = self.losses, []
@@ -317,12 +314,3 @@ def _norms_of(grads: Sequence[Tensor]) -> Sequence[Tensor]:
     halves = any(grad.dtype in (torch.float16, torch.bfloat16) for grad in local)
     norms: Sequence[Tensor] = torch._foreach_norm(local, 2, dtype=torch.float32 if halves else None)
     return norms
-
-
-def _send_to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event]:
-    """A copy on the host that is being written, and the event that marks its end."""
-    host = torch.empty_like(values, device="cpu", pin_memory=True)
-    host.copy_(values, non_blocking=True)
-    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record()
-    return host, arrived

@@ -38,6 +38,7 @@ class LossRecorder(Callback):
         self.sum: tuple[Tensor, int] | None = None  # sum of losses and number of batches of the current window
         self.lost = False
         self.validated = Series()
+        self.late: Callable[[], None] = lambda: None  # adds the last batch, once its step is known without waiting
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -45,16 +46,21 @@ class LossRecorder(Callback):
         loss = read_loss(trainer, outputs)
         if loss is None:
             return
+        self._add_late()
         scheduler = scheduler_of(trainer)
         if loss.dtype != torch.float32:
             loss = loss.float()
-        plan, t, gain = scheduler.plan, scheduler.applied, scheduler.total_gain
-        self.add(loss, lambda: plan.lr(plan.main_group, max(t - 1, 0), gain), t)
+        plan, gain, taken = scheduler.plan, scheduler.total_gain, scheduler.steps.ask_later()
+        self.late = lambda: self.add(loss, lambda: plan.lr(plan.main_group, max(taken() - 1, 0), gain), taken())
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         name = validation_loss_name(trainer.callback_metrics)
         if not trainer.sanity_checking and name is not None:
             self.validated.join(Series([scheduler_of(trainer).applied], [float(trainer.callback_metrics[name])]))
+
+    def _add_late(self) -> None:
+        late, self.late = self.late, lambda: None
+        late()
 
     def add(self, loss: Tensor, rate: Callable[[], float], step: int) -> None:
         """Add the loss of a batch, the rate of its step (called at the end of a window), and the steps taken."""
@@ -73,6 +79,7 @@ class LossRecorder(Callback):
 
     def curves(self) -> Curves:
         """The curves recorded so far."""
+        self._add_late()
         first = math.nan if self.first is None else float(self.first)
         return Curves(first, Series([*self.steps], self._window_means()), [*self.rates], self.validated)
 
@@ -99,6 +106,7 @@ class LossRecorder(Callback):
         return "Trace"  # the key in existing checkpoints, from an earlier name of the class
 
     def state_dict(self) -> dict[str, Any]:
+        self._add_late()
         return {
             "first": None if self.first is None else float(self.first),
             "losses": self._window_means(), "rates": [*self.rates], "steps": [*self.steps], "size": self.size,

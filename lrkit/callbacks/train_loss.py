@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -71,13 +72,14 @@ class TrainLossLogger(Callback):
         self.interval, self.window = SampleMean(), SampleMean()  # since the last value; of an unfinished optimizer step
         self.trainer: Trainer | None = None
         self.scheduler: PlanScheduler | None = None  # None for several optimizers
-        self.taken = self.left_out = self.x = 0
+        self.taken: Callable[[], int] = lambda: 0  # waits, but not after the next step
+        self.left_out = self.x = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.trainer = trainer
         scheduler = schedulers_of(trainer)[0]
         self.scheduler = None if scheduler.track else scheduler
-        self.taken, self.left_out = self._count_steps(trainer), scheduler.left_out
+        self.taken, self.left_out = self._ask_steps(trainer), scheduler.left_out
         if trainer.barebones:  # it logs nothing
             self.logs = False
         else:
@@ -103,9 +105,10 @@ class TrainLossLogger(Callback):
             self.interval.join(self.window)
         elif loss is not None:
             self.interval.add(loss, count_samples(batch))
-        self.x, before, self.taken = batch_of(trainer), self.taken, self._count_steps(trainer)
+        self.x, before = batch_of(trainer), self.taken()
+        self.taken = self._ask_steps(trainer)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.is_last_batch or (every and self.taken // every > before // every):
+        if trainer.is_last_batch or (every and self._has_passed(trainer, every, before)):
             self._log_mean(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -128,11 +131,18 @@ class TrainLossLogger(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.interval.sum, self.interval.samples = torch.tensor(state_dict["sum"]), state_dict["samples"]
 
-    def _count_steps(self, trainer: Trainer) -> int:
-        """The optimizer steps taken; for several optimizers, the batches."""
+    def _ask_steps(self, trainer: Trainer) -> Callable[[], int]:
+        """A function that returns the optimizer steps taken by now; for several optimizers, the batches."""
         if self.scheduler is not None:
-            return self.scheduler.applied
-        return trainer.fit_loop.epoch_loop.batch_progress.total.ready
+            return self.scheduler.steps.ask_later()
+        batches: int = trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        return lambda: batches
+
+    def _has_passed(self, trainer: Trainer, every: int, before: int) -> bool:
+        """Whether a multiple of ``every`` lies between ``before`` and the steps taken; only then it may wait."""
+        if self.scheduler is not None and self.scheduler.steps.at_most // every <= before // every:
+            return False
+        return self.taken() // every > before // every
 
     def _log_mean(self, trainer: Trainer) -> None:
         """Log the mean of the interval, if there is one, and begin the next interval."""

@@ -109,7 +109,8 @@ def _draw_sensitivity(comparison: Comparison, path: Path) -> Path:
     style_axes(ax, title, f"{comparison.rate} (log scale)", f"{metric} (log scale)" if log else metric)
     handles: list[Any] = []
     for number, (name, points) in enumerate(families.items()):
-        apart = (rates[-1] / rates[0]) ** (0.006 * (number - (len(families) - 1) / 2))  # bars beside each other
+        share = number / max(1, len(families) - 1) - 0.5  # bars lie beside each other
+        apart = (rates[-1] / rates[0]) ** (share * min(0.02, 0.006 * (len(families) - 1)))
         ended = [(rate * apart, mean) for rate, mean, setting in points if not setting.broken]
         lost = [(rate * apart, mean.mean) for rate, mean, setting in points if setting.broken]
         best = [(rate * apart, mean.mean) for rate, mean, setting in points if setting is chosen.get(name)]

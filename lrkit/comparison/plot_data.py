@@ -89,7 +89,10 @@ def _build_panel(
     log = title != RATE_TITLE and _uses_log_axis(low, high)
     lowest = min((value for rank, made in sound.items() if rank in shown for value in made.low), default=low)
     highest = max((value for rank, made in sound.items() if rank in shown for value in made.high), default=high)
-    if log:  # show the whole band, unless a single seed would take most of the panel
+    if title == RATE_TITLE:  # the styled lines take half of the panel at least; higher grey ones leave it at its top
+        styled = max((value for rank, made in sound.items() if rank in shown for value in made.mean), default=high)
+        high = min(high, 2 * styled)
+    elif log:  # show the whole band, unless a single seed would take most of the panel
         low, high = min(low, max(lowest, low / 2)), max(high, min(highest, high * 2))
     else:
         beyond = 0.15 * (high - low)

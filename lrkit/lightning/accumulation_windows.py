@@ -77,8 +77,15 @@ class AccumulationWindows(Callback):
             return
         assert self.scheduler is not None
         self.start = batch_idx
-        self.size = self.usual if self.sizes is None else self.sizes.window(self.scheduler.applied)
+        self.size = self.usual if self.sizes is None else self._window_length(self.sizes)
         trainer.accumulate_grad_batches = Window(self.size, self.start)
+
+    def _window_length(self, sizes: BatchSizes) -> int:
+        assert self.scheduler is not None
+        steps = self.scheduler.steps
+        if sizes.window(steps.at_most) == sizes.window(max(0, steps.at_most - 1)):
+            return sizes.window(steps.at_most)
+        return sizes.window(self.scheduler.applied)  # which may wait for the device
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore(trainer)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.optim import Optimizer
+
 from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import schedulers_of
 from lrkit.optim.scheduler import PlanScheduler
@@ -24,6 +26,7 @@ class StepAxisCallback(Callback):
     def __init__(self) -> None:
         self.scheduler: PlanScheduler | None = None  # None for several optimizers
         self.applied_before = 0
+        self.stepped = False  # whether a step of this batch was requested
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         scheduler = schedulers_of(trainer)[0]
@@ -31,12 +34,26 @@ class StepAxisCallback(Callback):
         self._set_axis(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._set_axis(trainer)
+        # Whether the last step was skipped may not be known yet. It is corrected before anything is logged.
+        self.stepped = False
+        if self.scheduler is not None:
+            self.applied_before = trainer.fit_loop.epoch_loop._batches_that_stepped = self.scheduler.steps.at_most
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if not self.stepped:
+            self.stepped = True
+            self._set_axis(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.scheduler is not None and self.scheduler.applied > self.applied_before + 1:
+        if not self.stepped:
+            self._set_axis(trainer)
+        elif (
+            self.scheduler is not None
+            and self.scheduler.steps.at_most > self.applied_before + 1
+            and self.scheduler.applied > self.applied_before + 1
+        ):
             trainer.fit_loop.epoch_loop._batches_that_stepped = self.scheduler.applied - 1
 
     def _set_axis(self, trainer: Trainer) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ class StepCountCheck(Callback):
         self.run: tuple[Trainer, PlanScheduler] | None = None  # None for several optimizers
         self.planned: int | None = None
         self.applied_before = self.requested = 0  # steps applied before this fit; steps requested in it
-        self.finished = (0, 0)  # batches that are complete, and the steps in them
+        # Batches that are complete, and a function that returns the steps applied by their end.
+        self.finished: tuple[int, Callable[[], int]] = (0, lambda: 0)
         self.skipped_before = 0  # steps that were skipped before this fit
         self.checks_start = self.is_ending = self.with_gradient = False
         self.hook_handle: Any = None
@@ -62,7 +64,7 @@ class StepCountCheck(Callback):
             return
         horizon = scheduler.plan.horizon
         self.run, self.planned = (trainer, scheduler), horizon.end
-        self.applied_before, self.requested, self.finished = scheduler.applied, 0, (0, 0)
+        self.applied_before, self.requested, self.finished = scheduler.applied, 0, (0, scheduler.steps.ask_later())
         manual, left = uses_manual_optimization(pl_module), _remaining_windows(trainer, scheduler)
         if self.planned is not None and left is not None and not manual:
             self.skipped_before = max(self.skipped_before, self.planned - self.applied_before - left)
@@ -80,16 +82,19 @@ class StepCountCheck(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.finished = batches, taken = self.finished[0] + 1, self._steps_taken()
+        if self.run is None:
+            return
+        steps = self.run[1].steps
+        self.finished = batches, _ = self.finished[0] + 1, steps.ask_later()
         if not self.checks_start:
             return
         windows = math.ceil(batches / trainer.accumulate_grad_batches)
-        if taken > windows:
+        if steps.at_most - self.applied_before > windows and (taken := self._steps_taken()) > windows:
             must = f"must be set: {_module_name(trainer)} takes {taken} steps in {_count_batches(batches)}"
             key = "horizon.steps" if self.command else "steps"
             raise ConfigError(key, f"{must}, and the plan has {self.planned} steps. {self._describe_remedy()}")
         if trainer.is_last_batch:
-            self.checks_start = False
+            self.checks_start, taken = False, self._steps_taken()
             if 2 * (taken + self._steps_skipped()) <= windows:
                 counts = f"{windows} steps were planned for the first epoch, {taken} were taken"
                 raise RunError(f"{counts}: the schedule would not reach its end. {self._describe_remedy()}")
@@ -199,7 +204,7 @@ class StepCountCheck(Callback):
                 )
                 return f"The length of the data is unknown: {ends}."
             return "The number of batches in an epoch, or their accumulation, changes during the run."
-        (batches, taken), epochs = self.finished, trainer.max_epochs or -1
+        batches, taken, epochs = self.finished[0], self.finished[1]() - self.applied_before, trainer.max_epochs or -1
         if steps is None and (batches == 0 or epochs < 1 or trainer.num_training_batches == math.inf):
             return f"The module takes its own steps: set their number by {option.format('...')}."
         steps = steps or round(taken / batches * int(trainer.num_training_batches) * epochs)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lrkit.optim.applied_steps import AppliedSteps
 from lrkit.planning.guard import Reduction
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import PlateauState
@@ -51,7 +52,8 @@ class PlanScheduler(LRScheduler):
 
     The constructor does not change the optimizer. The rates of step ``t`` are written just before the optimizer takes
     step ``t``, and already by ``step()``, so that code in between reads the rate of the next step. A step that mixed
-    precision skips because of infinite gradients does not count.
+    precision skips because of infinite gradients does not count; where only the GPU knows, ``step()`` takes the last
+    step as applied, and the rates are written again before the next one if it was not.
 
     Args:
         optimizer: the optimizer; its groups may have ``name`` and ``lr_scale``. A group that is added during the run
@@ -83,7 +85,7 @@ class PlanScheduler(LRScheduler):
         self.plan = plan
         self.track = track
         self.run = plan if run is None else run
-        self.applied = 0
+        self.steps = AppliedSteps()
         self.gain = 1.0
         self.plateau = PlateauState()
         self.reduction = Reduction()
@@ -116,6 +118,17 @@ class PlanScheduler(LRScheduler):
         )
 
     @property
+    def applied(self) -> int:
+        """Applied optimizer steps. Waits for a GPU that skips steps itself; ``steps`` has counts that do not."""
+        if not self.steps.is_known:
+            self._settle()
+        return self.steps.at_most
+
+    @applied.setter
+    def applied(self, count: int) -> None:
+        self.steps.set(count)
+
+    @property
     def last_epoch(self) -> int:  # type: ignore[override]
         """Applied optimizer steps, under torch's name."""
         return self.applied
@@ -129,7 +142,10 @@ class PlanScheduler(LRScheduler):
     def step(self, epoch: int | None = None) -> None:
         """Write the rates of the next optimizer step. A second call before that step has no effect."""
         groups = self.optimizer.param_groups
-        if stage := not self._from <= self.applied < self._until:
+        if not (self.steps.is_known or self._changes_only_count(groups)):
+            self._settle()
+        t = self.steps.at_most
+        if stage := not self._from <= t < self._until:
             self._enter_stage()
         if stage or groups is not self._groups or len(groups) != len(self._bases):
             if groups is self._groups:
@@ -138,15 +154,15 @@ class PlanScheduler(LRScheduler):
         elif self._rates and [group["lr"] for group in groups] != self._rates:
             self._handle_edits(groups)
         gain = self.total_gain
-        self._written = self.applied
+        self._written = t
         if not self._has_only_floats:
             self._write_all(groups, gain)
             return
         if self._several:
-            at = [curve(self.applied) for curve in self._curves]
+            at = [curve(t) for curve in self._curves]
             self._rates = [base * at[i] * gain for base, i in zip(self._bases, self._curve_index, strict=True)]
         else:
-            multiplier = self.plan.curve(self.applied)
+            multiplier = self.plan.curve(t)
             self._rates = [base * multiplier * gain for base in self._bases]
         for group, lr in zip(groups, self._rates, strict=True):
             group["lr"] = lr
@@ -154,6 +170,16 @@ class PlanScheduler(LRScheduler):
     def write(self) -> None:
         """Write every group's rate and other scheduled values for step ``applied``."""
         self.step()
+
+    def _changes_only_count(self, groups: list[dict[str, Any]]) -> bool:
+        """Whether nothing but the count has changed since the rates were written: then they can be written again."""
+        same = groups is self._groups and len(groups) == len(self._bases) and not self.reduction.times
+        return same and self._from < self.steps.at_most < self._until and [g["lr"] for g in groups] == self._rates
+
+    def _settle(self) -> None:
+        """Learn whether the last step was skipped; then the rates are written again for the same step."""
+        if self.steps.settle() and self._written > self.steps.at_most:
+            self.step()
 
     def _enter_stage(self) -> None:
         """Take the constant parts of the rates for the batch size of this step, and the steps that have this size."""
@@ -167,7 +193,7 @@ class PlanScheduler(LRScheduler):
 
     def _write_all(self, groups: list[dict[str, Any]], gain: float) -> None:
         """Write the values for rates that are tensors, or for scheduled momentum or weight decay."""
-        plan, t = self.plan, self.applied
+        plan, t = self.plan, self.steps.at_most
         at, momenta = [curve(t) for curve in self._curves], [curve(t) for curve in self._momenta]
         decay = None if plan.decay_curve is None else plan.decay_curve(t)
         written: list[float | Tensor] = []
@@ -328,7 +354,9 @@ class PlanScheduler(LRScheduler):
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         """Before a step: write the rates if they are not written yet, or if other code has changed them."""
         groups = optimizer.param_groups
-        if self._has_only_floats and self._written == self.applied and groups is self._groups:
+        if not self.steps.is_known:
+            self._call_uncompiled(self._settle)
+        if self._has_only_floats and self._written == self.steps.at_most and groups is self._groups:
             if [group["lr"] for group in groups] != self._rates:
                 self._handle_edits(groups)
                 self.write()
@@ -349,8 +377,10 @@ class PlanScheduler(LRScheduler):
         else:
             # GradScaler calls a fused optimizer even with infinite gradients; the optimizer then takes no step.
             found_inf = getattr(optimizer, "found_inf", None)
-            if found_inf is None or not bool(found_inf):
-                self.applied += 1
+            if found_inf is None:
+                self.steps.add()
+            else:
+                self._call_uncompiled(self.steps.add, found_inf)
 
 
 def _index_curves(followed: Sequence[Curve | None]) -> tuple[list[Curve], list[int]]:

@@ -299,9 +299,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         self.waits = self.guard.policy != "stop"
 
     monkeypatch.setattr(watch.DivergenceGuard, "on_train_start", on_train_start)
-    monkeypatch.setattr(
-        watch, "_send_to_host", lambda values: (values.clone(), SimpleNamespace(synchronize=lambda: None))
-    )
+    monkeypatch.setattr(watch, "HostCopy", lambda values: SimpleNamespace(read=values.clone))
     yield
 
 

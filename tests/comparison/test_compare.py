@@ -380,6 +380,15 @@ def test_a_band_ends_where_a_run_diverges_and_has_no_values_beyond_its_curves() 
     assert build_band([Series([0], [math.nan])]).steps == []
 
 
+def test_grey_lines_of_high_rates_leave_the_panel_of_the_others(tmp_path: Path) -> None:
+    for number in range(10):
+        curves = {"lr/default": {0: 0.1 if number < 8 else 10.0, 9: 0.0}, "val/loss": {9: 1.0 + number}}
+        config = {"warmup": {"length": number}}
+        write_run(tmp_path / str(number), loss=1.0 + number, curves=curves, config=config, choices=False)
+    (panel,) = [each for each in build_panels(compare([tmp_path])) if each.title == "learning rate"]
+    assert len(panel.bands) == 10 and panel.high == pytest.approx(0.2)
+
+
 def test_long_curves_become_means_and_rates_stay_exact() -> None:
     steps = list(range(1001))
     losses = build_band([Series(steps, [float(step % 10) for step in steps])], 100)

@@ -13,6 +13,8 @@ from lrkit.base.errors import ConfigError
 from lrkit.cli.main import main
 from lrkit.config.compose import check, compose, plan
 from lrkit.config.config_file import write_config_file
+from lrkit.config.overrides import default_choices
+from lrkit.config.shipped_options import option_names
 
 DECLARED = ["horizon.steps=60", "horizon.steps_per_epoch=6", "data.batch_size=8"]
 CONFIGS = [
@@ -40,6 +42,22 @@ def test_a_saved_config_is_the_same_config(tmp_path: Path, words: list[str]) -> 
     (tmp_path / "config.json").write_text(json.dumps(config))
     again = compose([f"config_file={tmp_path / 'config.json'}"])
     assert again == config and plan(again) == plan(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", sorted(default_choices()))
+def test_each_option_of_a_group_is_the_same_from_a_file(tmp_path: Path, group: str) -> None:
+    needs = {"data=arrays": ["data.path=a.csv"], "data=idx": ["data.path=a"], "data=huggingface": ["data.path=a"]}
+    needs |= {"model=char_transformer": ["data=text"]}
+    for option in option_names(group):
+        word = f"{group}={option}"
+        try:
+            config = compose([word, *needs.get(word, [])])
+        except ConfigError:
+            continue  # it needs more words, such as a class of the user's
+        write_config_file(tmp_path / "config.yaml", config)
+        trusted = f"trust=[{','.join(config['trust'])}]"
+        assert compose([f"config_file={tmp_path / 'config.yaml'}", trusted]) == config, word
 
 
 def test_overrides_come_on_top(tmp_path: Path) -> None:

@@ -127,8 +127,8 @@ def changed(chance: random.Random, node: Any, values: list[Any]) -> str:
 
 
 TEXTS = [
-    "plan.json", "plan.json", "metrics.json", "metrics.json", "config.json", "events.json", "hparams.yaml",
-    "sweep.json", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml",
+    "plan.json", "plan.json", "metrics.json", "metrics.json", "config.json", "config.yaml", "environment.json",
+    "events.json", "hparams.yaml", "sweep.json", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml",
 ]  # fmt: skip
 SPOILED = [
     b"", b"\x00" * 50, b"[" * 100_000, b"9" * 5000, b"\xff\xfe", b'{"a": ' * 2000, b"null", b"3", b'"a"', b"&x [*x]",
@@ -137,8 +137,9 @@ SPOILED = [
 #: Names that a run may have, or gets when something is asked of it.
 NEW = [
     "find", "events.json", "error.log", "job.log", "sweep.json", ".lock", "results.csv", "results.md", "compare.html",
-    "compare.png", "tuned.csv", "config.json", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
-    "checkpoints/previous.ckpt", "checkpoints/last.ckpt.new", "metrics.json.new", "events.out.tfevents.9",
+    "compare.png", "tuned.csv", "config.json", "environment.json", "metrics.csv", "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/last.ckpt.new", "metrics.json.new",
+    "events.out.tfevents.9",
 ]  # fmt: skip
 
 

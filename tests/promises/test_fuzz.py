@@ -192,7 +192,7 @@ results = st.dictionaries(
         "{}{}".format,
         st.sampled_from(["", "a/", "b/", "a/b/", "0_seed=1/"]),
         st.sampled_from(listed("""
-    metrics.json metrics.json plan.json config.json .hydra/config.yaml .hydra/hydra.yaml sweep.json
+    metrics.json metrics.json plan.json config.json environment.json .hydra/config.yaml .hydra/hydra.yaml sweep.json
     events.out.tfevents.1 hparams.yaml train/events.out.tfevents.1 results.csv job.log
 """)),
     ),

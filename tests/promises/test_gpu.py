@@ -31,6 +31,7 @@ SHORT = [*GPU, "logger=none", "model.hidden=[8]", "trainer.max_epochs=2", "train
 OPTIMIZERS = sorted(path.stem for path in (CONF_DIR / "optimizer").glob("*.yaml") if path.stem != "custom")
 #: They decide about rates themselves, or need to be the only ones who do.
 CONSTANT = ("prodigy", "schedule_free_adamw", "schedule_free_sgd")
+SKIPPING = [*SHORT, "optimizer=adamw", "guard=skip", "plateau=reduce", "trainer.precision=bf16-mixed"]
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true")
 
 
@@ -81,19 +82,19 @@ def test_resumed_with_each_state(optimizer: str, recorded: Recorded, tmp_path: P
                      if optimizer in ("momentum", "lion", "ranger") else "schedule=cosine")  # fmt: skip
 
 
-def test_infinite_gradients_do_not_count(recorded: Recorded, tmp_path: Path) -> None:
-    """The first scale of 16-bit gradients is too large: the steps that it costs do not move the schedule."""
+def too_large_scale(*more: str) -> list[str]:
+    """A run of six epochs whose first scale of 16-bit gradients is too large."""
     scaler = "{_target_: torch.amp.GradScaler, device: cuda, init_scale: 8.388608e+6}"
     plugin = (
         f"{{_target_: pytorch_lightning.plugins.MixedPrecision, precision: 16-mixed, device: cuda, scaler: {scaler}}}"
     )
-    config = [
-        *SHORT,
-        "trainer.max_epochs=6",
-        "optimizer=adamw",
-        "schedule=linear",
-        f"trainer.plugins={plugin}",
-    ]
+    short = [override for override in SHORT if not override.startswith("trainer.max_epochs=")]
+    return [*short, "trainer.max_epochs=6", "optimizer=adamw", "schedule=linear", f"trainer.plugins={plugin}", *more]
+
+
+def test_infinite_gradients_do_not_count(recorded: Recorded, tmp_path: Path) -> None:
+    """The steps that too large a scale costs do not move the schedule."""
+    config = too_large_scale()
     shown = [row["lr/default"] for row in listed(config)]
     run_training(compose(config), tmp_path, quiet=True)
     rates = [step["default"][0] for step in recorded]  # with those of steps that a fused optimizer left out
@@ -102,8 +103,7 @@ def test_infinite_gradients_do_not_count(recorded: Recorded, tmp_path: Path) -> 
 
 
 def test_a_guard_that_skips(recorded: Recorded, tmp_path: Path) -> None:
-    config = [*SHORT, "optimizer=adamw", "guard=skip", "plateau=reduce", "trainer.precision=bf16-mixed"]
-    rows = listed(config)
+    rows = listed(config := SKIPPING)
     assert run_training(compose(config), tmp_path, quiet=True).status == "done"
     assert used(recorded, [{}] * len(recorded), rows) == rows
 

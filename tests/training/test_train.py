@@ -60,35 +60,59 @@ def test_the_rate_that_was_used_is_the_rate_of_the_plan(
     assert all(math.isfinite(value) for value in run.final.values())
 
 
-def test_the_whole_product_resolves_and_steps() -> None:
-    """Every optimizer x schedule x warmup x cooldown x batch-scaling option, on plain curves."""
-    horizon = Horizon(40, 10, 512)
-    shapes = {
-        group: {name: build(compose([f"{group}={name}"])[group], group) for name in options(group)}
-        for group in ("schedule", "warmup", "cooldown", "plateau")
+Ways = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def ways() -> dict[str, Ways]:
+    """The options of the plain curves, built: group -> name -> schedule, or node of an optimizer or a rule."""
+    shapes = ("schedule", "warmup", "cooldown", "plateau")
+    built = {
+        group: {name: build(compose([f"{group}={name}"])[group], group) for name in options(group)} for group in shapes
     }
-    optimizers = {name: compose([f"optimizer={name}"])["optimizer"] for name in options("optimizer")}
-    rules = {name: compose([f"batch_scaling={name}"])["batch_scaling"] for name in options("batch_scaling")}
+    nodes = {
+        group: {name: compose([f"{group}={name}"])[group] for name in options(group)}
+        for group in ("optimizer", "batch_scaling")
+    }
+    return built | nodes
+
+
+def resolve_and_step(ways: dict[str, Ways], schedule: str, warmup: Any, cooldown: Any, node: Any, rule: Any) -> None:
+    """The rates that the scheduler sets are the base learning rate, scaled, times the curve."""
+    horizon = Horizon(40, 10, 512)
+    scale = batch_scale(rule["rule"], rule["base_batch_size"], horizon.batch_size, node["_target_"])
+    plan = resolve_plan(
+        lr=node["lr"], optimizer=node["_target_"], momentum=0.9, horizon=horizon, schedule=ways["schedule"][schedule],
+        warmup=warmup, cooldown=cooldown, scale=scale,
+        plateau=ways["plateau"]["reduce"] if schedule == "plateau" else None,
+    )  # fmt: skip
     parameter = torch.zeros(1, requires_grad=True)
     parameter.grad = torch.zeros(1)
+    sgd = torch.optim.SGD([parameter], lr=1.0, momentum=0.5)
+    scheduler = PlanScheduler(sgd, plan)
+    base = node["lr"] * scale.factor
+    for t in islice(range(40), 0, None, 8):
+        scheduler.applied = t
+        scheduler.step()
+        assert abs(sgd.param_groups[0]["lr"] - base * plan.curve(t)) <= 1e-12 * base
+
+
+def test_each_curve_resolves_and_steps(ways: dict[str, Ways]) -> None:
+    """Every schedule x warmup x cooldown, and every schedule x optimizer x batch-scaling option; the rest in turn."""
+    ends = [*product(ways["warmup"].values(), ways["cooldown"].values())]
+    steps = [*product(ways["optimizer"].values(), ways["batch_scaling"].values())]
+    for turn, schedule in enumerate(ways["schedule"]):
+        for number in range(max(len(ends), len(steps))):
+            resolve_and_step(ways, schedule, *ends[number % len(ends)], *steps[(number + turn) % len(steps)])
+
+
+@pytest.mark.slow
+def test_the_whole_product_resolves_and_steps(ways: dict[str, Ways]) -> None:
+    """Every optimizer x schedule x warmup x cooldown x batch-scaling option, on plain curves."""
     done = 0
-    for (schedule, shape), warmup, cooldown in product(
-        shapes["schedule"].items(), shapes["warmup"].values(), shapes["cooldown"].values()
-    ):
-        for node, rule in product(optimizers.values(), rules.values()):
-            scale = batch_scale(rule["rule"], rule["base_batch_size"], horizon.batch_size, node["_target_"])
-            plan = resolve_plan(
-                lr=node["lr"], optimizer=node["_target_"], momentum=0.9, horizon=horizon, schedule=shape,
-                warmup=warmup, cooldown=cooldown, scale=scale,
-                plateau=shapes["plateau"]["reduce"] if schedule == "plateau" else None,
-            )  # fmt: skip
-            sgd = torch.optim.SGD([parameter], lr=1.0, momentum=0.5)
-            scheduler = PlanScheduler(sgd, plan)
-            base = node["lr"] * scale.factor
-            for t in islice(range(40), 0, None, 8):
-                scheduler.applied = t
-                scheduler.step()
-                assert abs(sgd.param_groups[0]["lr"] - base * plan.curve(t)) <= 1e-12 * base
+    for schedule, warmup, cooldown in product(ways["schedule"], ways["warmup"].values(), ways["cooldown"].values()):
+        for node, rule in product(ways["optimizer"].values(), ways["batch_scaling"].values()):
+            resolve_and_step(ways, schedule, warmup, cooldown, node, rule)
             done += 1
     assert done == math.prod(len(options(g)) for g in ("optimizer", "schedule", "warmup", "cooldown", "batch_scaling"))
 

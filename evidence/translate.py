@@ -250,8 +250,8 @@ CLAIM = Claim(
     "For language models the best base rate of a schedule follows from that of another one by a bound for convex "
     "problems (Schaipp et al. 2025, arXiv:2501.18965), and falls with the length of the run as a power of it "
     "(Bjorck et al. 2024, arXiv:2409.19913).",
-    "`python -m evidence translate`: an MLP with two hidden layers of 64, on MNIST-1D and on digits, each with two optimizers: "
-    "six schedules with 5 % linear warmup, 100, 300 and 900 steps, 21 rates a factor of the square root of 2 apart, 3 "
+    "`python -m evidence translate`: an MLP with two hidden layers of 64, on MNIST-1D and on digits, each with two "
+    "optimizers: six schedules with 5 % linear warmup, 100, 300 and 900 steps, 21 rates a factor of the square root of 2 apart, 3 "
     "seeds. The final validation loss chooses the best rate of each, by a parabola through the best three. Each pair "
     "of these 18 runs of a task is a cell: the best rate of the first is translated to the second. The exponent was "
     "fixed before. So were the widths of the intervals, from a CNN on MNIST-1D and from published runs of language "

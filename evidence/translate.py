@@ -251,14 +251,14 @@ CLAIM = Claim(
     "problems (Schaipp et al. 2025, arXiv:2501.18965), and falls with the length of the run as a power of it "
     "(Bjorck et al. 2024, arXiv:2409.19913).",
     "`python -m evidence translate`: an MLP with two hidden layers of 64, on MNIST-1D and on digits, each with two "
-    "optimizers: six schedules with 5 % linear warmup, 100, 300 and 900 steps, 21 rates a factor of the square root of 2 apart, 3 "
-    "seeds. The final validation loss chooses the best rate of each, by a parabola through the best three. Each pair "
-    "of these 18 runs of a task is a cell: the best rate of the first is translated to the second. The exponent was "
-    "fixed before. So were the widths of the intervals, from a CNN on MNIST-1D and from published runs of language "
-    "models; after a first result, those of each task come from the other three. "
-    "*Off by*: the factor between a rate and the best one, median and 90 % quantile. *As it is*: the second run takes "
-    "the rate of the first one. The runs of a task share seeds and data, so cells are not independent. Closer: for "
-    "each kind of pair the translated rate is nearer in the median. Intervals: they contain "
+    "optimizers: six schedules with 5 % linear warmup, 100, 300 and 900 steps, 21 rates a factor of the square root"
+    " of 2 apart, 3 seeds. The final validation loss chooses the best rate of each, by a parabola through the best "
+    "three. Each pair of these 18 runs of a task is a cell: the best rate of the first is translated to the second."
+    " The exponent was fixed before. So were the widths of the intervals, from a CNN on MNIST-1D and from published"
+    " runs of language models; after a first result, those of each task come from the other three. *Off by*: the "
+    "factor between a rate and the best one, median and 90 % quantile. *As it is*: the second run takes the rate of"
+    " the first one. The runs of a task share seeds and data, so cells are not independent. Closer: for each kind "
+    "of pair the translated rate is nearer in the median. Intervals: they contain "
     f"{COVERED[0]} to {COVERED[1]} % of the best rates.",
     measure,
     ["lrkit translate 0.1 from.schedule=constant schedule=linear from.horizon.steps=100 horizon.steps=900"],

@@ -10,16 +10,24 @@ import re
 import shlex
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD, Adam, AdamW
 
 from evidence import page
 from evidence.__main__ import CLAIMS, claim
 from evidence.claim import Claim, Finding, markdown, verdict
 from evidence.decay import at_best_rate, at_rates
 from evidence.lab import Lab, accuracy, by, loss
+from evidence.stacked_mlp import train_stack
+from evidence.translate import SCHEDULES, TASKS, cells_of, fit_widths, plan_of
 from lrkit.config import compose
 from lrkit.config.sweep_values import expand_jobs
+from lrkit.data.in_memory import Splits
+from lrkit.models import Mlp
 from lrkit.runs.run_reader import Run
 from lrkit.sweep.sweep import apply_preset
 
@@ -53,6 +61,42 @@ def test_a_schedule_is_taken_at_the_rate_that_validation_finds_best() -> None:
     for each in runs:
         each.test = {"test/accuracy": 1 - each.final["val/accuracy"]}  # which has no say
     assert at_best_rate(at_rates(runs)["cosine"]) == 0.2
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "options"), [("momentum", SGD, {"momentum": 0.9}), ("adam", Adam, {}), ("adamw", AdamW, {})]
+)
+def test_stacked_runs_are_those_of_torch(name: str, cls: Any, options: dict[str, Any]) -> None:
+    x, y = torch.randn(40, 5), torch.arange(40) % 3
+    splits, rates = Splits((x, y), (x, y), (x, y), 3), torch.tensor([[0.1, 0.05, 0.02], [0.01, 0.02, 0.03]])
+    found = train_stack(splits, rates, name, 16, seed=1)
+    for run, own in enumerate(rates):
+        torch.manual_seed(1)
+        network = Mlp(5, 3)
+        optimizer = cls(network.parameters(), lr=1.0, **options)
+        order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+        generator = torch.Generator().manual_seed(1)
+        torch.randperm(40, generator=generator)
+        batches = [order[:16], order[16:32], torch.randperm(40, generator=generator)[:16]]
+        for rate, batch in zip(own.tolist(), batches, strict=True):
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            cross_entropy(network(x[batch]), y[batch]).backward()
+            optimizer.step()
+        assert found[run].item() == pytest.approx(cross_entropy(network(x), y).item(), rel=1e-5)
+
+
+def test_widths_cover_nine_of_ten_cells_of_either_kind() -> None:
+    task = next(iter(TASKS))
+    best = {(schedule, length): 0.1 * 1.3**i for i, schedule in enumerate(SCHEDULES) for length in (100, 400)}
+    losses = {run: {rate / 2: 1.0, rate: 0.0, rate * 2: 1.0} for run, rate in best.items()}
+    cells = list(cells_of(task, losses))
+    widths = fit_widths(cells)
+    for kind in ("schedule", "length"):
+        covered = [cell.is_covered(widths) for cell in cells if cell.kind == kind]
+        assert sum(covered) >= 0.9 * len(covered)
+    assert all(cell.untranslated == pytest.approx(1.0) for cell in cells if cell.kind == "length")
+    assert cells[0].found.known == pytest.approx(0.1) and plan_of("wsd", 100, "adam").horizon.steps == 100
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,9 @@ from lrkit.lightning.imports import Callback, LightningModule, TensorBoardLogger
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, scheduler_of, schedulers_of
 from lrkit.optim.host_copy import HostCopy
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.guard import Guard, LossStatistics
+from lrkit.planning.guard import Guard
 from lrkit.planning.guard_policies import POLICIES, policy_named
+from lrkit.planning.loss_statistics import LossStatistics
 
 __all__ = ["DivergenceGuard", "gradient_norm", "gradient_norm_value", "is_sharded", "norm_of_tensors"]
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from lrkit.planning.guard import Guard, LossStatistics
+    from lrkit.planning.guard import Guard
+    from lrkit.planning.loss_statistics import LossStatistics
 
 __all__ = ["POLICIES", "Action", "Policy", "policies_for_several", "policy_named"]
 

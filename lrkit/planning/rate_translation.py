@@ -28,19 +28,45 @@ from lrkit.planning.batch_scaling import RULES
 from lrkit.planning.optimizer_traits import traits_of
 from lrkit.planning.plan import Plan
 
-__all__ = ["EXPONENT", "EXPONENT_SD", "RateTranslation", "bound_terms", "shape_of", "translate"]
+__all__ = ["EXPONENT", "WIDTHS", "RateTranslation", "Widths", "bound_terms", "shape_of", "translate"]
 
-#: Best base rate ~ length ** EXPONENT, and its standard deviation between tasks: -0.08 to -0.43 were measured, and
-#: Bjorck et al. 2024, arXiv:2409.19913, report -0.32 for language models. The bound's own exponent is -0.5.
-EXPONENT, EXPONENT_SD = -0.3, 0.13
-#: Standard deviations of the logarithm of the rate: between two schedules, and of any best rate from a grid.
-SCHEDULE_SD, KNOWN_SD = 0.3, 0.1
+#: Best base rate ~ length ** EXPONENT: -0.08 to -0.43 were measured between runs of one pass over the data, and Bjorck
+#: et al. 2024, arXiv:2409.19913, report -0.32 for language models. The bound's own exponent is -0.5.
+EXPONENT = -0.3
 _FAR = 0.2  # curves that differ by this share of their mean are different schedules; closer ones are less uncertain
 _QUANTILE = 1.645  # of a 90 % interval
 
 _MOST_POINTS = 20_000  # places of a curve that are summed up
 #: Options of an optimizer that choose an implementation, and change no step.
 _IMPLEMENTATION = {"_target_", "lr", "fused", "foreach", "capturable", "differentiable"}
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Standard deviations of the logarithm of a translated rate.
+
+    Args:
+        known: of the known rate, which comes from a grid.
+        schedule: between two schedules.
+        exponent: of ``EXPONENT``, between tasks.
+    """
+
+    known: float
+    schedule: float
+    exponent: float
+
+    def spread(self, difference: float, log_length: float) -> float:
+        """Return the factor from a rate to either end of its 90 % interval.
+
+        >>> round(Widths(0.1, 0.3, 0.2).spread(1.0, 0.0), 2), round(Widths(0.1, 0.3, 0.2).spread(0.0, math.log(4)), 2)
+        (1.68, 1.61)
+        """
+        parts = self.known, self.schedule * difference, self.exponent * log_length
+        return math.exp(_QUANTILE * math.hypot(*parts))
+
+
+#: Measured on four small tasks, see docs/evidence.md.
+WIDTHS = Widths(known=0.1, schedule=0.55, exponent=0.38)
 
 
 @dataclass(frozen=True)
@@ -54,6 +80,7 @@ class RateTranslation:
         batch_factor: factor for another rule, or base, of batch-size scaling; 1 where both plans have the same.
         shape_factor: factor for the other schedule, by the bound.
         length_factor: factor for the other length.
+        difference: how far the two curves differ, from 0 to 1 for different schedules.
         lengths: both lengths, and their unit, in words.
     """
 
@@ -64,6 +91,7 @@ class RateTranslation:
     batch_factor: float
     shape_factor: float
     length_factor: float
+    difference: float
     lengths: str
 
     @property
@@ -78,7 +106,7 @@ class RateTranslation:
             f"    {self.known:<8g} the known rate",
             *batch,
             f"  x {self.shape_factor:<8.4g} schedule: lowest bound of the last iterate (Schaipp et al. 2025)",
-            f"  x {self.length_factor:<8.4g} length: ({self.lengths}) ** {EXPONENT:g}, measured +- {EXPONENT_SD:g}",
+            f"  x {self.length_factor:<8.4g} length: ({self.lengths}) ** {EXPONENT:g}, measured +- {WIDTHS.exponent:g}",
         ]
         return "\n".join(lines)
 
@@ -113,18 +141,17 @@ def translate(source: Plan, target: Plan) -> RateTranslation:
     shape_factor = shape_of(target, points) / shape_of(source, points)
     length_factor = (new / old) ** EXPONENT
     lr = source.base_lr * batch_factor * shape_factor * length_factor
-    schedule_sd = SCHEDULE_SD * min(1.0, _measure_distance(source, target, points) / _FAR)
-    variance = KNOWN_SD**2 + schedule_sd**2 + (EXPONENT_SD * math.log(new / old)) ** 2
-    spread = math.exp(_QUANTILE * math.sqrt(variance))
-    rounded = float(f"{lr:.3g}")
+    difference = min(1.0, _measure_distance(source, target, points) / _FAR)
+    spread = WIDTHS.spread(difference, math.log(new / old))
     return RateTranslation(
-        lr=rounded,
+        lr=float(f"{lr:.3g}"),
         low=float(f"{lr / spread:.3g}"),
         high=float(f"{lr * spread:.3g}"),
         known=source.base_lr,
         batch_factor=batch_factor,
         shape_factor=shape_factor,
         length_factor=length_factor,
+        difference=difference,
         lengths=f"{new} / {old} {unit}",
     )
 

@@ -14,6 +14,7 @@ from recorded_rates import Recorded
 
 from lrkit.config.compose import compose
 from lrkit.lightning.imports import Callback
+from lrkit.lightning.module import scheduler_of
 from lrkit.training.run import run_training
 
 BASE = ("logger=none", "trainer.max_epochs=4", "trainer.limit_train_batches=6", "trainer.limit_val_batches=1",
@@ -35,21 +36,23 @@ class Stop(Callback):
 
 
 class WindowCount(Callback):
-    """The samples of each optimizer step's window, as far as its batches came: all, but at the end of an epoch."""
+    """The samples of each optimizer step by the plan, compared with the batches that came: fewer at an epoch's end."""
 
     samples: ClassVar[list[int]] = []
 
     def __init__(self) -> None:
-        self.batches = 0
+        self.seen = 0
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.batches += 1
+        self.seen += -(-len(batch[0]) // trainer.datamodule.batch_size)  # batches, also joined ones
 
     def on_before_optimizer_step(self, trainer: Any, *_: Any) -> None:
-        size = trainer.accumulate_grad_batches
-        assert self.batches == size or (self.batches < size and trainer.is_last_batch)
+        scheduler, size = scheduler_of(trainer), trainer.accumulate_grad_batches
+        if (sizes := scheduler.plan.horizon.batch_sizes) is not None:
+            size = sizes.window(scheduler.applied)
+        assert self.seen == size or (self.seen < size and trainer.is_last_batch)
         WindowCount.samples.append(trainer.datamodule.batch_size * size)
-        self.batches = 0
+        self.seen = 0
 
 
 class Halt(Callback):

@@ -13,8 +13,9 @@ import lrkit
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose, plan
 from lrkit.planning import render
-from lrkit.planning.guard import POLICIES, Guard, LossStatistics, Reduction
+from lrkit.planning.guard import POLICIES, Guard, Reduction
 from lrkit.planning.guard_policies import Action, policy_named
+from lrkit.planning.loss_statistics import LossStatistics
 
 
 def levels(losses: list[float], window: int = 100) -> LossStatistics:

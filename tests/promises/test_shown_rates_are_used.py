@@ -122,15 +122,18 @@ def group_rules(draw: st.DrawFn) -> str:
     return ", ".join(["name: head", "pattern: '^head'", *(f"{key}: {draw(parts[key])}" for key in sorted(said))])
 
 
+accumulations = st.integers(1, 3).map(lambda number: (f"trainer.accumulate_grad_batches={number}",))
+
+
 @st.composite
-def batch_schedules(draw: st.DrawFn, size: int) -> str:
+def batch_schedules(draw: st.DrawFn, size: int) -> tuple[str, str]:
     """A schedule of two or three batch sizes."""
     windows = draw(st.lists(st.integers(1, 3), min_size=2, max_size=3))
     places = draw(
         st.sampled_from([("0", "30%", "60%"), ("0", "2", "0.6ep"), ("0", "250sp", "1ep"), ("0", "1ep", "80%")])
     )
     stages = ", ".join(f"[{place}, {size * window}]" for place, window in zip(places, windows, strict=False))
-    return f"batch.schedule=[{stages}]"
+    return f"batch.schedule=[{stages}]", f"batch.by={draw(st.sampled_from(['accumulation', 'loader']))}"
 
 
 @st.composite
@@ -143,7 +146,7 @@ def runs(draw: st.DrawFn) -> list[str]:
         f"cooldown={cooldown}",
         f"data.batch_size={(size := draw(st.sampled_from([150, 200, 333])))}",
         f"data.drop_last={draw(st.booleans())}",
-        draw(st.one_of(st.integers(1, 3).map("trainer.accumulate_grad_batches={}".format), batch_schedules(size))),
+        *draw(st.one_of(accumulations, batch_schedules(size))),
         f"trainer.max_epochs={draw(st.integers(2, 3))}",
         f"param_groups={draw(st.sampled_from(['default', 'no_decay']))}",
         f"batch_scaling={draw(names('batch_scaling'))}",

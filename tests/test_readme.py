@@ -243,12 +243,12 @@ def test_each_command_runs_and_prints_what_is_shown(here: Path) -> None:
 
 
 def ranking(lines: Iterator[str] | list[str]) -> dict[str, list[tuple[float, float]]]:
-    """Schedule -> mean and half width of each metric, of a printed table."""
+    """Schedule -> mean and half width of each metric, of the first printed table with the schedule."""
     found = {}
     for line in lines:
         if name := re.match(r"\d+ +(?:best|=)? +(\w+) ", line):
             pairs = re.findall(r"([\d.]+) ± ([\d.]+)", line)
-            found[name[1]] = [(float(mean), float(half)) for mean, half in pairs]
+            found.setdefault(name[1], [(float(mean), float(half)) for mean, half in pairs])
     return found
 
 

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-__all__ = ["find_width", "measure_text", "print_command", "print_line", "wrap_command", "wrap_text"]
+__all__ = ["find_width", "measure_text", "print_line", "wrap_command", "wrap_text"]
 
 _COMMAND = re.compile(r": (lrkit [a-z]+ .*)$")
 _USUAL, _LEAST = 80, 20  # columns of a terminal that does not say its size; the narrowest one that lines are broken for
@@ -134,8 +134,3 @@ def print_line(text: str = "", stream: TextIO | None = None, *, style: str = "",
     else:
         print(wrapped, file=stream)
     stream.flush()
-
-
-def print_command(command: str, stream: TextIO | None = None) -> None:
-    """Print a command line to copy, on lines of its own, in the width of ``stream``."""
-    print(wrap_command(command, find_width(stream)), file=stream, flush=True)

@@ -358,4 +358,7 @@ def test_a_terminal_shows_the_best_of_many_settings(settings: int, shown: int, t
     text = tables.tables_as_text(comparison)
     assert sum(line.endswith("done") for line in text.splitlines()) == shown
     assert ("4 more in results.md" in text) == (settings > shown)
+    for width in (40, 80, 120):
+        narrow = tables.tables_as_text(comparison, width)
+        assert max(map(len, narrow.splitlines())) <= width and {*narrow.split()} == {*text.split()}
     assert tables.tables_as_markdown(comparison).count("| done |") == settings

@@ -150,6 +150,7 @@ class ResultsWriter(Callback):
             "best": {"step": self.best_step, "epoch": self.best_epoch, **self.at_best},
             "own_best": {name: {"value": value, "step": step} for name, (value, step) in self.own_best.items()},
             **({"test": self.test} if self.test else {}),
+            **({"data": placed} if (placed := getattr(getattr(trainer, "datamodule", None), "placed", None)) else {}),
             "findings": [asdict(finding) for finding in self.findings],
         }
 

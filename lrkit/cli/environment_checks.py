@@ -148,7 +148,8 @@ def check_device_and_precision(config: Config) -> Iterator[Finding]:
 
     from lrkit.config.instantiate import use_lightning
 
-    use_lightning(config)
+    if config:
+        use_lightning(config)
     from lrkit.lightning.imports import PACKAGE
     from lrkit.lightning.trainer_objects import trainer_of
 

@@ -43,7 +43,13 @@ _COLUMNS = Rule(
     "must be a column, or a list of columns",
     lambda x: all(isinstance(each, str) and each != "" for each in (x if is_list(x) and len(x) else [x])),
 )
-_DATA = {"batch_size": _COUNT, "seed": _LEAST, "drop_last": FLAG, "train_samples": optional(_COUNT)}
+_DATA = {
+    "batch_size": _COUNT,
+    "seed": _LEAST,
+    "drop_last": FLAG,
+    "train_samples": optional(_COUNT),
+    "placement": one_of("auto", "device", "pinned", "host"),
+}
 _MODEL = {
     "inputs": Rule(_COUNT.must, lambda x: x == "auto" or _is_size(x)),
     "outputs": either(one_of("auto"), _COUNT),

@@ -45,8 +45,9 @@ class Arrays(InMemoryData):
         standardise: bool = False,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
+        placement: str = "auto",
     ) -> None:
-        super().__init__(batch_size, seed, drop_last, train_samples)
+        super().__init__(batch_size, seed, drop_last, train_samples, placement)
         self.path = check_path("data.path", path, "an .npz or .csv file")
         if self.path.suffix not in (".npz", ".csv"):
             raise ConfigError("data.path", "must end in .npz or .csv", str(self.path))

@@ -49,8 +49,9 @@ class HuggingFace(InMemoryData):
         options: Mapping[str, Any] | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
+        placement: str = "auto",
     ) -> None:
-        super().__init__(batch_size, seed, drop_last, train_samples)
+        super().__init__(batch_size, seed, drop_last, train_samples, placement)
         if not isinstance(path, str) or not path:
             raise ConfigError("data.path", "must be a name for load_dataset, or a folder that save_to_disk wrote", path)
         self.path, self.options = path, dict(options or {})

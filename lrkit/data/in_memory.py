@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.validation import one_of
 from lrkit.data.option_checks import check_flag
+from lrkit.data.placement import PLACES, Placement, as_floats
 from lrkit.data.tensor_conversion import convert_targets
 from lrkit.data.tensor_loader import TensorLoader, check_whole_number, seeded_generator
 from lrkit.lightning.imports import LightningDataModule
@@ -57,6 +59,8 @@ class InMemoryData(LightningDataModule, ABC):
         seed: Seed of the order of the training samples. The splits do not depend on it.
         drop_last: Drop a last training batch that is smaller than ``batch_size``.
         train_samples: Number of training samples in an epoch, if known: the plan needs it before the data is read.
+        placement: Where the samples are during a training (``lrkit.data.placement``): ``device``, ``pinned``, ``host``,
+            or ``auto``: on the device if they take at most a quarter of its free memory, else pinned.
 
     Attributes:
         inputs: After ``setup``: the number of features, or the shape of a sample where it has several axes.
@@ -64,6 +68,7 @@ class InMemoryData(LightningDataModule, ABC):
         loss: After ``setup``: ``cross_entropy`` or ``mse``.
         train_count: After ``setup``: the number of training samples in an epoch, over all devices.
         notes: After ``setup``: lines for the plan on how the data was interpreted.
+        placed: During a training on another device than the CPU: the size and the place of each part in use.
     """
 
     origin: ClassVar[str] = "data"  # the key that an error about the data names
@@ -75,13 +80,22 @@ class InMemoryData(LightningDataModule, ABC):
     notes: tuple[str, ...] = ()
 
     def __init__(
-        self, batch_size: int, seed: int = 0, drop_last: bool = False, train_samples: int | None = None
+        self,
+        batch_size: int,
+        seed: int = 0,
+        drop_last: bool = False,
+        train_samples: int | None = None,
+        placement: str = "auto",
     ) -> None:
         super().__init__()
         self.batch_size = check_whole_number("data.batch_size", batch_size)
         self.seed = check_whole_number("data.seed", seed, least=0)
         self.drop_last = check_flag("data.drop_last", drop_last)
         self.train_samples = None if train_samples is None else check_whole_number("data.train_samples", train_samples)
+        one_of(*PLACES).check("data.placement", placement)
+        self.placement = placement
+        self.placed: dict[str, str] = {}
+        self._placements: dict[str, Placement] = {}
         self._splits: Splits | None = None
 
     @abstractmethod
@@ -134,7 +148,7 @@ class InMemoryData(LightningDataModule, ABC):
         """Training batches in a new order each epoch; in the same order with the trainer's ``overfit_batches``."""
         trainer: Any = self.trainer  # Any: Lightning's annotations do not have all of its attributes
         return self._make_loader(
-            self._loaded_splits().train,
+            "train",
             shuffle=not getattr(trainer, "overfit_batches", 0),
             drop_last=self.drop_last,
             samples=self.train_count,
@@ -144,24 +158,40 @@ class InMemoryData(LightningDataModule, ABC):
 
     def val_dataloader(self) -> TensorLoader[Pair]:
         """Each validation sample once, in a fixed order."""
-        return self._make_loader(self._loaded_splits().val, shuffle=False)
+        return self._make_loader("val", shuffle=False)
 
     def test_dataloader(self) -> TensorLoader[Pair]:
         """Each test sample once, in a fixed order."""
-        return self._make_loader(self._loaded_splits().test, shuffle=False)
+        return self._make_loader("test", shuffle=False)
+
+    def teardown(self, stage: str) -> None:
+        """Free the memory of the device; a later training or test places the samples anew."""
+        for placement in self._placements.values():
+            placement.release()
 
     def _loaded_splits(self) -> Splits:
         if self._splits is None:
             raise RuntimeError(f"{type(self).__name__} has not read its data: call setup() first")
         return self._splits
 
-    def _make_loader(self, pair: Pair, *, samples: int | None = None, **how: Any) -> TensorLoader[Pair]:
+    def _make_loader(self, part: str, *, samples: int | None = None, **how: Any) -> TensorLoader[Pair]:
         rank, world = (replica_index(self.trainer), count_replicas(self.trainer)) if self.trainer else (0, 1)
-        size = len(pair[0])
+        if part not in self._placements:
+            pair: Pair = getattr(self._loaded_splits(), part)
+            note = partial(self.placed.__setitem__, part)
+            self._placements[part] = Placement(self.placement, pair, self._find_device, note)
+        placement = self._placements[part]
+        size = len(placement.pair[0])
         return TensorLoader(
-            partial(fetch_pair, *pair), samples or size, self.batch_size,
+            placement.fetch, samples or size, self.batch_size, batches=placement.batches,
             seed=self.seed, rank=rank, world=world, population=size, **how,
         )  # fmt: skip
+
+    def _find_device(self) -> torch.device:
+        """The device of the training, which exists from the first batch on."""
+        trainer: Any = self.trainer
+        found: torch.device | None = getattr(getattr(trainer, "strategy", None), "root_device", None)
+        return found or torch.device("cpu")
 
 
 class ModuleLoaders(LightningDataModule):
@@ -178,8 +208,7 @@ EXTRA_BYTES = 2**16  # bytes of a file read beyond its declared size: a gzipped 
 
 def fetch_pair(x: Tensor, y: Tensor, indices: Tensor) -> Pair:
     """The batch of these indices; images of bytes become floats in [0, 1]."""
-    chosen = x[indices]
-    return chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen, y[indices]
+    return as_floats(x[indices]), y[indices]
 
 
 def _check_pair(pair: Pair, key: str, part: str) -> Pair:

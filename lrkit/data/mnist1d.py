@@ -33,8 +33,9 @@ class Mnist1d(InMemoryData):
         train_samples: int = 4000,
         val_samples: int = 2000,
         test_samples: int = 10000,
+        placement: str = "auto",
     ) -> None:
-        super().__init__(batch_size, seed, drop_last, train_samples)
+        super().__init__(batch_size, seed, drop_last, train_samples, placement)
         self.sizes = (
             check_whole_number("data.train_samples", train_samples),
             check_whole_number("data.val_samples", val_samples),

@@ -44,8 +44,9 @@ class Idx(InMemoryData):
         val_samples: int = 5000,
         limit: int | None = None,
         flatten: bool = False,
+        placement: str = "auto",
     ) -> None:
-        super().__init__(batch_size, seed, drop_last, train_samples)
+        super().__init__(batch_size, seed, drop_last, train_samples, placement)
         self.path = check_path("data.path", path, "the folder with the IDX files")
         self.val_samples = check_whole_number("data.val_samples", val_samples)
         self.limit = None if limit is None else check_whole_number("data.limit", limit)

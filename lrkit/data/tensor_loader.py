@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, Generic, TypeVar
 
@@ -59,6 +60,7 @@ class TensorLoader(Generic[Batch]):
         population: Number of samples to draw each epoch's samples from, without replacement (default: ``samples``).
         progress: Returns how many batches of this epoch the consumer has *finished*. The iterator only knows how
             many it has yielded, and a batch that an exception interrupted must come again after a resume.
+        batches: Makes the batches of an epoch, one after another, from the indices of each (default: by ``fetch``).
 
     Raises:
         ConfigError: A size is not a whole number >= 1, or no batch would be left.
@@ -79,6 +81,7 @@ class TensorLoader(Generic[Batch]):
         world: int = 1,
         population: int | None = None,
         progress: Callable[[], int] | None = None,
+        batches: Callable[[Sequence[Tensor]], Iterator[Batch]] | None = None,
     ) -> None:
         self.fetch = fetch
         self.samples = check_whole_number("data.train_samples", samples)
@@ -95,6 +98,7 @@ class TensorLoader(Generic[Batch]):
         self.shuffle, self.drop_last, self.rank = shuffle, drop_last, rank
         self.epoch = 0
         self._progress = progress
+        self._batches = batches or partial(map, fetch)
         self._yielded = 0
         self._resume: dict[str, int] | None = None
         self._windows: Callable[[int], Sequence[int]] | None = None
@@ -122,8 +126,7 @@ class TensorLoader(Generic[Batch]):
         # A generator runs no code before its first `next`: Lightning creates the iterator before it sets
         # the epoch, and creates some iterators only as a check.
         first = self._first_batch()
-        for number, indices in enumerate(self._join_parts(first), start=first + 1):
-            batch = self.fetch(indices)
+        for number, batch in enumerate(self._batches([*self._join_parts(first)]), start=first + 1):
             self._yielded = number
             yield batch
 

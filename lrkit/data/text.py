@@ -45,8 +45,9 @@ class Text(InMemoryData):
         context: int = 64,
         train_samples: int = 6400,
         val_samples: int = 512,
+        placement: str = "auto",
     ) -> None:
-        super().__init__(batch_size, seed, drop_last, train_samples)
+        super().__init__(batch_size, seed, drop_last, train_samples, placement)
         self.path = None if path is None else check_path("data.path", path, "a text file")
         self.context = check_whole_number("data.context", context)
         self.windows = check_whole_number("data.train_samples", train_samples)

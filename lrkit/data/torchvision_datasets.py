@@ -43,8 +43,9 @@ class Torchvision(InMemoryData):
         options: Mapping[str, Any] | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
+        placement: str = "auto",
     ) -> None:
-        super().__init__(batch_size, seed, drop_last, train_samples)
+        super().__init__(batch_size, seed, drop_last, train_samples, placement)
         if not isinstance(name, str) or not name:
             raise ConfigError("data.name", "must be a class of torchvision.datasets, such as FashionMNIST", name)
         check_torchvision(name)

@@ -66,6 +66,13 @@ def test_a_broken_import_is_a_finding_and_the_others_go_on(said: Said, monkeypat
     assert int(page.splitlines()[-1].split()[0]) == page.count("\nproblem") >= 3
 
 
+def test_without_hydra_the_defaults_are_checked(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lrkit.config.compose", None)
+    page = said(code=1)
+    assert page.startswith("problem  a config cannot be composed: ModuleNotFoundError: ")
+    assert "ok       a run uses " in page and page.endswith("\n1 problem\n")
+
+
 def test_a_wrong_override_is_bad_input(said: Said) -> None:
     assert said("optimizer.lrr=1", code=2).startswith("lrkit: optimizer.lrr is not a key. Did you mean 'lr'? ")
 

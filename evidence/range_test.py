@@ -73,7 +73,8 @@ def measure(lab: Lab) -> Finding:
     parts = [lost[True] <= LOST, near]
     said = REPRODUCED if all(parts) else NOT_REPRODUCED
     if any(parts) and not all(parts):
-        said = f"{REPRODUCED} for {'the suggestion' if parts[0] else 'the cliff'}, not for the other"
+        held, other = ("suggestion", "cliff")[:: 1 if parts[0] else -1]
+        said = f"{REPRODUCED} for the {held}, not for the {other}"
     return Finding(said, words, table, _draw(tests, at, searched))
 
 

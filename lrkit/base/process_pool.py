@@ -143,7 +143,7 @@ def run_jobs(
     """
     kind = "forkserver" if sys.platform == "linux" else "spawn"
     context: Any = multiprocessing.get_context(kind)
-    if kind == "forkserver":
+    if kind == "forkserver" and logs:  # without jobs the server would import torch for nothing
         # No module of lrkit with subclasses of Lightning's: the user's module of each job decides the package.
         context.set_forkserver_preload([chosen_package(), *_PRELOADED])
         # The server must survive a signal to the process group, to report the exit codes of its jobs.

@@ -45,9 +45,10 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
     swept_config.check_sweep(words, config_dir, searches)
     named = _check_engine_words(overrides, words)
     check_single_process()
-    if not searches and not any(word.endswith(_ELSEWHERE) for word in overrides):
-        of_jobs = [word for word in words if not word.startswith("hydra")]
-        refuse_common_error(expand_jobs(of_jobs, config_dir), config_dir)
+    jobs = [] if searches else expand_jobs(words, config_dir)
+    if jobs and not any(word.endswith(_ELSEWHERE) for word in overrides):
+        of_jobs = [[word for word in job if not word.startswith("hydra")] for job in jobs]
+        refuse_common_error(of_jobs, config_dir)
     folder = named or Path(create_folder(Path("outputs") / "sweeps"))
     make_writable(folder, "hydra.sweep.dir")
     check_links(folder, "hydra.sweep.dir")
@@ -67,8 +68,7 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
         code = FAILED
         error_report.report_failure(error, "the engine failed: ")
     counts = count_statuses(folder)
-    jobs = 1 if searches else len(expand_jobs(words, config_dir))
-    if (lost := jobs - sum(counts.values())) > 0:
+    if (lost := max(len(jobs), 1) - sum(counts.values())) > 0:
         counts["lost"] = lost
     ended = close_sweep(folder, counts)
     return code or ended
@@ -100,7 +100,7 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
     from lrkit.config.sweep_values import expand_jobs
     from lrkit.sweep.common_errors import refuse_common_error
     from lrkit.sweep.sweep import Sweep, apply_preset
-    from lrkit.sweep.sweep_file import find_unfinished
+    from lrkit.sweep.sweep_file import find_unfinished, is_complete
 
     overrides = apply_preset(overrides, config_dir)
     swept_config.check_sweep(overrides, config_dir)
@@ -112,7 +112,9 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
             must = "does not apply to a sweep on this machine; only hydra.sweep.dir does, without an interpolation"
             raise ConfigError(override.partition("=")[0], must, override.partition("=")[2])
     overrides = [o for o in overrides if o not in given]
-    refuse_common_error(expand_jobs(overrides, config_dir), config_dir)
+    jobs = expand_jobs(overrides, config_dir)
+    if named is None or not is_complete(named, overrides, len(jobs)):  # else no process has to import torch
+        refuse_common_error(jobs, config_dir)
     folder = named or find_unfinished(overrides, parent, config_dir) or Path(create_folder(parent))
     make_writable(folder, "hydra.sweep.dir")
     check_links(folder, "hydra.sweep.dir")

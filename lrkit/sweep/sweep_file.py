@@ -10,7 +10,7 @@ from lrkit.config.sweep_values import expand_jobs
 from lrkit.runs.run_reader import SWEEP
 from lrkit.sweep.job import ENDED, read_mapping
 
-__all__ = ["find_unfinished", "next_serial", "read_sweep_file", "serial_of", "states_of"]
+__all__ = ["find_unfinished", "is_complete", "next_serial", "read_sweep_file", "serial_of", "states_of"]
 
 
 def read_sweep_file(folder: Path) -> dict[str, Any]:
@@ -36,6 +36,14 @@ def next_serial(folder: Path) -> int:
     return 1 + max(map(serial_of, map(read_sweep_file, others)), default=0)
 
 
+def is_complete(folder: Path, overrides: Sequence[str], jobs: int) -> bool:
+    """Return whether a folder has a sweep with exactly this command whose ``jobs`` jobs have all ended."""
+    written = read_sweep_file(folder)
+    states = [job.get("status") for job in states_of(written).values()]
+    ended = len(states) == jobs and all(status in ENDED for status in states)
+    return ended and written.get("overrides") == list(overrides)
+
+
 def find_unfinished(overrides: Sequence[str], parent: Path, config_dir: str | None = None) -> Path | None:
     """Return the folder of the newest sweep with exactly this command, if it has unfinished jobs; else None.
 
@@ -43,9 +51,6 @@ def find_unfinished(overrides: Sequence[str], parent: Path, config_dir: str | No
     """
     found = [(folder, read_sweep_file(folder)) for folder in parent.glob("*") if folder.is_dir()]
     for folder, written in sorted(found, key=lambda each: (serial_of(each[1]), each[0].name), reverse=True):
-        if written.get("overrides") != list(overrides):
-            continue
-        states = [job.get("status") for job in states_of(written).values()]
-        complete = len(states) == len(expand_jobs(overrides, config_dir))
-        return None if states and all(status in ENDED for status in states) and complete else folder
+        if written.get("overrides") == list(overrides):
+            return None if is_complete(folder, overrides, len(expand_jobs(overrides, config_dir))) else folder
     return None

@@ -31,12 +31,26 @@ folder to the disk (`fsync`). [going_on.md](going_on.md) says for which data loa
 """
 
 
+def merge_rows(old: list[str], new: list[str]) -> list[str]:
+    """The rows of a page, of which those with the fault of a new row are replaced; other faults are added at the end.
+
+    >>> merge_rows(["| a | 1 |", "| b | 1 |"], ["| b | 2 |", "| c | 2 |"])
+    ['| a | 1 |', '| b | 2 |', '| c | 2 |']
+    """
+    return [*({row.split(" | ")[0]: row for row in (*old, *new)}.values())]
+
+
 def rows() -> Iterator[Row]:
-    """A module's fixture: a function that adds a row; the page is written after the module's last test."""
+    """A module's fixture: a function that adds a row; the page is written after the module's last test.
+
+    A part of the tests writes its rows alone: those of the others stay on the page as they are.
+    """
 
     def add(fault: str, tries: int, survived: int, lost: int, seen: str) -> None:
         ROWS.append(f"| {fault} | {tries} | {survived} | {lost} | {seen} |")
 
     yield add
     if target := os.environ.get("LRKIT_FAULTS"):
-        Path(target).write_text(PAGE.format(rows="\n".join(ROWS)))
+        page = Path(target)
+        old = [line for line in page.read_text().splitlines()[9:] if line.startswith("| ")] if page.exists() else []
+        page.write_text(PAGE.format(rows="\n".join(merge_rows(old, ROWS))))

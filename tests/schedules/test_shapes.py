@@ -261,6 +261,7 @@ def test_the_option_lists_every_key(name: str) -> None:
 def test_the_shape_depends_on_progress_alone(name: str) -> None:
     """Twice the devices, half the steps: the same bits at the same share of the run."""
     schedule = hydra.utils.instantiate(option(snake(name)), _convert_="all")
+    assert schedule.describe().split(" ")[0] == snake(name)  # the plan names a schedule as the user types it
     few, many = schedule.resolved(Horizon(700, 100, 64)), schedule.resolved(Horizon(2800, 400, 16))
     assert [few(s, 700) for s in range(700)] == [many(4 * s, 2800) for s in range(700)]
     assert few.final(700) == many.final(2800)

@@ -10,8 +10,10 @@ import pytest
 
 from lrkit.base.process_pool import Slots
 from lrkit.cli.main import main
+from lrkit.config.compose import compose
 from lrkit.sweep import common_errors
 from lrkit.sweep.common_errors import check_jobs
+from lrkit.sweep.job import job_identity, list_jobs
 
 EARLY = "pytorch_lightning.callbacks.EarlyStopping"
 
@@ -76,3 +78,25 @@ def test_it_is_one_line_before_any_folder(
         said = capsys.readouterr()
         assert said.err == "lrkit: data.path must be an existing folder. Received: 'nowhere'\n" and said.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_without_a_job_to_run_starts_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_process() -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", no_process)
+    words, folder = ["seed=1,2"], tmp_path / "sweep"
+    states = {}
+    for job in list_jobs(words, folder, None):
+        job.folder.mkdir(parents=True)
+        (job.folder / "metrics.json").write_text('{"status": "done"}')
+        states[job.folder.name] = {"id": job_identity(compose(job.overrides)), "status": "done"}
+    (folder / "sweep.json").write_text(json.dumps({"overrides": words, "serial": 1, "jobs": states}))
+    command = ["train", "-m", *words, f"hydra.sweep.dir={folder}"]
+    assert main(command) == 0
+    assert "2 of 2 jobs are done" in capsys.readouterr().out
+    states.popitem()
+    (folder / "sweep.json").write_text(json.dumps({"overrides": words, "serial": 1, "jobs": states}))
+    assert main(command) == 1 and "a process was started" in capsys.readouterr().err

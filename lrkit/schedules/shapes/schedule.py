@@ -20,6 +20,7 @@ A subclass defines the bare shape: ``value(s, n)``, and, if they differ from the
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -199,14 +200,15 @@ class Schedule:
             raise ConfigError(f"{key}.overlap", "is an option of the warmup: set warmup.overlap", self.overlap)
 
     def describe(self) -> str:
-        """Return the name of the shape, and the options of every schedule that are set.
+        """Return the name of the shape, as the user types it, and the options of every schedule that are set.
 
-        >>> from lrkit.schedules import Cosine
-        >>> Cosine(end=0.1).describe(), Cosine(scale=0.5, floor=0.2).describe()
-        ('cosine', 'cosine scale=0.5 floor=0.2')
+        >>> from lrkit.schedules import Cosine, OneCycle
+        >>> OneCycle().describe(), Cosine(scale=0.5, floor=0.2).describe()
+        ('one_cycle', 'cosine scale=0.5 floor=0.2')
         """
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
         options = self.set_options | ({} if self.overlap == "none" else {"overlap": self.overlap})
-        return " ".join([type(self).__name__.lower(), *(f"{name}={value}" for name, value in options.items())])
+        return " ".join([name, *(f"{name}={value}" for name, value in options.items())])
 
     def bare(self) -> Self:
         """Return the same shape with the defaults of these options."""

@@ -6,12 +6,12 @@ sharded gradients a process has only its own part, and one flag a step is exchan
 
 The guard does not wait for a GPU either. Under ``stop``, losses and norms are copied to the host when they are ready,
 and checked eight steps later: the weights may be bad by then, but no checkpoint is saved before the check.
-``skip`` and ``reduce`` must decide before the step is taken, and wait.
+``skip`` and ``reduce`` must decide before the step is taken, and wait: once at each step, for the losses and the norm
+together. Several processes wait for the loss too, before the backward pass, because it passes a bad loss to the others.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from lrkit.base.errors import Diverged
 from lrkit.base.event_log import EventLog
+from lrkit.callbacks.state_copies import copy_state, is_kept_on_host
 from lrkit.lightning.imports import Callback, LightningModule, TensorBoardLogger, Trainer
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, scheduler_of, schedulers_of
 from lrkit.optim.host_copy import HostCopy
@@ -61,6 +62,8 @@ class DivergenceGuard(Callback):
         self.guard, self.is_active = Guard(), False
         self.levels = LossStatistics()
         self.losses: list[float] = []  # of the batches of this optimizer step
+        self.unread: list[tuple[Tensor, int]] = []  # such losses that are not on the host yet, and their window's size
+        self.copies_on_host: bool | None = None  # None: not decided yet
         self.in_a_row = self.above = self.skipped = 0
         self.why = ""  # the reason of this process against the step
         self.norm: tuple[int, Tensor] | None = None
@@ -85,8 +88,9 @@ class DivergenceGuard(Callback):
         if not self.is_active:
             return
         if self.waits:
-            scale = 1.0 if self.scaler is None else self.scaler.get_scale()
-            self._check_loss(loss.item() * trainer.accumulate_grad_batches / scale)
+            self.unread.append((loss.detach(), trainer.accumulate_grad_batches))
+            if self.together:
+                self._check_unread()
         if not loss.requires_grad:
             return
         if self.why:
@@ -110,8 +114,8 @@ class DivergenceGuard(Callback):
         if self.good and len(self.good[-1][1]["param_groups"]) != len(optimizer.param_groups):
             self.good.clear()  # a group was added, and an optimizer loads no state with fewer groups
             self._save_copy(trainer, pl_module)
-        value = gradient_norm_value(optimizer)
-        finite = math.isfinite(value)
+        value = self._check_unread(optimizer)
+        finite = math.isfinite(value) and not self.why
         if self.sharded and self.together:
             flag = torch.tensor(float(finite), device=trainer.strategy.root_device)
             finite = bool(trainer.strategy.reduce(flag, reduce_op="min"))
@@ -160,6 +164,24 @@ class DivergenceGuard(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.levels.load_state_dict(state_dict["levels"])
         self.above, self.in_a_row, self.skipped = (state_dict[name] for name in ("above", "in_a_row", "skipped"))
+
+    def _check_unread(self, optimizer: Optimizer | None = None) -> float:
+        """Check the losses that were not read, and return the norm of the gradients; all is read at once."""
+        unread, self.unread = self.unread, []
+        tensors = [loss for loss, _ in unread]
+        if tensors and self.scaler is not None:
+            tensors.append(self.scaler._get_scale_async())  # not get_scale(), which waits by itself
+        norm = 0.0
+        if optimizer is None:
+            values = read_together(tensors)
+        elif all(each.device.type == "cpu" for each in tensors):
+            values, norm = read_together(tensors), gradient_norm_value(optimizer)
+        else:
+            *values, norm = read_together([*tensors, gradient_norm(optimizer)])
+        scale = 1.0 if self.scaler is None or not unread else values.pop()
+        for value, (_, batches) in zip(values, unread, strict=True):
+            self._check_loss(value * batches / scale)
+        return norm
 
     def _check_loss(self, loss: float) -> None:
         """Check one loss; set ``why`` if it is a reason against the step."""
@@ -258,12 +280,15 @@ class DivergenceGuard(Callback):
 
     def _save_copy(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the weights and the optimizer's state. A rollback takes the older of two: the newer may be bad."""
-        self.good.append(copy.deepcopy((pl_module.state_dict(), trainer.optimizers[0].state_dict())))
+        state = pl_module.state_dict(), trainer.optimizers[0].state_dict()
+        if self.copies_on_host is None or not self.good:
+            self.copies_on_host = is_kept_on_host(state, 2, _free_memory(trainer.strategy.root_device))
+        self.good.append(copy_state(state, self.copies_on_host))
 
     def _roll_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
         while len(self.good) > 1:
             self.good.pop()
-        weights, state = copy.deepcopy(self.good[0])
+        weights, state = copy_state(self.good[0])
         pl_module.load_state_dict(weights, strict=pl_module.strict_loading)
         trainer.optimizers[0].load_state_dict(state)
 
@@ -276,6 +301,23 @@ def _step_number(trainer: Trainer, scheduler: PlanScheduler) -> int:
 def is_sharded(trainer: Trainer) -> bool:
     """Whether each process has only its own part of the gradients."""
     return any(word in type(trainer.strategy).__name__ for word in ("FSDP", "DeepSpeed", "ModelParallel"))
+
+
+def read_together(values: Sequence[Tensor]) -> list[float]:
+    """The numbers in some tensors; waits once for those of a device."""
+    device = next((value.device for value in values if value.device.type != "cpu"), None)
+    if device is None:
+        return [value.item() for value in values]
+    double = any(value.dtype == torch.float64 for value in values)
+    kind = torch.float64 if double else torch.float32
+    moved = [value.detach().reshape(()).to(device, kind, non_blocking=True) for value in values]
+    numbers: list[float] = torch.stack(moved).tolist()
+    return numbers
+
+
+def _free_memory(device: torch.device) -> int | None:
+    """The free memory of a GPU; None for another device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:

@@ -129,6 +129,7 @@ _RULES: dict[str, tuple[Rule, ...]] = {
     "overfit_batches": (_PART_OR_NONE,),
     "val_check_interval": (_PART,),
     "gradient_clip_val": (Rule("must be a number >= 0, or null", lambda x: is_number(x) and x >= 0),),
+    "matmul_precision": (one_of("highest", "high", "medium"),),
     "gradient_clip_algorithm": (one_of("norm", "value"),),
     "deterministic": (Rule("must be true, false or warn", lambda x: isinstance(x, bool) or x == "warn"),),
     "fast_dev_run": (

@@ -196,7 +196,9 @@ class Preemption(Callback):
             self.agreement.signum = signum
             if signum == signal.SIGINT and sys.stderr.isatty():
                 # Not print: a handler may be called during a print, which cannot be entered twice.
-                os.write(2, b"\nlrkit: Ctrl-C: this step is finished and saved; a second Ctrl-C ends at once\n")
+                # The next display of a progress bar erases the lines of the last one, upwards from the cursor.
+                below = b"\n\n" if sys.stdout.isatty() else b""
+                os.write(2, b"\nlrkit: Ctrl-C: this step is finished and saved; a second Ctrl-C ends at once\n" + below)
 
     def _stop_if_agreed(self, trainer: Trainer) -> None:
         if _is_about_to_end(trainer):

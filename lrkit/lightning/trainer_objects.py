@@ -22,6 +22,7 @@ from lrkit.lightning.imports import (
     StrategyRegistry,
     Trainer,
 )
+from lrkit.lightning.matmul_precision import MatmulPrecision
 
 __all__ = ["check_trainer", "name_key", "trainer_of"]
 
@@ -58,6 +59,8 @@ def trainer_of(options: Mapping[str, Any], trust: Sequence[str] = (), **own: Any
     """
     unset = {name for name in _NEVER_NULL if options.get(name) is None}
     options = {name: value for name, value in options.items() if name not in unset}
+    if (precision := options.pop("matmul_precision", None)) is not None:  # an option of torch, not of the trainer
+        own["callbacks"] = [*own.get("callbacks", ()), MatmulPrecision(precision)]
     built: dict[str, Any] = {key: instantiate.build(node, key, trust) for key, node in _find_objects(options)}
     plugins = options.get("plugins") or []
     plugins = [built.get(f"trainer.plugins[{i}]", each) for i, each in enumerate(plugins)] if isinstance(

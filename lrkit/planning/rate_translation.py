@@ -137,7 +137,7 @@ def translate(source: Plan, target: Plan) -> RateTranslation:
     _refuse_different_task(source, target)
     batch_factor = _find_batch_factor(source, target)
     old, new, unit = _find_lengths(source, target)
-    points = min(source.horizon.end or 1, target.horizon.end or 1, _MOST_POINTS)
+    points = min(source.horizon.steps or 1, target.horizon.steps or 1, _MOST_POINTS)
     shape_factor = shape_of(target, points) / shape_of(source, points)
     length_factor = (new / old) ** EXPONENT
     lr = source.base_lr * batch_factor * shape_factor * length_factor
@@ -160,7 +160,7 @@ def shape_of(plan: Plan, points: int | None = None) -> float:
     """Return the best base rate of a plan's curve by the bound, times the square root of its length, for ``D = G = 1``.
 
     Args:
-        plan: its curve up to the end of the run.
+        plan: its whole curve, also of a run that stops early.
         points: places of the curve, evenly spaced, that stand for its steps; None: every step. The shape of a fixed
             rate falls with the logarithm of their number, so two shapes are compared at the same number.
 
@@ -169,7 +169,7 @@ def shape_of(plan: Plan, points: int | None = None) -> float:
     >>> [round(shape_of(plan), 2) for plan in plans]
     [0.32, 0.97, 1.0]
     """
-    steps = plan.horizon.end
+    steps = plan.horizon.steps
     assert steps is not None
     points = steps if points is None else points
     distance, noise = bound_terms(_sample_curve(plan, points))
@@ -178,7 +178,7 @@ def shape_of(plan: Plan, points: int | None = None) -> float:
 
 def _sample_curve(plan: Plan, points: int) -> list[float]:
     """Return the multipliers at evenly spaced places of the run."""
-    steps = plan.horizon.end
+    steps = plan.horizon.steps
     assert steps is not None
     return [plan.curve(i * steps // points) for i in range(points)]
 
@@ -234,7 +234,7 @@ def _refuse_untranslatable(plan: Plan) -> None:
         raise ConfigError("batch.schedule", "must be null: the bound is for one batch size in a run")
     if plan.group_curves:
         raise ConfigError("param_groups", "must have no schedule, warmup or delay of their own: the bound is for one")
-    if plan.horizon.end is None:
+    if plan.horizon.steps is None:
         plan.horizon.require("steps", "horizon.steps")
 
 
@@ -278,7 +278,7 @@ def _find_batch_factor(source: Plan, target: Plan) -> float:
 def _find_lengths(source: Plan, target: Plan) -> tuple[int, int, str]:
     """Return the lengths of both runs, in samples where their batches differ."""
     old, new = source.horizon, target.horizon
-    assert old.end is not None and new.end is not None
+    assert old.steps is not None and new.steps is not None
     if old.batch_size is None or new.batch_size is None or old.batch_size == new.batch_size:
-        return old.end, new.end, "steps"
-    return old.end * old.batch_size, new.end * new.batch_size, "samples"
+        return old.steps, new.steps, "steps"
+    return old.steps * old.batch_size, new.steps * new.batch_size, "samples"

@@ -39,7 +39,7 @@ def texts(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("", [*COMMANDS]), ("tr", ["train"]), ("--v", ["--version"]), ("trian sche", []),
+        ("", [*COMMANDS]), ("trai", ["train"]), ("--v", ["--version"]), ("trian sche", []),
         ("train sche", ["schedule="]), ("show sche", ["schedule="]), ("find sche", ["schedule="]),
         ("train schedule=co", ["schedule=constant", "schedule=cosine"]),
         ("train schedule=", [f"schedule={name}" for name in option_names("schedule")]),
@@ -141,7 +141,7 @@ def test_the_users_own_options_are_candidates(tmp_path: Path) -> None:
         ("lrkit train 'logger=[csv,te", ["logger=[csv,tensorboard"]),
         ('lrkit train "schedule=cos', ["schedule=cosine"]),
         ("lrkit train logger=[te", ["[tensorboard"]), ("lrkit train 'a b' sche", ["schedule="]),
-        ("/some/where/lrkit tra", ["train "]), ("lrkit train trainer.max_time=00:1", []),
+        ("/some/where/lrkit trai", ["train "]), ("lrkit train trainer.max_time=00:1", []),
     ],
 )  # fmt: skip
 def test_bash_gets_the_part_of_the_word_that_it_replaces(
@@ -258,7 +258,7 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
 def test_tab_in_a_real_shell(shell: Shell) -> None:
     for typed, words in (
         (
-            "lrkit tra\tsche\tcosi\toptimizer=adamw optimizer.ep\t1e-7",
+            "lrkit trai\tsche\tcosi\toptimizer=adamw optimizer.ep\t1e-7",
             ["train", "schedule=cosine", "optimizer=adamw", "optimizer.eps=1e-7"],
         ),
         (

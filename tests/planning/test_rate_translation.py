@@ -60,6 +60,10 @@ def test_some_places_of_a_curve_stand_for_all() -> None:
     assert shape_of(long, 1000) == pytest.approx(shape_of(long), rel=0.01)
     # The length has a factor of its own, measured: the logarithm in the bound of a fixed rate is not another one.
     assert translate(plan_of(), plan_of(steps=4000)).shape_factor == 1.0
+    # A run that stops early takes the first part of the whole curve, at the same rates.
+    assert translate(plan_of(), plan_of(schedule="linear", stop_after=9)) == translate(
+        plan_of(), plan_of(schedule="linear")
+    )
 
 
 def test_the_factors_multiply_and_go_back() -> None:

@@ -247,6 +247,19 @@ def test_each_option_of_a_schedule_is_shown_used_and_resumed(
 
 @ignored
 @pytest.mark.slow
+def test_the_translated_rate_of_a_run_is_shown_used_and_resumed(
+    tmp_path: Path, recorded: Recorded, decays: Decays
+) -> None:
+    words = ["data.batch_size=150", "trainer.max_epochs=1", "schedule=constant", "optimizer.lr=0.03"]
+    run_training(compose([*SMALL, *words]), tmp_path, quiet=True)
+    new = ["data.batch_size=150", "trainer.max_epochs=2", "schedule=linear", f"optimizer.lr=from:{tmp_path}"]
+    assert listed([*SMALL, *new])[0]["lr/default"] == compose([*SMALL, *new])["optimizer"]["lr"] != 0.03
+    keep_the_promise(new, 0.5, True, recorded, decays)
+    keep_the_promise(new, 0.5, False, recorded, decays)
+
+
+@ignored
+@pytest.mark.slow
 @settings(max_examples=150, **several)
 @given(overrides=runs(), share=st.floats(0, 1), stops=st.booleans())
 def test_shown_is_used_is_resumed_at_length(

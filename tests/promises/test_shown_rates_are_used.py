@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +46,19 @@ def decays() -> Iterator[Decays]:
     handle.remove()
 
 
-def used(recorded: Recorded, decays: Decays, rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Return the rates, the weight decays and the batches that the optimizer used, in the same form."""
+def used(
+    recorded: Recorded, decays: Decays, rows: list[dict[str, float]], samples: Sequence[int] | None = None
+) -> list[dict[str, float]]:
+    """Return the rates, the weight decays and the samples of each step that the optimizer used, in the same form."""
     return [
         {
             "step": float(t),
             **{f"lr/{name}": lr for name, (lr, _) in groups.items()},
             **{f"momentum/{name}": m for name, (_, m) in groups.items() if f"momentum/{name}" in rows[0]},
             **{name: value for name, value in decay.items() if name in rows[0]},
-            **({"batch/effective": float(samples)} if "batch/effective" in rows[0] else {}),
+            **({"batch/effective": float(size)} if "batch/effective" in rows[0] else {}),
         }
-        for t, (groups, decay, samples) in enumerate(zip(recorded, decays, WindowCount.samples, strict=True))
+        for t, (groups, decay, size) in enumerate(zip(recorded, decays, samples or [0] * len(recorded), strict=True))
     ]
 
 
@@ -194,7 +196,7 @@ def keep_the_promise(overrides: list[str], share: float, stops: bool, recorded: 
         for seen in (recorded, decays, WindowCount.samples):
             seen.clear()
         run_training(compose(config), folder / "whole", quiet=True)
-        assert used(recorded, decays, rows) == rows
+        assert used(recorded, decays, rows, WindowCount.samples) == rows
         shutil.rmtree(kept)
         for seen in (recorded, decays, WindowCount.samples):
             seen.clear()
@@ -206,7 +208,7 @@ def keep_the_promise(overrides: list[str], share: float, stops: bool, recorded: 
             assert [{**row, "stopped": 0.0} for row in rows[:at]] == listed(
                 [*SMALL, *overrides, f"horizon.stop_after={at}"]
             )[:at]
-            assert used(recorded, decays, rows) == rows[:at]
+            assert used(recorded, decays, rows, WindowCount.samples) == rows[:at]
             onward = [f"resume.path={folder / 'part'}", "horizon.stop_after=null"]
             run_training(compose([*config, *onward]), folder / "part", quiet=True)
         else:
@@ -215,7 +217,7 @@ def keep_the_promise(overrides: list[str], share: float, stops: bool, recorded: 
                 run_training(compose(config), folder / "part", quiet=True)
             checkpoint, Stop.at = kept / f"step={Stop.at}.ckpt", None
             run_training(compose([*config, f"resume.path='{checkpoint}'"]), folder / "rest", quiet=True)
-        assert used(recorded, decays, rows) == rows
+        assert used(recorded, decays, rows, WindowCount.samples) == rows
         assert same_weights(folder / "whole", folder / ("part" if stops else "rest"))
     finally:
         Stop.at = None

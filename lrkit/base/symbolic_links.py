@@ -56,7 +56,8 @@ def find_outside_links(folder: Path) -> Iterator[tuple[Path, Path | None]]:
                 if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
                     continue
                 is_link, target = stat.S_ISLNK(mode), path.resolve()
-                replaced = not path.is_dir() and (name in _REPLACED or name.endswith(".ckpt"))
+                by_hydra = path.parent.name == ".hydra"  # Hydra's own config.yaml is written through a link
+                replaced = not (by_hydra or path.is_dir()) and (name in _REPLACED or name.endswith(".ckpt"))
             except (OSError, RuntimeError):  # the entry is gone, or is a link to itself
                 continue
             if replaced or (is_link and (target == top or top in target.parents)):

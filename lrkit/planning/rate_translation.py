@@ -59,7 +59,7 @@ class Widths:
         """Return the factor from a rate to either end of its 90 % interval.
 
         >>> round(Widths(0.1, 0.3, 0.2).spread(1.0, 0.0), 2), round(Widths(0.1, 0.3, 0.2).spread(0.0, math.log(4)), 2)
-        (1.68, 1.61)
+        (1.68, 1.62)
         """
         parts = self.known, self.schedule * difference, self.exponent * log_length
         return math.exp(_QUANTILE * math.hypot(*parts))

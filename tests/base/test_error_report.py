@@ -77,7 +77,7 @@ def test_whatever_a_command_raises_is_told(monkeypatch: pytest.MonkeyPatch, caps
     def broken(*_: object) -> int:
         raise ArithmeticError("no good")
 
-    monkeypatch.setattr(main, "_run_command", broken)
+    monkeypatch.setattr(main, "_dispatch", broken)
     assert main.main(["show"]) == 1
     assert capsys.readouterr().err.startswith("lrkit: ArithmeticError: no good (test_error_report.py, line ")
     assert main.main(["show", "--traceback"]) == 1
@@ -88,7 +88,7 @@ def test_whatever_a_command_raises_is_told(monkeypatch: pytest.MonkeyPatch, caps
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        ("mkdir gone; cd gone; rmdir ../gone; lrkit show", 2, "lrkit: the current folder must be one that exists"),
+        ("mkdir gone; cd gone; rmdir ../gone; lrkit show", 2, "lrkit: the current folder must exist: it was deleted"),
         ("lrkit show $'seed=\\xff'", 2, "lrkit: seed cannot be read"),
         ("lrkit show > /dev/full", 1, "No space left on device"),
         ("lrkit show >&-", 0, ""),

@@ -75,11 +75,11 @@ def main() -> None:
         since = time.perf_counter()
         rows += measure_part(part)
         print(f"{part}: {time.perf_counter() - since:.0f} s", file=sys.stderr, flush=True)
-    text = f"{table(rows)}\n{machine()}. Ratios are ours divided by theirs, of one run; medians, with the range.\n"
+        text = f"{table(rows)}\n{machine()}. Ratios are ours divided by theirs, of one run; medians, with the range.\n"
+        if chosen.out:  # after each part: a later part that fails loses nothing
+            chosen.out.write_text(text)
     print(text)
     print(f"in {(time.perf_counter() - begun) / 60:.1f} min", file=sys.stderr)
-    if chosen.out:
-        chosen.out.write_text(text)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ import training
 from lrkit.config.compose import compose
 from lrkit.training import callbacks
 from lrkit.training.run import run_training
-callbacks.callbacks_of = lambda config: [Count()]
+callbacks.callbacks_of = lambda *_: [Count()]
 folder = Path(os.environ["FOLDER"]) / os.environ["RANK"]
 folder.mkdir()
 run_training(compose(["data=custom", "data._target_=training.Data", "data.batch_size=64",

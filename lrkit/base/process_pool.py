@@ -34,7 +34,16 @@ from lrkit.base.lightning_package import chosen_package
 from lrkit.base.python_safe_path import restore_path, safe_path
 from lrkit.base.signals import STOP_SIGNALS, Terminated, handle_signals
 
-__all__ = ["Outcome", "Slots", "available_slots", "pass_config", "receive_config", "run_as_lrkit", "run_jobs"]
+__all__ = [
+    "Outcome",
+    "Slots",
+    "available_slots",
+    "count_cores",
+    "pass_config",
+    "receive_config",
+    "run_as_lrkit",
+    "run_jobs",
+]
 
 #: Environment variable with the hash of the config file that lrkit passes to a process that it starts.
 _CONFIG_HASH = "LRKIT_HANDED"
@@ -94,7 +103,7 @@ def available_slots(jobs: int | str, per_job: int, accelerator: str) -> Slots:
     >>> available_slots(2, 1, "cpu").count
     2
     """
-    cores = _count_cores()
+    cores = count_cores()
     gpus = _list_gpus() if accelerator in ("auto", "gpu", "cuda") else []
     if gpus:
         sets = [",".join(gpus[i : i + per_job]) for i in range(0, len(gpus) - per_job + 1, per_job)] or [",".join(gpus)]
@@ -104,7 +113,7 @@ def available_slots(jobs: int | str, per_job: int, accelerator: str) -> Slots:
     return Slots(count, max(1, cores // count))
 
 
-def _count_cores() -> int:
+def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

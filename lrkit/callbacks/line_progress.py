@@ -9,7 +9,7 @@ from lrkit.base.terminal_width import print_line
 from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
 
-__all__ = ["LineProgress", "rate_texts"]
+__all__ = ["LineProgress", "epoch_text", "metric_texts", "rate_texts"]
 
 
 class LineProgress(Callback):
@@ -44,10 +44,20 @@ class LineProgress(Callback):
         self.printed, self.next_step = time.monotonic(), step_of(trainer) + _steps_of_a_line(trainer, self.lines)
         if not trainer.is_global_zero:
             return
-        epochs, done = _count_epochs(trainer), trainer.current_epoch + 1
-        metrics = [f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items())]
-        start = [f"epoch {done}{f'/{epochs}' if epochs else ''}", f"step {step_of(trainer)}"]
-        print_line("  ".join([*start, *rate_texts(trainer), *metrics]))
+        print_line(
+            "  ".join([epoch_text(trainer), f"step {step_of(trainer)}", *rate_texts(trainer), *metric_texts(trainer)])
+        )
+
+
+def epoch_text(trainer: Trainer) -> str:
+    """Return ``epoch 2/15``, or ``epoch 2`` where the number of epochs is not set."""
+    epochs = _count_epochs(trainer)
+    return f"epoch {trainer.current_epoch + 1}{f'/{epochs}' if epochs else ''}"
+
+
+def metric_texts(trainer: Trainer) -> list[str]:
+    """Return the last values of the logged metrics as texts: ``val/loss 0.25``."""
+    return [f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items())]
 
 
 def rate_texts(trainer: Trainer) -> list[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrkit.base.duration_text import format_duration
 from lrkit.base.terminal_width import find_width, measure_text, wrap_text
-from lrkit.callbacks.line_progress import rate_texts
+from lrkit.callbacks.line_progress import epoch_text, metric_texts, rate_texts
 from lrkit.callbacks.results_writer import ResultsWriter
 from lrkit.lightning.imports import LightningModule, ProgressBar, Trainer
 from lrkit.lightning.module import plan_of, step_of
@@ -182,14 +181,13 @@ class TerminalProgress(ProgressBar):
 
     def _show_training(self, trainer: Trainer) -> None:
         progress, now = self.progress, time.monotonic()
-        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
         progress.done = step_of(trainer)
         progress.counted, progress.seconds = progress.done - self.begun, now - self.since
         if now - self.read >= _METRICS_EVERY:
             self.read = now
-            progress.metrics = [*rate_texts(trainer), *_metric_texts(trainer.callback_metrics)]
+            progress.metrics = [*rate_texts(trainer), *metric_texts(trainer)]
             progress.best = self._describe_best()
-        self._show(f"epoch {trainer.current_epoch + 1}{f'/{epochs}' if epochs else ''}")
+        self._show(epoch_text(trainer))
 
     def _describe_best(self) -> str:
         monitor, best = self.results.monitor, self.results.at_best
@@ -205,10 +203,6 @@ class TerminalProgress(ProgressBar):
         self.shown, self.progress.stage = time.monotonic(), stage
         lines = progress_lines(self.progress, self.live.console.width)
         self.live.update(Text("\n".join(lines), no_wrap=True, overflow="ignore"), refresh=True)
-
-
-def _metric_texts(metrics: Mapping[str, Any]) -> list[str]:
-    return [f"{name} {float(value):.4g}" for name, value in sorted(metrics.items())]
 
 
 def _count_steps(trainer: Trainer) -> int | None:

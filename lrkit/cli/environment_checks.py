@@ -209,7 +209,9 @@ def check_threads(_: Config) -> Iterator[Finding]:
     """Threads of torch, and the cores of this process."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from lrkit.base.process_pool import count_cores
+
+    cores = count_cores()
     limit = os.environ.get("OMP_NUM_THREADS")
     said = f"{torch.get_num_threads()} threads on {cores} cores" + (f" (OMP_NUM_THREADS={limit})" if limit else "")
     if torch.get_num_threads() > cores:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lrkit.base.command_line import quote_path
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.exit_codes import OK
 from lrkit.base.terminal_width import print_line
@@ -68,8 +69,7 @@ def _read_plans(known: str, overrides: Sequence[str], config_dir: str | None) ->
     if about_known:
         raise ConfigError(f"{_FROM}*", "must not be set: the run says what its rate was found with", about_known[0])
     source = load_plan(known, "lrkit translate")
-    quoted = known.replace("'", "\\'")
-    return source, configs.plan(configs.compose([f"resume.path='{quoted}'", *changes], config_dir))
+    return source, configs.plan(configs.compose([f"resume.path={quote_path(known)}", *changes], config_dir))
 
 
 def _is_number(word: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.figure_style import BAND, GREY, OTHER, LineStyle, style_axes, wrap_text
+from lrkit.base.figure_style import BAND, GREY, OTHER, TITLE, LineStyle, style_axes, wrap_text
 from lrkit.base.files import write_figure
 from lrkit.comparison.line_styles import family_styles, setting_styles
 from lrkit.comparison.plot_data import RATE_TITLE, Panel, rate_sensitivity, sensitivity_range, vertical_range
@@ -147,7 +147,7 @@ def _draw_legend(figure: Any, handles: Sequence[Any], labels: Sequence[str], tit
 def _write_title(figure: Any, comparison: Comparison) -> None:
     """Write the answer and what was compared above a figure."""
     lines = [describe_answer(comparison), describe_comparison(comparison).partition(";")[0]]
-    figure.suptitle(wrap_text("\n".join(lines), _TITLE_WIDTH), x=0.01, ha="left", fontsize=9.5, color="#222")
+    figure.suptitle(wrap_text("\n".join(lines), _TITLE_WIDTH), x=0.01, ha="left", fontsize=9.5, color=TITLE)
 
 
 def _style_line(style: LineStyle, setting: Setting, rank: int) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from lrkit.config.conf_folder import CONF_DIR, SHARED
 
 __all__ = ["DocumentedGroup", "DocumentedKey", "DocumentedOption", "DocumentedOptions", "split_prefix"]
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: Keys of Hydra's, not the user's.
 _NOT_KEYS = ("defaults", "hydra")
 _SWEPT = "hydra.sweeper.params."
@@ -221,7 +220,7 @@ def _read_lines(file: Path, own: bool) -> list[str]:
 def _compose(lines: Sequence[str]) -> Any:
     """The nodes of a file, with their positions. Nothing is constructed."""
     try:
-        return yaml.compose("\n".join(lines), _LOADER)
+        return yaml.compose("\n".join(lines), yaml_screening.LOADER)
     except yaml.YAMLError as error:
         raise ConfigError("a config file", f"is not YAML: {' '.join(str(error).split())}") from None
 

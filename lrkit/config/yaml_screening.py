@@ -24,7 +24,7 @@ MOST = 10_000  #: nodes of a file, each alias counted with the nodes of its anch
 DEEPEST = 32
 WIDEST = 1_000  #: values of all interpolations of a config
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")} | {"!"}
 
 #: References by name, and resolvers that need only names: the names can be checked before they are resolved.
@@ -79,7 +79,7 @@ def load_plain(file: Path) -> Any:
     text = read_file(file, LARGEST)
     try:
         _check_events(str(file), text)
-        return yaml.load(text, _LOADER)
+        return yaml.load(text, LOADER)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = "" if where is None else f" (line {where.line + 1})"
@@ -101,7 +101,7 @@ def _check_events(name: str, text: bytes) -> None:
         if before + size > MOST:
             raise ConfigError(name, f"must have at most {MOST} nodes, each alias counted with the nodes of its anchor")
 
-    for event in yaml.parse(text, _LOADER):
+    for event in yaml.parse(text, LOADER):
         tag = getattr(event, "tag", None)
         if tag is not None and tag not in _PLAIN_TAGS:
             must = f"must be plain data without tags: it has the tag {tag} (line {event.start_mark.line + 1})"

@@ -206,7 +206,7 @@ def scheduler_of(trainer: Trainer) -> PlanScheduler:
 def schedulers_of(trainer: Trainer) -> list[PlanScheduler]:
     """The schedulers that ``configure`` attached to a trainer: one, or one for each track."""
     found = [each.scheduler for each in trainer.lr_scheduler_configs if isinstance(each.scheduler, PlanScheduler)]
-    return found if found and found[0].track else [scheduler_of(trainer)]
+    return found if len(found) == 1 or (found and found[0].track) else [scheduler_of(trainer)]
 
 
 def scheduler_for(trainer: Trainer, optimizer: Optimizer) -> PlanScheduler:

@@ -96,9 +96,7 @@ class PlanScheduler(LRScheduler):
         self._joined: dict[str, JoinedGroup] = {}
         self._groups: list[dict[str, Any]] | None = None  # the optimizer's groups at the last check
         self._bases: list[float] = []
-        self._joined_multipliers: dict[
-            int, float
-        ] = {}  # added groups: the multiplier at which they have their base rate
+        self._joined_multipliers: dict[int, float] = {}  # added groups: where they have their base rate
         self._several = False  # whether the groups follow several curves
         self._curves, self._curve_index = _index_curves([])  # the different curves, and the index of each group's curve
         self._momenta, self._momentum_index = _index_curves([])  # the same for momentum

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
     from lrkit.planning.plan import Plan
 
-__all__ = ["BATCH_TAG", "factor_texts", "mark_sizes", "size_lines"]
+__all__ = ["BATCH_TAG", "factor_texts", "mark_sizes", "shorten_values", "size_lines"]
 
 #: The column of a plan in CSV, and the tag in TensorBoard.
 BATCH_TAG = "batch/effective"
-_MOST = 12  # stages in a line
+_MOST = 12  # values in a line
 
 
 def factor_texts(plan: Plan) -> list[str]:
@@ -24,7 +24,7 @@ def factor_texts(plan: Plan) -> list[str]:
     if sizes is None:
         return [str(scale)]
     stages = [f"{scale.of_batch(size):g} from step {first}" for first, size in sizes.stages]
-    return [f"batch_scale(t) ({scale.rule}: {_shorten(stages)}; base {scale.base})"]
+    return [f"batch_scale(t) ({scale.rule}: {', '.join(shorten_values(stages))}; base {scale.base})"]
 
 
 def size_lines(plan: Plan) -> list[str]:
@@ -32,7 +32,8 @@ def size_lines(plan: Plan) -> list[str]:
     horizon, sizes = plan.horizon, plan.horizon.batch_sizes
     if sizes is None:
         return []
-    said = [f"samples a step: {_shorten([f'{size} from step {first}' for first, size in sizes.stages])}"]
+    stages = shorten_values([f"{size} from step {first}" for first, size in sizes.stages])
+    said = [f"samples a step: {', '.join(stages)}"]
     if sizes.micro is not None:
         windows = " -> ".join(str(size // sizes.micro) for _, size in sizes.stages[:_MOST])
         how = "accumulate" if sizes.by == "accumulation" else "the loader joins"
@@ -54,7 +55,6 @@ def mark_sizes(ax: Axes, plan: Plan) -> None:
         ax.annotate(f" batch {size}", (first, 0.99), xycoords=where, va="top", fontsize=7, color="0.4")
 
 
-def _shorten(stages: list[str]) -> str:
-    """The stages in a line; of many, the first and the last ones."""
-    shown = stages if len(stages) <= _MOST else [*stages[: _MOST // 2], "...", *stages[-_MOST // 2 :]]
-    return ", ".join(shown)
+def shorten_values(values: list[str]) -> list[str]:
+    """The values of a line; of many, the first and the last ones."""
+    return values if len(values) <= _MOST else [*values[: _MOST // 2], "...", *values[-_MOST // 2 :]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lrkit.base.errors import name_some
 from lrkit.base.terminal_width import find_width, print_line, wrap_text
 from lrkit.base.text_table import format_table
-from lrkit.planning.batch_rendering import factor_texts, size_lines
+from lrkit.planning.batch_rendering import factor_texts, shorten_values, size_lines
 from lrkit.planning.plan_sketch import draw_sketch
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["formula_lines", "plan_page", "print_plan"]
 
-_MOST_VALUES = 12  # of a hyper-parameter in one line
 _COLUMNS = ("phase", "shape", "steps", "group", "first", "peak", "last")
 _WORDS = ("optimizer", "phase", "shape", "group")  # columns that are aligned left
 
@@ -117,9 +116,7 @@ def _list_detail_lines(plan: Plan) -> Iterator[str]:
         edges = {*plan.stages, *(edge for curve, _ in plan.on_curves() for edge in curve.edges)}
         steps = (0, *sorted(edges - {0}), (plan.horizon.steps or 1) - 1)
         values = list(dict.fromkeys(f"{plan.hyper(step)[name]:.4g}" for step in steps))
-        if len(values) > _MOST_VALUES:  # such as those of a schedule with steps
-            values = [*values[: _MOST_VALUES // 2], "...", *values[-_MOST_VALUES // 2 :]]
-        yield f"{name}  {' -> '.join(values)}"
+        yield f"{name}  {' -> '.join(shorten_values(values))}"
     if rule := plan.weight_decay_rule.line(plan.base_weight_decay):
         yield rule
     if plan.plateau is not None:

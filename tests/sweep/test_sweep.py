@@ -230,7 +230,7 @@ def test_devices_are_pinned_in_turn(
 
 
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_pool, "_count_cores", lambda: 8)
+    monkeypatch.setattr(process_pool, "count_cores", lambda: 8)
     assert process_pool.available_slots("auto", 1, "cpu") == process_pool.Slots(4, 2)
     assert process_pool.available_slots(2, 1, "cpu") == process_pool.Slots(2, 4)
     assert process_pool.available_slots("auto", 4, "cpu") == process_pool.Slots(2, 4)

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 FILES = {str(file.relative_to(ROOT / "lrkit")): ast.parse(file.read_text()) for file in (ROOT / "lrkit").rglob("*.py")}
 PRIVATE = re.compile(r"_[a-zA-Z]\w*[a-z]_?")
 
-#: Not private: described in the documentation of Python, of Hydra or of torch's sparse tensors; a convention of networks,
-#: not of a package; an earlier name of lrkit's own; and parts of names.
+#: Not private: in the documentation of Python, of Hydra or of torch's sparse tensors; a convention of networks, not of
+#: a package; an earlier name of lrkit's own; and parts of names.
 PUBLIC = {
     "_asdict", "_current_frames", "_exit", "_fields", "_member_map_", "_name_", "_replace", "_value_",
     "_args_", "_convert_", "_global_", "_partial_", "_recursive_", "_target_",

@@ -83,12 +83,12 @@ def count_statuses(folder: Path) -> Counter[str]:
 
 
 def job_identity(config: Mapping[str, Any]) -> str:
-    """Return the identity of a job: a hash of its resolved config without ``jobs``, ``on_error`` and ``timeout``.
+    """Return the identity of a job: a hash of its resolved config without the keys of the sweep itself.
 
     >>> job_identity({"a": 1, "b": {"c": 2}}) == job_identity({"b": {"c": 2}, "a": 1, "jobs": 4})
     True
     """
-    matters = {key: value for key, value in config.items() if key not in ("jobs", "on_error", "timeout")}
+    matters = {key: value for key, value in config.items() if key not in ("jobs", "on_error", "timeout", "stack")}
     text = json.dumps(matters, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

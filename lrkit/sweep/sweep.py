@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from lrkit.runs.run_reader import SWEEP
 from lrkit.sweep.job import ENDED, Job, job_identity, last_words, list_jobs, write_failure
 from lrkit.sweep.live_table import LiveTable
 from lrkit.sweep.progress import Progress
+from lrkit.sweep.stacks import form_units
 from lrkit.sweep.sweep_file import next_serial, read_sweep_file, serial_of, states_of
 
 __all__ = ["Sweep", "apply_preset", "quote_value"]
@@ -49,6 +51,8 @@ class Sweep:
     def __init__(self, overrides: Sequence[str], folder: Path, config_dir: str | None = None) -> None:
         self.overrides, self.folder, self.config_dir = list(overrides), folder, config_dir
         self.jobs = list(list_jobs(overrides, folder, config_dir))
+        self._stacked: set[int] = set()  # numbers of the jobs that run in a stack
+        self._composed: dict[int, dict[str, Any]] = {}
         self.first = configs.compose(self.jobs[0].overrides, config_dir)
         written = read_sweep_file(folder)
         self.state = states_of(written)
@@ -80,6 +84,10 @@ class Sweep:
         say(f"{len(missing)} jobs, {together} at a time; each writes job.log in its folder in {self.folder}")
         self._write_tensorboard_summaries()
         stop = self.first["on_error"] == "stop"
+        units, notes = form_units(missing, self._config_of, self._resumes, at_a_time.count)
+        self._stacked = {job.number for unit in units if len(unit) > 1 for job in unit}
+        for note in notes:
+            say(note)
 
         def summarise() -> str:
             states = [each.get("status") for each in list(self.state.values())]
@@ -87,23 +95,28 @@ class Sweep:
 
         table = LiveTable(str(self.first["monitor"]), summarise)
 
-        def begin(i: int) -> tuple[list[str], str | None]:
-            words = self._prepare_job(missing[i])
-            self.progress.begun += 1
-            self._record_status(missing[i], "running")
-            table.begin(missing[i])
-            return words, self.config_dir
+        def begin(i: int) -> tuple[list[str] | list[list[str]], str | None]:
+            words = [self._prepare_job(job) for job in units[i]]
+            for job in units[i]:
+                self.progress.begun += 1
+                self._record_status(job, "running")
+                table.begin(job)
+            return (words if len(words) > 1 else words[0]), self.config_dir
 
         def ended(i: int, outcome: Outcome) -> bool:
-            status = self._record_end(missing[i], outcome)
-            table.end(missing[i])
-            line = self.progress.describe_end(missing[i], status, outcome)
-            say(line if table.is_shown else f"{line}   [{summarise()}]")
-            if status == "failed":
-                say(last_words(missing[i].folder))
-            return not (stop and status in ("failed", "timeout"))
+            statuses = [end_job(job, replace(outcome, seconds=outcome.seconds / len(units[i]))) for job in units[i]]
+            if "failed" in statuses:
+                say(last_words(units[i][statuses.index("failed")].folder))
+            return not (stop and {"failed", "timeout"} & {*statuses})
 
-        logs, longest = [job.folder / "job.log" for job in missing], timeout.seconds(self.first.get("timeout"))
+        def end_job(job: Job, outcome: Outcome) -> str:
+            status = self._record_end(job, outcome)
+            table.end(job)
+            line = self.progress.describe_end(job, status, outcome)
+            say(line if table.is_shown else f"{line}   [{summarise()}]")
+            return status
+
+        logs, longest = [unit[0].folder / "job.log" for unit in units], timeout.seconds(self.first.get("timeout"))
         with table:
             run_jobs(work, logs, at_a_time, begin=begin, ended=ended, timeout=longest)
         self._write_tensorboard_summaries()
@@ -135,7 +148,7 @@ class Sweep:
             return False
         if job.result().get("status") not in ENDED:
             return False
-        return bool(before.get("id") == job_identity(configs.compose(job.overrides, self.config_dir)))
+        return bool(before.get("id") == job_identity(self._config_of(job)))
 
     def _check_folders(self, missing: Sequence[Job]) -> None:
         """Refuse a job's folder that has files of another sweep, or a finished job of another config."""
@@ -151,9 +164,8 @@ class Sweep:
         """Prepare a job's folder, and return the words of its command line."""
         words = [*job.overrides, f"hydra.run.dir={quote_value(str(job.folder))}"]
         before = self.state.get(job.folder.name, {})
-        now = job_identity(configs.compose(job.overrides, self.config_dir))
-        interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
-        if before.get("id") == now and interrupted and (job.folder / "checkpoints" / "last.ckpt").is_file():
+        now = job_identity(self._config_of(job))
+        if self._resumes(job):
             own = split_config_file(words)[1]  # the job goes on with its own config
             return [*own, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"]
         if before and job.folder.is_dir():
@@ -161,6 +173,20 @@ class Sweep:
         job.folder.mkdir(parents=True, exist_ok=True)
         self.state[job.folder.name] = {"id": now, "overrides": list(job.overrides)}
         return words
+
+    def _config_of(self, job: Job) -> dict[str, Any]:
+        """Return the resolved config of a job; composed once."""
+        if job.number not in self._composed:
+            self._composed[job.number] = configs.compose(job.overrides, self.config_dir)
+        return self._composed[job.number]
+
+    def _resumes(self, job: Job) -> bool:
+        """Return whether a job was interrupted, and goes on from its last checkpoint."""
+        before = self.state.get(job.folder.name, {})
+        interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
+        if not interrupted or not (job.folder / "checkpoints" / "last.ckpt").is_file():
+            return False
+        return bool(before.get("id") == job_identity(self._config_of(job)))
 
     def _record_status(self, job: Job, status: str, **more: Any) -> None:
         """Record the status of a job in ``sweep.json``."""
@@ -175,7 +201,9 @@ class Sweep:
     def _record_end(self, job: Job, outcome: Outcome) -> str:
         """Record the end of a job in its ``metrics.json`` and in ``sweep.json``, and return its status."""
         status = str(job.result().get("status", "failed"))
-        if outcome.timed_out and outcome.code not in (0, 3):  # else it ended at the time limit
+        if status in ENDED and job.number in self._stacked:
+            pass  # it has ended, whatever happened to other jobs of its stack
+        elif outcome.timed_out and outcome.code not in (0, 3):  # else it ended at the time limit
             write_failure(job.folder, "timeout", f"it took longer than timeout={self.first['timeout']}")
             status = "timeout"
         elif outcome.code in SIGNAL_CODES:

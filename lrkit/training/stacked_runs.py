@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -36,15 +35,12 @@ class StackedRun:
     recorded: RecordedTraining
 
 
-def train_stacked_runs(
-    members: Sequence[Mapping[str, Any]], write: Callable[[int, StackedRun], None], folder: Path
-) -> int | None:
+def train_stacked_runs(members: Sequence[Mapping[str, Any]], write: Callable[[int, StackedRun], None]) -> int | None:
     """Train the members of a stack, and let each write its files.
 
     Args:
         members: the resolved config of each member.
         write: is called with the index of a member and its training; it calls ``run_training``.
-        folder: the folder for files of Lightning's trainer, which writes none.
 
     Returns:
         The signal that ended the stack before its last step; None if there was none.

@@ -21,9 +21,10 @@ from lrkit.base.validation import number, text, whole
 from lrkit.runs.diagnosis import KINDS
 from lrkit.runs.event_reader import Series, event_files, read_events
 
-__all__ = ["FINISHED", "SWEEP", "Run", "find_runs", "load_run"]
+__all__ = ["FINISHED", "RUNGS", "SWEEP", "Run", "find_runs", "load_run", "run_of_config"]
 
 SWEEP = "sweep.json"  #: in the folder of a sweep, output_key the folders of its jobs
+RUNGS = "rungs"  #: in the folder of a race: the sweeps of short copies, which are not compared with the whole runs
 
 #: The statuses of runs that ended as planned. A foreign run has no status: it is unknown.
 FINISHED = ("done", "stopped", "unknown")
@@ -32,6 +33,7 @@ _OUTPUT_KEYS = (
     "resume.path",
     "logger",
     "trust",
+    "sweep",
     "hydra",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
@@ -119,7 +121,7 @@ def _find_run_folders(top: Path) -> Iterator[Path]:
             yield folder
             inner.clear()
         elif SWEEP in files:  # its event files, if any, are about all of its jobs
-            continue
+            inner[:] = [name for name in inner if name != RUNGS]
         elif any("tfevents" in name for name in files):
             yield folder
             inner[:] = [name for name in inner if not _is_add_hparams_folder(name)]
@@ -152,6 +154,13 @@ def load_run(folder: Path, name: str) -> Run:
     run.steps = steps if _STEPS.holds(steps) else max((s.steps[-1] for s in run.series.values()), default=None)
     if isinstance(seconds, int | float) and _SECONDS.holds(seconds) and len(event_files(folder)) <= 1:
         run.seconds = float(seconds)  # in a resumed run it is only the time of the last part
+    return run
+
+
+def run_of_config(config: Mapping[str, Any], name: str, folder: Path) -> Run:
+    """Return a run before it begins, with the seed and the facts that it will have."""
+    run = Run(name, folder, "config")
+    _set_facts(run, {key: _resolve_reference(value, config) for key, value in _flatten(_text_mapping(config))})
     return run
 
 

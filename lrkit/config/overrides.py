@@ -6,6 +6,7 @@ value and the accepted values.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -23,6 +24,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
 from lrkit.base.errors import ConfigError
 from lrkit.config import trusted_targets, yaml_screening
@@ -74,10 +76,10 @@ class _OwnFiles(FileConfigSource):
         file = self._resolve_within(self._normalize_file_name(config_path))
         if "hydra" in Path(config_path).with_suffix("").parts:  # Hydra would give it the package hydra
             raise ConfigError(str(file), "must not configure Hydra: only the command line may")
-        yaml_screening.screen_text(file)
-        loaded = super().load_config(config_path)
-        yaml_screening.check_package_header(file, loaded.header.get("package"))
-        return loaded
+        text = yaml_screening.read_screened(file)
+        header = self._get_header_dict(text)
+        yaml_screening.check_package_header(file, header.get("package"))
+        return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", OmegaConf.load(io.StringIO(text)), header)
 
     def _resolve_within(self, config_path: str) -> Path:
         path = Path(config_path)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lrkit.base import launcher_environment
 from lrkit.base.errors import ConfigError
+from lrkit.base.validation import whole
 from lrkit.config import node_options, optimizer_options, trainer_options
 from lrkit.config.devices import accumulation, replicas_of
 from lrkit.config.find_options import AUTO
@@ -99,6 +100,7 @@ def _find_whole_run(config: Mapping[str, Any], horizon: Horizon) -> Horizon | No
     key, steps = "horizon.compressed_from", config["horizon"].get("compressed_from")
     if steps is None:
         return None
+    whole(1).check(key, steps)
     if config["batch"].get("schedule") is not None:
         raise ConfigError(
             key, "and batch.schedule cannot be used together: the steps of a batch size are those of a run"

@@ -21,9 +21,10 @@ from lrkit.base.validation import number, text, whole
 from lrkit.runs.diagnosis import KINDS
 from lrkit.runs.event_reader import Series, event_files, read_events
 
-__all__ = ["FINISHED", "RUNGS", "SWEEP", "Run", "find_runs", "load_run", "run_of_config"]
+__all__ = ["FINISHED", "RACE", "RUNGS", "SWEEP", "Run", "find_dropped", "find_runs", "load_run", "run_of_config"]
 
 SWEEP = "sweep.json"  #: in the folder of a sweep, output_key the folders of its jobs
+RACE = "race.json"  #: in the folder of a race: the scores of each rung
 RUNGS = "rungs"  #: in the folder of a race: the sweeps of short copies, which are not compared with the whole runs
 
 #: The statuses of runs that ended as planned. A foreign run has no status: it is unknown.
@@ -128,6 +129,21 @@ def _find_run_folders(top: Path) -> Iterator[Path]:
         elif any(name in _PARTS and event_files(folder / name) for name in inner):
             yield folder
             inner[:] = [name for name in inner if name not in _PARTS]
+
+
+def find_dropped(paths: Sequence[Path]) -> Iterator[str]:
+    """Yield a note for each folder of a race at ``paths``: the number of settings that it did not train in full."""
+    for path in paths:
+        rungs = _text_mapping(read_json(path / RACE)).get("rungs")
+        counts: dict[str, int] = {}
+        for rung in map(_text_mapping, rungs if isinstance(rungs, list) else []):
+            rows = map(_text_mapping, rung["settings"] if isinstance(rung.get("settings"), list) else [])
+            share = _escape(str(rung.get("share")))
+            counts[share] = counts.get(share, 0) + sum(row.get("promoted") is False for row in rows)
+        if dropped := sum(counts.values()):
+            at = ", ".join(f"{count} at {share}" for share, count in counts.items() if count)
+            place = f"{_escape(path.name)}: " if len(paths) > 1 else ""
+            yield f"{place}{dropped} settings were dropped by a race ({at} of their steps): see {RACE}"
 
 
 def load_run(folder: Path, name: str) -> Run:

@@ -32,7 +32,7 @@ class Standing:
 
     @property
     def mean(self) -> float:
-        """The mean over the seeds; infinite if a run is lost, because the mean of the others would flatter the setting."""
+        """The mean over the seeds; infinite if a run is lost: the mean of the others would flatter the setting."""
         return fmean(self.values.values()) if self.values else math.inf
 
 

@@ -24,15 +24,14 @@ from lrkit.base.terminal_width import find_width
 from lrkit.base.text_table import format_table
 from lrkit.config.race_options import RaceOptions
 from lrkit.runs.loss_noise import loss_noise
-from lrkit.runs.run_reader import RUNGS, load_run
+from lrkit.runs.run_reader import RACE, RUNGS, load_run
 from lrkit.sweep.job import DROPPED, ENDED, Job, folder_name, read_mapping
 from lrkit.sweep.promotion import Standing, promote
 from lrkit.sweep.race_settings import RaceSetting
 from lrkit.sweep.sweep import Say, Sweep
 
-__all__ = ["RACE", "Race", "share_name"]
+__all__ = ["Race", "share_name"]
 
-RACE = "race.json"  #: in the folder of a race
 _TAIL = 0.1  # share of the last losses, whose noise is that of the score
 
 

@@ -80,15 +80,23 @@ def plan(
         raise ConfigError("optimizer.lr", "must be a number: only lrkit train and lrkit find can measure auto")
     several = tracks.parse_tracks(config[tracks.KEY])
     if not several:
-        whole_run = _find_whole_run(config, horizon)
-        resolved = _resolve_one(config, whole_run or horizon, notes)
-        resolved = resolved if whole_run is None else resolved.compressed(_with_source(horizon, whole_run))
+        resolved = _resolve_compressed(config, horizon, notes)
         return dataclasses.replace(resolved, config={k: v for k, v in config.items() if k != tracks.KEY})
     shared = _resolve_one({**config, "coschedule": {}}, horizon, ())  # each track checks its own momentum
     return dataclasses.replace(
         shared.on_tracks({track.name: _resolve_track(track, config, horizon) for track in several}, notes),
         config=config,
     )
+
+
+def _resolve_compressed(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str]) -> Plan:
+    """Return the plan of a run with one optimizer, whose curve may be the compressed one of a longer run."""
+    whole_run = _find_whole_run(config, horizon)
+    if whole_run is None:
+        return _resolve_one(config, horizon, notes)
+    source = f"{horizon.sources.get('steps', 'given')}; the whole curve of {whole_run.steps} steps"
+    told = dataclasses.replace(horizon, sources=MappingProxyType({**horizon.sources, "steps": source}))
+    return _resolve_one(config, whole_run, notes).compressed(told)
 
 
 def _find_whole_run(config: Mapping[str, Any], horizon: Horizon) -> Horizon | None:
@@ -115,12 +123,6 @@ def _find_whole_run(config: Mapping[str, Any], horizon: Horizon) -> Horizon | No
     if steps < short:
         raise ConfigError(key, f"must be at least {short}, the optimizer steps of this run, or null", steps)
     return dataclasses.replace(horizon, steps=steps)
-
-
-def _with_source(horizon: Horizon, whole_run: Horizon) -> Horizon:
-    """Return the horizon of a compressed run, whose source names the longer run."""
-    source = f"{horizon.sources.get('steps', 'given')}; the whole curve of {whole_run.steps} steps"
-    return dataclasses.replace(horizon, sources=MappingProxyType({**horizon.sources, "steps": source}))
 
 
 def _resolve_track(track: tracks.Track, run: Mapping[str, Any], horizon: Horizon) -> Plan:

@@ -41,6 +41,9 @@ class RaceOptions:
         for name in node:
             if name not in _KEYS:
                 raise ConfigError(f"sweep.{name}", f"is not a key. {did_you_mean(str(name), _KEYS)}")
+        for name in _KEYS:
+            if name not in node:
+                raise ConfigError(f"sweep.{name}", "cannot be removed")
         race, rungs, keep = (node[name] for name in _KEYS)
         FLAG.check(KEY, race)
         if not is_list(rungs) or not 1 <= len(rungs) <= _MOST:

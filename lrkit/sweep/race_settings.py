@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError
@@ -109,7 +108,7 @@ def list_settings(
     for number, words in enumerate(jobs):
         config = configs.compose(words, config_dir)
         entry = _read_entry(number, words, config, options)
-        facts = run_of_config(config, str(number), Path()).facts
+        facts = run_of_config(str(number), config).facts
         groups.setdefault(tuple(sorted((key, str(value)) for key, value in facts.items())), []).append(entry)
     if len(groups) < 2:
         raise ConfigError(KEY, "needs settings that differ in more than the seed: with one, nothing can be dropped")

@@ -75,11 +75,7 @@ class Sweep:
         """
         at_a_time = self._find_slots()
         missing = [job for job in self.jobs if not self._is_finished(job)]
-        for job in self.jobs:
-            if (
-                job not in missing and self.state[job.folder.name].get("status") == "running"
-            ):  # killed before the record
-                self._record_status(job, str(job.result()["status"]))
+        self._record_killed_before([job for job in self.jobs if job not in missing])
         self._check_folders(missing)
         self.write_state()  # from here on, the same command resumes in this folder, even after a crash
         self.progress.missing = len(missing)
@@ -91,10 +87,7 @@ class Sweep:
         say(f"{len(missing)} jobs, {together} at a time; each writes job.log in its folder in {self.folder}")
         self._write_tensorboard_summaries()
         stop = self.first["on_error"] == "stop"
-        units, notes = form_units(missing, self._config_of, self._resumes, at_a_time.count)
-        self._stacked = {job.number for unit in units if len(unit) > 1 for job in unit}
-        for note in notes:
-            say(note)
+        units = self._form_units(missing, at_a_time, say)
 
         def summarise() -> str:
             states = [each.get("status") for each in list(self.state.values())]
@@ -128,6 +121,20 @@ class Sweep:
             run_jobs(work, logs, at_a_time, begin=begin, ended=ended, timeout=longest)
         self._write_tensorboard_summaries()
         return Counter(self.state.get(job.folder.name, {}).get("status", "waiting") for job in self.jobs)
+
+    def _record_killed_before(self, finished: Sequence[Job]) -> None:
+        """Record the status of jobs that have ended, if this process was killed before it recorded them."""
+        for job in finished:
+            if self.state[job.folder.name].get("status") == "running":
+                self._record_status(job, str(job.result()["status"]))
+
+    def _form_units(self, missing: Sequence[Job], at_a_time: Slots, say: Say) -> list[list[Job]]:
+        """Return the jobs of each process: one, or those of a stack."""
+        units, notes = form_units(missing, self._config_of, self._resumes, at_a_time.count)
+        self._stacked = {job.number for unit in units if len(unit) > 1 for job in unit}
+        for note in notes:
+            say(note)
+        return units
 
     def _write_tensorboard_summaries(self) -> None:
         """Write TensorBoard's layout into the sweep's folder, and the hyperparameters once a job has metrics."""

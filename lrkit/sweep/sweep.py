@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import INTERRUPTED, signal_exit_code
 from lrkit.base.files import write_json
@@ -59,7 +61,8 @@ class Sweep:
         """Run the unfinished jobs; return status -> number of jobs.
 
         Args:
-            work: function for a job's process, called with the words of its command line and ``config_dir``.
+            work: function for a job's process, called with the words of its command line, ``config_dir``, and the
+                config as Hydra composed it (None for a saved config).
             say: prints a line.
         """
         at_a_time = self._find_slots()
@@ -87,12 +90,12 @@ class Sweep:
 
         table = LiveTable(str(self.first["monitor"]), summarise)
 
-        def begin(i: int) -> tuple[list[str], str | None]:
-            words = self._prepare_job(missing[i])
+        def begin(i: int) -> tuple[list[str], str | None, DictConfig | None]:
+            words, composed = self._prepare_job(missing[i])
             self.progress.begun += 1
             self._record_status(missing[i], "running")
             table.begin(missing[i])
-            return words, self.config_dir
+            return words, self.config_dir, composed
 
         def ended(i: int, outcome: Outcome) -> bool:
             status = self._record_end(missing[i], outcome)
@@ -147,20 +150,21 @@ class Sweep:
                 must = f"must be a folder without another sweep: its {job.folder.name} belongs to one"
                 raise ConfigError("hydra.sweep.dir", must, str(self.folder))
 
-    def _prepare_job(self, job: Job) -> list[str]:
-        """Prepare a job's folder, and return the words of its command line."""
+    def _prepare_job(self, job: Job) -> tuple[list[str], DictConfig | None]:
+        """Prepare a job's folder, and return the words of its command line, and what Hydra composes of them."""
         words = [*job.overrides, f"hydra.run.dir={quote_value(str(job.folder))}"]
         before = self.state.get(job.folder.name, {})
-        now = job_identity(configs.compose(job.overrides, self.config_dir))
+        config, composed = configs.compose_with_hydra(words, self.config_dir)
+        now = job_identity(config)
         interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
         if before.get("id") == now and interrupted and (job.folder / "checkpoints" / "last.ckpt").is_file():
             own = split_config_file(words)[1]  # the job goes on with its own config
-            return [*own, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"]
+            return [*own, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"], None
         if before and job.folder.is_dir():
             shutil.rmtree(job.folder)  # an unfinished job that cannot be resumed
         job.folder.mkdir(parents=True, exist_ok=True)
         self.state[job.folder.name] = {"id": now, "overrides": list(job.overrides)}
-        return words
+        return words, composed
 
     def _record_status(self, job: Job, status: str, **more: Any) -> None:
         """Record the status of a job in ``sweep.json``."""

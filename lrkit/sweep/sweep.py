@@ -28,6 +28,7 @@ from lrkit.config.swept_config import sweep_of_files
 from lrkit.runs.run_reader import SWEEP
 from lrkit.sweep.job import ENDED, Job, job_identity, last_words, list_jobs, write_failure
 from lrkit.sweep.live_table import LiveTable
+from lrkit.sweep.preloading import list_preloaded
 from lrkit.sweep.progress import Progress
 from lrkit.sweep.sweep_file import next_serial, read_sweep_file, serial_of, states_of
 
@@ -56,6 +57,7 @@ class Sweep:
         self.state = states_of(written)
         self.serial = serial_of(written) or next_serial(folder)
         self.progress = Progress()
+        self.composed: dict[int, tuple[dict[str, Any], DictConfig | None]] = {}
 
     def run(self, work: Callable[..., int], say: Say) -> dict[str, int]:
         """Run the unfinished jobs; return status -> number of jobs.
@@ -108,7 +110,16 @@ class Sweep:
 
         logs, longest = [job.folder / "job.log" for job in missing], timeout.seconds(self.first.get("timeout"))
         with table:
-            run_jobs(work, logs, at_a_time, begin=begin, ended=ended, timeout=longest)
+            run_jobs(
+                work,
+                logs,
+                at_a_time,
+                begin=begin,
+                ended=ended,
+                timeout=longest,
+                preload=list_preloaded({word for job in missing for word in job.overrides}, self.config_dir),
+                ahead=lambda i: self._compose_job(missing[i]),
+            )
         self._write_tensorboard_summaries()
         return Counter(self.state.get(job.folder.name, {}).get("status", "waiting") for job in self.jobs)
 
@@ -150,11 +161,17 @@ class Sweep:
                 must = f"must be a folder without another sweep: its {job.folder.name} belongs to one"
                 raise ConfigError("hydra.sweep.dir", must, str(self.folder))
 
+    def _compose_job(self, job: Job) -> tuple[dict[str, Any], DictConfig | None]:
+        """Return a job's config, plain and as Hydra composed it; it is composed once, perhaps before a slot is free."""
+        if job.number not in self.composed:
+            self.composed[job.number] = configs.compose_with_hydra(_list_words(job), self.config_dir)
+        return self.composed[job.number]
+
     def _prepare_job(self, job: Job) -> tuple[list[str], DictConfig | None]:
         """Prepare a job's folder, and return the words of its command line, and what Hydra composes of them."""
-        words = [*job.overrides, f"hydra.run.dir={quote_value(str(job.folder))}"]
+        words, (config, composed) = _list_words(job), self._compose_job(job)
+        del self.composed[job.number]
         before = self.state.get(job.folder.name, {})
-        config, composed = configs.compose_with_hydra(words, self.config_dir)
         now = job_identity(config)
         interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
         if before.get("id") == now and interrupted and (job.folder / "checkpoints" / "last.ckpt").is_file():
@@ -194,6 +211,11 @@ class Sweep:
         self.progress.seconds.append(outcome.seconds)
         self._record_status(job, status, seconds=round(outcome.seconds, 3))
         return status
+
+
+def _list_words(job: Job) -> list[str]:
+    """Return the overrides of a job with that of its folder."""
+    return [*job.overrides, f"hydra.run.dir={quote_value(str(job.folder))}"]
 
 
 def _describe_exit(code: int) -> str:

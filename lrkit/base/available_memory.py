@@ -15,7 +15,7 @@ __all__ = ["available_memory", "check_fits"]
 def available_memory() -> int:
     """Return the bytes available without swapping (Linux), else all physical memory, else 1 TiB if unknown."""
     with suppress(OSError, ValueError):
-        found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(encoding="utf-8"), re.MULTILINE)
         if found is not None:
             return int(found[1]) * 1024
     with suppress(OSError, ValueError, AttributeError):

@@ -267,13 +267,13 @@ def run_as_lrkit() -> Iterator[None]:
 @contextmanager
 def pass_config(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield a file of the config for the processes started within; a hash in the environment authenticates it."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        text = json.dumps(config, default=str)
-        file.write(text)
-        file.flush()
+    # A closed file: Windows does not let another process open a file that is open for writing.
+    with tempfile.TemporaryDirectory() as folder:
+        file, text = Path(folder) / "config.json", json.dumps(config, default=str)
+        file.write_bytes(text.encode())
         os.environ[_CONFIG_HASH] = _hash_text(text)
         try:
-            yield file.name
+            yield str(file)
         finally:
             os.environ.pop(_CONFIG_HASH, None)
 

@@ -21,7 +21,7 @@ def run_completion(words: list[str]) -> int:
     if len(words) != 1 or words[0] not in SHELLS:
         shell = " ".join(words)
         raise ConfigError("lrkit completion", f"needs a shell. {did_you_mean(shell, SHELLS)}", shell)
-    print((Path(__file__).parent / f"completion.{words[0]}").read_text(), end="")
+    print((Path(__file__).parent / f"completion.{words[0]}").read_text(encoding="utf-8"), end="")
     return OK
 
 

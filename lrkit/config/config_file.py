@@ -8,6 +8,7 @@ that each job of a sweep has it.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,16 +54,16 @@ def read_config_file(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, is not plain data, or is no config of a run.
     """
-    file = Path(path)
     try:
-        content = yaml_screening.load_plain(file)
+        text = yaml_screening.read_bounded(Path(path))  # once: another process may replace the file after the check
+        content = yaml_screening.parse_plain(path, text)
         if not isinstance(content, Mapping):
             raise ConfigError(path, "must be the whole config of a run: a group of keys")
         yaml_screening.check_interpolations(path, content)
         if "defaults" in content:
             must = "must be the whole config of a run, and its defaults choose options: use --config-dir for it"
             raise ConfigError(path, must)
-        read: Any = OmegaConf.to_container(OmegaConf.load(file))  # which reads 1e-3 as a number
+        read: Any = OmegaConf.to_container(OmegaConf.load(io.BytesIO(text)))  # which reads 1e-3 as a number
     except ConfigError:
         raise
     except Exception as error:  # of the file system, YAML and OmegaConf

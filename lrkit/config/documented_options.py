@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.files import read_file
 from lrkit.config import yaml_screening
 from lrkit.config.conf_folder import CONF_DIR, SHARED
 
@@ -212,9 +211,8 @@ def split_prefix(word: str) -> tuple[str, str]:
 
 def _read_lines(file: Path, own: bool) -> list[str]:
     """The lines of a file; one of the user's is screened before."""
-    if own:
-        yaml_screening.screen_text(file)
-    return read_file(file, yaml_screening.LARGEST).decode("utf-8", errors="replace").splitlines()
+    text = yaml_screening.read_screened(file) if own else file.read_text(encoding="utf-8")
+    return text.splitlines()
 
 
 def _compose(lines: Sequence[str]) -> Any:

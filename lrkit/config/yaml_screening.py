@@ -17,7 +17,15 @@ import yaml
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import read_file
 
-__all__ = ["check_interpolations", "check_package_header", "count_expanded", "load_plain", "screen_text"]
+__all__ = [
+    "check_interpolations",
+    "check_package_header",
+    "count_expanded",
+    "load_plain",
+    "parse_plain",
+    "read_bounded",
+    "read_screened",
+]
 
 LARGEST = 2**20  #: bytes of a file
 MOST = 10_000  #: nodes of a file, each alias counted with the nodes of its anchor
@@ -32,19 +40,26 @@ _REFERENCE = re.compile(r"\$\{\s*(?:(?:oc\.select|lrkit\.name|lrkit\.direction):
 _HARMLESS = re.compile(r"\$\{\s*now:[\w%:. -]*\}")
 
 
-def screen_text(file: Path) -> None:
-    """Refuse a config file that could do more than describe a run.
+def read_screened(file: Path) -> str:
+    """Return the text of a config file; refuse a file that could do more than describe a run.
+
+    The caller reads this text and not the file, which another process may have replaced since.
 
     Raises:
         ConfigError: with the file and the key in it.
     """
     name = str(file)
     try:
-        content = load_plain(file)
+        text = read_bounded(file)
+        _screen(name, parse_plain(name, text))
+        return text.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(name, f"cannot be read: {error}") from None
+
+
+def _screen(name: str, content: Any) -> None:
     check_interpolations(name, content)
     if not isinstance(content, Mapping):
         return
@@ -74,17 +89,35 @@ def load_plain(file: Path) -> Any:
         ConfigError: the file is too large, nested too deeply, or not plain data.
         OSError: the file cannot be read.
     """
+    return parse_plain(str(file), read_bounded(file))
+
+
+def read_bounded(file: Path) -> bytes:
+    """Return the content of a config file.
+
+    Raises:
+        ConfigError: the file is too large.
+        OSError: the file cannot be read.
+    """
     if (size := file.stat().st_size) > LARGEST:
         raise ConfigError(str(file), f"must not be larger than {LARGEST} bytes", size)
-    text = read_file(file, LARGEST)
+    return read_file(file, LARGEST)
+
+
+def parse_plain(name: str, text: bytes) -> Any:
+    """Parse YAML as plain data, for messages that begin with ``name``.
+
+    Raises:
+        ConfigError: the text is nested too deeply, or not plain data.
+    """
     try:
-        _check_events(str(file), text)
+        _check_events(name, text)
         return yaml.load(text, LOADER)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = "" if where is None else f" (line {where.line + 1})"
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        raise ConfigError(str(file), f"is not YAML: {' '.join(problem.split())}{line}") from None
+        raise ConfigError(name, f"is not YAML: {' '.join(problem.split())}{line}") from None
 
 
 def _check_events(name: str, text: bytes) -> None:

@@ -143,7 +143,7 @@ class Rendezvous:
         connected = 0
         for table in ("/proc/net/tcp", "/proc/net/tcp6"):
             try:
-                lines = Path(table).read_text().splitlines()[1:]
+                lines = Path(table).read_text(encoding="utf-8").splitlines()[1:]
             except OSError:
                 return None
             for local, state in ((line.split()[1], line.split()[3]) for line in lines):

@@ -18,10 +18,11 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.escaping import escape_terminal
 from lrkit.base.files import read_file, read_json
 from lrkit.base.validation import number, text, whole
+from lrkit.runs.csv_reader import read_csv_series
 from lrkit.runs.diagnosis import KINDS
 from lrkit.runs.event_reader import Series, event_files, read_events
 
-__all__ = ["FINISHED", "SWEEP", "Run", "find_runs", "load_run"]
+__all__ = ["FINISHED", "SWEEP", "Run", "find_runs", "load_run", "run_of_config"]
 
 SWEEP = "sweep.json"  #: in the folder of a sweep, output_key the folders of its jobs
 
@@ -134,9 +135,11 @@ def load_run(folder: Path, name: str) -> Run:
     metrics, config = _read_json(folder / "metrics.json", run), _read_json(folder / "config.json", run)
     config = config or _read_yaml(folder / ".hydra" / "config.yaml", run)
     hparams = _read_events(run)
+    if not run.series:
+        run.series = {_escape(tag): series for tag, series in read_csv_series(folder).items()}
     if config:
-        run.source, run.choices = "config", _read_choices(folder / ".hydra" / "hydra.yaml")
-        _set_facts(run, {key: _resolve_reference(value, config) for key, value in _flatten(config)})
+        run.choices = _read_choices(folder / ".hydra" / "hydra.yaml")
+        _set_config(run, config)
     elif hparams := hparams or dict(_flatten(_read_yaml(folder / "hparams.yaml", run))):
         run.source = "hparams"
         _set_facts(run, hparams)
@@ -153,6 +156,18 @@ def load_run(folder: Path, name: str) -> Run:
     if isinstance(seconds, int | float) and _SECONDS.holds(seconds) and len(event_files(folder)) <= 1:
         run.seconds = float(seconds)  # in a resumed run it is only the time of the last part
     return run
+
+
+def run_of_config(name: str, config: Mapping[str, Any]) -> Run:
+    """A run that has a config and no folder."""
+    run = Run(name, Path())
+    _set_config(run, config)
+    return run
+
+
+def _set_config(run: Run, config: Mapping[str, Any]) -> None:
+    run.source = "config"
+    _set_facts(run, {key: _resolve_reference(value, config) for key, value in _flatten(config)})
 
 
 def _read_events(run: Run) -> dict[str, Any]:

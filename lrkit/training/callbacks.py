@@ -31,6 +31,7 @@ from lrkit.checkpoint.last_checkpoint_callback import LastCheckpoint
 from lrkit.checkpoint.lrkit_state_callback import CheckpointState
 from lrkit.checkpoint.module_modes import ModuleModes
 from lrkit.checkpoint.plain_data_callback import PlainDataCallback
+from lrkit.checkpoint.step_checkpoints import save_after_validation
 from lrkit.lightning.accumulation_windows import AccumulationWindows
 from lrkit.lightning.callback_list import CallbackList
 from lrkit.lightning.evaluation_weights import EvaluationMode
@@ -88,6 +89,8 @@ def build_callbacks(run: RunConfig, module: LightningModule) -> RunCallbacks:
     """
     best, last = _build_checkpoints(run.config, run.folder)
     theirs = callbacks_of(run.config, run.folder)
+    for checkpoint in (each for each in theirs if isinstance(each, ModelCheckpoint)):
+        save_after_validation(checkpoint)
     noise = next((callback for callback in theirs if isinstance(callback, NoiseScale)), None)
     if noise is not None:
         noise.check(module, run.config["data"].get("batch_size"))

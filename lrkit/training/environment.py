@@ -87,7 +87,7 @@ def _list_versions() -> dict[str, str]:
 def _name_processor() -> str:
     """Return the name of the processor, as the system says it."""
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -177,7 +177,8 @@ def _is_saving() -> bool:
 def _end_others(trainer: Trainer) -> None:
     """End the processes that Lightning has started for further devices: they would wait for this one."""
     if trainer.is_global_zero and trainer.strategy.launcher is not None:
-        trainer.strategy.launcher.kill(signal.SIGKILL)
+        # Windows has no SIGKILL; there SIGTERM ends a process at once.
+        trainer.strategy.launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _death_behind(error: Exception) -> Exception:

@@ -11,8 +11,10 @@ import pytest
 
 from lrkit.base.errors import ConfigError
 from lrkit.cli.main import main
+from lrkit.config import yaml_screening
 from lrkit.config.compose import check, compose, plan
-from lrkit.config.config_file import write_config_file
+from lrkit.config.config_file import read_config_file, write_config_file
+from lrkit.config.documented_options import DocumentedOptions
 from lrkit.config.overrides import default_choices
 from lrkit.config.shipped_options import option_names
 
@@ -186,3 +188,30 @@ def test_a_run_is_trained_anew_to_the_bit(elsewhere: None, capsys: pytest.Captur
     capsys.readouterr()
     assert main(words) == 0
     assert "2 of 2 jobs are done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", ["config_file", "config_dir", "help"])
+def test_a_file_that_is_replaced_after_its_check_has_no_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    file = tmp_path / "optimizer" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("lr: 0.25  # checked\n" if way != "config_file" else "optimizer: {lr: 0.25}\n")
+    parse = yaml_screening.parse_plain
+
+    def parse_and_replace(name: str, text: bytes) -> Any:
+        content = parse(name, text)
+        if Path(name) == file:
+            file.write_text("lr: ${oc.env:HOME}  # replaced\n")
+        return content
+
+    monkeypatch.setattr(yaml_screening, "parse_plain", parse_and_replace)
+    if way == "config_file":
+        lr = read_config_file(str(file))["optimizer"]["lr"]
+    elif way == "config_dir":
+        words = ["optimizer=mine", "+optimizer._target_=torch.optim.SGD"]
+        lr = compose(words, str(tmp_path))["optimizer"]["lr"]
+    else:
+        (key,) = DocumentedOptions(str(tmp_path)).read("optimizer", "mine").keys
+        lr = float(key.default)
+    assert lr == 0.25 and "replaced" in file.read_text()

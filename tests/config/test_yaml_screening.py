@@ -19,7 +19,7 @@ from lrkit.cli import main
 from lrkit.config.compose import CONF_DIR, compose
 from lrkit.config.overrides import hydra_initialised
 from lrkit.config.swept_config import sweep_of_files
-from lrkit.config.yaml_screening import DEEPEST, LARGEST, MOST, WIDEST, count_expanded, load_plain, screen_text
+from lrkit.config.yaml_screening import DEEPEST, LARGEST, MOST, WIDEST, count_expanded, load_plain, read_screened
 
 Write = Callable[..., Path]
 
@@ -39,10 +39,10 @@ def refusal(file: Path, *overrides: str) -> str:
     """Return the message of composing with the file, which comes at once and names the file."""
     own = next(folder for folder in file.parents if folder.name == "own")
     words = overrides or (f"+{file.parent.relative_to(own)}={file.stem}",)
-    since = time.perf_counter()
+    since = time.process_time()
     with pytest.raises(ConfigError) as caught:
         compose(words, str(own))
-    assert time.perf_counter() - since < 1
+    assert time.process_time() - since < 1
     message = str(caught.value)
     assert message.startswith(str(file)) and "\n" not in message, message
     return message.removeprefix(f"{file} ")
@@ -176,15 +176,15 @@ def test_what_the_user_types_is_the_users(monkeypatch: pytest.MonkeyPatch) -> No
 def test_interpolations_of_interpolations_are_counted_before_they_are_resolved(write: Write) -> None:
     many = "\n".join(f"  x{i}: ${{callbacks.x{i - 1}}}${{callbacks.x{i - 1}}}" for i in range(1, 40))
     own = str(write(f"# @package _global_\ncallbacks:\n  x0: a\n{many}").parents[1])
-    since = time.perf_counter()
+    since = time.process_time()
     with pytest.raises(ConfigError, match="config must have interpolations of fewer than"):
         compose(["+experiment=x"], own)
-    assert time.perf_counter() - since < 1
+    assert time.process_time() - since < 1
     groups = "\n".join(f"  x{i}: {{a: '${{..x{i - 1}}}', b: '${{callbacks.x{i - 1}}}'}}" for i in range(1, 40))
     write(f"# @package _global_\ncallbacks:\n  x0: a\n{groups}")
     with pytest.raises(ConfigError, match="config must have interpolations of fewer than"):
         compose(["+experiment=x"], own)
-    assert time.perf_counter() - since < 2
+    assert time.process_time() - since < 2
 
 
 def test_a_circle_of_references_is_one_line(write: Write) -> None:
@@ -235,7 +235,7 @@ def test_the_command_refuses_before_hydra_acts(
 def test_our_own_files_are_small_and_plain(path: Path) -> None:
     assert load_plain(path) == OmegaConf.to_container(OmegaConf.load(path))
     if path.parent.name not in ("launcher", "conf"):  # those configure Hydra
-        screen_text(path)
+        assert read_screened(path) == path.read_text()
 
 
 NODES = st.recursive(

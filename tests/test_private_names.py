@@ -1,0 +1,74 @@
+"""Each private name of another package that lrkit uses is in the table of CONTRIBUTING.md, with what replaces it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FILES = {str(file.relative_to(ROOT / "lrkit")): ast.parse(file.read_text()) for file in (ROOT / "lrkit").rglob("*.py")}
+PRIVATE = re.compile(r"_[a-zA-Z]\w*[a-z]_?")
+
+#: Not private: in the documentation of Python, of Hydra or of torch's sparse tensors; a convention of networks, not of
+#: a package; an earlier name of lrkit's own; and parts of names.
+PUBLIC = {
+    "_asdict", "_current_frames", "_exit", "_fields", "_member_map_", "_name_", "_replace", "_value_",
+    "_args_", "_convert_", "_global_", "_partial_", "_recursive_", "_target_",
+    "_values",
+    "_no_weight_decay",
+    "_Dip",
+    "_length", "_new", "_resolver", "_shared", "_val",
+}  # fmt: skip
+
+
+def own_names() -> set[str]:
+    """The names that lrkit's own code defines."""
+    names = set()
+    for tree in FILES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.arg):
+                names.add(node.arg)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and _is_self(node.value):
+                names.add(node.attr)
+    return names
+
+
+def _is_self(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def used_names(tree: ast.AST) -> set[str]:
+    """The private names in a file: attributes, names in strings, imported names and modules."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)
+        elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith(("lrkit", "__future__")):
+            names |= {alias.name for alias in node.names} | set((node.module or "").split("."))
+    return {name for name in names if PRIVATE.fullmatch(name)}
+
+
+def test_the_table_has_every_private_name_with_its_files() -> None:
+    own = own_names() | PUBLIC
+    used = {(name, file) for file, tree in FILES.items() for name in used_names(tree) - own}
+    text = (
+        (ROOT / "CONTRIBUTING.md").read_text().partition("## Private names of other packages")[2].partition("\n## ")[0]
+    )
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    told = {
+        (name, file)
+        for names, files, *_ in rows
+        for name in re.findall(r"`(\w+)`", names)
+        for file in re.findall(r"`(\S+\.py)`", files)
+    }
+    names_told, names_used = {name for name, _ in told}, {name for name, _ in used}
+    assert names_told == names_used, (sorted(names_used - names_told), sorted(names_told - names_used))
+    assert used <= told, sorted(used - told)
+    assert all(len(row) == 4 and all(row) for row in rows)

@@ -51,6 +51,9 @@ __all__ = [
 #: Environment variable with the hash of the config file that lrkit passes to a process that it starts.
 _CONFIG_HASH = "LRKIT_HANDED"
 
+#: Whether jobs are forks of a server process.
+_FORKS = sys.platform == "linux"
+
 #: The modules of a job that are slow to import.
 _PRELOADED = (
     "torch.utils.tensorboard",
@@ -159,14 +162,9 @@ def run_jobs(
     Raises:
         KeyboardInterrupt, Terminated: on Ctrl-C or a signal, after the running jobs have been stopped.
     """
-    kind = "forkserver" if sys.platform == "linux" else "spawn"
-    context: Any = multiprocessing.get_context(kind)
-    if kind == "forkserver" and logs:  # without jobs the server would import torch for nothing
-        # No module of lrkit with subclasses of Lightning's: the user's module of each job decides the package.
-        context.set_forkserver_preload([chosen_package(), *_PRELOADED, *preload])
-        # The server must survive a signal to the process group, to report the exit codes of its jobs.
-        with safe_path(), handle_signals(signal.SIG_IGN, signal.SIGTERM, signal.SIGINT):
-            forkserver.ensure_running()
+    context: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
+    if _FORKS and logs:  # without jobs the server would import torch for nothing
+        _start_server(context, preload)
     waiting, free = list(range(len(logs))), list(range(share.count))
     running: dict[Any, _RunningJob] = {}
     try:
@@ -200,6 +198,16 @@ def run_jobs(
                     each.process.join()
                 ended(each.job, each.outcome())
         raise
+
+
+def _start_server(context: Any, preload: Sequence[str]) -> None:
+    """Start the server process, unless it runs; it imports the modules while this process goes on."""
+    # No module of lrkit with subclasses of Lightning's, unless the caller knows that no job has a class of the user's:
+    # the user's module decides the package.
+    context.set_forkserver_preload([chosen_package(), *_PRELOADED, *preload])
+    # The server must survive a signal to the process group, to report the exit codes of its jobs.
+    with safe_path(), handle_signals(signal.SIG_IGN, signal.SIGTERM, signal.SIGINT):
+        forkserver.ensure_running()
 
 
 class _RunningJob:

@@ -69,11 +69,7 @@ class Sweep:
         """
         at_a_time = self._find_slots()
         missing = [job for job in self.jobs if not self._is_finished(job)]
-        for job in self.jobs:
-            if (
-                job not in missing and self.state[job.folder.name].get("status") == "running"
-            ):  # killed before the record
-                self._record_status(job, str(job.result()["status"]))
+        self._record_killed([job for job in self.jobs if job not in missing])
         self._check_folders(missing)
         self._write_state()  # from here on, the same command resumes in this folder, even after a crash
         self.progress.missing = len(missing)
@@ -111,17 +107,18 @@ class Sweep:
         logs, longest = [job.folder / "job.log" for job in missing], timeout.seconds(self.first.get("timeout"))
         with table:
             run_jobs(
-                work,
-                logs,
-                at_a_time,
-                begin=begin,
-                ended=ended,
-                timeout=longest,
+                work, logs, at_a_time, begin=begin, ended=ended, timeout=longest,
                 preload=list_preloaded({word for job in missing for word in job.overrides}, self.config_dir),
                 ahead=lambda i: self._compose_job(missing[i]),
-            )
+            )  # fmt: skip
         self._write_tensorboard_summaries()
         return Counter(self.state.get(job.folder.name, {}).get("status", "waiting") for job in self.jobs)
+
+    def _record_killed(self, ended: Sequence[Job]) -> None:
+        """Record the status of ended jobs whose sweep was killed before it could."""
+        for job in ended:
+            if self.state[job.folder.name].get("status") == "running":
+                self._record_status(job, str(job.result()["status"]))
 
     def _write_tensorboard_summaries(self) -> None:
         """Write TensorBoard's layout into the sweep's folder, and the hyperparameters once a job has metrics."""

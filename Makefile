@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint picture docs docs-links fix bench bench-find bench-gpu evidence evidence-quick third-party lightning pythons
+.PHONY: help demo test check lint picture docs docs-links fix bench bench-find bench-gpu evidence evidence-quick third-party lightning pythons versions
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -92,6 +92,15 @@ pythons: ## the tests that need no torch, on each Python that is installed
 			hydra-core omegaconf rich numpy pyyaml pytest hypothesis && \
 		$(VENV)-$$python/bin/python -m pytest -q --noconftest -p no:cacheprovider -o addopts="-m 'not slow'" \
 			$(WITHOUT_TORCH) || exit 1; done
+
+# Old packages call what newer ones have deprecated, so there such warnings are no errors. TORCH=2.13.0 sets its version.
+WHICH = oldest newest
+versions: ## the quick suite on the oldest and on the newest versions of the dependencies that pyproject.toml accepts
+	@for which in $(WHICH); do venv=$(VENV)-$$which && $(PYTHON) -m venv $$venv && \
+		$(PYTHON) tests/helpers/dependency_versions.py $$which $(addprefix torch==,$(TORCH)) > $$venv.txt && \
+		$$venv/bin/python -m pip install --quiet --constraint $$venv.txt --editable '.[dev]' && \
+		$$venv/bin/python -m pytest -q $(TOGETHER) \
+			$$(test $$which = newest || echo -W ignore::DeprecationWarning) || exit 1; done
 
 evidence: $(VENV)/dev.stamp ## test claims about learning rates, and write docs/evidence.md (under 40 minutes)
 	$(BIN)/python -m evidence

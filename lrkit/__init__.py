@@ -1,7 +1,7 @@
 """Declarative learning rates for PyTorch Lightning.
 
-``plan``, ``curve``, ``configure``, ``find``, ``translate``, ``train`` and ``compare`` are the features of the command
-``lrkit``, as Python functions. Each name is imported when it is first used, so ``import lrkit`` is fast.
+``plan``, ``curve``, ``configure``, ``find``, ``translate``, ``predict``, ``train`` and ``compare`` are the features of
+the command ``lrkit``, as Python functions. Each name is imported when it is first used, so ``import lrkit`` is fast.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lrkit.api import find as find
     from lrkit.api import from_config as from_config
     from lrkit.api import plan as plan
+    from lrkit.api import predict as predict
     from lrkit.api import train as train
     from lrkit.base.errors import ConfigError as ConfigError
     from lrkit.optim.scheduler import PlanScheduler as PlanScheduler
@@ -39,6 +40,7 @@ _HOMES = {
     "find": "lrkit.api",
     "from_config": "lrkit.api",
     "plan": "lrkit.api",
+    "predict": "lrkit.api",
     "schedules": "lrkit",
     "train": "lrkit.api",
     "translate": "lrkit.planning.rate_translation",

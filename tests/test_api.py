@@ -328,7 +328,7 @@ def test_train_refuses_as_the_command_does(tmp_path: Path, monkeypatch: pytest.M
 def test_every_public_name_is_there() -> None:
     assert lrkit.__all__ == [
         "ConfigError", "Curve", "Guard", "Plan", "PlanScheduler", "Plateau", "compare", "configure", "curve", "find",
-        "from_config", "plan", "schedules", "train", "translate",
+        "from_config", "plan", "predict", "schedules", "train", "translate",
     ]  # fmt: skip
     assert dir(lrkit) == sorted(lrkit.__all__)
     for name in lrkit.__all__:

@@ -1,8 +1,8 @@
-"""`lrkit train` and `lrkit compare` as functions."""
+"""`lrkit train`, `lrkit compare` and `lrkit predict` as functions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,11 @@ from lrkit.base.errors import ConfigError
 if TYPE_CHECKING:
     from lrkit.comparison.ranking import Comparison
     from lrkit.lightning.imports import LightningDataModule, LightningModule
+    from lrkit.planning.plan import Plan
+    from lrkit.prediction.prediction import Prediction
     from lrkit.training.run import FinishedRun
 
-__all__ = ["compare", "train"]
+__all__ = ["compare", "predict", "train"]
 
 
 def compare(
@@ -45,6 +47,50 @@ def compare(
         _, notes = report.write_report(comparison, Path(out))
         comparison.notes.extend(notes)
     return comparison
+
+
+def predict(
+    *folders: Path | str,
+    overrides: Sequence[str] = (),
+    plans: Mapping[str, Plan] | None = None,
+    out: Path | str | None = None,
+    config_dir: Path | str | None = None,
+) -> Prediction:
+    """Rank schedules that were not trained, by the loss curves of finished runs of one task, like `lrkit predict`.
+
+    ``print(prediction)`` prints the table, and ``prediction.predicted`` has each schedule with its loss and interval.
+
+    Args:
+        folders: folders of runs or of sweeps: one run at least that holds its rate, and one of a schedule that decays.
+        overrides: what changes against the first run: ``["schedule=cosine,wsd", "horizon.steps=2000"]``.
+        plans: plans of your own to predict beside them, by a name.
+        out: the folder for ``predict.json``, ``compare.html`` and ``predict.png``; None: no files.
+        config_dir: a folder with the caller's own groups and options.
+
+    Raises:
+        ConfigError: there is nothing to predict, or the runs do not say enough.
+    """
+    from lrkit.cli.output_folders import make_writable
+    from lrkit.prediction.candidates import list_candidates
+    from lrkit.prediction.prediction import predict_losses
+    from lrkit.prediction.recorded_runs import load_recorded_runs
+    from lrkit.prediction.run_check import check_runs
+
+    if not folders:
+        raise ConfigError("folders", "must name the folders of finished runs")
+    runs = load_recorded_runs(folders)
+    check_runs(runs)
+    asked = dict(plans or {})
+    if overrides or not asked:
+        own = None if config_dir is None else str(config_dir)
+        asked = {**list_candidates(runs[0].folder, overrides, own), **asked}
+    prediction = predict_losses(runs, asked)
+    if out is not None:
+        from lrkit.comparison.predicted_runs import write_prediction
+
+        make_writable(Path(out), "out")
+        write_prediction(prediction, [Path(folder) for folder in folders], Path(out))
+    return prediction
 
 
 def train(

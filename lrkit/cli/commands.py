@@ -122,6 +122,21 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({
         keys=(CommandKey("format", "text (default) or json", ("text", "json")),),
         flags={**_CONFIG_DIR, **_TRUST, **_TRACEBACK},
     ),
+    "predict": Command(
+        "RUN... GROUP=OPTION,... [GROUP.KEY=VALUE,...] [format=FORMAT] [out=FOLDER]",
+        "rank schedules that were not trained, by the curves of finished runs", "lrkit.cli.predict.run_predict",
+        overrides=True, paths=True,
+        examples={
+            "lrkit predict outputs/sweeps/2026-11-23_21-45-03 schedule=linear,sqrt,wsd": "from the runs of a sweep",
+            "lrkit predict outputs/runs schedule=linear,wsd horizon.steps=2000": "at another length",
+        },
+        keys=(
+            CommandKey("format", "text (default) with files, csv, json, or png: a picture",
+                       ("text", "csv", "json", "png")),
+            CommandKey("out", "the folder of the files; default: a new one in outputs/predict", ("FOLDER",)),
+        ),
+        flags={**_CONFIG_DIR, **_TRUST, **_TRACEBACK},
+    ),
     "compare": Command(
         "FOLDER... [metric=NAME] [by=best|final] [out=FOLDER]", "rank and draw the runs of sweeps or folders",
         "lrkit.cli.compare.run_compare", paths=True,

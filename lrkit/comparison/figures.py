@@ -12,10 +12,10 @@ from lrkit.base.files import write_figure
 from lrkit.comparison.line_styles import family_styles, setting_styles
 from lrkit.comparison.plot_data import RATE_TITLE, Panel, rate_sensitivity, sensitivity_range, vertical_range
 from lrkit.comparison.ranking import Comparison
-from lrkit.comparison.run_groups import Setting
+from lrkit.comparison.run_groups import PREDICTED, Setting
 from lrkit.comparison.tables import describe_answer, describe_comparison
 
-__all__ = ["draw_figures"]
+__all__ = ["draw_curves", "draw_figures"]
 
 _DASHES = (0, (4, 1.5))
 _CROSS: dict[str, Any] = {"ls": "", "marker": "x", "ms": 7, "mew": 1.6}
@@ -30,20 +30,29 @@ def draw_figures(comparison: Comparison, frames: Sequence[Panel], folder: Path) 
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise ConfigError("compare.png", "needs the package matplotlib: pip install 'lrkit[plot]'") from None
+    _check_matplotlib("compare.png")
     drawn = []
     if frames:
-        drawn.append(_draw_curves(comparison, frames, folder / "compare.png"))
+        drawn.append(draw_curves(comparison, frames, folder / "compare.png"))
     if any(rate_sensitivity(comparison).values()):
         drawn.append(_draw_sensitivity(comparison, folder / "sensitivity.png"))
     return drawn
 
 
-def _draw_curves(comparison: Comparison, frames: Sequence[Panel], path: Path) -> Path:
-    """Draw the learning rates in the upper row and the losses in the lower one; the legend follows the ranking."""
+def _check_matplotlib(name: str) -> None:
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise ConfigError(name, "needs the package matplotlib: pip install 'lrkit[plot]'") from None
+
+
+def draw_curves(comparison: Comparison, frames: Sequence[Panel], path: Path) -> Path:
+    """Draw the learning rates in the upper row and the losses in the lower one; the legend follows the ranking.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    _check_matplotlib(path.name)
     from matplotlib.figure import Figure
 
     top = [panel.title for panel in frames if panel.title == RATE_TITLE]
@@ -89,9 +98,11 @@ def _list_legend(comparison: Comparison, ranks: Sequence[int]) -> tuple[list[Any
     if any(len(setting.runs) > 1 for setting in comparison.settings):
         handles.append(Patch(color="#888", alpha=0.25, lw=0))
         labels.append("lowest to highest seed")
-    if any(comparison.settings[rank].broken for rank in ranks):
+    broken = [comparison.settings[rank].status == PREDICTED for rank in ranks if comparison.settings[rank].broken]
+    if broken:
         handles.append(Line2D([], [], color="#888", ls=_DASHES, lw=1.2))
-        labels.append("a run did not finish")
+        told = "predicted, not trained", "a run did not finish"
+        labels.append(told[0] if all(broken) else told[1] if not any(broken) else "predicted, or did not finish")
     return handles, labels
 
 

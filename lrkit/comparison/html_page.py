@@ -14,7 +14,7 @@ from lrkit.comparison.environments import list_differences
 from lrkit.comparison.line_styles import family_styles, setting_styles
 from lrkit.comparison.plot_data import RATE_TITLE, Band, Panel, rate_sensitivity, sensitivity_range, vertical_range
 from lrkit.comparison.ranking import Comparison
-from lrkit.comparison.run_groups import Setting
+from lrkit.comparison.run_groups import PREDICTED, Setting
 from lrkit.comparison.tables import (
     Sheet,
     describe_answer,
@@ -75,7 +75,7 @@ def _render_key(style: LineStyle) -> str:
 
 def _render_settings(comparison: Comparison) -> str:
     """Return a table with a row for each setting, with the colour and the marker of its curves."""
-    broken = [setting.broken > 0 for setting in comparison.settings]
+    broken = [setting.broken > 0 and setting.status != PREDICTED for setting in comparison.settings]
     heading = "<h2>All settings</h2>" if comparison.best_rates else ""
     return heading + _render_table("settings", settings_sheet(comparison), setting_styles(comparison), broken)
 

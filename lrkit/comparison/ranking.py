@@ -22,7 +22,7 @@ from lrkit.comparison.environments import describe_differences
 from lrkit.comparison.run_groups import RATE, Setting, gather_settings, short_label
 from lrkit.comparison.statistics import Interval, means_differ
 from lrkit.runs.diagnosis import KINDS
-from lrkit.runs.run_reader import FINISHED, Run, find_runs, load_run
+from lrkit.runs.run_reader import FINISHED, Run, find_dropped, find_runs, load_run
 
 if TYPE_CHECKING:
     from lrkit.comparison.best_lr import RankedFamilies
@@ -112,7 +112,9 @@ class Comparison:
         return "lowest" if rates[0][1] is best else "highest" if rates[-1][1] is best else ""
 
 
-def compare(paths: Sequence[Path | str], metric: str | None = None, by: str = "best") -> Comparison:
+def compare(
+    paths: Sequence[Path | str], metric: str | None = None, by: str = "best", predicted: Sequence[Run] = ()
+) -> Comparison:
     """Read the runs below ``paths``, gather them into settings, and rank these.
 
     Args:
@@ -121,6 +123,7 @@ def compare(paths: Sequence[Path | str], metric: str | None = None, by: str = "b
             accuracy, F1 and AUC.
         by: ``best`` or ``final``: the value of a run that counts. Best is the best logged value; for a metric
             without a curve it is the value at the step where the monitored metric was best.
+        predicted: runs that were not trained, with the status ``predicted``: they rank after the finished runs.
 
     Raises:
         ConfigError: the paths hold no run, or no run has the metric.
@@ -133,13 +136,13 @@ def compare(paths: Sequence[Path | str], metric: str | None = None, by: str = "b
         if run.status in FINISHED and _has_diverged(run, metric):
             run.status = "diverged"
     notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
-    columns, settings = gather_settings(runs, notes)
+    columns, settings = gather_settings([*runs, *predicted], notes)
     for setting in settings:
         _fill_means(setting, metric, by)
     settings.sort(key=lambda setting: ranking_key(setting, metric, setting.values))
     _mark_settings(settings)
     comparison = Comparison(metric, by, columns, settings, notes)
-    notes += [*_collect_notes(comparison), *describe_differences(runs)]
+    notes += [*_collect_notes(comparison), *describe_differences(runs), *find_dropped([Path(path) for path in paths])]
     return comparison
 
 

@@ -11,7 +11,10 @@ from typing import Any
 from lrkit.comparison.statistics import Interval
 from lrkit.runs.run_reader import FINISHED, Run
 
-__all__ = ["RATE", "Setting", "gather_settings", "short_label"]
+__all__ = ["PREDICTED", "RATE", "Setting", "gather_settings", "short_label"]
+
+#: The status of a run that was not trained: its curve is a prediction.
+PREDICTED = "predicted"
 
 #: The keys of learning rates. Such a key is a column even where the choice of the optimizer explains it.
 RATE = re.compile(r"(^|[._/])(lr|learning_rate|base_lr|max_lr)$")

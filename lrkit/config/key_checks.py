@@ -13,6 +13,7 @@ from lrkit.config.find_options import Search
 from lrkit.config.near_names import nearest_key, suggest_name
 from lrkit.config.overrides import default_choices, leaf_paths
 from lrkit.config.plan_parts import check_guard_keys
+from lrkit.config.race_options import RaceOptions
 from lrkit.config.shipped_options import read_shipped_file
 from lrkit.config.trainer_options import check_count
 from lrkit.config.unknown_keys import keys_of_options
@@ -38,6 +39,7 @@ def check_values(config: Mapping[str, Any]) -> None:
         "callbacks",
         "logger",
         "find",
+        "sweep",
         tracks.KEY,
     ):
         if not isinstance(config.get(name), Mapping):
@@ -50,6 +52,7 @@ def check_values(config: Mapping[str, Any]) -> None:
 def _check_run(config: Mapping[str, Any]) -> None:
     """Check the keys at the top, and those of the groups of the run."""
     Search.of(config["find"])
+    RaceOptions.of(config["sweep"])
     if config["jobs"] != "auto":
         check_count("jobs", config["jobs"])
     timeout.seconds(config.get("timeout"))
@@ -110,6 +113,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
         "horizon": read_shipped_file("train.yaml")["horizon"],
         "resume": read_shipped_file("train.yaml")["resume"],
         "find": read_shipped_file("train.yaml")["find"],
+        "sweep": read_shipped_file("train.yaml")["sweep"],
     }
     for name in config:
         if name not in top_keys():

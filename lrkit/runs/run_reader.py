@@ -18,12 +18,15 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.escaping import escape_terminal
 from lrkit.base.files import read_file, read_json
 from lrkit.base.validation import number, text, whole
+from lrkit.runs.csv_reader import read_csv_series
 from lrkit.runs.diagnosis import KINDS
 from lrkit.runs.event_reader import Series, event_files, read_events
 
-__all__ = ["FINISHED", "SWEEP", "Run", "find_runs", "load_run"]
+__all__ = ["FINISHED", "RACE", "RUNGS", "SWEEP", "Run", "find_dropped", "find_runs", "load_run", "run_of_config"]
 
 SWEEP = "sweep.json"  #: in the folder of a sweep, output_key the folders of its jobs
+RACE = "race.json"  #: in the folder of a race: the scores of each rung
+RUNGS = "rungs"  #: in the folder of a race: the sweeps of short copies, which are not compared with the whole runs
 
 #: The statuses of runs that ended as planned. A foreign run has no status: it is unknown.
 FINISHED = ("done", "stopped", "unknown")
@@ -32,6 +35,7 @@ _OUTPUT_KEYS = (
     "resume.path",
     "logger",
     "trust",
+    "sweep",
     "hydra",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
@@ -119,7 +123,7 @@ def _find_run_folders(top: Path) -> Iterator[Path]:
             yield folder
             inner.clear()
         elif SWEEP in files:  # its event files, if any, are about all of its jobs
-            continue
+            inner[:] = [name for name in inner if name != RUNGS]
         elif any("tfevents" in name for name in files):
             yield folder
             inner[:] = [name for name in inner if not _is_add_hparams_folder(name)]
@@ -128,15 +132,32 @@ def _find_run_folders(top: Path) -> Iterator[Path]:
             inner[:] = [name for name in inner if name not in _PARTS]
 
 
+def find_dropped(paths: Sequence[Path]) -> Iterator[str]:
+    """Yield a note for each folder of a race at ``paths``: the number of settings that it did not train in full."""
+    for path in paths:
+        rungs = _text_mapping(read_json(path / RACE)).get("rungs")
+        counts: dict[str, int] = {}
+        for rung in map(_text_mapping, rungs if isinstance(rungs, list) else []):
+            rows = map(_text_mapping, rung["settings"] if isinstance(rung.get("settings"), list) else [])
+            share = _escape(str(rung.get("share")))
+            counts[share] = counts.get(share, 0) + sum(row.get("promoted") is False for row in rows)
+        if dropped := sum(counts.values()):
+            at = ", ".join(f"{count} at {share}" for share, count in counts.items() if count)
+            place = f"{_escape(path.name)}: " if len(paths) > 1 else ""
+            yield f"{place}{dropped} settings were dropped by a race ({at} of their steps): see {RACE}"
+
+
 def load_run(folder: Path, name: str) -> Run:
     """One run; files that cannot be read become notes."""
     run = Run(name, folder)
     metrics, config = _read_json(folder / "metrics.json", run), _read_json(folder / "config.json", run)
     config = config or _read_yaml(folder / ".hydra" / "config.yaml", run)
     hparams = _read_events(run)
+    if not run.series:
+        run.series = {_escape(tag): series for tag, series in read_csv_series(folder).items()}
     if config:
-        run.source, run.choices = "config", _read_choices(folder / ".hydra" / "hydra.yaml")
-        _set_facts(run, {key: _resolve_reference(value, config) for key, value in _flatten(config)})
+        run.choices = _read_choices(folder / ".hydra" / "hydra.yaml")
+        _set_config(run, config)
     elif hparams := hparams or dict(_flatten(_read_yaml(folder / "hparams.yaml", run))):
         run.source = "hparams"
         _set_facts(run, hparams)
@@ -153,6 +174,18 @@ def load_run(folder: Path, name: str) -> Run:
     if isinstance(seconds, int | float) and _SECONDS.holds(seconds) and len(event_files(folder)) <= 1:
         run.seconds = float(seconds)  # in a resumed run it is only the time of the last part
     return run
+
+
+def run_of_config(name: str, config: Mapping[str, Any]) -> Run:
+    """A run that has a config and no folder."""
+    run = Run(name, Path())
+    _set_config(run, config)
+    return run
+
+
+def _set_config(run: Run, config: Mapping[str, Any]) -> None:
+    run.source = "config"
+    _set_facts(run, {key: _resolve_reference(value, config) for key, value in _flatten(config)})
 
 
 def _read_events(run: Run) -> dict[str, Any]:

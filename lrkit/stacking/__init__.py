@@ -1,0 +1,1 @@
+"""Trainings that differ in rates, weight decay or seed alone, as one program over stacked weights."""

@@ -166,7 +166,10 @@ def test_it_works_with(tmp_path: Path, overrides: list[str]) -> None:
             "schedule must be the schedule to train with: lrkit find runs its own range test.",
         ),
         ("-m", "-m is not for lrkit find; each job of a sweep finds its own rate by optimizer.lr=auto."),
-        ("--cfg=job", "--cfg=job is not a flag of lrkit find: it takes --config and --config-dir."),
+        (
+            "--cfg=job",
+            "--cfg=job is not a flag of lrkit find: it takes --config, --config-dir, --trust and --traceback.",
+        ),
         ("optimizer.lr=automatic", "optimizer.lr must be a number. Received: 'automatic'"),
         (
             "resume.path=nowhere",

@@ -36,7 +36,9 @@ def run_train(argv: list[str]) -> int:
             return OK if global_rank() > 0 else print_information(flags, overrides, config_dir)
         check_hydra_overrides(overrides)
         asked = [override.lstrip("+") for override in overrides]
-        sweep = bool({"-m", "--multirun"} & set(flags)) or any(o.startswith(("sweep=", "launcher=")) for o in asked)
+        sweep = bool({"-m", "--multirun"} & set(flags)) or any(
+            o.startswith(("sweep=", "sweep.race=", "launcher=")) for o in asked
+        )
         if sweep:
             from lrkit.cli.sweep import run_engine, run_sweep
 

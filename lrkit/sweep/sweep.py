@@ -47,11 +47,18 @@ class Sweep:
         overrides: overrides of the command line, with several values for each swept key.
         folder: folder of the sweep; it may contain the jobs of an interrupted sweep.
         config_dir: folder of the user's own configs.
+        jobs: its jobs; None: one for each combination of the values.
     """
 
-    def __init__(self, overrides: Sequence[str], folder: Path, config_dir: str | None = None) -> None:
+    def __init__(
+        self,
+        overrides: Sequence[str],
+        folder: Path,
+        config_dir: str | None = None,
+        jobs: Sequence[Job] | None = None,
+    ) -> None:
         self.overrides, self.folder, self.config_dir = list(overrides), folder, config_dir
-        self.jobs = list(list_jobs(overrides, folder, config_dir))
+        self.jobs = list(list_jobs(overrides, folder, config_dir) if jobs is None else jobs)
         self.first = configs.compose(self.jobs[0].overrides, config_dir)
         written = read_sweep_file(folder)
         self.state = states_of(written)
@@ -71,7 +78,7 @@ class Sweep:
         missing = [job for job in self.jobs if not self._is_finished(job)]
         self._record_killed([job for job in self.jobs if job not in missing])
         self._check_folders(missing)
-        self._write_state()  # from here on, the same command resumes in this folder, even after a crash
+        self.write_state()  # from here on, the same command resumes in this folder, even after a crash
         self.progress.missing = len(missing)
         for job in self.jobs:
             self.progress.remember(job)
@@ -183,9 +190,9 @@ class Sweep:
     def _record_status(self, job: Job, status: str, **more: Any) -> None:
         """Record the status of a job in ``sweep.json``."""
         self.state[job.folder.name] = {**self.state.get(job.folder.name, {}), "status": status, **more}
-        self._write_state()
+        self.write_state()
 
-    def _write_state(self) -> None:
+    def write_state(self) -> None:
         """Write ``sweep.json`` atomically."""
         about = {"overrides": self.overrides, "config_dir": self.config_dir, "serial": self.serial}
         write_json(self.folder / SWEEP, {**about, "jobs": self.state})

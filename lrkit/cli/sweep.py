@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lrkit.base import command_line, error_report
 from lrkit.base.errors import ConfigError
@@ -19,6 +20,9 @@ from lrkit.cli.errors_in_one_line import report_errors
 from lrkit.cli.hydra_call import call_hydra
 from lrkit.cli.output_folders import create_folder, make_writable
 from lrkit.cli.single_run import train_once
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 __all__ = ["check_single_process", "close_sweep", "get_named_sweep_folder", "run_engine", "run_job", "run_sweep"]
 
@@ -36,6 +40,7 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
     from lrkit.sweep.hydra_job import score_job
     from lrkit.sweep.hydra_sweeper import taking_pairs
     from lrkit.sweep.job import count_statuses
+    from lrkit.sweep.race_settings import refuse_engine
     from lrkit.sweep.sweep import quote_value
 
     if split_config_file(overrides)[0] is not None:
@@ -44,6 +49,8 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
     words, searches = swept_config.sweep_of_files(overrides, config_dir)
     swept_config.check_sweep(words, config_dir, searches)
     named = _check_engine_words(overrides, words)
+    first = [word for choice in list_choices(words, config_dir, searches=searches) for word in choice.alternatives[0]]
+    refuse_engine([word for word in first if not word.lstrip("+").startswith("hydra")], _name_engine(words), config_dir)
     check_single_process()
     jobs = [] if searches else expand_jobs(words, config_dir)
     if jobs and not any(word.endswith(_ELSEWHERE) for word in overrides):
@@ -74,6 +81,12 @@ def run_engine(overrides: list[str], config_dir: str | None) -> int:
     return code or ended
 
 
+def _name_engine(words: Sequence[str]) -> str:
+    """Return the override that chooses a launcher or a sweeper of Hydra."""
+    engines = ("launcher=", "hydra/launcher=", "hydra/sweeper=")
+    return next((word.lstrip("+") for word in words if word.lstrip("+").startswith(engines)), "hydra/sweeper")
+
+
 def _check_engine_words(overrides: Sequence[str], words: Sequence[str]) -> Path | None:
     """Refuse keys without an effect on a launcher; return the sweep's folder from the command line, or None."""
     from lrkit.sweep.job import count_statuses
@@ -99,6 +112,8 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
     from lrkit.config import swept_config
     from lrkit.config.sweep_values import expand_jobs
     from lrkit.sweep.common_errors import refuse_common_error
+    from lrkit.sweep.race_settings import list_settings, read_options
+    from lrkit.sweep.racing import Race
     from lrkit.sweep.sweep import Sweep, apply_preset
     from lrkit.sweep.sweep_file import find_unfinished, is_complete
 
@@ -113,16 +128,19 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
             raise ConfigError(override.partition("=")[0], must, override.partition("=")[2])
     overrides = [o for o in overrides if o not in given]
     jobs = expand_jobs(overrides, config_dir)
+    race = read_options(jobs, config_dir)
+    settings = None if race is None else list_settings(jobs, race, config_dir)
     if named is None or not is_complete(named, overrides, len(jobs)):  # else no process has to import torch
         refuse_common_error(jobs, config_dir)
     folder = named or find_unfinished(overrides, parent, config_dir) or Path(create_folder(parent))
     make_writable(folder, "hydra.sweep.dir")
     check_links(folder, "hydra.sweep.dir")
     sweep = Sweep(overrides, folder, config_dir)
+    runs = sweep if race is None or settings is None else Race(sweep, settings, race)
     how = f"the same command goes on in {folder}"
     try:
         with hold_lock(folder, "hydra.sweep.dir"), raise_on_signals(*STOP_SIGNALS):
-            counts = sweep.run(run_job, print_line)
+            counts = runs.run(run_job, print_line)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {how}") from None
     except Terminated as error:
@@ -130,11 +148,17 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
     return close_sweep(folder, counts, "; the same command runs the missing jobs")
 
 
-def run_job(words: list[str], config_dir: str | None) -> int:
-    """Run one job of a checked sweep in its own process."""
+def run_job(words: list[str], config_dir: str | None, composed: DictConfig | None = None) -> int:
+    """Run one job of a checked sweep in its own process.
+
+    Args:
+        words: overrides of the job.
+        config_dir: folder of the user's own configs.
+        composed: the config as Hydra composed it in the sweep's process; None: this process reads or composes it.
+    """
     own = [] if config_dir is None else ["--config-dir", config_dir]
     with command_line.command_line_of(["train", *own, *words]):
-        return report_errors(lambda: train_once(words, config_dir))
+        return report_errors(lambda: train_once(words, config_dir, composed))
 
 
 def close_sweep(folder: Path, counts: Mapping[str, int], advice: str = "") -> int:

@@ -22,7 +22,7 @@ from lrkit.comparison.environments import describe_differences
 from lrkit.comparison.run_groups import RATE, Setting, gather_settings, short_label
 from lrkit.comparison.statistics import Interval, means_differ
 from lrkit.runs.diagnosis import KINDS
-from lrkit.runs.run_reader import FINISHED, Run, find_runs, load_run
+from lrkit.runs.run_reader import FINISHED, Run, find_dropped, find_runs, load_run
 
 if TYPE_CHECKING:
     from lrkit.comparison.best_lr import RankedFamilies
@@ -142,7 +142,7 @@ def compare(
     settings.sort(key=lambda setting: ranking_key(setting, metric, setting.values))
     _mark_settings(settings)
     comparison = Comparison(metric, by, columns, settings, notes)
-    notes += [*_collect_notes(comparison), *describe_differences(runs)]
+    notes += [*_collect_notes(comparison), *describe_differences(runs), *find_dropped([Path(path) for path in paths])]
     return comparison
 
 

@@ -57,12 +57,19 @@ def split_values(text: str) -> list[str]:
 def with_added_keys(overrides: Iterable[str]) -> list[str]:
     """Return overrides without the file of ``--config``, and with ``++`` before the keys of a schedule of the user's.
 
-    A class that an override sets by ``_target_`` may have other keys than the option, and Hydra would refuse them.
+    A class that an override sets by ``_target_`` may have other keys than the option, and Hydra would refuse them. The
+    keys of a sweep may be written as its presets are, with ``+``.
 
     >>> with_added_keys(["schedule._target_=mycode.Tanh", "schedule.gamma=2", "warmup.length=5%"])
     ['++schedule._target_=mycode.Tanh', '++schedule.gamma=2', 'warmup.length=5%']
+    >>> with_added_keys(["+sweep=schedules", "+sweep.race=true"])
+    ['+sweep=schedules', 'sweep.race=true']
     """
-    listed = [text for text in overrides if text.partition("=")[0] != CONFIG_FILE]
+    listed = [
+        text.removeprefix("+") if text.startswith("+sweep.") else text
+        for text in overrides
+        if text.partition("=")[0] != CONFIG_FILE
+    ]
     named = {text.partition("=")[0].lstrip("+") for text in listed}
     own = tuple(f"{group}." for group in GROUPS_OF_SCHEDULES if f"{group}._target_" in named)
     return [f"++{word}" if own and (word := text.lstrip("+")).startswith(own) else text for text in listed]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from lrkit.base import launcher_environment
 from lrkit.base.errors import ConfigError
+from lrkit.base.validation import whole
 from lrkit.config import node_options, optimizer_options, trainer_options
 from lrkit.config.devices import accumulation, replicas_of
 from lrkit.config.find_options import AUTO
@@ -78,13 +80,49 @@ def plan(
         raise ConfigError("optimizer.lr", "must be a number: only lrkit train and lrkit find can measure auto")
     several = tracks.parse_tracks(config[tracks.KEY])
     if not several:
-        resolved = _resolve_one(config, horizon, notes)
+        resolved = _resolve_compressed(config, horizon, notes)
         return dataclasses.replace(resolved, config={k: v for k, v in config.items() if k != tracks.KEY})
     shared = _resolve_one({**config, "coschedule": {}}, horizon, ())  # each track checks its own momentum
     return dataclasses.replace(
         shared.on_tracks({track.name: _resolve_track(track, config, horizon) for track in several}, notes),
         config=config,
     )
+
+
+def _resolve_compressed(config: Mapping[str, Any], horizon: Horizon, notes: Sequence[str]) -> Plan:
+    """Return the plan of a run with one optimizer, whose curve may be the compressed one of a longer run."""
+    whole_run = _find_whole_run(config, horizon)
+    if whole_run is None:
+        return _resolve_one(config, horizon, notes)
+    source = f"{horizon.sources.get('steps', 'given')}; the whole curve of {whole_run.steps} steps"
+    told = dataclasses.replace(horizon, sources=MappingProxyType({**horizon.sources, "steps": source}))
+    return _resolve_one(config, whole_run, notes).compressed(told)
+
+
+def _find_whole_run(config: Mapping[str, Any], horizon: Horizon) -> Horizon | None:
+    """Return the horizon of the longer run whose curve this run takes in its own steps; None: this run has its own.
+
+    Raises:
+        ConfigError: the longer run is shorter, or its curve has no meaning in fewer steps.
+    """
+    key, steps = "horizon.compressed_from", config["horizon"].get("compressed_from")
+    if steps is None:
+        return None
+    whole(1).check(key, steps)
+    if config["batch"].get("schedule") is not None:
+        raise ConfigError(
+            key, "and batch.schedule cannot be used together: the steps of a batch size are those of a run"
+        )
+    if config["plateau"]:
+        raise ConfigError(key, "and plateau cannot be used together: its patience counts the validations of a run")
+    if horizon.stop_after is not None:
+        raise ConfigError(
+            key, "and horizon.stop_after cannot be used together: a compressed run takes all of its steps"
+        )
+    short = horizon.require("steps", key)
+    if steps < short:
+        raise ConfigError(key, f"must be at least {short}, the optimizer steps of this run, or null", steps)
+    return dataclasses.replace(horizon, steps=steps)
 
 
 def _resolve_track(track: tracks.Track, run: Mapping[str, Any], horizon: Horizon) -> Plan:

@@ -116,6 +116,8 @@ def _check_chooses_once(choices: Sequence[Choice], config_dir: str | None) -> No
     for choice in choices:
         for i, key in enumerate(choice.keys):
             group = key.lstrip("+~").partition("@")[0]
+            if choice.is_swept and group.startswith("sweep."):
+                raise ConfigError(group, "takes one value: it configures the sweep, and a job cannot", choice.text)
             if not choice.is_swept or (config_dir is None and group in default_choices()):
                 continue  # no option of lrkit's own groups does
             with hydra_initialised(config_dir):

@@ -175,16 +175,20 @@ class Plan:
 
     def within(self, steps: int, base_lr: float) -> Plan:
         """Return the plan of a short run at another base rate: all curves within ``steps`` steps, without feedback."""
+        short = self.compressed(dataclasses.replace(self.horizon, steps=steps, stop_after=None))
+        return dataclasses.replace(short, base_lr=base_lr, plateau=None, guard=None)
+
+    def compressed(self, horizon: Horizon) -> Plan:
+        """Return the plan of a run of another length, with all curves of this plan within its steps."""
+        steps = horizon.steps
+        assert steps is not None
         return dataclasses.replace(
             self,
-            base_lr=base_lr,
-            horizon=dataclasses.replace(self.horizon, steps=steps, stop_after=None),
+            horizon=horizon,
             curve=self.curve.within(steps),
             momentum=None if self.momentum is None else self.momentum.within(steps),
             decay_curve=None if self.decay_curve is None else self.decay_curve.within(steps),
             group_curves=self.changed_group_curves(lambda curve: curve.within(steps)),
-            plateau=None,
-            guard=None,
         )
 
     def places(self, group: GroupRate) -> list[int]:

@@ -316,6 +316,8 @@ def refuse_combinations(config: Mapping[str, Any]) -> None:
          f" there is {KEY}.<name>.every"),
         ("batch.effective", config["batch"].get("effective") is not None, "it is reached by accumulation, which"
          " Lightning does only where it takes the optimizer step itself"),
+        ("horizon.compressed_from", config["horizon"].get("compressed_from") is not None, "each track has its"
+         " own curve"),
         ("trainer.gradient_clip_val", bool(trainer.get("gradient_clip_val")),
          "where the module takes the steps it clips too: self.clip_gradients(optimizer, gradient_clip_val=...)"),
         (f"guard={guard}", guard in refused, "what a spike is, and what is gone back to, is"

@@ -22,9 +22,11 @@ from lrkit.runs.csv_reader import read_csv_series
 from lrkit.runs.diagnosis import KINDS
 from lrkit.runs.event_reader import Series, event_files, read_events
 
-__all__ = ["FINISHED", "SWEEP", "Run", "find_runs", "load_run", "run_of_config"]
+__all__ = ["FINISHED", "RACE", "RUNGS", "SWEEP", "Run", "find_dropped", "find_runs", "load_run", "run_of_config"]
 
 SWEEP = "sweep.json"  #: in the folder of a sweep, output_key the folders of its jobs
+RACE = "race.json"  #: in the folder of a race: the scores of each rung
+RUNGS = "rungs"  #: in the folder of a race: the sweeps of short copies, which are not compared with the whole runs
 
 #: The statuses of runs that ended as planned. A foreign run has no status: it is unknown.
 FINISHED = ("done", "stopped", "unknown")
@@ -33,6 +35,7 @@ _OUTPUT_KEYS = (
     "resume.path",
     "logger",
     "trust",
+    "sweep",
     "hydra",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
@@ -120,13 +123,28 @@ def _find_run_folders(top: Path) -> Iterator[Path]:
             yield folder
             inner.clear()
         elif SWEEP in files:  # its event files, if any, are about all of its jobs
-            continue
+            inner[:] = [name for name in inner if name != RUNGS]
         elif any("tfevents" in name for name in files):
             yield folder
             inner[:] = [name for name in inner if not _is_add_hparams_folder(name)]
         elif any(name in _PARTS and event_files(folder / name) for name in inner):
             yield folder
             inner[:] = [name for name in inner if name not in _PARTS]
+
+
+def find_dropped(paths: Sequence[Path]) -> Iterator[str]:
+    """Yield a note for each folder of a race at ``paths``: the number of settings that it did not train in full."""
+    for path in paths:
+        rungs = _text_mapping(read_json(path / RACE)).get("rungs")
+        counts: dict[str, int] = {}
+        for rung in map(_text_mapping, rungs if isinstance(rungs, list) else []):
+            rows = map(_text_mapping, rung["settings"] if isinstance(rung.get("settings"), list) else [])
+            share = _escape(str(rung.get("share")))
+            counts[share] = counts.get(share, 0) + sum(row.get("promoted") is False for row in rows)
+        if dropped := sum(counts.values()):
+            at = ", ".join(f"{count} at {share}" for share, count in counts.items() if count)
+            place = f"{_escape(path.name)}: " if len(paths) > 1 else ""
+            yield f"{place}{dropped} settings were dropped by a race ({at} of their steps): see {RACE}"
 
 
 def load_run(folder: Path, name: str) -> Run:

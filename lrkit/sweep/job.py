@@ -17,6 +17,7 @@ from lrkit.config.sweep_values import expand_jobs
 from lrkit.runs.run_reader import find_runs
 
 __all__ = [
+    "DROPPED",
     "ENDED",
     "Job",
     "count_statuses",
@@ -31,6 +32,8 @@ __all__ = [
 
 #: The statuses of a job that a resumed sweep does not run again.
 ENDED = ("done", "stopped", "diverged")
+#: The status of a job that a race did not train in full.
+DROPPED = "dropped"
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,12 @@ def count_statuses(folder: Path) -> Counter[str]:
 
 
 def job_identity(config: Mapping[str, Any]) -> str:
-    """Return the identity of a job: a hash of its resolved config without ``jobs``, ``on_error`` and ``timeout``.
+    """Return the identity of a job: a hash of its resolved config without the keys of the sweep.
 
     >>> job_identity({"a": 1, "b": {"c": 2}}) == job_identity({"b": {"c": 2}, "a": 1, "jobs": 4})
     True
     """
-    matters = {key: value for key, value in config.items() if key not in ("jobs", "on_error", "timeout")}
+    matters = {key: value for key, value in config.items() if key not in ("jobs", "on_error", "timeout", "sweep")}
     text = json.dumps(matters, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lrkit.config.sweep_values import expand_jobs
 from lrkit.runs.run_reader import SWEEP
-from lrkit.sweep.job import ENDED, read_mapping
+from lrkit.sweep.job import DROPPED, ENDED, read_mapping
 
 __all__ = ["find_unfinished", "is_complete", "next_serial", "read_sweep_file", "serial_of", "states_of"]
 
@@ -40,7 +40,7 @@ def is_complete(folder: Path, overrides: Sequence[str], jobs: int) -> bool:
     """Return whether a folder has a sweep with exactly this command whose ``jobs`` jobs have all ended."""
     written = read_sweep_file(folder)
     states = [job.get("status") for job in states_of(written).values()]
-    ended = len(states) == jobs and all(status in ENDED for status in states)
+    ended = len(states) == jobs and all(status in (*ENDED, DROPPED) for status in states)
     return ended and written.get("overrides") == list(overrides)
 
 

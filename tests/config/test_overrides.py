@@ -10,6 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lrkit.base.errors import ConfigError
+from lrkit.config import overrides
+from lrkit.config.compose import compose
 from lrkit.config.near_names import nearest_key, suggest_name
 from lrkit.config.overrides import (
     default_choices,
@@ -126,10 +128,10 @@ def test_a_thousand_jobs_are_accepted(overrides: list[str], jobs: int) -> None:
     ],
 )
 def test_more_than_a_thousand_jobs_are_refused_at_once(overrides: list[str]) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(ConfigError, match=f"-m must have at most {MAX_JOBS} jobs"):
         expand_jobs(overrides)
-    assert time.perf_counter() - begun < 2.0
+    assert time.process_time() - begun < 2.0
 
 
 def test_what_cannot_be_listed_cannot_be_swept() -> None:
@@ -197,3 +199,11 @@ def test_hydra_is_left_as_it_was_found() -> None:
             raise KeyError
         assert GlobalHydra.instance().hydra is inner
     assert GlobalHydra.instance().hydra is before
+
+
+def test_lrkits_own_files_are_parsed_once() -> None:
+    words = ["schedule=cosine", "+experiment=demo"]
+    first = compose(words)
+    parsed = overrides._parse_shipped_file.cache_info().misses
+    assert compose(words) == first  # what Hydra did to the first one does not show in the second one
+    assert overrides._parse_shipped_file.cache_info().misses == parsed > 10

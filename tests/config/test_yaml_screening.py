@@ -39,10 +39,10 @@ def refusal(file: Path, *overrides: str) -> str:
     """Return the message of composing with the file, which comes at once and names the file."""
     own = next(folder for folder in file.parents if folder.name == "own")
     words = overrides or (f"+{file.parent.relative_to(own)}={file.stem}",)
-    since = time.perf_counter()
+    since = time.process_time()
     with pytest.raises(ConfigError) as caught:
         compose(words, str(own))
-    assert time.perf_counter() - since < 1
+    assert time.process_time() - since < 1
     message = str(caught.value)
     assert message.startswith(str(file)) and "\n" not in message, message
     return message.removeprefix(f"{file} ")
@@ -176,15 +176,15 @@ def test_what_the_user_types_is_the_users(monkeypatch: pytest.MonkeyPatch) -> No
 def test_interpolations_of_interpolations_are_counted_before_they_are_resolved(write: Write) -> None:
     many = "\n".join(f"  x{i}: ${{callbacks.x{i - 1}}}${{callbacks.x{i - 1}}}" for i in range(1, 40))
     own = str(write(f"# @package _global_\ncallbacks:\n  x0: a\n{many}").parents[1])
-    since = time.perf_counter()
+    since = time.process_time()
     with pytest.raises(ConfigError, match="config must have interpolations of fewer than"):
         compose(["+experiment=x"], own)
-    assert time.perf_counter() - since < 1
+    assert time.process_time() - since < 1
     groups = "\n".join(f"  x{i}: {{a: '${{..x{i - 1}}}', b: '${{callbacks.x{i - 1}}}'}}" for i in range(1, 40))
     write(f"# @package _global_\ncallbacks:\n  x0: a\n{groups}")
     with pytest.raises(ConfigError, match="config must have interpolations of fewer than"):
         compose(["+experiment=x"], own)
-    assert time.perf_counter() - since < 2
+    assert time.process_time() - since < 2
 
 
 def test_a_circle_of_references_is_one_line(write: Write) -> None:

@@ -173,6 +173,8 @@ def runs(draw: st.DrawFn) -> list[str]:
         overrides.append(f"schedule.up={draw(lengths)}")
     if draw(st.booleans()):
         overrides.append(f"param_groups.rules=[{{{draw(group_rules())}}}]")
+    if not any(word.startswith("batch.schedule") for word in overrides) and draw(st.booleans()):
+        overrides += ["trainer.max_steps=9", f"horizon.compressed_from={draw(st.sampled_from([9, 20, 61]))}"]
     return [*overrides, *draw(st.sampled_from([[], *OPTIONS.get(schedule, [])]))]
 
 
@@ -181,7 +183,7 @@ SMALL = ["logger=none", "model.hidden=[4]", "model.dropout=0.5", "trainer.limit_
 
 def keep_the_promise(overrides: list[str], share: float, stops: bool, recorded: Recorded, decays: Decays) -> None:
     """``stops``: the first part ends by ``horizon.stop_after``; else it dies."""
-    config = [*SMALL, *overrides]
+    config, stops = [*SMALL, *overrides], stops and not any("compressed_from" in word for word in overrides)
     try:
         rows = listed(config)
     except ConfigError:

@@ -139,11 +139,11 @@ def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_code")
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text)[:40])
 def test_everything_else_is_refused_in_one_line_at_once(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ConfigError) as caught, warnings.catch_warnings():
         warnings.simplefilter("error")
         value(text)
-    assert time.monotonic() - began < 1.0
+    assert time.process_time() - began < 1.0
     assert caught.value.must.startswith(HOSTILE[text])
     message = str(caught.value.under("schedule.formula"))
     assert message.startswith("schedule.formula ") and "\n" not in message and len(message) < 500

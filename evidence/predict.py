@@ -290,7 +290,8 @@ def _judge(
         f"{100 * median(close):.2f} % in the median, {100 * max(close):.2f} % at worst; elsewhere by "
         f"{100 * median(far):.0f} %, and only the ranking is told. Intervals with the spread of the other three tasks "
         f"contain {share:.0f} % of {len(cells)} losses ({rows['schedule']:.0f} % for another schedule, "
-        f"{rows['length']:.0f} % for another length), {min(by_task):.0f} to {max(by_task):.0f} % of a task's. The spread of all four is {fitted.schedule:.2f} for a schedule, "
+        f"{rows['length']:.0f} % for another length), {min(by_task):.0f} to {max(by_task):.0f} % of a task's. "
+        f"The spread of all four is {fitted.schedule:.2f} for a schedule, "
         f"{fitted.length:.1f} for a length and {fitted.rate:.1f} for a rate; lrkit uses {SPREAD.schedule:g}, "
         f"{SPREAD.length:g} and {SPREAD.rate:g}."
     )

@@ -14,21 +14,23 @@ from lrkit.base.errors import ConfigError, RunError
 from lrkit.base.exit_codes import DIVERGED, OK
 from lrkit.base.files import open_to_append
 from lrkit.base.signals import Terminated
-from lrkit.cli.hydra_call import call_hydra, refuse_hydra_errors
+from lrkit.cli.hydra_call import refuse_hydra_errors, run_composed
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from lrkit.training.stacked_runs import StackedRun
 
 __all__ = ["train_stack_of_jobs"]
 
 
-def train_stack_of_jobs(jobs: Sequence[Sequence[str]], config_dir: str | None) -> int:
+def train_stack_of_jobs(jobs: Sequence[tuple[list[str], DictConfig]], config_dir: str | None) -> int:
     """Train the jobs of a stack in this process; return the exit code.
 
     A job that fails while it is written has its reason in its own folder, and the others are written too.
 
     Args:
-        jobs: the words of each job's command line, with its folder.
+        jobs: for each job the words of its command line, with its folder, and the config that Hydra composed of them.
         config_dir: folder of the user's own configs.
 
     Raises:
@@ -39,9 +41,9 @@ def train_stack_of_jobs(jobs: Sequence[Sequence[str]], config_dir: str | None) -
     from lrkit.sweep.job import write_failure
 
     members: list[tuple[dict[str, Any], Path]] = []
-    for words in jobs:
+    for _, composed in jobs:
         with refuse_hydra_errors():
-            call_hydra([*words], config_dir, lambda config: members.append(resolve_job(config)))
+            run_composed(composed, config_dir, lambda config: members.append(resolve_job(config)))
     use_lightning(members[0][0])
     from lrkit.training.run import run_training
     from lrkit.training.stacked_runs import train_stacked_runs
@@ -50,7 +52,7 @@ def train_stack_of_jobs(jobs: Sequence[Sequence[str]], config_dir: str | None) -
 
     def write(i: int, run: StackedRun) -> None:
         folder, own = members[i][1], [] if config_dir is None else ["--config-dir", config_dir]
-        words = command_line.command_line_of(["train", *own, *jobs[i]])
+        words = command_line.command_line_of(["train", *own, *jobs[i][0]])
         with open_to_append(folder / "job.log") as log, redirect_stdout(log), redirect_stderr(log), words:
             try:
                 statuses.append(run_training(run.config, folder, data=run.data, recorded=run.recorded).status)

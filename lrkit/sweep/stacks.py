@@ -24,7 +24,7 @@ LEAST = 4
 def form_units(
     jobs: Sequence[Job],
     config_of: Callable[[Job], Mapping[str, Any]],
-    resumes: Callable[[Job], bool],
+    why_alone: Callable[[Job, Mapping[str, Any]], tuple[str, str] | None],
     at_a_time: int,
 ) -> tuple[list[list[Job]], list[str]]:
     """Return the jobs in groups, each for one process, and lines for the user about the stacks.
@@ -32,7 +32,7 @@ def form_units(
     Args:
         jobs: the jobs to run.
         config_of: returns the resolved config of a job.
-        resumes: returns whether a job goes on from its checkpoint; it runs separately.
+        why_alone: returns the key that gives a job with this config its own process, and the reason; None for none.
         at_a_time: number of parallel processes, among which a stack is divided.
 
     Raises:
@@ -43,12 +43,13 @@ def form_units(
     alike: dict[str, list[Job]] = {}
     reasons: Counter[str] = Counter()
     for job in jobs:
-        refused = _find_reason(config_of(job), goes_on=resumes(job))
+        config = config_of(job)
+        refused = why_alone(job, config) or _find_reason(config)
         if refused is not None and asked == "on":
             raise ConfigError("stack", f"must be auto or off: {refused[0]} does not fit, {refused[1]}", asked)
         if refused is not None:
             reasons[f"{refused[0]} ({refused[1]})"] += 1
-        group = f"alone {job.number}" if refused is not None else _name_group(config_of(job))
+        group = f"alone {job.number}" if refused is not None else _name_group(config)
         alike.setdefault(group, []).append(job)
     units = [part for group in alike.values() for part in _divide(group, at_a_time)]
     sizes = [len(unit) for unit in units if len(unit) > 1]
@@ -62,10 +63,8 @@ def form_units(
     return sorted(units, key=lambda unit: unit[0].number), notes
 
 
-def _find_reason(config: Mapping[str, Any], *, goes_on: bool) -> tuple[str, str] | None:
+def _find_reason(config: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the key that keeps a job out of a stack, with the reason; None if it can be a member."""
-    if goes_on:
-        return "resume", "it goes on from its checkpoint"
     if config.get("timeout") is not None:
         return "timeout", "a time limit is that of one process"
     if (refused := why_not_stackable(config)) is not None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import INTERRUPTED, signal_exit_code
@@ -27,6 +29,7 @@ from lrkit.config.swept_config import sweep_of_files
 from lrkit.runs.run_reader import SWEEP
 from lrkit.sweep.job import ENDED, Job, job_identity, last_words, list_jobs, write_failure
 from lrkit.sweep.live_table import LiveTable
+from lrkit.sweep.preloading import list_preloaded
 from lrkit.sweep.progress import Progress
 from lrkit.sweep.stacks import form_units
 from lrkit.sweep.sweep_file import next_serial, read_sweep_file, serial_of, states_of
@@ -59,23 +62,24 @@ class Sweep:
         self.overrides, self.folder, self.config_dir = list(overrides), folder, config_dir
         self.jobs = list(list_jobs(overrides, folder, config_dir) if jobs is None else jobs)
         self._stacked: set[int] = set()  # numbers of the jobs that run in a stack
-        self._composed: dict[int, dict[str, Any]] = {}
         self.first = configs.compose(self.jobs[0].overrides, config_dir)
         written = read_sweep_file(folder)
         self.state = states_of(written)
         self.serial = serial_of(written) or next_serial(folder)
         self.progress = Progress()
+        self.composed: dict[int, tuple[dict[str, Any], DictConfig | None]] = {}
 
     def run(self, work: Callable[..., int], say: Say) -> dict[str, int]:
         """Run the unfinished jobs; return status -> number of jobs.
 
         Args:
-            work: function for a job's process, called with the words of its command line and ``config_dir``.
+            work: function for a job's process, called with the words of its command line, ``config_dir``, and the
+                config as Hydra composed it (None for a saved config).
             say: prints a line.
         """
         at_a_time = self._find_slots()
         missing = [job for job in self.jobs if not self._is_finished(job)]
-        self._record_killed_before([job for job in self.jobs if job not in missing])
+        self._record_killed([job for job in self.jobs if job not in missing])
         self._check_folders(missing)
         self.write_state()  # from here on, the same command resumes in this folder, even after a crash
         self.progress.missing = len(missing)
@@ -95,13 +99,14 @@ class Sweep:
 
         table = LiveTable(str(self.first["monitor"]), summarise)
 
-        def begin(i: int) -> tuple[list[str] | list[list[str]], str | None]:
-            words = [self._prepare_job(job) for job in units[i]]
+        def begin(i: int) -> tuple[Any, ...]:
+            prepared = [self._prepare_job(job) for job in units[i]]
             for job in units[i]:
                 self.progress.begun += 1
                 self._record_status(job, "running")
                 table.begin(job)
-            return (words if len(words) > 1 else words[0]), self.config_dir
+            words, composed = prepared[0]
+            return (words, self.config_dir, composed) if len(prepared) == 1 else (prepared, self.config_dir)
 
         def ended(i: int, outcome: Outcome) -> bool:
             statuses = [end_job(job, replace(outcome, seconds=outcome.seconds / len(units[i]))) for job in units[i]]
@@ -118,19 +123,23 @@ class Sweep:
 
         logs, longest = [unit[0].folder / "job.log" for unit in units], timeout.seconds(self.first.get("timeout"))
         with table:
-            run_jobs(work, logs, at_a_time, begin=begin, ended=ended, timeout=longest)
+            run_jobs(
+                work, logs, at_a_time, begin=begin, ended=ended, timeout=longest,
+                preload=list_preloaded({word for job in missing for word in job.overrides}, self.config_dir),
+                ahead=lambda i: [self._compose_job(job) for job in units[i]],
+            )  # fmt: skip
         self._write_tensorboard_summaries()
         return Counter(self.state.get(job.folder.name, {}).get("status", "waiting") for job in self.jobs)
 
-    def _record_killed_before(self, finished: Sequence[Job]) -> None:
-        """Record the status of jobs that have ended, if this process was killed before it recorded them."""
-        for job in finished:
+    def _record_killed(self, ended: Sequence[Job]) -> None:
+        """Record the status of ended jobs whose sweep was killed before it could."""
+        for job in ended:
             if self.state[job.folder.name].get("status") == "running":
                 self._record_status(job, str(job.result()["status"]))
 
     def _form_units(self, missing: Sequence[Job], at_a_time: Slots, say: Say) -> list[list[Job]]:
         """Return the jobs of each process: one, or those of a stack."""
-        units, notes = form_units(missing, self._config_of, self._resumes, at_a_time.count)
+        units, notes = form_units(missing, self._plain_config, self._why_alone, at_a_time.count)
         self._stacked = {job.number for unit in units if len(unit) > 1 for job in unit}
         for note in notes:
             say(note)
@@ -162,7 +171,7 @@ class Sweep:
             return False
         if job.result().get("status") not in ENDED:
             return False
-        return bool(before.get("id") == job_identity(self._config_of(job)))
+        return bool(before.get("id") == job_identity(configs.compose(job.overrides, self.config_dir)))
 
     def _check_folders(self, missing: Sequence[Job]) -> None:
         """Refuse a job's folder that has files of another sweep, or a finished job of another config."""
@@ -174,33 +183,43 @@ class Sweep:
                 must = f"must be a folder without another sweep: its {job.folder.name} belongs to one"
                 raise ConfigError("hydra.sweep.dir", must, str(self.folder))
 
-    def _prepare_job(self, job: Job) -> list[str]:
-        """Prepare a job's folder, and return the words of its command line."""
-        words = [*job.overrides, f"hydra.run.dir={quote_value(str(job.folder))}"]
+    def _compose_job(self, job: Job) -> tuple[dict[str, Any], DictConfig | None]:
+        """Return a job's config, plain and as Hydra composed it; it is composed once, perhaps before a slot is free."""
+        if job.number not in self.composed:
+            self.composed[job.number] = configs.compose_with_hydra(_list_words(job), self.config_dir)
+        return self.composed[job.number]
+
+    def _plain_config(self, job: Job) -> dict[str, Any]:
+        return self._compose_job(job)[0]
+
+    def _prepare_job(self, job: Job) -> tuple[list[str], DictConfig | None]:
+        """Prepare a job's folder, and return the words of its command line, and what Hydra composes of them."""
+        words, (config, composed) = _list_words(job), self._compose_job(job)
+        del self.composed[job.number]
         before = self.state.get(job.folder.name, {})
-        now = job_identity(self._config_of(job))
-        if self._resumes(job):
+        now = job_identity(config)
+        if self._resumes(job, config):
             own = split_config_file(words)[1]  # the job goes on with its own config
-            return [*own, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"]
+            return [*own, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"], None
         if before and job.folder.is_dir():
             shutil.rmtree(job.folder)  # an unfinished job that cannot be resumed
         job.folder.mkdir(parents=True, exist_ok=True)
         self.state[job.folder.name] = {"id": now, "overrides": list(job.overrides)}
-        return words
+        return words, composed
 
-    def _config_of(self, job: Job) -> dict[str, Any]:
-        """Return the resolved config of a job; composed once."""
-        if job.number not in self._composed:
-            self._composed[job.number] = configs.compose(job.overrides, self.config_dir)
-        return self._composed[job.number]
-
-    def _resumes(self, job: Job) -> bool:
+    def _resumes(self, job: Job, config: Mapping[str, Any]) -> bool:
         """Return whether a job was interrupted, and goes on from its last checkpoint."""
         before = self.state.get(job.folder.name, {})
         interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
         if not interrupted or not (job.folder / "checkpoints" / "last.ckpt").is_file():
             return False
-        return bool(before.get("id") == job_identity(self._config_of(job)))
+        return bool(before.get("id") == job_identity(config))
+
+    def _why_alone(self, job: Job, config: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Return the key that gives a job a process of its own, with the reason; None if there is none."""
+        if self._resumes(job, config):
+            return "resume", "it goes on from its checkpoint"
+        return ("--config", "the config of a file") if self._compose_job(job)[1] is None else None
 
     def _record_status(self, job: Job, status: str, **more: Any) -> None:
         """Record the status of a job in ``sweep.json``."""
@@ -232,6 +251,11 @@ class Sweep:
         self.progress.seconds.append(outcome.seconds)
         self._record_status(job, status, seconds=round(outcome.seconds, 3))
         return status
+
+
+def _list_words(job: Job) -> list[str]:
+    """Return the overrides of a job with that of its folder."""
+    return [*job.overrides, f"hydra.run.dir={quote_value(str(job.folder))}"]
 
 
 def _describe_exit(code: int) -> str:

@@ -26,7 +26,12 @@ def units_of(
     every = [{**composed(words), "stack": stack} for words in of_jobs]
     every += [{**composed(""), "stack": stack, "seed": seed} for seed in range(seeds)]
     jobs = [Job(i, (), "", Path(str(i))) for i in range(len(every))]
-    units, notes = form_units(jobs, lambda job: every[job.number], lambda job: job.number == resumes, at_a_time)
+    units, notes = form_units(
+        jobs,
+        lambda job: every[job.number],
+        lambda job, _: ("resume", "it goes on from its checkpoint") if job.number == resumes else None,
+        at_a_time,
+    )
     return [[job.number for job in unit] for unit in units], notes
 
 

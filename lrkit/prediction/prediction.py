@@ -212,7 +212,7 @@ def _note_fit(runs: Sequence[RecordedRun], groups: Sequence[int], law: Annealing
         notes.append("the decay lowered nothing in these runs, so the largest sum of rates ranks first")
     repeats = [[run.final_loss for run, own in zip(runs, groups, strict=True) if own == group] for group in set(groups)]
     if spreads := [float(np.std(losses, ddof=1) / np.mean(losses)) for losses in repeats if len(losses) > 1]:
-        notes.append(f"the final losses of one schedule differ by {np.mean(spreads):.2g} over its seeds (a share)")
+        notes.append(f"the final losses of one schedule differ by {100 * np.mean(spreads):.2g} % over its seeds")
     return tuple(notes)
 
 

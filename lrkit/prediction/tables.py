@@ -64,9 +64,9 @@ def prediction_to_json(prediction: Prediction) -> dict[str, Any]:
 
 def describe_fit(prediction: Prediction) -> str:
     """Return what was fitted, and how well, in a line."""
-    error = f"{prediction.misfit:.2g}" if prediction.misfit < 0.001 else f"{100 * prediction.misfit:.2g} %"
     left = "" if prediction.left_out is None else f", {100 * prediction.left_out:.2g} % for a schedule left out"
-    return f"{prediction.metric} by an annealing law of {prediction.runs} runs: it is off by {error}{left}"
+    law = f"{prediction.metric} by an annealing law of {prediction.runs} runs"
+    return f"{law}: it is off by {100 * prediction.misfit:.2g} %{left}"
 
 
 def list_notes(prediction: Prediction) -> list[str]:

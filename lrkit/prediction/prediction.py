@@ -129,8 +129,8 @@ def predict_losses(runs: Sequence[RecordedRun], candidates: Mapping[str, Plan]) 
     law = fit_law(curves)
     misfit = _root_mean_square(np.concatenate([measure_residuals(law, curve) for curve in curves]))
     if misfit > _WORST:
-        must = f"must follow the annealing law: their losses differ from it by {misfit:.0%}, and at most {_WORST:.0%}"
-        raise ConfigError("lrkit predict", f"{must} is a basis for a ranking. The runs")
+        off = f"their losses are off it by {100 * misfit:.0f} %, and up to {100 * _WORST:.0f} % they can rank schedules"
+        raise ConfigError("the runs", f"must follow the annealing law: {off}")
     samples = draw_laws(curves, groups, law)
     found = [_predict_run(label, plan, runs, law, samples, misfit) for label, plan in candidates.items()]
     found.sort(key=lambda run: run.loss)

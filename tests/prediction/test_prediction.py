@@ -81,7 +81,7 @@ def test_the_command_writes_a_page_with_dashed_curves(
     assert (
         drawn["validation loss", "wsd"] and drawn["learning rate", "linear"] and not drawn["validation loss", "cosine"]
     )
-    assert (tmp_path / "predict.png").stat().st_size > 10_000
+    assert (tmp_path / "predict.png").stat().st_size > 10_000 and "4 runs, 2 settings and 2 predicted" in page
     assert main(["predict", *asked, "format=csv"]) == 0
     first = next(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert first["schedule"] == "wsd" and float(first["low"]) < float(first["loss"]) < float(first["high"])

@@ -109,9 +109,9 @@ def find(
         module: any LightningModule; or a list of overrides as for `lrkit find`, without the other arguments.
         train_dataloaders, val_dataloaders, datamodule: as for ``Trainer.fit``.
         trainer: the keyword arguments of the run's Trainer. ``max_epochs`` or ``max_steps`` is the length of the run;
-            the short runs take 1/16 and 1/4 of it.
+            the short runs take 1/16, 1/4 and 1/2 of it.
         search: the keys of ``find`` in `lrkit find`: ``start``, ``end``, ``steps``, ``repeats``, ``shape``, ``loss``,
-            ``confirm``.
+            ``confirm``, ``rounds``.
         monitor: the metric by which short runs are compared; ``auto``: the validation loss.
         seed: the seed of the random numbers in the copies.
         folder: the folder for ``find.json``, ``find.csv`` and ``find.png``; None: no files.

@@ -8,13 +8,17 @@ from pathlib import Path
 
 from lrkit.base.command_line import CONFIG_FILE, quote_path
 from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.cli.commands import COMMANDS, FLAG_VALUES
 from lrkit.config.trusted_targets import check_trust
 
 __all__ = [
     "asks_for_information",
+    "check_format",
     "check_hydra_overrides",
     "parse_process_arguments",
+    "refuse_flags",
     "split_arguments",
+    "split_format",
     "suggest_override",
 ]
 
@@ -105,6 +109,37 @@ def asks_for_information(flags: Sequence[str]) -> bool:
     return bool(given.keys() & _INFORMING.keys())
 
 
+def refuse_flags(command: str, flags: Sequence[str]) -> None:
+    """Refuse flags that a command does not take, with the override that the user may mean, or the command's flags.
+
+    >>> refuse_flags("help", ["--lr=0.1"])
+    Traceback (most recent call last):
+    lrkit.base.errors.ConfigError: --lr=0.1 is not a flag of lrkit help: write optimizer.lr=0.1.
+    """
+    for flag in flags:
+        *others, last = COMMANDS[command].flag_names
+        takes = f": it takes {', '.join(others)}{' and ' if others else ''}{last}"
+        raise ConfigError(flag, f"is not a flag of lrkit {command}{suggest_override(flag) or takes}")
+
+
+def split_format(command: str, words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the value of ``format=``, or ``text``, and the other words.
+
+    >>> split_format("show", ["seed=1", "format=csv"])
+    ('csv', ['seed=1'])
+    """
+    given = [word.partition("=")[2] for word in words if word.startswith("format=")]
+    return check_format(command, given[-1] if given else "text"), [w for w in words if not w.startswith("format=")]
+
+
+def check_format(command: str, form: str) -> str:
+    """Return a format; refuse one that the command does not write."""
+    formats = next(key.values for key in COMMANDS[command].keys if key.name == "format")
+    if form not in formats:
+        raise ConfigError("format", f"is not a format. {did_you_mean(form, formats)}", form)
+    return form
+
+
 def suggest_override(flag: str) -> str:
     """A hint for a flag that is a key of a run, as in ``--lr 0.1``; empty for any other one.
 
@@ -123,8 +158,8 @@ _INFORMING: dict[str, tuple[str, tuple[str, ...]]] = {
     "--help": ("-h", ()),
     "--hydra-help": ("", ()),
     "--version": ("", ()),
-    "--cfg": ("-c", ("job", "hydra", "all")),
-    "--info": ("-i", ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
+    "--cfg": ("-c", FLAG_VALUES["--cfg"]),
+    "--info": ("-i", FLAG_VALUES["--info"]),
 }
 
 _SHORT = {short: name for name, (short, _) in _INFORMING.items() if short} | {

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
 
-__all__ = ["COMMANDS", "Command", "CommandKey"]
+__all__ = ["COMMANDS", "FLAG_VALUES", "Command", "CommandKey"]
 
 _CONFIG_DIR = {"--config-dir DIR": "a folder of your own groups and options; they replace options of the same name"}
 _CONFIG = {"--config FILE": "the whole config of a run, its config.yaml, in place of the defaults"}
 _TRACEBACK = {"--traceback": "the Python traceback of an error"}
+#: The values of the flags of Hydra's that take one of a list.
+FLAG_VALUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+})  # fmt: skip
 _TRUST = {"--trust PACKAGE": "allow files to name classes of this package; may be repeated"}
 
 
@@ -63,6 +68,11 @@ class Command:
     paths: bool = False
     words: tuple[str, ...] = ()
     together: bool = False
+
+    @property
+    def flag_names(self) -> tuple[str, ...]:
+        """The flags without their values; the short form of one that has it."""
+        return tuple(flag.replace(",", " ").split()[0] for flag in self.flags)
 
     def load(self) -> Callable[[list[str]], int]:
         """The function that runs the command; it imports only the modules of this command."""

@@ -8,19 +8,20 @@ from pathlib import Path
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.exit_codes import OK
+from lrkit.cli.commands import COMMANDS
 
-__all__ = ["SHELLS", "print_candidates", "run_completion", "split_line"]
+__all__ = ["print_candidates", "run_completion", "split_line"]
 
-SHELLS = ("bash", "zsh", "fish")
 _MEANING = 60  # characters of a meaning that a shell shows beside a candidate
 _SPECIAL = re.compile(r"([\s'\"\\$&;()<>|`*?!#])")
 
 
 def run_completion(words: list[str]) -> int:
     """Print the script for a shell."""
-    if len(words) != 1 or words[0] not in SHELLS:
+    shells = COMMANDS["completion"].words
+    if len(words) != 1 or words[0] not in shells:
         shell = " ".join(words)
-        raise ConfigError("lrkit completion", f"needs a shell. {did_you_mean(shell, SHELLS)}", shell)
+        raise ConfigError("lrkit completion", f"needs a shell. {did_you_mean(shell, shells)}", shell)
     print((Path(__file__).parent / f"completion.{words[0]}").read_text(encoding="utf-8"), end="")
     return OK
 

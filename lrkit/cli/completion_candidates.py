@@ -10,16 +10,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lrkit.cli.commands import COMMANDS, Command
+from lrkit.cli.commands import COMMANDS, FLAG_VALUES, Command
 from lrkit.config.documented_options import DocumentedGroup, DocumentedKey, DocumentedOptions, split_prefix
 
 __all__ = ["Candidate", "find_candidates"]
 
-#: The values of Hydra's flags.
-_FLAG_VALUES = {
-    "--cfg": ("job", "hydra", "all"),
-    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
-}
 _SHORT = {"-c": "--cfg", "-i": "--info", "-cd": "--config-dir"}
 #: Keys of Hydra's that a user of lrkit sets.
 _HYDRA = [
@@ -71,8 +66,8 @@ def _list_candidates(words: Sequence[str], current: str) -> Iterator[Candidate]:
         return
     last = _SHORT.get(words[-1], words[-1])
     options = DocumentedOptions(_find_config_dir(words))
-    if last in _FLAG_VALUES:
-        yield from (Candidate(value) for value in _FLAG_VALUES[last])
+    if last in FLAG_VALUES:
+        yield from (Candidate(value) for value in FLAG_VALUES[last])
     elif last == "--config-dir":
         yield from _list_paths("", current, folders=True)
     elif last == "--config":
@@ -181,22 +176,12 @@ def _keys_of_section(section: str, typed: Sequence[str], options: DocumentedOpti
         at = group.name.partition("@")[2] or group.name
         if at.partition(".")[0] != section:
             continue
-        chosen = _chosen_options(group, typed) & {*options.names(group.name)}
+        chosen = group.chosen(typed) & {*options.names(group.name)}
         if not chosen and "@" in group.name:
             continue
         keys = _keys_of_options(group, sorted(chosen), options)
         found += keys or _keys_of_options(group, options.names(group.name), options)
     return list({key.path: key for key in found}.values())
-
-
-def _chosen_options(group: DocumentedGroup, typed: Sequence[str]) -> set[str]:
-    """Return the options of a group on the line, also those of a list or a sweep; without one, the default."""
-    chosen: set[str] = set()
-    for word in typed:
-        name, equals, value = split_prefix(word)[1].partition("=")
-        if equals and name == group.name:
-            chosen |= {each.strip() for each in value.strip("[]'\"").split(",")}
-    return chosen or {group.default}
 
 
 def _keys_of_options(group: DocumentedGroup, names: Sequence[str], options: DocumentedOptions) -> list[DocumentedKey]:

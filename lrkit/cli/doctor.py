@@ -8,7 +8,7 @@ from typing import Any
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import FAILED, OK
 from lrkit.base.terminal_width import find_width, wrap_text
-from lrkit.cli.arguments import split_arguments, suggest_override
+from lrkit.cli.arguments import refuse_flags, split_arguments
 from lrkit.cli.environment_checks import CHECKS, Finding
 
 __all__ = ["run_doctor"]
@@ -23,8 +23,7 @@ def run_doctor(words: list[str]) -> int:
         words: overrides, such as ``trainer.precision=bf16-mixed``: what a run with them would use.
     """
     flags, overrides, config_dir = split_arguments(words)
-    for flag in flags:
-        raise ConfigError(flag, f"is not a flag of lrkit doctor{suggest_override(flag) or ': it takes --config-dir'}")
+    refuse_flags("doctor", flags)
     broken = 0
     config: Mapping[str, Any] = {}
     try:

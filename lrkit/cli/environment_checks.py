@@ -111,8 +111,8 @@ def check_extras(_: Config) -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
     complete = []
+    optional = [each for each in map(Requirement, metadata.requires("lrkit") or ()) if each.marker is not None]
     for extra, use in EXTRAS.items():
-        optional = [each for each in map(Requirement, metadata.requires("lrkit") or ()) if each.marker is not None]
         needed = [each for each in optional if each.marker and each.marker.evaluate({"extra": extra})]
         missing = [each.name for each in needed if _version(each.name) is None]
         if missing:

@@ -15,7 +15,7 @@ from lrkit.base.launcher_environment import global_rank
 from lrkit.base.process_pool import receive_config
 from lrkit.base.python_safe_path import restore_path
 from lrkit.base.terminal_width import print_line
-from lrkit.cli.arguments import split_arguments, suggest_override
+from lrkit.cli.arguments import refuse_flags, split_arguments
 from lrkit.cli.errors_in_one_line import refuse_together
 from lrkit.cli.output_folders import create_folder
 
@@ -35,8 +35,7 @@ def run_find(argv: list[str]) -> int:
             raise ConfigError(
                 flag, "is not for lrkit find; each job of a sweep finds its own rate by optimizer.lr=auto"
             )
-        hint = suggest_override(flag) or ": it takes --config and --config-dir"
-        raise ConfigError(flag, f"is not a flag of lrkit find{hint}")
+    refuse_flags("find", flags)
     with refuse_together():
         config = configs.compose(overrides, config_dir)
         configs.check(config)

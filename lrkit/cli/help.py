@@ -11,7 +11,7 @@ from lrkit.base.exit_codes import OK
 from lrkit.base.launcher_environment import global_rank
 from lrkit.base.terminal_width import find_width, wrap_command, wrap_text
 from lrkit.base.text_table import format_table
-from lrkit.cli.arguments import split_arguments
+from lrkit.cli.arguments import refuse_flags, split_arguments
 from lrkit.cli.commands import COMMANDS, Command
 from lrkit.config.documented_options import DocumentedGroup, DocumentedKey, DocumentedOption, DocumentedOptions
 
@@ -39,8 +39,7 @@ def print_overview() -> None:
 def run_help(words: list[str]) -> int:
     """Print the page of each name: a command, a group, an option or a key."""
     flags, names, config_dir = split_arguments(words)
-    for flag in flags:
-        raise ConfigError(flag, "is not a flag of lrkit help: it takes --config-dir")
+    refuse_flags("help", flags)
     options = DocumentedOptions(config_dir)
     pages = [list(_find_page(name, options)) for name in names]
     if global_rank() > 0:
@@ -114,7 +113,7 @@ def _command_page(name: str, command: Command, options: DocumentedOptions, chose
     if command.overrides:
         yield from ("", "Groups: GROUP=OPTION; * is the one that is chosen")
         yield from _format_rows([
-            (group.word, " ".join(_mark_option(group, each, chosen) for each in options.names(group.name)))
+            (group.word, _mark_options(group, options, chosen))
             for group in options.groups if "@" not in group.name
         ])  # fmt: skip
         mounted = [group for group in options.groups if "@" in group.name]
@@ -145,10 +144,9 @@ def _command_page(name: str, command: Command, options: DocumentedOptions, chose
         yield from (f"  {example}", f"    {meaning}")
 
 
-def _mark_option(group: DocumentedGroup, name: str, chosen: Sequence[str]) -> str:
-    typed = [word.partition("=")[2] for word in chosen if word.lstrip("+").partition("=")[0] == group.name]
-    marked = typed[-1].strip("[]").split(",") if typed else [group.default]
-    return f"{name}*" if name in marked else name
+def _mark_options(group: DocumentedGroup, options: DocumentedOptions, words: Sequence[str]) -> str:
+    marked = group.chosen(words)
+    return " ".join(f"{name}*" if name in marked else name for name in options.names(group.name))
 
 
 def _keys_in(keys: Sequence[DocumentedKey], section: str) -> list[DocumentedKey]:

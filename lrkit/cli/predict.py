@@ -7,15 +7,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import OK
 from lrkit.base.terminal_width import find_width, print_line
-from lrkit.cli.arguments import split_arguments, suggest_override
+from lrkit.cli.arguments import check_format, refuse_flags, split_arguments
 from lrkit.cli.output_folders import create_folder, make_writable
 
 __all__ = ["run_predict"]
-
-FORMATS = ("text", "csv", "json", "png")
 
 
 def run_predict(argv: list[str]) -> int:
@@ -27,13 +25,9 @@ def run_predict(argv: list[str]) -> int:
     from lrkit.prediction.run_check import check_runs
 
     flags, words, config_dir = split_arguments(argv)
-    for flag in flags:
-        hint = suggest_override(flag) or ": it takes --config-dir"
-        raise ConfigError(flag, f"is not a flag of lrkit predict{hint}")
+    refuse_flags("predict", flags)
     folders, overrides, keys = _split_words(words)
-    form = keys.get("format", "text")
-    if form not in FORMATS:
-        raise ConfigError("format", f"is not a format. {did_you_mean(form, FORMATS)}", form)
+    form = check_format("predict", keys.get("format", "text"))
     if not folders:
         raise ConfigError("lrkit predict", "needs the folders of finished runs: lrkit predict outputs/runs/... ...")
     runs = load_recorded_runs(folders)

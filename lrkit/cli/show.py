@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.exit_codes import OK
 from lrkit.base.terminal_width import print_line
-from lrkit.cli.arguments import split_arguments, suggest_override
+from lrkit.cli.arguments import refuse_flags, split_arguments, split_format
 from lrkit.cli.output_folders import find_unused_path
 from lrkit.cli.resumed_run import load_resumed_config
 
@@ -22,16 +21,8 @@ def run_show(argv: list[str]) -> int:
     from lrkit.planning.plan_page import print_plan
 
     flags, overrides, config_dir = split_arguments(argv)
-    for flag in flags:
-        if flag not in ("-m", "--multirun"):
-            hint = suggest_override(flag) or ": it takes -m, --config and --config-dir"
-            raise ConfigError(flag, f"is not a flag of lrkit show{hint}")
-    form = "text"
-    for override in [o for o in overrides if o.startswith("format=")]:
-        form = override.partition("=")[2]
-        overrides.remove(override)
-    if form not in render.FORMATS:
-        raise ConfigError("format", f"is not a format. {did_you_mean(form, render.FORMATS)}", form)
+    refuse_flags("show", [flag for flag in flags if flag not in ("-m", "--multirun")])
+    form, overrides = split_format("show", overrides)
     plans = {}
     if not flags:
         load_resumed_config(overrides)

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrkit.base.command_line import quote_path
-from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import OK
 from lrkit.base.terminal_width import print_line
-from lrkit.cli.arguments import split_arguments
+from lrkit.cli.arguments import refuse_flags, split_arguments, split_format
 
 if TYPE_CHECKING:
     from lrkit.planning.plan import Plan
 
 __all__ = ["run_translate"]
 
-FORMATS = ("text", "json")
 _FROM = "from."
 
 
@@ -28,12 +27,9 @@ def run_translate(argv: list[str]) -> int:
     from lrkit.planning.rate_translation import translate
 
     flags, words, config_dir = split_arguments(argv)
-    for flag in flags:
-        raise ConfigError(flag, "is not a flag of lrkit translate: it takes --config-dir")
-    form = next((word.partition("=")[2] for word in words if word.startswith("format=")), "text")
-    if form not in FORMATS:
-        raise ConfigError("format", f"is not a format. {did_you_mean(form, FORMATS)}", form)
-    known, *overrides = [word for word in words if not word.startswith("format=")] or [""]
+    refuse_flags("translate", flags)
+    form, words = split_format("translate", words)
+    known, *overrides = words or [""]
     source, target = _read_plans(known, overrides, config_dir)
     found = translate(source, target)
     if form == "json":

@@ -51,6 +51,7 @@ __all__ = [
     "check",
     "check_values",
     "compose",
+    "compose_with_hydra",
     "plan",
     "replicas_of",
     "schedule_of",
@@ -78,37 +79,20 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     >>> compose(["schedule=step", "schedule.gamma=0.5"])["schedule"]["gamma"]
     0.5
     """
+    return compose_with_hydra(overrides, config_dir, trust)[0]
+
+
+def compose_with_hydra(
+    overrides: Sequence[str], config_dir: str | None = None, trust: Sequence[str] = ()
+) -> tuple[Config, DictConfig | None]:
+    """Return the config of ``compose``, and the same as Hydra composed it, with its node ``hydra``, to run it.
+
+    A saved config, and that of a file, has no such form: None. The arguments and errors are those of ``compose``.
+    """
     overrides, parsed, base, source = _find_base(overrides)
-    with hydra_initialised(config_dir):
-        for override in parsed:
-            check_group(override)
-        try:
-            composed = (
-                hydra.compose("train", overrides=with_added_tracks(overrides))
-                if base is None
-                else saved_config.rebase_overrides(base, parsed)
-            )
-        except ConfigError:  # from one of the user's files
-            raise
-        except Exception as error:  # of Hydra, of OmegaConf, or of any class, if a file is not a config
-            raise explain_hydra_error(error, parsed, config_dir) from None
-    if not isinstance(composed, DictConfig):
-        raise ConfigError("train.yaml", "must be a group of keys")
-    for name in sorted(top_keys() - set(composed)):
-        raise ConfigError(name, "cannot be removed")
-    raw: Any = OmegaConf.to_container(composed)
-    if (many := yaml_screening.count_expanded(raw)) > yaml_screening.WIDEST:
-        raise ConfigError("config", f"must have interpolations of fewer than {many} values in all")
-    try:
-        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        key = str(getattr(error, "full_key", None) or "config")
-        if isinstance(error, MissingMandatoryValue):
-            raise ConfigError(key, "must be set") from None
-        raise ConfigError(key, "cannot be resolved: " + str(error).splitlines()[0].rstrip(".")) from None
-    assert isinstance(config, dict)
-    named = with_current_paths({str(key): value for key, value in config.items()})
-    checked = with_trust(with_typed_track_order(named, parsed), parsed, trust)
+    composed = _compose_groups(overrides, parsed, base, config_dir)
+    config = _resolve_interpolations(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+    checked = with_trust(with_typed_track_order(with_current_paths(config), parsed), parsed, trust)
     check_keys(checked)
     if base is not None:
         checked = saved_config.with_found_interval(checked, base)
@@ -123,7 +107,47 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     checked = with_read_tables(with_keys_of_class(checked, parsed))
     if not checked[tracks.KEY]:  # resume_policies refuses the policy cooldown for tracks, with another message
         resume_options.check_cooldown(checked)
-    return with_translated_rate(with_world(checked, parsed))
+    return with_translated_rate(with_world(checked, parsed)), composed if base is None else None
+
+
+def _compose_groups(
+    overrides: Sequence[str], parsed: Sequence[Override], base: Mapping[str, Any] | None, config_dir: str | None
+) -> DictConfig:
+    """Return what Hydra composes of the groups, or a saved config with the overrides, with its interpolations."""
+    with hydra_initialised(config_dir):
+        for override in parsed:
+            check_group(override)
+        try:
+            composed = (
+                hydra.compose("train", overrides=with_added_tracks(overrides), return_hydra_config=True)
+                if base is None
+                else saved_config.rebase_overrides(base, parsed)
+            )
+        except ConfigError:  # from one of the user's files
+            raise
+        except Exception as error:  # of Hydra, of OmegaConf, or of any class, if a file is not a config
+            raise explain_hydra_error(error, parsed, config_dir) from None
+    if not isinstance(composed, DictConfig):
+        raise ConfigError("train.yaml", "must be a group of keys")
+    return composed
+
+
+def _resolve_interpolations(composed: DictConfig) -> Config:
+    """Return a config in plain containers, with the values of its interpolations."""
+    for name in sorted(top_keys() - set(composed)):
+        raise ConfigError(name, "cannot be removed")
+    raw: Any = OmegaConf.to_container(composed)
+    if (many := yaml_screening.count_expanded(raw)) > yaml_screening.WIDEST:
+        raise ConfigError("config", f"must have interpolations of fewer than {many} values in all")
+    try:
+        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", None) or "config")
+        if isinstance(error, MissingMandatoryValue):
+            raise ConfigError(key, "must be set") from None
+        raise ConfigError(key, "cannot be resolved: " + str(error).splitlines()[0].rstrip(".")) from None
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
 
 
 def _find_base(overrides: Sequence[str]) -> tuple[list[str], list[Override], Mapping[str, Any] | None, str]:

@@ -97,6 +97,19 @@ class DocumentedGroup:
         """The group as the user types it before ``=``."""
         return f"+{self.name}" if self.added else self.name
 
+    def chosen(self, words: Sequence[str]) -> set[str]:
+        """The options of the group on a command line, also those of a list or a sweep; without one, the default.
+
+        >>> sorted(DocumentedGroup("logger", "tensorboard", "").chosen(["seed=1", "logger=[csv,wandb]"]))
+        ['csv', 'wandb']
+        """
+        chosen: set[str] = set()
+        for word in words:
+            name, equals, value = split_prefix(word)[1].partition("=")
+            if equals and name == self.name:
+                chosen |= {each.strip() for each in value.strip("[]'\"").split(",")}
+        return chosen or {self.default}
+
 
 class DocumentedOptions:
     """The options of lrkit, and those of a folder of the user's own, which come first.

@@ -7,7 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.base.validation import FLAG, is_whole, one_of, whole
+from lrkit.base.validation import FLAG, one_of, whole
+from lrkit.schedules.durations import Duration, Length
+from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import RangeTest
 from lrkit.schedules.shapes.schedule import check_number
 
@@ -23,11 +25,12 @@ class Search:
 
     Args:
         start, end: the base rates between which the range test rises, > 0.
-        steps: optimizer steps of one range test; None: a sixth of the run, but at least 60 and at most 100.
+        steps: length of one range test; None: a sixth of the run, but at least 60 and at most 100 optimizer steps.
         repeats: number of range tests, each with another seed.
         shape: ``exponential``, with equally many steps in each factor of ten, or ``linear``.
         loss: ``train``; or ``val``: validate after each step, which takes longer but also shows overfitting.
         confirm: whether short runs train at the candidates before one of them is suggested.
+        rounds: rounds of short runs, 2 or 3; the last round of three takes half of the run for each short run.
 
     >>> Search(start=1.0, end=0.1)
     Traceback (most recent call last):
@@ -36,11 +39,12 @@ class Search:
 
     start: float = 1e-7
     end: float = 10.0
-    steps: int | None = None
+    steps: Length | None = None
     repeats: int = 3
     shape: Literal["exponential", "linear"] = "exponential"
     loss: Literal["train", "val"] = "train"
     confirm: bool = True
+    rounds: Literal[2, 3] = 3
 
     #: The smallest number of steps for a curve that can be analysed.
     least = 30
@@ -50,12 +54,15 @@ class Search:
             check_number(name, getattr(self, name), 0.0, None, None)
         if self.start >= self.end:
             raise ConfigError("start", f"must be below end ({self.end:g})", self.start)
-        if self.steps is not None and not is_whole(self.steps, self.least):
-            raise ConfigError("steps", f"must be a whole number >= {self.least}, or null", self.steps)
+        if self.steps is not None:
+            length = Duration.parse(self.steps, "steps")
+            if length.unit == "steps":
+                self._check_length(int(length.value), "steps")
         whole(1).check("repeats", self.repeats)
         one_of("exponential", "linear").check("shape", self.shape)
         one_of("train", "val").check("loss", self.loss)
         FLAG.check("confirm", self.confirm)
+        whole(2, 3).check("rounds", self.rounds)
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> Search:
@@ -73,12 +80,22 @@ class Search:
         """Return the schedule of the range test, in multiples of ``end``."""
         return RangeTest(start=self.start / self.end, shape=self.shape)
 
-    def length(self, steps: int | None) -> int:
-        """Return the optimizer steps of one range test, for a run of ``steps`` steps.
+    def length(self, horizon: Horizon) -> int:
+        """Return the optimizer steps of one range test of a run.
 
-        >>> Search().length(10_000), Search().length(450), Search().length(90), Search(steps=200).length(450)
-        (100, 75, 60, 200)
+        >>> [Search().length(Horizon(steps)) for steps in (10_000, 450, 90)], Search(steps="20%").length(Horizon(450))
+        ([100, 75, 60], 90)
+
+        Raises:
+            ConfigError: the test is too short for a curve that can be analysed.
         """
-        if self.steps is not None:
-            return self.steps
-        return 100 if steps is None else max(60, min(100, steps // 6))
+        if self.steps is None:
+            return 100 if horizon.steps is None else max(60, min(100, horizon.steps // 6))
+        steps = Duration.parse(self.steps).steps(horizon, "find.steps")
+        self._check_length(steps, "find.steps")
+        return steps
+
+    def _check_length(self, steps: int, key: str) -> None:
+        if steps < self.least:
+            written = "" if str(self.steps) == str(steps) else f", and {self.steps} is {steps}"
+            raise ConfigError(key, f"must be at least {self.least} optimizer steps{written}", self.steps)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.validation import FLAG, one_of, whole
+from lrkit.base.validation import FLAG, PLAIN_DATA, one_of, optional, record, text, whole
 from lrkit.config import batch_options, node_options, resume_options, timeout, trainer_options, trusted_targets
 from lrkit.config.callback_conflicts import find_conflict_of_path
 from lrkit.config.find_options import Search
@@ -22,6 +22,11 @@ from lrkit.planning import tracks
 __all__ = ["check_keys", "check_values", "top_keys"]
 
 _SEED = whole(0, 2**32 - 1)
+#: The options of ``torch.compile`` that a config can have.
+_COMPILE = record({}, {
+    "mode": optional(one_of("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")),
+    "backend": text(), "dynamic": optional(FLAG), "fullgraph": FLAG, "options": optional(PLAIN_DATA),
+})  # fmt: skip
 
 
 def check_values(config: Mapping[str, Any]) -> None:
@@ -58,6 +63,7 @@ def _check_run(config: Mapping[str, Any]) -> None:
     timeout.seconds(config.get("timeout"))
     one_of("continue", "stop").check("on_error", config["on_error"])
     FLAG.check("test", config["test"])
+    _check_compile(config.get("compile", False))
     if config[tracks.KEY]:
         tracks.parse_tracks(config[tracks.KEY])
         tracks.refuse_combinations(config)
@@ -67,6 +73,17 @@ def _check_run(config: Mapping[str, Any]) -> None:
     if not isinstance(config["monitor"], str):
         raise ConfigError("monitor", "must be the name of a metric, or auto", config["monitor"])
     FLAG.check("allow_extreme_lr", config["allow_extreme_lr"])
+
+
+def _check_compile(value: Any) -> None:
+    """Check the key ``compile``: a flag, or the options of ``torch.compile``."""
+    if isinstance(value, bool):
+        return
+    if not isinstance(value, Mapping):
+        raise ConfigError("compile", "must be true, false, or options of torch.compile, {mode: max-autotune}", value)
+    _COMPILE.check("compile", dict(value))
+    if value.get("mode") is not None and value.get("options") is not None:
+        raise ConfigError("compile", "must have mode or options, and not both: torch refuses them together", value)
 
 
 def _check_data_and_callbacks(config: Mapping[str, Any]) -> None:

@@ -69,9 +69,14 @@ def key_of_name(name: str) -> str:
         return name
     if known := known_key(name):
         return known
-    keys = [*keys_of_options(), *(key.path for key in DocumentedOptions().settings)]
+    keys = [*keys_of_options(), *(key.path for key in _read_options().settings)]
     found = [name] if name in keys else [key for key in keys if key.rpartition(".")[2] == name]
     return found[0] if len(found) == 1 else ""
+
+
+@cache
+def _read_options() -> DocumentedOptions:
+    return DocumentedOptions()
 
 
 @cache
@@ -81,7 +86,7 @@ def keys_of_options() -> dict[str, tuple[str, ...]]:
     >>> keys_of_options()["schedule.milestones"]
     ('multistep', 'wsd')
     """
-    options = DocumentedOptions()
+    options = _read_options()
     found: dict[str, list[str]] = {}
     for group in options.groups:
         if "@" in group.name or group.added:

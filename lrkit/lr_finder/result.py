@@ -23,6 +23,8 @@ __all__ = ["FinderResult", "round_rate"]
 
 #: The colour of the suggested rate, and the label of the axis of rates.
 _SUGGESTED, _RATE = COLOURS[3], "base learning rate optimizer.lr (log scale)"
+#: The styles of the rounds of short runs.
+_ROUNDS = LINE_STYLES[2], LINE_STYLES[4], LINE_STYLES[6]
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class FinderResult:
     def _draw_rounds(self, ax: Any) -> None:
         """Draw the score of each short run over its rate, with a line for each round."""
         style_axes(ax, "short runs of the whole schedule, compressed", _RATE, f"{self.scored or 'score'} at the end")
-        for number, (heat, style) in enumerate(zip(self.heats, (LINE_STYLES[2], LINE_STYLES[4]), strict=False), 1):
+        for number, (heat, style) in enumerate(zip(self.heats, _ROUNDS, strict=False), 1):
             finished = {lr: score for lr, score in heat.scores.items() if math.isfinite(score)}
             label = f"round {number}: {heat.steps} steps each"
             ax.plot(finished.keys(), finished.values(), marker=style.marker, ms=5, color=style.light, label=label)

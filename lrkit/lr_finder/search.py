@@ -43,7 +43,7 @@ def search_rate(task: TrainingTask, search: Search, say: Say) -> FinderResult:
     if search.confirm and lr is not None:
         estimates = ", ".join(f"{name} {estimate:.2g}" for name, estimate in reading.estimates.items())
         say(f"estimates from the curve: {estimates}")
-        confirmation, run, scored = _confirm_rates(task, tests[0].full, reading, say)
+        confirmation, run, scored = _confirm_rates(task, tests[0].full, reading, search.rounds, say)
         lr, low, high, reason, steps = (
             confirmation.lr,
             confirmation.low,
@@ -76,7 +76,7 @@ def _run_range_tests(task: TrainingTask, search: Search, say: Say) -> Iterator[S
 
     def rising(full: Plan) -> tuple[Plan, int]:
         """The plan of a range test: only the rate rises, and the groups keep their proportions."""
-        horizon = dataclasses.replace(full.horizon, steps=search.length(full.horizon.steps), stop_after=None)
+        horizon = dataclasses.replace(full.horizon, steps=search.length(full.horizon), stop_after=None)
         plain = dataclasses.replace(
             full, horizon=horizon, group_curves={}, momentum=None, decay_curve=None, plateau=None
         )
@@ -101,7 +101,9 @@ def _read_range_test(test: ShortRun, search: Search) -> RangeTestRun:
     return RangeTestRun([lr for lr, _ in kept], [loss for _, loss in kept], test.ended)
 
 
-def _confirm_rates(task: TrainingTask, full: Plan, reading: CurveReading, say: Say) -> tuple[Confirmation, int, str]:
+def _confirm_rates(
+    task: TrainingTask, full: Plan, reading: CurveReading, rounds: int, say: Say
+) -> tuple[Confirmation, int, str]:
     """The confirmation by short runs, their number of steps, and the name of their score."""
     taken, scored = 0, ""
 
@@ -116,4 +118,4 @@ def _confirm_rates(task: TrainingTask, full: Plan, reading: CurveReading, say: S
 
     assert reading.minimum is not None
     say(f"short runs: the run's {full.horizon.steps or 'unlimited'} steps, compressed")
-    return confirm_rate(train, reading.minimum, full.horizon.steps), taken, scored
+    return confirm_rate(train, reading.minimum, full.horizon.steps, rounds), taken, scored

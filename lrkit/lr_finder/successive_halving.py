@@ -2,15 +2,18 @@
 
 A range test uses each rate for a step or two; the loss may still fall at a rate at which a training diverges later. So
 candidates are trained by the whole schedule, with its warmup, in a fraction of the run's steps (successive halving,
-Jamieson and Talwalkar 2016, arXiv:1502.07943, in two rounds):
+Jamieson and Talwalkar 2016, arXiv:1502.07943, in two or three rounds):
 
     round 1    six rates, a factor of 2 apart, around the minimum of the range test    1/16 of the run each
-    round 2    the best of them and its two neighbours                                 1/4 of the run each
+    round 2    the best of them and its better neighbour                               1/4 of the run each
+    round 3    the same with the best of round 2                                       1/2 of the run each
 
-If the best rate is the lowest or the highest, the round continues beyond it. The result is the minimum of a parabola
-through the best rate of round 2 and its neighbours, moved by a part of the change of the best rate from round 1 to
-round 2, for each further doubling of the length: with most optimizers the best rate falls, with some it rises, as
-trainings get longer. It is then lowered a little, because a rate that is too high costs more than one too low.
+While the best rate of a round is its lowest or its highest, the round continues beyond it. With three rounds the result
+is the minimum of a parabola through the best rate of round 3 and its neighbours: the best rate at half of a run is
+close to that of the run. A quarter of a run shows less. With two rounds the minimum is therefore moved by a part of its
+change from round 1 to round 2, for each further doubling of the length: with most optimizers the best rate falls, with
+some it rises, as trainings get longer. It is then lowered a little, because a rate that is too high costs more than one
+too low.
 """
 
 from __future__ import annotations
@@ -22,10 +25,10 @@ from dataclasses import dataclass
 __all__ = ["Confirmation", "Round", "confirm_rate", "round_lengths"]
 
 #: Shares of the run for a short run of each round, and the maximal steps of these.
-SHARES, LONGEST = (1 / 16, 1 / 4), (500, 2000)
-#: Maximal steps of all short runs together, in multiples of the length in round 2: at most 1.5 times the run.
-BUDGET = 6.0
-#: Share of the drift between the rounds that is continued, and its maximum, in factors of 2.
+SHARES, LONGEST = (1 / 16, 1 / 4, 1 / 2), (500, 2000, 4000)
+#: Maximal number of short runs in each round: their steps together are at most 3.5 times the run.
+MOST = (8, 4, 4)
+#: Share of the drift between two rounds that is continued, and its maximum, in factors of 2.
 DRIFT, FURTHEST = 0.5, 1.5
 #: Factor by which the result is below the best estimate.
 CAUTION = 0.85
@@ -87,72 +90,85 @@ class Confirmation:
     heats: tuple[Round, ...]
 
 
-def round_lengths(steps: int | None) -> tuple[int, int]:
+def round_lengths(steps: int | None, rounds: int = 3) -> tuple[int, ...]:
     """The steps of a short run in each round, for a run of ``steps`` (None: unknown).
 
-    >>> round_lengths(800), round_lengths(100_000), round_lengths(None)
-    ((50, 200), (500, 2000), (100, 400))
+    A run of a few steps has no third round, because it would repeat the second.
+
+    >>> round_lengths(800), round_lengths(100_000), round_lengths(None, rounds=2)
+    ((50, 200, 400), (500, 2000, 4000), (100, 400))
     """
     if steps is None:
-        return 100, 400
-    first, second = (min(most, math.ceil(steps * share)) for share, most in zip(SHARES, LONGEST, strict=True))
-    return min(steps, max(first, 8)), min(steps, max(second, 16))
+        return (100, 400, 800)[:rounds]
+    wanted = (min(most, math.ceil(steps * share)) for share, most in zip(SHARES, LONGEST, strict=True))
+    lengths = [min(steps, max(length, least)) for length, least in zip(wanted, (8, 16, 16), strict=True)]
+    return tuple(lengths[: 2 if lengths[2] == lengths[1] else rounds])
 
 
-def confirm_rate(train: Train, around: float, steps: int | None) -> Confirmation:
+def confirm_rate(train: Train, around: float, steps: int | None, rounds: int = 3) -> Confirmation:
     """Train candidates around a rate, and return the best one.
 
     Args:
         train: trains at a rate for a number of steps; returns a score, lower is better, infinite if it diverged.
         around: the rate at the minimum of the range test.
         steps: optimizer steps of the run.
+        rounds: number of rounds, 2 or 3.
 
     >>> round(confirm_rate(lambda lr, steps: (math.log10(lr) + 2) ** 2, 0.004, 1000).lr, 6)
-    0.0085
+    0.01
     """
-    short, long = round_lengths(steps)
-    left = BUDGET * long
-    spent, first = _run_round(train, [around * 2.0**k for k in range(-2, 4)], short, left - 4 * long)
-    if math.isinf(first.scores[first.best]):
-        return Confirmation(None, None, None, "every short run of the first round diverged: lower find.end", (first,))
-    top = first.best
-    spent, second = _run_round(train, [top / 2.0, top, top * 2.0], long, left - spent)
-    heats = (first, second)
-    best = second.scores[second.best]
-    if math.isinf(best):
-        return Confirmation(None, None, None, "every short run of the second round diverged", heats)
-    worst = max(score for heat in heats for score in heat.scores.values() if math.isfinite(score))
+    rates, heats = [around * 2.0**k for k in range(-2, 4)], list[Round]()
+    for length, most, ordinal in zip(round_lengths(steps, rounds), MOST, ("first", "second", "third"), strict=False):
+        heat = _run_round(train, rates, length, most)
+        heats.append(heat)
+        if math.isinf(heat.scores[heat.best]):
+            advice = ": lower find.end" if ordinal == "first" else ""
+            reason = f"every short run of the {ordinal} round diverged{advice}"
+            return Confirmation(None, None, None, reason, tuple(heats))
+        rates = _find_bracket(heat)
+    best = heat.scores[heat.best]
+    worst = max(score for each in heats for score in each.scores.values() if math.isfinite(score))
     if worst == best:
-        return Confirmation(None, None, None, "all short runs reached the same score", heats)
-    return Confirmation(*_extrapolate(first, second, steps, best + 0.05 * (worst - best)), "", heats)
+        return Confirmation(None, None, None, "all short runs reached the same score", tuple(heats))
+    factor = _extrapolate(heats[0], heats[1], steps) if len(heats) == 2 else 1.0
+    return Confirmation(*_limit_rate(heat, factor, best + 0.05 * (worst - best)), "", tuple(heats))
 
 
-def _run_round(train: Train, rates: list[float], steps: int, budget: float) -> tuple[int, Round]:
-    """Train at ``rates``, and beyond the best one if it is the lowest or highest and the budget allows it.
-
-    Returns:
-        The number of steps used, and the round.
-    """
+def _run_round(train: Train, rates: list[float], steps: int, most: int) -> Round:
+    """Train at ``rates``, and beyond the best one while it is the lowest or highest, ``most`` rates in all."""
     scores = {rate: train(rate, steps) for rate in rates}
     while True:
-        heat, spent = Round(steps, dict(sorted(scores.items()))), len(scores) * steps
+        heat = Round(steps, dict(sorted(scores.items())))
         lowest, *_, highest = heat.scores
-        if heat.best not in (lowest, highest) or spent + steps > budget:
-            return spent, heat
+        if heat.best not in (lowest, highest) or len(scores) == most:
+            return heat
         beyond = lowest / 2.0 if heat.best == lowest else highest * 2.0
         scores[beyond] = train(beyond, steps)
 
 
-def _extrapolate(first: Round, second: Round, steps: int | None, limit: float) -> tuple[float, float, float]:
-    """``(rate, low, high)`` for the whole run."""
-    found, drift = second.vertex, 1.0
+def _find_bracket(heat: Round) -> list[float]:
+    """The best rate of a round and its better neighbour, or the rate beyond it; the lower one first."""
+    rates, best = list(heat.scores), heat.best
+    lowest, highest = best == rates[0], best == rates[-1]
+    if not lowest and (highest or heat.vertex > best):
+        return [best, best * 2.0]
+    return [best / 2.0, best]
+
+
+def _extrapolate(first: Round, second: Round, steps: int | None) -> float:
+    """The factor from the best rate of the second round to the rate for the whole run."""
+    drift = 1.0
     if steps is not None and steps > second.steps > first.steps:
-        moved = math.log2(found / first.vertex) / math.log2(second.steps / first.steps)
+        moved = math.log2(second.vertex / first.vertex) / math.log2(second.steps / first.steps)
         onward = DRIFT * moved * math.log2(steps / second.steps)
         drift = 2.0 ** max(-FURTHEST, min(FURTHEST, onward))
-    drift *= CAUTION
+    return drift * CAUTION
+
+
+def _limit_rate(last: Round, factor: float, limit: float) -> tuple[float, float, float]:
+    """``(rate, low, high)`` for the whole run, by the last round; scores up to ``limit`` are good."""
     # The rate stays below the highest good one, or half a factor of 2 above it if a higher one was bad.
-    good = [rate for rate, score in second.scores.items() if score <= limit]
+    good = [rate for rate, score in last.scores.items() if score <= limit]
     edge = math.sqrt(2.0)
-    lr = min(found * drift, max(good) * (edge if max(good) < max(second.scores) else 1.0))
-    return lr, min(min(good) * drift / edge, lr), max(min(max(good) * drift, max(good)) * edge, lr)
+    lr = min(last.vertex * factor, max(good) * (edge if max(good) < max(last.scores) else 1.0))
+    return lr, min(min(good) * factor / edge, lr), max(min(max(good) * factor, max(good)) * edge, lr)

@@ -14,10 +14,9 @@ from lrkit.planning.tracks import step_at, track_tag
 if TYPE_CHECKING:
     from lrkit.planning.plan import Plan
 
-__all__ = ["FORMATS", "render_csv", "render_json", "render_text"]
+__all__ = ["render_csv", "render_json", "render_text"]
 
 _MOST_ROWS = 10**7  # of a CSV: half a gigabyte
-FORMATS = ("text", "csv", "json", "png")
 
 
 def render_text(plan: Plan, width: int | None = None, *, curve: bool = True) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lrkit.base.errors import ConfigError
 from lrkit.planning.plan import Plan
-from lrkit.prediction.annealing_law import AnnealingLaw, Numbers
+from lrkit.prediction.annealing_law import AnnealingLaw, Numbers, final_losses
 from lrkit.prediction.law_fit import LossCurve, fit_law, measure_residuals
 from lrkit.prediction.recorded_runs import RecordedRun, sample_rates
 from lrkit.prediction.run_check import check_runs, number_groups, separates_effects
@@ -41,6 +41,8 @@ class PredictedRun:
         mark: ``best``; ``=`` if not separable from the best.
         notes: why the prediction is less certain, such as a length far from the fitted ones.
         steps, losses: predicted curve.
+        bootstrap: standard deviation of the loss over the bootstrap, as a share of it.
+        log_length, log_rate: logarithms of the ratios of length and peak rate to those of the nearest finished runs.
         measured: mean final loss of the finished runs with these rates; None if there is none.
     """
 
@@ -53,6 +55,9 @@ class PredictedRun:
     notes: tuple[str, ...]
     steps: Sequence[int]
     losses: Sequence[float]
+    bootstrap: float
+    log_length: float
+    log_rate: float
     measured: float | None = None
 
 
@@ -144,11 +149,12 @@ def _predict_run(
     """Return a predicted run, not yet marked."""
     length = plan.horizon.end or plan.horizon.require("steps", "horizon.steps")
     rates, width = sample_rates(plan, length)
-    loss, *drawn = (float(each.losses(rates, width, [length])[0]) for each in (law, *samples))
+    loss, *drawn = final_losses([law, *samples], rates, width, length).tolist()
     log_length = min((math.log(length / run.curve.length) for run in runs), key=abs)
     peak = float(rates.max())
     log_rate = min((math.log(peak / float(run.curve.rates.max())) for run in runs), key=abs)
-    half = SPREAD.half_width(misfit, float(np.std(drawn)) / loss, log_length, log_rate) * loss
+    bootstrap = float(np.std(drawn)) / loss
+    half = SPREAD.half_width(misfit, bootstrap, log_length, log_rate) * loss
     notes = []
     if abs(log_length) > math.log(_FAR_LENGTH):
         notes.append(f"extrapolates: {math.exp(log_length):.3g} x the length of the nearest run")
@@ -166,8 +172,9 @@ def _predict_run(
     steps = sorted({first + (length - first) * i // _DRAWN for i in range(_DRAWN + 1)})
     losses = [float(value) for value in law.losses(rates, width, np.array(steps))]
     return PredictedRun(
-        label, plan, loss, max(0.0, loss - half), loss + half, "", tuple(notes), steps, losses, measured
-    )
+        label, plan, loss, max(0.0, loss - half), loss + half, "", tuple(notes), steps, losses,
+        bootstrap, log_length, log_rate, measured,
+    )  # fmt: skip
 
 
 def _mark_runs(found: Sequence[PredictedRun]) -> tuple[PredictedRun, ...]:

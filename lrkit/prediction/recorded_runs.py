@@ -24,7 +24,7 @@ METRICS = ("val/loss", "train/loss")
 #: Measurements of the loss that a run needs after its warmup and the first fifth of its steps.
 FEWEST = 5
 SKIPPED = 0.2  # share of a run's steps at its start that are left out: the law is for what follows
-_MOST_BLOCKS = 10_000  # values of the rate of a run; longer runs have one for several steps
+_MOST_BLOCKS = 4_000  # values of the rate of a run; longer runs have one for several steps
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ _RULES: dict[str, tuple[_Rule, str]] = {
     "plateau": (lambda node: not node, "feedback of a metric on the rate"),
     "guard": (lambda node: not node or node.get("policy") == "stop", "a guard that skips or repeats steps"),
     "callbacks": (lambda node: not node, "callbacks"),
+    "compile": (lambda value: not value, "a network compiled by itself"),
     "batch.effective": (lambda value: value is None, "accumulation"),
     "batch.schedule": (lambda value: value is None, "a batch that grows"),
     "resume.path": (lambda value: value is None, "a checkpoint"),

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import INTERRUPTED, signal_exit_code
 from lrkit.base.files import write_json
@@ -26,6 +28,7 @@ from lrkit.config.swept_config import sweep_of_files
 from lrkit.runs.run_reader import SWEEP
 from lrkit.sweep.job import ENDED, Job, job_identity, last_words, list_jobs, write_failure
 from lrkit.sweep.live_table import LiveTable
+from lrkit.sweep.preloading import list_preloaded
 from lrkit.sweep.progress import Progress
 from lrkit.sweep.sweep_file import next_serial, read_sweep_file, serial_of, states_of
 
@@ -61,21 +64,19 @@ class Sweep:
         self.state = states_of(written)
         self.serial = serial_of(written) or next_serial(folder)
         self.progress = Progress()
+        self.composed: dict[int, tuple[dict[str, Any], DictConfig | None]] = {}
 
     def run(self, work: Callable[..., int], say: Say) -> dict[str, int]:
         """Run the unfinished jobs; return status -> number of jobs.
 
         Args:
-            work: function for a job's process, called with the words of its command line and ``config_dir``.
+            work: function for a job's process, called with the words of its command line, ``config_dir``, and the
+                config as Hydra composed it (None for a saved config).
             say: prints a line.
         """
         at_a_time = self._find_slots()
         missing = [job for job in self.jobs if not self._is_finished(job)]
-        for job in self.jobs:
-            if (
-                job not in missing and self.state[job.folder.name].get("status") == "running"
-            ):  # killed before the record
-                self._record_status(job, str(job.result()["status"]))
+        self._record_killed([job for job in self.jobs if job not in missing])
         self._check_folders(missing)
         self.write_state()  # from here on, the same command resumes in this folder, even after a crash
         self.progress.missing = len(missing)
@@ -94,12 +95,12 @@ class Sweep:
 
         table = LiveTable(str(self.first["monitor"]), summarise)
 
-        def begin(i: int) -> tuple[list[str], str | None]:
-            words = self._prepare_job(missing[i])
+        def begin(i: int) -> tuple[list[str], str | None, DictConfig | None]:
+            words, composed = self._prepare_job(missing[i])
             self.progress.begun += 1
             self._record_status(missing[i], "running")
             table.begin(missing[i])
-            return words, self.config_dir
+            return words, self.config_dir, composed
 
         def ended(i: int, outcome: Outcome) -> bool:
             status = self._record_end(missing[i], outcome)
@@ -112,9 +113,19 @@ class Sweep:
 
         logs, longest = [job.folder / "job.log" for job in missing], timeout.seconds(self.first.get("timeout"))
         with table:
-            run_jobs(work, logs, at_a_time, begin=begin, ended=ended, timeout=longest)
+            run_jobs(
+                work, logs, at_a_time, begin=begin, ended=ended, timeout=longest,
+                preload=list_preloaded({word for job in missing for word in job.overrides}, self.config_dir),
+                ahead=lambda i: self._compose_job(missing[i]),
+            )  # fmt: skip
         self._write_tensorboard_summaries()
         return Counter(self.state.get(job.folder.name, {}).get("status", "waiting") for job in self.jobs)
+
+    def _record_killed(self, ended: Sequence[Job]) -> None:
+        """Record the status of ended jobs whose sweep was killed before it could."""
+        for job in ended:
+            if self.state[job.folder.name].get("status") == "running":
+                self._record_status(job, str(job.result()["status"]))
 
     def _write_tensorboard_summaries(self) -> None:
         """Write TensorBoard's layout into the sweep's folder, and the hyperparameters once a job has metrics."""
@@ -154,20 +165,27 @@ class Sweep:
                 must = f"must be a folder without another sweep: its {job.folder.name} belongs to one"
                 raise ConfigError("hydra.sweep.dir", must, str(self.folder))
 
-    def _prepare_job(self, job: Job) -> list[str]:
-        """Prepare a job's folder, and return the words of its command line."""
-        words = [*job.overrides, f"hydra.run.dir={quote_value(str(job.folder))}"]
+    def _compose_job(self, job: Job) -> tuple[dict[str, Any], DictConfig | None]:
+        """Return a job's config, plain and as Hydra composed it; it is composed once, perhaps before a slot is free."""
+        if job.number not in self.composed:
+            self.composed[job.number] = configs.compose_with_hydra(_list_words(job), self.config_dir)
+        return self.composed[job.number]
+
+    def _prepare_job(self, job: Job) -> tuple[list[str], DictConfig | None]:
+        """Prepare a job's folder, and return the words of its command line, and what Hydra composes of them."""
+        words, (config, composed) = _list_words(job), self._compose_job(job)
+        del self.composed[job.number]
         before = self.state.get(job.folder.name, {})
-        now = job_identity(configs.compose(job.overrides, self.config_dir))
+        now = job_identity(config)
         interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
         if before.get("id") == now and interrupted and (job.folder / "checkpoints" / "last.ckpt").is_file():
             own = split_config_file(words)[1]  # the job goes on with its own config
-            return [*own, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"]
+            return [*own, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"], None
         if before and job.folder.is_dir():
             shutil.rmtree(job.folder)  # an unfinished job that cannot be resumed
         job.folder.mkdir(parents=True, exist_ok=True)
         self.state[job.folder.name] = {"id": now, "overrides": list(job.overrides)}
-        return words
+        return words, composed
 
     def _record_status(self, job: Job, status: str, **more: Any) -> None:
         """Record the status of a job in ``sweep.json``."""
@@ -197,6 +215,11 @@ class Sweep:
         self.progress.seconds.append(outcome.seconds)
         self._record_status(job, status, seconds=round(outcome.seconds, 3))
         return status
+
+
+def _list_words(job: Job) -> list[str]:
+    """Return the overrides of a job with that of its folder."""
+    return [*job.overrides, f"hydra.run.dir={quote_value(str(job.folder))}"]
 
 
 def _describe_exit(code: int) -> str:

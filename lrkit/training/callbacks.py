@@ -34,6 +34,7 @@ from lrkit.checkpoint.plain_data_callback import PlainDataCallback
 from lrkit.checkpoint.step_checkpoints import save_after_validation
 from lrkit.lightning.accumulation_windows import AccumulationWindows
 from lrkit.lightning.callback_list import CallbackList
+from lrkit.lightning.compiled_network import CompiledNetwork
 from lrkit.lightning.evaluation_weights import EvaluationMode
 from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint
 from lrkit.lightning.logged_step_axis import StepAxisCallback
@@ -141,7 +142,7 @@ def _order_own_callbacks(
     note: Callable[[str], None],
 ) -> list[Callback]:
     """lrkit's own callbacks in the order in which they are called."""
-    monitor, plateau = run.config["monitor"], run.config["plateau"]
+    monitor, plateau, compiled = run.config["monitor"], run.config["plateau"], run.config.get("compile")
     wanted = {} if monitor == "auto" or best is None else {"monitor": monitor}
     if plateau:
         wanted["plateau.monitor"] = plateau["monitor"]
@@ -167,6 +168,7 @@ def _order_own_callbacks(
         IncompleteAccumulation(),
         LearningRateLogger(),
         *([PlateauFeedback(plateau["monitor"])] if plateau else []),
+        *([CompiledNetwork({} if compiled is True else compiled)] if compiled else []),
         made.results,
         LoggerRuns(run.folder, list(run.config["logger"])),
     ]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from lrkit.cli.commands import COMMANDS
-from lrkit.cli.completion import SHELLS, print_candidates, split_line
+from lrkit.cli.completion import print_candidates, split_line
 from lrkit.cli.completion_candidates import find_candidates
 from lrkit.cli.main import main
 from lrkit.config.documented_options import DocumentedOptions
@@ -65,7 +65,8 @@ def texts(line: str) -> list[str]:
         ("show for", ["format="]), ("show format=", ["format=text", "format=csv", "format=json", "format=png"]),
         ("compare by=", ["by=best", "by=final"]), ("compare met", ["metric="]),
         ("board po", ["port="]),
-        ("completion ", [*SHELLS]), ("help optimizer.adamw_e", ["optimizer.adamw_eps"]), ("help horizon.sto", [
+        ("completion ", [*COMMANDS["completion"].words]),
+        ("help optimizer.adamw_e", ["optimizer.adamw_eps"]), ("help horizon.sto", [
             "horizon.stop_after"]),
         ("help comp", ["compare", "completion"]), ("--traceback train sche", ["schedule="]),
     ],

@@ -206,4 +206,4 @@ def test_lrkits_own_files_are_parsed_once() -> None:
     first = compose(words)
     parsed = overrides._parse_shipped_file.cache_info().misses
     assert compose(words) == first  # what Hydra did to the first one does not show in the second one
-    assert overrides._parse_shipped_file.cache_info().misses == parsed > 20
+    assert overrides._parse_shipped_file.cache_info().misses == parsed > 10

@@ -25,7 +25,7 @@ from lrkit.lr_finder.result import FinderResult
 from lrkit.training.run import run_training
 
 #: A search of a few seconds.
-BRIEF = ["find.start=1e-5", "find.steps=60", "find.repeats=1", "trainer.max_epochs=4", "logger=none"]
+BRIEF = ["find.start=1e-5", "find.steps=60", "find.repeats=1", "find.rounds=2", "trainer.max_epochs=4", "logger=none"]
 
 
 def brief(*overrides: str) -> list[str]:
@@ -54,7 +54,10 @@ def last(folder: Path) -> dict[str, Any]:
 
 
 def test_it_finds_a_rate_that_trains(tmp_path: Path) -> None:
-    answer = found(tmp_path, "optimizer=adamw", "warmup=linear")
+    answer = found(tmp_path, "optimizer=adamw", "warmup=linear", "find.rounds=3", "find.steps=1.6ep")
+    assert [heat.steps for heat in answer.heats] == [10, 38, 76]
+    first, second = answer.sweeps[0].rates[:2]
+    assert second / first == pytest.approx(1e6 ** (1 / 61))  # 1.6 epochs are 61 steps, from 1e-5 to 10
     assert answer.lr is not None and answer.low is not None and answer.high is not None
     assert 1e-3 < answer.low <= answer.lr <= answer.high < 0.2
     assert answer.confirmed and len(answer.heats[0].scores) >= 6
@@ -148,8 +151,10 @@ def test_it_works_with(tmp_path: Path, overrides: list[str]) -> None:
         ("find.start=1.0 find.end=0.1", "find.start must be below end (0.1). Received: 1.0"),
         ("find.start=0", "find.start must be > 0. Received: 0"),
         ("find.end=inf", "find.end must be > 0. Received: inf"),
-        ("find.steps=5", "find.steps must be a whole number >= 30, or null. Received: 5"),
-        ("find.steps=2.5", "find.steps must be a whole number >= 30, or null. Received: 2.5"),
+        ("find.steps=5", "find.steps must be at least 30 optimizer steps. Received: 5"),
+        ("find.steps=1%", "find.steps must be at least 30 optimizer steps, and 1% is 6. Received: '1%'"),
+        ("find.steps=2.5", "find.steps must be a whole number of steps, or a share strictly between 0 and 1; or"),
+        ("find.rounds=1", "find.rounds must be a whole number in [2, 3]. Received: 1"),
         ("find.repeats=0", "find.repeats must be a whole number >= 1. Received: 0"),
         ("find.shape=log", "find.shape must be exponential or linear. Received: 'log'"),
         ("find.loss=test", "find.loss must be train or val. Received: 'test'"),
@@ -161,7 +166,10 @@ def test_it_works_with(tmp_path: Path, overrides: list[str]) -> None:
             "schedule must be the schedule to train with: lrkit find runs its own range test.",
         ),
         ("-m", "-m is not for lrkit find; each job of a sweep finds its own rate by optimizer.lr=auto."),
-        ("--cfg=job", "--cfg=job is not a flag of lrkit find: it takes --config and --config-dir."),
+        (
+            "--cfg=job",
+            "--cfg=job is not a flag of lrkit find: it takes --config, --config-dir, --trust and --traceback.",
+        ),
         ("optimizer.lr=automatic", "optimizer.lr must be a number. Received: 'automatic'"),
         (
             "resume.path=nowhere",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrkit.lr_finder.successive_halving import BUDGET, CAUTION, Confirmation, Round, confirm_rate, round_lengths
+from lrkit.lr_finder.successive_halving import CAUTION, MOST, Confirmation, Round, confirm_rate, round_lengths
 
 Train = Callable[[float, int], float]
 
@@ -19,7 +19,9 @@ def bowl(best: float, cliff: float = math.inf) -> Train:
     return lambda lr, steps: math.inf if lr >= cliff else math.log2(lr / best) ** 2
 
 
-def raced(train: Train, around: float, steps: int | None = 1600) -> tuple[Confirmation, list[tuple[float, int]]]:
+def raced(
+    train: Train, around: float, steps: int | None = 1600, rounds: int = 2
+) -> tuple[Confirmation, list[tuple[float, int]]]:
     """The verdict, and every training."""
     trained: list[tuple[float, int]] = []
 
@@ -27,7 +29,7 @@ def raced(train: Train, around: float, steps: int | None = 1600) -> tuple[Confir
         trained.append((lr, length))
         return train(lr, length)
 
-    return confirm_rate(watched, around, steps), trained
+    return confirm_rate(watched, around, steps, rounds), trained
 
 
 def test_two_heats_around_the_minimum() -> None:
@@ -37,21 +39,34 @@ def test_two_heats_around_the_minimum() -> None:
     assert verdict.lr == pytest.approx(0.01 * CAUTION)
 
 
+def test_the_third_heat_has_half_of_the_run_and_the_last_word() -> None:
+    """At a quarter of the run a lower rate is best; half of the run shows the gain of a higher one."""
+    verdict, trained = raced(lambda lr, steps: math.log2(lr / (0.04 if steps == 800 else 0.01)) ** 2, 0.01, rounds=3)
+    assert [lr / 0.01 for lr, steps in trained if steps == 800] == [0.5, 1, 2, 4]
+    assert verdict.heats[-1].steps == 800 and verdict.lr == pytest.approx(0.04)
+    inner, trained = raced(bowl(0.011), 0.01, rounds=3)
+    assert [lr / 0.01 for lr, steps in trained if steps == 800] == [1, 2, 0.5]  # the better neighbour first
+    assert inner.lr == pytest.approx(0.011)
+
+
+@pytest.mark.parametrize("rounds", [2, 3])
 @pytest.mark.parametrize("best", [0.0003, 0.002, 0.01, 0.05, 0.3])
-def test_it_goes_on_beyond_an_edge(best: float) -> None:
-    verdict, _ = raced(bowl(best), 0.01)
+def test_it_goes_on_beyond_an_edge(best: float, rounds: int) -> None:
+    verdict, _ = raced(bowl(best), 0.01, rounds=rounds)
     assert verdict.lr == pytest.approx(best, rel=0.5)
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.floats(-4, 4), st.floats(0.5, 3.0), st.integers(1, 10**6))
+@given(st.floats(-4, 4), st.floats(0.5, 3.0), st.integers(1, 10**6), st.sampled_from([2, 3]))
 def test_it_never_answers_beyond_the_cliff_nor_spends_more_than_its_budget(
-    offset: float, away: float, steps: int
+    offset: float, away: float, steps: int, rounds: int
 ) -> None:
     best = 0.01 * 2**offset
-    verdict, trained = raced(bowl(best, cliff=best * 2**away), 0.01, steps)
-    long = round_lengths(steps)[1]
-    assert sum(length for _, length in trained) <= max(BUDGET * long, 6 * round_lengths(steps)[0] + 3 * long)
+    verdict, trained = raced(bowl(best, cliff=best * 2**away), 0.01, steps, rounds)
+    lengths = round_lengths(steps, rounds)
+    assert len(verdict.heats) == len(lengths) or verdict.lr is None
+    assert all(len(heat.scores) <= most for heat, most in zip(verdict.heats, MOST, strict=False))
+    assert sum(length for _, length in trained) <= sum(map(math.prod, zip(MOST, lengths, strict=False)))
     if verdict.lr is not None:
         assert verdict.low is not None and verdict.high is not None
         assert verdict.low <= verdict.lr <= verdict.high
@@ -62,6 +77,8 @@ def test_what_diverges_has_no_answer() -> None:
     verdict, trained = raced(lambda lr, steps: math.inf, 0.01)
     assert (verdict.lr, verdict.reason) == (None, "every short run of the first round diverged: lower find.end")
     assert {steps for _, steps in trained} == {100}
+    later, _ = raced(lambda lr, steps: math.inf if steps > 400 else lr, 0.01, rounds=3)
+    assert (later.lr, later.reason) == (None, "every short run of the third round diverged")
 
 
 def test_what_makes_no_difference_has_no_answer() -> None:
@@ -86,14 +103,17 @@ def test_the_vertex_leans_to_the_better_neighbour_and_away_from_a_cliff() -> Non
 
 @pytest.mark.parametrize(
     ("steps", "expected"),
-    [(1600, (100, 400)), (10, (8, 10)), (100, (8, 25)), (10**6, (500, 2000)), (None, (100, 400)), (1, (1, 1))],
-)
-def test_the_lengths_of_the_heats(steps: int | None, expected: tuple[int, int]) -> None:
+    [(1600, (100, 400, 800)), (100, (8, 25, 50)), (10**6, (500, 2000, 4000)), (None, (100, 400, 800)),
+     (20, (8, 16)), (10, (8, 10)), (1, (1, 1))],
+)  # fmt: skip
+def test_the_lengths_of_the_heats(steps: int | None, expected: tuple[int, ...]) -> None:
     assert round_lengths(steps) == expected
+    assert round_lengths(steps, 2) == expected[:2]
 
 
-def test_under_a_tenth_of_a_grid_of_twenty() -> None:
+@pytest.mark.parametrize(("rounds", "share"), [(2, 2), (3, 4)])
+def test_under_a_tenth_or_a_fifth_of_a_grid_of_twenty(rounds: int, share: int) -> None:
     """With three range tests of a sixth of the run, of which a fifth is cut off by divergence."""
     for steps in (400, 1000, 5000):
-        _, trained = raced(bowl(0.03), 0.01, steps)
-        assert sum(length for _, length in trained) + 3 * min(100, steps / 6) * 0.8 < 2 * steps
+        _, trained = raced(bowl(0.03), 0.01, steps, rounds)
+        assert sum(length for _, length in trained) + 3 * min(100, steps / 6) * 0.8 < share * steps

@@ -432,7 +432,10 @@ FROM_THE_CONFIG = [
     ("train +callbacks.mine.patience=5", "callbacks.mine._target_ must be set."),
     # --- the command itself
     ("trian", "lrkit has no command 'trian'. Did you mean 'train'? …"),
-    ("show --cfg job", "--cfg=job is not a flag of lrkit show: it takes -m, --config and --config-dir."),
+    (
+        "show --cfg job",
+        "--cfg=job is not a flag of lrkit show: it takes -m, --config, --config-dir, --trust and --traceback.",
+    ),
     ("show format=pdf", "format is not a format. Accepted: csv, json, png, text. Received: 'pdf'"),
     ("train --config-dir=/nope", "--config-dir must be an existing folder. Received: '/nope'"),
     ("train --config-dir", "--config-dir must be an existing folder. Received: None"),

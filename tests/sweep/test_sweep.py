@@ -182,15 +182,15 @@ def test_an_interrupted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     overrides = [*SHORT, "seed=1,2"]
     sweep = Sweep(overrides, tmp_path)
     job = sweep.jobs[0]
-    words = sweep._prepare_job(job)
+    words = sweep._prepare_job(job)[0]
     assert words == [*SHORT, "seed=1", f"hydra.run.dir='{job.folder}'"]
     run_training(compose([*SHORT, "seed=1"]), job.folder, quiet=True)
     (job.folder / "metrics.json").unlink()  # it was killed after its last checkpoint
     sweep._record_status(job, "running")
     again = Sweep(overrides, tmp_path)
-    assert again._prepare_job(job)[-2:] == [f"resume.path='{job.folder}'", "hydra.output_subdir=null"]
+    assert again._prepare_job(job)[0][-2:] == [f"resume.path='{job.folder}'", "hydra.output_subdir=null"]
     other = Sweep([*SHORT[1:], "trainer.max_epochs=2", "seed=1,2"], tmp_path)
-    assert other._prepare_job(other.jobs[0])[-1] == f"hydra.run.dir='{job.folder}'"  # another config: anew
+    assert other._prepare_job(other.jobs[0])[0][-1] == f"hydra.run.dir='{job.folder}'"  # another config: anew
     assert not (job.folder / "checkpoints").exists()
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from lrkit.assembly import hush_lightning
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import validation_loss_name
 from lrkit.base.signals import STOP_SIGNALS
@@ -22,6 +21,7 @@ from lrkit.data.in_memory import InMemoryData
 from lrkit.stacking.short_trainings import build_member, check_configs, load_data, stack_settings, with_own_order
 from lrkit.stacking.stacked_training import Member, StackSettings, train_stack
 from lrkit.training.recorded_training import RecordedTraining
+from lrkit.training_objects import hush_lightning
 
 __all__ = ["StackedRun", "train_stacked_runs"]
 

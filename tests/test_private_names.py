@@ -23,7 +23,7 @@ PUBLIC = {
 
 
 def own_names() -> set[str]:
-    """The names that lrkit's own code defines; not those of torch's modules, which a class of lrkit may have as well."""
+    """The names that lrkit defines; not those of torch's modules, which a class of lrkit may have as well."""
     names = set().union(*map(own_attributes, FILES.values())) - {"_buffers", "_modules", "_parameters"}
     for tree in FILES.values():
         for node in ast.walk(tree):

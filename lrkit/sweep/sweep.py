@@ -85,10 +85,7 @@ class Sweep:
         self.progress.missing = len(missing)
         for job in self.jobs:
             self.progress.remember(job)
-        if skipped := len(self.jobs) - len(missing):
-            say(f"resuming {self.folder}: {skipped} of {len(self.jobs)} jobs are done")
-        together = min(at_a_time.count, max(len(missing), 1))
-        say(f"{len(missing)} jobs, {together} at a time; each writes job.log in its folder in {self.folder}")
+        self._announce(missing, at_a_time, say)
         self._write_tensorboard_summaries()
         stop = self.first["on_error"] == "stop"
         units = self._form_units(missing, at_a_time, say)
@@ -136,6 +133,13 @@ class Sweep:
         for job in ended:
             if self.state[job.folder.name].get("status") == "running":
                 self._record_status(job, str(job.result()["status"]))
+
+    def _announce(self, missing: Sequence[Job], at_a_time: Slots, say: Say) -> None:
+        """Say how many jobs are done, and how many begin."""
+        if skipped := len(self.jobs) - len(missing):
+            say(f"resuming {self.folder}: {skipped} of {len(self.jobs)} jobs are done")
+        together = min(at_a_time.count, max(len(missing), 1))
+        say(f"{len(missing)} jobs, {together} at a time; each writes job.log in its folder in {self.folder}")
 
     def _form_units(self, missing: Sequence[Job], at_a_time: Slots, say: Say) -> list[list[Job]]:
         """Return the jobs of each process: one, or those of a stack."""

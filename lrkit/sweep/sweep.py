@@ -82,9 +82,6 @@ class Sweep:
         self._record_killed([job for job in self.jobs if job not in missing])
         self._check_folders(missing)
         self.write_state()  # from here on, the same command resumes in this folder, even after a crash
-        self.progress.missing = len(missing)
-        for job in self.jobs:
-            self.progress.remember(job)
         self._announce(missing, at_a_time, say)
         self._write_tensorboard_summaries()
         stop = self.first["on_error"] == "stop"
@@ -136,6 +133,9 @@ class Sweep:
 
     def _announce(self, missing: Sequence[Job], at_a_time: Slots, say: Say) -> None:
         """Say how many jobs are done, and how many begin."""
+        self.progress.missing = len(missing)
+        for job in self.jobs:
+            self.progress.remember(job)
         if skipped := len(self.jobs) - len(missing):
             say(f"resuming {self.folder}: {skipped} of {len(self.jobs)} jobs are done")
         together = min(at_a_time.count, max(len(missing), 1))

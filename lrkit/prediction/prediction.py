@@ -129,8 +129,8 @@ def predict_losses(runs: Sequence[RecordedRun], candidates: Mapping[str, Plan]) 
     law = fit_law(curves)
     misfit = _root_mean_square(np.concatenate([measure_residuals(law, curve) for curve in curves]))
     if misfit > _WORST:
-        must = f"must follow the annealing law: their losses differ from it by {misfit:.0%}, and at most {_WORST:.0%}"
-        raise ConfigError("lrkit predict", f"{must} is a basis for a ranking. The runs")
+        off = f"their losses are off it by {100 * misfit:.0f} %, and up to {100 * _WORST:.0f} % they can rank schedules"
+        raise ConfigError("the runs", f"must follow the annealing law: {off}")
     samples = draw_laws(curves, groups, law)
     found = [_predict_run(label, plan, runs, law, samples, misfit) for label, plan in candidates.items()]
     found.sort(key=lambda run: run.loss)
@@ -212,7 +212,7 @@ def _note_fit(runs: Sequence[RecordedRun], groups: Sequence[int], law: Annealing
         notes.append("the decay lowered nothing in these runs, so the largest sum of rates ranks first")
     repeats = [[run.final_loss for run, own in zip(runs, groups, strict=True) if own == group] for group in set(groups)]
     if spreads := [float(np.std(losses, ddof=1) / np.mean(losses)) for losses in repeats if len(losses) > 1]:
-        notes.append(f"the final losses of one schedule differ by {np.mean(spreads):.2g} over its seeds (a share)")
+        notes.append(f"the final losses of one schedule differ by {100 * np.mean(spreads):.2g} % over its seeds")
     return tuple(notes)
 
 

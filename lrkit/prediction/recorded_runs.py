@@ -24,6 +24,7 @@ METRICS = ("val/loss", "train/loss")
 #: Measurements of the loss that a run needs after its warmup and the first fifth of its steps.
 FEWEST = 5
 SKIPPED = 0.2  # share of a run's steps at its start that are left out: the law is for what follows
+_MOST_POINTS = 200  # of a fitted curve; of more, neighbours are averaged
 _MOST_BLOCKS = 4_000  # values of the rate of a run; longer runs have one for several steps
 
 
@@ -115,8 +116,17 @@ def _make_recorded(run: Run, plan: Plan, metric: str) -> RecordedRun:
     if len(steps) < FEWEST:
         must = f"must have measured {metric} at least {FEWEST} times after the first fifth and the warmup"
         raise ConfigError(key, f"{must}: set trainer.val_check_interval", len(steps))
+    steps, losses = _average_neighbours(steps), _average_neighbours(losses)
     part = max(1, len(losses) // 3)
     if not losses[-part:].mean() < losses[:part].mean():
         raise ConfigError(key, f"must have a {metric} that falls: the law says nothing about one that rises")
     seed = plan.config.get("seed")
     return RecordedRun(run.name, run.folder, plan, seed, metric, LossCurve(rates, width, steps, losses), series)
+
+
+def _average_neighbours(values: Numbers) -> Numbers:
+    """Return the means of as many neighbours as leave at most ``_MOST_POINTS`` values."""
+    size = math.ceil(len(values) / _MOST_POINTS)
+    starts = np.arange(0, len(values), size)
+    means: Numbers = np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
+    return means

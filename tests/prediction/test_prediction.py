@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +81,7 @@ def test_the_command_writes_a_page_with_dashed_curves(
     assert (
         drawn["validation loss", "wsd"] and drawn["learning rate", "linear"] and not drawn["validation loss", "cosine"]
     )
-    assert (tmp_path / "predict.png").stat().st_size > 10_000
+    assert (tmp_path / "predict.png").stat().st_size > 10_000 and "4 runs, 2 settings and 2 predicted" in page
     assert main(["predict", *asked, "format=csv"]) == 0
     first = next(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert first["schedule"] == "wsd" and float(first["low"]) < float(first["loss"]) < float(first["high"])
@@ -135,6 +137,41 @@ def test_accumulated_batches_are_batches(tmp_path: Path) -> None:
     write_run(tmp_path / "cosine", "schedule=cosine", *words, metric="train/loss")
     found = lrkit.predict(tmp_path, plans={"linear": LINEAR})
     assert found.metric == "train/loss" and "train/loss is predicted" in str(found)
+
+
+def test_a_long_curve_is_thinned(tmp_path: Path) -> None:
+    """A training loss of every step is averaged; nothing of it is lost."""
+    for schedule in ("constant", "cosine"):
+        write_run(tmp_path / schedule, f"schedule={schedule}", every=1, metric="train/loss")
+    runs = load_recorded_runs([tmp_path])
+    assert all(len(run.curve.steps) == 160 and run.curve.steps[-1] == 399.5 for run in runs)
+    (found,) = predict_losses(runs, {"linear": LINEAR}).predicted
+    assert found.loss == pytest.approx(true_loss(LINEAR), rel=0.01)
+
+
+def test_no_part_of_it_imports_torch() -> None:
+    code = "import sys, lrkit.cli.predict, lrkit.prediction.prediction, lrkit.comparison.predicted_runs"
+    told = subprocess.run(
+        [sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], capture_output=True, text=True
+    )
+    assert told.stdout.strip() == "False"
+
+
+@pytest.mark.slow
+def test_runs_of_lrkit_are_read_as_they_were_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two short trainings with reduce-on-plateau; rates, steps and losses are those that were logged."""
+    words = ["data=digits", "model=linear", "optimizer=momentum", "optimizer.lr=0.05", "data.batch_size=128"]
+    words += ["trainer.max_epochs=12", "warmup=linear", "logger=many", "plateau=reduce", "plateau.patience=1"]
+    for schedule in ("constant", "cosine"):
+        assert main(["train", *words, f"schedule={schedule}", f"hydra.run.dir={tmp_path / schedule}"]) == 0
+    capsys.readouterr()
+    for run in load_recorded_runs([tmp_path]):
+        rows = list(csv.DictReader((tmp_path / run.name / "metrics.csv").read_text().splitlines()))
+        logged = {int(row["step"]): float(row["lr/default"]) for row in rows if row["lr/default"]}
+        assert [run.curve.rates[step] for step in logged] == pytest.approx([*logged.values()])
+        assert run.final_loss == pytest.approx(float([row["val/loss"] for row in rows if row["val/loss"]][-1]))
+    assert main(["predict", str(tmp_path), "schedule=wsd,linear", "plateau=none", f"out={tmp_path / 'out'}"]) == 0
+    assert "best" in capsys.readouterr().out and (tmp_path / "out" / "compare.html").is_file()
 
 
 FIXED = {"fixed": ["schedule=constant"], "other": ["schedule=constant", "optimizer.lr=0.05"]}

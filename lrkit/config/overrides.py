@@ -32,7 +32,7 @@ from lrkit.config import trusted_targets, yaml_screening
 from lrkit.config.hydra_form import quote_formula, with_added_keys
 from lrkit.config.near_names import suggest_option
 from lrkit.config.shipped_options import CONF_DIR, option_names, parse_shipped_yaml, read_shipped_file
-from lrkit.planning import tracks
+from lrkit.planning import optimizer_tracks
 
 __all__ = [
     "CONF_DIR",
@@ -263,9 +263,9 @@ def with_added_tracks(overrides: Iterable[str]) -> list[str]:
 
 def _find_addition_prefix(text: str) -> str:
     key = text.partition("=")[0]
-    if key.partition(".")[0].lstrip("+") == tracks.KEY:
+    if key.partition(".")[0].lstrip("+") == optimizer_tracks.KEY:
         return "++"[key.startswith("+") + key.startswith("++") :]
-    return "+" if f"@{tracks.KEY}." in key and key[0] not in "+~" else ""
+    return "+" if f"@{optimizer_tracks.KEY}." in key and key[0] not in "+~" else ""
 
 
 def check_group(override: Override) -> None:

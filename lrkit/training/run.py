@@ -9,15 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrkit.assembly import (
-    check_test,
-    data_of,
-    exact_plan,
-    hush_lightning,
-    module_of,
-    notes_on,
-    why_unfused,
-)
 from lrkit.base.command_line import resume_command
 from lrkit.base.errors import Diverged, RunError
 from lrkit.base.files import read_json, write_json
@@ -50,6 +41,15 @@ from lrkit.training.messages import tell_skipped_checkpoint
 from lrkit.training.run_config import RunConfig, resolve_run_config
 from lrkit.training.trainer import build_run_trainer
 from lrkit.training.worker_processes import rejoin_as_worker
+from lrkit.training_objects import (
+    check_test,
+    data_of,
+    exact_plan,
+    hush_lightning,
+    module_of,
+    notes_on,
+    why_unfused,
+)
 
 __all__ = ["FinishedRun", "run_training"]
 

@@ -27,6 +27,7 @@ PARTS = {
     "optimizers": "optimizers.rows(rounds=3)",
     "start": "start.rows(rounds=3)",
     "sweep": "sweep.rows(rounds=2)",
+    "stacked_sweep": "stacked_sweep.rows()",
     "memory": "memory.rows(rounds=3, jobs=100)",
     "scale": "scale.rows()",
 }

@@ -77,7 +77,7 @@ class RecordedTraining:
             self._take_step(number, is_last=number == batches - 1)
             if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
                 break
-        self._decide_on_last_checkpoint()
+        self._decide_on_checkpoints()
 
     def _begin(self) -> None:
         """Compare the plans before the first step."""
@@ -164,16 +164,19 @@ class RecordedTraining:
             optimizer.state[parameter] = own
         scheduler_of(self.trainer).write()
 
-    def _decide_on_last_checkpoint(self) -> None:
-        """At the end of an epoch: save the last checkpoint only where the state of the member was kept."""
+    def _decide_on_checkpoints(self) -> None:
+        """At the end of an epoch: save a checkpoint only where the state of the member was kept."""
         states = [*self.record.epochs, *([self.record.state] if self.record.state and not self.record.against else [])]
         state = next((each for each in states if each.step == self.step), None)
         if state is not None:
             self._load(state)
-        if self.last is not None:
-            vars(self.last).pop("on_train_epoch_end", None)
-            if state is None:
-                self.last.on_train_epoch_end = _do_nothing
+        best = self.record.best
+        saves_best = best is not None and best.step == self.step
+        for saver, saves in ((self.last, state is not None), (self.best, saves_best)):
+            if saver is not None:
+                vars(saver).pop("on_train_epoch_end", None)
+                if not saves:
+                    saver.on_train_epoch_end = _do_nothing
 
     def _interrupt(self, number: int) -> None:
         """Let the callback for signals end the run, at the step at which the stack was ended."""

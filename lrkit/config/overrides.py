@@ -31,7 +31,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config import trusted_targets, yaml_screening
 from lrkit.config.hydra_form import quote_formula, with_added_keys
 from lrkit.config.near_names import suggest_option
-from lrkit.config.shipped_options import CONF_DIR, option_names, read_shipped_file
+from lrkit.config.shipped_options import CONF_DIR, option_names, parse_shipped_yaml, read_shipped_file
 from lrkit.planning import optimizer_tracks
 
 __all__ = [
@@ -106,7 +106,7 @@ class _ShippedFiles(FileConfigSource):
 @cache
 def _parse_shipped_file(file: Path) -> tuple[Any, Mapping[str, str | None]]:
     text = file.read_text(encoding="utf-8")
-    return OmegaConf.to_container(OmegaConf.load(io.StringIO(text))), ConfigSource._get_header_dict(text)
+    return parse_shipped_yaml(text), ConfigSource._get_header_dict(text)
 
 
 class _OwnFolder(SearchPathPlugin):

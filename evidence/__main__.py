@@ -21,7 +21,7 @@ from evidence.lab import Lab
 #: The claims in the order of the page; each is a module of this package.
 CLAIMS = (
     "mnist1d_table", "rates", "decay", "warmup", "batch_size", "noise_scale", "branches", "range_test", "cyclic",
-    "one_cycle", "snapshots", "plateau", "translate",
+    "one_cycle", "snapshots", "plateau", "translate", "predict",
 )  # fmt: skip
 
 

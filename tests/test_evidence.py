@@ -5,6 +5,7 @@ The slow tests repeat the claims, with margins so wide that random variation doe
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import shlex
@@ -22,6 +23,8 @@ from evidence.__main__ import CLAIMS, claim
 from evidence.claim import Claim, Finding, markdown, verdict
 from evidence.decay import at_best_rate, at_rates
 from evidence.lab import Lab, accuracy, by, loss
+from evidence.predict import FITTED, PUBLISHED, Cell, fit_spread, predict_held_out, read_published
+from evidence.recorded_training import train_recorded
 from evidence.stacked_mlp import train_stack
 from evidence.translate import SCHEDULES, TASKS, cells_of, fit_widths, plan_of
 from lrkit.config import compose
@@ -97,6 +100,37 @@ def test_widths_cover_nine_of_ten_cells_of_either_kind() -> None:
         assert sum(covered) >= 0.9 * len(covered)
     assert all(cell.untranslated == pytest.approx(1.0) for cell in cells if cell.kind == "length")
     assert cells[0].found.known == pytest.approx(0.1) and plan_of("wsd", 100, "adam").horizon.steps == 100
+
+
+def test_a_recorded_training_is_torchs_own() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.randn(40, 4, generator=generator), torch.randint(3, (40,), generator=generator)
+    torch.manual_seed(7)
+    network = Mlp(4, 3)
+    twin = copy.deepcopy(network)
+    splits, rates = Splits((x, y), (x, y), (x, y), 3), [0.1, 0.2, 0.05]
+    steps, losses = train_recorded(network, splits, "momentum", rates, batch=16, seed=7, every=2)
+    optimizer, order = torch.optim.SGD(twin.parameters(), 0.1, momentum=0.9), torch.Generator().manual_seed(7)
+    first = torch.randperm(40, generator=order)
+    batches = [first[:16], first[16:32], torch.randperm(40, generator=order)[:16]]
+    for rate, batch in zip(rates, batches, strict=True):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        cross_entropy(twin(x[batch]), y[batch]).backward()
+        optimizer.step()
+    assert steps == [2, 3] and losses[-1] == pytest.approx(cross_entropy(twin(x), y).item(), rel=1e-6)
+
+
+def test_the_published_runs_are_predicted_from_two_of_them() -> None:
+    runs = read_published()
+    assert len(runs) == 11 and runs["constant", 1.0, 1.0].final_loss == pytest.approx(math.log(23.3887), abs=1e-4)
+    found = list(predict_held_out(PUBLISHED, runs, FITTED[0]))
+    cells = [cell for some, _ in found for cell in some]
+    assert len(cells) == 9 and all(cell.off < 0.02 and cell.misfit < 0.002 for cell in cells)
+    spread = fit_spread(cells)
+    for kind in ("schedule", "length"):
+        own = [cell for cell in cells if cell.kind == kind]
+        assert sum(cell.is_covered(spread) for cell in own) >= 0.8 * len(own) and isinstance(own[0], Cell)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def predict(
         from lrkit.comparison.predicted_runs import write_prediction
 
         make_writable(Path(out), "out")
-        write_prediction(prediction, [Path(folder) for folder in folders], Path(out))
+        write_prediction(prediction, [Path(folder) for folder in folders], Path(out), config=runs[0].plan.config)
     return prediction
 
 

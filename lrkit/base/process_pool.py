@@ -1,7 +1,10 @@
 """The processes of a sweep: one for each job, so that jobs share no random state, logs, memory or crash.
 
 The import of torch can take longer than a short training. So on Linux a server process imports the packages once, and
-each job is a fork of it (``multiprocessing``'s forkserver); on other systems each job imports them itself.
+each job is a fork of it (``multiprocessing``'s forkserver). That is safe because the server only imports: it computes
+nothing with torch, has no CUDA context, and starts no thread of Python. A job's random state, log, signals and threads
+are set in the fork. On other systems each job is a fresh process, which imports the packages itself: Windows cannot
+fork, and on macOS libraries of the system crash in a fork.
 """
 
 from __future__ import annotations
@@ -48,9 +51,14 @@ __all__ = [
 #: Environment variable with the hash of the config file that lrkit passes to a process that it starts.
 _CONFIG_HASH = "LRKIT_HANDED"
 
+#: Whether jobs are forks of a server process.
+_FORKS = sys.platform == "linux"
+
 #: The modules of a job that are slow to import.
 _PRELOADED = (
     "torch.utils.tensorboard",
+    "lrkit.cli.sweep",
+    "lrkit.cli.single_run",
     "lrkit.sweep.hydra_job",
     "lrkit.optim.factory",
     "lrkit.data.file_readers",
@@ -136,6 +144,8 @@ def run_jobs(
     begin: Callable[[int], tuple[Any, ...]],
     ended: Callable[[int, Outcome], bool],
     timeout: float | None = None,
+    preload: Sequence[str] = (),
+    ahead: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Run ``work`` once for each of ``logs``, each in its own process, several in parallel.
 
@@ -146,18 +156,15 @@ def run_jobs(
         begin: called with a job's index when it begins; returns its arguments.
         ended: called with a job's index and outcome when it ended; returns whether to start more jobs.
         timeout: time limit of a job in seconds. A longer job gets SIGTERM, and is killed if it does not end.
+        preload: modules that the server imports too, unless it runs already.
+        ahead: called with the index of the next job while all slots are busy, to prepare it.
 
     Raises:
         KeyboardInterrupt, Terminated: on Ctrl-C or a signal, after the running jobs have been stopped.
     """
-    kind = "forkserver" if sys.platform == "linux" else "spawn"
-    context: Any = multiprocessing.get_context(kind)
-    if kind == "forkserver" and logs:  # without jobs the server would import torch for nothing
-        # No module of lrkit with subclasses of Lightning's: the user's module of each job decides the package.
-        context.set_forkserver_preload([chosen_package(), *_PRELOADED])
-        # The server must survive a signal to the process group, to report the exit codes of its jobs.
-        with safe_path(), handle_signals(signal.SIG_IGN, signal.SIGTERM, signal.SIGINT):
-            forkserver.ensure_running()
+    context: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
+    if _FORKS and logs:  # without jobs the server would import torch for nothing
+        _start_server(context, preload)
     waiting, free = list(range(len(logs))), list(range(share.count))
     running: dict[Any, _RunningJob] = {}
     try:
@@ -169,6 +176,8 @@ def run_jobs(
                 process = context.Process(target=_run_job, args=arguments)
                 process.start()
                 running[process.sentinel] = _RunningJob(process, job, slot, timeout)
+            if waiting:
+                ahead(waiting[0])
             for sentinel in wait(list(running), _seconds_to_next_timeout(running.values())):
                 over = running.pop(sentinel)
                 over.process.join()
@@ -189,6 +198,16 @@ def run_jobs(
                     each.process.join()
                 ended(each.job, each.outcome())
         raise
+
+
+def _start_server(context: Any, preload: Sequence[str]) -> None:
+    """Start the server process, unless it runs; it imports the modules while this process goes on."""
+    # No module of lrkit with subclasses of Lightning's, unless the caller knows that no job has a class of the user's:
+    # the user's module decides the package.
+    context.set_forkserver_preload([chosen_package(), *_PRELOADED, *preload])
+    # The server must survive a signal to the process group, to report the exit codes of its jobs.
+    with safe_path(), handle_signals(signal.SIG_IGN, signal.SIGTERM, signal.SIGINT):
+        forkserver.ensure_running()
 
 
 class _RunningJob:

@@ -70,19 +70,41 @@ class DivergenceGuard(Callback):
         self.good: deque[tuple[dict[str, Any], dict[str, Any]]] = deque(maxlen=2)
         self.pending: deque[PendingLoss] = deque()
 
+    def follow(self, guard: Guard | None) -> None:
+        """Follow the guard of a plan; None: check nothing."""
+        self.is_active = guard is not None
+        if guard is not None:
+            self.guard = guard
+            self.levels.recent = deque(self.levels.recent, maxlen=guard.window)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         planned = plan_of(trainer).guard
-        self.is_active = planned is not None
+        self.follow(planned)
         if planned is None:
             return
-        self.guard = planned
-        self.levels.recent = deque(self.levels.recent, maxlen=self.guard.window)
         self.scaler = getattr(trainer.precision_plugin, "scaler", None)
         self.waits = self.guard.rules.waits_for_loss or trainer.strategy.root_device.type != "cuda"
         self.sharded = is_sharded(trainer)
         self.together = torch.distributed.is_available() and torch.distributed.is_initialized()
         if self.guard.rules.keeps_copies:
             self._save_copy(trainer, pl_module)
+
+    def check_step(self, loss: float, norm: float) -> str:
+        """Check a step of a training without a trainer, under the policy ``stop``.
+
+        Returns:
+            The reason against the step; an empty string for a good step.
+        """
+        if not self.is_active:
+            return ""
+        self._check_loss(loss)
+        losses, self.losses = self.losses, []
+        why, self.why = self.why, ""
+        if why or not math.isfinite(norm):
+            self.in_a_row += 1
+            return why or f"the norm of the gradients is {norm}"
+        self._add_good_losses(losses)
+        return ""
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if not self.is_active:
@@ -199,12 +221,16 @@ class DivergenceGuard(Callback):
             in_a_row = f", {self.above} times in a row" if self.above > 1 else ""
             self.why = f"the loss is {loss:.4g}, where it was {usual}{in_a_row}"
 
-    def _accept_step(self, trainer: Trainer, pl_module: LightningModule, losses: list[float]) -> None:
+    def _add_good_losses(self, losses: list[float]) -> None:
+        """Add the losses of a good step to the statistics."""
         self.in_a_row = 0
         limit = self.levels.limit(self.guard.spike)
         for loss in losses:
             if loss <= limit:
                 self.levels.add(loss)
+
+    def _accept_step(self, trainer: Trainer, pl_module: LightningModule, losses: list[float]) -> None:
+        self._add_good_losses(losses)
         if not self.guard.rules.keeps_copies or self.above:
             return
         if scheduler_of(trainer).applied % int(self.guard.every) == 0:
@@ -223,7 +249,7 @@ class DivergenceGuard(Callback):
             if self._is_left_to_scaler(self.why):
                 continue
             found = f"the norm of the gradients is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
-            self._stop_training(trainer, self._agree_on_reason(self.why or found), step)
+            self.stop_training(trainer, self._agree_on_reason(self.why or found), step)
 
     def _is_left_to_scaler(self, why: str) -> bool:
         """Count a step with bad gradients; return whether the gradient scaler skips it and lowers its scale itself."""
@@ -244,7 +270,7 @@ class DivergenceGuard(Callback):
         policy = self.guard.rules
         action = policy.decide(self.guard, why, self.in_a_row, scheduler.reduction.times)
         if action.stop:
-            self._stop_training(trainer, action.why, _step_number(trainer, scheduler))
+            self.stop_training(trainer, action.why, _step_number(trainer, scheduler))
         if action.roll_back:
             self._roll_back(trainer, pl_module)
         if action.roll_back or action.lower_rate:
@@ -258,7 +284,8 @@ class DivergenceGuard(Callback):
         self._report_action(trainer, policy.name, action.why, scheduler.applied, **more)
         scheduler.skip()
 
-    def _stop_training(self, trainer: Trainer, why: str, step: int) -> None:
+    def stop_training(self, trainer: Trainer, why: str, step: int) -> None:
+        """End the training at a bad step: record the reason, and raise ``Diverged``."""
         self._report_action(trainer, "stop", why, step)
         raise Diverged(f"diverged at step {step}: {why}")
 

@@ -7,13 +7,17 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import OK
 from lrkit.cli.resumed_run import has_saved_config, load_resumed_config
 
-__all__ = ["call_hydra", "print_information", "refuse_hydra_errors"]
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["call_hydra", "print_information", "refuse_hydra_errors", "run_composed", "set_run_folder"]
 
 
 def print_information(flags: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
@@ -76,3 +80,30 @@ def call_hydra(argv: list[str], config_dir: str | None, job: Callable[[Any], Any
         os.environ.pop("HYDRA_FULL_ERROR")
         if full is not None:
             os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def run_composed(composed: DictConfig, config_dir: str | None, job: Callable[[Any], Any]) -> None:
+    """Run a job with a config that Hydra has composed already: in Hydra's folder of the job, with Hydra's callbacks.
+
+    ``hydra.main`` would compose the same config twice more, the first time to learn that this is no sweep.
+
+    Args:
+        composed: with its node ``hydra``, see ``lrkit.config.compose.compose_with_hydra``.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+
+    from lrkit.config.overrides import hydra_initialised
+
+    with hydra_initialised(config_dir):
+        hydra: Any = GlobalHydra.instance().hydra
+        hydra.config_loader.load_configuration = lambda **_: composed
+        hydra.run("train", job, [])
+
+
+def set_run_folder(composed: DictConfig, folder: Path) -> None:
+    """Set the folder of a run in its composed config, as the override ``hydra.run.dir=...`` does."""
+    from omegaconf import open_dict, read_write
+
+    with read_write(composed.hydra), open_dict(composed.hydra):
+        composed.hydra.run.dir = str(folder)
+        composed.hydra.overrides.hydra.append(f"hydra.run.dir={folder}")

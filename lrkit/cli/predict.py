@@ -45,7 +45,9 @@ def run_predict(argv: list[str]) -> int:
         out = Path(keys["out"]) if "out" in keys else Path(create_folder(Path("outputs") / "predict"))
         if form == "text":
             print_line(tables.render_text(prediction, find_width()))
-        files, notes = write_prediction(prediction, folders, out, only_picture=form == "png")
+        files, notes = write_prediction(
+            prediction, folders, out, config=runs[0].plan.config, only_picture=form == "png"
+        )
         for note in notes:
             print_line(f"note: {note}")
         print_line(str(files[0]) if form == "png" else f"{', '.join(file.name for file in files)} are in {out}")

@@ -5,25 +5,36 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import DIVERGED, OK
-from lrkit.cli.hydra_call import call_hydra, refuse_hydra_errors
+from lrkit.cli.hydra_call import refuse_hydra_errors, run_composed
 from lrkit.cli.output_folders import make_writable
 from lrkit.cli.resumed_run import has_saved_config, load_resumed_config
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 __all__ = ["run_saved_config", "train_once"]
 
 
-def train_once(argv: list[str], config_dir: str | None, made: Path | None = None) -> int:
+def train_once(
+    words: Sequence[str], config_dir: str | None, composed: DictConfig | None, made: Path | None = None
+) -> int:
     """Train once, in this process.
 
     Args:
+        words: overrides of the command line.
+        config_dir: folder of the user's own configs.
+        composed: the config as Hydra composed it; None for a run with a saved config, or to compose it here.
         made: the folder that lrkit created for this run; None: the user named it.
     """
-    words = [word for word in argv if not word.startswith("-")]
-    if has_saved_config(words):
+    from lrkit.config.compose import compose_with_hydra
+
+    if composed is None and not has_saved_config(words):
+        composed = compose_with_hydra(words, config_dir)[1]
+    if composed is None:
         return run_saved_config(words, config_dir, made)
     from lrkit.sweep.hydra_job import train_job
 
@@ -37,7 +48,7 @@ def train_once(argv: list[str], config_dir: str | None, made: Path | None = None
             failed.append(error)
 
     with refuse_hydra_errors():
-        call_hydra(argv, config_dir, job)
+        run_composed(composed, config_dir, job)
     if failed:
         if isinstance(failed[0], ConfigError):
             _remove_unplanned(made)

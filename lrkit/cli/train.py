@@ -18,7 +18,7 @@ from lrkit.base.signals import Terminated
 from lrkit.base.symbolic_links import check_links
 from lrkit.cli.arguments import asks_for_information, check_hydra_overrides, split_arguments
 from lrkit.cli.errors_in_one_line import refuse_together
-from lrkit.cli.hydra_call import print_information
+from lrkit.cli.hydra_call import print_information, set_run_folder
 from lrkit.cli.output_folders import check_holds_no_run, create_folder, make_writable
 from lrkit.cli.resumed_run import find_continued_folder, load_resumed_config
 from lrkit.cli.single_run import train_once
@@ -45,7 +45,7 @@ def run_train(argv: list[str]) -> int:
             engine = any(o.startswith(("launcher=", "hydra/launcher=", "hydra/sweeper=")) for o in asked)
             return run_engine(overrides, config_dir) if engine else run_sweep(overrides, config_dir)
         load_resumed_config(overrides)
-        config = configs.compose(overrides, config_dir)
+        config, composed = configs.compose_with_hydra(overrides, config_dir)
         if config["resume"]["path"] is None:
             configs.check(config)
         else:  # the plan may come from the checkpoint
@@ -73,7 +73,9 @@ def run_train(argv: list[str]) -> int:
         if "${" not in folder
         else nullcontext()
     ):
-        return train_once([*flags, *overrides, *own_folder], config_dir, made)  # argparse needs all overrides together
+        if composed is not None and made is not None:
+            set_run_folder(composed, made)
+        return train_once([*overrides, *own_folder], config_dir, composed, made)
 
 
 def train_other_rank(overrides: list[str], config_dir: str | None) -> int:

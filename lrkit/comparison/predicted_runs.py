@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import write_file, write_json
@@ -21,7 +22,12 @@ _RATES = 400  # points of a curve of learning rates
 
 
 def write_prediction(
-    prediction: Prediction, folders: Sequence[Path], out: Path, *, only_picture: bool = False
+    prediction: Prediction,
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    config: Mapping[str, Any],
+    only_picture: bool = False,
 ) -> tuple[list[Path], list[str]]:
     """Write ``predict.json``, ``compare.html`` and ``predict.png`` into ``out``.
 
@@ -29,6 +35,7 @@ def write_prediction(
         prediction: of runs at or below ``folders``.
         folders: as they were given to the prediction.
         out: an existing folder.
+        config: of a finished run: keys that only a newer lrkit has are no difference to it.
         only_picture: write only ``predict.png``.
 
     Returns:
@@ -37,7 +44,8 @@ def write_prediction(
     Raises:
         ConfigError: matplotlib is not installed, and only the picture is asked for.
     """
-    runs = [_make_run(prediction, run) for run in prediction.predicted if run.measured is None]
+    known = {"schedule", "warmup", "cooldown", "plateau", "horizon", *run_of_config("", config).facts}
+    runs = [_make_run(prediction, run, known) for run in prediction.predicted if run.measured is None]
     comparison = compare(folders, prediction.metric, "final", runs)
     frames = build_panels(comparison)
     files, notes = list[Path](), list[str]()
@@ -54,10 +62,11 @@ def write_prediction(
     return files, notes
 
 
-def _make_run(prediction: Prediction, predicted: PredictedRun) -> Run:
+def _make_run(prediction: Prediction, predicted: PredictedRun, known: set[str]) -> Run:
     """Return a predicted run in the form of a finished one; its loss curve only if losses are told."""
     plan = predicted.plan
     run = run_of_config(f"predicted {predicted.label}", plan.config)
+    run.facts = {key: fact for key, fact in run.facts.items() if {key, key.partition(".")[0]} & known}
     run.status, run.steps = PREDICTED, predicted.steps[-1]
     at = sorted({predicted.steps[-1] * i // _RATES for i in range(_RATES)})
     run.series["lr/default"] = Series(at, [plan.lr(plan.main_group, step) for step in at])

@@ -13,7 +13,7 @@ from lrkit.base.terminal_width import wrap_text
 from lrkit.base.text_table import format_table
 from lrkit.comparison.best_lr import RankedFamilies
 from lrkit.comparison.ranking import Comparison, best_value, final_value
-from lrkit.comparison.run_groups import Setting
+from lrkit.comparison.run_groups import PREDICTED, Setting
 from lrkit.comparison.statistics import Interval
 
 __all__ = [
@@ -178,10 +178,12 @@ def families_as_csv(tuned: RankedFamilies) -> str:
 
 def describe_comparison(comparison: Comparison) -> str:
     """Return one line with the numbers of runs and settings, and the metric that ranks."""
-    settings, runs = len(comparison.settings), sum(len(setting.runs) for setting in comparison.settings)
+    trained = [setting for setting in comparison.settings if setting.status != PREDICTED]
+    settings, runs = len(trained), sum(len(setting.runs) for setting in trained)
+    predicted = f" and {len(comparison.settings) - settings} predicted" * (len(comparison.settings) > settings)
     seeds = "; ± is the 95 % interval of the mean over seeds" if runs > settings else ""
     return (
-        f"{runs} {_pluralise('run', runs)}, {settings} {_pluralise('setting', settings)}, "
+        f"{runs} {_pluralise('run', runs)}, {settings} {_pluralise('setting', settings)}{predicted}, "
         f"ranked by the {comparison.by} {comparison.metric} ({_say_direction(comparison.metric)}){seeds}"
     )
 

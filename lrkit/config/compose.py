@@ -36,7 +36,7 @@ from lrkit.config.plan_of_config import plan, schedule_of
 from lrkit.config.schedule_nodes import with_read_tables
 from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
 from lrkit.config.translated_rate import with_translated_rate
-from lrkit.planning import tracks
+from lrkit.planning import optimizer_tracks
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
 from lrkit.schedules.batch_sizes import spread_stages
@@ -51,6 +51,7 @@ __all__ = [
     "check",
     "check_values",
     "compose",
+    "compose_with_hydra",
     "plan",
     "replicas_of",
     "schedule_of",
@@ -78,13 +79,49 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
     >>> compose(["schedule=step", "schedule.gamma=0.5"])["schedule"]["gamma"]
     0.5
     """
+    return compose_with_hydra(overrides, config_dir, trust)[0]
+
+
+def compose_with_hydra(
+    overrides: Sequence[str], config_dir: str | None = None, trust: Sequence[str] = ()
+) -> tuple[Config, DictConfig | None]:
+    """Return the config of ``compose``, and the same as Hydra composed it, with its node ``hydra``, to run it.
+
+    A saved config, and that of a file, has no such form: None. The arguments and errors are those of ``compose``.
+    """
     overrides, parsed, base, source = _find_base(overrides)
+    composed = _compose_groups(overrides, parsed, base, config_dir)
+    config = _resolve_interpolations(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+    checked = with_trust(with_typed_track_order(with_current_paths(config), parsed), parsed, trust)
+    check_keys(checked)
+    if base is not None:
+        checked = saved_config.with_found_interval(checked, base)
+    try:
+        trusted_targets.check(checked)
+        trusted_targets.check_addresses(checked, overrides)
+    except ConfigError as error:
+        if base is None:
+            raise
+        must = f"{error.must}; keys that are not typed keep the values of {source}"
+        raise ConfigError(error.key, must, error.received) from None
+    checked = with_read_tables(with_keys_of_class(checked, parsed))
+    if not checked[
+        optimizer_tracks.KEY
+    ]:  # resume_policies refuses the policy cooldown for tracks, with another message
+        resume_options.check_cooldown(checked)
+    return with_translated_rate(with_world(checked, parsed)), composed if base is None else None
+
+
+def _compose_groups(
+    overrides: Sequence[str], parsed: Sequence[Override], base: Mapping[str, Any] | None, config_dir: str | None
+) -> DictConfig:
+    """Return what Hydra composes of the groups, or a saved config with the overrides, with its interpolations."""
     with hydra_initialised(config_dir):
         for override in parsed:
             check_group(override)
         try:
             composed = (
-                hydra.compose("train", overrides=with_added_tracks(overrides))
+                hydra.compose("train", overrides=with_added_tracks(overrides), return_hydra_config=True)
                 if base is None
                 else saved_config.rebase_overrides(base, parsed)
             )
@@ -94,6 +131,11 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise explain_hydra_error(error, parsed, config_dir) from None
     if not isinstance(composed, DictConfig):
         raise ConfigError("train.yaml", "must be a group of keys")
+    return composed
+
+
+def _resolve_interpolations(composed: DictConfig) -> Config:
+    """Return a config in plain containers, with the values of its interpolations."""
     for name in sorted(top_keys() - set(composed)):
         raise ConfigError(name, "cannot be removed")
     raw: Any = OmegaConf.to_container(composed)
@@ -107,23 +149,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None, trust:
             raise ConfigError(key, "must be set") from None
         raise ConfigError(key, "cannot be resolved: " + str(error).splitlines()[0].rstrip(".")) from None
     assert isinstance(config, dict)
-    named = with_current_paths({str(key): value for key, value in config.items()})
-    checked = with_trust(with_typed_track_order(named, parsed), parsed, trust)
-    check_keys(checked)
-    if base is not None:
-        checked = saved_config.with_found_interval(checked, base)
-    try:
-        trusted_targets.check(checked)
-        trusted_targets.check_addresses(checked, overrides)
-    except ConfigError as error:
-        if base is None:
-            raise
-        must = f"{error.must}; keys that are not typed keep the values of {source}"
-        raise ConfigError(error.key, must, error.received) from None
-    checked = with_read_tables(with_keys_of_class(checked, parsed))
-    if not checked[tracks.KEY]:  # resume_policies refuses the policy cooldown for tracks, with another message
-        resume_options.check_cooldown(checked)
-    return with_translated_rate(with_world(checked, parsed))
+    return {str(key): value for key, value in config.items()}
 
 
 def _find_base(overrides: Sequence[str]) -> tuple[list[str], list[Override], Mapping[str, Any] | None, str]:
@@ -164,19 +190,22 @@ def with_world(config: Config, parsed: Sequence[Override]) -> Config:
 
 def with_typed_track_order(config: Config, parsed: Sequence[Override]) -> Config:
     """Return a composed config with the tracks in the order of the command line, which Hydra does not keep."""
-    node = config.get(tracks.KEY)
+    node = config.get(optimizer_tracks.KEY)
     if not isinstance(node, Mapping):
         return config
     listed: list[Any] = []
     mentioned: list[Any] = []
     for override in parsed:
-        if override.key_or_group == tracks.KEY and isinstance(value := override.value(), Mapping):
+        if override.key_or_group == optimizer_tracks.KEY and isinstance(value := override.value(), Mapping):
             listed += [str(name) for name in value]
         path = override.package or override.key_or_group
-        if path.startswith(f"{tracks.KEY}."):
+        if path.startswith(f"{optimizer_tracks.KEY}."):
             mentioned.append(path.split(".")[1])
     order = listed if listed else mentioned if {*node} <= {*mentioned} else []
-    return {**config, tracks.KEY: {name: node[name] for name in dict.fromkeys([*order, *node]) if name in node}}
+    return {
+        **config,
+        optimizer_tracks.KEY: {name: node[name] for name in dict.fromkeys([*order, *node]) if name in node},
+    }
 
 
 def with_trust(config: Config, parsed: Sequence[Override], more: Sequence[str] = ()) -> Config:

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AnnealingLaw", "RateAreas", "measure_areas"]
+__all__ = ["AnnealingLaw", "RateAreas", "final_losses", "measure_areas"]
 
 Numbers = NDArray[np.float64]
+_LEAST_AREA = 1e-30  # in place of 0, before the first step with a rate
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def measure_areas(rates: Numbers, width: int, places: Sequence[float] | Numbers,
         averages[i] = average
     ends = width * np.arange(1, len(rates) + 1)
     forward = np.interp(places, np.concatenate([[0], ends]), np.concatenate([[0.0], np.cumsum(rates) * width]))
-    return RateAreas(forward, np.stack([np.interp(places, ends, column) for column in averages.T]))
+    return RateAreas(
+        np.maximum(forward, _LEAST_AREA), np.stack([np.interp(places, ends, column) for column in averages.T])
+    )
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,19 @@ class AnnealingLaw:
         areas = measure_areas(rates, width, places, np.array([self.lag]))
         found: Numbers = self.floor + self.scale * areas.forward**-self.exponent + self.gain * areas.averages[0]
         return found
+
+
+def final_losses(laws: Sequence[AnnealingLaw], rates: Numbers, width: int, steps: int) -> Numbers:
+    """Return the loss after ``steps`` steps by each law; the rates are gone through once.
+
+    >>> laws = [AnnealingLaw(1.0, 2.0, 1.0, gain, 2.0) for gain in (0.0, 0.5)]
+    >>> final_losses(laws, np.array([1.0, 1.0, 0.0]), 1, 3).tolist()
+    [2.0, 2.25]
+    """
+    areas = measure_areas(rates, width, [steps], np.array([law.lag for law in laws]))
+    forward = float(areas.forward[0])
+    averages = areas.averages[:, 0].tolist()
+    return np.array([
+        law.floor + law.scale * forward**-law.exponent + law.gain * average
+        for law, average in zip(laws, averages, strict=True)
+    ])  # fmt: skip

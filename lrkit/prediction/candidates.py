@@ -17,7 +17,7 @@ def list_candidates(run: Path, overrides: Sequence[str], config_dir: str | None 
 
     Args:
         run: folder of a finished run, whose config holds for everything that no override changes.
-        overrides: as of a sweep: ``schedule=cosine,wsd``.
+        overrides: as of a sweep: ``schedule=cosine,wsd``; ``trust`` is not swept.
         config_dir: a folder with the user's own groups and options.
 
     Raises:
@@ -26,6 +26,8 @@ def list_candidates(run: Path, overrides: Sequence[str], config_dir: str | None 
     from lrkit.config import compose as configs
     from lrkit.config.sweep_values import expand_jobs, list_choices
 
+    trusted = [word for word in overrides if word.startswith("trust=")]
+    overrides = [word for word in overrides if word not in trusted]
     if not overrides:
         raise ConfigError("lrkit predict", "needs what to predict, such as schedule=cosine,wsd,linear")
     swept = {choice.text for choice in list_choices(overrides, config_dir) if len(choice.alternatives) > 1}
@@ -36,5 +38,7 @@ def list_candidates(run: Path, overrides: Sequence[str], config_dir: str | None 
     for job in expand_jobs(overrides, config_dir):
         told = [word for word in job if word not in overrides] if swept else job
         label = " ".join(word.removeprefix("schedule=") for word in told)
-        plans[label] = configs.plan(configs.compose([f"{CONFIG_FILE}={quote_path(str(file))}", *job], config_dir))
+        plans[label] = configs.plan(
+            configs.compose([f"{CONFIG_FILE}={quote_path(str(file))}", *trusted, *job], config_dir)
+        )
     return plans

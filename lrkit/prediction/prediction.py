@@ -12,7 +12,7 @@ import numpy as np
 
 from lrkit.base.errors import ConfigError
 from lrkit.planning.plan import Plan
-from lrkit.prediction.annealing_law import AnnealingLaw, Numbers
+from lrkit.prediction.annealing_law import AnnealingLaw, Numbers, final_losses
 from lrkit.prediction.law_fit import LossCurve, fit_law, measure_residuals
 from lrkit.prediction.recorded_runs import RecordedRun, sample_rates
 from lrkit.prediction.run_check import check_runs, number_groups, separates_effects
@@ -26,6 +26,7 @@ GATE = 0.02
 #: The largest misfit at which schedules are ranked at all.
 _WORST = 0.3
 _FAR_LENGTH, _FAR_RATE = 3.0, 2.0  # ratios to the fitted runs beyond which a prediction is an extrapolation
+_LEAST_LOSS = 1e-12
 _DRAWN = 200  # points of a predicted curve
 
 
@@ -41,6 +42,8 @@ class PredictedRun:
         mark: ``best``; ``=`` if not separable from the best.
         notes: why the prediction is less certain, such as a length far from the fitted ones.
         steps, losses: predicted curve.
+        bootstrap: standard deviation of the loss over the bootstrap, as a share of it.
+        log_length, log_rate: logarithms of the ratios of length and peak rate to those of the nearest finished runs.
         measured: mean final loss of the finished runs with these rates; None if there is none.
     """
 
@@ -53,6 +56,9 @@ class PredictedRun:
     notes: tuple[str, ...]
     steps: Sequence[int]
     losses: Sequence[float]
+    bootstrap: float
+    log_length: float
+    log_rate: float
     measured: float | None = None
 
 
@@ -124,8 +130,8 @@ def predict_losses(runs: Sequence[RecordedRun], candidates: Mapping[str, Plan]) 
     law = fit_law(curves)
     misfit = _root_mean_square(np.concatenate([measure_residuals(law, curve) for curve in curves]))
     if misfit > _WORST:
-        must = f"must follow the annealing law: their losses differ from it by {misfit:.0%}, and at most {_WORST:.0%}"
-        raise ConfigError("lrkit predict", f"{must} is a basis for a ranking. The runs")
+        off = f"their losses are off it by {100 * misfit:.0f} %, and up to {100 * _WORST:.0f} % they can rank schedules"
+        raise ConfigError("the runs", f"must follow the annealing law: {off}")
     samples = draw_laws(curves, groups, law)
     found = [_predict_run(label, plan, runs, law, samples, misfit) for label, plan in candidates.items()]
     found.sort(key=lambda run: run.loss)
@@ -144,11 +150,12 @@ def _predict_run(
     """Return a predicted run, not yet marked."""
     length = plan.horizon.end or plan.horizon.require("steps", "horizon.steps")
     rates, width = sample_rates(plan, length)
-    loss, *drawn = (float(each.losses(rates, width, [length])[0]) for each in (law, *samples))
+    loss, *drawn = np.maximum(final_losses([law, *samples], rates, width, length), _LEAST_LOSS).tolist()
     log_length = min((math.log(length / run.curve.length) for run in runs), key=abs)
     peak = float(rates.max())
     log_rate = min((math.log(peak / float(run.curve.rates.max())) for run in runs), key=abs)
-    half = SPREAD.half_width(misfit, float(np.std(drawn)) / loss, log_length, log_rate) * loss
+    bootstrap = float(np.std(drawn)) / loss
+    half = SPREAD.half_width(misfit, bootstrap, log_length, log_rate) * loss
     notes = []
     if abs(log_length) > math.log(_FAR_LENGTH):
         notes.append(f"extrapolates: {math.exp(log_length):.3g} x the length of the nearest run")
@@ -166,8 +173,9 @@ def _predict_run(
     steps = sorted({first + (length - first) * i // _DRAWN for i in range(_DRAWN + 1)})
     losses = [float(value) for value in law.losses(rates, width, np.array(steps))]
     return PredictedRun(
-        label, plan, loss, max(0.0, loss - half), loss + half, "", tuple(notes), steps, losses, measured
-    )
+        label, plan, loss, max(0.0, loss - half), loss + half, "", tuple(notes), steps, losses,
+        bootstrap, log_length, log_rate, measured,
+    )  # fmt: skip
 
 
 def _mark_runs(found: Sequence[PredictedRun]) -> tuple[PredictedRun, ...]:
@@ -205,7 +213,7 @@ def _note_fit(runs: Sequence[RecordedRun], groups: Sequence[int], law: Annealing
         notes.append("the decay lowered nothing in these runs, so the largest sum of rates ranks first")
     repeats = [[run.final_loss for run, own in zip(runs, groups, strict=True) if own == group] for group in set(groups)]
     if spreads := [float(np.std(losses, ddof=1) / np.mean(losses)) for losses in repeats if len(losses) > 1]:
-        notes.append(f"the final losses of one schedule differ by {np.mean(spreads):.2g} over its seeds (a share)")
+        notes.append(f"the final losses of one schedule differ by {100 * np.mean(spreads):.2g} % over its seeds")
     return tuple(notes)
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["prediction_to_json", "render_csv", "render_text"]
 
+_NAMED = 3  # schedules that a note names
+
 
 def render_text(prediction: Prediction, width: int | None = None) -> str:
     """Return the table and its notes."""
@@ -64,9 +66,9 @@ def prediction_to_json(prediction: Prediction) -> dict[str, Any]:
 
 def describe_fit(prediction: Prediction) -> str:
     """Return what was fitted, and how well, in a line."""
-    error = f"{prediction.misfit:.2g}" if prediction.misfit < 0.001 else f"{100 * prediction.misfit:.2g} %"
     left = "" if prediction.left_out is None else f", {100 * prediction.left_out:.2g} % for a schedule left out"
-    return f"{prediction.metric} by an annealing law of {prediction.runs} runs: it is off by {error}{left}"
+    law = f"{prediction.metric} by an annealing law of {prediction.runs} runs"
+    return f"{law}: it is off by {100 * prediction.misfit:.2g} %{left}"
 
 
 def list_notes(prediction: Prediction) -> list[str]:
@@ -75,12 +77,17 @@ def list_notes(prediction: Prediction) -> list[str]:
 
     notes = list(prediction.notes)
     if not prediction.has_numbers:
-        why = f"the law is off by {prediction.error:.1%}, and losses are told up to {GATE:.0%}"
+        why = f"the law is off by {100 * prediction.error:.2g} %, and losses are told up to {100 * GATE:.0f} %"
         notes.insert(0, f"a ranking without losses: {why}")
     if any(run.mark == "=" for run in prediction.predicted):
         notes.append("= not separable from the best at 90 %")
-    notes += [f"{run.label}: {note}" for run in prediction.predicted for note in run.notes]
-    return notes
+    labels: dict[str, list[str]] = {}
+    for run in prediction.predicted:
+        for note in run.notes:
+            labels.setdefault(note, []).append(run.label)
+    few = {note: ", ".join(some[:_NAMED]) + (f" and {len(some) - _NAMED} more" * (len(some) > _NAMED))
+           for note, some in labels.items()}  # fmt: skip
+    return notes + [f"{some}: {note}" for note, some in few.items()]
 
 
 def _list_columns(prediction: Prediction) -> tuple[list[str], list[list[str]]]:

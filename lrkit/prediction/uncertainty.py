@@ -52,7 +52,7 @@ class Spread:
 
 
 #: Measured on three small tasks and a recorded language model, see docs/evidence.md.
-SPREAD = Spread(schedule=0.7, length=4.0, rate=2.8)
+SPREAD = Spread(schedule=0.6, length=3.0, rate=3.4)
 
 
 def draw_laws(

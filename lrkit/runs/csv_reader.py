@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from lrkit.base.files import read_file
@@ -27,15 +29,21 @@ def read_csv_series(folder: Path) -> dict[str, Series]:
         except OSError:
             continue
         columns: dict[str, dict[int, float]] = {}
-        for row in csv.DictReader(lines):
-            step = _read_number(row.get("step"))
-            for name, cell in row.items() if math.isfinite(step) else ():
-                if name and name != "step" and isinstance(cell, str) and cell:
-                    columns.setdefault(name, {})[int(step)] = _read_number(cell)
+        with suppress(csv.Error):  # of a damaged file: the rows before it count
+            for row in csv.DictReader(lines):
+                _add_row(row, columns)
         for name, values in columns.items():
             later = Series(*map(list, zip(*sorted(values.items()), strict=True)))
             found.setdefault(name, Series()).join(later)
     return found
+
+
+def _add_row(row: Mapping[str | None, object], columns: dict[str, dict[int, float]]) -> None:
+    """Add the cells of a row to their columns; a row without a step has none."""
+    step = _read_number(row.get("step"))
+    for name, cell in row.items() if math.isfinite(step) else ():
+        if name and name != "step" and isinstance(cell, str) and cell:
+            columns.setdefault(name, {})[int(step)] = _read_number(cell)
 
 
 def _read_number(cell: object) -> float:

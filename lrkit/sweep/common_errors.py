@@ -16,6 +16,7 @@ from lrkit.base.files import read_json, write_json
 from lrkit.base.process_pool import Slots, available_slots, run_jobs
 from lrkit.config import compose as configs
 from lrkit.config.instantiate import use_lightning
+from lrkit.sweep.preloading import list_preloaded
 
 __all__ = ["check_jobs", "refuse_common_error"]
 
@@ -44,6 +45,7 @@ def refuse_common_error(jobs: Sequence[Sequence[str]], config_dir: str | None) -
             Slots(1, slots.threads, slots.devices[:1]),
             begin=lambda _: ([list(job) for job in jobs[:MOST]], config_dir, str(answer)),
             ended=lambda *_: True,
+            preload=list_preloaded({word for job in jobs for word in job}, config_dir),
         )
         error = read_json(answer)
     if isinstance(error, dict):
@@ -73,6 +75,6 @@ def _check_job(job: Sequence[str], config_dir: str | None) -> None:
     if config["resume"]["path"] is not None:  # its checkpoint may change the config
         return
     use_lightning(config)
-    from lrkit.training.early_checks import check_run  # imports torch, which the parent process does not need
+    from lrkit.training.checks_before_data import check_run  # imports torch, which the parent process does not need
 
     check_run(config)

@@ -1,8 +1,8 @@
 """The rule by which a rung of a race promotes settings to longer runs: successive halving, with a margin for noise.
 
-A rung trains ``n`` settings for a share of their steps and promotes the best ``ceil(keep * n)`` of them (Jamieson and
-Talwalkar 2016, arXiv:1502.07943, algorithm 1, which keeps half; Li et al. 2018, arXiv:1603.06560, keep one of eta). A
-setting that cannot be told apart from the last promoted one is promoted too, up to twice as many in all.
+A rung trains ``n`` settings for a share of their steps and promotes the best ``ceil(keep * n)`` of them (successive
+halving, Jamieson and Talwalkar 2016, arXiv:1502.07943; Li et al. 2018, arXiv:1603.06560, keep 1 of ``eta``). A setting
+within one standard error of the last promoted one is promoted too, up to twice as many in all.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ ones (``lrkit.sweep.promotion``). The settings that the last rung promotes are t
 that they would have there. ``race.json`` has the scores of each rung; a repeated command does not run a rung again
 whose decision is there.
 
-Reference: Jamieson and Talwalkar 2016, arXiv:1502.07943, algorithm 1, with lengths of whole, compressed schedules in
+Reference: Jamieson and Talwalkar 2016, arXiv:1502.07943, with lengths of whole, compressed schedules in
 place of first parts of trainings; Li et al. 2018, arXiv:1603.06560, for the shares.
 """
 
@@ -26,7 +26,7 @@ from lrkit.config.race_options import RaceOptions
 from lrkit.runs.loss_noise import loss_noise
 from lrkit.runs.run_reader import RACE, RUNGS, load_run
 from lrkit.sweep.job import DROPPED, ENDED, Job, folder_name, read_mapping
-from lrkit.sweep.promotion import Standing, promote
+from lrkit.sweep.promotion import Standing, count_promoted, promote
 from lrkit.sweep.race_settings import RaceSetting
 from lrkit.sweep.sweep import Say, Sweep
 
@@ -59,8 +59,10 @@ class Race:
         self.sweep.write_state()  # from here on, the same command resumes in this folder
         left = self.settings
         for i, share in enumerate(self.options.rungs):
-            record = before[i] if i < len(before) and self._fits(before[i], left) else None
-            if record is None:
+            if count_promoted(len(left), self.options.keep) == len(left):
+                continue  # it could drop none
+            record = before.get(_percent(share))
+            if record is None or not self._fits(record, left):
                 sweep = self._make_rung(left, share)
                 place = f"rung {i + 1} of {len(self.options.rungs)}"
                 say(f"{place}: {len(left)} settings, each in {_percent(share)} of its steps")
@@ -143,10 +145,11 @@ class Race:
         self.sweep.write_state()
         return promoted
 
-    def _read_rungs(self) -> list[dict[str, Any]]:
-        """Return the records of the rungs that have been decided, of an interrupted race."""
+    def _read_rungs(self) -> dict[str, dict[str, Any]]:
+        """Return share -> record of the rungs that have been decided, of an interrupted race."""
         rungs = read_mapping(self.sweep.folder / RACE).get("rungs")
-        return [rung for rung in rungs if isinstance(rung, dict)] if isinstance(rungs, list) else []
+        records = [rung for rung in rungs if isinstance(rung, dict)] if isinstance(rungs, list) else []
+        return {str(record.get("share")): record for record in records}
 
     def _fits(self, record: Mapping[str, Any], left: Sequence[RaceSetting]) -> bool:
         """Return whether a record is of the settings that are left, with the configs that they have now."""

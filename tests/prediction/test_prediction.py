@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +82,7 @@ def test_the_command_writes_a_page_with_dashed_curves(
     assert (
         drawn["validation loss", "wsd"] and drawn["learning rate", "linear"] and not drawn["validation loss", "cosine"]
     )
-    assert (tmp_path / "predict.png").stat().st_size > 10_000
+    assert (tmp_path / "predict.png").stat().st_size > 10_000 and "4 runs, 2 settings and 2 predicted" in page
     assert main(["predict", *asked, "format=csv"]) == 0
     first = next(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert first["schedule"] == "wsd" and float(first["low"]) < float(first["loss"]) < float(first["high"])
@@ -137,6 +140,41 @@ def test_accumulated_batches_are_batches(tmp_path: Path) -> None:
     assert found.metric == "train/loss" and "train/loss is predicted" in str(found)
 
 
+def test_a_long_curve_is_thinned(tmp_path: Path) -> None:
+    """A training loss of every step is averaged; nothing of it is lost."""
+    for schedule in ("constant", "cosine"):
+        write_run(tmp_path / schedule, f"schedule={schedule}", every=1, metric="train/loss")
+    runs = load_recorded_runs([tmp_path])
+    assert all(len(run.curve.steps) == 160 and run.curve.steps[-1] == 399.5 for run in runs)
+    (found,) = predict_losses(runs, {"linear": LINEAR}).predicted
+    assert found.loss == pytest.approx(true_loss(LINEAR), rel=0.01)
+
+
+def test_no_part_of_it_imports_torch() -> None:
+    code = "import sys, lrkit.cli.predict, lrkit.prediction.prediction, lrkit.comparison.predicted_runs"
+    told = subprocess.run(
+        [sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], capture_output=True, text=True
+    )
+    assert told.stdout.strip() == "False"
+
+
+@pytest.mark.slow
+def test_runs_of_lrkit_are_read_as_they_were_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two short trainings with reduce-on-plateau; rates, steps and losses are those that were logged."""
+    words = ["data=digits", "model=linear", "optimizer=momentum", "optimizer.lr=0.05", "data.batch_size=128"]
+    words += ["trainer.max_epochs=12", "warmup=linear", "logger=many", "plateau=reduce", "plateau.patience=1"]
+    for schedule in ("constant", "cosine"):
+        assert main(["train", *words, f"schedule={schedule}", f"hydra.run.dir={tmp_path / schedule}"]) == 0
+    capsys.readouterr()
+    for run in load_recorded_runs([tmp_path]):
+        rows = list(csv.DictReader((tmp_path / run.name / "metrics.csv").read_text().splitlines()))
+        logged = {int(row["step"]): float(row["lr/default"]) for row in rows if row["lr/default"]}
+        assert [run.curve.rates[step] for step in logged] == pytest.approx([*logged.values()])
+        assert run.final_loss == pytest.approx(float([row["val/loss"] for row in rows if row["val/loss"]][-1]))
+    assert main(["predict", str(tmp_path), "schedule=wsd,linear", "plateau=none", f"out={tmp_path / 'out'}"]) == 0
+    assert "best" in capsys.readouterr().out and (tmp_path / "out" / "compare.html").is_file()
+
+
 FIXED = {"fixed": ["schedule=constant"], "other": ["schedule=constant", "optimizer.lr=0.05"]}
 BOTH = {"constant": ["schedule=constant"], "cosine": ["schedule=cosine"]}
 
@@ -190,3 +228,38 @@ def test_it_refuses(folders: dict[str, list[str]], how: dict[str, object], must:
 def test_the_command_refuses(words: list[str], must: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", *(str(runs) if word == "RUNS" else word for word in words)]) == 2
     assert must in capsys.readouterr().err
+
+
+def test_where_the_decay_lowers_nothing_the_sum_of_rates_ranks(tmp_path: Path) -> None:
+    """And a plan that never moves is refused."""
+    for schedule in ("constant", "cosine"):
+        write_run(tmp_path / schedule, f"schedule={schedule}", law=AnnealingLaw(0.0, 2.0, 0.5, 0.0, 20.0))
+    how = {"lr": 0.1, "steps": 400, "optimizer": "momentum", "batch_size": 32}
+    later = lrkit.plan(schedule="constant", warmup=lrkit.schedules.Constant(length=100, start=0.0), **how)
+    found = lrkit.predict(tmp_path, plans={"later": later, "linear": LINEAR})
+    assert [run.label for run in found.predicted] == ["later", "linear"]
+    still = lrkit.plan(schedule=lrkit.schedules.Constant(start=0.0), **how)
+    with pytest.raises(ConfigError, match="must have a step with a rate above 0"):
+        lrkit.predict(tmp_path, plans={"still": still})
+
+
+def rows_of(losses: list[float], apart: int = 10) -> str:
+    return "step,val/loss\n" + "".join(f"{(i + 1) * apart},{loss!r}\n" for i, loss in enumerate(losses))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "\0" * 50, "9" * 5000, "step,val/loss\n" + "1e30,1\n" * 9, "step,val/loss\n-5,1\n-4,2\n1,3\n2,0.1\n3,0.1\n",
+        rows_of([1e300] * 40), rows_of([1e-300 * (50 - i) for i in range(40)]),
+        rows_of([1e300 / (i + 1) for i in range(40)]), rows_of([2 - i / 100 for i in range(40)], 10**14),
+        rows_of([1e-5 * (i % 2) + 5 - i / 10 for i in range(40)]),
+    ],
+)  # fmt: skip
+def test_odd_values_are_answered(content: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No traceback, no warning of numpy, and no endless loop."""
+    for name in ("constant_1", "cosine_1"):
+        shutil.copytree(runs / name, tmp_path / name)
+    (tmp_path / "constant_1" / "metrics.csv").write_text(content)
+    assert main(["predict", str(tmp_path), "schedule=linear", "format=csv"]) in (0, 2)
+    assert "Traceback" not in capsys.readouterr().err

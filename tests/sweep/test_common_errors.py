@@ -67,7 +67,7 @@ def test_nothing_is_said_of_jobs_that_are_fine_or_fail_in_their_own_way(tmp_path
 def test_it_is_one_line_before_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run_here(work: object, logs: object, share: Slots, *, begin: object, ended: object) -> None:
+    def run_here(work: object, logs: object, share: Slots, *, begin: object, ended: object, preload: object) -> None:
         assert work is check_jobs and share.count == 1
         check_jobs(*begin(0))  # type: ignore[operator]
 

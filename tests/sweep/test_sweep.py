@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import signal
@@ -21,6 +23,7 @@ from locations import python_path
 from lrkit.base import process_pool
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint.saved_run import load_saved_run
+from lrkit.cli.main import main
 from lrkit.config.compose import compose
 from lrkit.sweep.job import folder_name, job_identity
 from lrkit.sweep.sweep import Sweep, apply_preset
@@ -40,11 +43,12 @@ def command(*words: str) -> list[str]:
 
 
 def swept(tmp_path: Path, *words: str, code: int = 0) -> str:
-    """Run a sweep to its end, and return its output."""
-    env = {**os.environ, "PYTHONPATH": python_path()}
-    done = subprocess.run(command(*words), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    """Run a sweep to its end in this process, whose fork server imports torch once for all tests; return its output."""
+    said = io.StringIO()
+    with contextlib.chdir(tmp_path), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        ended = main(["train", "-m", *SHORT, *words])
+    assert ended == code, said.getvalue()
+    return said.getvalue()
 
 
 def the_sweep(tmp_path: Path) -> Path:
@@ -182,15 +186,15 @@ def test_an_interrupted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     overrides = [*SHORT, "seed=1,2"]
     sweep = Sweep(overrides, tmp_path)
     job = sweep.jobs[0]
-    words = sweep._prepare_job(job)
+    words = sweep._prepare_job(job)[0]
     assert words == [*SHORT, "seed=1", f"hydra.run.dir='{job.folder}'"]
     run_training(compose([*SHORT, "seed=1"]), job.folder, quiet=True)
     (job.folder / "metrics.json").unlink()  # it was killed after its last checkpoint
     sweep._record_status(job, "running")
     again = Sweep(overrides, tmp_path)
-    assert again._prepare_job(job)[-2:] == [f"resume.path='{job.folder}'", "hydra.output_subdir=null"]
+    assert again._prepare_job(job)[0][-2:] == [f"resume.path='{job.folder}'", "hydra.output_subdir=null"]
     other = Sweep([*SHORT[1:], "trainer.max_epochs=2", "seed=1,2"], tmp_path)
-    assert other._prepare_job(other.jobs[0])[-1] == f"hydra.run.dir='{job.folder}'"  # another config: anew
+    assert other._prepare_job(other.jobs[0])[0][-1] == f"hydra.run.dir='{job.folder}'"  # another config: anew
     assert not (job.folder / "checkpoints").exists()
 
 

@@ -62,6 +62,7 @@ def _check_run(config: Mapping[str, Any]) -> None:
         check_count("jobs", config["jobs"])
     timeout.seconds(config.get("timeout"))
     one_of("continue", "stop").check("on_error", config["on_error"])
+    one_of("off", "auto", "on").check("stack", config["stack"])
     FLAG.check("test", config["test"])
     _check_compile(config.get("compile", False))
     if config[optimizer_tracks.KEY]:

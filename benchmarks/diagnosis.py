@@ -33,11 +33,11 @@ from typing import Any
 import torch
 from loop import train
 
-from lrkit.assembly import data_of
 from lrkit.callbacks.loss_recorder import LossRecorder
 from lrkit.config import compose as configs
 from lrkit.runs.diagnosis import DECAYED_EARLY, OVERFITTING, TOO_HIGH, TOO_LOW, Curves, Finding, diagnose
 from lrkit.runs.event_reader import Series
+from lrkit.training_objects import data_of
 
 TASKS = {
     "digits, MLP 128": [

@@ -54,9 +54,9 @@ def measure(cell: Cell) -> dict[str, Any]:
     from loop import train
     from peers import PEERS
 
-    from lrkit.assembly import data_of
     from lrkit.config import compose as configs
     from lrkit.lr_finder.find import find_lr
+    from lrkit.training_objects import data_of
 
     task, optimizer, seed = cell
 

@@ -26,10 +26,10 @@ from gpu_training import (
 )
 from torch import nn
 
-from lrkit.assembly import optimizer_of
 from lrkit.config.compose import compose
 from lrkit.optim.factory import build_optimizer, resolve_optimizer
 from lrkit.optim.muon import orthogonalize
+from lrkit.training_objects import optimizer_of
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom")

@@ -25,13 +25,13 @@ from typing import Any
 import torch
 from loop import train
 
-from lrkit.assembly import data_of
 from lrkit.config import compose as configs
 from lrkit.config.race_options import RaceOptions
 from lrkit.config.sweep_values import expand_jobs
 from lrkit.runs.loss_noise import loss_noise
 from lrkit.sweep.promotion import Standing, promote
 from lrkit.sweep.race_settings import RaceSetting, list_settings, read_options
+from lrkit.training_objects import data_of
 
 TASKS = {
     "digits, MLP": ["data=digits", "model=mlp", "trainer.max_epochs=15"],

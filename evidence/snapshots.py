@@ -12,10 +12,10 @@ from evidence.claim import WORDS, Claim, Finding, more, verdict
 from evidence.decay import at_best_rate
 from evidence.lab import Lab, Runs, accuracy, by
 from evidence.pictures import COLOURS, frame
-from lrkit.assembly import data_of, module_of
 from lrkit.comparison.statistics import Interval
 from lrkit.runs.run_reader import Run
 from lrkit.schedules.shapes import Restarts
+from lrkit.training_objects import data_of, module_of
 
 NAMES = {1.0: "restarts in equal cycles", 2.0: "restarts in cycles 1:2:4"}
 RATES = (0.1, 0.2)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from plain_lightning import Losses
 
-from lrkit.assembly import data_of
 from lrkit.config.compose import compose
+from lrkit.training_objects import data_of
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import find as bench

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config import optimizer_options
 from lrkit.config.shipped_options import class_of_option, read_option
-from lrkit.planning import tracks
+from lrkit.planning import optimizer_tracks
 from lrkit.planning.base_lr import check_scaled_lr
 from lrkit.planning.batch_scaling import batch_scale
 from lrkit.planning.group_rules import Rules, group_rates, parse_rules
@@ -173,9 +173,9 @@ class RunParts(CurveParts):
         """Return the divergence guard."""
         return _build_option(self.guard, "guard", Guard)
 
-    def list_tracks(self) -> list[tuple[tracks.Track, RunParts]]:
+    def list_tracks(self) -> list[tuple[optimizer_tracks.Track, RunParts]]:
         """Return, for each of several optimizers, its track and its arguments."""
-        several = tracks.parse_tracks(self.optimizers or {}, _TRACK)
+        several = optimizer_tracks.parse_tracks(self.optimizers or {}, _TRACK)
         return [(track, self._get_track_parts(track)) for track in several]
 
     def _plan_one_optimizer(self, horizon: Horizon) -> Plan:
@@ -214,7 +214,7 @@ class RunParts(CurveParts):
         rules = parse_rules(self.param_groups)
         if not any(rule.has_curve for rule in rules.rules):
             return rules
-        from lrkit.config.plan_parts import build_rules  # imports Hydra, which no other argument needs
+        from lrkit.config.plan_objects import build_rules  # imports Hydra, which no other argument needs
 
         return build_rules(self.param_groups, self.trust)
 
@@ -240,11 +240,11 @@ class RunParts(CurveParts):
         plans = {}
         for track, own in self.list_tracks():
             with track.naming():
-                made = own.plan(tracks.horizon_of(horizon, track.every, track.offset))
+                made = own.plan(optimizer_tracks.horizon_of(horizon, track.every, track.offset))
             plans[track.name] = dataclasses.replace(made, every=track.every, offset=track.offset)
         return dataclasses.replace(self, coschedule=None, optimizers=None).plan(horizon).on_tracks(plans)
 
-    def _get_track_parts(self, track: tracks.Track) -> RunParts:
+    def _get_track_parts(self, track: optimizer_tracks.Track) -> RunParts:
         """Return the arguments of one track; the options of the run do not apply to another optimizer."""
         own = {"options": None} if "optimizer" in track.said else {}
         return dataclasses.replace(self, **{"guard": None, "optimizers": None, **own, **track.said})

@@ -13,7 +13,6 @@ from typing import Any
 
 from lrkit.api.arguments import RunParts
 from lrkit.api.lightning_module import WithPlanCallbacks
-from lrkit.assembly import check_trainer, hush_lightning, trainer_of
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint.random_state import capture_global, capture_own, restore_global, restore_own
 from lrkit.config import trainer_options
@@ -23,6 +22,7 @@ from lrkit.lightning.replicas import count_replicas
 from lrkit.lr_finder.short_run import OF_THE_RUN
 from lrkit.planning.plan import Plan
 from lrkit.schedules.horizon import LoaderSize, horizon_of
+from lrkit.training_objects import check_trainer, hush_lightning, trainer_of
 
 __all__ = ["CallerData", "CallerTask", "check_one_process", "read_trainer", "restoring_process_state"]
 

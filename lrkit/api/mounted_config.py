@@ -171,7 +171,7 @@ def _read_groups(cfg: Any, key: str) -> dict[str, Any]:
 def _build_parts(nodes: Mapping[str, Any], trust: tuple[str, ...]) -> RunParts:
     """Build the arguments of the plan from the groups, with the checks of the command."""
     from lrkit.config import trusted_targets
-    from lrkit.config.plan_parts import build_part, build_schedule, check_guard_keys
+    from lrkit.config.plan_objects import build_part, build_schedule, check_guard_keys
 
     trusted_targets.check({**nodes, "trust": trust})
     for name in ("optimizer", "schedule"):

@@ -24,6 +24,8 @@ from torch.optim import Optimizer
 from lrkit.base.errors import Diverged
 from lrkit.base.event_log import EventLog
 from lrkit.callbacks.state_copies import copy_state, is_kept_on_host
+from lrkit.data.placement import free_bytes
+from lrkit.lightning.batch_loss import read_loss
 from lrkit.lightning.imports import Callback, LightningModule, TensorBoardLogger, Trainer
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, scheduler_of, schedulers_of
 from lrkit.optim.host_copy import HostCopy
@@ -70,19 +72,41 @@ class DivergenceGuard(Callback):
         self.good: deque[tuple[dict[str, Any], dict[str, Any]]] = deque(maxlen=2)
         self.pending: deque[PendingLoss] = deque()
 
+    def follow(self, guard: Guard | None) -> None:
+        """Follow the guard of a plan; None: check nothing."""
+        self.is_active = guard is not None
+        if guard is not None:
+            self.guard = guard
+            self.levels.recent = deque(self.levels.recent, maxlen=guard.window)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         planned = plan_of(trainer).guard
-        self.is_active = planned is not None
+        self.follow(planned)
         if planned is None:
             return
-        self.guard = planned
-        self.levels.recent = deque(self.levels.recent, maxlen=self.guard.window)
         self.scaler = getattr(trainer.precision_plugin, "scaler", None)
         self.waits = self.guard.rules.waits_for_loss or trainer.strategy.root_device.type != "cuda"
         self.sharded = is_sharded(trainer)
         self.together = torch.distributed.is_available() and torch.distributed.is_initialized()
         if self.guard.rules.keeps_copies:
             self._save_copy(trainer, pl_module)
+
+    def check_step(self, loss: float, norm: float) -> str:
+        """Check a step of a training without a trainer, under the policy ``stop``.
+
+        Returns:
+            The reason against the step; an empty string for a good step.
+        """
+        if not self.is_active:
+            return ""
+        self._check_loss(loss)
+        losses, self.losses = self.losses, []
+        why, self.why = self.why, ""
+        if why or not math.isfinite(norm):
+            self.in_a_row += 1
+            return why or f"the norm of the gradients is {norm}"
+        self._add_good_losses(losses)
+        return ""
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if not self.is_active:
@@ -135,10 +159,9 @@ class DivergenceGuard(Callback):
     ) -> None:
         if self.norm is None:
             return
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         (step, norm), self.norm = self.norm, None
-        loss = loss.detach() * trainer.accumulate_grad_batches if isinstance(loss, Tensor) else norm
-        values = [loss, norm]
+        loss = read_loss(trainer, outputs)
+        values = [norm if loss is None else loss, norm]
         self.pending.append(PendingLoss(step, HostCopy(torch.stack([value.float().reshape(()) for value in values]))))
         self._check_pending(trainer, pl_module, LAG)
 
@@ -199,12 +222,16 @@ class DivergenceGuard(Callback):
             in_a_row = f", {self.above} times in a row" if self.above > 1 else ""
             self.why = f"the loss is {loss:.4g}, where it was {usual}{in_a_row}"
 
-    def _accept_step(self, trainer: Trainer, pl_module: LightningModule, losses: list[float]) -> None:
+    def _add_good_losses(self, losses: list[float]) -> None:
+        """Add the losses of a good step to the statistics."""
         self.in_a_row = 0
         limit = self.levels.limit(self.guard.spike)
         for loss in losses:
             if loss <= limit:
                 self.levels.add(loss)
+
+    def _accept_step(self, trainer: Trainer, pl_module: LightningModule, losses: list[float]) -> None:
+        self._add_good_losses(losses)
         if not self.guard.rules.keeps_copies or self.above:
             return
         if scheduler_of(trainer).applied % int(self.guard.every) == 0:
@@ -223,7 +250,7 @@ class DivergenceGuard(Callback):
             if self._is_left_to_scaler(self.why):
                 continue
             found = f"the norm of the gradients is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
-            self._stop_training(trainer, self._agree_on_reason(self.why or found), step)
+            self.stop_training(trainer, self._agree_on_reason(self.why or found), step)
 
     def _is_left_to_scaler(self, why: str) -> bool:
         """Count a step with bad gradients; return whether the gradient scaler skips it and lowers its scale itself."""
@@ -244,7 +271,7 @@ class DivergenceGuard(Callback):
         policy = self.guard.rules
         action = policy.decide(self.guard, why, self.in_a_row, scheduler.reduction.times)
         if action.stop:
-            self._stop_training(trainer, action.why, _step_number(trainer, scheduler))
+            self.stop_training(trainer, action.why, _step_number(trainer, scheduler))
         if action.roll_back:
             self._roll_back(trainer, pl_module)
         if action.roll_back or action.lower_rate:
@@ -258,7 +285,8 @@ class DivergenceGuard(Callback):
         self._report_action(trainer, policy.name, action.why, scheduler.applied, **more)
         scheduler.skip()
 
-    def _stop_training(self, trainer: Trainer, why: str, step: int) -> None:
+    def stop_training(self, trainer: Trainer, why: str, step: int) -> None:
+        """End the training at a bad step: record the reason, and raise ``Diverged``."""
         self._report_action(trainer, "stop", why, step)
         raise Diverged(f"diverged at step {step}: {why}")
 
@@ -282,7 +310,7 @@ class DivergenceGuard(Callback):
         """Copy the weights and the optimizer's state. A rollback takes the older of two: the newer may be bad."""
         state = pl_module.state_dict(), trainer.optimizers[0].state_dict()
         if self.copies_on_host is None or not self.good:
-            self.copies_on_host = is_kept_on_host(state, 2, _free_memory(trainer.strategy.root_device))
+            self.copies_on_host = is_kept_on_host(state, 2, free_bytes(trainer.strategy.root_device))
         self.good.append(copy_state(state, self.copies_on_host))
 
     def _roll_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -313,11 +341,6 @@ def read_together(values: Sequence[Tensor]) -> list[float]:
     moved = [value.detach().reshape(()).to(device, kind, non_blocking=True) for value in values]
     numbers: list[float] = torch.stack(moved).tolist()
     return numbers
-
-
-def _free_memory(device: torch.device) -> int | None:
-    """The free memory of a GPU; None for another device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:

@@ -7,8 +7,8 @@ from torch.optim import Optimizer
 from lrkit.lightning.imports import Callback, LightningModule, Trainer
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, schedulers_of
 from lrkit.planning.batch_rendering import BATCH_TAG
+from lrkit.planning.optimizer_tracks import track_tag
 from lrkit.planning.plan import Plan
-from lrkit.planning.tracks import track_tag
 
 __all__ = ["LearningRateLogger"]
 

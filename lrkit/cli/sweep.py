@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lrkit.base import command_line, error_report
 from lrkit.base.errors import ConfigError
@@ -20,6 +20,7 @@ from lrkit.cli.errors_in_one_line import report_errors
 from lrkit.cli.hydra_call import call_hydra
 from lrkit.cli.output_folders import create_folder, make_writable
 from lrkit.cli.single_run import train_once
+from lrkit.cli.stack_of_jobs import train_stack_of_jobs
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -91,7 +92,7 @@ def _check_engine_words(overrides: Sequence[str], words: Sequence[str]) -> Path 
     """Refuse keys without an effect on a launcher; return the sweep's folder from the command line, or None."""
     from lrkit.sweep.job import count_statuses
 
-    for key in ("jobs", "on_error", "timeout"):
+    for key in ("jobs", "on_error", "timeout", "stack"):
         if any(word.startswith(f"{key}=") for word in words):
             must = "applies to sweeps that lrkit runs itself: use hydra.launcher and hydra.sweeper"
             raise ConfigError(key, must)
@@ -148,14 +149,19 @@ def run_sweep(overrides: list[str], config_dir: str | None) -> int:
     return close_sweep(folder, counts, "; the same command runs the missing jobs")
 
 
-def run_job(words: list[str], config_dir: str | None, composed: DictConfig | None = None) -> int:
-    """Run one job of a checked sweep in its own process.
+def run_job(
+    words: list[str] | list[tuple[list[str], DictConfig]], config_dir: str | None, composed: DictConfig | None = None
+) -> int:
+    """Run one job of a checked sweep, or the jobs of a stack, in its own process.
 
     Args:
-        words: overrides of the job.
+        words: overrides of the job; or, for each job of a stack, its overrides and the config of them.
         config_dir: folder of the user's own configs.
         composed: the config as Hydra composed it in the sweep's process; None: this process reads or composes it.
     """
+    if words and isinstance(words[0], tuple):
+        return report_errors(lambda: train_stack_of_jobs(cast("list[tuple[list[str], DictConfig]]", words), config_dir))
+    words = cast("list[str]", words)
     own = [] if config_dir is None else ["--config-dir", config_dir]
     with command_line.command_line_of(["train", *own, *words]):
         return report_errors(lambda: train_once(words, config_dir, composed))

@@ -36,7 +36,7 @@ from lrkit.config.plan_of_config import plan, schedule_of
 from lrkit.config.schedule_nodes import with_read_tables
 from lrkit.config.shipped_options import CONF_DIR, read_shipped_file
 from lrkit.config.translated_rate import with_translated_rate
-from lrkit.planning import tracks
+from lrkit.planning import optimizer_tracks
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.planning.plan import Plan
 from lrkit.schedules.batch_sizes import spread_stages
@@ -105,7 +105,9 @@ def compose_with_hydra(
         must = f"{error.must}; keys that are not typed keep the values of {source}"
         raise ConfigError(error.key, must, error.received) from None
     checked = with_read_tables(with_keys_of_class(checked, parsed))
-    if not checked[tracks.KEY]:  # resume_policies refuses the policy cooldown for tracks, with another message
+    if not checked[
+        optimizer_tracks.KEY
+    ]:  # resume_policies refuses the policy cooldown for tracks, with another message
         resume_options.check_cooldown(checked)
     return with_translated_rate(with_world(checked, parsed)), composed if base is None else None
 
@@ -188,19 +190,22 @@ def with_world(config: Config, parsed: Sequence[Override]) -> Config:
 
 def with_typed_track_order(config: Config, parsed: Sequence[Override]) -> Config:
     """Return a composed config with the tracks in the order of the command line, which Hydra does not keep."""
-    node = config.get(tracks.KEY)
+    node = config.get(optimizer_tracks.KEY)
     if not isinstance(node, Mapping):
         return config
     listed: list[Any] = []
     mentioned: list[Any] = []
     for override in parsed:
-        if override.key_or_group == tracks.KEY and isinstance(value := override.value(), Mapping):
+        if override.key_or_group == optimizer_tracks.KEY and isinstance(value := override.value(), Mapping):
             listed += [str(name) for name in value]
         path = override.package or override.key_or_group
-        if path.startswith(f"{tracks.KEY}."):
+        if path.startswith(f"{optimizer_tracks.KEY}."):
             mentioned.append(path.split(".")[1])
     order = listed if listed else mentioned if {*node} <= {*mentioned} else []
-    return {**config, tracks.KEY: {name: node[name] for name in dict.fromkeys([*order, *node]) if name in node}}
+    return {
+        **config,
+        optimizer_tracks.KEY: {name: node[name] for name in dict.fromkeys([*order, *node]) if name in node},
+    }
 
 
 def with_trust(config: Config, parsed: Sequence[Override], more: Sequence[str] = ()) -> Config:

@@ -18,7 +18,7 @@ from lrkit.config.overrides import (
     with_added_tracks,
 )
 from lrkit.config.unknown_keys import unknown_key
-from lrkit.planning import tracks
+from lrkit.planning import optimizer_tracks
 
 __all__ = ["PLUGINS", "explain_hydra_error"]
 
@@ -51,9 +51,9 @@ def explain_hydra_error(error: Exception, parsed: Sequence[Override], config_dir
         key = override.key_or_group
         if key in groups or override.is_hydra_override():
             continue
-        if key.partition(".")[0] == tracks.KEY:  # the node is empty by default
-            if key == tracks.KEY and not isinstance(override.value(), dict):
-                return tracks.no_such_track(override.value())
+        if key.partition(".")[0] == optimizer_tracks.KEY:  # the node is empty by default
+            if key == optimizer_tracks.KEY and not isinstance(override.value(), dict):
+                return optimizer_tracks.no_such_track(override.value())
             continue
         known = key in keys or any(k.startswith(f"{key}.") for k in keys)
         if known and override.type == OverrideType.ADD:

@@ -12,12 +12,12 @@ from lrkit.config.callback_conflicts import find_conflict_of_path
 from lrkit.config.find_options import Search
 from lrkit.config.near_names import nearest_key, suggest_name
 from lrkit.config.overrides import default_choices, leaf_paths
-from lrkit.config.plan_parts import check_guard_keys
+from lrkit.config.plan_objects import check_guard_keys
 from lrkit.config.race_options import RaceOptions
 from lrkit.config.shipped_options import read_shipped_file
 from lrkit.config.trainer_options import check_count
 from lrkit.config.unknown_keys import keys_of_options
-from lrkit.planning import tracks
+from lrkit.planning import optimizer_tracks
 
 __all__ = ["check_keys", "check_values", "top_keys"]
 
@@ -45,7 +45,7 @@ def check_values(config: Mapping[str, Any]) -> None:
         "logger",
         "find",
         "sweep",
-        tracks.KEY,
+        optimizer_tracks.KEY,
     ):
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(name, "must be a group of keys", config.get(name))
@@ -62,11 +62,12 @@ def _check_run(config: Mapping[str, Any]) -> None:
         check_count("jobs", config["jobs"])
     timeout.seconds(config.get("timeout"))
     one_of("continue", "stop").check("on_error", config["on_error"])
+    one_of("off", "auto", "on").check("stack", config["stack"])
     FLAG.check("test", config["test"])
     _check_compile(config.get("compile", False))
-    if config[tracks.KEY]:
-        tracks.parse_tracks(config[tracks.KEY])
-        tracks.refuse_combinations(config)
+    if config[optimizer_tracks.KEY]:
+        optimizer_tracks.parse_tracks(config[optimizer_tracks.KEY])
+        optimizer_tracks.refuse_combinations(config)
     batch_options.check(config)
     resume_options.check(config)
     _SEED.check("seed", config["seed"])
@@ -136,7 +137,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
         if name not in top_keys():
             there = [key for key in leaf_paths(config) if key.partition(".")[0] in top_keys()]
             raise ConfigError(name, f"is not a key. {nearest_key(name, there, keys_of_options())}")
-    for name in {*sections, *default_choices(), "coschedule", tracks.KEY}:
+    for name in {*sections, *default_choices(), "coschedule", optimizer_tracks.KEY}:
         if not isinstance(config[name], Mapping):
             first = next(iter(sections.get(name, ())), None)
             example = "" if first is None else f", such as {name}.{first}"

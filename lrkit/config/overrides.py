@@ -31,8 +31,8 @@ from lrkit.base.errors import ConfigError
 from lrkit.config import trusted_targets, yaml_screening
 from lrkit.config.hydra_form import quote_formula, with_added_keys
 from lrkit.config.near_names import suggest_option
-from lrkit.config.shipped_options import CONF_DIR, option_names, read_shipped_file
-from lrkit.planning import tracks
+from lrkit.config.shipped_options import CONF_DIR, option_names, parse_shipped_yaml, read_shipped_file
+from lrkit.planning import optimizer_tracks
 
 __all__ = [
     "CONF_DIR",
@@ -106,7 +106,7 @@ class _ShippedFiles(FileConfigSource):
 @cache
 def _parse_shipped_file(file: Path) -> tuple[Any, Mapping[str, str | None]]:
     text = file.read_text(encoding="utf-8")
-    return OmegaConf.to_container(OmegaConf.load(io.StringIO(text))), ConfigSource._get_header_dict(text)
+    return parse_shipped_yaml(text), ConfigSource._get_header_dict(text)
 
 
 class _OwnFolder(SearchPathPlugin):
@@ -263,9 +263,9 @@ def with_added_tracks(overrides: Iterable[str]) -> list[str]:
 
 def _find_addition_prefix(text: str) -> str:
     key = text.partition("=")[0]
-    if key.partition(".")[0].lstrip("+") == tracks.KEY:
+    if key.partition(".")[0].lstrip("+") == optimizer_tracks.KEY:
         return "++"[key.startswith("+") + key.startswith("++") :]
-    return "+" if f"@{tracks.KEY}." in key and key[0] not in "+~" else ""
+    return "+" if f"@{optimizer_tracks.KEY}." in key and key[0] not in "+~" else ""
 
 
 def check_group(override: Override) -> None:

@@ -14,8 +14,8 @@ from lrkit.config import node_options, optimizer_options, trainer_options
 from lrkit.config.devices import accumulation, replicas_of
 from lrkit.config.find_options import AUTO
 from lrkit.config.key_checks import check_values
-from lrkit.config.plan_parts import build_part, build_rules, build_schedule
-from lrkit.planning import tracks
+from lrkit.config.plan_objects import build_part, build_rules, build_schedule
+from lrkit.planning import optimizer_tracks
 from lrkit.planning.base_lr import check_scaled_lr
 from lrkit.planning.batch_scaling import batch_scale
 from lrkit.planning.group_rules import group_rates
@@ -78,10 +78,10 @@ def plan(
     trainer_options.check_horizon(trainer, None if known.get("steps") is None else horizon.steps, horizon)
     if node.get("lr") == AUTO:
         raise ConfigError("optimizer.lr", "must be a number: only lrkit train and lrkit find can measure auto")
-    several = tracks.parse_tracks(config[tracks.KEY])
+    several = optimizer_tracks.parse_tracks(config[optimizer_tracks.KEY])
     if not several:
         resolved = _resolve_compressed(config, horizon, notes)
-        return dataclasses.replace(resolved, config={k: v for k, v in config.items() if k != tracks.KEY})
+        return dataclasses.replace(resolved, config={k: v for k, v in config.items() if k != optimizer_tracks.KEY})
     shared = _resolve_one({**config, "coschedule": {}}, horizon, ())  # each track checks its own momentum
     return dataclasses.replace(
         shared.on_tracks({track.name: _resolve_track(track, config, horizon) for track in several}, notes),
@@ -125,12 +125,12 @@ def _find_whole_run(config: Mapping[str, Any], horizon: Horizon) -> Horizon | No
     return dataclasses.replace(horizon, steps=steps)
 
 
-def _resolve_track(track: tracks.Track, run: Mapping[str, Any], horizon: Horizon) -> Plan:
+def _resolve_track(track: optimizer_tracks.Track, run: Mapping[str, Any], horizon: Horizon) -> Plan:
     """Return the plan of one track of a run."""
     config = track.config(run)
     with track.naming():
         own = _resolve_one(
-            {**config, "guard": {}, "find": {}}, tracks.horizon_of(horizon, track.every, track.offset), ()
+            {**config, "guard": {}, "find": {}}, optimizer_tracks.horizon_of(horizon, track.every, track.offset), ()
         )
     return dataclasses.replace(own, config=track.summary(config), every=track.every, offset=track.offset)
 

@@ -198,6 +198,10 @@ class TensorLoader(Generic[Batch]):
             position |= {"joined": 1, "parts": self._ends[max(0, finished - self._first)]}
         return position
 
+    def pass_batches(self, count: int) -> None:
+        """Note that ``count`` batches of this epoch were trained on, without an iteration over them."""
+        self._yielded = count
+
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue the epoch of ``state_dict`` at its position, in the next iteration."""
         _STATE_SCHEMA.check("data", state_dict)

@@ -16,8 +16,8 @@ from lrkit.lightning.supervised import Supervised
 from lrkit.optim import factory, own_optimizers
 from lrkit.optim import param_groups as grouping
 from lrkit.optim.scheduler import PlanScheduler
+from lrkit.planning.optimizer_tracks import KEY, Track, assign_parameters, needs_manual
 from lrkit.planning.plan import GroupRate, Plan
-from lrkit.planning.tracks import KEY, Track, assign_parameters, needs_manual
 
 __all__ = [
     "OptimizerSetup",

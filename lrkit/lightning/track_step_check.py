@@ -21,7 +21,7 @@ from lrkit.lightning.module import plan_of, schedulers_of
 from lrkit.lightning.planned_stop import has_reached_stop
 from lrkit.lightning.step_count_check import has_reached_its_end
 from lrkit.optim.scheduler import PlanScheduler
-from lrkit.planning.tracks import KEY, steps_in
+from lrkit.planning.optimizer_tracks import KEY, steps_in
 
 __all__ = ["TrackStepCheck"]
 

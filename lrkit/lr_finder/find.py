@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor
 
-from lrkit.assembly import hush_lightning, optimizer_of, trainer_of
 from lrkit.base.errors import ConfigError, SearchError
 from lrkit.base.files import read_json
 from lrkit.base.process_pool import pass_config
@@ -26,10 +25,11 @@ from lrkit.lr_finder.result import FinderResult
 from lrkit.lr_finder.search import Say, search_rate
 from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.optim import factory
+from lrkit.planning.optimizer_tracks import KEY
 from lrkit.planning.optimizer_traits import finds_rate
-from lrkit.planning.tracks import KEY
 from lrkit.schedules.batch_sizes import KEY as SCHEDULE
 from lrkit.schedules.shapes import RangeTest
+from lrkit.training_objects import hush_lightning, optimizer_of, trainer_of
 
 __all__ = ["find_lr", "resolve_auto_lr"]
 

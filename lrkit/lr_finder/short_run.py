@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrkit.assembly import hush_lightning, trainer_of, why_unfused
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.base.signals import Terminated
-from lrkit.callbacks.first_batch import FirstBatchCheck
+from lrkit.callbacks.first_batch_check import FirstBatchCheck
 from lrkit.callbacks.incomplete_accumulation import IncompleteAccumulation
 from lrkit.callbacks.noise_scale import NoiseScale
 from lrkit.lightning.evaluation_weights import EvaluationMode
@@ -39,6 +38,7 @@ from lrkit.lightning.imports import (
 from lrkit.lightning.module import OptimizerSetup, configure, scheduler_of
 from lrkit.lr_finder.training_task import TrainingTask
 from lrkit.planning.plan import Plan
+from lrkit.training_objects import hush_lightning, trainer_of, why_unfused
 
 __all__ = ["OF_THE_RUN", "ShortRun", "run_short", "trainer_options"]
 

@@ -8,11 +8,11 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor
 
-from lrkit.assembly import callbacks_of, counted_plan, data_of, module_of, optimizer_of
 from lrkit.config import compose as configs
 from lrkit.data.in_memory import loaders_of
 from lrkit.lightning.imports import Callback, LightningDataModule, LightningModule, Trainer
 from lrkit.planning.plan import Plan
+from lrkit.training_objects import callbacks_of, counted_plan, data_of, module_of, optimizer_of
 
 __all__ = ["ConfigTask", "TrainingTask"]
 

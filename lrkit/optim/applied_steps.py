@@ -21,6 +21,7 @@ class AppliedSteps:
 
     Attributes:
         at_most: the number of applied steps, or one more while it is not known that the last one was skipped.
+        is_known: whether ``at_most`` is the number of applied steps. An attribute, because each step reads it.
 
     >>> import torch
     >>> steps = AppliedSteps()
@@ -31,16 +32,11 @@ class AppliedSteps:
     """
 
     def __init__(self) -> None:
-        self.at_most = 0
+        self.at_most, self.is_known = 0, True
         self._last: _SkippedFlag | None = None  # of the last step, until it was read
 
-    @property
-    def is_known(self) -> bool:
-        """Whether ``at_most`` is the number of applied steps."""
-        return self._last is None
-
     def set(self, count: int) -> None:
-        self.at_most, self._last = count, None
+        self.at_most, self.is_known, self._last = count, True, None
 
     def add(self, skipped: Tensor | None = None) -> None:
         """Count a step; ``skipped`` is not 0 if it was skipped after all."""
@@ -48,10 +44,11 @@ class AppliedSteps:
         if skipped is None or late or not bool(skipped):
             self.at_most += 1
         self._last = _SkippedFlag(skipped) if late and skipped is not None else None
+        self.is_known = self._last is None
 
     def settle(self) -> bool:
         """Make the count exact; return whether the last step was skipped. Waits for the device of a value."""
-        last, self._last = self._last, None
+        last, self._last, self.is_known = self._last, None, True
         skipped = last is not None and last.read()
         self.at_most -= skipped
         return skipped

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from lrkit.optim.blocks import (
+from lrkit.optim.network_blocks import (
     NUMBERED,
     Block,
     Part,

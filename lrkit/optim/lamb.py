@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from lrkit.optim.tensorwise import TensorwiseOptimizer, update_averages
+from lrkit.optim.tensorwise_optimizer import TensorwiseOptimizer, update_averages
 
 __all__ = ["Lamb"]
 

@@ -1,10 +1,10 @@
 """Layers for layer-wise decay: the level of each parameter, from the input of a network to its output.
 
-Each block has a level (``lrkit.optim.blocks``). Parameters before the first block (embeddings, the stem, class and
-register tokens, positions) have the level below all blocks; parameters after the last block (final norm, heads) have
-the level above them. Between two blocks, a module with a matrix (downsampling) has the level of the block after it, as
-in timm and in ConvNeXt's own code; a module without one (a norm) has the level of the block before it. Towers are side
-by side: their last blocks have the level below the top. A decoder is above its encoder.
+Each block has a level (``lrkit.optim.network_blocks``). Parameters before the first block (embeddings, the stem, class
+and register tokens, positions) have the level below all blocks; parameters after the last block (final norm, heads)
+have the level above them. Between two blocks, a module with a matrix (downsampling) has the level of the block after
+it, as in timm and in ConvNeXt's own code; a module without one (a norm) has the level of the block before it. Towers
+are side by side: their last blocks have the level below the top. A decoder is above its encoder.
 
 ELECTRA (Clark et al. 2020) and BEiT (Bao et al. 2022) count layers in the same way.
 """
@@ -19,7 +19,7 @@ from torch import nn
 
 from lrkit.base.errors import name_some
 from lrkit.optim.block_search import find_blocks
-from lrkit.optim.blocks import (
+from lrkit.optim.network_blocks import (
     NUMBERED,
     Block,
     Part,

@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lrkit.base.errors import ConfigError
-from lrkit.planning.tracks import KEY
+from lrkit.planning.optimizer_tracks import KEY
 
 __all__ = ["OwnOptimizers", "find_own_optimizers", "order_tracks", "refuse_several"]
 

@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from lrkit.base.errors import ConfigError, name_some
-from lrkit.optim.blocks import UnclearLayers
 from lrkit.optim.layer_decay import LayerLevels, find_layers
+from lrkit.optim.network_blocks import UnclearLayers
 from lrkit.planning.group_rules import DEFAULT, NO_DECAY, Rule, Rules, parse_rules
 
 __all__ = ["ParamGroup", "group_remarks", "split_parameters"]

@@ -151,7 +151,7 @@ class PlanScheduler(LRScheduler):
             self._read_groups(groups)
         elif self._rates and [group["lr"] for group in groups] != self._rates:
             self._handle_edits(groups)
-        gain = self.total_gain
+        gain = self.total_gain if self.reduction.times else self.gain * self.plateau.gain
         self._written = t
         if not self._has_only_floats:
             self._write_all(groups, gain)

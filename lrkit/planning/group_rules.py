@@ -49,7 +49,7 @@ class Rule:
         weight_decay: the weight decay of the group, also with ``no_decay``; ``None``: the optimizer's, or 0 for
             parameters that ``no_decay`` matches.
         schedule: the shape of its curve; ``None``: the run's. A node of the config, or the object that
-            ``lrkit.config.plan_parts.build_rules`` has built.
+            ``lrkit.config.plan_objects.build_rules`` has built.
         warmup, cooldown: the same; empty: no warmup or cooldown, even if the run has one.
         delay: the time at the beginning of the run during which its rate is 0; its curve has the other steps.
         adamw: for Muon, whether AdamW updates the matrices of the rule too. Such a rule needs no pattern: without one

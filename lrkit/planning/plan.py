@@ -51,9 +51,10 @@ class GroupRate:
 class Plan:
     """A resolved run. See ``lrkit.planning.resolve``.
 
-    With several optimizers ``tracks`` has the plan of each (see ``lrkit.planning.tracks``), and this plan has the
-    common factors: its steps are the batches of the run. A track steps in batches with ``batch_idx % every == offset``.
-    ``group_curves`` has, by the name of a rule, the curves of its groups in place of ``curve`` and ``momentum``.
+    With several optimizers ``tracks`` has the plan of each (see ``lrkit.planning.optimizer_tracks``), and this plan has
+    the common factors: its steps are the batches of the run. A track steps in batches with ``batch_idx % every ==
+    offset``. ``group_curves`` has, by the name of a rule, the curves of its groups in place of ``curve`` and
+    ``momentum``.
     """
 
     optimizer: str

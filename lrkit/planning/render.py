@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from lrkit.base.errors import ConfigError
 from lrkit.planning.batch_rendering import BATCH_TAG
+from lrkit.planning.optimizer_tracks import step_at, track_tag
 from lrkit.planning.plan_page import plan_page
-from lrkit.planning.tracks import step_at, track_tag
 
 if TYPE_CHECKING:
     from lrkit.planning.plan import Plan

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 __all__ = ["AnnealingLaw", "RateAreas", "final_losses", "measure_areas"]
 
 Numbers = NDArray[np.float64]
+_LEAST_AREA = 1e-30  # in place of 0, before the first step with a rate
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def measure_areas(rates: Numbers, width: int, places: Sequence[float] | Numbers,
         averages[i] = average
     ends = width * np.arange(1, len(rates) + 1)
     forward = np.interp(places, np.concatenate([[0], ends]), np.concatenate([[0.0], np.cumsum(rates) * width]))
-    return RateAreas(forward, np.stack([np.interp(places, ends, column) for column in averages.T]))
+    return RateAreas(
+        np.maximum(forward, _LEAST_AREA), np.stack([np.interp(places, ends, column) for column in averages.T])
+    )
 
 
 @dataclass(frozen=True)

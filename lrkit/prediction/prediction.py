@@ -26,6 +26,7 @@ GATE = 0.02
 #: The largest misfit at which schedules are ranked at all.
 _WORST = 0.3
 _FAR_LENGTH, _FAR_RATE = 3.0, 2.0  # ratios to the fitted runs beyond which a prediction is an extrapolation
+_LEAST_LOSS = 1e-12
 _DRAWN = 200  # points of a predicted curve
 
 
@@ -149,7 +150,7 @@ def _predict_run(
     """Return a predicted run, not yet marked."""
     length = plan.horizon.end or plan.horizon.require("steps", "horizon.steps")
     rates, width = sample_rates(plan, length)
-    loss, *drawn = final_losses([law, *samples], rates, width, length).tolist()
+    loss, *drawn = np.maximum(final_losses([law, *samples], rates, width, length), _LEAST_LOSS).tolist()
     log_length = min((math.log(length / run.curve.length) for run in runs), key=abs)
     peak = float(rates.max())
     log_rate = min((math.log(peak / float(run.curve.rates.max())) for run in runs), key=abs)

@@ -24,6 +24,7 @@ METRICS = ("val/loss", "train/loss")
 #: Measurements of the loss that a run needs after its warmup and the first fifth of its steps.
 FEWEST = 5
 SKIPPED = 0.2  # share of a run's steps at its start that are left out: the law is for what follows
+_LOSSES = 1e-12, 1e12  # that shares of the loss can be computed of
 _MOST_POINTS = 200  # of a fitted curve; of more, neighbours are averaged
 _MOST_BLOCKS = 4_000  # values of the rate of a run; longer runs have one for several steps
 
@@ -63,6 +64,9 @@ def sample_rates(plan: Plan, steps: int, gains: Series | None = None) -> tuple[N
         plan: its main group's rates are taken.
         steps: steps of the run.
         gains: the recorded gain, from each of its steps on; None: always 1.
+
+    Raises:
+        ConfigError: every rate is 0.
     """
     width = max(1, math.ceil(steps / _MOST_BLOCKS))
     at = [min(steps - 1, block * width + width // 2) for block in range(math.ceil(steps / width))]
@@ -70,6 +74,8 @@ def sample_rates(plan: Plan, steps: int, gains: Series | None = None) -> tuple[N
     if gains is not None and gains.steps:
         places = np.searchsorted(gains.steps, at, side="right") - 1
         rates = rates * np.where(places < 0, 1.0, np.array(gains.values)[np.maximum(places, 0)])
+    if not rates.max() > 0.0:
+        raise ConfigError("schedule", "must have a step with a rate above 0: without one nothing is learnt")
     return rates, width
 
 
@@ -107,10 +113,9 @@ def _make_recorded(run: Run, plan: Plan, metric: str) -> RecordedRun:
     length = max(series.steps[-1], min(run.steps or 0, plan.horizon.steps or 0)) or series.steps[-1]
     rates, width = sample_rates(plan, length, run.series.get("gain"))
     steps, losses = np.array(series.steps, dtype=float), np.array(series.values, dtype=float)
-    if not np.all(np.isfinite(losses)) or not np.all(losses > 0.0):
-        raise ConfigError(
-            key, f"must have a {metric} that is finite and above 0", float(losses[losses <= 0.0][:1].sum())
-        )
+    if not np.all((losses >= _LOSSES[0]) & (losses <= _LOSSES[1])):
+        odd = losses[~((losses >= _LOSSES[0]) & (losses <= _LOSSES[1]))][0]
+        raise ConfigError(key, f"must have a {metric} that is finite and above 0", float(odd))
     kept = (steps >= max(plan.warmup_steps, 1)) & (steps > SKIPPED * length)
     steps, losses = steps[kept], losses[kept]
     if len(steps) < FEWEST:

@@ -128,8 +128,9 @@ class Curve:
 
     def __call__(self, step: int) -> float:
         """Return the multiplier at optimizer step ``step``, counted from 0."""
-        i = bisect_right(self.starts, step) - 1
-        phase, s = self.phases[i], step - self.starts[i]
+        starts = self.starts
+        i = 0 if len(starts) == 1 else bisect_right(starts, step) - 1  # most runs have one phase
+        phase, s = self.phases[i], step - starts[i]
         try:
             return phase(s) if phase.length is None or s < phase.length else phase.final
         except ConfigError as error:  # at a step that was not checked before the run

@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lrkit.assembly import data_of, module_of, optimizer_of
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better
 from lrkit.data.in_memory import InMemoryData
@@ -21,6 +20,7 @@ from lrkit.lightning.supervised import Supervised
 from lrkit.planning.plan import Plan
 from lrkit.stacking.stackable_config import why_not_stackable, without_free_keys
 from lrkit.stacking.stacked_training import Check, Member, Record, StackSettings, Validation, train_stack
+from lrkit.training_objects import data_of, module_of, optimizer_of
 
 __all__ = ["ShortTraining", "build_member", "stack_settings", "train_members", "with_own_order"]
 

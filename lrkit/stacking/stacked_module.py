@@ -44,7 +44,7 @@ class StackedModule:
         flat = [torch.cat([each[name].detach().flatten() for name in self._names]) for each in parameters]
         self.rows = torch.stack(flat).to(device)
         buffers = [dict(network.named_buffers()) for network in networks]
-        self._buffers = {name: torch.stack([each[name] for each in buffers]).to(device) for name in buffers[0]}
+        self._statistics = {name: torch.stack([each[name] for each in buffers]).to(device) for name in buffers[0]}
         self._view_rows()
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class StackedModule:
     def _view_rows(self) -> None:
         """Make the parameters of the network: views of the rows, with a gradient of their own."""
         views = self.split_rows(self.rows)
-        self._parameters = {name: view.detach().requires_grad_() for name, view in views.items()}
+        self._weights = {name: view.detach().requires_grad_() for name, view in views.items()}
 
     def split_rows(self, rows: Tensor) -> dict[str, Tensor]:
         """Return rows of numbers, one for each parameter, as tensors of the shapes of the parameters."""
@@ -79,22 +79,22 @@ class StackedModule:
         # The kernel of flash attention has no rule for vmap, which would call it once for each member.
         with sdpa_kernel(SDPBackend.MATH):
             mapped = torch.vmap(evaluate, in_dims=(0, 0, None if shared else 0), randomness="error")
-            out: Tensor = mapped(self._parameters, self._buffers, x)
+            out: Tensor = mapped(self._weights, self._statistics, x)
         return out
 
     def gradients(self, losses: Tensor) -> Tensor:
         """Return the gradients of the losses, one loss for each member, as rows."""
-        parts = torch.autograd.grad(losses.sum(), [*self._parameters.values()])
+        parts = torch.autograd.grad(losses.sum(), [*self._weights.values()])
         return torch.cat([part.flatten(1) for part in parts], 1)
 
     def keep(self, members: Sequence[int]) -> None:
         """Remove all members but these."""
         chosen = torch.tensor(members, device=self.rows.device)
         self.rows = self.rows[chosen]
-        self._buffers = {name: buffer[chosen] for name, buffer in self._buffers.items()}
+        self._statistics = {name: buffer[chosen] for name, buffer in self._statistics.items()}
         self._view_rows()
 
     def state_of(self, member: int) -> dict[str, Tensor]:
         """Return the state dict of a member's network, as copies on the CPU."""
         weights = self.split_rows(self.rows[member].detach().clone().cpu())
-        return weights | {name: buffer[member].clone().cpu() for name, buffer in self._buffers.items()}
+        return weights | {name: buffer[member].clone().cpu() for name, buffer in self._statistics.items()}

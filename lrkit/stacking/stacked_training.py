@@ -8,6 +8,7 @@ state, and the others go on without it.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -76,13 +77,14 @@ class StackSettings:
         loss: ``cross_entropy`` or ``mse``.
         fetch: returns inputs and targets of training samples by their indices.
         validation: the batches of a validation; empty: no validation.
-        every: epochs between two validations; 0: a validation after each step.
+        every: epochs between two validations; 0: a validation after each step; infinite: one after the last step.
         clip: largest norm of the gradients (or value), None: no clipping.
         clip_by: ``norm`` or ``value``.
         monitor: the metric whose best value decides which state is kept; None: none is kept.
         batches: batches of an epoch; None: all.
         device: the device that computes.
         interrupted: returns whether to end all members after this step.
+        keeps_epochs: whether the record of a member has its states at the ends of its last two complete epochs.
     """
 
     target: str
@@ -97,6 +99,7 @@ class StackSettings:
     batches: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     interrupted: Callable[[], bool] = lambda: False
+    keeps_epochs: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,13 @@ class MemberState:
         step: the number of steps.
         network: the state dict of the network.
         optimizer: name of a parameter -> its state in the optimizer, by torch's names.
+        counts_steps: whether torch's state also has the number of steps.
     """
 
     step: int
     network: Mapping[str, Tensor]
     optimizer: Mapping[str, Mapping[str, Tensor]]
+    counts_steps: bool
 
 
 @dataclass
@@ -136,6 +141,8 @@ class Record:
         failed_loss: the loss of that step.
         state: its state at the end.
         best: its state at the best validation, by the monitored metric.
+        best_value: the monitored metric there, negated if higher is better.
+        epochs: its states at the ends of its last two complete epochs.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -147,6 +154,7 @@ class Record:
     state: MemberState | None = None
     best: MemberState | None = None
     best_value: float = math.nan
+    epochs: deque[MemberState] = field(default_factory=lambda: deque(maxlen=2))
 
 
 INTERRUPTED = "interrupted"  #: why a member ended that ``StackSettings.interrupted`` ended
@@ -291,14 +299,17 @@ class _Stack:
         stop = self.settings.interrupted()
         finished = [i for i in self.active if self.step >= self.members[i].last]
         every = self.settings.every
-        if self.active and self.settings.validation and not stop:
-            due = every == 0 or (is_last_batch and (self.epoch + 1) % every == 0)
-            if due or finished:
+        if self.active and self.settings.validation:
+            of_epoch = every in (0, math.inf) or (self.epoch + 1) % every == 0  # as Lightning, which skips epochs
+            due = every == 0 or (is_last_batch and of_epoch and every != math.inf)
+            if due or (finished and of_epoch):
                 self._validate([*self.active] if due else finished)
-        for i in self.active:
+        for row, i in enumerate(self.active):
             record, watch = self.records[i], self.members[i].watch
             seen = [v.metrics["val/loss"] for v in record.validations] if every == 0 else record.losses
             record.ended = INTERRUPTED if stop else watch(seen)
+            if is_last_batch and self.settings.keeps_epochs:
+                record.epochs.append(self._copy_state(row))
         self._leave([i for i in self.active if self.step >= self.members[i].last or self.records[i].ended])
 
     @torch.no_grad()
@@ -337,7 +348,7 @@ class _Stack:
         for name, parts in moments.items():
             for parameter, tensor in parts.items():
                 own.setdefault(parameter, {})[name] = tensor
-        return MemberState(self.step, self.module.state_of(row), own)
+        return MemberState(self.step, self.module.state_of(row), own, self.optimizer.counts)
 
     def _leave(self, members: Sequence[int]) -> None:
         """Record the state of members that have ended, and go on without them."""

@@ -75,6 +75,6 @@ def _check_job(job: Sequence[str], config_dir: str | None) -> None:
     if config["resume"]["path"] is not None:  # its checkpoint may change the config
         return
     use_lightning(config)
-    from lrkit.training.early_checks import check_run  # imports torch, which the parent process does not need
+    from lrkit.training.checks_before_data import check_run  # imports torch, which the parent process does not need
 
     check_run(config)

@@ -39,7 +39,7 @@ from lrkit.sweep.job import ENDED, folder_name, read_result, write_failure
 if TYPE_CHECKING:
     from lrkit.training.run import FinishedRun
 
-__all__ = ["score_job", "train_job", "worst_value"]
+__all__ = ["resolve_job", "score_job", "train_job", "worst_value"]
 
 
 def _find_direction(monitor: str) -> str:
@@ -54,7 +54,12 @@ _register("lrkit.direction", _find_direction, replace=True)
 
 def train_job(config: DictConfig) -> FinishedRun:
     """Train with the config that Hydra composed, in Hydra's folder of the job, and return the finished run."""
-    return _run_training(_resolve_config(config), _find_job_folder())
+    return _run_training(*resolve_job(config))
+
+
+def resolve_job(config: DictConfig) -> tuple[dict[str, Any], Path]:
+    """Return the config that Hydra composed, resolved, and Hydra's folder of the job."""
+    return _resolve_config(config), _find_job_folder()
 
 
 def score_job(config: DictConfig) -> float:

@@ -91,7 +91,9 @@ def job_identity(config: Mapping[str, Any]) -> str:
     >>> job_identity({"a": 1, "b": {"c": 2}}) == job_identity({"b": {"c": 2}, "a": 1, "jobs": 4})
     True
     """
-    matters = {key: value for key, value in config.items() if key not in ("jobs", "on_error", "timeout", "sweep")}
+    matters = {
+        key: value for key, value in config.items() if key not in ("jobs", "on_error", "timeout", "stack", "sweep")
+    }
     text = json.dumps(matters, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

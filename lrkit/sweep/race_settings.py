@@ -15,7 +15,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO
 from lrkit.config.race_options import KEY, RaceOptions
-from lrkit.planning import tracks
+from lrkit.planning import optimizer_tracks
 from lrkit.planning.optimizer_traits import traits_of
 from lrkit.planning.plan import Plan
 from lrkit.planning.rate_translation import EXPONENT
@@ -155,7 +155,7 @@ def _has_rate(plan: Plan) -> bool:
 def _refuse_combinations(config: Mapping[str, Any]) -> None:
     """Refuse keys of a run that has no short copy."""
     table = (
-        (tracks.KEY, bool(config[tracks.KEY]), "each optimizer has a curve of its own"),
+        (optimizer_tracks.KEY, bool(config[optimizer_tracks.KEY]), "each optimizer has a curve of its own"),
         ("optimizer.lr=auto", config["optimizer"].get("lr") == AUTO, "a race compares rates that are given: give some"),
         ("plateau", bool(config["plateau"]), "its patience counts validations, of which a short copy has fewer"),
         ("batch.schedule", config["batch"].get("schedule") is not None, "the batch size would change at other steps"),

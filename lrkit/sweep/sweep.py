@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from lrkit.sweep.job import ENDED, Job, job_identity, last_words, list_jobs, wri
 from lrkit.sweep.live_table import LiveTable
 from lrkit.sweep.preloading import list_preloaded
 from lrkit.sweep.progress import Progress
+from lrkit.sweep.stacks import form_units
 from lrkit.sweep.sweep_file import next_serial, read_sweep_file, serial_of, states_of
 
 __all__ = ["Sweep", "apply_preset", "quote_value"]
@@ -59,6 +61,7 @@ class Sweep:
     ) -> None:
         self.overrides, self.folder, self.config_dir = list(overrides), folder, config_dir
         self.jobs = list(list_jobs(overrides, folder, config_dir) if jobs is None else jobs)
+        self._stacked: set[int] = set()  # numbers of the jobs that run in a stack
         self.first = configs.compose(self.jobs[0].overrides, config_dir)
         written = read_sweep_file(folder)
         self.state = states_of(written)
@@ -79,15 +82,10 @@ class Sweep:
         self._record_killed([job for job in self.jobs if job not in missing])
         self._check_folders(missing)
         self.write_state()  # from here on, the same command resumes in this folder, even after a crash
-        self.progress.missing = len(missing)
-        for job in self.jobs:
-            self.progress.remember(job)
-        if skipped := len(self.jobs) - len(missing):
-            say(f"resuming {self.folder}: {skipped} of {len(self.jobs)} jobs are done")
-        together = min(at_a_time.count, max(len(missing), 1))
-        say(f"{len(missing)} jobs, {together} at a time; each writes job.log in its folder in {self.folder}")
+        self._announce(missing, at_a_time, say)
         self._write_tensorboard_summaries()
         stop = self.first["on_error"] == "stop"
+        units = self._form_units(missing, at_a_time, say)
 
         def summarise() -> str:
             states = [each.get("status") for each in list(self.state.values())]
@@ -95,28 +93,34 @@ class Sweep:
 
         table = LiveTable(str(self.first["monitor"]), summarise)
 
-        def begin(i: int) -> tuple[list[str], str | None, DictConfig | None]:
-            words, composed = self._prepare_job(missing[i])
-            self.progress.begun += 1
-            self._record_status(missing[i], "running")
-            table.begin(missing[i])
-            return words, self.config_dir, composed
+        def begin(i: int) -> tuple[Any, ...]:
+            prepared = [self._prepare_job(job) for job in units[i]]
+            for job in units[i]:
+                self.progress.begun += 1
+                self._record_status(job, "running")
+                table.begin(job)
+            words, composed = prepared[0]
+            return (words, self.config_dir, composed) if len(prepared) == 1 else (prepared, self.config_dir)
 
         def ended(i: int, outcome: Outcome) -> bool:
-            status = self._record_end(missing[i], outcome)
-            table.end(missing[i])
-            line = self.progress.describe_end(missing[i], status, outcome)
-            say(line if table.is_shown else f"{line}   [{summarise()}]")
-            if status == "failed":
-                say(last_words(missing[i].folder))
-            return not (stop and status in ("failed", "timeout"))
+            statuses = [end_job(job, replace(outcome, seconds=outcome.seconds / len(units[i]))) for job in units[i]]
+            if "failed" in statuses:
+                say(last_words(units[i][statuses.index("failed")].folder))
+            return not (stop and {"failed", "timeout"} & {*statuses})
 
-        logs, longest = [job.folder / "job.log" for job in missing], timeout.seconds(self.first.get("timeout"))
+        def end_job(job: Job, outcome: Outcome) -> str:
+            status = self._record_end(job, outcome)
+            table.end(job)
+            line = self.progress.describe_end(job, status, outcome)
+            say(line if table.is_shown else f"{line}   [{summarise()}]")
+            return status
+
+        logs, longest = [unit[0].folder / "job.log" for unit in units], timeout.seconds(self.first.get("timeout"))
         with table:
             run_jobs(
                 work, logs, at_a_time, begin=begin, ended=ended, timeout=longest,
                 preload=list_preloaded({word for job in missing for word in job.overrides}, self.config_dir),
-                ahead=lambda i: self._compose_job(missing[i]),
+                ahead=lambda i: [self._compose_job(job) for job in units[i]],
             )  # fmt: skip
         self._write_tensorboard_summaries()
         return Counter(self.state.get(job.folder.name, {}).get("status", "waiting") for job in self.jobs)
@@ -126,6 +130,24 @@ class Sweep:
         for job in ended:
             if self.state[job.folder.name].get("status") == "running":
                 self._record_status(job, str(job.result()["status"]))
+
+    def _announce(self, missing: Sequence[Job], at_a_time: Slots, say: Say) -> None:
+        """Say how many jobs are done, and how many begin."""
+        self.progress.missing = len(missing)
+        for job in self.jobs:
+            self.progress.remember(job)
+        if skipped := len(self.jobs) - len(missing):
+            say(f"resuming {self.folder}: {skipped} of {len(self.jobs)} jobs are done")
+        together = min(at_a_time.count, max(len(missing), 1))
+        say(f"{len(missing)} jobs, {together} at a time; each writes job.log in its folder in {self.folder}")
+
+    def _form_units(self, missing: Sequence[Job], at_a_time: Slots, say: Say) -> list[list[Job]]:
+        """Return the jobs of each process: one, or those of a stack."""
+        units, notes = form_units(missing, self._plain_config, self._why_alone, at_a_time.count)
+        self._stacked = {job.number for unit in units if len(unit) > 1 for job in unit}
+        for note in notes:
+            say(note)
+        return units
 
     def _write_tensorboard_summaries(self) -> None:
         """Write TensorBoard's layout into the sweep's folder, and the hyperparameters once a job has metrics."""
@@ -171,14 +193,16 @@ class Sweep:
             self.composed[job.number] = configs.compose_with_hydra(_list_words(job), self.config_dir)
         return self.composed[job.number]
 
+    def _plain_config(self, job: Job) -> dict[str, Any]:
+        return self._compose_job(job)[0]
+
     def _prepare_job(self, job: Job) -> tuple[list[str], DictConfig | None]:
         """Prepare a job's folder, and return the words of its command line, and what Hydra composes of them."""
         words, (config, composed) = _list_words(job), self._compose_job(job)
         del self.composed[job.number]
         before = self.state.get(job.folder.name, {})
         now = job_identity(config)
-        interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
-        if before.get("id") == now and interrupted and (job.folder / "checkpoints" / "last.ckpt").is_file():
+        if self._resumes(job, config):
             own = split_config_file(words)[1]  # the job goes on with its own config
             return [*own, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"], None
         if before and job.folder.is_dir():
@@ -186,6 +210,20 @@ class Sweep:
         job.folder.mkdir(parents=True, exist_ok=True)
         self.state[job.folder.name] = {"id": now, "overrides": list(job.overrides)}
         return words, composed
+
+    def _resumes(self, job: Job, config: Mapping[str, Any]) -> bool:
+        """Return whether a job was interrupted, and goes on from its last checkpoint."""
+        before = self.state.get(job.folder.name, {})
+        interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
+        if not interrupted or not (job.folder / "checkpoints" / "last.ckpt").is_file():
+            return False
+        return bool(before.get("id") == job_identity(config))
+
+    def _why_alone(self, job: Job, config: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Return the key that gives a job a process of its own, with the reason; None if there is none."""
+        if self._resumes(job, config):
+            return "resume", "it goes on from its checkpoint"
+        return ("--config", "the config of a file") if self._compose_job(job)[1] is None else None
 
     def _record_status(self, job: Job, status: str, **more: Any) -> None:
         """Record the status of a job in ``sweep.json``."""
@@ -200,7 +238,9 @@ class Sweep:
     def _record_end(self, job: Job, outcome: Outcome) -> str:
         """Record the end of a job in its ``metrics.json`` and in ``sweep.json``, and return its status."""
         status = str(job.result().get("status", "failed"))
-        if outcome.timed_out and outcome.code not in (0, 3):  # else it ended at the time limit
+        if status in ENDED and job.number in self._stacked:
+            pass  # it has ended, whatever happened to other jobs of its stack
+        elif outcome.timed_out and outcome.code not in (0, 3):  # else it ended at the time limit
             write_failure(job.folder, "timeout", f"it took longer than timeout={self.first['timeout']}")
             status = "timeout"
         elif outcome.code in SIGNAL_CODES:

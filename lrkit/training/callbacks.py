@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrkit.assembly import callbacks_of
 from lrkit.base.event_log import EventLog
 from lrkit.base.launcher_environment import global_rank
 from lrkit.base.metric_names import higher_is_better
 from lrkit.base.terminal_width import print_line
 from lrkit.callbacks.divergence_guard import DivergenceGuard
-from lrkit.callbacks.first_batch import FirstBatchCheck
+from lrkit.callbacks.first_batch_check import FirstBatchCheck
 from lrkit.callbacks.group_names import GroupNaming
 from lrkit.callbacks.incomplete_accumulation import IncompleteAccumulation
 from lrkit.callbacks.joined_batches import JoinedBatches
@@ -45,6 +44,7 @@ from lrkit.lightning.track_step_check import TrackStepCheck
 from lrkit.training.hyperparameters import flatten_hyperparameters
 from lrkit.training.messages import note_differences, warn_line
 from lrkit.training.run_config import RunConfig
+from lrkit.training_objects import callbacks_of
 
 __all__ = ["RunCallbacks", "build_callbacks"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lrkit.planning.tracks import KEY
+from lrkit.planning.optimizer_tracks import KEY
 
 __all__ = ["flatten_hyperparameters"]
 

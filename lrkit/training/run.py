@@ -9,15 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrkit.assembly import (
-    check_test,
-    data_of,
-    exact_plan,
-    hush_lightning,
-    module_of,
-    notes_on,
-    why_unfused,
-)
 from lrkit.base.command_line import resume_command
 from lrkit.base.errors import Diverged, RunError
 from lrkit.base.files import read_json, write_json
@@ -47,9 +38,19 @@ from lrkit.training.environment import describe_process, record_start
 from lrkit.training.exit_handling import ExitReport
 from lrkit.training.loggers import finishing_runs
 from lrkit.training.messages import tell_skipped_checkpoint
+from lrkit.training.recorded_training import RecordedTraining
 from lrkit.training.run_config import RunConfig, resolve_run_config
 from lrkit.training.trainer import build_run_trainer
 from lrkit.training.worker_processes import rejoin_as_worker
+from lrkit.training_objects import (
+    check_test,
+    data_of,
+    exact_plan,
+    hush_lightning,
+    module_of,
+    notes_on,
+    why_unfused,
+)
 
 __all__ = ["FinishedRun", "run_training"]
 
@@ -73,6 +74,7 @@ def run_training(
     quiet: bool = False,
     module: LightningModule | None = None,
     data: LightningDataModule | None = None,
+    recorded: RecordedTraining | None = None,
 ) -> FinishedRun:
     """Train as ``config`` says, and leave everything in ``folder``.
 
@@ -81,6 +83,7 @@ def run_training(
         folder: the run's own folder, which exists.
         quiet: print nothing.
         module, data: objects in place of the classes that the nodes ``model`` and ``data`` name.
+        recorded: a training that is over, as a member of a stack; its numbers are used, and no batch is computed.
 
     Raises:
         ConfigError: the config cannot mean what it says; nothing was trained.
@@ -92,10 +95,15 @@ def run_training(
             check_links(folder, key)
             stack.enter_context(hold_lock(folder, key))
         stack.enter_context(finishing_runs(config))
-        return _train(resolve_run_config(config, folder, quiet), module, data)
+        return _train(resolve_run_config(config, folder, quiet), module, data, recorded)
 
 
-def _train(run: RunConfig, module: LightningModule | None, data: LightningDataModule | None) -> FinishedRun:
+def _train(
+    run: RunConfig,
+    module: LightningModule | None,
+    data: LightningDataModule | None,
+    recorded: RecordedTraining | None,
+) -> FinishedRun:
     """Train a run by its resolved config."""
     hush_lightning()
     seed_everything(run.config["seed"], workers=True, verbose=False)
@@ -107,6 +115,8 @@ def _train(run: RunConfig, module: LightningModule | None, data: LightningDataMo
     _attach_plan(run, module, data)
     callbacks = build_callbacks(run, module)
     trainer = _prepare_trainer(run, module, callbacks)
+    if recorded is not None:
+        recorded.install(trainer, callbacks)
     diverged = _fit(run, module, loaders, trainer, callbacks)
     ending = _judge(run, trainer, callbacks, diverged)
     if run.config["test"] and not ending.diverged:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrkit.assembly import check_trainer, optimizer_of, tracks_of
 from lrkit.checkpoint.resume_policies import Resumption
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO
@@ -16,6 +15,7 @@ from lrkit.lightning.module import TrackSetup
 from lrkit.lr_finder.find import resolve_auto_lr
 from lrkit.optim import factory
 from lrkit.planning.plan import Plan
+from lrkit.training_objects import check_trainer, optimizer_of, tracks_of
 
 __all__ = ["RunConfig", "resolve_run_config"]
 

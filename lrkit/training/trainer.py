@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lrkit.assembly import (
-    trainer_of,
-)
 from lrkit.base.terminal_width import find_width
 from lrkit.callbacks.line_progress import LineProgress
 from lrkit.callbacks.results_writer import ResultsWriter
@@ -20,6 +17,9 @@ from lrkit.lightning.imports import (
     Trainer,
 )
 from lrkit.training.loggers import build_loggers
+from lrkit.training_objects import (
+    trainer_of,
+)
 
 __all__ = ["build_run_trainer"]
 

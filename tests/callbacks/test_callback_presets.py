@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lrkit.assembly import callbacks_of
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.training.run import run_training
+from lrkit.training_objects import callbacks_of
 
 BOTH = "callbacks=[default,early_stopping,checkpoint_every]"
 SHORT = ["trainer.limit_train_batches=2", "model.hidden=[8]", "logger=none"]

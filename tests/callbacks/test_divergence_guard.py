@@ -21,7 +21,6 @@ from plain_lightning import Data, Net
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lrkit
-from lrkit.assembly import optimizer_of
 from lrkit.base.errors import Diverged
 from lrkit.callbacks import divergence_guard as watch
 from lrkit.callbacks.divergence_guard import FEW, gradient_norm, gradient_norm_value
@@ -32,6 +31,7 @@ from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Cosine
+from lrkit.training_objects import optimizer_of
 
 MixedPrecision: Any = import_module(f"{PACKAGE}.plugins.precision").MixedPrecision
 

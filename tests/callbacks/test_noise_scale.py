@@ -20,7 +20,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from two_processes import both_ranks
 
-from lrkit.assembly import data_of
 from lrkit.base.errors import ConfigError
 from lrkit.callbacks.noise_scale import TAG, NoiseScale, estimate_noise_scale
 from lrkit.comparison.ranking import compare
@@ -31,6 +30,7 @@ from lrkit.lr_finder import short_run
 from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.runs.run_reader import load_run
 from lrkit.training.run import run_training
+from lrkit.training_objects import data_of
 
 Precision: Any = import_module(f"{PACKAGE}.plugins.precision").Precision
 

@@ -12,13 +12,13 @@ from interrupted_runs import BASE, full_and_resumed, ignored
 from recorded_rates import Recorded
 from torch import Tensor
 
-from lrkit.assembly import data_of, module_of
 from lrkit.base.errors import ConfigError
 from lrkit.callbacks.weight_averaging import AVERAGED_WEIGHTS, AveragedWeights
 from lrkit.config.compose import compose
 from lrkit.lightning.imports import Callback
 from lrkit.optim.weight_average import WeightAverage, average_factor
 from lrkit.training.run import run_training
+from lrkit.training_objects import data_of, module_of
 
 EMA = (*BASE, "callbacks=ema", "callbacks.ema.decay=0.9")
 

@@ -8,6 +8,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from lrkit.base.errors import ConfigError
 from lrkit.config import overrides
@@ -19,6 +20,7 @@ from lrkit.config.overrides import (
     leaf_paths,
     parse_overrides,
 )
+from lrkit.config.shipped_options import CONF_DIR, parse_shipped_yaml
 from lrkit.config.sweep_values import MAX_JOBS, expand_jobs, list_choices
 from lrkit.config.unknown_keys import unknown_key
 
@@ -207,3 +209,12 @@ def test_lrkits_own_files_are_parsed_once() -> None:
     parsed = overrides._parse_shipped_file.cache_info().misses
     assert compose(words) == first  # what Hydra did to the first one does not show in the second one
     assert overrides._parse_shipped_file.cache_info().misses == parsed > 10
+
+
+def test_lrkits_own_files_are_read_as_omegaconf_reads_them() -> None:
+    files = [*CONF_DIR.rglob("*.yaml")]
+    assert len(files) > 100
+    for file in files:
+        expected = OmegaConf.to_container(OmegaConf.load(file))
+        assert repr(parse_shipped_yaml(file.read_text())) == repr(expected), file
+    assert repr(parse_shipped_yaml("[1e-3, 1_0.5, 2020-01-01, 0o7, yes]")) == "[0.001, 10.5, '2020-01-01', '0o7', True]"

@@ -11,7 +11,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.files import write_json
 from lrkit.checkpoint.resume_differences import list_plan_differences
 from lrkit.config.compose import compose, plan
-from lrkit.config.plan_parts import build_schedule
+from lrkit.config.plan_objects import build_schedule
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import (
     Cosine,

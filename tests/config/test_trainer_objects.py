@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lrkit import assembly
+from lrkit import training_objects
 from lrkit.base.errors import ConfigError
 from lrkit.base.event_log import EventLog
 from lrkit.base.lightning_package import chosen_package
@@ -31,7 +31,7 @@ def test_they_are_built_with_their_options() -> None:
         "plugins": [node("plugins.environments.LightningEnvironment"), node("plugins.TorchCheckpointIO")],
         "profiler": node("profilers.SimpleProfiler"),
     }
-    trainer: Any = assembly.trainer_of(options)
+    trainer: Any = training_objects.trainer_of(options)
     assert trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}
     assert type(trainer.profiler).__name__ == "SimpleProfiler"
     assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
@@ -115,12 +115,12 @@ def test_a_package_of_the_users_may_register_names_with_lightning(option: str, m
     config = compose([word], trust=["mycode"])
     check(config)  # the package is not imported for it
     with pytest.raises(ConfigError, match=f"trainer.{option} must be one of auto, .* Received: 'sota'"):
-        assembly.check_trainer(config)
+        training_objects.check_trainer(config)
     registry: Any = getattr(imports, f"{option.capitalize()}Registry")
     known = {"accelerator": "cpu", "strategy": "ddp"}[option]
     monkeypatch.setitem(registry, "sota", {**registry[known]})
-    assembly.check_trainer(config)
-    trainer: Any = assembly.trainer_of({**CPU, option: "sota"})
+    training_objects.check_trainer(config)
+    trainer: Any = training_objects.trainer_of({**CPU, option: "sota"})
     assert type(getattr(trainer, option)) is registry["sota"][option]
 
 

@@ -30,7 +30,6 @@ from run_folders import write_events
 from torch import nn
 
 from lrkit import models
-from lrkit.assembly import data_of, module_of
 from lrkit.base.errors import ConfigError
 from lrkit.cli import arguments, main
 from lrkit.cli.board import tensorboard_command
@@ -44,6 +43,7 @@ from lrkit.data.hugging_face import HuggingFace
 from lrkit.data.torchvision_datasets import Torchvision
 from lrkit.lightning.imports import Callback
 from lrkit.optim import factory
+from lrkit.training_objects import data_of, module_of
 
 EVIL = {
     "os.system": os.system, "os.popen": os.popen, "builtins.eval": builtins.eval, "builtins.open": builtins.open,

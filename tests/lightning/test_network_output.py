@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrkit.assembly import data_of
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.lightning.imports import PACKAGE, LightningDataModule, LightningModule
@@ -22,6 +21,7 @@ from lrkit.lightning.supervised import Supervised
 from lrkit.lr_finder import short_run
 from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.training.run import run_training
+from lrkit.training_objects import data_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 HERE = f"model=custom model._target_={__name__}"

@@ -14,13 +14,13 @@ from plain_lightning import Losses
 from recorded_rates import Recorded
 from torch import Tensor, nn
 
-from lrkit.assembly import data_of
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.lr_finder import short_run
 from lrkit.lr_finder.short_run import ShortRun
 from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.planning.plan import Plan
+from lrkit.training_objects import data_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 FOREIGN = ("data=custom", "data._target_=plain_lightning.Data", "data.batch_size=10")

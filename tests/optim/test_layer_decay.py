@@ -35,8 +35,8 @@ from torch import nn
 
 import lrkit
 from lrkit.base.errors import ConfigError
-from lrkit.optim.blocks import UnclearLayers
 from lrkit.optim.layer_decay import find_layers
+from lrkit.optim.network_blocks import UnclearLayers
 from lrkit.optim.param_groups import group_remarks, split_parameters
 from lrkit.planning.plan import Plan
 

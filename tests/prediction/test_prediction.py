@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -227,3 +228,38 @@ def test_it_refuses(folders: dict[str, list[str]], how: dict[str, object], must:
 def test_the_command_refuses(words: list[str], must: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", *(str(runs) if word == "RUNS" else word for word in words)]) == 2
     assert must in capsys.readouterr().err
+
+
+def test_where_the_decay_lowers_nothing_the_sum_of_rates_ranks(tmp_path: Path) -> None:
+    """And a plan that never moves is refused."""
+    for schedule in ("constant", "cosine"):
+        write_run(tmp_path / schedule, f"schedule={schedule}", law=AnnealingLaw(0.0, 2.0, 0.5, 0.0, 20.0))
+    how = {"lr": 0.1, "steps": 400, "optimizer": "momentum", "batch_size": 32}
+    later = lrkit.plan(schedule="constant", warmup=lrkit.schedules.Constant(length=100, start=0.0), **how)
+    found = lrkit.predict(tmp_path, plans={"later": later, "linear": LINEAR})
+    assert [run.label for run in found.predicted] == ["later", "linear"]
+    still = lrkit.plan(schedule=lrkit.schedules.Constant(start=0.0), **how)
+    with pytest.raises(ConfigError, match="must have a step with a rate above 0"):
+        lrkit.predict(tmp_path, plans={"still": still})
+
+
+def rows_of(losses: list[float], apart: int = 10) -> str:
+    return "step,val/loss\n" + "".join(f"{(i + 1) * apart},{loss!r}\n" for i, loss in enumerate(losses))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "\0" * 50, "9" * 5000, "step,val/loss\n" + "1e30,1\n" * 9, "step,val/loss\n-5,1\n-4,2\n1,3\n2,0.1\n3,0.1\n",
+        rows_of([1e300] * 40), rows_of([1e-300 * (50 - i) for i in range(40)]),
+        rows_of([1e300 / (i + 1) for i in range(40)]), rows_of([2 - i / 100 for i in range(40)], 10**14),
+        rows_of([1e-5 * (i % 2) + 5 - i / 10 for i in range(40)]),
+    ],
+)  # fmt: skip
+def test_odd_values_are_answered(content: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No traceback, no warning of numpy, and no endless loop."""
+    for name in ("constant_1", "cosine_1"):
+        shutil.copytree(runs / name, tmp_path / name)
+    (tmp_path / "constant_1" / "metrics.csv").write_text(content)
+    assert main(["predict", str(tmp_path), "schedule=linear", "format=csv"]) in (0, 2)
+    assert "Traceback" not in capsys.readouterr().err

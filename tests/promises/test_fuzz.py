@@ -30,6 +30,7 @@ from lrkit.config import compose as config
 from lrkit.config import overrides
 from lrkit.lr_finder import find
 from lrkit.sweep import hydra_job, sweep
+from lrkit.sweep.common_errors import refuse_common_error
 
 LIMIT = 10.0  # seconds for an example
 KEYS = sorted(overrides.leaf_paths(config.compose(["warmup=linear", "cooldown=linear", "plateau=reduce"])))
@@ -329,6 +330,8 @@ def test_results(files: dict[str, bytes], more: list[str]) -> None:
     ids=["overrides", "gibberish", "configs", "results"],
 )
 def test_ten_thousand_more(strategy: st.SearchStrategy[Any], examples: int) -> None:
+    refuse_common_error([["seed=1"]], None)  # its fork server imports torch, which may take longer than LIMIT
+
     @fuzz(examples, quick=False)
     @given(strategy)
     def all_answered(example: tuple[list[str], dict[str, bytes]]) -> None:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lrkit.assembly import module_of, optimizer_of
 from lrkit.base.errors import ConfigError
 from lrkit.config import compose as configs
 from lrkit.data.in_memory import InMemoryData
@@ -21,6 +20,7 @@ from lrkit.optim.factory import build_optimizer
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.plan import Plan
 from lrkit.stacking.short_trainings import ShortTraining, load_data, train_members, with_own_order
+from lrkit.training_objects import module_of, optimizer_of
 
 STEPS = 15  # more than one epoch
 OPTIMIZERS = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import signal
@@ -21,6 +23,7 @@ from locations import python_path
 from lrkit.base import process_pool
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint.saved_run import load_saved_run
+from lrkit.cli.main import main
 from lrkit.config.compose import compose
 from lrkit.sweep.job import folder_name, job_identity
 from lrkit.sweep.sweep import Sweep, apply_preset
@@ -40,11 +43,12 @@ def command(*words: str) -> list[str]:
 
 
 def swept(tmp_path: Path, *words: str, code: int = 0) -> str:
-    """Run a sweep to its end, and return its output."""
-    env = {**os.environ, "PYTHONPATH": python_path()}
-    done = subprocess.run(command(*words), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    """Run a sweep to its end in this process, whose fork server imports torch once for all tests; return its output."""
+    said = io.StringIO()
+    with contextlib.chdir(tmp_path), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        ended = main(["train", "-m", *SHORT, *words])
+    assert ended == code, said.getvalue()
+    return said.getvalue()
 
 
 def the_sweep(tmp_path: Path) -> Path:

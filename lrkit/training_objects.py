@@ -34,7 +34,7 @@ from lrkit.lightning.step_count_check import uses_manual_optimization
 from lrkit.lightning.supervised import Supervised
 from lrkit.lightning.trainer_objects import check_trainer, name_key, trainer_of
 from lrkit.optim import factory
-from lrkit.planning import tracks
+from lrkit.planning import optimizer_tracks
 from lrkit.planning.plan import Plan
 from lrkit.schedules.batch_sizes import KEY as SCHEDULE
 from lrkit.schedules.durations import Duration
@@ -65,7 +65,7 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
         ConfigError: it differs from the declared plan, or from the number of steps that the trainer will take.
     """
     declared_keys = [name for name in ("steps", "steps_per_epoch") if config["horizon"].get(name) is not None]
-    if declared_keys and not config[tracks.KEY] and uses_manual_optimization(trainer.lightning_module):
+    if declared_keys and not config[optimizer_tracks.KEY] and uses_manual_optimization(trainer.lightning_module):
         return _plan_of_declared_steps(config, trainer, notes)
     plan = counted_plan(config, trainer, notes)
     steps, stop = count_steps(trainer, plan.horizon), plan.horizon.stop_after
@@ -325,7 +325,7 @@ def optimizer_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def tracks_of(config: Mapping[str, Any]) -> list[TrackSetup]:
     """The setup of each of several optimizers; empty for a run with one."""
     setups = []
-    for track in tracks.parse_tracks(config[tracks.KEY]):
+    for track in optimizer_tracks.parse_tracks(config[optimizer_tracks.KEY]):
         own = track.config(config)
         target, options = optimizer_of(own)
         with track.naming():

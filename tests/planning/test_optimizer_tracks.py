@@ -25,9 +25,9 @@ from lrkit.config.compose import compose
 from lrkit.lightning.imports import Callback, Trainer
 from lrkit.optim import own_optimizers
 from lrkit.planning import render
+from lrkit.planning.optimizer_tracks import Track, assign_parameters, horizon_of, parse_tracks, step_at
 from lrkit.planning.picture import draw_picture
 from lrkit.planning.plan import Plan
-from lrkit.planning.tracks import Track, assign_parameters, horizon_of, parse_tracks, step_at
 from lrkit.runs import event_reader
 from lrkit.schedules.horizon import Horizon
 
@@ -295,7 +295,7 @@ class TestTrain:
         never = "optimizers={generator: {every: 12}, discriminator: {}}"
         with pytest.raises(RunError, match=r"^generator: 2 steps were planned, none was taken, so none of its parame"):
             train(*gan("Never", never))
-        run = train(*gan("WGAN", EVERY, "+callbacks.ends={_target_: test_tracks.Ends, at: 2}"))
+        run = train(*gan("WGAN", EVERY, "+callbacks.ends={_target_: test_optimizer_tracks.Ends, at: 2}"))
         assert run.status == "stopped"  # before the generator's second step: no track was late
         module = lrkit.configure(
             several_optimizers.Detached(), lr=1e-3, optimizers={"generator": {}, "discriminator": {}}

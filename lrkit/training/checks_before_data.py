@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lrkit.assembly import (
+from lrkit.config import instantiate, trusted_targets
+from lrkit.config.server_loggers import check_installed
+from lrkit.data.in_memory import InMemoryData
+from lrkit.optim import factory
+from lrkit.training_objects import (
     callbacks_of,
     check_model_sizes,
     check_trainer,
@@ -16,10 +20,6 @@ from lrkit.assembly import (
     tracks_of,
     trainer_of,
 )
-from lrkit.config import instantiate, trusted_targets
-from lrkit.config.server_loggers import check_installed
-from lrkit.data.in_memory import InMemoryData
-from lrkit.optim import factory
 
 __all__ = ["check_run"]
 

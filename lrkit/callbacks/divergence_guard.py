@@ -24,6 +24,8 @@ from torch.optim import Optimizer
 from lrkit.base.errors import Diverged
 from lrkit.base.event_log import EventLog
 from lrkit.callbacks.state_copies import copy_state, is_kept_on_host
+from lrkit.data.placement import free_bytes
+from lrkit.lightning.batch_loss import read_loss
 from lrkit.lightning.imports import Callback, LightningModule, TensorBoardLogger, Trainer
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, scheduler_of, schedulers_of
 from lrkit.optim.host_copy import HostCopy
@@ -157,10 +159,9 @@ class DivergenceGuard(Callback):
     ) -> None:
         if self.norm is None:
             return
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         (step, norm), self.norm = self.norm, None
-        loss = loss.detach() * trainer.accumulate_grad_batches if isinstance(loss, Tensor) else norm
-        values = [loss, norm]
+        loss = read_loss(trainer, outputs)
+        values = [norm if loss is None else loss, norm]
         self.pending.append(PendingLoss(step, HostCopy(torch.stack([value.float().reshape(()) for value in values]))))
         self._check_pending(trainer, pl_module, LAG)
 
@@ -309,7 +310,7 @@ class DivergenceGuard(Callback):
         """Copy the weights and the optimizer's state. A rollback takes the older of two: the newer may be bad."""
         state = pl_module.state_dict(), trainer.optimizers[0].state_dict()
         if self.copies_on_host is None or not self.good:
-            self.copies_on_host = is_kept_on_host(state, 2, _free_memory(trainer.strategy.root_device))
+            self.copies_on_host = is_kept_on_host(state, 2, free_bytes(trainer.strategy.root_device))
         self.good.append(copy_state(state, self.copies_on_host))
 
     def _roll_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -340,11 +341,6 @@ def read_together(values: Sequence[Tensor]) -> list[float]:
     moved = [value.detach().reshape(()).to(device, kind, non_blocking=True) for value in values]
     numbers: list[float] = torch.stack(moved).tolist()
     return numbers
-
-
-def _free_memory(device: torch.device) -> int | None:
-    """The free memory of a GPU; None for another device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:

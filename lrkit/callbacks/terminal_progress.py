@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lrkit.base.duration_text import format_duration
+from lrkit.base.live_display import LiveDisplay
 from lrkit.base.terminal_width import find_width, measure_text, wrap_text
 from lrkit.callbacks.line_progress import epoch_text, metric_texts, rate_texts
 from lrkit.callbacks.results_writer import ResultsWriter
 from lrkit.lightning.imports import LightningModule, ProgressBar, Trainer
 from lrkit.lightning.module import plan_of, step_of
-
-if TYPE_CHECKING:
-    from rich.live import Live
 
 __all__ = ["Progress", "TerminalProgress", "progress_lines"]
 
@@ -103,7 +100,7 @@ class TerminalProgress(ProgressBar):
     def __init__(self, results: ResultsWriter) -> None:
         super().__init__()
         self.results, self.progress = results, Progress()
-        self.live: Live | None = None
+        self.display = LiveDisplay(lambda width, _: "\n".join(progress_lines(self.progress, width)))
         self.is_enabled = find_width() is not None
         self.since = self.shown = self.read = self.validating = 0.0  # of the monotonic clock
         self.begun = 0
@@ -129,7 +126,7 @@ class TerminalProgress(ProgressBar):
         self.validating = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking and self.live is not None:
+        if not trainer.sanity_checking and self.display.is_shown:
             self.read = 0.0
             self._show_training(trainer)
 
@@ -156,23 +153,14 @@ class TerminalProgress(ProgressBar):
         self._stop()
 
     def _start(self) -> None:
-        if not self.is_enabled or self.live is not None:
-            return
-        from rich.console import Console
-        from rich.live import Live
-
-        console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        if console.is_terminal and not console.is_dumb_terminal:
-            self.live = Live(console=console, auto_refresh=False, transient=True)
-            self.live.start()
+        if self.is_enabled:
+            self.display.start()
 
     def _stop(self) -> None:
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
+        self.display.stop()
 
     def _is_due(self) -> bool:
-        return self.live is not None and time.monotonic() - self.shown >= _EVERY
+        return self.display.is_shown and time.monotonic() - self.shown >= _EVERY
 
     def _show_batch(self, stage: str, trainer: Trainer, batch: int, batches: Any) -> None:
         if self._is_due() and not trainer.sanity_checking:
@@ -196,13 +184,8 @@ class TerminalProgress(ProgressBar):
         return f"best {monitor} {best[monitor]:.4g} after step {self.results.best_step}"
 
     def _show(self, stage: str) -> None:
-        if self.live is None:
-            return
-        from rich.text import Text
-
         self.shown, self.progress.stage = time.monotonic(), stage
-        lines = progress_lines(self.progress, self.live.console.width)
-        self.live.update(Text("\n".join(lines), no_wrap=True, overflow="ignore"), refresh=True)
+        self.display.refresh()
 
 
 def _count_steps(trainer: Trainer) -> int | None:

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from lrkit.base.live_display import write_above_display
 from lrkit.base.signals import STOP_SIGNALS, Terminated, note_answer
 from lrkit.base.watchdog import REPEAT_WINDOW
 from lrkit.lightning.imports import Callback, Checkpoint, LightningModule, SLURMEnvironment, Trainer
@@ -195,10 +196,7 @@ class Preemption(Callback):
         if self.signum is None:
             self.agreement.signum = signum
             if signum == signal.SIGINT and sys.stderr.isatty():
-                # Not print: a handler may be called during a print, which cannot be entered twice.
-                # The next display of a progress bar erases the lines of the last one, upwards from the cursor.
-                below = b"\n\n" if sys.stdout.isatty() else b""
-                os.write(2, b"\nlrkit: Ctrl-C: this step is finished and saved; a second Ctrl-C ends at once\n" + below)
+                write_above_display(b"lrkit: Ctrl-C: this step is finished and saved; a second Ctrl-C ends at once")
 
     def _stop_if_agreed(self, trainer: Trainer) -> None:
         if _is_about_to_end(trainer):

@@ -8,7 +8,8 @@ Jamieson and Talwalkar 2016, arXiv:1502.07943, in two or three rounds):
     round 2    the best of them and its better neighbour                               1/4 of the run each
     round 3    the same with the best of round 2                                       1/2 of the run each
 
-While the best rate of a round is its lowest or its highest, the round continues beyond it. With three rounds the result
+While the best rate of a round is its lowest or its highest, the round continues beyond it; while all its scores are
+clearly worse than the best one of the shorter round, it continues below its rates. With three rounds the result
 is the minimum of a parabola through the best rate of round 3 and its neighbours: the best rate at half of a run is
 close to that of the run. A quarter of a run shows less. With two rounds the minimum is therefore moved by a part of its
 change from round 1 to round 2, for each further doubling of the length: with most optimizers the best rate falls, with
@@ -28,6 +29,8 @@ __all__ = ["Confirmation", "Round", "confirm_rate", "round_lengths"]
 SHARES, LONGEST = (1 / 16, 1 / 4, 1 / 2), (500, 2000, 4000)
 #: Maximal number of short runs in each round: their steps together are at most 3.5 times the run.
 MOST = (8, 4, 4)
+#: A round whose best score is worse than that of the shorter round, by this share of the spread so far, has collapsed.
+COLLAPSE = 0.25
 #: Share of the drift between two rounds that is continued, and its maximum, in factors of 2.
 DRIFT, FURTHEST = 0.5, 1.5
 #: Factor by which the result is below the best estimate.
@@ -117,32 +120,37 @@ def confirm_rate(train: Train, around: float, steps: int | None, rounds: int = 3
     >>> round(confirm_rate(lambda lr, steps: (math.log10(lr) + 2) ** 2, 0.004, 1000).lr, 6)
     0.01
     """
-    rates, heats = [around * 2.0**k for k in range(-2, 4)], list[Round]()
+    rates, heats, tolerable = [around * 2.0**k for k in range(-2, 4)], list[Round](), math.inf
     for length, most, ordinal in zip(round_lengths(steps, rounds), MOST, ("first", "second", "third"), strict=False):
-        heat = _run_round(train, rates, length, most)
+        heat = _run_round(train, rates, length, most, tolerable)
         heats.append(heat)
-        if math.isinf(heat.scores[heat.best]):
+        best = heat.scores[heat.best]
+        if math.isinf(best):
             advice = ": lower find.end" if ordinal == "first" else ""
             reason = f"every short run of the {ordinal} round diverged{advice}"
             return Confirmation(None, None, None, reason, tuple(heats))
-        rates = _find_bracket(heat)
-    best = heat.scores[heat.best]
-    worst = max(score for each in heats for score in each.scores.values() if math.isfinite(score))
+        worst = max(score for each in heats for score in each.scores.values() if math.isfinite(score))
+        rates, tolerable = _find_bracket(heat), best + COLLAPSE * (worst - best)
     if worst == best:
         return Confirmation(None, None, None, "all short runs reached the same score", tuple(heats))
     factor = _extrapolate(heats[0], heats[1], steps) if len(heats) == 2 else 1.0
     return Confirmation(*_limit_rate(heat, factor, best + 0.05 * (worst - best)), "", tuple(heats))
 
 
-def _run_round(train: Train, rates: list[float], steps: int, most: int) -> Round:
-    """Train at ``rates``, and beyond the best one while it is the lowest or highest, ``most`` rates in all."""
+def _run_round(train: Train, rates: list[float], steps: int, most: int, tolerable: float) -> Round:
+    """Train at ``rates``, and beyond the best one while it is the lowest or highest, ``most`` rates in all.
+
+    While all scores are above ``tolerable``, clearly worse than in the shorter round, all rates are too high for a
+    longer run, and their order is an accident: the round continues below them.
+    """
     scores = {rate: train(rate, steps) for rate in rates}
     while True:
         heat = Round(steps, dict(sorted(scores.items())))
         lowest, *_, highest = heat.scores
-        if heat.best not in (lowest, highest) or len(scores) == most:
+        too_high = heat.scores[heat.best] > tolerable
+        if len(scores) == most or not (too_high or heat.best in (lowest, highest)):
             return heat
-        beyond = lowest / 2.0 if heat.best == lowest else highest * 2.0
+        beyond = lowest / 2.0 if too_high or heat.best == lowest else highest * 2.0
         scores[beyond] = train(beyond, steps)
 
 

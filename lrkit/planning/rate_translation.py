@@ -138,10 +138,11 @@ def translate(source: Plan, target: Plan) -> RateTranslation:
     batch_factor = _find_batch_factor(source, target)
     old, new, unit = _find_lengths(source, target)
     points = min(source.horizon.steps or 1, target.horizon.steps or 1, _MOST_POINTS)
-    shape_factor = shape_of(target, points) / shape_of(source, points)
+    known, wanted = _sample_curve(source, points), _sample_curve(target, points)
+    shape_factor = _shape_of_curve(wanted) / _shape_of_curve(known)
     length_factor = (new / old) ** EXPONENT
     lr = source.base_lr * batch_factor * shape_factor * length_factor
-    difference = min(1.0, _measure_distance(source, target, points) / _FAR)
+    difference = min(1.0, _measure_distance(known, wanted) / _FAR)
     spread = WIDTHS.spread(difference, math.log(new / old))
     return RateTranslation(
         lr=float(f"{lr:.3g}"),
@@ -171,9 +172,12 @@ def shape_of(plan: Plan, points: int | None = None) -> float:
     """
     steps = plan.horizon.steps
     assert steps is not None
-    points = steps if points is None else points
-    distance, noise = bound_terms(_sample_curve(plan, points))
-    return math.sqrt(distance / noise * points)
+    return _shape_of_curve(_sample_curve(plan, steps if points is None else points))
+
+
+def _shape_of_curve(multipliers: Sequence[float]) -> float:
+    distance, noise = bound_terms(multipliers)
+    return math.sqrt(distance / noise * len(multipliers))
 
 
 def _sample_curve(plan: Plan, points: int) -> list[float]:
@@ -183,9 +187,8 @@ def _sample_curve(plan: Plan, points: int) -> list[float]:
     return [plan.curve(i * steps // points) for i in range(points)]
 
 
-def _measure_distance(source: Plan, target: Plan, points: int) -> float:
+def _measure_distance(old: Sequence[float], new: Sequence[float]) -> float:
     """Return the mean difference of two curves, as a share of their mean."""
-    old, new = _sample_curve(source, points), _sample_curve(target, points)
     return 2.0 * sum(abs(a - b) for a, b in zip(old, new, strict=True)) / (sum(old) + sum(new))
 
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from lrkit.base.duration_text import format_duration
-from lrkit.base.files import read_file
+from lrkit.base.files import open_regular_file
+from lrkit.base.live_display import LiveDisplay
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.base.terminal_width import find_width, wrap_text
 from lrkit.base.text_table import format_table
 from lrkit.sweep.job import Job
 
-if TYPE_CHECKING:
-    from rich.live import Live
-
 __all__ = ["LiveTable", "read_epochs"]
 
 _PER_SECOND = 2  # displays
+_NUMBER = 10  # columns of a number: -1.234e-05
+_TIME = 12  # columns of a time: 11 min 15 s
+_STATE = 13  # columns of a state: epoch 100/100
 _EPOCH = re.compile(r"^epoch (\S+)  step \d+  (.*)$", re.MULTILINE)
 
 
@@ -36,38 +37,24 @@ class LiveTable:
 
     def __init__(self, monitor: str, summary: Callable[[], str]) -> None:
         self.monitor, self.summary = monitor, summary
-        self.running: dict[int, tuple[Job, float]] = {}
-        self.live: Live | None = None
+        self.running: dict[int, _RunningJob] = {}
+        self.display = LiveDisplay(self.render, _PER_SECOND)
 
     def __enter__(self) -> LiveTable:
         if find_width() is not None:
-            from rich.console import Console
-            from rich.live import Live
-            from rich.text import Text
-
-            console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-            if console.is_terminal and not console.is_dumb_terminal:
-
-                def render() -> Text:
-                    shown = self.render(console.width, console.height)
-                    return Text(shown, no_wrap=True, overflow="ignore")
-
-                self.live = Live(console=console, refresh_per_second=_PER_SECOND, transient=True, get_renderable=render)
-                self.live.start()
+            self.display.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
+        self.display.stop()
 
     @property
     def is_shown(self) -> bool:
-        return self.live is not None
+        return self.display.is_shown
 
     def begin(self, job: Job) -> None:
         """Add a job that begins."""
-        self.running[job.number] = (job, time.monotonic())
+        self.running[job.number] = _RunningJob(job, time.monotonic())
 
     def end(self, job: Job) -> None:
         """Remove a job that has ended."""
@@ -77,10 +64,11 @@ class LiveTable:
         """Return the table of the running jobs, and the summary, as lines that fit ``width``."""
         now = time.monotonic()
         rows, names = [], set()
-        for job, since in list(self.running.values())[: max(1, height - 4)]:
-            state, name, value, best = _describe_job(job.folder, self.monitor)
+        for each in list(self.running.values())[: max(1, height - 4)]:
+            state, name, value, best = each.describe(self.monitor)
             names.add(name)
-            rows.append([str(job.number), _space_label(job.label), state, value, best, format_duration(now - since)])
+            spent = f"{format_duration(now - each.since):>{_TIME}}"
+            rows.append([str(each.job.number), _space_label(each.job.label), state, value, best, spent])
         metric = next(iter(names - {""}), "metric")
         columns = ["job", "running", "state", metric, "best", "time"]
         table = format_table(columns, rows, width, {"running", "state"}) if rows else ""
@@ -101,21 +89,45 @@ def read_epochs(text: str) -> Iterator[tuple[str, dict[str, float]]]:
             continue
 
 
-def _describe_job(folder: Path, monitor: str) -> tuple[str, str, str, str]:
-    """The state of a running job, the name of its metric, its last and its best value."""
-    try:
-        epochs = list(read_epochs(read_file(folder / "job.log").decode(errors="replace")))
-    except OSError:
-        epochs = []
-    if not epochs:
-        return "starts", "", "", ""
-    epoch, metrics = epochs[-1]
-    name = monitor if monitor in metrics else validation_loss_name(metrics)
-    if name is None:
-        return f"epoch {epoch}", "", "", ""
-    values = [each[name] for _, each in epochs if name in each]
-    best = max(values) if higher_is_better(name) else min(values)
-    return f"epoch {epoch}", name, f"{values[-1]:.4g}", f"{best:.4g}"
+@dataclass
+class _RunningJob:
+    """A running job, and what its log has said so far. Only the new lines are read."""
+
+    job: Job
+    since: float
+    position: int = 0  # in the log, in bytes
+    epochs: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+
+    def describe(self, monitor: str) -> tuple[str, str, str, str]:
+        """The state, the name of the metric, its last and its best value."""
+        self._read_log(self.job.folder / "job.log")
+        if not self.epochs:
+            return _pad("starts", "", "", "")
+        epoch, metrics = self.epochs[-1]
+        name = monitor if monitor in metrics else validation_loss_name(metrics)
+        if name is None:
+            return _pad(f"epoch {epoch}", "", "", "")
+        values = [each[name] for _, each in self.epochs if name in each]
+        best = max(values) if higher_is_better(name) else min(values)
+        return _pad(f"epoch {epoch}", name, f"{values[-1]:.4g}", f"{best:.4g}")
+
+    def _read_log(self, log: Path) -> None:
+        try:
+            with open_regular_file(log) as stream:
+                if stream.seek(0, os.SEEK_END) < self.position:  # another log
+                    self.position, self.epochs = 0, []
+                stream.seek(self.position)
+                new = stream.read()
+        except OSError:
+            return
+        whole = new[: new.rfind(b"\n") + 1]  # the last line may not be finished
+        self.position += len(whole)
+        self.epochs += read_epochs(whole.decode(errors="replace"))
+
+
+def _pad(state: str, name: str, value: str, best: str) -> tuple[str, str, str, str]:
+    """Cells of a constant width, so that the columns stay in their places."""
+    return f"{state:<{_STATE}}", name, f"{value:>{_NUMBER}}", f"{best:>{_NUMBER}}"
 
 
 def _space_label(label: str) -> str:

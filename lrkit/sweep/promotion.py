@@ -1,8 +1,8 @@
 """The rule by which a rung of a race promotes settings to longer runs: successive halving, with a margin for noise.
 
-A rung trains ``n`` settings for a share of their steps and promotes the best ``ceil(keep * n)`` of them (successive
-halving, Jamieson and Talwalkar 2016, arXiv:1502.07943; Li et al. 2018, arXiv:1603.06560, keep 1 of ``eta``). A setting
-within one standard error of the last promoted one is promoted too, up to twice as many in all.
+A rung trains ``n`` settings for a share of their steps and promotes the best ``ceil(keep * n)``, two at least
+(successive halving, Jamieson and Talwalkar 2016, arXiv:1502.07943; Li et al. 2018, arXiv:1603.06560, keep 1 of
+``eta``). A setting within one standard error of the last promoted one is promoted too, up to twice as many in all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from statistics import fmean, stdev
 
 __all__ = ["Standing", "count_promoted", "promote", "race_cost"]
 
+_LEAST = 2  # settings to promote: a short copy alone must not choose the answer
 _MOST = 2  # multiples of the number that a rung promotes without noise
 
 
@@ -45,8 +46,8 @@ def promote(standings: Sequence[Standing], keep: float) -> list[int]:
 
     >>> promote([Standing({1: 0.5}), Standing({1: 0.1}), Standing({1: 0.3}), Standing({1: math.inf})], 0.5)
     [1, 2]
-    >>> promote([Standing({1: 0.50}), Standing({1: 0.1}), Standing({1: 0.11}, noise=0.02), Standing({1: 0.9})], 0.25)
-    [1, 2]
+    >>> promote([Standing({1: 0.50}), Standing({1: 0.1}), Standing({1: 0.11}, noise=0.02), Standing({1: 0.12})], 0.25)
+    [1, 2, 3]
     >>> promote([Standing({1: 0.30, 2: 0.60}), Standing({1: 0.31, 2: 0.60}), Standing({1: 0.4, 2: 0.7})], 0.3)
     [0, 1]
     """
@@ -63,9 +64,9 @@ def count_promoted(settings: int, keep: float) -> int:
     """Return how many of ``settings`` a rung promotes without noise.
 
     >>> count_promoted(48, 0.25), count_promoted(3, 0.25)
-    (12, 1)
+    (12, 2)
     """
-    return max(1, math.ceil(settings * keep - 1e-9))
+    return min(settings, max(_LEAST, math.ceil(settings * keep - 1e-9)))
 
 
 def race_cost(settings: int, rungs: Sequence[Fraction], keep: float) -> float:
@@ -76,8 +77,8 @@ def race_cost(settings: int, rungs: Sequence[Fraction], keep: float) -> float:
     """
     steps, left = 0.0, settings
     for share in rungs:
-        steps += left * float(share)
-        left = count_promoted(left, keep)
+        if (promoted := count_promoted(left, keep)) < left:
+            steps, left = steps + left * float(share), promoted
     return (steps + left) / settings
 
 

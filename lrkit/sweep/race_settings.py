@@ -110,8 +110,10 @@ def list_settings(
         entry = _read_entry(number, words, config, options)
         facts = run_of_config(str(number), config).facts
         groups.setdefault(tuple(sorted((key, str(value)) for key, value in facts.items())), []).append(entry)
-    if len(groups) < 2:
-        raise ConfigError(KEY, "needs settings that differ in more than the seed: with one, nothing can be dropped")
+    if len(groups) < 3:
+        raise ConfigError(
+            KEY, "needs three settings or more that differ in more than the seed: two are trained in full"
+        )
     words_of = [set(entries[0].words) for entries in groups.values()]
     common = set.intersection(*words_of)
     return tuple(RaceSetting(_label(entries, common), tuple(entries)) for entries in groups.values())

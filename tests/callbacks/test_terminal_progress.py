@@ -39,7 +39,7 @@ def test_the_time_left_is_by_the_mean_speed() -> None:
 def test_without_a_terminal_it_shows_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bar = TerminalProgress(ResultsWriter(tmp_path, {}, None))
     bar._start()
-    assert bar.live is None and capsys.readouterr() == ("", "")
+    assert not bar.display.is_shown and capsys.readouterr() == ("", "")
 
 
 def test_a_long_epoch_has_lines_within_it(

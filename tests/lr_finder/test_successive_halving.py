@@ -41,9 +41,13 @@ def test_two_heats_around_the_minimum() -> None:
 
 def test_the_third_heat_has_half_of_the_run_and_the_last_word() -> None:
     """At a quarter of the run a lower rate is best; half of the run shows the gain of a higher one."""
-    verdict, trained = raced(lambda lr, steps: math.log2(lr / (0.04 if steps == 800 else 0.01)) ** 2, 0.01, rounds=3)
+
+    def rising(lr: float, steps: int) -> float:
+        return 100 / steps + 0.1 * math.log2(lr / (0.02 if steps == 800 else 0.01)) ** 2
+
+    verdict, trained = raced(rising, 0.01, rounds=3)
     assert [lr / 0.01 for lr, steps in trained if steps == 800] == [0.5, 1, 2, 4]
-    assert verdict.heats[-1].steps == 800 and verdict.lr == pytest.approx(0.04)
+    assert verdict.heats[-1].steps == 800 and verdict.lr == pytest.approx(0.02)
     inner, trained = raced(bowl(0.011), 0.01, rounds=3)
     assert [lr / 0.01 for lr, steps in trained if steps == 800] == [1, 2, 0.5]  # the better neighbour first
     assert inner.lr == pytest.approx(0.011)
@@ -71,6 +75,18 @@ def test_it_never_answers_beyond_the_cliff_nor_spends_more_than_its_budget(
         assert verdict.low is not None and verdict.high is not None
         assert verdict.low <= verdict.lr <= verdict.high
         assert verdict.lr < best * 2**away  # every rate that diverged is above the answer
+
+
+def test_rates_at_which_longer_runs_collapse_are_too_high() -> None:
+    """Above 0.003 a longer run ends near the loss of the start, where the highest rate is best by accident."""
+
+    def collapsing(lr: float, steps: int) -> float:
+        return 2.3 - lr if lr > 0.003 and steps > 100 else 0.1 * math.log2(lr / 0.01) ** 2 + 100 / steps
+
+    for rounds in (2, 3):
+        verdict, trained = raced(collapsing, 0.01, rounds=rounds)
+        assert [lr / 0.01 for lr, steps in trained if steps == 400] == [0.5, 1, 0.25, 0.125]
+        assert verdict.lr is not None and verdict.lr <= 0.005
 
 
 def test_what_diverges_has_no_answer() -> None:

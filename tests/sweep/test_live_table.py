@@ -39,8 +39,31 @@ def test_a_job_has_its_last_epoch_and_its_best_value(table: LiveTable) -> None:
     assert "starts" in second and summary == table.summary()
     table.monitor = "val/accuracy"
     assert table.render(200).splitlines()[1].split()[-4:-2] == ["0.9", "0.9"]
-    table.end(table.running[0][0])
+    table.end(table.running[0].job)
     assert len(table.render(200).splitlines()) == 3
+
+
+def test_the_log_is_read_once_and_a_line_when_it_is_finished(table: LiveTable) -> None:
+    job = table.running[0]
+    log = job.job.folder / "job.log"
+    assert table.render(200) and job.position == LOG.rindex("\n") + 1
+    log.write_text("#" * job.position + LOG[job.position :] + "14  lr 0.01  train/loss 0.4  val/loss 0.3\n")
+    assert table.render(200).splitlines()[1].split()[-6:-2] == ["epoch", "3/3", "0.3", "0.3"]
+    assert [epoch for epoch, _ in job.epochs] == ["1/3", "2/3", "3/3"] and job.position == log.stat().st_size
+    log.write_text("epoch 1/3  step 38  val/loss 0.9\n")  # the job begins again
+    assert table.render(200).splitlines()[1].split()[-6:-2] == ["epoch", "1/3", "0.9", "0.9"]
+
+
+def test_the_columns_stay_in_their_places(table: LiveTable) -> None:
+    widths = set()
+    for epoch, loss in (("1/3", "0.5"), ("100/100", "-1.234e-05"), ("2/3", "12")):
+        table.running[0].since -= 700
+        with (table.running[0].job.folder / "job.log").open("a") as log:
+            log.write(f"\nepoch {epoch}  step 1  val/loss {loss}\n")
+        names, first, second, _ = table.render(200).splitlines()
+        widths.add((names.index("state"), names.index("val/loss"), names.index("best"), names.index("time")))
+        assert first.index("epoch") == second.index("starts") == names.index("state")
+    assert len(widths) == 1
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])

@@ -30,7 +30,7 @@ from lrkit.sweep.racing import Race
 from lrkit.sweep.sweep import Sweep
 from lrkit.sweep.sweep_file import find_unfinished, is_complete
 
-GRID = ["schedule=constant,cosine,linear", "optimizer.lr=0.1,1.0", "seed=1,2", "+sweep.race=true"]
+GRID = ["schedule=constant,cosine,linear", "optimizer.lr=0.1,1.0", "seed=1,2", "+sweep.race=true", "sweep.keep=0.5"]
 KINDS = {"constant": 0.3, "cosine": 0.1, "linear": 0.2}
 
 Words = Mapping[str, str]
@@ -55,7 +55,7 @@ class Trainings:
 
     def run_jobs(
         self, work: object, logs: Sequence[Path], share: object, *, begin: Callable[[int], tuple[list[str], object]],
-        ended: Callable[[int, Outcome], bool], timeout: float | None = None,
+        ended: Callable[[int, Outcome], bool], **more: Any,
     ) -> None:  # fmt: skip
         for i in range(len(logs)):
             words = as_words(begin(i)[0])
@@ -115,33 +115,34 @@ def race(folder: Path, words: Sequence[str] = GRID) -> tuple[dict[str, int], str
 def test_the_best_settings_are_trained_in_full_and_the_others_are_named(run: Path, trainings: Trainings) -> None:
     counts, said = race(run)
     rungs = Counter(words.get("trainer.max_steps", "whole") for words in trainings.begun)
-    assert rungs == {"36": 12, "142": 4, "whole": 2} and counts == {"done": 2}
+    assert rungs == {"36": 12, "142": 6, "whole": 4} and counts == {"done": 4}
     whole = [words for words in trainings.begun if "trainer.max_steps" not in words]
     assert {(words["schedule"], words["optimizer.lr"], words["seed"]) for words in whole} == {
-        ("cosine", "0.1", "1"), ("cosine", "0.1", "2"),
-    }  # fmt: skip
+        (schedule, "0.1", seed) for schedule in ("cosine", "linear") for seed in "12"
+    }
     # A whole run has the overrides, and the folder, that it has in the sweep without a race.
     assert not any("horizon.compressed_from" in words or "trainer.max_steps" in words for words in whole)
     assert [path.name for path in find_runs([run])] == [
-        f"{number}_schedule=cosine,optimizer.lr=0.1,seed={seed}" for number, seed in ((4, 1), (5, 2))
+        f"{number}_schedule={schedule},optimizer.lr=0.1,seed={seed}"
+        for number, schedule, seed in ((4, "cosine", 1), (5, "cosine", 2), (8, "linear", 1), (9, "linear", 2))
     ]
     states = json.loads((run / "sweep.json").read_text())["jobs"]
-    assert Counter(state["status"] for state in states.values()) == {"done": 2, "dropped": 10}
+    assert Counter(state["status"] for state in states.values()) == {"done": 4, "dropped": 8}
     dropped = states["6_schedule=cosine,optimizer.lr=1.0,seed=1"]
     assert dropped["rung"] == 1 and dropped["share"] == "6.25%" and dropped["score"] > 1
     assert is_complete(run, GRID, 12) and find_unfinished(GRID, run.parent) is None
     written = json.loads((run / RACE).read_text())
-    assert [len(rung["settings"]) for rung in written["rungs"]] == [6, 2]
-    assert written["steps"] == 12 * 36 + 4 * 142 + 2 * 570 and written["steps of all settings"] == 12 * 570
-    assert "31 % of the 6840 of all 6 settings in full; 5 settings were dropped (4 at 6.25%, 1 at 25%)" in said
+    assert [len(rung["settings"]) for rung in written["rungs"]] == [6, 3]
+    assert written["steps"] == 12 * 36 + 6 * 142 + 4 * 570 and written["steps of all settings"] == 12 * 570
+    assert "52 % of the 6840 of all 6 settings in full; 4 settings were dropped (3 at 6.25%, 1 at 25%)" in said
     (note,) = find_dropped([run])
-    assert note == "5 settings were dropped by a race (4 at 6.25%, 1 at 25% of their steps): see race.json"
-    assert said.count("  dropped") == 5 and "schedule=linear, optimizer.lr=1.0" in said
+    assert note == "4 settings were dropped by a race (3 at 6.25%, 1 at 25% of their steps): see race.json"
+    assert said.count("  dropped") == 4 and "schedule=linear, optimizer.lr=1.0" in said
 
 
 def test_a_short_copy_takes_the_whole_curve_at_the_translated_rate(run: Path, trainings: Trainings) -> None:
     grid = [
-        "schedule=wsd,linear",
+        "schedule=wsd,linear,constant",
         "warmup=linear",
         "warmup.length=40",
         "seed=3",
@@ -172,58 +173,64 @@ def test_an_interrupted_race_goes_on_without_the_rungs_that_are_decided(run: Pat
     trainings.loss, first = loss_of, len(trainings.begun)
     counts, said = race(run)
     again = Counter(words.get("trainer.max_steps", "whole") for words in trainings.begun[first:])
-    assert again == {"142": 2, "whole": 2} and counts == {"done": 2}
-    assert "2 of 4 jobs are done" in said
+    assert again == {"142": 4, "whole": 4} and counts == {"done": 4}
+    assert "2 of 6 jobs are done" in said
     assert said.startswith("place")  # the first rung is told from race.json
     before = len(trainings.begun)
-    assert race(run)[0] == {"done": 2} and len(trainings.begun) == before  # nothing is left to do
+    assert race(run)[0] == {"done": 4} and len(trainings.begun) == before  # nothing is left to do
 
 
 @pytest.mark.parametrize("damage", ["{", '{"rungs": [{"settings": 3}]}', '{"rungs": [{"settings": [{"jobs": 1}]}]}'])
 def test_a_damaged_record_is_made_again(damage: str, run: Path, trainings: Trainings) -> None:
-    grid = ["schedule=constant,cosine", "optimizer.lr=0.1", "seed=1", "+sweep.race=true", "sweep.rungs=[25%]"]
+    grid = ["schedule=constant,cosine,linear", "optimizer.lr=0.1", "seed=1", "+sweep.race=true", "sweep.rungs=[25%]"]
     race(run, grid)
     (run / RACE).write_text(damage)
-    assert race(run, grid)[0] == {"done": 1} and len(trainings.begun) == 3
+    assert race(run, grid)[0] == {"done": 2} and len(trainings.begun) == 5
     assert len(json.loads((run / RACE).read_text())["rungs"]) == 1
 
 
 @pytest.mark.parametrize("status", ["diverged", "failed"])
 def test_a_setting_with_a_lost_run_is_last(status: str, run: Path, trainings: Trainings) -> None:
-    grid = ["schedule=constant,cosine", "optimizer.lr=0.1", "seed=1,2", "+sweep.race=true", "sweep.rungs=[25%]"]
+    grid = ["schedule=constant,cosine,linear", "optimizer.lr=0.1", "seed=1,2", "+sweep.race=true", "sweep.rungs=[25%]"]
     trainings.loss = lambda words: status if words["schedule"] + words["seed"] == "cosine2" else loss_of(words)
     counts, said = race(run, grid)
-    assert counts == {"done": 2, **({"failed": 1} if status == "failed" else {})}
-    assert all(words["schedule"] == "constant" for words in trainings.begun if "trainer.max_steps" not in words)
+    assert counts == {"done": 4, **({"failed": 1} if status == "failed" else {})}
+    assert all(words["schedule"] != "cosine" for words in trainings.begun if "trainer.max_steps" not in words)
     assert re.search(rf"schedule=cosine +{status}  dropped", said)
 
 
 def test_a_race_without_a_finished_copy_trains_nothing_in_full(run: Path, trainings: Trainings) -> None:
-    grid = ["schedule=constant,cosine", "optimizer.lr=0.1", "seed=1", "+sweep.race=true"]
+    grid = ["schedule=constant,cosine,linear", "optimizer.lr=0.1", "seed=1", "+sweep.race=true"]
     trainings.loss = lambda _: "diverged"
-    assert race(run, grid)[0] == {"diverged": 2} and len(trainings.begun) == 2
+    assert race(run, grid)[0] == {"diverged": 3} and len(trainings.begun) == 3
 
 
 def test_on_error_stop_ends_a_race_in_its_rung(run: Path, trainings: Trainings) -> None:
-    grid = ["schedule=constant,cosine", "optimizer.lr=0.1", "seed=1", "+sweep.race=true", "on_error=stop"]
+    grid = ["schedule=constant,cosine,linear", "optimizer.lr=0.1", "seed=1", "+sweep.race=true", "on_error=stop"]
     trainings.loss = lambda _: "failed"
-    assert race(run, grid)[0] == {"failed": 1, "waiting": 1}
+    assert race(run, grid)[0] == {"failed": 1, "waiting": 2}
     assert find_unfinished(grid, run.parent) == run
     trainings.loss = loss_of
-    assert race(run, grid)[0] == {"done": 1}
+    assert race(run, grid)[0] == {"done": 2}
 
 
 def test_a_preset_is_raced_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    jobs = expand_jobs(["+sweep=schedules", "sweep.race=true", "schedule=step,linear", "seed=1"])
+    jobs = expand_jobs(
+        ["+sweep=schedules", "sweep.race=true", "schedule=step,linear,wsd", "optimizer.lr=0.1", "seed=1"]
+    )
     options = read_options(jobs, None)
     assert options is not None
-    assert [setting.label for setting in list_settings(jobs, options, None)] == ["schedule=step", "schedule=linear"]
+    assert [setting.label for setting in list_settings(jobs, options, None)] == [
+        "schedule=step",
+        "schedule=linear",
+        "schedule=wsd",
+    ]
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["seed=1,2"], "sweep.race needs settings that differ in more than the seed"),
+        (["seed=1,2"], "sweep.race needs three settings or more that differ in more than the seed"),
         (["optimizer.lr=auto", "seed=1,2"], "optimizer.lr=auto and sweep.race cannot be used together"),
         (["plateau=reduce"], "plateau and sweep.race cannot be used together"),
         (["batch.schedule=[[0,32],[50%,64]]"], "batch.schedule and sweep.race cannot be used together"),
@@ -240,7 +247,7 @@ def test_a_preset_is_raced_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     ],
 )
 def test_what_cannot_be_raced_is_refused(words: list[str], said: str) -> None:
-    swept = [] if any("," in word and "[" not in word for word in words) else ["schedule=step,cosine"]
+    swept = [] if any("," in word and "[" not in word for word in words) else ["schedule=step,cosine,linear"]
     jobs = expand_jobs([*swept, "+sweep.race=true", *words])
     with pytest.raises(ConfigError) as raised:
         list_settings(jobs, read_options(jobs, None) or Mock(), None)
@@ -288,8 +295,16 @@ def test_a_compressed_run_is_refused_with_the_reason(words: list[str], said: str
         ([{1: 4.0}, {1: 2.0}, {1: 3.0}, {1: 1.0}], 0.3, [3, 1]),
         ([{1: math.inf}, {1: math.inf}], 0.5, []),
         ([{1: 1.0, 2: math.inf}, {1: 5.0, 2: 6.0}], 0.5, [1]),
-        ([{1: 1.0, 2: 3.0}, {1: 1.1, 2: 2.95}, {1: 3.0, 2: 5.0}], 0.3, [0, 1]),  # noise over the seeds: not separable
-        ([{1: 1.0, 2: 3.0}, {1: 1.1, 2: 3.1}, {1: 3.0, 2: 5.0}], 0.3, [0]),  # the seeds agree: separable
+        (
+            [{1: 0.5, 2: 2.5}, {1: 1.0, 2: 3.0}, {1: 1.1, 2: 2.95}, {1: 3.0, 2: 5.0}],
+            0.3,
+            [0, 1, 2],
+        ),  # noise over the seeds: not separable
+        (
+            [{1: 0.5, 2: 2.5}, {1: 1.0, 2: 3.0}, {1: 1.1, 2: 3.1}, {1: 3.0, 2: 5.0}],
+            0.3,
+            [0, 1],
+        ),  # the seeds agree: separable
         ([{1: 1.0}, *[{1: 1.0}] * 9], 0.3, [0, 1, 2, 3, 4, 5]),  # ties, up to twice as many
     ],
 )
@@ -313,10 +328,9 @@ def test_a_real_race_by_the_command(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
     steps = [json.loads(path.read_text())["steps"] for path in sorted(folder.glob("rungs/*/*/metrics.json"))]
     assert sorted(steps) == [10, 10, 10, 10]
-    (whole,) = folder.glob("[0-9]*/metrics.json")
-    assert json.loads(whole.read_text())["steps"] == 152
-    assert "3 settings were dropped" in done.stdout
+    assert [json.loads(path.read_text())["steps"] for path in folder.glob("[0-9]*/metrics.json")] == [152, 152]
+    assert "2 settings were dropped" in done.stdout
     assert (
-        "3 settings were dropped by a race (3 at 6.25% of their steps): see race.json"
+        "2 settings were dropped by a race (2 at 6.25% of their steps): see race.json"
         in (folder / "compare.html").read_text()
     )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.comparison.environments import describe_differences
-from lrkit.comparison.run_groups import RATE, Setting, gather_settings, short_label
+from lrkit.comparison.run_groups import PREDICTED, RATE, Setting, gather_settings, short_label
 from lrkit.comparison.statistics import Interval, means_differ
 from lrkit.runs.diagnosis import KINDS
 from lrkit.runs.run_reader import FINISHED, Run, find_dropped, find_runs, load_run
@@ -209,7 +209,8 @@ def ranking_key(setting: Setting, metric: str, values: Mapping[object, float]) -
     worst = lost == 2 and any(run.status in ("diverged", "failed") for run in setting.runs)
     sign = -1.0 if higher_is_better(metric) else 1.0
     mean = sum(values.values()) / len(values) if values else math.inf
-    return (lost, worst, not values, sign * mean, setting.name)
+    # Predicted settings without a loss keep the order of the prediction.
+    return (lost, worst, not values, sign * mean, "" if setting.status == PREDICTED else setting.name)
 
 
 def _mark_settings(settings: Sequence[Setting]) -> None:

@@ -91,7 +91,9 @@ def compose_with_hydra(
     """
     overrides, parsed, base, source = _find_base(overrides)
     composed = _compose_groups(overrides, parsed, base, config_dir)
-    config = _resolve_interpolations(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+    # Of Hydra's composing, its own node is no key; in a config of a file, such a key is refused below.
+    own = composed if base is not None else OmegaConf.masked_copy(composed, [str(k) for k in composed if k != "hydra"])
+    config = _resolve_interpolations(own)
     checked = with_trust(with_typed_track_order(with_current_paths(config), parsed), parsed, trust)
     check_keys(checked)
     if base is not None:

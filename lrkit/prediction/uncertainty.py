@@ -45,7 +45,7 @@ class Spread:
         """Return half the width of the 90 % interval, as a share of the loss.
 
         >>> round(Spread(0.5, 2.0, 1.0).half_width(0.02, 0.0, 0.0, 0.0), 4)
-        0.0165
+        0.0164
         """
         units = math.hypot(self.schedule, self.length * log_length, self.rate * log_rate)
         return _QUANTILE * math.hypot(bootstrap, max(misfit, LEAST) * units)

@@ -89,7 +89,7 @@ def test_compare_writes_through_no_link(name: str, precious: Path, tmp_path: Pat
 #: Where something is opened for writing that is no result: the null device, the cache, a file for one's own processes.
 ELSEWHERE = {
     "base/files.py": {"open", "fdopen"},
-    "base/process_pool.py": {"NamedTemporaryFile"},
+    "base/process_pool.py": {"write_bytes"},
     "data/file_readers.py": {"NamedTemporaryFile"},
     "base/run_lock.py": {"open"},
     "checkpoint/durable_io.py": {"fdopen"},

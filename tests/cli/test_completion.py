@@ -68,7 +68,7 @@ def texts(line: str) -> list[str]:
         ("completion ", [*COMMANDS["completion"].words]),
         ("help optimizer.adamw_e", ["optimizer.adamw_eps"]), ("help horizon.sto", [
             "horizon.stop_after"]),
-        ("help comp", ["compare", "completion"]), ("--traceback train sche", ["schedule="]),
+        ("help comp", ["compare", "completion", "compile"]), ("--traceback train sche", ["schedule="]),
     ],
 )  # fmt: skip
 def test_candidates(line: str, expected: list[str]) -> None:

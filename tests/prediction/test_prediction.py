@@ -100,6 +100,9 @@ def test_a_bad_fit_gives_a_ranking_without_losses(tmp_path: Path) -> None:
         (tmp_path / "out" / "compare.html").read_text().partition('id="data">')[2].partition("</script>")[0]
     )
     assert {curve["name"] for curve in panels["panels"][-1]["curves"]} == {"constant", "cosine"}
+    order = [run.label for run in found.predicted]
+    assert order == ["wsd", "linear"]  # not that of the alphabet
+    assert [curve["name"] for curve in panels["panels"][0]["curves"] if curve["name"] in order] == order
 
 
 def test_three_schedules_are_judged_by_leaving_one_out(tmp_path: Path) -> None:

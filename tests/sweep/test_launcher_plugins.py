@@ -89,7 +89,7 @@ COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    l
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_of_the_page_are_accepted(command: str) -> None:
-    overrides = shlex.split(command)[2:]
+    overrides = [word for word in shlex.split(command)[2:] if word != "-m"]
     try:
         words, searches = sweep_of_files(overrides)
     except ConfigError as error:

@@ -14,7 +14,7 @@ import torch
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import validation_loss_name
-from lrkit.base.signals import STOP_SIGNALS
+from lrkit.base.signals import STOP_SIGNALS, handle_signals, note_answer
 from lrkit.callbacks.divergence_guard import DivergenceGuard
 from lrkit.config import compose as configs
 from lrkit.data.in_memory import InMemoryData
@@ -100,11 +100,8 @@ def _note_signals() -> Iterator[list[int]]:
     received: list[int] = []
 
     def note(signum: int, frame: FrameType | None) -> None:
+        note_answer()  # else the watchdog would end this process while the members save
         received.append(signum)
 
-    before = {signum: signal.signal(signum, note) for signum in {*STOP_SIGNALS, signal.SIGINT}}
-    try:
+    with handle_signals(note, *STOP_SIGNALS, signal.SIGINT):
         yield received
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

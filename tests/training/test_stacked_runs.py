@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from lrkit.base.signals import Terminated
+from lrkit.base.signals import Terminated, count_answers
 from lrkit.config import compose as configs
 from lrkit.runs.event_reader import event_files, read_events
 from lrkit.training import stacked_runs
@@ -148,3 +149,12 @@ def test_an_interrupted_member_goes_on_from_its_checkpoint(
     resumed = run_training(configs.compose([f"resume.path={tmp_path / 'a'}"]), tmp_path / "a", quiet=True)
     assert resumed.status == "done"
     assert dict(resumed.final) == pytest.approx(dict(expected.final), rel=1e-4)
+
+
+def test_a_noted_signal_is_answered() -> None:
+    """The watchdog ends a process that does not answer, and with it the members that have not saved yet."""
+    before, handler = count_answers(), signal.getsignal(signal.SIGTERM)
+    with stacked_runs._note_signals() as received:
+        signal.raise_signal(signal.SIGTERM)
+        assert received == [signal.SIGTERM] and count_answers() == before + 1
+    assert signal.getsignal(signal.SIGTERM) is handler

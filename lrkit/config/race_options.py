@@ -12,7 +12,7 @@ from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.validation import FLAG, is_list, is_number
 from lrkit.schedules.durations import Duration
 
-__all__ = ["KEY", "RaceOptions"]
+__all__ = ["KEY", "RaceOptions", "share_text"]
 
 #: The key that makes a sweep a race.
 KEY = "sweep.race"
@@ -63,3 +63,12 @@ def _read_share(written: Any) -> Fraction:
     if share.unit != "share" or not 0 < share.value < 1:
         raise ConfigError("sweep.rungs", "must be shares of the run between 0 and 100%, such as 6.25%", written)
     return share.value
+
+
+def share_text(share: Fraction) -> str:
+    """Return a share as a duration is written.
+
+    >>> share_text(Fraction(1, 16))
+    '6.25%'
+    """
+    return f"{float(share) * 100:g}%"

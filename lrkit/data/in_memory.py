@@ -6,10 +6,11 @@ The constructor checks the arguments and reads nothing; ``setup`` reads, checks 
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -163,6 +164,12 @@ class InMemoryData(LightningDataModule, ABC):
     def test_dataloader(self) -> TensorLoader[Pair]:
         """Each test sample once, in a fixed order."""
         return self._make_loader("test", shuffle=False)
+
+    def with_seed(self, seed: int) -> Self:
+        """Return the same loaded samples in the order of another seed, for another training: nothing is copied."""
+        other = copy.copy(self)
+        other.seed, other.trainer, other.placed, other._placements = seed, None, {}, {}
+        return other
 
     def teardown(self, stage: str) -> None:
         """Free the memory of the device; a later training or test places the samples anew."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,9 +120,7 @@ def load_data(config: Mapping[str, Any]) -> InMemoryData:
 
 def with_own_order(data: InMemoryData, config: Mapping[str, Any]) -> InMemoryData:
     """Return the same loaded data with the order of the samples of another config."""
-    own = copy.copy(data)
-    own.seed, own.trainer, own.placed, own._placements = int(config["data"]["seed"]), None, {}, {}
-    return own
+    return data.with_seed(int(config["data"]["seed"]))
 
 
 def build_member(

@@ -14,7 +14,7 @@ from typing import Any
 from lrkit.base.errors import ConfigError
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO
-from lrkit.config.race_options import KEY, RaceOptions
+from lrkit.config.race_options import KEY, RaceOptions, share_text
 from lrkit.planning import optimizer_tracks
 from lrkit.planning.optimizer_traits import traits_of
 from lrkit.planning.plan import Plan
@@ -135,7 +135,7 @@ def _read_entry(number: int, words: Sequence[str], config: Mapping[str, Any], op
     trainer, steps = config["trainer"], plan.horizon.steps
     if steps * options.rungs[0] < _LEAST:
         must = f"must begin at {_LEAST} of the run's {steps} optimizer steps or more: a shorter copy says nothing"
-        raise ConfigError("sweep.rungs", must, [f"{float(share) * 100:g}%" for share in options.rungs])
+        raise ConfigError("sweep.rungs", must, [share_text(share) for share in options.rungs])
     fixed = ["test=false"]
     fixed += [f"trainer.{name}=null" for name in ("min_steps", "min_epochs") if trainer.get(name) is not None]
     if (trainer.get("check_val_every_n_epoch") or 1) > 1:

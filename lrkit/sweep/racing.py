@@ -22,7 +22,7 @@ from lrkit.base.files import write_json
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.base.terminal_width import find_width
 from lrkit.base.text_table import format_table
-from lrkit.config.race_options import RaceOptions
+from lrkit.config.race_options import RaceOptions, share_text
 from lrkit.runs.loss_noise import loss_noise
 from lrkit.runs.run_reader import RACE, RUNGS, load_run
 from lrkit.sweep.job import DROPPED, ENDED, Job, folder_name, read_mapping
@@ -61,11 +61,11 @@ class Race:
         for i, share in enumerate(self.options.rungs):
             if count_promoted(len(left), self.options.keep) == len(left):
                 continue  # it could drop none
-            record = before.get(_percent(share))
+            record = before.get(share_text(share))
             if record is None or not self._fits(record, left):
                 sweep = self._make_rung(left, share)
                 place = f"rung {i + 1} of {len(self.options.rungs)}"
-                say(f"{place}: {len(left)} settings, each in {_percent(share)} of its steps")
+                say(f"{place}: {len(left)} settings, each in {share_text(share)} of its steps")
                 counts = sweep.run(work, say)
                 if counts.keys() - {*ENDED, "failed", "timeout"}:  # on_error=stop
                     return dict(counts)
@@ -122,7 +122,7 @@ class Race:
         order = sorted(range(len(rows)), key=lambda i: (standings[i].mean, i))
         taken = sum(int(job.result().get("steps") or 0) for job in rung.jobs)
         return {
-            "share": _percent(share), "folder": str(rung.folder.relative_to(self.sweep.folder)), "metric": monitor,
+            "share": share_text(share), "folder": str(rung.folder.relative_to(self.sweep.folder)), "metric": monitor,
             "steps": taken, "settings": [{**rows[i], "promoted": i in promoted} for i in order],
         }  # fmt: skip
 
@@ -198,10 +198,6 @@ def share_name(share: Fraction) -> str:
     '1_16'
     """
     return folder_name(f"{share.numerator}_{share.denominator}")
-
-
-def _percent(share: Fraction) -> str:
-    return f"{float(share) * 100:g}%"
 
 
 def _find_monitor(results: Sequence[Mapping[str, Any]]) -> str:

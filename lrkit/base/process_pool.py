@@ -146,6 +146,7 @@ def run_jobs(
     timeout: float | None = None,
     preload: Sequence[str] = (),
     ahead: Callable[[int], object] = lambda _: None,
+    patience: Callable[[int], float] = lambda _: PATIENCE,
 ) -> None:
     """Run ``work`` once for each of ``logs``, each in its own process, several in parallel.
 
@@ -158,6 +159,7 @@ def run_jobs(
         timeout: time limit of a job in seconds. A longer job gets SIGTERM, and is killed if it does not end.
         preload: modules that the server imports too, unless it runs already.
         ahead: called with the index of the next job while all slots are busy, to prepare it.
+        patience: called with the index of a job that a signal ends; returns the seconds that it has to save.
 
     Raises:
         KeyboardInterrupt, Terminated: on Ctrl-C or a signal, after the running jobs have been stopped.
@@ -192,7 +194,7 @@ def run_jobs(
                 if isinstance(asked, Terminated):  # on Ctrl-C the terminal has sent SIGINT to the jobs too
                     each.process.terminate()
             for each in running.values():
-                each.process.join(timeout=PATIENCE)
+                each.process.join(timeout=patience(each.job))
                 if each.process.is_alive():
                     each.process.kill()
                     each.process.join()

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch.utils.tensorboard import summary as summaries
@@ -20,7 +19,7 @@ from lrkit.base.tensorboard_summaries import image_summary
 from lrkit.callbacks.logger_run_ids import log_hyperparameters
 from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
 from lrkit.lightning.module import plan_of, schedulers_of, step_of
-from lrkit.planning.picture import draw_picture
+from lrkit.planning.picture import render_png
 from lrkit.planning.plan import Plan
 from lrkit.runs.diagnosis import Finding
 from lrkit.runs.run_reader import SWEEP
@@ -177,9 +176,7 @@ def _draw_plan(plan: Plan, logger: TensorBoardLogger) -> None:
     """Write the picture of the plan as an image for TensorBoard."""
     if plan.horizon.steps is None or not is_installed("matplotlib"):
         return
-    with TemporaryDirectory() as folder:
-        png = draw_picture({"": plan}, Path(folder) / "plan.png").read_bytes()
-    logger.experiment.file_writer.add_summary(image_summary("plan", png), 0)
+    logger.experiment.file_writer.add_summary(image_summary("plan", render_png(plan)), 0)
 
 
 def _log_hparams(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
 
     from lrkit.planning.plan import Plan
 
-__all__ = ["draw_picture"]
+__all__ = ["draw_picture", "render_png"]
 
 _TOGETHER = 6  # curves in one frame
 _MOST_STEPS = 10**7  # of a plateau, whose gain is followed step by step
 _TITLE_WIDTH = 92  # characters of a line of the title
+_RENDERED = deque[tuple["Plan", bytes]](maxlen=128)  # plans, each with its picture; a stack has as many jobs at most
 
 
 def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
@@ -75,6 +78,19 @@ def draw_picture(plans: Mapping[str, Plan], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_figure(path, figure)
     return path
+
+
+def render_png(plan: Plan) -> bytes:
+    """Return the picture of a plan as PNG; one that this process has drawn is not drawn again.
+
+    The jobs of a stack often have the same plan, such as those that differ in their seed.
+    """
+    png = next((png for drawn, png in _RENDERED if drawn == plan), None)
+    if png is None:
+        with TemporaryDirectory() as folder:
+            png = draw_picture({"": plan}, Path(folder) / "plan.png").read_bytes()
+        _RENDERED.append((plan, png))
+    return png
 
 
 def _draw_plan(ax: Axes, label: str, plan: Plan, first: int) -> int:

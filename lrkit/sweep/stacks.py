@@ -9,16 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.process_pool import PATIENCE
 from lrkit.config import compose as configs
 from lrkit.stacking.stackable_config import why_not_stackable, without_free_keys
 from lrkit.sweep.job import Job
 
-__all__ = ["form_units"]
+__all__ = ["form_units", "seconds_to_save"]
 
 #: Jobs of a stack at most: their weights, gradients and optimizer states are in memory at the same time.
 MOST = 128
 #: Jobs of a stack at least, where it is divided among parallel processes.
 LEAST = 4
+#: Seconds in which a job of a stack writes its files, after those before it; a small one needs 0.3 s.
+_SECONDS_A_JOB = 5
 
 
 def form_units(
@@ -61,6 +64,15 @@ def form_units(
     if asked == "auto" and not sizes and not reasons:
         notes = ["stack=auto: the jobs run separately: no two differ in rate, schedule, weight decay or seed alone"]
     return sorted(units, key=lambda unit: unit[0].number), notes
+
+
+def seconds_to_save(jobs: int) -> float:
+    """Return how long a sweep that is stopped waits for a process with some jobs, which save one after the other.
+
+    >>> seconds_to_save(1), seconds_to_save(128)
+    (60, 695)
+    """
+    return PATIENCE + _SECONDS_A_JOB * (jobs - 1)
 
 
 def _find_reason(config: Mapping[str, Any]) -> tuple[str, str] | None:

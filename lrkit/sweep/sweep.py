@@ -31,7 +31,7 @@ from lrkit.sweep.job import ENDED, Job, job_identity, last_words, list_jobs, wri
 from lrkit.sweep.live_table import LiveTable
 from lrkit.sweep.preloading import list_preloaded
 from lrkit.sweep.progress import Progress
-from lrkit.sweep.stacks import form_units
+from lrkit.sweep.stacks import form_units, seconds_to_save
 from lrkit.sweep.sweep_file import next_serial, read_sweep_file, serial_of, states_of
 
 __all__ = ["Sweep", "apply_preset", "quote_value"]
@@ -121,6 +121,7 @@ class Sweep:
                 work, logs, at_a_time, begin=begin, ended=ended, timeout=longest,
                 preload=list_preloaded({word for job in missing for word in job.overrides}, self.config_dir),
                 ahead=lambda i: [self._compose_job(job) for job in units[i]],
+                patience=lambda i: seconds_to_save(len(units[i])),
             )  # fmt: skip
         self._write_tensorboard_summaries()
         return Counter(self.state.get(job.folder.name, {}).get("status", "waiting") for job in self.jobs)

@@ -46,6 +46,7 @@ class RecordedTraining:
     def __init__(self, record: Record, plan: Plan, seconds: float, signum: int = signal.SIGTERM) -> None:
         self.record, self.plan, self.seconds, self.signum = record, plan, seconds, signum
         self.step = 0
+        self.batches: dict[int, Tensor] = {}
         self.validations = {validation.step: validation for validation in record.validations}
 
     def install(self, trainer: Trainer, callbacks: RunCallbacks) -> None:
@@ -105,7 +106,7 @@ class RecordedTraining:
         progress.increment_processed()
         loader: Any = trainer.train_dataloader
         loader.pass_batches(number + 1)
-        batch = torch.empty(self.record.samples[self.step - 1], 0)
+        batch = self._empty_batch(self.record.samples[self.step - 1])
         outputs = {"loss": torch.tensor(loss)}
         self.own.on_train_batch_end(trainer, module, outputs, batch, number)
         progress.increment_completed()
@@ -114,6 +115,12 @@ class RecordedTraining:
         loop._batches_that_stepped = self.step
         if self._is_over and self.record.ended == INTERRUPTED:
             self._interrupt(number)
+
+    def _empty_batch(self, samples: int) -> Tensor:
+        """Return a batch with a number of samples and nothing in them, of which the hooks read the size."""
+        if samples not in self.batches:
+            self.batches[samples] = torch.empty(samples, 0)
+        return self.batches[samples]
 
     def _count_optimizer_step(self, loop: Any) -> None:
         steps = self.callbacks.steps

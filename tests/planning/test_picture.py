@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import lrkit
-from lrkit.planning.picture import draw_picture
+from lrkit.planning import picture
+from lrkit.planning.picture import draw_picture, render_png
+from lrkit.planning.plan import Plan
 
 
 def words(path: Path) -> list[str]:
@@ -49,3 +53,19 @@ def test_only_lines_to_tell_apart_have_a_legend(tmp_path: Path, plateau: bool) -
     said = words(draw_picture({"": plan}, tmp_path / "a.svg"))
     assert said.count("learning rate") == 1 + plateau  # the axis, and the legend
     assert ("learning rate if nothing ever improves" in said) is plateau
+
+
+def test_a_plan_is_drawn_once_and_another_one_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The jobs of a stack that differ in their seed alone have one picture."""
+    drawn = []
+
+    def draw(plans: Mapping[str, Plan], path: Path) -> Path:
+        drawn.extend(plans.values())
+        return draw_picture(plans, path)
+
+    monkeypatch.setattr(picture, "draw_picture", draw)
+    one, other = (lrkit.plan(lr=lr, steps=10) for lr in (0.1234, 0.1235))
+    same = replace(one, config={"seed": 7})
+    first = render_png(one)
+    assert render_png(same) == first == draw_picture({"": same}, tmp_path / "a.png").read_bytes()
+    assert render_png(other) != first and drawn == [one, other]

@@ -58,13 +58,15 @@ SCHEDULE = ["warmup=linear", "schedule=cosine"]
 Cell = tuple[str, str, int]
 
 
-def measure(cell: Cell) -> dict[str, Any]:
-    """Return the results of one cell: the grid of rates, and each method's suggestion with its run."""
+def measure(cell: Cell, peers: bool = True) -> dict[str, Any]:
+    """Return the results of one cell: the grid of rates, and each method's suggestion with its run.
+
+    Without ``peers``, whose packages need not be installed then, the methods are those of lrkit.
+    """
     import torch
 
     torch.set_num_threads(1)
     from loop import train
-    from peers import PEERS
 
     from lrkit.config import compose as configs
     from lrkit.lr_finder.find import find_lr
@@ -98,7 +100,10 @@ def measure(cell: Cell) -> dict[str, Any]:
     alone = found.reading.lr if found.reading else None
     tested = sum(len(sweep.losses) for sweep in found.sweeps)
     suggested["lrkit find.confirm=false"] = {"lr": alone, "steps": tested, "why": ""}
-    for name, peer in PEERS.items():
+    others: dict[str, Any] = {}
+    if peers:
+        from peers import PEERS as others
+    for name, peer in others.items():
         said = peer(config(0.1), data)
         suggested[name] = {"lr": said.lr, "steps": said.steps, "why": said.why}
     for said in suggested.values():
@@ -178,6 +183,7 @@ def report(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one cell")
+    parser.add_argument("--no-peers", action="store_true", help="only lrkit, without the other packages")
     parser.add_argument("--resume", action="store_true", help="keep the cells of find.jsonl, and measure the others")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, with one thread each")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder for find.jsonl, find.md")
@@ -189,7 +195,9 @@ def main() -> None:
     path.write_text("".join(f"{json.dumps(result)}\n" for result in results))
     done = {tuple(result["cell"]) for result in results}
     with ProcessPoolExecutor(options.jobs) as pool, path.open("a") as file:
-        for future in as_completed([pool.submit(measure, cell) for cell in cells if cell not in done]):
+        for future in as_completed(
+            [pool.submit(measure, cell, not options.no_peers) for cell in cells if cell not in done]
+        ):
             result = future.result()
             results.append(result)
             print(json.dumps(result), file=file, flush=True)

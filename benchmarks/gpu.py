@@ -54,6 +54,8 @@ SECTIONS = {
     "data": Section("gpu_data", 75, "Steps a second by the place of the data"),
     "memory": Section("gpu_speed", 45, "Peak of the device's memory, by the guard"),
     "optimizers": Section("gpu_optimizers", 90, "Each optimizer: 20 steps against the CPU, and its implementation"),
+    "stacks": Section("gpu_stacks", 75, "Jobs of a sweep as one stack, against one after another"),
+    "compiled": Section("gpu_compile", 90, "A compiled network: speed, and graphs compiled again by a schedule"),
     "muon": Section("gpu_optimizers", 45, "Muon in low precision"),
     "kill": Section("gpu_runs", 90, "Runs that were killed (SIGKILL) and resumed, against runs without a stop"),
     "find": Section("gpu_runs", 90, "lrkit find"),

@@ -22,6 +22,7 @@ from gpu_training import (
 from torch import Tensor
 
 from lrkit.data.in_memory import InMemoryData, Splits
+from lrkit.data.placement import PLACES as PLACES_OF_LRKIT
 
 PLACES = ("pageable", "pinned", "device")
 
@@ -69,8 +70,8 @@ class Images:
 class Own(InMemoryData):
     """The same images as a dataset of lrkit."""
 
-    def __init__(self, x: Tensor, y: Tensor, size: int) -> None:
-        super().__init__(size)
+    def __init__(self, x: Tensor, y: Tensor, size: int, placement: str) -> None:
+        super().__init__(size, placement=placement)
         self.pair = x, y
 
     def load(self) -> Splits:
@@ -95,9 +96,10 @@ def data(add: Any, small: bool) -> None:
                 run = partial(_measure, way, loader, precision, how, small, fastest)
                 done = add.attempt(run, precision=precision, data=place, way=name)
                 fastest = fastest or done.get("steps/s")
-        own = partial(by_lrkit, data=Own(x, y, size))
-        run = partial(_measure, own, None, precision, how, small, fastest)
-        add.attempt(run, precision=precision, data="lrkit's own", way="lrkit")
+        for placement in PLACES_OF_LRKIT:
+            own = partial(by_lrkit, data=Own(x, y, size, placement))
+            run = partial(_measure, own, None, precision, how, small, fastest)
+            add.attempt(run, precision=precision, data=f"data.placement={placement}", way="lrkit")
         fastest = None
 
 

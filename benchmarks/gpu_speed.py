@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from gpu_training import (
@@ -113,6 +114,7 @@ def memory(add: Any, small: bool) -> None:
     ways: dict[str, Callable[..., Any]] = {"Lightning": by_lightning}
     # Two steps between the copies of guard=reduce: both of them exist at the end.
     ways |= {f"lrkit, guard={name}": partial(_by_copying if name == "reduce" else _by_guarded, name) for name in GUARDS}
+    ways["lrkit, guard=reduce, copies on the host"] = _by_copying_to_host
     base: Any = None
     for name, way in ways.items():
         done = add.attempt(partial(_measure_memory, way, batches, how, small, base), way=name)
@@ -121,6 +123,12 @@ def memory(add: Any, small: bool) -> None:
 
 def _by_copying(guard: str, *given: Any) -> None:
     by_lrkit(*given, f"guard={guard}", "guard.every=2")
+
+
+def _by_copying_to_host(*given: Any) -> None:
+    """As if the copies took more than a tenth of the device's free memory."""
+    with mock.patch("lrkit.callbacks.state_copies.SHARE", 0.0):
+        _by_copying("reduce", *given)
 
 
 def _measure_memory(way: Callable[..., Any], batches: Any, how: Schedule, small: bool, base: Any) -> Mapping[str, Any]:

@@ -180,6 +180,7 @@ class _Stack:
         self.optimizer: StackedOptimizer = build_stacked_optimizer(
             settings.target, settings.options, self.module.rows, self.module.segments
         )
+        self.validation = [(x.to(settings.device), y.to(settings.device)) for x, y in settings.validation]
         self.active = [*range(len(members))]
         self.step = self.epoch = 0
 
@@ -299,7 +300,7 @@ class _Stack:
         stop = self.settings.interrupted()
         finished = [i for i in self.active if self.step >= self.members[i].last]
         every = self.settings.every
-        if self.active and self.settings.validation:
+        if self.active and self.validation:
             of_epoch = every in (0, math.inf) or (self.epoch + 1) % every == 0  # as Lightning, which skips epochs
             due = every == 0 or (is_last_batch and of_epoch and every != math.inf)
             if due or (finished and of_epoch):
@@ -318,7 +319,7 @@ class _Stack:
         names = ("val/loss",) if self.settings.loss == "mse" else ("val/loss", "val/accuracy")
         sums: dict[str, Any] = dict.fromkeys(names, 0.0)
         count = 0
-        for x, y in self.settings.validation:
+        for x, y in self.validation:
             out = self.module.outputs(x, shared=True, training=False)
             sums["val/loss"] = sums["val/loss"] + self._compute_losses(out, y, shared=True) * len(y)
             if "val/accuracy" in sums:

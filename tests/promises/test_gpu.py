@@ -19,6 +19,7 @@ from lrkit.cli.main import main
 from lrkit.config.compose import CONF_DIR, compose, plan
 from lrkit.lightning.imports import Callback
 from lrkit.training.run import run_training
+from lrkit.training.stacked_runs import train_stacked_runs
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -32,6 +33,7 @@ OPTIMIZERS = sorted(path.stem for path in (CONF_DIR / "optimizer").glob("*.yaml"
 #: They decide about rates themselves, or need to be the only ones who do.
 CONSTANT = ("prodigy", "schedule_free_adamw", "schedule_free_sgd")
 SKIPPING = [*SHORT, "optimizer=adamw", "guard=skip", "plateau=reduce", "trainer.precision=bf16-mixed"]
+RATES = ("0.001", "0.003")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true")
 
 
@@ -122,3 +124,14 @@ def test_a_sweep_has_one_job_at_a_time_on_one_gpu(tmp_path: Path, monkeypatch: p
 
 def test_the_plan_has_the_devices(tmp_path: Path) -> None:
     assert plan(compose([*SHORT, "batch_scaling=linear", "batch_scaling.base_batch_size=16"])).scale.factor > 1
+
+
+def test_a_stack_validates_on_the_device(tmp_path: Path) -> None:
+    words = [*SHORT, "optimizer=adamw", "stack=off"]
+    separate = [run_training(compose([*words, f"optimizer.lr={lr}"]), tmp_path / lr, quiet=True) for lr in RATES]
+    stacked: list[float] = []
+    train_stacked_runs(
+        [compose([*words, f"optimizer.lr={lr}"]) for lr in RATES],
+        lambda i, run: stacked.append(run.recorded.record.validations[-1].metrics["val/loss"]),
+    )
+    assert stacked == pytest.approx([run.final["val/loss"] for run in separate], rel=1e-3)

@@ -156,14 +156,18 @@ class PlanScheduler(LRScheduler):
         if not self._has_only_floats:
             self._write_all(groups, gain)
             return
+        written: list[float | Tensor] = []
         if self._several:
             at = [curve(t) for curve in self._curves]
-            self._rates = [base * at[i] * gain for base, i in zip(self._bases, self._curve_index, strict=True)]
+            for group, base, i in zip(groups, self._bases, self._curve_index, strict=True):
+                group["lr"] = lr = base * at[i] * gain
+                written.append(lr)
         else:
             multiplier = self.plan.curve(t)
-            self._rates = [base * multiplier * gain for base in self._bases]
-        for group, lr in zip(groups, self._rates, strict=True):
-            group["lr"] = lr
+            for group, base in zip(groups, self._bases, strict=True):
+                group["lr"] = lr = base * multiplier * gain
+                written.append(lr)
+        self._rates = written
 
     def write(self) -> None:
         """Write every group's rate and other scheduled values for step ``applied``."""

@@ -2,6 +2,7 @@
 
     python benchmarks/find.py            all cells: about 40 minutes on two cores
     python benchmarks/find.py --quick    one task, one optimizer, one seed
+    python benchmarks/find.py --resume   only the cells that the folder's find.jsonl does not have yet
 
 For each cell (task x optimizer x seed):
 
@@ -10,6 +11,9 @@ For each cell (task x optimizer x seed):
 2. the suggestion of each method with its default settings, and the optimizer steps that it took;
 3. a complete run at this rate: *regret* is the test accuracy at the best rate minus the test accuracy at this rate, in
    points. It can be negative, because validation data choose the best rate and test data measure the regret.
+
+A cell is written to find.jsonl as soon as it is done, and a run with ``--resume`` goes on from that file. The cells
+that the search finds hardest come first, then those of the tasks in HELD_OUT, which have a table of their own.
 
 The regret of a method without a suggestion is the whole accuracy. No constant was tuned on these seeds: lrkit's
 constants were chosen on seeds 100 and 101.
@@ -23,7 +27,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -38,21 +42,31 @@ TASKS = {
         "data.batch_size=32", "data.train_samples=3200", "trainer.max_epochs=4",
     ],
 }  # fmt: skip
+#: Tasks that played no part in the design of the search.
+HELD_OUT = {
+    "digits, CNN": ["data=digits", "model=cnn2d", "trainer.max_epochs=12"],
+    "MNIST-1D, wide MLP": [
+        "data=mnist1d", "model=mlp", "model.hidden=[256]", "data.batch_size=50", "trainer.max_epochs=30",
+    ],
+}  # fmt: skip
 OPTIMIZERS = ("momentum", "adamw", "rmsprop", "lion")
-SEEDS = (1, 2, 3, 4)
+SEEDS, HELD_OUT_SEEDS = (1, 2, 3, 4), (5, 6)
+HARDEST = ("MNIST-1D, CNN", "rmsprop")
 GRID = [10 ** (-5 + 6 * i / 19) for i in range(20)]
 SCHEDULE = ["warmup=linear", "schedule=cosine"]
 
 Cell = tuple[str, str, int]
 
 
-def measure(cell: Cell) -> dict[str, Any]:
-    """Return the results of one cell: the grid of rates, and each method's suggestion with its run."""
+def measure(cell: Cell, peers: bool = True) -> dict[str, Any]:
+    """Return the results of one cell: the grid of rates, and each method's suggestion with its run.
+
+    Without ``peers``, whose packages need not be installed then, the methods are those of lrkit.
+    """
     import torch
 
     torch.set_num_threads(1)
     from loop import train
-    from peers import PEERS
 
     from lrkit.config import compose as configs
     from lrkit.lr_finder.find import find_lr
@@ -61,7 +75,13 @@ def measure(cell: Cell) -> dict[str, Any]:
     task, optimizer, seed = cell
 
     def config(lr: float) -> dict[str, Any]:
-        overrides = [*TASKS[task], *SCHEDULE, f"optimizer={optimizer}", f"optimizer.lr={lr!r}", f"seed={seed}"]
+        overrides = [
+            *{**TASKS, **HELD_OUT}[task],
+            *SCHEDULE,
+            f"optimizer={optimizer}",
+            f"optimizer.lr={lr!r}",
+            f"seed={seed}",
+        ]
         return configs.compose(overrides)
 
     data = data_of(config(0.1))
@@ -80,7 +100,10 @@ def measure(cell: Cell) -> dict[str, Any]:
     alone = found.reading.lr if found.reading else None
     tested = sum(len(sweep.losses) for sweep in found.sweeps)
     suggested["lrkit find.confirm=false"] = {"lr": alone, "steps": tested, "why": ""}
-    for name, peer in PEERS.items():
+    others: dict[str, Any] = {}
+    if peers:
+        from peers import PEERS as others
+    for name, peer in others.items():
         said = peer(config(0.1), data)
         suggested[name] = {"lr": said.lr, "steps": said.steps, "why": said.why}
     for said in suggested.values():
@@ -139,27 +162,55 @@ def markdown(table: Iterator[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def cells_by_value() -> list[Cell]:
+    """Return all cells: the hardest ones first, then the held-out tasks, then a seed at a time, its long runs first."""
+    held_out = list(product(HELD_OUT, OPTIMIZERS, HELD_OUT_SEEDS))
+    cells = list(product(TASKS, OPTIMIZERS, SEEDS))
+    cells.sort(key=lambda cell: (cell[:2] != HARDEST, cell[2], -list(TASKS).index(cell[0])))
+    return [*cells[: len(SEEDS)], *held_out, *cells[len(SEEDS) :]]
+
+
+def report(results: list[dict[str, Any]]) -> str:
+    """Return the tables of the tasks, and those of the held-out tasks if there are results of them."""
+    parts = []
+    for title, tasks in (("", TASKS), ("Tasks that played no part in the design:\n\n", HELD_OUT)):
+        if here := [cell for cell in results if cell["cell"][0] in tasks]:
+            apart = "Median / worst regret in points of test accuracy:"
+            parts.append(f"{title}{markdown(rows(here))}\n\n{apart}\n\n{markdown(by_task(here))}\n")
+    return "\n".join(parts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one cell")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--no-peers", action="store_true", help="only lrkit, without the other packages")
+    parser.add_argument("--resume", action="store_true", help="keep the cells of find.jsonl, and measure the others")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, with one thread each")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder for find.jsonl, find.md")
     options = parser.parse_args()
-    cells: list[Cell] = list(product(TASKS, OPTIMIZERS, SEEDS))
-    cells.sort(key=lambda cell: (cell[2], -list(TASKS).index(cell[0])))  # the long runs of a seed first
-    cells = [("digits, MLP", "momentum", 1)] if options.quick else cells
+    cells: list[Cell] = [("digits, MLP", "momentum", 1)] if options.quick else cells_by_value()
     options.out.mkdir(parents=True, exist_ok=True)
-    results = []
-    with ProcessPoolExecutor(options.jobs) as pool, (options.out / "find.jsonl").open("w") as file:
-        for result in pool.map(measure, cells):
+    path = options.out / "find.jsonl"
+    results = _whole_lines(path) if options.resume and path.exists() else []
+    path.write_text("".join(f"{json.dumps(result)}\n" for result in results))
+    done = {tuple(result["cell"]) for result in results}
+    with ProcessPoolExecutor(options.jobs) as pool, path.open("a") as file:
+        for future in as_completed(
+            [pool.submit(measure, cell, not options.no_peers) for cell in cells if cell not in done]
+        ):
+            result = future.result()
             results.append(result)
             print(json.dumps(result), file=file, flush=True)
             told = {name: round(regret(result, name), 1) for name in result["suggested"]}
             print(f"{len(results)} of {len(cells)}: {', '.join(map(str, result['cell']))}: {told}", file=sys.stderr)
-    apart = "Median / worst regret in points of test accuracy:"
-    text = f"{markdown(rows(results))}\n\n{apart}\n\n{markdown(by_task(results))}\n"
+    text = report(results)
     (options.out / "find.md").write_text(text)
     print(text)
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the results in a file, without a last line that a time limit has cut."""
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 if __name__ == "__main__":

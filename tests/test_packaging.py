@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from lrkit.config.conf_folder import SHARED
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -112,7 +114,8 @@ def test_the_wheel_works_from_an_unrelated_folder(wheel: Path, tmp_path: Path) -
     assert python("-m", "lrkit", "show", "schedule=cosine").startswith("lr 0.1")
     assert "lrkit.schedules.Step" in python("-m", "lrkit", "train", "--cfg", "job", "schedule=step")
     options = sorted((path.parent.name, path.stem) for path in (ROOT / "conf").glob("*/*.yaml"))
-    options = [each for each in options if each[0] != "launcher"]  # a package each: test_launcher_plugins.py
+    # A launcher needs a package: test_launcher_plugins.py. A file of SHARED is a part of other options.
+    options = [each for each in options if each[0] not in ("launcher", SHARED)]
     added = {"experiment", "sweep"}
     script = f"""
 from lrkit.config.compose import compose

@@ -161,8 +161,8 @@ class DivergenceGuard(Callback):
             return
         (step, norm), self.norm = self.norm, None
         loss = read_loss(trainer, outputs)
-        values = [norm if loss is None else loss, norm]
-        self.pending.append(PendingLoss(step, HostCopy(torch.stack([value.float().reshape(()) for value in values]))))
+        values = move_to_one_device([norm if loss is None else loss, norm], torch.float32)
+        self.pending.append(PendingLoss(step, HostCopy(torch.stack(values))))
         self._check_pending(trainer, pl_module, LAG)
 
     # The last step is checked before the weights are used.
@@ -333,14 +333,18 @@ def is_sharded(trainer: Trainer) -> bool:
 
 def read_together(values: Sequence[Tensor]) -> list[float]:
     """The numbers in some tensors; waits once for those of a device."""
-    device = next((value.device for value in values if value.device.type != "cpu"), None)
-    if device is None:
+    if all(value.device.type == "cpu" for value in values):
         return [value.item() for value in values]
     double = any(value.dtype == torch.float64 for value in values)
-    kind = torch.float64 if double else torch.float32
-    moved = [value.detach().reshape(()).to(device, kind, non_blocking=True) for value in values]
+    moved = move_to_one_device(values, torch.float64 if double else torch.float32)
     numbers: list[float] = torch.stack(moved).tolist()
     return numbers
+
+
+def move_to_one_device(values: Sequence[Tensor], kind: torch.dtype) -> list[Tensor]:
+    """Some numbers on the device of one of them, not the host if one is elsewhere: a copy to the host would wait."""
+    device = next((value.device for value in values if value.device.type != "cpu"), torch.device("cpu"))
+    return [value.detach().reshape(()).to(device, kind, non_blocking=True) for value in values]
 
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:

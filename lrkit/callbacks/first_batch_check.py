@@ -26,6 +26,7 @@ class FirstBatchCheck(Callback):
     def __init__(self) -> None:
         self.batch: Any = None
         self.done = False
+        self.refusal: ConfigError | None = None  # a device that has failed fails again while the training is ended
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -42,6 +43,13 @@ class FirstBatchCheck(Callback):
             raise ConfigError("model", "must return one number as the loss of a batch", describe_value(loss))
         if not loss.requires_grad:
             raise ConfigError("model", "must return a loss that depends on its parameters: this one has no gradient")
+        self._wait_for_errors(pl_module, loss.device)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        if not self.done:
+            self._wait_for_errors(pl_module, pl_module.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -57,18 +65,41 @@ class FirstBatchCheck(Callback):
         """
         try:
             yield
-        except (ConfigError, Diverged, RunError, SearchError, torch.OutOfMemoryError):
-            raise
         except Exception as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            inside = isinstance(error, MisconfigurationException) or any(frame.name in _STEPS for frame in frames)
-            if self.batch is None or not inside:
-                raise
-            types = ", ".join(sorted({_dtype_name(p.dtype) for p in module.parameters()}))
-            facts = f"the batch is {describe_value(self.batch)}, the parameters are {types}"
-            raise ConfigError(
-                "model", f"cannot use the first batch: {error_report.describe_cause(error)}; {facts}"
-            ) from error
+            if self.refusal is not None and error is not self.refusal:
+                raise self.refusal from error
+            self._explain(module, error)
+            raise
+
+    def _explain(self, module: LightningModule, error: Exception) -> None:
+        """Raise a ConfigError if an error is one of the model in the first batch."""
+        if isinstance(error, ConfigError | Diverged | RunError | SearchError | torch.OutOfMemoryError):
+            return
+        frames = traceback.extract_tb(error.__traceback__)
+        inside = isinstance(error, MisconfigurationException) or any(frame.name in _STEPS for frame in frames)
+        if self.batch is None or not inside:
+            return
+        why = error_report.describe_cause(error)
+        raise ConfigError("model", f"cannot use the first batch: {why}; {self._describe(module)}") from error
+
+    def _wait_for_errors(self, module: LightningModule, device: torch.device) -> None:
+        """Wait once for a device: it tells of an error in a kernel, like a label that is too large, only then."""
+        if device.type == "cpu" or self.batch is None:
+            return
+        try:
+            torch.accelerator.synchronize(device)
+        except RuntimeError as error:
+            first = str(error).splitlines()[0]
+            self.refusal = ConfigError(
+                "model",
+                f"cannot use the first batch: {first}: often a label or an index is outside of 0 to the number of"
+                f" outputs or rows; trainer.accelerator=cpu says which; {self._describe(module)}",
+            )
+            raise self.refusal from error
+
+    def _describe(self, module: LightningModule) -> str:
+        types = ", ".join(sorted({_dtype_name(p.dtype) for p in module.parameters()}))
+        return f"the batch is {describe_value(self.batch)}, the parameters are {types}"
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

@@ -10,6 +10,7 @@ The values in a checkpoint are checked by ``lrkit.checkpoint.checkpoint_schema``
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def load_untrusted(file: Path, map_location: Any = "cpu", *, mmap: bool = False)
         stream.seek(0)
         source: Any = file if mmap else stream
         # An index outside of a sparse tensor would read or write memory outside of the tensor.
-        with torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
+        # torch 2.14 warns about the time of this check, which lrkit wants.
+        with torch.sparse.check_sparse_tensor_invariants(), warnings.catch_warnings():  # type: ignore[no-untyped-call]
+            warnings.filterwarnings("ignore", message="Validating sparse tensor invariants", category=UserWarning)
             content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
     if wrong := find_oversize(content):
         raise UnsafeCheckpoint(f"{file.name}: {wrong}")

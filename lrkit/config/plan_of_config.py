@@ -28,7 +28,7 @@ from lrkit.planning.weight_decay_rule import COUPLED, WeightDecayRule, check_dec
 from lrkit.schedules.horizon import Horizon, LoaderSize, horizon_of, limit_batches
 from lrkit.schedules.shapes import Schedule
 
-__all__ = ["plan", "schedule_of"]
+__all__ = ["find_uncompressible", "plan", "schedule_of"]
 
 
 def plan(
@@ -99,6 +99,21 @@ def _resolve_compressed(config: Mapping[str, Any], horizon: Horizon, notes: Sequ
     return _resolve_one(config, whole_run, notes).compressed(told)
 
 
+def find_uncompressible(config: Mapping[str, Any], stops: bool) -> list[tuple[str, str]]:
+    """Return the keys of a config whose curve has no meaning in fewer steps, each with the reason.
+
+    Args:
+        config: the resolved config.
+        stops: whether the run ends before its last step.
+    """
+    table = (
+        ("batch.schedule", config["batch"].get("schedule") is not None, "the batch size would change at other steps"),
+        ("plateau", bool(config["plateau"]), "its patience counts validations, of which a shorter run has fewer"),
+        ("horizon.stop_after", stops, "a compressed run takes all its steps"),
+    )
+    return [(key, why) for key, given, why in table if given]
+
+
 def _find_whole_run(config: Mapping[str, Any], horizon: Horizon) -> Horizon | None:
     """Return the horizon of the longer run whose curve this run takes in its own steps; None: this run has its own.
 
@@ -109,16 +124,8 @@ def _find_whole_run(config: Mapping[str, Any], horizon: Horizon) -> Horizon | No
     if steps is None:
         return None
     whole(1).check(key, steps)
-    if config["batch"].get("schedule") is not None:
-        raise ConfigError(
-            key, "and batch.schedule cannot be used together: the steps of a batch size are those of a run"
-        )
-    if config["plateau"]:
-        raise ConfigError(key, "and plateau cannot be used together: its patience counts the validations of a run")
-    if horizon.stop_after is not None:
-        raise ConfigError(
-            key, "and horizon.stop_after cannot be used together: a compressed run takes all of its steps"
-        )
+    for other, why in find_uncompressible(config, horizon.stop_after is not None):
+        raise ConfigError(key, f"and {other} cannot be used together: {why}")
     short = horizon.require("steps", key)
     if steps < short:
         raise ConfigError(key, f"must be at least {short}, the optimizer steps of this run, or null", steps)

@@ -8,6 +8,7 @@ Jamieson and Talwalkar 2016, arXiv:1502.07943, in two or three rounds):
     round 2    the best of them and its better neighbour                               1/4 of the run each
     round 3    the same with the best of round 2                                       1/2 of the run each
 
+Without round 3, round 2 begins with both neighbours of the best rate, because the result needs them.
 While the best rate of a round is its lowest or its highest, the round continues beyond it; while all its scores are
 clearly worse than the best one of the shorter round, it continues below its rates. With three rounds the result
 is the minimum of a parabola through the best rate of round 3 and its neighbours: the best rate at half of a run is
@@ -121,7 +122,8 @@ def confirm_rate(train: Train, around: float, steps: int | None, rounds: int = 3
     0.01
     """
     rates, heats, tolerable = [around * 2.0**k for k in range(-2, 4)], list[Round](), math.inf
-    for length, most, ordinal in zip(round_lengths(steps, rounds), MOST, ("first", "second", "third"), strict=False):
+    lengths = round_lengths(steps, rounds)
+    for length, most, ordinal in zip(lengths, MOST, ("first", "second", "third"), strict=False):
         heat = _run_round(train, rates, length, most, tolerable)
         heats.append(heat)
         best = heat.scores[heat.best]
@@ -130,7 +132,9 @@ def confirm_rate(train: Train, around: float, steps: int | None, rounds: int = 3
             reason = f"every short run of the {ordinal} round diverged{advice}"
             return Confirmation(None, None, None, reason, tuple(heats))
         worst = max(score for each in heats for score in each.scores.values() if math.isfinite(score))
-        rates, tolerable = _find_bracket(heat), best + COLLAPSE * (worst - best)
+        # Without a third round the second one is the last: it needs both neighbours for its parabola.
+        rates = _find_bracket(heat) if len(lengths) > 2 else [heat.best / 2.0, heat.best, heat.best * 2.0]
+        tolerable = best + COLLAPSE * (worst - best)
     if worst == best:
         return Confirmation(None, None, None, "all short runs reached the same score", tuple(heats))
     factor = _extrapolate(heats[0], heats[1], steps) if len(heats) == 2 else 1.0

@@ -144,7 +144,8 @@ def find_dropped(paths: Sequence[Path]) -> Iterator[str]:
         if dropped := sum(counts.values()):
             at = ", ".join(f"{count} at {share}" for share, count in counts.items() if count)
             place = f"{_escape(path.name)}: " if len(paths) > 1 else ""
-            yield f"{place}{dropped} settings were dropped by a race ({at} of their steps): see {RACE}"
+            who = "1 setting was" if dropped == 1 else f"{dropped} settings were"
+            yield f"{place}{who} dropped by a race ({at} of their steps): see {RACE}"
 
 
 def load_run(folder: Path, name: str) -> Run:

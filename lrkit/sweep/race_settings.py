@@ -1,7 +1,8 @@
 """The settings of a race: jobs that differ only in their seed, and the jobs of their short copies.
 
 A short copy takes the whole curve of its run in fewer steps (``horizon.compressed_from``), as the short runs of `lrkit
-find` do, at the rate that corresponds to the run's rate in as many steps (``lrkit.planning.rate_translation``).
+find` do. SGD has the rate that corresponds to the run's rate in as many steps (``lrkit.planning.rate_translation``);
+other optimizers, such as AdamW, have the run's own rate: at 30 steps their best rates, translated, failed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from lrkit.base.errors import ConfigError
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO
+from lrkit.config.plan_of_config import find_uncompressible
 from lrkit.config.race_options import KEY, RaceOptions, share_text
 from lrkit.planning import optimizer_tracks
 from lrkit.planning.optimizer_traits import traits_of
@@ -38,7 +40,7 @@ class Entry:
         identity: of the whole run, see ``job_identity``.
         steps: optimizer steps of the whole run.
         rate: its base rate.
-        has_rate: whether the best base rate depends on the length of the run.
+        translated: whether its short copies have the rate translated to their length.
         fixed: further overrides of its short copies.
     """
 
@@ -48,7 +50,7 @@ class Entry:
     identity: str
     steps: int
     rate: float
-    has_rate: bool
+    translated: bool
     fixed: tuple[str, ...]
 
     def short_steps(self, share: Fraction) -> int:
@@ -59,7 +61,7 @@ class Entry:
         """Return the overrides of the short copy in a rung."""
         steps = self.short_steps(share)
         more = [f"trainer.max_steps={steps}", f"horizon.compressed_from={self.steps}", f"{KEY}=false", *self.fixed]
-        if self.has_rate:
+        if self.translated:
             rate = self.rate * (steps / self.steps) ** EXPONENT
             more += [f"optimizer.lr={rate:.6g}", "allow_extreme_lr=true"]
         replaced = {word.partition("=")[0] for word in more}
@@ -143,13 +145,21 @@ def _read_entry(number: int, words: Sequence[str], config: Mapping[str, Any], op
     if config["horizon"].get("steps") is not None:
         fixed.append("horizon.steps=null")
     return Entry(
-        number, tuple(words), config["seed"], job_identity(config), steps, plan.base_lr, _has_rate(plan), tuple(fixed)
+        number,
+        tuple(words),
+        config["seed"],
+        job_identity(config),
+        steps,
+        plan.base_lr,
+        _is_translated(plan),
+        tuple(fixed),
     )
 
 
-def _has_rate(plan: Plan) -> bool:
+def _is_translated(plan: Plan) -> bool:
+    """Return whether the best base rate depends on the length of a run as that of SGD does."""
     known = traits_of(plan.optimizer)
-    return known is None or known.kind != "lr_free"
+    return known is None or known.kind == "sgd"
 
 
 def _refuse_combinations(config: Mapping[str, Any]) -> None:
@@ -157,13 +167,11 @@ def _refuse_combinations(config: Mapping[str, Any]) -> None:
     table = (
         (optimizer_tracks.KEY, bool(config[optimizer_tracks.KEY]), "each optimizer has a curve of its own"),
         ("optimizer.lr=auto", config["optimizer"].get("lr") == AUTO, "a race compares rates that are given: give some"),
-        ("plateau", bool(config["plateau"]), "its patience counts validations, of which a short copy has fewer"),
-        ("batch.schedule", config["batch"].get("schedule") is not None, "the batch size would change at other steps"),
-        ("horizon.stop_after", config["horizon"].get("stop_after") is not None, "short copies take their whole curve"),
         ("horizon.compressed_from", config["horizon"].get("compressed_from") is not None, "a race compresses itself"),
         ("trainer.fast_dev_run", bool(config["trainer"].get("fast_dev_run")), "its few batches are no training"),
         ("resume.path", config["resume"]["path"] is not None, "a short copy begins with new weights"),
     )
-    for key, given, why in table:
-        if given:
-            raise ConfigError(key, f"and {KEY} cannot be used together: {why}")
+    stops = config["horizon"].get("stop_after") is not None
+    given = [(key, why) for key, is_given, why in table if is_given]
+    for key, why in [*given, *find_uncompressible(config, stops)]:
+        raise ConfigError(key, f"and {KEY} cannot be used together: {why}")

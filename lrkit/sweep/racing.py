@@ -185,9 +185,11 @@ class Race:
         names = ", ".join(
             f"{sum(not row['promoted'] for row in rung['settings'])} at {rung['share']}" for rung in self.written
         )
+        who = "1 setting was" if dropped == 1 else f"{dropped} settings were"
         return (
             f"the race took {taken} optimizer steps, {100 * taken / grid:.0f} % of the {grid} of all"
-            f" {len(self.settings)} settings in full; {dropped} settings were dropped ({names}): see {RACE}"
+            f" {len(self.settings)} settings in full; {who} dropped"
+            f" ({names}): see {RACE}"
         )
 
 

@@ -140,7 +140,8 @@ class Sweep:
         if skipped := len(self.jobs) - len(missing):
             say(f"resuming {self.folder}: {skipped} of {len(self.jobs)} jobs are done")
         together = min(at_a_time.count, max(len(missing), 1))
-        say(f"{len(missing)} jobs, {together} at a time; each writes job.log in its folder in {self.folder}")
+        jobs = "1 job" if len(missing) == 1 else f"{len(missing)} jobs, {together} at a time"
+        say(f"{jobs}; each writes job.log in its folder in {self.folder}")
 
     def _form_units(self, missing: Sequence[Job], at_a_time: Slots, say: Say) -> list[list[Job]]:
         """Return the jobs of each process: one, or those of a stack."""
@@ -202,14 +203,13 @@ class Sweep:
         words, (config, composed) = _list_words(job), self._compose_job(job)
         del self.composed[job.number]
         before = self.state.get(job.folder.name, {})
-        now = job_identity(config)
         if self._resumes(job, config):
             own = split_config_file(words)[1]  # the job goes on with its own config
             return [*own, f"resume.path={quote_value(str(job.folder))}", "hydra.output_subdir=null"], None
         if before and job.folder.is_dir():
             shutil.rmtree(job.folder)  # an unfinished job that cannot be resumed
         job.folder.mkdir(parents=True, exist_ok=True)
-        self.state[job.folder.name] = {"id": now, "overrides": list(job.overrides)}
+        self.state[job.folder.name] = {"id": job_identity(config), "overrides": list(job.overrides)}
         return words, composed
 
     def _resumes(self, job: Job, config: Mapping[str, Any]) -> bool:

@@ -85,8 +85,22 @@ def test_rates_at_which_longer_runs_collapse_are_too_high() -> None:
 
     for rounds in (2, 3):
         verdict, trained = raced(collapsing, 0.01, rounds=rounds)
-        assert [lr / 0.01 for lr, steps in trained if steps == 400] == [0.5, 1, 0.25, 0.125]
+        begun = [0.5, 1, 2, 0.25] if rounds == 2 else [0.5, 1, 0.25, 0.125]
+        assert [lr / 0.01 for lr, steps in trained if steps == 400] == begun
         assert verdict.lr is not None and verdict.lr <= 0.005
+
+
+def test_the_last_of_two_heats_has_both_neighbours_although_the_first_heat_leans_down() -> None:
+    """The first round's better neighbour is the lower one; with a quarter of the run the higher one is best."""
+
+    def rising(lr: float, steps: int) -> float:
+        if steps == 100:
+            return math.log2(lr / 0.009) ** 2
+        return {0.5: 0.30, 1.0: 0.31, 2.0: 0.10}.get(round(lr / 0.01, 6), 5.0)
+
+    verdict, trained = raced(rising, 0.01, rounds=2)
+    assert [lr / 0.01 for lr, steps in trained if steps == 400] == [0.5, 1, 2, 4]
+    assert verdict.heats[-1].best == pytest.approx(0.02)
 
 
 def test_what_diverges_has_no_answer() -> None:

@@ -160,6 +160,18 @@ def test_a_short_copy_takes_the_whole_curve_at_the_translated_rate(run: Path, tr
     assert copy.guard == whole.guard and "the whole curve of 570 steps" in str(copy)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "factor"), [("sgd", (36 / 570) ** -0.3), ("momentum", (36 / 570) ** -0.3), ("adamw", 1), ("lion", 1)]
+)
+def test_a_copy_has_the_translated_rate_of_sgd_and_the_own_rate_of_others(optimizer: str, factor: float) -> None:
+    jobs = expand_jobs(["schedule=wsd,linear,constant", f"optimizer={optimizer}", "+sweep.race=true"])
+    options = read_options(jobs, None)
+    assert options is not None
+    entry = list_settings(jobs, options, None)[0].entries[0]
+    copy = plan(compose(entry.short_words(options.rungs[0])))
+    assert copy.horizon.steps == 36 and copy.base_lr == float(f"{entry.rate * factor:.6g}")
+
+
 def test_an_interrupted_race_goes_on_without_the_rungs_that_are_decided(run: Path, trainings: Trainings) -> None:
     def interrupt(words: Words) -> float:
         if len(trainings.begun) == 15:  # the third job of the second rung

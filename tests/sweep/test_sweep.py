@@ -88,7 +88,7 @@ def test_of_twelve_jobs_with_bad_ends_there_is_an_answer(tmp_path: Path) -> None
 
     # The same command again skips finished and diverged jobs, and runs failed jobs again.
     again = swept(tmp_path, *words, *fate(bad), code=1)
-    assert "11 of 12 jobs are done" in again and "1 jobs, 1 at a time" in again
+    assert "11 of 12 jobs are done" in again and "1 job; each writes" in again
     starts = Counter(line.split()[0] for line in (folder / "starts.txt").read_text().splitlines())
     assert starts == Counter({name: 2 if ended[name] == "failed" else 1 for name in ended})
 

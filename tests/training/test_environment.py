@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def test_each_start_of_a_run_is_recorded(train: Callable[..., Any], monkeypatch:
     (first,) = starts(run.folder)
     assert first["command"] == "lrkit train schedule=step optimizer.lr=0.1" and first["step"] == 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first["time"]) and first["folder"] == str(Path.cwd())
-    assert first["versions"]["torch"] == torch.__version__ and {"lrkit", "hydra-core"} <= {*first["versions"]}
+    assert first["versions"]["torch"] == version("torch") and {"lrkit", "hydra-core"} <= {*first["versions"]}
     device = {"kind": "cpu", "on_each_node": 1, "nodes": 1, "processes": 1, "threads": 1, "precision": "32-true"}
     assert device.items() <= first["device"].items() and first["device"]["name"]
     assert first["cluster"] == {"SLURM_ARRAY_TASK_ID": "7"}

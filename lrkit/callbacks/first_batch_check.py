@@ -75,12 +75,15 @@ class FirstBatchCheck(Callback):
         """Raise a ConfigError if an error is one of the model in the first batch."""
         if isinstance(error, ConfigError | Diverged | RunError | SearchError | torch.OutOfMemoryError):
             return
-        frames = traceback.extract_tb(error.__traceback__)
-        inside = isinstance(error, MisconfigurationException) or any(frame.name in _STEPS for frame in frames)
-        if self.batch is None or not inside:
+        if self.batch is None:
             return
-        why = error_report.describe_cause(error)
-        raise ConfigError("model", f"cannot use the first batch: {why}; {self._describe(module)}") from error
+        errors = _list_causes(error)  # a device that failed in the batch fails again while Lightning ends the training
+        late = next((each for each in errors if type(each).__name__ == "AcceleratorError"), None)
+        if late is not None:
+            raise self._describe_late(module, late) from error
+        if any(isinstance(each, MisconfigurationException) or _is_in_step(each) for each in errors):
+            why = error_report.describe_cause(error)
+            raise ConfigError("model", f"cannot use the first batch: {why}; {self._describe(module)}") from error
 
     def _wait_for_errors(self, module: LightningModule, device: torch.device) -> None:
         """Wait once for a device: it tells of an error in a kernel, like a label that is too large, only then."""
@@ -89,17 +92,29 @@ class FirstBatchCheck(Callback):
         try:
             torch.accelerator.synchronize(device)
         except RuntimeError as error:
-            first = str(error).splitlines()[0]
-            self.refusal = ConfigError(
-                "model",
-                f"cannot use the first batch: {first}: often a label or an index is outside of 0 to the number of"
-                f" outputs or rows; trainer.accelerator=cpu says which; {self._describe(module)}",
-            )
+            self.refusal = self._describe_late(module, error)
             raise self.refusal from error
+
+    def _describe_late(self, module: LightningModule, error: BaseException) -> ConfigError:
+        first = str(error).splitlines()[0]
+        return ConfigError(
+            "model",
+            f"cannot use the first batch: {first}: often a label or an index is outside of 0 to the number of"
+            f" outputs or rows; trainer.accelerator=cpu says which; {self._describe(module)}",
+        )
 
     def _describe(self, module: LightningModule) -> str:
         types = ", ".join(sorted({_dtype_name(p.dtype) for p in module.parameters()}))
         return f"the batch is {describe_value(self.batch)}, the parameters are {types}"
+
+
+def _list_causes(error: BaseException | None) -> list[BaseException]:
+    """The error, the one during which it was raised, and so on."""
+    return [] if error is None else [error, *_list_causes(error.__context__)]
+
+
+def _is_in_step(error: BaseException) -> bool:
+    return any(frame.name in _STEPS for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

@@ -39,6 +39,26 @@ def test_a_late_error_is_told_in_the_first_batch_also_if_ending_fails_again(monk
     assert "trainer.accelerator=cpu says which" in told and "float32 (3, 2)" in told and "BLOCKING" not in told
 
 
+class AcceleratorError(RuntimeError):
+    """As torch.AcceleratorError, of which only a device makes one."""
+
+
+def test_an_error_of_the_device_in_the_step_is_told_although_ending_fails_again() -> None:
+    check, module = FirstBatchCheck(), Module()
+    check.on_train_batch_start(None, module, torch.zeros(3, 2), 0)
+    with (
+        pytest.raises(ConfigError, match=r"^model cannot use the first batch: CUDA error: .* often a label"),
+        check.explaining(module),
+    ):
+        try:
+            raise AcceleratorError(LATE)
+        finally:
+            raise AcceleratorError(LATE)
+    check.on_train_batch_end(None, module, None, None, 0)
+    with pytest.raises(AcceleratorError), check.explaining(module):
+        raise AcceleratorError(LATE)
+
+
 def test_it_waits_in_the_first_batch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = []
     monkeypatch.setattr(torch.accelerator, "synchronize", waits.append)

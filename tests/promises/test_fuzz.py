@@ -204,6 +204,13 @@ comparing = st.lists(
     max_size=2,
 )  # fmt: skip
 
+
+@pytest.fixture(scope="module")
+def fork_server() -> None:
+    """The fork server of sweeps imports torch, which may take longer than LIMIT, in a folder that stays."""
+    refuse_common_error([["seed=1"]], None)
+
+
 # --- one example ----------------------------------------------------------------------------------
 
 
@@ -287,18 +294,21 @@ def fuzz(examples: int, quick: bool = True) -> settings:
     )
 
 
+@pytest.mark.usefixtures("fork_server")
 @fuzz(60)
 @given(lines)
 def test_overrides(argv: list[str]) -> None:
     answers(argv, {})
 
 
+@pytest.mark.usefixtures("fork_server")
 @fuzz(130)
 @given(gibberish)
 def test_gibberish(argv: list[str]) -> None:
     answers(argv, {})
 
 
+@pytest.mark.usefixtures("fork_server")
 @fuzz(35)
 @given(users_files)
 def test_configs_of_ones_own(example: tuple[dict[str, bytes], list[str]]) -> None:
@@ -312,6 +322,7 @@ def test_results(files: dict[str, bytes], more: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fork_server")
 @pytest.mark.parametrize(
     ("strategy", "examples"),
     [
@@ -330,8 +341,6 @@ def test_results(files: dict[str, bytes], more: list[str]) -> None:
     ids=["overrides", "gibberish", "configs", "results"],
 )
 def test_ten_thousand_more(strategy: st.SearchStrategy[Any], examples: int) -> None:
-    refuse_common_error([["seed=1"]], None)  # its fork server imports torch, which may take longer than LIMIT
-
     @fuzz(examples, quick=False)
     @given(strategy)
     def all_answered(example: tuple[list[str], dict[str, bytes]]) -> None:

@@ -24,12 +24,12 @@ class StepValues:
 
     Args:
         lr: the learning rate.
-        weight_decay: the weight decay.
+        weight_decay: the weight decay; None: no member has any, which no device needs to be asked for.
         momentum: the momentum, or ``betas[0]`` of the Adam family, where the plan drives it; None: the option.
     """
 
     lr: Tensor
-    weight_decay: Tensor
+    weight_decay: Tensor | None
     momentum: Tensor | None = None
 
 
@@ -71,7 +71,7 @@ class StackedOptimizer:
 
     def _add_decay(self, p: Tensor, grad: Tensor, values: StepValues) -> Tensor:
         """Add the L2 penalty to the gradient."""
-        if not bool(values.weight_decay.any()):
+        if values.weight_decay is None:
             return grad
         return grad.addcmul(p, values.weight_decay.to(p.dtype))
 
@@ -104,10 +104,10 @@ class _Adam(StackedOptimizer):
     def _step_group(self, p: Tensor, grad: Tensor, values: StepValues, state: Mapping[str, Tensor]) -> None:
         lr, (beta1, beta2) = values.lr, self.options.get("betas", (0.9, 0.999))
         beta1 = torch.full_like(lr, beta1) if values.momentum is None else values.momentum
-        if self.decoupled:
-            p.mul_((1 - lr * values.weight_decay).to(p.dtype))
-        else:
+        if not self.decoupled:
             grad = self._add_decay(p, grad, values)
+        elif values.weight_decay is not None:
+            p.mul_((1 - lr * values.weight_decay).to(p.dtype))
         mean, square = state["exp_avg"], state["exp_avg_sq"]
         mean.lerp_(grad, (1 - beta1).to(p.dtype).expand_as(grad))
         square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)

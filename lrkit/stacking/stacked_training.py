@@ -263,10 +263,11 @@ class _Stack:
         for g in range(len(self.module.segments)):
             groups = [plan.groups[g] for plan in plans]
             rates = [plan.lr(group, t) for plan, group in zip(plans, groups, strict=True)]
-            decay = self._constant_decays.get(g)
-            if decay is None:
+            if g in self._constant_decays:
+                decay = self._constant_decays[g]
+            else:
                 of_step = [plan.weight_decay(group, t) for plan, group in zip(plans, groups, strict=True)]
-                decay = self._column(of_step)
+                decay = self._column(of_step) if any(of_step) else None
             values.append(StepValues(self._column(rates), decay, self._momenta_of_step(g, t)))
         return values
 
@@ -290,10 +291,10 @@ class _Stack:
             self.first_of.setdefault(self._order_key(i), i)
         plans = [self.members[i].plan for i in self.active]
         constant = all(plan.decay_curve is None and not plan.stages for plan in plans)
-        self._constant_decays = {
-            g: self._column([plan.weight_decay(plan.groups[g], 0) for plan in plans])
-            for g in (range(len(self.module.segments)) if constant and plans else ())
-        }
+        self._constant_decays: dict[int, Tensor | None] = {}
+        for g in range(len(self.module.segments)) if constant and plans else ():
+            decays = [plan.weight_decay(plan.groups[g], 0) for plan in plans]
+            self._constant_decays[g] = self._column(decays) if any(decays) else None
 
     def _end_step(self, is_last_batch: bool) -> None:
         """Validate where it is due, and let the members leave that have ended."""

@@ -37,6 +37,7 @@ from lrkit.lightning.compiled_network import CompiledNetwork
 from lrkit.lightning.evaluation_weights import EvaluationMode
 from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint
 from lrkit.lightning.logged_step_axis import StepAxisCallback
+from lrkit.lightning.matmul_precision import MatmulPrecisionNote
 from lrkit.lightning.planned_stop import PlannedStop
 from lrkit.lightning.preemption import Preemption, SavingPreemption
 from lrkit.lightning.step_count_check import StepCountCheck
@@ -167,6 +168,7 @@ def _order_own_callbacks(
         MetricNameCheck(wanted, best, say),
         IncompleteAccumulation(),
         LearningRateLogger(),
+        *([MatmulPrecisionNote(say)] if run.config["trainer"].get("matmul_precision") is None else []),
         *([PlateauFeedback(plateau["monitor"])] if plateau else []),
         *([CompiledNetwork({} if compiled is True else compiled)] if compiled else []),
         made.results,

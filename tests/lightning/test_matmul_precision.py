@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
+from short_runs import SHORT
 
 from lrkit.base.errors import ConfigError
+from lrkit.cli.main import main
 from lrkit.config.compose import compose, plan
+from lrkit.lightning import matmul_precision
 from lrkit.lightning.imports import Callback
 
 
@@ -44,3 +48,28 @@ def test_another_value_is_refused() -> None:
     must = r"trainer\.matmul_precision must be one of highest, high, medium"
     with pytest.raises(ConfigError, match=must):
         plan(compose(["trainer.matmul_precision=low"]))
+
+
+NOTE = "note: trainer.matmul_precision=high computes float32 matrix products in TF32 on this GPU"
+
+
+@pytest.mark.parametrize(
+    ("words", "capability", "said"),
+    [
+        ([], (9, 0), 1),
+        ([], (7, 5), 0),
+        (["trainer.matmul_precision=highest"], (9, 0), 0),
+        (["trainer.precision=bf16-mixed"], (9, 0), 0),
+    ],
+)
+def test_a_gpu_that_could_be_faster_is_told_of_once(
+    words: list[str], capability: tuple[int, int], said: int, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    real = matmul_precision.has_tf32
+    monkeypatch.setattr(matmul_precision, "has_tf32", lambda _: real(torch.device("cuda")))
+    assert main(["train", *SHORT, *words]) == 0
+    out, err = capsys.readouterr()
+    assert (out + err).count(NOTE) == said

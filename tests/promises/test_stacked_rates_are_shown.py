@@ -46,10 +46,10 @@ def used(members: list[dict[str, Any]]) -> list[list[Row]]:
         [
             {"step": float(t)}
             | {
-                f"{name}/{group.name}": float(column[i])
+                f"{name}/{group.name}": 0.0 if column is None else float(column[i])
                 for group, own in zip(run.recorded.plan.groups, values, strict=True)
                 for name, column in (("lr", own.lr), ("momentum", own.momentum), ("weight_decay", own.weight_decay))
-                if column is not None
+                if column is not None or name == "weight_decay"  # None: no member has any
             }
             for t, values in enumerate(steps)
         ]

@@ -26,7 +26,6 @@ class FirstBatchCheck(Callback):
     def __init__(self) -> None:
         self.batch: Any = None
         self.done = False
-        self.refusal: ConfigError | None = None  # a device that has failed fails again while the training is ended
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -43,13 +42,13 @@ class FirstBatchCheck(Callback):
             raise ConfigError("model", "must return one number as the loss of a batch", describe_value(loss))
         if not loss.requires_grad:
             raise ConfigError("model", "must return a loss that depends on its parameters: this one has no gradient")
-        self._wait_for_errors(pl_module, loss.device)
+        self._wait_for_errors(loss.device)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
         if not self.done:
-            self._wait_for_errors(pl_module, pl_module.device)
+            self._wait_for_errors(pl_module.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -66,8 +65,6 @@ class FirstBatchCheck(Callback):
         try:
             yield
         except Exception as error:
-            if self.refusal is not None and error is not self.refusal:
-                raise self.refusal from error
             self._explain(module, error)
             raise
 
@@ -85,15 +82,10 @@ class FirstBatchCheck(Callback):
             why = error_report.describe_cause(error)
             raise ConfigError("model", f"cannot use the first batch: {why}; {self._describe(module)}") from error
 
-    def _wait_for_errors(self, module: LightningModule, device: torch.device) -> None:
+    def _wait_for_errors(self, device: torch.device) -> None:
         """Wait once for a device: it tells of an error in a kernel, like a label that is too large, only then."""
-        if device.type == "cpu" or self.batch is None:
-            return
-        try:
+        if device.type != "cpu" and self.batch is not None:
             torch.accelerator.synchronize(device)
-        except RuntimeError as error:
-            self.refusal = self._describe_late(module, error)
-            raise self.refusal from error
 
     def _describe_late(self, module: LightningModule, error: BaseException) -> ConfigError:
         first = str(error).splitlines()[0]

@@ -20,8 +20,12 @@ class Module(LightningModule):
         self.layer = nn.Linear(2, 2)
 
 
+class AcceleratorError(RuntimeError):
+    """As torch.AcceleratorError, of which only a device makes one."""
+
+
 def fail(_: torch.device) -> None:
-    raise RuntimeError(LATE)
+    raise AcceleratorError(LATE)
 
 
 def test_a_late_error_is_told_in_the_first_batch_also_if_ending_fails_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,15 +36,11 @@ def test_a_late_error_is_told_in_the_first_batch_also_if_ending_fails_again(monk
     with pytest.raises(ConfigError) as refused, check.explaining(module):
         try:
             check.on_before_backward(None, module, loss)
-        except ConfigError:
+        except AcceleratorError:
             raise RuntimeError(LATE) from None  # Lightning moves the module to the host, and the device fails again
     told = str(refused.value)
     assert told.startswith("model cannot use the first batch: CUDA error: device-side assert triggered: often a label")
     assert "trainer.accelerator=cpu says which" in told and "float32 (3, 2)" in told and "BLOCKING" not in told
-
-
-class AcceleratorError(RuntimeError):
-    """As torch.AcceleratorError, of which only a device makes one."""
 
 
 def test_an_error_of_the_device_in_the_step_is_told_although_ending_fails_again() -> None:

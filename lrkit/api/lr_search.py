@@ -111,7 +111,7 @@ def find(
         trainer: the keyword arguments of the run's Trainer. ``max_epochs`` or ``max_steps`` is the length of the run;
             the short runs take 1/16, 1/4 and 1/2 of it.
         search: the keys of ``find`` in `lrkit find`: ``start``, ``end``, ``steps``, ``repeats``, ``shape``, ``loss``,
-            ``confirm``, ``rounds``.
+            ``confirm``, ``rounds``, ``full``.
         monitor: the metric by which short runs are compared; ``auto``: the validation loss.
         seed: the seed of the random numbers in the copies.
         folder: the folder for ``find.json``, ``find.csv`` and ``find.png``; None: no files.

@@ -31,6 +31,7 @@ class Search:
         loss: ``train``; or ``val``: validate after each step, which takes longer but also shows overfitting.
         confirm: whether short runs train at the candidates before one of them is suggested.
         rounds: rounds of short runs, 2 or 3; the last round of three takes half of the run for each short run.
+        full: whether each short run of the last round takes all steps of the run.
 
     >>> Search(start=1.0, end=0.1)
     Traceback (most recent call last):
@@ -45,6 +46,7 @@ class Search:
     loss: Literal["train", "val"] = "train"
     confirm: bool = True
     rounds: Literal[2, 3] = 3
+    full: bool = False
 
     #: The smallest number of steps for a curve that can be analysed.
     least = 30
@@ -63,6 +65,9 @@ class Search:
         one_of("train", "val").check("loss", self.loss)
         FLAG.check("confirm", self.confirm)
         whole(2, 3).check("rounds", self.rounds)
+        FLAG.check("full", self.full)
+        if self.full and not self.confirm:
+            raise ConfigError("full", "must be false if confirm is: there are no short runs", self.full)
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> Search:
@@ -94,6 +99,15 @@ class Search:
         steps = Duration.parse(self.steps).steps(horizon, "find.steps")
         self._check_length(steps, "find.steps")
         return steps
+
+    def check_full(self, horizon: Horizon) -> None:
+        """Refuse full runs in a search for a run without a known end.
+
+        Raises:
+            ConfigError: with the key.
+        """
+        if self.full and horizon.steps is None:
+            raise ConfigError("find.full", "must be false for a run without a number of steps", self.full)
 
     def _check_length(self, steps: int, key: str) -> None:
         if steps < self.least:

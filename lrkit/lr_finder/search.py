@@ -43,7 +43,7 @@ def search_rate(task: TrainingTask, search: Search, say: Say) -> FinderResult:
     if search.confirm and lr is not None:
         estimates = ", ".join(f"{name} {estimate:.2g}" for name, estimate in reading.estimates.items())
         say(f"estimates from the curve: {estimates}")
-        confirmation, run, scored = _confirm_rates(task, tests[0].full, reading, search.rounds, say)
+        confirmation, run, scored = _confirm_rates(task, tests[0].full, reading, search, say)
         lr, low, high, reason, steps = (
             confirmation.lr,
             confirmation.low,
@@ -76,6 +76,7 @@ def _run_range_tests(task: TrainingTask, search: Search, say: Say) -> Iterator[S
 
     def rising(full: Plan) -> tuple[Plan, int]:
         """The plan of a range test: only the rate rises, and the groups keep their proportions."""
+        search.check_full(full.horizon)
         horizon = dataclasses.replace(full.horizon, steps=search.length(full.horizon), stop_after=None)
         plain = dataclasses.replace(
             full, horizon=horizon, group_curves={}, momentum=None, decay_curve=None, plateau=None
@@ -102,7 +103,7 @@ def _read_range_test(test: ShortRun, search: Search) -> RangeTestRun:
 
 
 def _confirm_rates(
-    task: TrainingTask, full: Plan, reading: CurveReading, rounds: int, say: Say
+    task: TrainingTask, full: Plan, reading: CurveReading, search: Search, say: Say
 ) -> tuple[Confirmation, int, str]:
     """The confirmation by short runs, their number of steps, and the name of their score."""
     taken, scored = 0, ""
@@ -118,4 +119,4 @@ def _confirm_rates(
 
     assert reading.minimum is not None
     say(f"short runs: the run's {full.horizon.steps or 'unlimited'} steps, compressed")
-    return confirm_rate(train, reading.minimum, full.horizon.steps, rounds), taken, scored
+    return confirm_rate(train, reading.minimum, full.horizon.steps, search.rounds, search.full), taken, scored

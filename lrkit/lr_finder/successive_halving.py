@@ -16,6 +16,9 @@ close to that of the run. A quarter of a run shows less. With two rounds the min
 change from round 1 to round 2, for each further doubling of the length: with most optimizers the best rate falls, with
 some it rises, as trainings get longer. It is then lowered a little, because a rate that is too high costs more than one
 too low.
+
+If the last round takes whole runs, the result is its best rate itself: nothing is left to estimate, and the minimum of
+a parabola is wrong where the next rate is unstable.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ __all__ = ["Confirmation", "Round", "confirm_rate", "round_lengths"]
 
 #: Shares of the run for a short run of each round, and the maximal steps of these.
 SHARES, LONGEST = (1 / 16, 1 / 4, 1 / 2), (500, 2000, 4000)
-#: Maximal number of short runs in each round: their steps together are at most 3.5 times the run.
+#: Maximal number of short runs in each round: their steps together are at most 3.5 times the run, or, if the last round
+#: takes whole runs, 5.5 times.
 MOST = (8, 4, 4)
 #: A round whose best score is worse than that of the shorter round, by this share of the spread so far, has collapsed.
 COLLAPSE = 0.25
@@ -94,22 +98,26 @@ class Confirmation:
     heats: tuple[Round, ...]
 
 
-def round_lengths(steps: int | None, rounds: int = 3) -> tuple[int, ...]:
-    """The steps of a short run in each round, for a run of ``steps`` (None: unknown).
+def round_lengths(steps: int | None, rounds: int = 3, full: bool = False) -> tuple[int, ...]:
+    """The steps of a short run in each round, for a run of ``steps`` (None: unknown); ``full``: all in the last one.
 
     A run of a few steps has no third round, because it would repeat the second.
 
     >>> round_lengths(800), round_lengths(100_000), round_lengths(None, rounds=2)
     ((50, 200, 400), (500, 2000, 4000), (100, 400))
+    >>> round_lengths(800, full=True), round_lengths(100_000, rounds=2, full=True)
+    ((50, 200, 800), (500, 100000))
     """
     if steps is None:
         return (100, 400, 800)[:rounds]
     wanted = (min(most, math.ceil(steps * share)) for share, most in zip(SHARES, LONGEST, strict=True))
-    lengths = [min(steps, max(length, least)) for length, least in zip(wanted, (8, 16, 16), strict=True)]
-    return tuple(lengths[: 2 if lengths[2] == lengths[1] else rounds])
+    lengths = [min(steps, max(length, least)) for length, least in zip(wanted, (8, 16, 16), strict=True)][:rounds]
+    if full:
+        lengths[-1] = steps
+    return tuple(lengths[:2] if lengths[-1] == lengths[1] else lengths)
 
 
-def confirm_rate(train: Train, around: float, steps: int | None, rounds: int = 3) -> Confirmation:
+def confirm_rate(train: Train, around: float, steps: int | None, rounds: int = 3, full: bool = False) -> Confirmation:
     """Train candidates around a rate, and return the best one.
 
     Args:
@@ -117,12 +125,13 @@ def confirm_rate(train: Train, around: float, steps: int | None, rounds: int = 3
         around: the rate at the minimum of the range test.
         steps: optimizer steps of the run.
         rounds: number of rounds, 2 or 3.
+        full: whether the last round takes whole runs, which needs ``steps``.
 
     >>> round(confirm_rate(lambda lr, steps: (math.log10(lr) + 2) ** 2, 0.004, 1000).lr, 6)
     0.01
     """
     rates, heats, tolerable = [around * 2.0**k for k in range(-2, 4)], list[Round](), math.inf
-    lengths = round_lengths(steps, rounds)
+    lengths = round_lengths(steps, rounds, full)
     for length, most, ordinal in zip(lengths, MOST, ("first", "second", "third"), strict=False):
         heat = _run_round(train, rates, length, most, tolerable)
         heats.append(heat)
@@ -137,8 +146,9 @@ def confirm_rate(train: Train, around: float, steps: int | None, rounds: int = 3
         tolerable = best + COLLAPSE * (worst - best)
     if worst == best:
         return Confirmation(None, None, None, "all short runs reached the same score", tuple(heats))
-    factor = _extrapolate(heats[0], heats[1], steps) if len(heats) == 2 else 1.0
-    return Confirmation(*_limit_rate(heat, factor, best + 0.05 * (worst - best)), "", tuple(heats))
+    factor = _extrapolate(heats[0], heats[1], steps) if len(heats) == 2 and not full else 1.0
+    estimate = heat.best if full else heat.vertex * factor
+    return Confirmation(*_limit_rate(heat, estimate, factor, best + 0.05 * (worst - best)), "", tuple(heats))
 
 
 def _run_round(train: Train, rates: list[float], steps: int, most: int, tolerable: float) -> Round:
@@ -177,10 +187,13 @@ def _extrapolate(first: Round, second: Round, steps: int | None) -> float:
     return drift * CAUTION
 
 
-def _limit_rate(last: Round, factor: float, limit: float) -> tuple[float, float, float]:
-    """``(rate, low, high)`` for the whole run, by the last round; scores up to ``limit`` are good."""
+def _limit_rate(last: Round, estimate: float, factor: float, limit: float) -> tuple[float, float, float]:
+    """``(rate, low, high)`` for the whole run, from its estimate and the last round; scores up to ``limit`` are good.
+
+    ``factor`` leads from a rate of the last round to that of the whole run.
+    """
     # The rate stays below the highest good one, or half a factor of 2 above it if a higher one was bad.
     good = [rate for rate, score in last.scores.items() if score <= limit]
     edge = math.sqrt(2.0)
-    lr = min(last.vertex * factor, max(good) * (edge if max(good) < max(last.scores) else 1.0))
+    lr = min(estimate, max(good) * (edge if max(good) < max(last.scores) else 1.0))
     return lr, min(min(good) * factor / edge, lr), max(min(max(good) * factor, max(good)) * edge, lr)

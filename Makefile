@@ -66,7 +66,7 @@ docs-links: $(VENV)/docs.stamp ## try the links of the site that lead to other p
 bench: $(VENV)/dev.stamp ## speed and memory, against torch, Lightning and a plain loop (under 15 minutes)
 	$(BIN)/python benchmarks/bench.py --out benchmarks/bench.md
 
-bench-find: $(VENV)/dev.stamp ## learning rates of lrkit find and of other range tests, compared (an hour)
+bench-find: $(VENV)/dev.stamp ## learning rates of lrkit find and of other range tests, compared (more than an hour)
 	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt
 	$(BIN)/python benchmarks/find.py
 

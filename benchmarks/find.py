@@ -204,7 +204,7 @@ def main() -> None:
     cells = [("digits, MLP", "momentum", 1)] if options.quick else cells
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "find.jsonl"
-    results = _whole_lines(path) if options.resume and path.exists() else []
+    results = _read_results(path) if options.resume and path.exists() else []
     path.write_text("".join(f"{json.dumps(result)}\n" for result in results))
     done = {tuple(result["cell"]) for result in results}
     with ProcessPoolExecutor(options.jobs) as pool, path.open("a") as file:
@@ -221,9 +221,10 @@ def main() -> None:
     print(text)
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the results in a file, without a last line that a time limit has cut."""
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+def _read_results(path: Path) -> list[dict[str, Any]]:
+    """Return the results in a file that have all of lrkit's searches, without a last line that a time limit has cut."""
+    results = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [result for result in results if SEARCHES.keys() <= result["suggested"].keys()]
 
 
 if __name__ == "__main__":

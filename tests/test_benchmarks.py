@@ -65,6 +65,20 @@ def test_regret_is_what_is_lost_on_test_data() -> None:
     assert [line[:3] for line in bench.by_task(cells)][1:] == [("a", "adamw", "0.1-0.1"), ("b", "adamw", "0.1-0.1")]
 
 
+def test_each_cell_is_measured_once_and_the_weak_ones_first() -> None:
+    cells = bench.cells_by_value()
+    assert len(cells) == len(set(cells)) == 64 + 16
+    assert cells[:8] == bench.weak_cells() and cells[8][0] in bench.HELD_OUT
+
+
+def test_a_resumed_comparison_measures_cells_without_a_search_again(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"cell": n, "suggested": dict.fromkeys(names)}) for n, names in enumerate((bench.SEARCHES, "a"))
+    ]
+    (tmp_path / "find.jsonl").write_text("\n".join([*lines, lines[0]]))
+    assert [result["cell"] for result in bench._read_results(tmp_path / "find.jsonl")] == [0]
+
+
 def test_the_table_says_what_is_reached() -> None:
     ratio, spread = rows.against([1.0, 3.0, 2.0], [2.0, 2.0, 2.0])
     assert (ratio, spread) == (1.0, (0.5, 1.5))

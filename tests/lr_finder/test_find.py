@@ -20,8 +20,10 @@ from lrkit.base.errors import ConfigError, SearchError
 from lrkit.checkpoint.saved_run import load_saved_run
 from lrkit.cli import main
 from lrkit.config.compose import check, compose
+from lrkit.config.find_options import Search
 from lrkit.lr_finder.find import find_lr
-from lrkit.lr_finder.result import FinderResult
+from lrkit.lr_finder.result import FinderResult, round_rate
+from lrkit.schedules.horizon import Horizon
 from lrkit.training.run import run_training
 
 #: A search of a few seconds.
@@ -66,6 +68,25 @@ def test_it_finds_a_rate_that_trains(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "find" / "find.json").read_text())
     assert written["lr"] == answer.lr and written["config"]["optimizer"]["_target_"] == "torch.optim.AdamW"
     assert float(f"{answer.lr:.2g}") == answer.lr  # the printed rate is the exact rate
+
+
+def test_full_runs_have_the_score_of_the_run(tmp_path: Path) -> None:
+    answer = found(tmp_path, "find.full=true", "trainer.max_epochs=2")
+    assert [heat.steps for heat in answer.heats] == [8, 76]
+    scores = answer.heats[-1].scores
+    rate = min(scores, key=scores.__getitem__)
+    assert answer.lr == round_rate(rate)
+    (tmp_path / "run").mkdir()
+    run_training(compose(brief(f"optimizer.lr={rate!r}", "trainer.max_epochs=2")), tmp_path / "run", quiet=True)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["final"]["val/loss"] == pytest.approx(scores[rate], rel=1e-6)
+
+
+def test_full_runs_need_an_end() -> None:
+    Search().check_full(Horizon(None))
+    Search(full=True).check_full(Horizon(100))
+    with pytest.raises(ConfigError, match=r"^find\.full must be false for a run without a number of steps"):
+        Search(full=True).check_full(Horizon(None))
 
 
 def test_without_confirmation_it_is_quicker_and_says_so(tmp_path: Path) -> None:
@@ -155,6 +176,8 @@ def test_it_works_with(tmp_path: Path, overrides: list[str]) -> None:
         ("find.steps=1%", "find.steps must be at least 30 optimizer steps, and 1% is 6. Received: '1%'"),
         ("find.steps=2.5", "find.steps must be a whole number of steps, or a share strictly between 0 and 1; or"),
         ("find.rounds=1", "find.rounds must be a whole number in [2, 3]. Received: 1"),
+        ("find.full=1", "find.full must be true or false. Received: 1"),
+        ("find.full=true find.confirm=false", "find.full must be false if confirm is: there are no short runs."),
         ("find.repeats=0", "find.repeats must be a whole number >= 1. Received: 0"),
         ("find.shape=log", "find.shape must be exponential or linear. Received: 'log'"),
         ("find.loss=test", "find.loss must be train or val. Received: 'test'"),

@@ -20,7 +20,7 @@ def bowl(best: float, cliff: float = math.inf) -> Train:
 
 
 def raced(
-    train: Train, around: float, steps: int | None = 1600, rounds: int = 2
+    train: Train, around: float, steps: int | None = 1600, rounds: int = 2, full: bool = False
 ) -> tuple[Confirmation, list[tuple[float, int]]]:
     """The verdict, and every training."""
     trained: list[tuple[float, int]] = []
@@ -29,7 +29,7 @@ def raced(
         trained.append((lr, length))
         return train(lr, length)
 
-    return confirm_rate(watched, around, steps, rounds), trained
+    return confirm_rate(watched, around, steps, rounds, full), trained
 
 
 def test_two_heats_around_the_minimum() -> None:
@@ -53,21 +53,39 @@ def test_the_third_heat_has_half_of_the_run_and_the_last_word() -> None:
     assert inner.lr == pytest.approx(0.011)
 
 
+@pytest.mark.parametrize(("rounds", "between"), [(2, [100]), (3, [100, 400])])
+def test_a_last_heat_of_full_runs_answers_a_rate_that_was_trained(rounds: int, between: list[int]) -> None:
+    """In short runs a lower rate is best; above the best rate of the full run there is a cliff."""
+
+    def unstable(lr: float, steps: int) -> float:
+        if steps == 1600:
+            return math.inf if lr > 0.03 else 0.1 * math.log2(lr / 0.02) ** 2
+        return 100 / steps + 0.1 * math.log2(lr / 0.011) ** 2
+
+    verdict, trained = raced(unstable, 0.01, rounds=rounds, full=True)
+    assert [heat.steps for heat in verdict.heats] == [*between, 1600]
+    assert {lr / 0.01 for lr, steps in trained if steps == 1600} >= {1, 2, 4}
+    assert verdict.heats[-1].vertex == pytest.approx(0.02 / math.sqrt(2.0))  # away from the cliff
+    assert verdict.lr == verdict.heats[-1].best == 0.02
+    assert raced(unstable, 0.01, rounds=3)[0].lr == pytest.approx(0.011)
+
+
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("rounds", [2, 3])
 @pytest.mark.parametrize("best", [0.0003, 0.002, 0.01, 0.05, 0.3])
-def test_it_goes_on_beyond_an_edge(best: float, rounds: int) -> None:
-    verdict, _ = raced(bowl(best), 0.01, rounds=rounds)
+def test_it_goes_on_beyond_an_edge(best: float, rounds: int, full: bool) -> None:
+    verdict, _ = raced(bowl(best), 0.01, rounds=rounds, full=full)
     assert verdict.lr == pytest.approx(best, rel=0.5)
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.floats(-4, 4), st.floats(0.5, 3.0), st.integers(1, 10**6), st.sampled_from([2, 3]))
+@given(st.floats(-4, 4), st.floats(0.5, 3.0), st.integers(1, 10**6), st.sampled_from([2, 3]), st.booleans())
 def test_it_never_answers_beyond_the_cliff_nor_spends_more_than_its_budget(
-    offset: float, away: float, steps: int, rounds: int
+    offset: float, away: float, steps: int, rounds: int, full: bool
 ) -> None:
     best = 0.01 * 2**offset
-    verdict, trained = raced(bowl(best, cliff=best * 2**away), 0.01, steps, rounds)
-    lengths = round_lengths(steps, rounds)
+    verdict, trained = raced(bowl(best, cliff=best * 2**away), 0.01, steps, rounds, full)
+    lengths = round_lengths(steps, rounds, full)
     assert len(verdict.heats) == len(lengths) or verdict.lr is None
     assert all(len(heat.scores) <= most for heat, most in zip(verdict.heats, MOST, strict=False))
     assert sum(length for _, length in trained) <= sum(map(math.prod, zip(MOST, lengths, strict=False)))
@@ -139,6 +157,15 @@ def test_the_vertex_leans_to_the_better_neighbour_and_away_from_a_cliff() -> Non
 def test_the_lengths_of_the_heats(steps: int | None, expected: tuple[int, ...]) -> None:
     assert round_lengths(steps) == expected
     assert round_lengths(steps, 2) == expected[:2]
+
+
+@pytest.mark.parametrize(
+    ("steps", "rounds", "expected"),
+    [(1600, 3, (100, 400, 1600)), (1600, 2, (100, 1600)), (10**6, 3, (500, 2000, 10**6)), (20, 3, (8, 16, 20)),
+     (16, 3, (8, 16)), (10, 2, (8, 10)), (1, 3, (1, 1))],
+)  # fmt: skip
+def test_the_last_heat_is_the_full_run_once(steps: int, rounds: int, expected: tuple[int, ...]) -> None:
+    assert round_lengths(steps, rounds, full=True) == expected
 
 
 @pytest.mark.parametrize(("rounds", "share"), [(2, 2), (3, 4)])

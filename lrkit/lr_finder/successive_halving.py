@@ -17,8 +17,9 @@ change from round 1 to round 2, for each further doubling of the length: with mo
 some it rises, as trainings get longer. It is then lowered a little, because a rate that is too high costs more than one
 too low.
 
-If the last round takes whole runs, the result is its best rate itself: nothing is left to estimate, and the minimum of
-a parabola is wrong where the next rate is unstable.
+If the last round takes full runs, the result is its best rate itself: nothing is left to estimate. Where a higher rate
+is unstable, the best rate can be close below it, and a parabola does not find it; so the last run of that round is half
+a factor of 2 above the best one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = ["Confirmation", "Round", "confirm_rate", "round_lengths"]
 #: Shares of the run for a short run of each round, and the maximal steps of these.
 SHARES, LONGEST = (1 / 16, 1 / 4, 1 / 2), (500, 2000, 4000)
 #: Maximal number of short runs in each round: their steps together are at most 3.5 times the run, or, if the last round
-#: takes whole runs, 5.5 times.
+#: takes full runs, 6.5 times.
 MOST = (8, 4, 4)
 #: A round whose best score is worse than that of the shorter round, by this share of the spread so far, has collapsed.
 COLLAPSE = 0.25
@@ -125,7 +126,7 @@ def confirm_rate(train: Train, around: float, steps: int | None, rounds: int = 3
         around: the rate at the minimum of the range test.
         steps: optimizer steps of the run.
         rounds: number of rounds, 2 or 3.
-        full: whether the last round takes whole runs, which needs ``steps``.
+        full: whether the last round takes full runs, which needs ``steps``.
 
     >>> round(confirm_rate(lambda lr, steps: (math.log10(lr) + 2) ** 2, 0.004, 1000).lr, 6)
     0.01
@@ -144,6 +145,9 @@ def confirm_rate(train: Train, around: float, steps: int | None, rounds: int = 3
         # Without a third round the second one is the last: it needs both neighbours for its parabola.
         rates = _find_bracket(heat) if len(lengths) > 2 else [heat.best / 2.0, heat.best, heat.best * 2.0]
         tolerable = best + COLLAPSE * (worst - best)
+    if full:
+        heat = heats[-1] = _train_above_best(train, heat)
+        best = heat.scores[heat.best]
     if worst == best:
         return Confirmation(None, None, None, "all short runs reached the same score", tuple(heats))
     factor = _extrapolate(heats[0], heats[1], steps) if len(heats) == 2 and not full else 1.0
@@ -166,6 +170,12 @@ def _run_round(train: Train, rates: list[float], steps: int, most: int, tolerabl
             return heat
         beyond = lowest / 2.0 if too_high or heat.best == lowest else highest * 2.0
         scores[beyond] = train(beyond, steps)
+
+
+def _train_above_best(train: Train, heat: Round) -> Round:
+    """The round with one more run, half a factor of 2 above its best rate."""
+    above = heat.best * math.sqrt(2.0)
+    return Round(heat.steps, dict(sorted({**heat.scores, above: train(above, heat.steps)}.items())))
 
 
 def _find_bracket(heat: Round) -> list[float]:

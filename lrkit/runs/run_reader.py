@@ -17,6 +17,7 @@ from typing import Any
 from lrkit.base.errors import ConfigError
 from lrkit.base.escaping import escape_terminal
 from lrkit.base.files import read_file, read_json
+from lrkit.base.plural import plural
 from lrkit.base.validation import number, text, whole
 from lrkit.runs.csv_reader import read_csv_series
 from lrkit.runs.diagnosis import KINDS
@@ -144,8 +145,7 @@ def find_dropped(paths: Sequence[Path]) -> Iterator[str]:
         if dropped := sum(counts.values()):
             at = ", ".join(f"{count} at {share}" for share, count in counts.items() if count)
             place = f"{_escape(path.name)}: " if len(paths) > 1 else ""
-            who = "1 setting was" if dropped == 1 else f"{dropped} settings were"
-            yield f"{place}{who} dropped by a race ({at} of their steps): see {RACE}"
+            yield f"{place}a race dropped {plural(dropped, 'setting')} ({at} of their steps): see {RACE}"
 
 
 def load_run(folder: Path, name: str) -> Run:

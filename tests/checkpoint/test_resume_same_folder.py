@@ -29,8 +29,6 @@ BASE = {"trainer.max_epochs": "4", "trainer.limit_train_batches": "6", "trainer.
         "model.hidden": "[8]", "model.dropout": "0.3", "logger": "none"}  # fmt: skip
 STOP = "+callbacks.stop={_target_: interrupted_runs.Stop}"
 
-pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
-
 
 @pytest.fixture(autouse=True)
 def elsewhere(elsewhere: None) -> Iterator[None]:

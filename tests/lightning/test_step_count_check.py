@@ -22,7 +22,6 @@ from lrkit.config.callback_conflicts import find_conflict
 from lrkit.config.compose import check, compose
 from lrkit.lightning.imports import PACKAGE, Callback, Trainer
 
-pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 callbacks: Any = import_module(f"{PACKAGE}.callbacks")
 
 

@@ -402,7 +402,7 @@ def test_a_mistake_in_the_users_code(row: Row, capsys: pytest.CaptureFixture[str
         " `error.log`; `metrics.json` says why")  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers", "ignore:.*fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_worker_that_dies(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
     more = [
         "data=custom",

@@ -136,7 +136,10 @@ def test_the_best_settings_are_trained_in_full_and_the_others_are_named(run: Pat
     assert written["steps"] == 12 * 36 + 6 * 142 + 4 * 570 and written["steps of all settings"] == 12 * 570
     assert "52 % of the 6840 of all 6 settings in full; it dropped 4 settings (3 at 6.25%, 1 at 25%)" in said
     (note,) = find_dropped([run])
-    assert note == "a race dropped 4 settings (3 at 6.25%, 1 at 25% of their steps): see race.json"
+    assert note == (
+        "a race dropped 4 settings (3 at 6.25%, 1 at 25% of their steps), and kept schedule=cosine,optimizer.lr=0.1, "
+        "schedule=linear,optimizer.lr=0.1: see race.json"
+    )
     assert said.count("  dropped") == 4 and "schedule=linear, optimizer.lr=1.0" in said
 
 
@@ -342,6 +345,4 @@ def test_a_real_race_by_the_command(tmp_path: Path) -> None:
     assert sorted(steps) == [10, 10, 10, 10]
     assert [json.loads(path.read_text())["steps"] for path in folder.glob("[0-9]*/metrics.json")] == [152, 152]
     assert "it dropped 2 settings" in done.stdout
-    assert (
-        "a race dropped 2 settings (2 at 6.25% of their steps): see race.json" in (folder / "compare.html").read_text()
-    )
+    assert "a race dropped 2 settings (2 at 6.25% of their steps), and kept " in (folder / "compare.html").read_text()

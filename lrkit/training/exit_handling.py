@@ -47,7 +47,7 @@ class ExitReport:
 
     @contextmanager
     def of(self, trainer: Trainer) -> Iterator[None]:
-        """Around a fit.
+        """A context for a fit: records how it ends.
 
         Raises:
             Terminated: SIGTERM or SIGUSR1; ``metrics.json`` says ``preempted``.

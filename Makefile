@@ -102,7 +102,7 @@ versions: ## the quick suite on the oldest and on the newest versions of the dep
 		$$venv/bin/python -m pytest -q $(TOGETHER) \
 			$$(test $$which = newest || echo -W ignore::DeprecationWarning) || exit 1; done
 
-evidence: $(VENV)/dev.stamp ## test claims about learning rates, and write docs/evidence.md (under 40 minutes)
+evidence: $(VENV)/dev.stamp ## test claims about learning rates, and write docs/evidence.md (45 minutes)
 	$(BIN)/python -m evidence
 
 evidence-quick: $(VENV)/dev.stamp ## a few steps of each of these experiments, into outputs/ (two or three minutes)

@@ -70,7 +70,7 @@ bench-find: $(VENV)/dev.stamp ## learning rates of lrkit find and of other range
 	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt
 	$(BIN)/python benchmarks/find.py
 
-bench-gpu: $(VENV)/dev.stamp ## speed, synchronisations, memory and exactness on one GPU (at most 6 minutes)
+bench-gpu: $(VENV)/dev.stamp ## speed, synchronisations, memory and exactness on one GPU (at most 8 minutes)
 	$(BIN)/python benchmarks/gpu.py --out benchmarks/gpu.md
 
 third-party: $(VENV)/dev.stamp ## train and resume modules of other packages, with both Lightning packages (ten minutes)

@@ -60,7 +60,7 @@ def killed(
 ) -> tuple[Path, int, int, int]:
     """Kill a run again and again, half of the times while it saves: the folder, kills, survived, torn files.
 
-    Of Lightning's own saving nothing is gone on with: each try begins anew.
+    With Lightning's own saving no run is resumed: each try begins anew.
     """
     chance, survived, torn, done, resume = random.Random(0), 0, 0, 0, []
     folder = place / "run"

@@ -227,8 +227,8 @@ def test_a_job_that_hangs(tmp_path: Path, row: Row) -> None:
     starts = sorted(tuple(line.split()[:2]) for line in (sweep / "starts.txt").read_text().splitlines())
     assert [step for _, step in starts] == ["0", "4", "0", "4", "0"]  # each from its checkpoint of the first epoch
     row("a job of a sweep hangs, `timeout=00:00:00:20`: one handles signals, one ignores them", 2, 2, 0, "exit code 1;"
-        " `job 0 seed=1: timeout`; it is asked to end and to save, after a minute killed; the others are not held up, and"
-        " the same command goes on with it")  # fmt: skip
+        " `job 0 seed=1: timeout`; it is asked to end and to save, after a minute killed; the others are not held up,"
+        " and the same command goes on with it")  # fmt: skip
 
 
 @pytest.mark.slow
@@ -404,8 +404,8 @@ def test_a_signal_while_one_hangs_before_the_rendezvous(name: str, tmp_path: Pat
     assert said.startswith(f"lrkit: stopped by {called} while it waited for 1 of 2 processes; "), said
     if name == "SIGTERM":
         row("one of two processes hangs before they connect; then SIGTERM", 1, 1, 0, "`lrkit: waiting for 1 of 2"
-            f" processes at 127.0.0.1:..., until ...`; exit code 143 {seconds:.0f} s after SIGTERM; `lrkit: stopped by SIGTERM"
-            " while it waited for 1 of 2 processes; ...`")  # fmt: skip
+            f" processes at 127.0.0.1:..., until ...`; exit code 143 {seconds:.0f} s after SIGTERM; `lrkit: stopped by"
+            " SIGTERM while it waited for 1 of 2 processes; ...`")  # fmt: skip
 
 
 # --- before a training --------------------------------------------------------------------------------

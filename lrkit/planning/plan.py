@@ -312,7 +312,7 @@ class Plan:
         return [{**phase, "lr": rates} for phase, rates in zip(phases or [], rated, strict=True)]
 
     def phase_rates(self, phase: int, group: GroupRate) -> dict[str, float | None]:
-        """Return the first, the highest and the last rate of a group in a phase of its curve; no last one without an end."""
+        """Return the first, the highest and the last rate of a group in a phase of its curve; None for no last one."""
         curve = self.curve_of(group)
         first, length = curve.starts[phase], curve.phases[phase].length
         peak = self.base(group.lr_scale) * curve.peak(phase)

@@ -184,7 +184,7 @@ def _end_others(trainer: Trainer) -> None:
 def _death_behind(error: Exception) -> Exception:
     """The death of a data-loading process if it broke the connection; otherwise the error itself.
 
-    torch raises it when it hears of it, which may be a moment later, and then wherever this process is.
+    torch raises it when it learns of the death, which may be a moment later, at any place in this process.
     """
     if isinstance(error, ConnectionError | EOFError):
         try:

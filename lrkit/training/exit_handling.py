@@ -85,7 +85,7 @@ class ExitReport:
         if died := _WORKER_DIED.search(str(error)):
             error = RunError(
                 f"a process that loads data has died at step {_get_progress(trainer)} ({died[0]}): if memory ran out,"
-                f" try fewer of them or data.num_workers=0; {self._how_to_go_on(trainer)}"
+                f" try fewer of them, or none (data.workers=0 of data=datasets); {self._how_to_go_on(trainer)}"
             )
         if _NO_MEMORY.search(str(error)) or isinstance(error, MemoryError):
             error = RunError(

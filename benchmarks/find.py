@@ -1,6 +1,6 @@
 """How good is a suggested learning rate? Regret of ``lrkit find`` and of its peers, over tasks, optimizers and seeds.
 
-    python benchmarks/find.py            all cells: about 40 minutes on two cores
+    python benchmarks/find.py            all cells: about an hour on two cores
     python benchmarks/find.py --quick    one task, one optimizer, one seed
     python benchmarks/find.py --resume   only the cells that the folder's find.jsonl does not have yet
 

@@ -224,9 +224,9 @@ def measure(lab: Lab) -> Finding:
     shipped = _share_covered(cells, dict.fromkeys(TASKS, WIDTHS))
     fitted = fit_widths(cells)
     words = (
-        f"Off by a factor of {median(cell.off for cell in cells):.2f} (median) where the known rate as it is is off by "
-        f"{median(cell.untranslated for cell in cells):.2f}. Intervals with widths of the other three tasks contain "
-        f"{share:.0f} % of {len(cells)} best rates, {min(by_task):.0f} to {max(by_task):.0f} % of a task's. "
+        f"Off by a factor of {median(cell.off for cell in cells):.2f} (median) where the known rate, used as it is, "
+        f"is off by {median(cell.untranslated for cell in cells):.2f}. Intervals with widths of the other three tasks "
+        f"contain {share:.0f} % of {len(cells)} best rates, {min(by_task):.0f} to {max(by_task):.0f} % of a task's. "
         f"The widths that were fixed before ({BEFORE.schedule:g} and {BEFORE.exponent:g}) were too narrow: {before:.0f}"
         f" %. Those of lrkit ({WIDTHS.schedule:g} and {WIDTHS.exponent:g}), fitted to an earlier repetition with other "
         f"batches, contain {shipped:.0f} %; fitted to this one they would be {fitted.schedule:.2f} and "

@@ -26,6 +26,8 @@ def compare(
 ) -> Comparison:
     """Read finished runs, group them by their settings, and rank the settings, like `lrkit compare`.
 
+    ``comparison.settings`` has the settings, best first, and ``comparison.notes`` sentences about the ranking.
+
     Args:
         folders: folders of runs or of sweeps.
         metric: the metric of the ranking; None: the metric that the runs monitored. Accuracy, F1 and AUC: higher is
@@ -63,7 +65,7 @@ def predict(
     Args:
         folders: folders of runs or of sweeps: one run at least that holds its rate, and one of a schedule that decays.
         overrides: what changes against the first run: ``["schedule=cosine,wsd", "horizon.steps=2000"]``.
-        plans: plans of your own to predict beside them, by a name.
+        plans: name -> plan, for plans of your own to predict too.
         out: the folder for ``predict.json``, ``compare.html`` and ``predict.png``; None: no files.
         config_dir: a folder with the caller's own groups and options.
 
@@ -105,7 +107,8 @@ def train(
 ) -> FinishedRun:
     """Train one run in this process, like `lrkit train`.
 
-    A run that diverges raises no error: it is returned with ``status == "diverged"``.
+    The returned run has ``status``, ``folder``, ``plan``, and the metrics ``final`` and ``best``. A run that diverges
+    raises no error: it is returned with ``status == "diverged"``.
 
     Args:
         overrides: as on the command line: ``"schedule=cosine"``, ``"trainer.max_epochs=5"``, ``"resume.path=..."``.

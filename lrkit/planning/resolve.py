@@ -144,7 +144,7 @@ def _add_cycled_momentum(
     momentum: float | None,
     optimizer: str,
 ) -> list[str]:
-    """Add the curve of momentum that a schedule brings along; a note where the optimizer has no momentum."""
+    """Add the curve of momentum that a schedule sets; a note where the optimizer has no momentum."""
     if not (keys := schedule.momentum_keys()):
         return []
     try:

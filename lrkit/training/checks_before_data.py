@@ -1,4 +1,4 @@
-"""What a run refuses before it reads data, checked without one: classes, keys, packages, files and devices."""
+"""What a run refuses before it reads data, checked without a run: classes, keys, packages, files and devices."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class ExitReport:
 
     @contextmanager
     def of(self, trainer: Trainer) -> Iterator[None]:
-        """Around a fit.
+        """A context for a fit: records how it ends.
 
         Raises:
             Terminated: SIGTERM or SIGUSR1; ``metrics.json`` says ``preempted``.
@@ -85,7 +85,7 @@ class ExitReport:
         if died := _WORKER_DIED.search(str(error)):
             error = RunError(
                 f"a process that loads data has died at step {_get_progress(trainer)} ({died[0]}): if memory ran out,"
-                f" try fewer of them or data.num_workers=0; {self._how_to_go_on(trainer)}"
+                f" try fewer of them, or none (data.workers=0 of data=datasets); {self._how_to_go_on(trainer)}"
             )
         if _NO_MEMORY.search(str(error)) or isinstance(error, MemoryError):
             error = RunError(
@@ -184,7 +184,7 @@ def _end_others(trainer: Trainer) -> None:
 def _death_behind(error: Exception) -> Exception:
     """The death of a data-loading process if it broke the connection; otherwise the error itself.
 
-    torch raises it when it hears of it, which may be a moment later, and then wherever this process is.
+    torch raises it when it learns of the death, which may be a moment later, at any place in this process.
     """
     if isinstance(error, ConnectionError | EOFError):
         try:

@@ -57,7 +57,16 @@ __all__ = ["FinishedRun", "run_training"]
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run."""
+    """A finished run.
+
+    Attributes:
+        status: ``done``, ``stopped`` before its last step, ``diverged`` or ``failed``.
+        folder: the run's folder.
+        plan: the plan that it followed.
+        final: metric -> its last value.
+        best: metric -> its value at the best validation, by ``monitor``.
+        monitor: the monitored metric; None without one.
+    """
 
     status: str
     folder: Path
@@ -86,7 +95,7 @@ def run_training(
         recorded: a training that is over, as a member of a stack; its numbers are used, and no batch is computed.
 
     Raises:
-        ConfigError: the config cannot mean what it says; nothing was trained.
+        ConfigError: the config is invalid; nothing was trained.
         SearchError: ``optimizer.lr=auto``, and no rate was found.
     """
     key = "hydra.run.dir" if config["resume"]["path"] is None else "resume.path"

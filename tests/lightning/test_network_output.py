@@ -28,7 +28,7 @@ LOGITS = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 
 
 class Named:
-    """Like transformers' outputs, which are no dictionaries to everybody."""
+    """A named output without a base class of torch or of Python's, as some libraries return."""
 
     def __init__(self) -> None:
         self.logits = LOGITS

@@ -190,7 +190,7 @@ def test_an_interrupted_race_goes_on_without_the_rungs_that_are_decided(run: Pat
     again = Counter(words.get("trainer.max_steps", "whole") for words in trainings.begun[first:])
     assert again == {"142": 4, "whole": 4} and counts == {"done": 4}
     assert "2 of 6 jobs are done" in said
-    assert said.startswith("place")  # the first rung is told from race.json
+    assert said.startswith("place")  # the table of the first rung comes from race.json
     before = len(trainings.begun)
     assert race(run)[0] == {"done": 4} and len(trainings.begun) == before  # nothing is left to do
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,9 @@ def predict(
         from lrkit.comparison.predicted_runs import write_prediction
 
         make_writable(Path(out), "out")
-        write_prediction(prediction, [Path(folder) for folder in folders], Path(out), config=runs[0].plan.config)
+        config = runs[0].plan.config
+        _, notes = write_prediction(prediction, [Path(folder) for folder in folders], Path(out), config=config)
+        prediction = dataclasses.replace(prediction, notes=(*prediction.notes, *notes))
     return prediction
 
 

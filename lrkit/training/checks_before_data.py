@@ -15,8 +15,8 @@ from lrkit.training_objects import (
     check_trainer,
     data_node,
     data_of,
-    hush_lightning,
     optimizer_of,
+    silence_lightning,
     tracks_of,
     trainer_of,
 )
@@ -30,7 +30,7 @@ def check_run(config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: naming the key, as the run itself would.
     """
-    hush_lightning()
+    silence_lightning()
     trust = config.get("trust", ())
     if not tracks_of(config):
         factory.check_optimizer(*optimizer_of(config))

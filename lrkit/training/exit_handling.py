@@ -55,9 +55,9 @@ class ExitReport:
             RunError: an error of the machine or of Lightning; the message has the reason.
             Exception: any other as it was raised, with a note where its traceback is kept; it says ``failed``.
         """
-        meeting = Rendezvous(trainer, lost=lambda why: self._kill_process(trainer, why))
+        rendezvous = Rendezvous(trainer, lost=lambda why: self._kill_process(trainer, why))
         try:
-            with watch_training(_Watched(self, trainer, meeting)), meeting.reporting():
+            with watch_training(_Watched(self, trainer, rendezvous)), rendezvous.reporting():
                 yield
         except ConfigError:
             _end_others(trainer)  # they have found the same, and it is said once
@@ -141,8 +141,8 @@ class _Watched:
 
     least = 30.0  # seconds
 
-    def __init__(self, ending: ExitReport, trainer: Trainer, meeting: Rendezvous) -> None:
-        self.ending, self.trainer, self.meeting = ending, trainer, meeting
+    def __init__(self, ending: ExitReport, trainer: Trainer, rendezvous: Rendezvous) -> None:
+        self.ending, self.trainer, self.rendezvous = ending, trainer, rendezvous
 
     def begun(self) -> bool:
         return self.ending.preemption.listens
@@ -158,9 +158,9 @@ class _Watched:
     def patience(self) -> float:
         return max(self.least, 3 * self.ending.preemption.longest)
 
-    def farewell(self, signum: int) -> str:
-        if self.meeting.waits:
-            where = f"while it waited for {self.meeting.missing()}"
+    def describe_end(self, signum: int) -> str:
+        if self.rendezvous.waits:
+            where = f"while it waited for {self.rendezvous.missing()}"
         else:
             where = f"at step {_get_progress(self.trainer)}, which did not end"
         return self.ending.unanswered(self.trainer, signum, where)

@@ -46,9 +46,9 @@ from lrkit.training_objects import (
     check_test,
     data_of,
     exact_plan,
-    hush_lightning,
     module_of,
     notes_on,
+    silence_lightning,
     why_unfused,
 )
 
@@ -114,7 +114,7 @@ def _train(
     recorded: RecordedTraining | None,
 ) -> FinishedRun:
     """Train a run by its resolved config."""
-    hush_lightning()
+    silence_lightning()
     seed_everything(run.config["seed"], workers=True, verbose=False)
     data = data_of(run.config) if data is None else data
     module = module_of(run.config, data, module)
@@ -190,13 +190,13 @@ def _prepare_trainer(run: RunConfig, module: LightningModule, callbacks: RunCall
     joins = None if goes_on is None or not _is_inside(goes_on.path, run.folder) else goes_on.step
     trainer = build_run_trainer(run.config, run.folder, callbacks.for_trainer, callbacks.results, joins, run.quiet)
     callbacks.position.install(trainer)
-    loggers.guard_loggers(trainer, list(run.config["logger"]), callbacks.journal)
+    loggers.guard_loggers(trainer, list(run.config["logger"]), callbacks.event_log)
     if last is not None:
         durable_io.install_durable_io(trainer, last)
         if trainer.is_global_zero:
             durable_io.remove_leftovers(last.parent)
     if resumption.saved is not None and resumption.saved.skipped:
-        tell_skipped_checkpoint(resumption.saved, callbacks.journal, run.quiet or not trainer.is_global_zero)
+        tell_skipped_checkpoint(resumption.saved, callbacks.event_log, run.quiet or not trainer.is_global_zero)
     if resumption.saved is not None and goes_on is None:
         with resumption.explaining(module):
             module.load_state_dict(resumption.saved.content["state_dict"])

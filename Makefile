@@ -70,7 +70,7 @@ bench-find: $(VENV)/dev.stamp ## learning rates of lrkit find and of other range
 	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt
 	$(BIN)/python benchmarks/find.py
 
-bench-gpu: $(VENV)/dev.stamp ## speed, synchronisations, memory and exactness on one GPU (at most 6 minutes)
+bench-gpu: $(VENV)/dev.stamp ## speed, synchronisations, memory and exactness on one GPU (at most 8 minutes)
 	$(BIN)/python benchmarks/gpu.py --out benchmarks/gpu.md
 
 third-party: $(VENV)/dev.stamp ## train and resume modules of other packages, with both Lightning packages (ten minutes)
@@ -102,7 +102,7 @@ versions: ## the quick suite on the oldest and on the newest versions of the dep
 		$$venv/bin/python -m pytest -q $(TOGETHER) \
 			$$(test $$which = newest || echo -W ignore::DeprecationWarning) || exit 1; done
 
-evidence: $(VENV)/dev.stamp ## test claims about learning rates, and write docs/evidence.md (under 40 minutes)
+evidence: $(VENV)/dev.stamp ## test claims about learning rates, and write docs/evidence.md (45 minutes)
 	$(BIN)/python -m evidence
 
 evidence-quick: $(VENV)/dev.stamp ## a few steps of each of these experiments, into outputs/ (two or three minutes)

@@ -116,7 +116,7 @@ def rows(rounds: int = 9) -> list[Row]:
         for what, way, goal, more in (
             ("schedule", "ours", aim, f"; the bare loop {us['loop']}; {others}"),
             ("the same, each group its own base", "apart", aim, ""),
-            ("the same with the looks before and after a step", "all", None, ""),
+            ("the same with the checks before and after a step", "all", None, ""),
         ):
             if way == "apart" and size == 1:
                 continue

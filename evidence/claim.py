@@ -68,7 +68,7 @@ class Claim:
 
 
 def verdict(better: Mapping[object, float], worse: Mapping[object, float]) -> str:
-    """Return whether the mean of ``better`` is larger than that of ``worse``, at 95 %; both are seed -> value.
+    """Return the verdict on the mean of ``better`` being larger than that of ``worse``, at 95 %; seed -> value.
 
     >>> verdict({1: 3.0, 2: 3.1}, {1: 1.0, 2: 1.1}), verdict({1: 1.0, 2: 3.1}, {1: 1.3, 2: 1.1})
     ('reproduced', 'not separable')

@@ -111,8 +111,8 @@ class Pick:
         rank: rank correlation of predicted and final losses.
         lost: what the schedule that is predicted best loses against the best one, as a share of the loss.
         lost_without: the same for the best one of the fitted schedules; None where none of them was trained.
-        wrong, told: schedules that are told apart from the pick, and those of them that are better.
-        has_numbers: whether the prediction tells losses.
+        wrong, told: of the schedules that are told apart from the pick, those that are better, and all.
+        has_numbers: whether the prediction shows losses.
     """
 
     task: str
@@ -264,7 +264,7 @@ def measure(lab: Lab) -> Finding:
     names = list(dict.fromkeys(cell.task for cell in cells))
     spreads = {name: fit_spread([cell for cell in cells if cell.task != name]) for name in names}
     head = ["task", "held out", "cells", "off by, %: median, worst", "rank", "pick loses, %", "without, %",
-            "wrongly told apart", "losses told, %", "covered, %"]  # fmt: skip
+            "wrongly told apart", "losses shown, %", "covered, %"]  # fmt: skip
     table = [head]
     for name in names:
         for kind in ("schedule", "length", "rate"):
@@ -294,7 +294,7 @@ def _judge(
         f"For schedules of the fitted length {fmean(ranks):.2f} is the mean rank correlation. Where the law fits well "
         f"enough for losses ({'; '.join(name for name, good in told.items() if good)}), they are off by "
         f"{100 * median(close):.2f} % in the median, {100 * max(close):.2f} % at worst; elsewhere by "
-        f"{100 * median(far or [math.nan]):.0f} %, and only the ranking is told. "
+        f"{100 * median(far or [math.nan]):.0f} %, and only the ranking is shown. "
         f"Intervals with the spread of the other three tasks "
         f"contain {share:.0f} % of {len(cells)} losses ({rows['schedule']:.0f} % for another schedule, "
         f"{rows['length']:.0f} % for another length), {min(by_task):.0f} to {max(by_task):.0f} % of a task's. "
@@ -355,7 +355,7 @@ CLAIM = Claim(
     "better. *Covered*: by 90 % intervals whose spread is fitted to the other three tasks. The first fifth of a run, "
     f"which is left out, the bound of the law at 0, the gate of {GATE:.0%} and the least misfit were chosen after a "
     "look at these tasks, so only the coverage is held out. Ranking: the mean rank correlation for schedules is 0.8 or "
-    f"more. Losses: where they are told, none is off by more than {GATE:.0%} for another schedule. Intervals: they "
+    f"more. Losses: where they are shown, none is off by more than {GATE:.0%} for another schedule. Intervals: they "
     f"contain {COVERED[0]} to {COVERED[1]} %.",
     measure,
     [

@@ -1,7 +1,8 @@
 """Declarative learning rates for PyTorch Lightning.
 
-``plan``, ``curve``, ``configure``, ``find``, ``translate``, ``predict``, ``train`` and ``compare`` are the features of
-the command ``lrkit``, as Python functions. Each name is imported when it is first used, so ``import lrkit`` is fast.
+``plan``, ``curve``, ``configure``, ``from_config``, ``find``, ``translate``, ``predict``, ``train`` and ``compare`` are
+the features of the command ``lrkit``, as Python functions. Each name is imported when it is first used, so
+``import lrkit`` is fast.
 """
 
 from __future__ import annotations

@@ -48,10 +48,10 @@ __all__ = [
     "data_node",
     "data_of",
     "exact_plan",
-    "hush_lightning",
     "module_of",
     "notes_on",
     "optimizer_of",
+    "silence_lightning",
     "tracks_of",
     "trainer_of",
     "why_unfused",
@@ -339,7 +339,7 @@ def why_unfused(trainer: Mapping[str, Any]) -> str | None:
     return clipping_needs_unfused(trainer.get("gradient_clip_val"), trainer.get("precision"))
 
 
-def hush_lightning() -> None:
+def silence_lightning() -> None:
     """Silence Lightning's info messages; its warnings stay."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -45,7 +45,6 @@ def test_the_function_and_the_command_give_the_same_plan() -> None:
     ]
 
 
-@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 @pytest.mark.parametrize("optimizer", ["torch.optim.SGD", torch.optim.AdamW])
 def test_configure_in_a_script_of_plain_lightning(optimizer: Any, tmp_path: Path, recorded: Recorded) -> None:
     module = lrkit.configure(
@@ -66,7 +65,6 @@ def test_configure_in_a_script_of_plain_lightning(optimizer: Any, tmp_path: Path
     ]
 
 
-@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 def test_clipping_under_mixed_precision_gets_an_optimizer_that_lightning_clips(tmp_path: Path) -> None:
     module = lrkit.configure(Net(), lr=0.1)
     trainer = Trainer(
@@ -224,7 +222,7 @@ def test_find_on_a_module_of_lightnings_own_with_its_own_loaders() -> None:
     assert found.sweeps[0].losses and (found.lr is None) == bool(found.reason)
 
 
-@pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_find_on_a_module_that_was_configured_and_trained() -> None:
     module = lrkit.configure(Net(), lr=0.1, guard="stop")
@@ -418,7 +416,6 @@ of_pytorch_lightning = pytest.mark.skipif(PACKAGE != "pytorch_lightning", reason
 
 
 @of_pytorch_lightning
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.parametrize("words", [[], ["schedule=one_cycle", "optimizer=momentum", "warmup=none"]])
 def test_another_hydra_application(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -429,7 +426,7 @@ def test_another_hydra_application(
 
 
 @of_pytorch_lightning
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
 @pytest.mark.parametrize(("name", "says"), [("torch_loop", "loss 0.1"), ("lightning_script", "confirmed by")])
 def test_the_example(name: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(EXAMPLES / f"{name}.py"))

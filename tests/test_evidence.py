@@ -11,13 +11,12 @@ import re
 import shlex
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from torch.optim import SGD, Adam, AdamW
 
+import lrkit
 from evidence import page
 from evidence.__main__ import CLAIMS, claim
 from evidence.claim import Claim, Finding, markdown, verdict
@@ -25,8 +24,7 @@ from evidence.decay import at_best_rate, at_rates
 from evidence.lab import Lab, accuracy, by, loss
 from evidence.predict import FITTED, PUBLISHED, Cell, fit_spread, predict_held_out, read_published
 from evidence.recorded_training import train_recorded
-from evidence.stacked_mlp import train_stack
-from evidence.translate import SCHEDULES, TASKS, cells_of, fit_widths, plan_of
+from evidence.translate import SCHEDULES, TASKS, cells_of, final_losses, fit_widths, plan_of
 from lrkit.config import compose
 from lrkit.config.sweep_values import expand_jobs
 from lrkit.data.in_memory import Splits
@@ -66,27 +64,13 @@ def test_a_schedule_is_taken_at_the_rate_that_validation_finds_best() -> None:
     assert at_best_rate(at_rates(runs)["cosine"]) == 0.2
 
 
-@pytest.mark.parametrize(
-    ("name", "cls", "options"), [("momentum", SGD, {"momentum": 0.9}), ("adam", Adam, {}), ("adamw", AdamW, {})]
-)
-def test_stacked_runs_are_those_of_torch(name: str, cls: Any, options: dict[str, Any]) -> None:
-    x, y = torch.randn(40, 5), torch.arange(40) % 3
-    splits, rates = Splits((x, y), (x, y), (x, y), 3), torch.tensor([[0.1, 0.05, 0.02], [0.01, 0.02, 0.03]])
-    found = train_stack(splits, rates, name, 16, seed=1)
-    for run, own in enumerate(rates):
-        torch.manual_seed(1)
-        network = Mlp(5, 3)
-        optimizer = cls(network.parameters(), lr=1.0, **options)
-        order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
-        generator = torch.Generator().manual_seed(1)
-        torch.randperm(40, generator=generator)
-        batches = [order[:16], order[16:32], torch.randperm(40, generator=generator)[:16]]
-        for rate, batch in zip(own.tolist(), batches, strict=True):
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.zero_grad()
-            cross_entropy(network(x[batch]), y[batch]).backward()
-            optimizer.step()
-        assert found[run].item() == pytest.approx(cross_entropy(network(x), y).item(), rel=1e-5)
+def test_the_rates_of_a_task_are_judged_by_the_losses_of_lrkit_train(tmp_path: Path) -> None:
+    words, rates = ["data=digits", "data.batch_size=32", "optimizer=adamw", "model=mlp"], (0.001, 0.03)
+    found = final_losses(words, 2, [plan_of("cosine", 20, "adamw", lr) for lr in rates])
+    for lr, its_loss in zip(rates, found, strict=True):
+        own = [f"optimizer.lr={lr}", "schedule=cosine", "warmup=linear", "trainer.max_steps=20", "seed=2"]
+        trained = lrkit.train(*words, *own, "trainer.accelerator=cpu", folder=tmp_path / str(lr), quiet=True)
+        assert its_loss == pytest.approx(trained.final["val/loss"], rel=1e-5)
 
 
 def test_widths_cover_nine_of_ten_cells_of_either_kind() -> None:

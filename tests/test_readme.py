@@ -26,6 +26,7 @@ from lrkit.sweep.sweep import apply_preset
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 STEPS = readme_steps(README)
 COMMANDS = [step for step in STEPS if isinstance(step, Command)]
@@ -187,6 +188,7 @@ COSTS: Mapping[str, list[tuple[str, str]]] = {
 def test_the_costs_are_those_of_the_last_measurement() -> None:
     bench = measured("bench.md")
     shown = {row[0]: row[2] for row in rows() if len(row) == 3 and re.fullmatch(r"[\d./ ]+", row[2])}
+    shown = {what: figures for what, figures in shown.items() if not what.startswith("the loss that")}
     race = shown.pop(next(row for row in shown if row.startswith("the steps of a race")))
     (mean,) = [row for row in rows((ROOT / "benchmarks" / "racing.md").read_text()) if row[0] == "mean"]
     assert f"{float(race):.0%}" in [cell.replace(" ", "") for cell in mean]
@@ -194,6 +196,29 @@ def test_the_costs_are_those_of_the_last_measurement() -> None:
     for what, behind in COSTS.items():
         (figures,) = [figures for row, figures in shown.items() if row.startswith(what)]
         assert figures == " / ".join(bench[key] for key in behind), what
+
+
+#: A row of that table -> the section of docs/evidence.md, and its columns with and without the command.
+PREDICTED: Mapping[str, tuple[str, str, str]] = {
+    "the loss that a translated rate costs (median of {cells} pairs; its 90 % intervals cover {covered} %)": (
+        "A rate for another schedule and length", "nats lost, translated", "nats lost, as it is",
+    ),
+    "the loss that the schedule predicted best costs (mean; 90 % intervals cover {covered} % of {cells})": (
+        "The loss of a schedule that was not trained", "pick loses, %", "without, %",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", PREDICTED)
+def test_the_figures_of_translate_and_predict_are_those_of_the_evidence(text: str) -> None:
+    title, with_it, without_it = PREDICTED[text]
+    (section,) = re.findall(rf"^## {title}$(.*?)(?=^## |\Z)", EVIDENCE, flags=re.M | re.S)
+    head, *table = rows(section)
+    (every,) = [dict(zip(head, row, strict=True)) for row in table if row[:2] == ["all", "any"]]
+    covered = every["covered, %"]
+    (ratio,) = [row[2] for row in rows() if row[0] == text.format(cells=every["cells"], covered=covered)]
+    assert ratio == f"{float(every[with_it]) / float(every[without_it]):.2f}"
+    assert 85 <= int(covered) <= 95
 
 
 def test_the_figures_of_the_search_are_those_of_the_last_measurement() -> None:

@@ -24,7 +24,7 @@ libraries differ by convention, the sentence below says how; the test asserts th
 
 
 def peers_page(peers: Iterable[Peer] = tuple(PEERS)) -> dict[str, str]:
-    """The page: for each library its rows, and what cannot be said."""
+    """The page: for each library its rows, and what lrkit cannot express."""
     parts = [INTRODUCTION]
     for peer in peers:
         parts += [f"## {peer.name}", f"{peer.name} {peer.source}", *_rows(peer)]

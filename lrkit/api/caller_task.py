@@ -22,7 +22,7 @@ from lrkit.lightning.replicas import count_replicas
 from lrkit.lr_finder.short_run import OF_THE_RUN
 from lrkit.planning.plan import Plan
 from lrkit.schedules.horizon import LoaderSize, horizon_of
-from lrkit.training_objects import check_trainer, hush_lightning, trainer_of
+from lrkit.training_objects import check_trainer, silence_lightning, trainer_of
 
 __all__ = ["CallerData", "CallerTask", "check_one_process", "read_trainer", "restoring_process_state"]
 
@@ -208,7 +208,7 @@ def restoring_process_state() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     try:
         with warnings.catch_warnings():
-            hush_lightning()
+            silence_lightning()
             warnings.filterwarnings("ignore", ".*does not have many workers")
             yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ def compare(
     *folders: Path | str, metric: str | None = None, by: str = "best", out: Path | str | None = None
 ) -> Comparison:
     """Read finished runs, group them by their settings, and rank the settings, like `lrkit compare`.
+
+    ``comparison.settings`` has the settings, best first, and ``comparison.notes`` sentences about the ranking.
 
     Args:
         folders: folders of runs or of sweeps.
@@ -63,7 +66,7 @@ def predict(
     Args:
         folders: folders of runs or of sweeps: one run at least that holds its rate, and one of a schedule that decays.
         overrides: what changes against the first run: ``["schedule=cosine,wsd", "horizon.steps=2000"]``.
-        plans: plans of your own to predict beside them, by a name.
+        plans: name -> plan, for plans of your own to predict too.
         out: the folder for ``predict.json``, ``compare.html`` and ``predict.png``; None: no files.
         config_dir: a folder with the caller's own groups and options.
 
@@ -89,7 +92,9 @@ def predict(
         from lrkit.comparison.predicted_runs import write_prediction
 
         make_writable(Path(out), "out")
-        write_prediction(prediction, [Path(folder) for folder in folders], Path(out), config=runs[0].plan.config)
+        config = runs[0].plan.config
+        _, notes = write_prediction(prediction, [Path(folder) for folder in folders], Path(out), config=config)
+        prediction = dataclasses.replace(prediction, notes=(*prediction.notes, *notes))
     return prediction
 
 
@@ -105,7 +110,8 @@ def train(
 ) -> FinishedRun:
     """Train one run in this process, like `lrkit train`.
 
-    A run that diverges raises no error: it is returned with ``status == "diverged"``.
+    The returned run has ``status``, ``folder``, ``plan``, and the metrics ``final`` and ``best``. A run that diverges
+    raises no error: it is returned with ``status == "diverged"``.
 
     Args:
         overrides: as on the command line: ``"schedule=cosine"``, ``"trainer.max_epochs=5"``, ``"resume.path=..."``.

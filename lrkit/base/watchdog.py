@@ -33,7 +33,7 @@ __all__ = ["GRACE", "REPEAT_WINDOW", "Training", "run_watchdog", "watch_training
 
 GRACE = 3.0  #: seconds for an answer
 REPEAT_WINDOW = 5.0  #: seconds after which a further signal is a second one, not a repetition
-_FAREWELL_TIME = 5.0  # seconds to write the last entries and the last message
+_DESCRIBE_TIME = 5.0  # seconds to write the last entries and the last message
 _TICK = 0.1
 _OVER = 0  # stops the watchdog; no signal has this number
 
@@ -55,7 +55,7 @@ class Training(Protocol):
     def patience(self) -> float:
         """Return the seconds without progress after which the process is ended."""
 
-    def farewell(self, signum: int) -> str:
+    def describe_end(self, signum: int) -> str:
         """Record the end of the run, from a thread that is not the main one, and return the message about it."""
 
 
@@ -134,12 +134,12 @@ class _Watchdog:
 
         def keep() -> None:
             if self.training is not None:
-                said.append(self.training.farewell(signum))
+                said.append(self.training.describe_end(signum))
             sys.stdout.flush()
 
         keeping = threading.Thread(target=keep, daemon=True)
         keeping.start()
-        keeping.join(_FAREWELL_TIME)
+        keeping.join(_DESCRIBE_TIME)
         if global_rank() == 0:
             with suppress(OSError):
                 os.write(2, f"lrkit: {said[-1]}\n".encode())

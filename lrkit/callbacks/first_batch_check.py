@@ -83,7 +83,7 @@ class FirstBatchCheck(Callback):
             raise ConfigError("model", f"cannot use the first batch: {why}; {self._describe(module)}") from error
 
     def _wait_for_errors(self, device: torch.device) -> None:
-        """Wait once for a device: it tells of an error in a kernel, like a label that is too large, only then."""
+        """Wait once for a device: only then does it report an error in a kernel, such as a label that is too large."""
         if device.type != "cpu" and self.batch is not None:
             torch.accelerator.synchronize(device)
 

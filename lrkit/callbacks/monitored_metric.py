@@ -23,8 +23,8 @@ def _callbacks_on(trainer: Trainer, monitor: str) -> list[Any]:
 class MetricNameCheck(Callback):
     """Checks after the sanity validation that every monitored metric is logged, and finds the validation loss.
 
-    Without a sanity validation, or if its metrics have its name in theirs, the check follows the first validation.
-    For a metric of several loaders, that of the first loader is used.
+    Without a sanity validation, or if its stage is part of the names of metrics, the check follows the first
+    validation. For a metric of several loaders, that of the first loader is used.
 
     Args:
         wanted: config key -> metric name, for each monitored metric.

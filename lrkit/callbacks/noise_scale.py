@@ -137,7 +137,7 @@ class NoiseScale(Callback):
             name = type(module).__name__
             raise ConfigError(
                 _KEY, "needs a network whose loss lrkit computes (model: a torch.nn.Module):"
-                f" {name}.training_step, run once more for a look, might log, count or change something", name
+                f" {name}.training_step, run once more for the measurement, might log, count or change something", name
             )  # fmt: skip
         # Batch normalization refuses a batch of one sample.
         self.least = 2 if any(isinstance(part, _BatchNorm) for part in module.modules()) else 1

@@ -43,7 +43,7 @@ class AveragedWeights(Callback):
     with ``d`` = ``decay`` for an exponential moving average (Polyak averaging; Tarvainen and Valpola 2017,
     arXiv:1703.01780), and the plain mean for stochastic weight averaging (Izmailov et al. 2018, arXiv:1803.05407).
     An average of weights at a high rate is about as good as the weights after a decay of the rate, so its validation
-    loss tells what a cooldown would give.
+    loss shows what a cooldown would give.
 
     Each validation runs twice: with the averages, whose metrics get the prefix ``averaged/`` (``averaged/val/loss``),
     and with the weights. ``monitor`` says which of them the best checkpoint is chosen by; ``auto`` takes the averages'.

@@ -36,12 +36,12 @@ class PlainDataCallback(Callback):
     """Converts checkpoints to plain data before a trainer writes them, for any plugin and strategy.
 
     Args:
-        journal: the event log, for the values that are stored as a text.
+        event_log: the event log, for the values that are stored as a text.
         say: called with the same line for the user.
     """
 
-    def __init__(self, journal: EventLog | None = None, say: Callable[[str], None] = lambda line: None) -> None:
-        self.journal, self.say = journal or EventLog(None), say
+    def __init__(self, event_log: EventLog | None = None, say: Callable[[str], None] = lambda line: None) -> None:
+        self.event_log, self.say = event_log or EventLog(None), say
         self.told: set[str] = set()
         self.texts: list[str] = []  # names that the resumed run got as a text
         self.saved = False
@@ -114,8 +114,8 @@ class PlainDataCallback(Callback):
             line += f"; load_from_checkpoint needs {', '.join(missing)}"
         if lost := [each.name for each in new if each.text and find_live_object(trainer, each.at, each.text) is None]:
             line += f"; a resumed run gets {name_some(lost, _MANY)} as that text"
-        if all(entry["why"] != line for entry in self.journal.entries):  # a resumed run has the line already
-            self.journal.add(step_of(trainer), "checkpoint", line)
+        if all(entry["why"] != line for entry in self.event_log.entries):  # a resumed run has the line already
+            self.event_log.add(step_of(trainer), "checkpoint", line)
         self.say(f"lrkit: {line}")
 
 

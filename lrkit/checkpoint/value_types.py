@@ -230,7 +230,7 @@ def restore_user_class(kind: str, value: Any, more: Any, packages: frozenset[str
 
 
 def find_class(name: str, packages: frozenset[str]) -> type | None:
-    """Return a class by its name, from the modules that are imported already. Imports and calls nothing."""
+    """Return a class by its name, from the imported modules; None if none has it. Imports and calls nothing."""
     if name.partition(".")[0] not in packages:
         return None
     words = name.split(".")

@@ -25,6 +25,8 @@ def tensorboard_command(argv: Sequence[str]) -> list[str]:
         ConfigError: a path without event files, or an invalid port.
     """
     for word in argv:
+        if word.partition("=")[0] in ("--port", "-p"):
+            raise ConfigError("port", "must be written without dashes: port=6006", word)
         if word.startswith(("-", "host=")):  # TensorBoard shows all logs to each client of its port
             raise ConfigError(word.partition("=")[0], "is refused: lrkit board serves only this machine")
     paths = [word for word in argv if not word.startswith("port=")]

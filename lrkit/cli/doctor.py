@@ -7,6 +7,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import FAILED, OK
+from lrkit.base.plural import plural
 from lrkit.base.terminal_width import find_width, wrap_text
 from lrkit.cli.arguments import refuse_flags, split_arguments
 from lrkit.cli.environment_checks import CHECKS, Finding
@@ -42,7 +43,7 @@ def run_doctor(words: list[str]) -> int:
             about = check.__name__.removeprefix("check_").replace("_", " ")
             broken += _print_finding(Finding("problem", f"{about}: {_describe(error)}"))
     print()
-    print(f"{broken} problem{'s' * (broken != 1)}" if broken else "no problem")
+    print(plural(broken, "problem") if broken else "no problem")
     return FAILED if broken else OK
 
 

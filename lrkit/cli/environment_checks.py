@@ -193,11 +193,12 @@ def check_matrix_multiplication(config: Config) -> Iterator[Finding]:
 
     if not torch.cuda.is_available():
         return
+    from lrkit.lightning.matmul_precision import has_tf32
+
     precision = torch.get_float32_matmul_precision()
-    capable = torch.cuda.get_device_capability()[0] >= 8
     tf32 = f"float32 matrix multiplication: {precision} (TF32 {'off' if precision == 'highest' else 'on'})"
     convolution = f"convolutions: TF32 {'on' if torch.backends.cudnn.allow_tf32 else 'off'}"
-    if capable and precision == "highest":
+    if precision == "highest" and has_tf32(torch.device("cuda")):
         key = "matmul_precision" in config.get("trainer", {})
         how = "trainer.matmul_precision=high" if key else "torch.set_float32_matmul_precision('high')"
         yield Finding("note", f"{tf32}, {convolution}; faster, and less exact: {how}")

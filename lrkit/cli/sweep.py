@@ -11,6 +11,7 @@ from lrkit.base import command_line, error_report
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import DIVERGED, FAILED, OK
 from lrkit.base.launcher_environment import detect_launch, global_rank
+from lrkit.base.plural import plural
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.signals import STOP_SIGNALS, Terminated, raise_on_signals
 from lrkit.base.symbolic_links import check_links
@@ -177,7 +178,7 @@ def close_sweep(folder: Path, counts: Mapping[str, int], advice: str = "") -> in
     lost = {status: n for status, n in counts.items() if status not in ("done", "stopped")}
     if lost:
         told = ", ".join(f"{n} {status}" for status, n in lost.items())
-        print_line(f"lrkit: of {sum(counts.values())} jobs {told}{advice}", sys.stderr)
+        print_line(f"lrkit: of {plural(sum(counts.values()), 'job')} {told}{advice}", sys.stderr)
     return FAILED if lost.keys() - {"diverged"} else DIVERGED if lost else OK
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from lrkit.base.plural import plural
 from lrkit.runs.run_reader import Run
 
 __all__ = ["describe_differences", "list_differences"]
@@ -29,7 +30,7 @@ def describe_differences(runs: Sequence[Run]) -> list[str]:
     """
     notes = []
     for fact, values in list_differences(runs).items():
-        named = [f"{value} ({n} run{'s' * (n > 1)})" for value, n in list(values.items())[:_NAMED]]
+        named = [f"{value} ({plural(n, 'run')})" for value, n in list(values.items())[:_NAMED]]
         more = [f"{len(values) - _NAMED} more"] if len(values) > _NAMED else []
         notes.append(f"the runs differ in {fact}: {', '.join([*named, *more])}")
     return notes

@@ -9,6 +9,7 @@ from typing import Any
 from lrkit.base.errors import ConfigError
 from lrkit.base.figure_style import BAND, GREY, OTHER, TITLE, LineStyle, style_axes, wrap_text
 from lrkit.base.files import write_figure
+from lrkit.base.plural import plural
 from lrkit.comparison.line_styles import family_styles, setting_styles
 from lrkit.comparison.plot_data import RATE_TITLE, Panel, rate_sensitivity, sensitivity_range, vertical_range
 from lrkit.comparison.ranking import Comparison
@@ -94,7 +95,7 @@ def _list_legend(comparison: Comparison, ranks: Sequence[int]) -> tuple[list[Any
         labels.append(wrap_text(f"{rank + 1}  {comparison.settings[rank].name}", _NAME_WIDTH))
     if many := sum(styles[rank] == OTHER for rank in ranks):
         handles.append(Line2D([], [], color=GREY, lw=0.8))
-        labels.append(f"{many} further settings")
+        labels.append(plural(many, "further setting"))
     if any(len(setting.runs) > 1 for setting in comparison.settings):
         handles.append(Patch(color="#888", alpha=0.25, lw=0))
         labels.append("lowest to highest seed")

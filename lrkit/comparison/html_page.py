@@ -10,6 +10,7 @@ from typing import Any
 
 from lrkit.base.figure_style import LINE_STYLES, OTHER, LineStyle
 from lrkit.base.metric_names import higher_is_better
+from lrkit.base.plural import plural
 from lrkit.comparison.environments import list_differences
 from lrkit.comparison.line_styles import family_styles, setting_styles
 from lrkit.comparison.plot_data import RATE_TITLE, Band, Panel, rate_sensitivity, sensitivity_range, vertical_range
@@ -122,7 +123,7 @@ def _build_data(comparison: Comparison, frames: Sequence[Panel]) -> dict[str, An
         if styles[rank] != OTHER
     ]
     if others := [rank for rank in ranks if styles[rank] == OTHER]:
-        legend.append({"name": f"{len(others)} further settings", "style": -1, "ranks": others})
+        legend.append({"name": plural(len(others), "further setting"), "style": -1, "ranks": others})
     ends = [step for panel in frames for band in panel.bands.values() for step in (band.steps[0], band.steps[-1])]
     drawn = [_build_panel(panel, comparison, (min(ends), max(ends))) for panel in frames]
     if any(rate_sensitivity(comparison).values()):

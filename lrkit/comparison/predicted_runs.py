@@ -63,7 +63,7 @@ def write_prediction(
 
 
 def _make_run(prediction: Prediction, predicted: PredictedRun, known: set[str]) -> Run:
-    """Return a predicted run in the form of a finished one; its loss curve only if losses are told."""
+    """Return a predicted run in the form of a finished one; its loss curve only if losses are shown."""
     plan = predicted.plan
     run = run_of_config(f"predicted {predicted.label}", plan.config)
     run.facts = {key: fact for key, fact in run.facts.items() if {key, key.partition(".")[0]} & known}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
+from lrkit.base.plural import plural
 from lrkit.comparison.environments import describe_differences
 from lrkit.comparison.run_groups import PREDICTED, RATE, Setting, gather_settings, short_label
 from lrkit.comparison.statistics import Interval, means_differ
@@ -171,7 +172,7 @@ def _choose_metric(runs: Sequence[Run], asked: str | None) -> str:
     if asked is not None and asked in names:
         return asked
     if not there:
-        raise ConfigError("metric", f"needs a logged metric: none of the {len(runs)} runs has one")
+        raise ConfigError("metric", f"needs a logged metric: there is none in {plural(len(runs), 'run')}")
     if asked is not None:
         raise ConfigError("metric", f"must be a metric of the runs. {did_you_mean(asked, there)}", asked)
     monitored = Counter(run.monitor for run in runs if run.monitor in names)
@@ -259,7 +260,7 @@ def _summarise_symptoms(settings: Sequence[Setting]) -> list[str]:
             if 2 * len(advice) > len(setting.runs):
                 said.append(f"{setting.name}: {kind} in {len(advice)} of {len(setting.runs)} runs; try {advice[0]}")
                 break
-    more = [f"{len(said) - _SYMPTOMS} more settings have symptoms: see their metrics.json"]
+    more = [f"symptoms of {plural(len(said) - _SYMPTOMS, 'more setting')}: see their metrics.json"]
     return said[:_SYMPTOMS] + (more if len(said) > _SYMPTOMS else [])
 
 

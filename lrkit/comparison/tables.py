@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from lrkit.base import escaping
 from lrkit.base.duration_text import format_duration
 from lrkit.base.metric_names import higher_is_better
+from lrkit.base.plural import plural
 from lrkit.base.terminal_width import wrap_text
 from lrkit.base.text_table import format_table
 from lrkit.comparison.best_lr import RankedFamilies
@@ -183,7 +184,7 @@ def describe_comparison(comparison: Comparison) -> str:
     predicted = f" and {len(comparison.settings) - settings} predicted" * (len(comparison.settings) > settings)
     seeds = "; ± is the 95 % interval of the mean over seeds" if runs > settings else ""
     return (
-        f"{runs} {_pluralise('run', runs)}, {settings} {_pluralise('setting', settings)}{predicted}, "
+        f"{plural(runs, 'run')}, {plural(settings, 'setting')}{predicted}, "
         f"ranked by the {comparison.by} {comparison.metric} ({_say_direction(comparison.metric)}){seeds}"
     )
 
@@ -227,10 +228,6 @@ def _format_outcome(setting: Setting) -> list[str]:
         format_duration(setting.seconds),
         setting.status,
     ]
-
-
-def _pluralise(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}s"
 
 
 def _say_direction(metric: str) -> str:

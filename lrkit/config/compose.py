@@ -155,7 +155,8 @@ def _resolve_interpolations(composed: DictConfig) -> Config:
 
 
 def _find_base(overrides: Sequence[str]) -> tuple[list[str], list[Override], Mapping[str, Any] | None, str]:
-    """Return the overrides without the file of ``--config``, the same parsed, the saved config below, and its place.
+    """Return the overrides without the file of ``--config``; the same, parsed; the saved config that they change, and
+    its origin in words.
 
     Raises:
         ConfigError: there are two of them, or a file is the config of a run that began from a checkpoint.

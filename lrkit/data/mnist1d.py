@@ -19,7 +19,7 @@ __all__ = ["Mnist1d"]
 class Mnist1d(InMemoryData):
     """MNIST-1D: ten classes of generated signals of 40 points, on which schedules differ after seconds of training.
 
-    The ``mnist1d`` package generates it with its default arguments (its download is not used), once for array size
+    The ``mnist1d`` package generates it with its default arguments (its download is not used), once for each size
     and version of the package. The user's cache folder keeps it. Its mean is 0, its standard deviation 1.
 
     Source: S. Greydanus and D. Kobak, *Scaling Down Deep Learning with MNIST-1D*, 2024, arXiv:2011.14439.
@@ -50,7 +50,7 @@ class Mnist1d(InMemoryData):
 
     def load(self) -> Splits:
         version = metadata.version("mnist1d")
-        total = -(-sum(self.sizes) // 10) * 10  # the package generates the same number of array of the ten classes
+        total = -(-sum(self.sizes) // 10) * 10  # the package generates the same number of each of the ten classes
         # All other parameters are the defaults of that version.
         file = cache_folder() / f"mnist1d-{version}-{total}.npz"
         x, y = read_cache(file) or write_cache(file, _generate_signals(total))

@@ -35,7 +35,7 @@ def convert_targets(arrays: Sequence[Array], key: str, kind: str = "auto") -> tu
     """Targets as tensors, and the number of classes (None: the targets are numbers to regress on).
 
     Args:
-        arrays: the targets of array part.
+        arrays: the targets of each part.
         key: the key that an error names.
         kind: ``classes``, ``numbers``, or auto: floats are numbers, integers and strings are classes.
     """
@@ -43,7 +43,7 @@ def convert_targets(arrays: Sequence[Array], key: str, kind: str = "auto") -> tu
     if everything.dtype.kind == "O":
         missing = sum(value is None for value in everything.flat)
         if missing:
-            raise ConfigError(key, f"must have a target for array sample: {missing} of {everything.size} are missing")
+            raise ConfigError(key, f"must have a target for each sample: {missing} of {everything.size} are missing")
     if everything.dtype.kind in "iub" and kind == "numbers":
         everything = everything.astype(np.float64)
     if everything.dtype.kind == "f" and kind != "classes":

@@ -131,17 +131,17 @@ class TensorLoader(Generic[Batch]):
             yield batch
 
     def join_batches(self, windows: Callable[[int], Sequence[int]], announce: Callable[[int], None]) -> None:
-        """Join the batches of each window to one, from the next iteration on; the samples and their order stay.
+        """Join the batches of each window to one, from the next iteration on; samples and order stay the same.
 
         Args:
-            windows: returns, where so many batches of the epoch are done, the numbers of batches to join until its end.
+            windows: returns, for a number of done batches of an epoch, the numbers of batches to join until its end.
             announce: is called with the number of joined batches of each epoch, when it begins.
         """
         self._windows, self._announce = windows, announce
         self._plan_windows(0, 0)
 
     def _plan_windows(self, first: int, parts: int) -> None:
-        """Lay the windows of the rest of an epoch; done are ``first`` joined batches, which had ``parts`` batches."""
+        """Compute the windows of the rest of an epoch, after ``first`` joined batches, made of ``parts`` batches."""
         if self._windows is None:
             return
         self._first, self._ends = first, [parts, *(parts + done for done in accumulate(self._windows(parts)))]

@@ -43,7 +43,7 @@ class MatmulPrecision(Callback):
 
 
 class MatmulPrecisionNote(Callback):
-    """Says once that a GPU could compute float32 matrix products faster, if nobody has decided about it.
+    """Says once that a GPU could compute float32 matrix products faster, if the user has not chosen a precision.
 
     Lightning says so too, by a logger that lrkit silences, and without the key.
 

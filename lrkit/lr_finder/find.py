@@ -29,7 +29,7 @@ from lrkit.planning.optimizer_tracks import KEY
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.schedules.batch_sizes import KEY as SCHEDULE
 from lrkit.schedules.shapes import RangeTest
-from lrkit.training_objects import hush_lightning, optimizer_of, trainer_of
+from lrkit.training_objects import optimizer_of, silence_lightning, trainer_of
 
 __all__ = ["find_lr", "resolve_auto_lr"]
 
@@ -70,7 +70,7 @@ def find_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> 
         found = FinderResult(1.0, reason=f"{name} finds the learning rate itself, and optimizer.lr multiplies it")
         found.save(folder, config)
         return found
-    hush_lightning()
+    silence_lightning()
     trainer = trainer_of(short_run.trainer_options(config["trainer"]), config.get("trust", ()))
     world = trainer.world_size
     if world > 1 and not _is_launched(trainer):

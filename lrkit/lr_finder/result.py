@@ -154,7 +154,7 @@ class FinderResult:
         return self._make_chart().html()
 
     def _make_chart(self) -> LineChart:
-        """The smoothed loss over the rate, up to where it began: the cliff behind would make everything else flat."""
+        """The smoothed loss over the rate, without losses far above its start: they would make all else look flat."""
         rates, losses = ((), ()) if self.reading is None else (self.reading.rates, self.reading.losses)
         kept = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if loss <= 1.2 * abs(losses[0])]
         points = [rate for rate, _ in kept], [loss for _, loss in kept]

@@ -38,7 +38,7 @@ from lrkit.lightning.imports import (
 from lrkit.lightning.module import OptimizerSetup, configure, scheduler_of
 from lrkit.lr_finder.training_task import TrainingTask
 from lrkit.planning.plan import Plan
-from lrkit.training_objects import hush_lightning, trainer_of, why_unfused
+from lrkit.training_objects import silence_lightning, trainer_of, why_unfused
 
 __all__ = ["OF_THE_RUN", "ShortRun", "run_short", "trainer_options"]
 
@@ -110,7 +110,7 @@ def run_short(
     Raises:
         ConfigError: the training is not possible, or the module returns no loss.
     """
-    hush_lightning()
+    silence_lightning()
     seed_everything(task.seed, workers=True, verbose=False)
     module, recorder = task.module(), _LossRecorder(stop, probe)
 

@@ -247,13 +247,16 @@ class PlanScheduler(LRScheduler):
         """Multiply all rates by ``gain`` from the next step on, beside schedule and plateau. A checkpoint saves it.
 
         This is the supported way to change a rate during a run: a rate written into ``param_groups`` is replaced.
+
+        Raises:
+            ConfigError: ``gain`` is not a finite number >= 0.
         """
         check_number("gain", gain, None, 0, None)
         self.gain = float(gain)
         self.write()
 
     def observe(self, metric: float) -> bool:
-        """Pass one more value of its metric to reduce-on-plateau; return whether the gain changed."""
+        """Pass one more value of the monitored metric to reduce-on-plateau; return whether the gain changed."""
         if self.plan.plateau is None:
             return False
         before = self.plateau.gain

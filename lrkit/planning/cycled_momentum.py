@@ -1,4 +1,4 @@
-"""The curve of momentum that a schedule such as ``OneCycle`` brings along, laid beside the curve of the rate."""
+"""The curve of momentum that a schedule such as ``OneCycle`` sets, with the phases of the curve of the rate."""
 
 from __future__ import annotations
 

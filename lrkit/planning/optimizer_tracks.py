@@ -319,9 +319,9 @@ def refuse_combinations(config: Mapping[str, Any]) -> None:
         ("horizon.compressed_from", config["horizon"].get("compressed_from") is not None, "each track has its"
          " own curve"),
         ("trainer.gradient_clip_val", bool(trainer.get("gradient_clip_val")),
-         "where the module takes the steps it clips too: self.clip_gradients(optimizer, gradient_clip_val=...)"),
-        (f"guard={guard}", guard in refused, "what a spike is, and what is gone back to, is"
-         f" known of one loss and one optimizer: use {allowed}"),
+         "a module that takes its steps clips too: self.clip_gradients(optimizer, gradient_clip_val=...)"),
+        (f"guard={guard}", guard in refused,
+         f"a spike and a rollback are defined by one loss and one optimizer: use {allowed}"),
         (f"resume.policy={policy}", policy in ("extend", "cooldown"), "each track is at a step of its own:"
          " use override"),
     )  # fmt: skip

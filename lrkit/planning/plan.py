@@ -55,6 +55,22 @@ class Plan:
     the common factors: its steps are the batches of the run. A track steps in batches with ``batch_idx % every ==
     offset``. ``group_curves`` has, by the name of a rule, the curves of its groups in place of ``curve`` and
     ``momentum``.
+
+    Args:
+        optimizer: class path of the optimizer.
+        base_lr: base learning rate, before the factor of the batch size.
+        scale: the factor of the batch size, and its rule.
+        horizon: the length of the run, in optimizer steps.
+        curve: optimizer step -> multiplier of the rate.
+        groups: the parameter groups, with the factors of their rates.
+        momentum: optimizer step -> momentum, as a plain value; None: constant.
+        decay_curve: optimizer step -> multiple of the weight decay; None: constant.
+        base_weight_decay: the optimizer's weight decay.
+        weight_decay_rule: the rule for the weight decay that the optimizer gets.
+        plateau, guard: reduce-on-plateau and the divergence guard; None: without.
+        found: the interval of a base rate from a search or a translation.
+        warnings: a line for each valid setting that the user probably did not intend.
+        config: the config of the run, which a resumed run compares.
     """
 
     optimizer: str
@@ -296,7 +312,7 @@ class Plan:
         return [{**phase, "lr": rates} for phase, rates in zip(phases or [], rated, strict=True)]
 
     def phase_rates(self, phase: int, group: GroupRate) -> dict[str, float | None]:
-        """Return the first, the highest and the last rate of a group in a phase of its curve."""
+        """Return the first, the highest and the last rate of a group in a phase of its curve; None for no last one."""
         curve = self.curve_of(group)
         first, length = curve.starts[phase], curve.phases[phase].length
         peak = self.base(group.lr_scale) * curve.peak(phase)

@@ -119,6 +119,9 @@ def _build_cocurves(
             raise ConfigError(key, f"is not a key. {did_you_mean(name, ('momentum', 'weight_decay'))}")
         if schedule.needs_plateau:
             raise ConfigError(f"{key}=plateau", "must not be set: reduce-on-plateau acts only on the learning rate")
+        if keys := schedule.momentum_keys():
+            both = f"set {key}.{keys[0]}=null {key}.{keys[0].replace('_start', '_peak')}=null"
+            raise ConfigError(f"{key}.{keys[0]}", f"has no effect: {key} is driven by the multipliers; {both}")
         curve = Curve.build(schedule, horizon, name=key)
         if name == "momentum":
             if not momentum:
@@ -141,7 +144,7 @@ def _add_cycled_momentum(
     momentum: float | None,
     optimizer: str,
 ) -> list[str]:
-    """Add the curve of momentum that a schedule brings along; a note where the optimizer has no momentum."""
+    """Add the curve of momentum that a schedule sets; a note where the optimizer has no momentum."""
     if not (keys := schedule.momentum_keys()):
         return []
     try:

@@ -21,7 +21,7 @@ from lrkit.prediction.uncertainty import SPREAD, draw_laws
 
 __all__ = ["GATE", "PredictedRun", "Prediction", "predict_losses"]
 
-#: The largest misfit, as a share of the loss, at which predicted losses are told; above it only the ranking is.
+#: The largest misfit, as a share of the loss, at which predicted losses are shown; above it only the ranking is.
 GATE = 0.02
 #: The largest misfit at which schedules are ranked at all.
 _WORST = 0.3
@@ -87,7 +87,7 @@ class Prediction:
 
     @property
     def error(self) -> float:
-        """What the gate judges: ``left_out`` where it is known, else ``misfit``."""
+        """The error that decides what is shown: ``left_out`` where it is known, else ``misfit``."""
         return self.misfit if self.left_out is None else max(self.misfit, self.left_out)
 
     @property

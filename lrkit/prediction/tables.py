@@ -77,7 +77,7 @@ def list_notes(prediction: Prediction) -> list[str]:
 
     notes = list(prediction.notes)
     if not prediction.has_numbers:
-        why = f"the law is off by {100 * prediction.error:.2g} %, and losses are told up to {100 * GATE:.0f} %"
+        why = f"the law is off by {100 * prediction.error:.2g} %, and losses are shown up to {100 * GATE:.0f} %"
         notes.insert(0, f"a ranking without losses: {why}")
     if any(run.mark == "=" for run in prediction.predicted):
         notes.append("= not separable from the best at 90 %")

@@ -17,6 +17,7 @@ from typing import Any
 from lrkit.base.errors import ConfigError
 from lrkit.base.escaping import escape_terminal
 from lrkit.base.files import read_file, read_json
+from lrkit.base.plural import plural
 from lrkit.base.validation import number, text, whole
 from lrkit.runs.csv_reader import read_csv_series
 from lrkit.runs.diagnosis import KINDS
@@ -24,7 +25,8 @@ from lrkit.runs.event_reader import Series, event_files, read_events
 
 __all__ = ["FINISHED", "RACE", "RUNGS", "SWEEP", "Run", "find_dropped", "find_runs", "load_run", "run_of_config"]
 
-SWEEP = "sweep.json"  #: in the folder of a sweep, output_key the folders of its jobs
+SWEEP = "sweep.json"  #: in the folder of a sweep, beside the folders of its jobs
+_NAMED = 3  # of the kept settings of a race, those that its note names
 RACE = "race.json"  #: in the folder of a race: the scores of each rung
 RUNGS = "rungs"  #: in the folder of a race: the sweeps of short copies, which are not compared with the whole runs
 
@@ -133,19 +135,21 @@ def _find_run_folders(top: Path) -> Iterator[Path]:
 
 
 def find_dropped(paths: Sequence[Path]) -> Iterator[str]:
-    """Yield a note for each folder of a race at ``paths``: the number of settings that it did not train in full."""
+    """Yield a note for each folder of a race at ``paths``: how many settings it dropped, and which ones it kept."""
     for path in paths:
         rungs = _text_mapping(read_json(path / RACE)).get("rungs")
-        counts: dict[str, int] = {}
+        counts, kept = dict[str, int](), list[str]()
         for rung in map(_text_mapping, rungs if isinstance(rungs, list) else []):
-            rows = map(_text_mapping, rung["settings"] if isinstance(rung.get("settings"), list) else [])
+            rows = [*map(_text_mapping, rung["settings"] if isinstance(rung.get("settings"), list) else [])]
             share = _escape(str(rung.get("share")))
             counts[share] = counts.get(share, 0) + sum(row.get("promoted") is False for row in rows)
+            kept = [_escape(str(row.get("setting"))) for row in rows if row.get("promoted") is True]
         if dropped := sum(counts.values()):
             at = ", ".join(f"{count} at {share}" for share, count in counts.items() if count)
             place = f"{_escape(path.name)}: " if len(paths) > 1 else ""
-            who = "1 setting was" if dropped == 1 else f"{dropped} settings were"
-            yield f"{place}{who} dropped by a race ({at} of their steps): see {RACE}"
+            names = ", ".join(kept[:_NAMED]) + (f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else "")
+            kept_ones = f", and kept {names}" if kept else ""
+            yield f"{place}a race dropped {plural(dropped, 'setting')} ({at} of their steps){kept_ones}: see {RACE}"
 
 
 def load_run(folder: Path, name: str) -> Run:

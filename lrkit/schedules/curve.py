@@ -64,6 +64,7 @@ class Curve:
 
         Args:
             schedule: the shape between warmup and cooldown; it has the other steps, or its own length.
+            horizon: the length of the run.
             warmup: a schedule with a length; its ``end`` is not used.
             cooldown: a schedule with a length; its ``start`` is not used.
             delay: a time with multiplier 0 before the other parts, which have the rest of the run.
@@ -256,7 +257,11 @@ class Curve:
         return self.chart().html()
 
     def values(self, steps: Sequence[int] | None = None) -> list[float]:
-        """Return the multipliers at ``steps``, by default at every step of the run."""
+        """Return the multipliers at ``steps``, by default at every step of the run.
+
+        Raises:
+            ConfigError: without ``steps``, for a curve without an end.
+        """
         if steps is None:
             if self.steps is None:
                 raise ConfigError("horizon.steps", "must be set to list a curve without an end")

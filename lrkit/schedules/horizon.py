@@ -64,7 +64,7 @@ class Horizon:
 
     @property
     def end(self) -> int | None:
-        """The number of optimizer steps after which this run ends: ``stop_after``, or all steps."""
+        """The number of optimizer steps after which this run ends: ``stop_after``, or all steps; None: unknown."""
         return self.steps if self.stop_after is None else self.stop_after
 
     def stopping(self, after: Length | None, key: str = "horizon.stop_after") -> Horizon:
@@ -161,6 +161,8 @@ class LoaderSize:
 
     def batches(self, world: int) -> int | None:
         """Return the batches of each process in an epoch, with a distributed sampler that gives each equally many.
+
+        None if the samples or the batch size are unknown.
 
         >>> loader = LoaderSize(1000, 64)
         >>> loader.batches(1), LoaderSize(1000, 64, drop_last=True).batches(1), loader.batches(2)

@@ -24,7 +24,7 @@ class StepValues:
 
     Args:
         lr: the learning rate.
-        weight_decay: the weight decay; None: no member has any, which no device needs to be asked for.
+        weight_decay: the weight decay; None: no member has any, known without reading a value from the device.
         momentum: the momentum, or ``betas[0]`` of the Adam family, where the plan drives it; None: the option.
     """
 

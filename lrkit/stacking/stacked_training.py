@@ -185,7 +185,7 @@ class _Stack:
         self.step = self.epoch = 0
 
     def train(self) -> list[Record]:
-        self._leave([i for i in self.active if self.members[i].last <= 0])  # none leaves before its first step else
+        self._leave([i for i in self.active if self.members[i].last <= 0])  # else none leaves before its first step
         while self.active:
             orders = {key: self.members[i].order(self.epoch) for key, i in self.first_of.items()}
             count = len(next(iter(orders.values()))[: self.settings.batches])

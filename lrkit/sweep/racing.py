@@ -20,6 +20,7 @@ from typing import Any
 
 from lrkit.base.files import write_json
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
+from lrkit.base.plural import plural
 from lrkit.base.terminal_width import find_width
 from lrkit.base.text_table import format_table
 from lrkit.config.race_options import RaceOptions, share_text
@@ -185,10 +186,9 @@ class Race:
         names = ", ".join(
             f"{sum(not row['promoted'] for row in rung['settings'])} at {rung['share']}" for rung in self.written
         )
-        who = "1 setting was" if dropped == 1 else f"{dropped} settings were"
         return (
             f"the race took {taken} optimizer steps, {100 * taken / grid:.0f} % of the {grid} of all"
-            f" {len(self.settings)} settings in full; {who} dropped"
+            f" {len(self.settings)} settings in full; it dropped {plural(dropped, 'setting')}"
             f" ({names}): see {RACE}"
         )
 

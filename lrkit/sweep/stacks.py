@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.plural import plural
 from lrkit.base.process_pool import PATIENCE
 from lrkit.config import compose as configs
 from lrkit.stacking.stackable_config import why_not_stackable, without_free_keys
@@ -56,11 +57,8 @@ def form_units(
         alike.setdefault(group, []).append(job)
     units = [part for group in alike.values() for part in _divide(group, at_a_time)]
     sizes = [len(unit) for unit in units if len(unit) > 1]
-    notes = [f"stack={asked}: {sum(sizes)} jobs run as {len(sizes)} stack{'s' * (len(sizes) != 1)}"] if sizes else []
-    notes += [
-        f"stack={asked}: {count} job{'s' * (count != 1)} run separately, by {reason}"
-        for reason, count in reasons.items()
-    ]
+    notes = [f"stack={asked}: {sum(sizes)} jobs run as {plural(len(sizes), 'stack')}"] if sizes else []
+    notes += [f"stack={asked}: {plural(count, 'job')} run separately, by {reason}" for reason, count in reasons.items()]
     if asked == "auto" and not sizes and not reasons:
         notes = ["stack=auto: the jobs run separately: no two differ in rate, schedule, weight decay or seed alone"]
     return sorted(units, key=lambda unit: unit[0].number), notes

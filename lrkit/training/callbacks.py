@@ -57,7 +57,7 @@ class RunCallbacks:
     Args:
         for_trainer: all of them, in the order in which they are called.
         last: the file of the last checkpoint; None where the run keeps none.
-        journal: the run's ``events.json``.
+        event_log: the run's ``events.json``.
         results: writes ``metrics.json``.
         recorder: records the losses from which the diagnosis concludes.
         steps: compares the steps that are taken with the plan.
@@ -71,7 +71,7 @@ class RunCallbacks:
 
     for_trainer: list[Callback]
     last: Path | None
-    journal: EventLog
+    event_log: EventLog
     results: ResultsWriter
     recorder: LossRecorder
     steps: StepCountCheck
@@ -98,20 +98,20 @@ def build_callbacks(run: RunConfig, module: LightningModule) -> RunCallbacks:
         noise.check(module, run.config["data"].get("batch_size"))
     say: Callable[[str], None] = (lambda line: None) if run.quiet else print_line
     goes_on = run.resumption.goes_on
-    journal = EventLog(run.folder if global_rank() == 0 else None)
-    note = note_differences(journal, 0 if goes_on is None else goes_on.step, run.quiet)
+    event_log = EventLog(run.folder if global_rank() == 0 else None)
+    note = note_differences(event_log, 0 if goes_on is None else goes_on.step, run.quiet)
     position = DataPosition(None if goes_on is None else goes_on.content["lrkit"], note)
     kept = None if last is None else run.folder / "checkpoints" / durable_io.LAST
     made = RunCallbacks(
         for_trainer=[],
         last=kept,
-        journal=journal,
+        event_log=event_log,
         results=_build_results(run, best, noise),
         recorder=LossRecorder(),
         steps=StepCountCheck(command=True, last=kept),
         tracks=TrackStepCheck(say, command=True),
         first_batch=FirstBatchCheck(),
-        plain_data=PlainDataCallback(journal, (lambda line: None) if run.quiet else warn_line),
+        plain_data=PlainDataCallback(event_log, (lambda line: None) if run.quiet else warn_line),
         position=position,
         preemption=Preemption(None) if kept is None else SavingPreemption(kept),
         noise=noise,
@@ -164,7 +164,7 @@ def _order_own_callbacks(
         made.tracks if run.tracks else made.recorder,
         TrainLossLogger(),
         EvaluationMode(),
-        DivergenceGuard(made.journal, say),  # after EvaluationMode: the guard copies the weights that train
+        DivergenceGuard(made.event_log, say),  # after EvaluationMode: the guard copies the weights that train
         MetricNameCheck(wanted, best, say),
         IncompleteAccumulation(),
         LearningRateLogger(),

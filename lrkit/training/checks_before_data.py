@@ -1,4 +1,4 @@
-"""What a run refuses before it reads data, checked without one: classes, keys, packages, files and devices."""
+"""What a run refuses before it reads data, checked without a run: classes, keys, packages, files and devices."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lrkit.training_objects import (
     check_trainer,
     data_node,
     data_of,
-    hush_lightning,
     optimizer_of,
+    silence_lightning,
     tracks_of,
     trainer_of,
 )
@@ -30,7 +30,7 @@ def check_run(config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: naming the key, as the run itself would.
     """
-    hush_lightning()
+    silence_lightning()
     trust = config.get("trust", ())
     if not tracks_of(config):
         factory.check_optimizer(*optimizer_of(config))

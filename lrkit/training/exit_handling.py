@@ -47,7 +47,7 @@ class ExitReport:
 
     @contextmanager
     def of(self, trainer: Trainer) -> Iterator[None]:
-        """Around a fit.
+        """A context for a fit: records how it ends.
 
         Raises:
             Terminated: SIGTERM or SIGUSR1; ``metrics.json`` says ``preempted``.
@@ -55,9 +55,9 @@ class ExitReport:
             RunError: an error of the machine or of Lightning; the message has the reason.
             Exception: any other as it was raised, with a note where its traceback is kept; it says ``failed``.
         """
-        meeting = Rendezvous(trainer, lost=lambda why: self._kill_process(trainer, why))
+        rendezvous = Rendezvous(trainer, lost=lambda why: self._kill_process(trainer, why))
         try:
-            with watch_training(_Watched(self, trainer, meeting)), meeting.reporting():
+            with watch_training(_Watched(self, trainer, rendezvous)), rendezvous.reporting():
                 yield
         except ConfigError:
             _end_others(trainer)  # they have found the same, and it is said once
@@ -85,7 +85,7 @@ class ExitReport:
         if died := _WORKER_DIED.search(str(error)):
             error = RunError(
                 f"a process that loads data has died at step {_get_progress(trainer)} ({died[0]}): if memory ran out,"
-                f" try fewer of them or data.num_workers=0; {self._how_to_go_on(trainer)}"
+                f" try fewer of them, or none (data.workers=0 of data=datasets); {self._how_to_go_on(trainer)}"
             )
         if _NO_MEMORY.search(str(error)) or isinstance(error, MemoryError):
             error = RunError(
@@ -141,8 +141,8 @@ class _Watched:
 
     least = 30.0  # seconds
 
-    def __init__(self, ending: ExitReport, trainer: Trainer, meeting: Rendezvous) -> None:
-        self.ending, self.trainer, self.meeting = ending, trainer, meeting
+    def __init__(self, ending: ExitReport, trainer: Trainer, rendezvous: Rendezvous) -> None:
+        self.ending, self.trainer, self.rendezvous = ending, trainer, rendezvous
 
     def begun(self) -> bool:
         return self.ending.preemption.listens
@@ -158,9 +158,9 @@ class _Watched:
     def patience(self) -> float:
         return max(self.least, 3 * self.ending.preemption.longest)
 
-    def farewell(self, signum: int) -> str:
-        if self.meeting.waits:
-            where = f"while it waited for {self.meeting.missing()}"
+    def describe_end(self, signum: int) -> str:
+        if self.rendezvous.waits:
+            where = f"while it waited for {self.rendezvous.missing()}"
         else:
             where = f"at step {_get_progress(self.trainer)}, which did not end"
         return self.ending.unanswered(self.trainer, signum, where)
@@ -184,7 +184,7 @@ def _end_others(trainer: Trainer) -> None:
 def _death_behind(error: Exception) -> Exception:
     """The death of a data-loading process if it broke the connection; otherwise the error itself.
 
-    torch raises it when it hears of it, which may be a moment later, and then wherever this process is.
+    torch raises it when it learns of the death, which may be a moment later, at any place in this process.
     """
     if isinstance(error, ConnectionError | EOFError):
         try:

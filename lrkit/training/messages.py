@@ -17,20 +17,20 @@ def warn_line(line: str) -> None:
     print_line(line, sys.stderr)
 
 
-def note_differences(journal: EventLog, step: int, quiet: bool) -> Callable[[str], None]:
+def note_differences(event_log: EventLog, step: int, quiet: bool) -> Callable[[str], None]:
     """Prints a line about a difference from the interrupted run, and adds it to the event log."""
 
     def note(line: str) -> None:
         if global_rank() == 0:
-            journal.add(step, "data", line)
+            event_log.add(step, "data", line)
             if not quiet:
                 print_line(f"note: {line}")
 
     return note
 
 
-def tell_skipped_checkpoint(saved: saved_run.SavedRun, journal: EventLog, quiet: bool) -> None:
+def tell_skipped_checkpoint(saved: saved_run.SavedRun, event_log: EventLog, quiet: bool) -> None:
     """Report a damaged checkpoint that was skipped: a line, and an entry of the event log."""
-    journal.add(saved.step, "checkpoint", saved.skipped)
+    event_log.add(saved.step, "checkpoint", saved.skipped)
     if not quiet:
         warn_line(f"lrkit: damaged checkpoint skipped: {saved.skipped}")

@@ -65,7 +65,7 @@ class RecordedTraining:
         return self.step == len(self.record.losses)
 
     def _run_epoch(self, data_fetcher: Any) -> None:
-        """Stand for the batches of an epoch, with the hooks and counts of Lightning's loop."""
+        """Replace the batches of an epoch, with the hooks and counts of Lightning's loop."""
         trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop
         if self.step == 0:
             self._begin()
@@ -89,7 +89,7 @@ class RecordedTraining:
             results.begun -= self.seconds
 
     def _take_step(self, number: int, is_last: bool) -> None:
-        """Stand for one batch, its optimizer step, and the validation that follows it."""
+        """Replace one batch, its optimizer step, and the validation that follows it."""
         trainer, module, loop = self.trainer, self.trainer.lightning_module, self.trainer.fit_loop.epoch_loop
         scheduler, progress = scheduler_of(trainer), loop.batch_progress
         progress.increment_ready()
@@ -140,7 +140,7 @@ class RecordedTraining:
         return guard
 
     def _validate(self, validation: Validation) -> None:
-        """Stand for a validation: log its metrics, and save the best checkpoint if it was the best."""
+        """Replace a validation: log its metrics, and save the best checkpoint if it was the best."""
         trainer, module = self.trainer, self.trainer.lightning_module
         self.parts[TrainLossLogger].on_validation_start(trainer, module)
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in validation.metrics.items()})

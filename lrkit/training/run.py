@@ -46,9 +46,9 @@ from lrkit.training_objects import (
     check_test,
     data_of,
     exact_plan,
-    hush_lightning,
     module_of,
     notes_on,
+    silence_lightning,
     why_unfused,
 )
 
@@ -57,7 +57,16 @@ __all__ = ["FinishedRun", "run_training"]
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run."""
+    """A finished run.
+
+    Attributes:
+        status: ``done``, ``stopped`` before its last step, ``diverged`` or ``failed``.
+        folder: the run's folder.
+        plan: the plan that it followed.
+        final: metric -> its last value.
+        best: metric -> its value at the best validation, by ``monitor``.
+        monitor: the monitored metric; None without one.
+    """
 
     status: str
     folder: Path
@@ -86,7 +95,7 @@ def run_training(
         recorded: a training that is over, as a member of a stack; its numbers are used, and no batch is computed.
 
     Raises:
-        ConfigError: the config cannot mean what it says; nothing was trained.
+        ConfigError: the config is invalid; nothing was trained.
         SearchError: ``optimizer.lr=auto``, and no rate was found.
     """
     key = "hydra.run.dir" if config["resume"]["path"] is None else "resume.path"
@@ -105,7 +114,7 @@ def _train(
     recorded: RecordedTraining | None,
 ) -> FinishedRun:
     """Train a run by its resolved config."""
-    hush_lightning()
+    silence_lightning()
     seed_everything(run.config["seed"], workers=True, verbose=False)
     data = data_of(run.config) if data is None else data
     module = module_of(run.config, data, module)
@@ -181,13 +190,13 @@ def _prepare_trainer(run: RunConfig, module: LightningModule, callbacks: RunCall
     joins = None if goes_on is None or not _is_inside(goes_on.path, run.folder) else goes_on.step
     trainer = build_run_trainer(run.config, run.folder, callbacks.for_trainer, callbacks.results, joins, run.quiet)
     callbacks.position.install(trainer)
-    loggers.guard_loggers(trainer, list(run.config["logger"]), callbacks.journal)
+    loggers.guard_loggers(trainer, list(run.config["logger"]), callbacks.event_log)
     if last is not None:
         durable_io.install_durable_io(trainer, last)
         if trainer.is_global_zero:
             durable_io.remove_leftovers(last.parent)
     if resumption.saved is not None and resumption.saved.skipped:
-        tell_skipped_checkpoint(resumption.saved, callbacks.journal, run.quiet or not trainer.is_global_zero)
+        tell_skipped_checkpoint(resumption.saved, callbacks.event_log, run.quiet or not trainer.is_global_zero)
     if resumption.saved is not None and goes_on is None:
         with resumption.explaining(module):
             module.load_state_dict(resumption.saved.content["state_dict"])

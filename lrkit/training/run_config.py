@@ -52,7 +52,7 @@ def resolve_run_config(config: Mapping[str, Any], folder: Path, quiet: bool) -> 
     """Return the config that a run trains by. Whatever the config alone shows is refused here, before data is read.
 
     Raises:
-        ConfigError: the config cannot mean what it says, or does not fit the checkpoint.
+        ConfigError: the config is invalid, or does not fit the checkpoint.
         SearchError: ``optimizer.lr=auto``, and no rate was found.
     """
     asked, resumption = config, Resumption.of(config, lambda: configs.schedule_of(config, "cooldown"))

@@ -21,7 +21,7 @@ from lrkit.data.in_memory import InMemoryData
 from lrkit.stacking.short_trainings import build_member, check_configs, load_data, stack_settings, with_own_order
 from lrkit.stacking.stacked_training import Member, StackSettings, train_stack
 from lrkit.training.recorded_training import RecordedTraining
-from lrkit.training_objects import hush_lightning
+from lrkit.training_objects import silence_lightning
 
 __all__ = ["StackedRun", "train_stacked_runs"]
 
@@ -48,7 +48,7 @@ def train_stacked_runs(members: Sequence[Mapping[str, Any]], write: Callable[[in
     Raises:
         ConfigError: the configs do not form a stack.
     """
-    hush_lightning()
+    silence_lightning()
     check_configs(members)
     since = time.perf_counter()
     data = load_data(members[0])

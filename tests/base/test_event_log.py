@@ -20,13 +20,13 @@ def test_entries_are_kept_in_order_and_gone_on_with(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "events.json").write_text('[{"step": 1, "eve')
-    journal = EventLog(tmp_path)
-    assert journal.entries == []
-    journal.add(2, "stop", "why")
+    event_log = EventLog(tmp_path)
+    assert event_log.entries == []
+    event_log.add(2, "stop", "why")
     assert len(json.loads((tmp_path / "events.json").read_text())) == 1
 
 
 def test_a_journal_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
-    journal = EventLog(tmp_path / "is not there")
-    journal.add(1, "skip", "why")
-    assert len(journal.entries) == 1
+    event_log = EventLog(tmp_path / "is not there")
+    event_log.add(1, "skip", "why")
+    assert len(event_log.entries) == 1

@@ -37,7 +37,7 @@ class Training:
     def ends(self): return self.over
     def progress(self): return min(time.monotonic(), self.until)
     def patience(self): return 0.3
-    def farewell(self, signum): return f"goodbye after {signum}"
+    def describe_end(self, signum): return f"ended by {signum}"
 
 print("ready", flush=True)
 """
@@ -84,7 +84,7 @@ def test_whoever_has_answered_may_take_his_time() -> None:
 
 def test_a_training_has_as_long_as_it_makes_steps() -> None:
     returned, seconds, _, err = ended("with watchdog.watch_training(Training(0.8)): hang()", (0, signal.SIGTERM))
-    assert (returned, err) == (143, "lrkit: goodbye after 15\n") and 0.8 < seconds < 8
+    assert (returned, err) == (143, "lrkit: ended by 15\n") and 0.8 < seconds < 8
 
 
 def test_a_training_that_is_being_ended_is_let_be() -> None:
@@ -105,7 +105,7 @@ def test_the_same_signal_told_twice_is_one() -> None:
 
 
 def test_a_farewell_that_hangs_too_is_cut_short() -> None:
-    body = "watchdog._FAREWELL_TIME = 0.3\nTraining.farewell = lambda self, signum: hang()\n"
+    body = "watchdog._DESCRIBE_TIME = 0.3\nTraining.describe_end = lambda self, signum: hang()\n"
     body += "with watchdog.watch_training(Training(0)): hang()"
     returned, seconds, _, err = ended(body, (0, signal.SIGTERM))
     assert (returned, err) == (143, "lrkit: stopped by SIGTERM\n") and seconds < 8

@@ -22,7 +22,7 @@ RUN = ["schedule=step", "warmup=linear", "cooldown=sqrt", "schedule@coschedule.w
 
 
 def older(plain: Any) -> Any:
-    """The JSON of a plan as it was before; ``start`` is new for stairs."""
+    """The JSON of a plan as it was before; ``start`` is new for step schedules."""
     if isinstance(plain, list):
         return [older(each) for each in plain]
     if not isinstance(plain, dict):

@@ -21,9 +21,7 @@ from lrkit.config.compose import compose
 from lrkit.lightning.imports import PACKAGE, Trainer
 from lrkit.training.run import run_training
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers", "ignore:the checkpoint is from the middle", "ignore:Attribute .* instance of"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:the checkpoint is from the middle", "ignore:Attribute .* instance of")
 READABLE = [kind for kind in KINDS if kind != "unreadable"]
 
 

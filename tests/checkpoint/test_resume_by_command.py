@@ -28,7 +28,6 @@ SHAPE = ["warmup=linear", "warmup.length=5", "optimizer=adamw", "optimizer.lr=0.
 
 pytestmark = [
     pytest.mark.usefixtures("elsewhere"),
-    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
 ]
 
 

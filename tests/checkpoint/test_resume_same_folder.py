@@ -29,8 +29,6 @@ BASE = {"trainer.max_epochs": "4", "trainer.limit_train_batches": "6", "trainer.
         "model.hidden": "[8]", "model.dropout": "0.3", "logger": "none"}  # fmt: skip
 STOP = "+callbacks.stop={_target_: interrupted_runs.Stop}"
 
-pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
-
 
 @pytest.fixture(autouse=True)
 def elsewhere(elsewhere: None) -> Iterator[None]:
@@ -55,9 +53,9 @@ def folders() -> list[Path]:
 
 
 def train(*overrides: str, code: int = 0) -> Path:
-    """Run a command line that must end with ``code``; the newest folder of a run.
+    """Run a command line that must end with ``code``; return the newest folder of a run.
 
-    What ended a run is left out when that is gone on with.
+    A callback that ended the run is left out when the run is resumed.
     """
     path = next((o.partition("=")[2] for o in overrides if o.startswith("resume.path=")), ".")
     folder = find_run_folder(path)

@@ -33,7 +33,6 @@ GAN = ("model=custom", "data=custom", "data._target_=several_optimizers.Data", "
 
 pytestmark = [
     pytest.mark.usefixtures("elsewhere"),
-    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
 ]
 
 

@@ -34,6 +34,7 @@ def test_it_is_for_this_machine_alone_and_reads_all_files_of_a_run(tmp_path: Pat
         (["{logs}", "host=0.0.0.0"], "host is refused: lrkit board serves only this machine."),
         (["{logs}/none"], "must be an existing folder"),
         (["{empty}"], "contains no TensorBoard event files (searched recursively)."),
+        (["{logs}", "--port", "6011"], "port must be written without dashes: port=6006. Received: '--port'"),
         (["{logs}", "port=http"], "port must be a whole number in [0, 65535]"),
         (["prt=1"], "prt is not a key. Did you mean 'port'? Accepted: port."),
     ],

@@ -153,3 +153,16 @@ def test_a_tensorboard_that_does_not_start_is_a_problem(monkeypatch: pytest.Monk
 def test_tensorboard_starts() -> None:
     (finding,) = checks.check_tensorboard({})
     assert finding.mark == "ok"
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "mark"), [(9, "highest", "note"), (9, "high", "ok"), (7, "highest", "ok")]
+)
+def test_tf32_is_advised_on_a_gpu_that_has_it(
+    capability: int, precision: str, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (capability, 0))
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    (found,) = checks.check_matrix_multiplication({"trainer": {"matmul_precision": None}})
+    assert found.mark == mark and ("trainer.matmul_precision=high" in found.text) == (mark == "note")

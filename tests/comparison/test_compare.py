@@ -529,7 +529,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path, said: Said) -> None:
 
 def test_runs_that_logged_nothing_are_said_to(tmp_path: Path) -> None:
     write_run(tmp_path / "a", loss=None, status="failed")
-    assert refused([tmp_path]) == "metric needs a logged metric: none of the 1 runs has one."
+    assert refused([tmp_path]) == "metric needs a logged metric: there is none in 1 run."
 
 
 def test_it_never_imports_torch_nor_tensorflow(tmp_path: Path) -> None:
@@ -578,7 +578,7 @@ def test_symptoms_are_told_of_a_few_settings_the_best_first(tmp_path: Path) -> N
         ails(folder, "overfitting", "fewer")
     notes = [note for note in compare([tmp_path]).notes if "overfitting" in note or "symptoms" in note]
     assert [note.partition(":")[0] for note in notes[:-1]] == ["cosine", "step", "linear"]
-    assert notes[-1] == "2 more settings have symptoms: see their metrics.json"
+    assert notes[-1] == "symptoms of 2 more settings: see their metrics.json"
 
 
 @pytest.mark.parametrize("findings", [None, 3, "x", [3], [{}], [{"kind": ["overfitting"]}], {"kind": "overfitting"}])

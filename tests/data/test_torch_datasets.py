@@ -80,7 +80,6 @@ def test_refusals(arguments: dict[str, Any], said: str) -> None:
 
 
 @ignored
-@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 def test_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["train", *SIGNS, "+data.train.size=100", "model=linear", "trainer.max_epochs=1"]
@@ -97,6 +96,5 @@ def test_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 @ignored
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 def test_resumed_within_an_epoch(recorded: Recorded, tmp_path: Path) -> None:
     full_and_resumed(tmp_path, recorded, 9, *SIGNS[:-1])

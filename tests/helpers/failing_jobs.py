@@ -18,7 +18,7 @@ class Fate(Callback):
 
     Args:
         fates: each a part of the folder's name, and ``raise``, ``die`` (a crash without a word), ``diverge``, ``slow``,
-            ``hang``, ``stop`` (deaf to all but SIGKILL), ``starve`` (there is no more memory).
+            ``hang``, ``stop`` (ignores all signals but SIGKILL), ``starve`` (there is no more memory).
     """
 
     def __init__(self, fates: list[str]) -> None:

@@ -214,7 +214,6 @@ def test_a_module_with_manual_optimization_is_refused(train: Callable[..., Any])
         train(*own, "batch.schedule=[[0,8],[3,24]]")
 
 
-@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
 def test_in_a_script_of_plain_lightning() -> None:
     schedule = [[0, 1], ["1ep", 2], [6, 4]]
     UnitGradient.seen.clear()

@@ -132,7 +132,6 @@ def fit(
 
 
 ignored = pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers",
     "ignore:.*LeafSpec",
     "ignore:.*logging interval",
     "ignore:The dirpath has changed",

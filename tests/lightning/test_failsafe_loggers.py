@@ -15,7 +15,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.lightning.imports import Callback, TensorBoardLogger
 
 
-def journal(folder: Path) -> list[dict[str, Any]]:
+def event_log(folder: Path) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = json.loads((folder / "events.json").read_text())
     return entries
 
@@ -33,7 +33,7 @@ def test_a_server_that_is_down_does_not_end_the_training(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("lrkit: logger.server has failed at step ")
     assert "(ConnectionError: the server is down" in line and line.endswith("; training goes on without it")
-    (entry,) = journal(run.folder)
+    (entry,) = event_log(run.folder)
     assert (entry["event"], entry["logger"]) == ("logger", "server") and entry["why"].startswith("ConnectionError")
 
 
@@ -43,7 +43,7 @@ def test_the_numbers_are_those_of_a_run_without_it(train: Callable[..., Any]) ->
 
 def test_others_go_on(train: Callable[..., Any]) -> None:
     run = train("logger=tensorboard", server("log_metrics")[1])
-    assert [entry["logger"] for entry in journal(run.folder)] == ["server"]
+    assert [entry["logger"] for entry in event_log(run.folder)] == ["server"]
     assert [*run.folder.rglob("events.out.tfevents*")]
 
 
@@ -90,5 +90,5 @@ def test_a_writer_that_dies_is_told_of_without_a_traceback(
     assert run.status == "done" and run.final["val/loss"] > 0
     said = capsys.readouterr().err
     assert said.startswith("lrkit: logger.board has failed at step ") and said.count("\n") == 1
-    assert [entry["event"] for entry in journal(run.folder)] == ["logger"]
+    assert [entry["event"] for entry in event_log(run.folder)] == ["logger"]
     assert threading.excepthook is before

@@ -23,13 +23,12 @@ from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.training.run import run_training
 from lrkit.training_objects import data_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 HERE = f"model=custom model._target_={__name__}"
 LOGITS = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 
 
 class Named:
-    """Like transformers' outputs, which are no dictionaries to everybody."""
+    """A named output without a base class of torch or of Python's, as some libraries return."""
 
     def __init__(self) -> None:
         self.logits = LOGITS

@@ -19,7 +19,6 @@ def custom(model: str, data: str = "Data", *more: str) -> list[str]:
             f"data._target_=plain_lightning.{data}", *LIMITS, *more]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 class TestForeign:
     @pytest.mark.parametrize(
         ("model", "data"), [("Net", "Data"), ("DictLoss", "Data"), ("Manual", "Data"), ("Silent", "OnlyTraining")]

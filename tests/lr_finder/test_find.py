@@ -294,7 +294,6 @@ TASKS = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 @pytest.mark.parametrize("task", TASKS)
 def test_a_run_after_a_search_is_the_run_without_it(task: str, tmp_path: Path) -> None:
     overrides = brief(*TASKS[task], "seed=7")

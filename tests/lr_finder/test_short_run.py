@@ -22,7 +22,6 @@ from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.planning.plan import Plan
 from lrkit.training_objects import data_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 FOREIGN = ("data=custom", "data._target_=plain_lightning.Data", "data.batch_size=10")
 
 

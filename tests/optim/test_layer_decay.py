@@ -301,7 +301,6 @@ def test_the_levels_are_printed_before_training_and_kept(
     assert line in capsys.readouterr().out.splitlines()
 
 
-@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 def test_configure_says_the_levels_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lrkit.lightning import imports
 

@@ -31,10 +31,6 @@ from lrkit.planning.plan import Plan
 from lrkit.runs import event_reader
 from lrkit.schedules.horizon import Horizon
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The '.*_dataloader' does not have many workers", "ignore:The `.*_dataloader` does not have many workers"
-)
-
 BASE = ("model=custom", "data=custom", "data._target_=several_optimizers.Data", "data.batch_size=5",
         "trainer.max_epochs=2", "trainer.limit_train_batches=null", "trainer.limit_val_batches=null",
         "optimizer=adam")  # fmt: skip

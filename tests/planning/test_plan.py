@@ -185,6 +185,7 @@ REFUSED = [
     ({"coschedule": {"weight_decay": Linear()}},                     "coschedule.weight_decay needs weight decay: opt"),
     ({"coschedule": {"momentum": Linear(end=1.2)}, "momentum": 0.9}, "coschedule.momentum must keep momentum below 1;"),
     ({"coschedule": {"momentum": Linear(length=200)}, "momentum": 0.9}, "coschedule.momentum.length must be at most t"),
+    ({"coschedule": {"momentum": ONE_CYCLE}, "momentum": 0.9},       "coschedule.momentum.momentum_start has no effec"),
     ({"coschedule": {"momentum": Linear()}, "momentum": 0.9, "schedule": ONE_CYCLE},
                                                                      "coschedule.momentum and schedule.momentum_star"),
 ]  # fmt: skip

@@ -105,6 +105,16 @@ def test_a_bad_fit_gives_a_ranking_without_losses(tmp_path: Path) -> None:
     assert [curve["name"] for curve in panels["panels"][0]["curves"] if curve["name"] in order] == order
 
 
+def test_a_picture_that_cannot_be_drawn_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for schedule in ("constant", "cosine"):
+        write_run(tmp_path / schedule, f"schedule={schedule}")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    found = lrkit.predict(tmp_path, overrides=["schedule=wsd"], out=tmp_path / "out")
+    assert "note: predict.png needs the package matplotlib: pip install 'lrkit[plot]'" in str(found)
+    assert (tmp_path / "out" / "compare.html").is_file() and not (tmp_path / "out" / "predict.png").exists()
+
+
 def test_three_schedules_are_judged_by_leaving_one_out(tmp_path: Path) -> None:
     other = AnnealingLaw(0.6, 2.5, 0.4, 2.0, 20.0)
     for schedule, law in (("constant", LAW), ("cosine", LAW), ("wsd", other)):

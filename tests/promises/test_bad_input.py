@@ -670,7 +670,7 @@ def test_refused_before_the_first_step(
     assert "Traceback" not in "".join(err)
 
 
-@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`", "ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`")
 @pytest.mark.parametrize(("overrides", "expected", "code"), [*((*u, 2) for u in UNFIT), *((*f, 1) for f in FAILS)])
 def test_a_mistake_in_code_is_one_line(
     overrides: str, expected: str, code: int, capsys: pytest.CaptureFixture[str]

@@ -62,7 +62,6 @@ GradientAccumulationScheduler: Any = import_module(f"{PACKAGE}.callbacks").Gradi
 Train = Callable[..., Any]
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
 ]
 

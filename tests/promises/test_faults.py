@@ -60,7 +60,7 @@ def killed(
 ) -> tuple[Path, int, int, int]:
     """Kill a run again and again, half of the times while it saves: the folder, kills, survived, torn files.
 
-    Of Lightning's own saving nothing is gone on with: each try begins anew.
+    With Lightning's own saving no run is resumed: each try begins anew.
     """
     chance, survived, torn, done, resume = random.Random(0), 0, 0, 0, []
     folder = place / "run"
@@ -402,7 +402,7 @@ def test_a_mistake_in_the_users_code(row: Row, capsys: pytest.CaptureFixture[str
         " `error.log`; `metrics.json` says why")  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers", "ignore:.*fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_worker_that_dies(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
     more = [
         "data=custom",
@@ -413,7 +413,7 @@ def test_a_worker_that_dies(row: Row, capsys: pytest.CaptureFixture[str]) -> Non
     plain = [word for word in words() if not word.startswith("trainer.limit_train")]
     assert main([*plain, *more, "model.inputs=64", "model.outputs=10"]) == 1
     told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("lrkit: a process that loads data has died at step ") and "data.num_workers=0" in told
+    assert told.startswith("lrkit: a process that loads data has died at step ") and "data.workers=0" in told
     assert metrics(only())["status"] == "failed"
     row("a process of the data loader is killed", 1, 1, 0, "exit code 1; `lrkit: a process that loads data has died at"
         " step 3 of 32 (DataLoader worker (pid ...) is killed by signal: Killed): ..., try ...`")  # fmt: skip

@@ -23,7 +23,6 @@ from lrkit.training.stacked_runs import train_stacked_runs
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
 ]
 
 GPU = ["trainer.accelerator=gpu", "trainer.devices=1"]

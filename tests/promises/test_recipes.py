@@ -11,8 +11,6 @@ from lrkit.config.compose import compose, plan
 from lrkit.planning.plan import Plan
 from lrkit.training.run import run_training
 
-pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
-
 TOKENS = [
     "model=custom",
     "model._target_=recipe_parts.Bert",

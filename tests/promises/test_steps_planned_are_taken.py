@@ -23,7 +23,6 @@ from lrkit.config.compose import compose
 
 Train = Callable[..., Any]
 
-pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 
 SAMPLES = 37  # a prime: no batch size divides it
 

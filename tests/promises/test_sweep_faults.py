@@ -1,4 +1,4 @@
-"""Faults of clocks, of jobs in a sweep, and of processes that must meet. test_faults.py says how to write the page."""
+"""Faults of clocks, of jobs in a sweep, and of connecting processes. test_faults.py says how to write the page."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_a_timeout_is_written_as_max_time_is(text: str) -> None:
 
 @pytest.mark.slow
 def test_a_job_that_hangs(tmp_path: Path, row: Row) -> None:
-    """One that waits for something hears of a signal; one that is deaf is killed. Both go on by the same command."""
+    """One handles a signal while it waits; one ignores signals, and is killed. Both go on by the same command."""
     words = ["-m", "seed=1,2,3", "jobs=3", "timeout=00:00:00:20", *QUICK, "trainer.max_epochs=3",
              fate("seed=1 hang", "seed=2 stop")]  # fmt: skip
     words.remove("trainer.max_epochs=1")
@@ -226,9 +226,9 @@ def test_a_job_that_hangs(tmp_path: Path, row: Row) -> None:
     assert states(sweep) == ["done"] * 3
     starts = sorted(tuple(line.split()[:2]) for line in (sweep / "starts.txt").read_text().splitlines())
     assert [step for _, step in starts] == ["0", "4", "0", "4", "0"]  # each from its checkpoint of the first epoch
-    row("a job of a sweep hangs, `timeout=00:00:00:20`: one hears of signals, one is deaf", 2, 2, 0, "exit code 1; `job"
-        " 0 seed=1: timeout`; it is asked to end and to save, after a minute killed; the others are not held up, and"
-        " the same command goes on with it")  # fmt: skip
+    row("a job of a sweep hangs, `timeout=00:00:00:20`: one handles signals, one ignores them", 2, 2, 0, "exit code 1;"
+        " `job 0 seed=1: timeout`; it is asked to end and to save, after a minute killed; the others are not held up,"
+        " and the same command goes on with it")  # fmt: skip
 
 
 @pytest.mark.slow
@@ -352,11 +352,11 @@ def test_a_job_that_ended_as_its_sweep_was_killed_is_done(tmp_path: Path) -> Non
     assert [again._is_finished(each) for each in again.jobs] == [True, False]
 
 
-# --- processes that are to meet ---------------------------------------------------------------------
+# --- processes that are to connect ------------------------------------------------------------------
 
 TWO = ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp", *QUICK]
 
-#: The second process's behaviour instead of the meeting.
+#: The second process's behaviour before it connects.
 INSTEAD = {
     "dies": "import os; os.kill(os.getpid(), 9)",
     "ends": "import os; os._exit(0)",
@@ -383,7 +383,7 @@ def test_a_process_dies_before_the_rendezvous(what: str, how: str, tmp_path: Pat
     assert metrics(run)["status"] == "failed" and how in metrics(run)["why"]
     seconds = time.monotonic() - since
     if what == "dies":
-        row("one of two processes dies before they meet", 1, 1, 0, f"exit code 1 ({seconds:.0f} s after the start);"
+        row("one of two processes dies before they connect", 1, 1, 0, f"exit code 1 ({seconds:.0f} s after the start);"
             f" `lrkit: process 1 of 2 has ended ({how}) before all had connected`")  # fmt: skip
 
 
@@ -403,9 +403,9 @@ def test_a_signal_while_one_hangs_before_the_rendezvous(name: str, tmp_path: Pat
     called = "Ctrl-C" if name == "SIGINT" else name
     assert said.startswith(f"lrkit: stopped by {called} while it waited for 1 of 2 processes; "), said
     if name == "SIGTERM":
-        row("one of two processes hangs before they meet; then SIGTERM", 1, 1, 0, "`lrkit: waiting for 1 of 2 processes"
-            f" at 127.0.0.1:..., until ...`; exit code 143 {seconds:.0f} s after SIGTERM; `lrkit: stopped by SIGTERM"
-            " while it waited for 1 of 2 processes; ...`")  # fmt: skip
+        row("one of two processes hangs before they connect; then SIGTERM", 1, 1, 0, "`lrkit: waiting for 1 of 2"
+            f" processes at 127.0.0.1:..., until ...`; exit code 143 {seconds:.0f} s after SIGTERM; `lrkit: stopped by"
+            " SIGTERM while it waited for 1 of 2 processes; ...`")  # fmt: skip
 
 
 # --- before a training --------------------------------------------------------------------------------

@@ -134,9 +134,12 @@ def test_the_best_settings_are_trained_in_full_and_the_others_are_named(run: Pat
     written = json.loads((run / RACE).read_text())
     assert [len(rung["settings"]) for rung in written["rungs"]] == [6, 3]
     assert written["steps"] == 12 * 36 + 6 * 142 + 4 * 570 and written["steps of all settings"] == 12 * 570
-    assert "52 % of the 6840 of all 6 settings in full; 4 settings were dropped (3 at 6.25%, 1 at 25%)" in said
+    assert "52 % of the 6840 of all 6 settings in full; it dropped 4 settings (3 at 6.25%, 1 at 25%)" in said
     (note,) = find_dropped([run])
-    assert note == "4 settings were dropped by a race (3 at 6.25%, 1 at 25% of their steps): see race.json"
+    assert note == (
+        "a race dropped 4 settings (3 at 6.25%, 1 at 25% of their steps), and kept schedule=cosine,optimizer.lr=0.1, "
+        "schedule=linear,optimizer.lr=0.1: see race.json"
+    )
     assert said.count("  dropped") == 4 and "schedule=linear, optimizer.lr=1.0" in said
 
 
@@ -187,7 +190,7 @@ def test_an_interrupted_race_goes_on_without_the_rungs_that_are_decided(run: Pat
     again = Counter(words.get("trainer.max_steps", "whole") for words in trainings.begun[first:])
     assert again == {"142": 4, "whole": 4} and counts == {"done": 4}
     assert "2 of 6 jobs are done" in said
-    assert said.startswith("place")  # the first rung is told from race.json
+    assert said.startswith("place")  # the table of the first rung comes from race.json
     before = len(trainings.begun)
     assert race(run)[0] == {"done": 4} and len(trainings.begun) == before  # nothing is left to do
 
@@ -341,8 +344,5 @@ def test_a_real_race_by_the_command(tmp_path: Path) -> None:
     steps = [json.loads(path.read_text())["steps"] for path in sorted(folder.glob("rungs/*/*/metrics.json"))]
     assert sorted(steps) == [10, 10, 10, 10]
     assert [json.loads(path.read_text())["steps"] for path in folder.glob("[0-9]*/metrics.json")] == [152, 152]
-    assert "2 settings were dropped" in done.stdout
-    assert (
-        "2 settings were dropped by a race (2 at 6.25% of their steps): see race.json"
-        in (folder / "compare.html").read_text()
-    )
+    assert "it dropped 2 settings" in done.stdout
+    assert "a race dropped 2 settings (2 at 6.25% of their steps), and kept " in (folder / "compare.html").read_text()

@@ -115,7 +115,7 @@ class Schedule:
 
     @classmethod
     def named(cls, name: str) -> type[Schedule] | None:
-        """Return the schedule class of this name, among the classes that are already loaded. Nothing is imported."""
+        """Return the schedule class of this name, among the classes that are loaded; None if there is none."""
         classes: list[type[Schedule]] = [Schedule]
         found = None
         while classes:

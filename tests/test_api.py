@@ -195,7 +195,7 @@ def test_find_leaves_module_data_and_random_numbers_as_they_were(capsys: pytest.
         search={"repeats": 1, "steps": 40},
     )  # fmt: skip
     assert found.lr is not None and found.low <= found.lr <= found.high  # type: ignore[operator]
-    assert found.heats and len(found.sweeps[0].losses) > 10
+    assert found.rounds and len(found.sweeps[0].losses) > 10
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert torch.equal(generator.get_state(), order) and torch.equal(torch.get_rng_state(), random)
     assert os.environ.get("PL_GLOBAL_SEED") == seeds and module.training

@@ -38,7 +38,7 @@ class FinderResult:
         confirmed: whether short runs have confirmed the rate.
         steps: the optimizer steps of the search.
         seconds: the time of the search.
-        sweeps, reading, heats: the measurements.
+        sweeps, reading, rounds: the measurements.
         scored: the score of the short runs: the name of the monitored metric, or a phrase.
         loss: the loss of the range tests: ``training loss`` or ``validation loss``.
     """
@@ -52,7 +52,7 @@ class FinderResult:
     seconds: float = 0.0
     sweeps: Sequence[RangeTestRun] = ()
     reading: CurveReading | None = None
-    heats: Sequence[Round] = field(default_factory=tuple)
+    rounds: Sequence[Round] = field(default_factory=tuple)
     scored: str = ""
     loss: str = "training loss"
 
@@ -71,7 +71,7 @@ class FinderResult:
             return f"no suggestion: {self.reason}"
         if self.low is None or self.high is None:
             return f"lr {self.lr:g}: {self.reason}"
-        trained = sum(len(heat.scores) for heat in self.heats)
+        trained = sum(len(each.scores) for each in self.rounds)
         how = f"confirmed by {trained} short runs" if self.confirmed else "not confirmed by training"
         return f"lr {self.lr:g} ({self.low:g}-{self.high:g}), {how}"
 
@@ -98,9 +98,9 @@ class FinderResult:
         if reading is not None:
             plain["reading"] = {name: getattr(reading, name) for name in ("lr", "low", "high", "minimum", "reason")}
             plain["reading"]["estimates"] = dict(reading.estimates)
-        plain["heats"] = [
-            {"steps": heat.steps, "scores": {f"{lr:.6g}": _finite_or_none(score) for lr, score in heat.scores.items()}}
-            for heat in self.heats
+        plain["rounds"] = [
+            {"steps": each.steps, "scores": {f"{lr:.6g}": _finite_or_none(score) for lr, score in each.scores.items()}}
+            for each in self.rounds
         ]
         return plain
 
@@ -122,10 +122,10 @@ class FinderResult:
         """A figure of the loss over the rate with the estimators and the interval, and of the rounds of short runs."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(9.6 if self.heats else 6.4, 4.8), dpi=150, layout="constrained")
-        axes = figure.subplots(1, 2 if self.heats else 1, squeeze=False)[0]
+        figure = Figure(figsize=(9.6 if self.rounds else 6.4, 4.8), dpi=150, layout="constrained")
+        axes = figure.subplots(1, 2 if self.rounds else 1, squeeze=False)[0]
         self._draw_range_test(axes[0])
-        if self.heats:
+        if self.rounds:
             self._draw_rounds(axes[1])
         for ax in axes:
             self._mark_suggestion(ax)
@@ -185,16 +185,16 @@ class FinderResult:
     def _draw_rounds(self, ax: Any) -> None:
         """Draw the score of each short run over its rate, with a line for each round."""
         style_axes(ax, "short runs of the whole schedule, compressed", _RATE, f"{self.scored or 'score'} at the end")
-        for number, (heat, style) in enumerate(zip(self.heats, _ROUNDS, strict=False), 1):
-            finished = {lr: score for lr, score in heat.scores.items() if math.isfinite(score)}
-            label = f"round {number}: {heat.steps} steps each"
+        for number, (each, style) in enumerate(zip(self.rounds, _ROUNDS, strict=False), 1):
+            finished = {lr: score for lr, score in each.scores.items() if math.isfinite(score)}
+            label = f"round {number}: {each.steps} steps each"
             ax.plot(finished.keys(), finished.values(), marker=style.marker, ms=5, color=style.light, label=label)
-            diverged = [lr for lr in heat.scores if lr not in finished]
+            diverged = [lr for lr in each.scores if lr not in finished]
             if diverged and finished:
                 look = {"color": style.light, "ls": "", "marker": "x", "ms": 7, "mew": 1.6}
                 ax.plot(diverged, [max(finished.values())] * len(diverged), label=f"round {number}: diverged", **look)
         ax.margins(y=0.1)
-        rates = sorted({lr for heat in self.heats for lr in heat.scores})
+        rates = sorted({lr for each in self.rounds for lr in each.scores})
         ax.set_xscale("log")
         if len(rates) <= 9:
             ax.set_xticks(rates, [f"{lr:.2g}" for lr in rates])

@@ -51,9 +51,9 @@ def search_rate(task: TrainingTask, search: Search, say: Say) -> FinderResult:
             confirmation.reason,
             steps + run,
         )
-    seconds, heats = round(time.perf_counter() - begun, 3), confirmation.heats if confirmation else ()
+    seconds, rounds = round(time.perf_counter() - begun, 3), confirmation.rounds if confirmation else ()
     if lr is None or low is None or high is None:
-        return FinderResult(None, None, None, reason, False, steps, seconds, sweeps, reading, heats, scored, loss)
+        return FinderResult(None, None, None, reason, False, steps, seconds, sweeps, reading, rounds, scored, loss)
     lr, low, high = round_rate(lr), round_rate(low), round_rate(high)
     return FinderResult(
         lr,
@@ -65,7 +65,7 @@ def search_rate(task: TrainingTask, search: Search, say: Say) -> FinderResult:
         seconds,
         sweeps,
         reading,
-        heats,
+        rounds,
         scored,
         loss,
     )

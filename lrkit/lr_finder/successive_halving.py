@@ -89,14 +89,14 @@ class Confirmation:
         lr: the rate; None without a result.
         low, high: the rates between which the scores are about as good.
         reason: the reason for no result; else empty.
-        heats: the rounds.
+        rounds: what was trained, round by round.
     """
 
     lr: float | None
     low: float | None
     high: float | None
     reason: str
-    heats: tuple[Round, ...]
+    rounds: tuple[Round, ...]
 
 
 def round_lengths(steps: int | None, rounds: int = 3, full: bool = False) -> tuple[int, ...]:
@@ -131,28 +131,28 @@ def confirm_rate(train: Train, around: float, steps: int | None, rounds: int = 3
     >>> round(confirm_rate(lambda lr, steps: (math.log10(lr) + 2) ** 2, 0.004, 1000).lr, 6)
     0.01
     """
-    rates, heats, tolerable = [around * 2.0**k for k in range(-2, 4)], list[Round](), math.inf
+    rates, trained, tolerable = [around * 2.0**k for k in range(-2, 4)], list[Round](), math.inf
     lengths = round_lengths(steps, rounds, full)
     for length, most, ordinal in zip(lengths, MOST, ("first", "second", "third"), strict=False):
-        heat = _run_round(train, rates, length, most, tolerable)
-        heats.append(heat)
-        best = heat.scores[heat.best]
+        last = _run_round(train, rates, length, most, tolerable)
+        trained.append(last)
+        best = last.scores[last.best]
         if math.isinf(best):
             advice = ": lower find.end" if ordinal == "first" else ""
             reason = f"every short run of the {ordinal} round diverged{advice}"
-            return Confirmation(None, None, None, reason, tuple(heats))
-        worst = max(score for each in heats for score in each.scores.values() if math.isfinite(score))
+            return Confirmation(None, None, None, reason, tuple(trained))
+        worst = max(score for each in trained for score in each.scores.values() if math.isfinite(score))
         # Without a third round the second one is the last: it needs both neighbours for its parabola.
-        rates = _find_bracket(heat) if len(lengths) > 2 else [heat.best / 2.0, heat.best, heat.best * 2.0]
+        rates = _find_bracket(last) if len(lengths) > 2 else [last.best / 2.0, last.best, last.best * 2.0]
         tolerable = best + COLLAPSE * (worst - best)
     if full:
-        heat = heats[-1] = _train_above_best(train, heat)
-        best = heat.scores[heat.best]
+        last = trained[-1] = _train_above_best(train, last)
+        best = last.scores[last.best]
     if worst == best:
-        return Confirmation(None, None, None, "all short runs reached the same score", tuple(heats))
-    factor = _extrapolate(heats[0], heats[1], steps) if len(heats) == 2 and not full else 1.0
-    estimate = heat.best if full else heat.vertex * factor
-    return Confirmation(*_limit_rate(heat, estimate, factor, best + 0.05 * (worst - best)), "", tuple(heats))
+        return Confirmation(None, None, None, "all short runs reached the same score", tuple(trained))
+    factor = _extrapolate(trained[0], trained[1], steps) if len(trained) == 2 and not full else 1.0
+    estimate = last.best if full else last.vertex * factor
+    return Confirmation(*_limit_rate(last, estimate, factor, best + 0.05 * (worst - best)), "", tuple(trained))
 
 
 def _run_round(train: Train, rates: list[float], steps: int, most: int, tolerable: float) -> Round:
@@ -163,26 +163,26 @@ def _run_round(train: Train, rates: list[float], steps: int, most: int, tolerabl
     """
     scores = {rate: train(rate, steps) for rate in rates}
     while True:
-        heat = Round(steps, dict(sorted(scores.items())))
-        lowest, *_, highest = heat.scores
-        too_high = heat.scores[heat.best] > tolerable
-        if len(scores) == most or not (too_high or heat.best in (lowest, highest)):
-            return heat
-        beyond = lowest / 2.0 if too_high or heat.best == lowest else highest * 2.0
+        taken = Round(steps, dict(sorted(scores.items())))
+        lowest, *_, highest = taken.scores
+        too_high = taken.scores[taken.best] > tolerable
+        if len(scores) == most or not (too_high or taken.best in (lowest, highest)):
+            return taken
+        beyond = lowest / 2.0 if too_high or taken.best == lowest else highest * 2.0
         scores[beyond] = train(beyond, steps)
 
 
-def _train_above_best(train: Train, heat: Round) -> Round:
+def _train_above_best(train: Train, last: Round) -> Round:
     """The round with one more run, half a factor of 2 above its best rate."""
-    above = heat.best * math.sqrt(2.0)
-    return Round(heat.steps, dict(sorted({**heat.scores, above: train(above, heat.steps)}.items())))
+    above = last.best * math.sqrt(2.0)
+    return Round(last.steps, dict(sorted({**last.scores, above: train(above, last.steps)}.items())))
 
 
-def _find_bracket(heat: Round) -> list[float]:
+def _find_bracket(last: Round) -> list[float]:
     """The best rate of a round and its better neighbour, or the rate beyond it; the lower one first."""
-    rates, best = list(heat.scores), heat.best
+    rates, best = list(last.scores), last.best
     lowest, highest = best == rates[0], best == rates[-1]
-    if not lowest and (highest or heat.vertex > best):
+    if not lowest and (highest or last.vertex > best):
         return [best, best * 2.0]
     return [best / 2.0, best]
 

@@ -57,13 +57,13 @@ def last(folder: Path) -> dict[str, Any]:
 
 def test_it_finds_a_rate_that_trains(tmp_path: Path) -> None:
     answer = found(tmp_path, "optimizer=adamw", "warmup=linear", "find.rounds=3", "find.steps=1.6ep")
-    assert [heat.steps for heat in answer.heats] == [10, 38, 76]
+    assert [each.steps for each in answer.rounds] == [10, 38, 76]
     first, second = answer.sweeps[0].rates[:2]
     assert second / first == pytest.approx(1e6 ** (1 / 61))  # 1.6 epochs are 61 steps, from 1e-5 to 10
     assert answer.lr is not None and answer.low is not None and answer.high is not None
     assert 1e-3 < answer.low <= answer.lr <= answer.high < 0.2
-    assert answer.confirmed and len(answer.heats[0].scores) >= 6
-    tested, raced = sum(len(s.losses) for s in answer.sweeps), sum(len(h.scores) * h.steps for h in answer.heats)
+    assert answer.confirmed and len(answer.rounds[0].scores) >= 6
+    tested, raced = sum(len(s.losses) for s in answer.sweeps), sum(len(h.scores) * h.steps for h in answer.rounds)
     assert answer.steps == tested + raced
     written = json.loads((tmp_path / "find" / "find.json").read_text())
     assert written["lr"] == answer.lr and written["config"]["optimizer"]["_target_"] == "torch.optim.AdamW"
@@ -72,8 +72,8 @@ def test_it_finds_a_rate_that_trains(tmp_path: Path) -> None:
 
 def test_full_runs_have_the_score_of_the_run(tmp_path: Path) -> None:
     answer = found(tmp_path, "find.full=true", "trainer.max_epochs=2")
-    assert [heat.steps for heat in answer.heats] == [8, 76]
-    scores = answer.heats[-1].scores
+    assert [each.steps for each in answer.rounds] == [8, 76]
+    scores = answer.rounds[-1].scores
     rate = min(scores, key=scores.__getitem__)
     assert answer.lr == round_rate(rate)
     (tmp_path / "run").mkdir()
@@ -93,13 +93,13 @@ def test_without_confirmation_it_is_quicker_and_says_so(tmp_path: Path) -> None:
     answer = found(tmp_path, "find.confirm=false", "find.repeats=2", "optimizer=adamw")
     assert answer.lr is not None and answer.low is not None and answer.high is not None
     assert answer.high / answer.low > 3
-    assert answer.heats == () and answer.steps <= 120
+    assert answer.rounds == () and answer.steps <= 120
     assert answer.sentence().endswith("not confirmed by training")
 
 
 def test_a_range_without_an_answer(tmp_path: Path) -> None:
     answer = found(tmp_path, "find.start=1e-8", "find.end=1e-6")
-    assert answer.lr is None and answer.heats == ()
+    assert answer.lr is None and answer.rounds == ()
     assert answer.sentence().startswith("no suggestion: no rate")
 
 
@@ -135,10 +135,10 @@ def test_the_optimizer_is_the_configured_one_and_the_race_has_the_real_warmup(
     answer = found(tmp_path, "optimizer=adamw", "optimizer.betas=[0.7,0.9]", "warmup=linear", "warmup.length=25%",
                    "schedule=one_cycle", "schedule.momentum_start=0.9", "schedule.momentum_peak=0.6")  # fmt: skip
     assert {step["default"][1] for step in recorded[: len(answer.sweeps[0].losses)]} == {0.7}
-    heat = answer.heats[-1]
-    race = [step["default"] for step in recorded[-heat.steps :]]
+    each = answer.rounds[-1]
+    race = [step["default"] for step in recorded[-each.steps :]]
     rates = [rate for rate, _ in race]
-    assert rates[heat.steps // 4] < max(rates) and rates.index(max(rates)) > heat.steps // 4
+    assert rates[each.steps // 4] < max(rates) and rates.index(max(rates)) > each.steps // 4
     assert min(momentum for _, momentum in race) == pytest.approx(0.6, abs=0.02)
 
 

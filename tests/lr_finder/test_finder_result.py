@@ -36,8 +36,8 @@ def test_the_files(tmp_path: Path) -> None:
     assert FOUND.save(tmp_path, {"seed": 3}) == []
     plain = json.loads((tmp_path / "find.json").read_text())
     assert (plain["lr"], plain["flag"], plain["config"]) == (0.021, "optimizer.lr=0.021", {"seed": 3})
-    assert plain["heats"][0] == {"steps": 50, "scores": {"0.01": 1.0, "0.02": 0.5, "0.04": None}}
-    assert plain["heats"][2] == {"steps": 400, "scores": {"0.01": 0.2, "0.02": 0.1}}
+    assert plain["rounds"][0] == {"steps": 50, "scores": {"0.01": 1.0, "0.02": 0.5, "0.04": None}}
+    assert plain["rounds"][2] == {"steps": 400, "scores": {"0.01": 0.2, "0.02": 0.1}}
     assert plain["sweeps"] == [{"ended": "it diverged", "steps": 100}, {"ended": "it diverged", "steps": 90}]
     assert FinderResult.from_json(plain) == FinderResult(0.021, 0.012, 0.03, "", True, 600, 4.2)
     rows = list(csv.DictReader((tmp_path / "find.csv").read_text().splitlines()))

@@ -47,7 +47,7 @@ def test_the_third_heat_has_half_of_the_run_and_the_last_word() -> None:
 
     verdict, trained = raced(rising, 0.01, rounds=3)
     assert [lr / 0.01 for lr, steps in trained if steps == 800] == [0.5, 1, 2, 4]
-    assert verdict.heats[-1].steps == 800 and verdict.lr == pytest.approx(0.02)
+    assert verdict.rounds[-1].steps == 800 and verdict.lr == pytest.approx(0.02)
     inner, trained = raced(bowl(0.011), 0.01, rounds=3)
     assert [lr / 0.01 for lr, steps in trained if steps == 800] == [1, 2, 0.5]  # the better neighbour first
     assert inner.lr == pytest.approx(0.011)
@@ -66,10 +66,10 @@ def test_a_last_heat_of_full_runs_answers_the_best_rate_of_its_runs(
         return 100 / steps + 0.1 * math.log2(lr / 0.011) ** 2
 
     verdict, trained = raced(unstable, 0.01, rounds=rounds, full=True)
-    assert [heat.steps for heat in verdict.heats] == [*between, 1600]
+    assert [each.steps for each in verdict.rounds] == [*between, 1600]
     begun = [0.5, 1, 2] if rounds == 2 else [1, 2]
     assert [lr / 0.01 for lr, steps in trained if steps == 1600] == [*begun, 4, pytest.approx(2 * math.sqrt(2.0))]
-    assert verdict.lr == verdict.heats[-1].best == pytest.approx(best)
+    assert verdict.lr == verdict.rounds[-1].best == pytest.approx(best)
     assert raced(unstable, 0.01, rounds=3)[0].lr == pytest.approx(0.011)
 
 
@@ -89,9 +89,9 @@ def test_it_never_answers_beyond_the_cliff_nor_spends_more_than_its_budget(
     best = 0.01 * 2**offset
     verdict, trained = raced(bowl(best, cliff=best * 2**away), 0.01, steps, rounds, full)
     lengths = round_lengths(steps, rounds, full)
-    assert len(verdict.heats) == len(lengths) or verdict.lr is None
+    assert len(verdict.rounds) == len(lengths) or verdict.lr is None
     most = [*MOST[: len(lengths) - 1], MOST[len(lengths) - 1] + full]  # the last of the full runs
-    assert all(len(heat.scores) <= count for heat, count in zip(verdict.heats, most, strict=False))
+    assert all(len(each.scores) <= count for each, count in zip(verdict.rounds, most, strict=False))
     assert sum(length for _, length in trained) <= sum(map(math.prod, zip(most, lengths, strict=True)))
     if verdict.lr is not None:
         assert verdict.low is not None and verdict.high is not None
@@ -122,7 +122,7 @@ def test_the_last_of_two_heats_has_both_neighbours_although_the_first_heat_leans
 
     verdict, trained = raced(rising, 0.01, rounds=2)
     assert [lr / 0.01 for lr, steps in trained if steps == 400] == [0.5, 1, 2, 4]
-    assert verdict.heats[-1].best == pytest.approx(0.02)
+    assert verdict.rounds[-1].best == pytest.approx(0.02)
 
 
 def test_what_diverges_has_no_answer() -> None:

@@ -108,6 +108,7 @@ class PlanScheduler(LRScheduler):
         self._skipping: list[dict[str, Any]] | None = None
         self.left_out = 0  # steps of this process that ``skip`` left out
         self._reported = False
+        self.creates_state = False  # whether the current step only creates the optimizer's state
         # A compiled optimizer must call these outside of its graph, and not trace them.
         self._call_uncompiled: Any = torch.compiler.disable(_call_hook)  # type: ignore[no-untyped-call]
         self._hooks = (
@@ -359,17 +360,35 @@ class PlanScheduler(LRScheduler):
         if not self.steps.is_known:
             self._call_uncompiled(self._settle)
         if self._has_only_floats and self._written == self.steps.at_most and groups is self._groups:
-            if [group["lr"] for group in groups] != self._rates:
+            if [group["lr"] for group in groups] != self._rates and not self._is_creating_state(groups):
                 self._handle_edits(groups)
                 self.write()
         elif torch.compiler.is_compiling():
             self._call_uncompiled(self._before_step, optimizer)
-        else:
+        elif not self._is_creating_state(groups):
             self.write()
+
+    def _is_creating_state(self, groups: list[dict[str, Any]]) -> bool:
+        """Whether this step is the one by which torch creates the state of an optimizer that has none.
+
+        ``torch.distributed.checkpoint`` does so before it loads or saves a state: a step at rate 0 with gradients of
+        zeros, which must change no weight. With the plan's rate, weight decay would; and the step does not count.
+        """
+        if any(group["lr"] is lr for group, lr in zip(groups, self._rates, strict=False)):
+            return False  # without reading a rate that is on a device
+        plan, t, gain = self.plan, self.steps.at_most, self.total_gain
+        self.creates_state = (
+            not any(group["lr"] for group in groups)
+            and any(plan.lr(group, t, gain) for group in plan.groups)
+            and all(_is_zero(p.grad) for group in groups for p in group["params"])
+        )
+        return self.creates_state
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         if not self._has_only_floats and torch.compiler.is_compiling():
             self._call_uncompiled(self._after_step, optimizer)
+        elif self.creates_state:
+            self.creates_state = False
         elif self._skipping is not None:
             for group, before in zip(optimizer.param_groups, self._skipping, strict=True):
                 group.update(before)
@@ -390,6 +409,14 @@ def _index_curves(followed: Sequence[Curve | None]) -> tuple[list[Curve], list[i
     curves = {id(curve): curve for curve in followed if curve is not None}
     order = {key: i for i, key in enumerate(curves)}
     return [*curves.values()], [order.get(id(curve), -1) for curve in followed]
+
+
+def _is_zero(gradient: Tensor | None) -> bool:
+    """Return whether a gradient is zero, in the part that this process has; waits for its device."""
+    if gradient is None:
+        return True
+    local: Tensor = gradient.to_local() if hasattr(gradient, "to_local") else gradient
+    return not bool(local.any())
 
 
 def _call_hook(hook: Callable[..., None], *given: Any) -> None:

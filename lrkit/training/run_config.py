@@ -15,7 +15,7 @@ from lrkit.lightning.module import TrackSetup
 from lrkit.lr_finder.find import resolve_auto_lr
 from lrkit.optim import factory
 from lrkit.planning.plan import Plan
-from lrkit.training_objects import check_trainer, optimizer_of, tracks_of
+from lrkit.training_objects import check_shards, check_trainer, optimizer_of, tracks_of
 
 __all__ = ["RunConfig", "resolve_run_config"]
 
@@ -56,7 +56,9 @@ def resolve_run_config(config: Mapping[str, Any], folder: Path, quiet: bool) -> 
         SearchError: ``optimizer.lr=auto``, and no rate was found.
     """
     asked, resumption = config, Resumption.of(config, lambda: configs.schedule_of(config, "cooldown"))
-    config = resolve_auto_lr(resumption.config(config), folder / "find", quiet=quiet)
+    config = resumption.config(config)
+    check_shards(config)  # before the search, which trains too
+    config = resolve_auto_lr(config, folder / "find", quiet=quiet)
     if asked["optimizer"].get("lr") == AUTO:
         lr = config["optimizer"]["lr"]
         asked = {**asked, "optimizer": {**asked["optimizer"], "lr": lr}, "find": config["find"]}

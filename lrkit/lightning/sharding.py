@@ -23,8 +23,7 @@ from lrkit.lightning.imports import (
     StrategyRegistry,
     Trainer,
 )
-from lrkit.optim.sharded_tensors import allow_state_creation
-from lrkit.planning.optimizer_traits import option_name, refuses_shards, uses_whole_tensors
+from lrkit.planning.optimizer_traits import option_name, refuses_shards, traits_of, uses_whole_tensors
 
 __all__ = ["check_sharding", "is_sharded", "prepare_restoring", "with_one_file"]
 
@@ -52,9 +51,10 @@ def check_sharding(trainer: Mapping[str, Any], optimizers: Mapping[str, str], tr
     options: Mapping[str, Any] = node if isinstance(node, Mapping) else {}
     if cls is None or not issubclass(cls, ModelParallelStrategy | FSDPStrategy | DeepSpeedStrategy):
         return
+    saves = trainer.get("enable_checkpointing", True) and not trainer.get("fast_dev_run")
     for key, target in optimizers.items():
-        _check_optimizer(key, target, cls)
-    if not trainer.get("enable_checkpointing", True) or trainer.get("fast_dev_run"):
+        _check_optimizer(key, target, cls, saves=saves)
+    if not saves:
         return
     why = "a folder of shards cannot be resumed, because lrkit executes no pickle"
     if issubclass(cls, DeepSpeedStrategy):
@@ -77,32 +77,27 @@ def with_one_file(node: Mapping[str, Any], trust: Sequence[str] = ()) -> Mapping
 
 
 def prepare_restoring(trainer: Trainer, saved: Sequence[Mapping[str, Any]]) -> None:
-    """Let a trainer restore the optimizers of sharded parameters, which torch does by a step of each one.
+    """Let a trainer with sharded parameters restore optimizers without a state, such as SGD without momentum.
 
-    It fails on schedule-free optimizers, which are not in training mode yet, and on optimizers whose state has only
-    groups, such as SGD without momentum.
+    torch fails on a state that has only groups.
 
     Args:
         trainer: a trainer that resumes.
         saved: the states of the optimizers in the checkpoint.
     """
     strategy = trainer.strategy
-    if not isinstance(strategy, ModelParallelStrategy):
+    if not isinstance(strategy, ModelParallelStrategy) or any(state["state"] for state in saved):
         return
-    load, has_state = strategy.load_checkpoint, any(state["state"] for state in saved)
+    load = strategy.load_checkpoint
 
     def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
-        optimizers = strategy.optimizers
-        for optimizer in optimizers:
-            allow_state_creation(optimizer)
-        strategy.optimizers = optimizers if has_state else []
+        optimizers, strategy.optimizers = strategy.optimizers, []
         try:
             content = load(*args, **kwargs)
         finally:
             strategy.optimizers = optimizers
         for optimizer, state in zip(optimizers, saved, strict=False):
-            if not has_state:
-                optimizer.load_state_dict(dict(state))
+            optimizer.load_state_dict(dict(state))
         return content
 
     strategy.load_checkpoint = load_checkpoint  # type: ignore[method-assign]
@@ -116,9 +111,11 @@ def _find_class(strategy: Any, trust: Sequence[str]) -> type[Strategy] | None:
     return known
 
 
-def _check_optimizer(key: str, target: str, cls: type[Strategy]) -> None:
-    name, kind = target.rpartition(".")[2], cls.__name__
-    if issubclass(cls, ModelParallelStrategy):
+def _check_optimizer(key: str, target: str, cls: type[Strategy], *, saves: bool) -> None:
+    name, kind, known = target.rpartition(".")[2], cls.__name__, traits_of(target)
+    if saves and known is not None and known.schedule_free:
+        why = f"checkpoints have both weights of {name}, and a process has a part of them"
+    elif issubclass(cls, ModelParallelStrategy):
         why = f"the step of {name} fails on sharded parameters" if refuses_shards(target) else ""
     else:
         parts = "and each process has a flat part of them"

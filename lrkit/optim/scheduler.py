@@ -360,7 +360,10 @@ class PlanScheduler(LRScheduler):
         if not self.steps.is_known:
             self._call_uncompiled(self._settle)
         if self._has_only_floats and self._written == self.steps.at_most and groups is self._groups:
-            if [group["lr"] for group in groups] != self._rates and not self._is_creating_state(groups):
+            as_written = [group["lr"] for group in groups] == self._rates
+            if (as_written and any(self._rates)) or self._is_creating_state(groups):
+                return
+            if not as_written:
                 self._handle_edits(groups)
                 self.write()
         elif torch.compiler.is_compiling():
@@ -374,13 +377,14 @@ class PlanScheduler(LRScheduler):
         ``torch.distributed.checkpoint`` does so before it loads or saves a state: a step at rate 0 with gradients of
         zeros, which must change no weight. With the plan's rate, weight decay would; and the step does not count.
         """
-        if any(group["lr"] is lr for group, lr in zip(groups, self._rates, strict=False)):
-            return False  # without reading a rate that is on a device
+        rates = [group["lr"] for group in groups]
+        kept = any(isinstance(lr, Tensor) and lr is rate for lr, rate in zip(self._rates, rates, strict=False))
+        if kept or any(rates):  # a rate that torch has not replaced is not read: it may be on a device
+            return False
         plan, t, gain = self.plan, self.steps.at_most, self.total_gain
-        self.creates_state = (
-            not any(group["lr"] for group in groups)
-            and any(plan.lr(group, t, gain) for group in plan.groups)
-            and all(_is_zero(p.grad) for group in groups for p in group["params"])
+        over = plan.horizon.steps is not None and t >= plan.horizon.steps  # no step of the run is left
+        self.creates_state = (over or any(plan.lr(group, t, gain) for group in plan.groups)) and all(
+            _is_zero(p.grad) for group in groups for p in group["params"]
         )
         return self.creates_state
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.optim import Optimizer
 
-from lrkit.optim.factory import switch_mode
-
-__all__ = ["allow_state_creation", "divide_like", "gather"]
+__all__ = ["divide_like", "gather"]
 
 
 def gather(tensor: Tensor) -> Tensor:
@@ -23,14 +20,3 @@ def divide_like(whole: Tensor, divided: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor  # loaded already by the code that divided the other tensor
 
     return distribute_tensor(whole, divided.device_mesh, divided.placements, src_data_rank=None)  # type: ignore[attr-defined]
-
-
-def allow_state_creation(optimizer: Optimizer) -> None:
-    """Let ``torch.distributed.checkpoint`` create the state of an optimizer by a step, before it loads a saved one.
-
-    A schedule-free optimizer takes a step in training mode only; the switch leaves empty states, which torch would
-    take for the state.
-    """
-    switch_mode(optimizer, training=True)
-    for parameter in [each for each, state in optimizer.state.items() if not state]:
-        del optimizer.state[parameter]

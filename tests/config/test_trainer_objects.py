@@ -63,6 +63,8 @@ def test_they_are_built_with_their_options() -> None:
          "optimizer must not be prodigy with trainer.strategy=ModelParallelStrategy: the step of Prodigy fails on"),
         ("+trainer.strategy._target_={}.strategies.ModelParallelStrategy optimizer=adafactor optimizer.lr=auto",
          "optimizer must not be adafactor with trainer.strategy=ModelParallelStrategy"),
+        ("+trainer.strategy._target_={}.strategies.ModelParallelStrategy optimizer=schedule_free_sgd schedule=constant",
+         "optimizer must not be schedule_free_sgd with trainer.strategy=ModelParallelStrategy: checkpoints have both"),
         ("trainer.strategy=fsdp optimizer=muon",
          "optimizer must not be muon with trainer.strategy=FSDPStrategy: Muon computes with whole tensors"),
         ("trainer.strategy=deepspeed_stage_2 optimizer=ranger",

@@ -31,9 +31,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def ended_well(done: Done) -> Done:
+def rates(done: Done) -> list[Any]:
+    """The rates of both ranks, without those of the steps at rate 0 by which torch creates an optimizer's state."""
     assert done.code == 0, done.err
-    return done
+    first, second = done.rates
+    assert first == second
+    return [step for step in first if any(step)]
 
 
 @pytest.mark.slow
@@ -42,19 +45,16 @@ def ended_well(done: Done) -> Done:
     [
         ("optimizer=adamw", "optimizer.weight_decay=0.5", "optimizer.lr=0.05", "param_groups=no_decay"),
         ("optimizer=sgd", "optimizer.weight_decay=0.5"),
-        ("optimizer=schedule_free_adamw", "schedule=constant", "optimizer.weight_decay=0.5"),
     ],
-    ids=["state", "no state", "two modes"],
+    ids=["state", "no state"],
 )
 def test_a_resumed_run_is_the_run_without_a_stop(words: tuple[str, ...], tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    rates = ended_well(train(whole, 2, *SHARDED, *words)).rates
-    first = ended_well(train(parts, 2, *SHARDED, *words, "horizon.stop_after=5")).rates
+    complete = rates(train(whole, 2, *SHARDED, *words))
+    first = rates(train(parts, 2, *SHARDED, *words, "horizon.stop_after=5"))
     resumed = (f"resume.path={the_run(parts)}", "horizon.stop_after=null")
-    rest = ended_well(train(parts, 2, *SHARDED, *words, *resumed)).rates
-    assert len(rates[0]) == 12 and rates[0] == rates[1]
-    taken = [each for each in rest[0] if any(each)]  # torch creates the state by a step at rate 0
-    assert [*first[0], *taken] == rates[0][: len(first[0]) + len(taken)]
+    rest = rates(train(parts, 2, *SHARDED, *words, *resumed))
+    assert [*first, *rest] == complete and (len(first), len(rest)) == (5, 7)
     expected, found = weights(the_run(whole)), weights(the_run(parts))
     assert expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in expected)
     results = [json.loads((the_run(folder) / "metrics.json").read_text())["final"] for folder in (whole, parts)]
@@ -67,5 +67,5 @@ def test_a_folder_of_shards_is_refused_with_the_reason(tmp_path: Path) -> None:
     (shards / ".metadata").write_bytes(b"")
     for path in (tmp_path, shards):
         config: Any = compose([f"resume.path={path}"])
-        with pytest.raises(ConfigError, match="must be a checkpoint in one file: .* is a folder of shards"):
+        with pytest.raises(ConfigError, match=r"must be a checkpoint in one file: .* is a folder of shards"):
             check(config)

@@ -590,6 +590,19 @@ def test_the_step_by_which_torch_creates_a_state_changes_nothing(
     assert scheduler.applied == 1 and not torch.equal(model.weight, before["weight"])
 
 
+def test_such_a_step_after_the_last_one_does_not_count_where_the_rate_is_0() -> None:
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    model = nn.Linear(3, 2)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    scheduler = PlanScheduler(optimizer, plan_of(Linear(), groups=(GroupRate("all"),)))
+    scheduler.applied = RUN
+    scheduler.write()
+    assert optimizer.param_groups[0]["lr"] == 0
+    get_optimizer_state_dict(model, optimizer)
+    assert scheduler.applied == RUN
+
+
 def test_a_step_without_a_gradient_at_a_rate_of_0_counts_where_the_plan_has_it() -> None:
     parameter = torch.ones(2, requires_grad=True)
     optimizer = SGD([parameter], lr=0.1)

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lrkit.optim.applied_steps import AppliedSteps
+from lrkit.optim.joined_group import JoinedGroup
+from lrkit.optim.state_creation import is_state_creation
 from lrkit.planning.guard import Reduction
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import PlateauState
@@ -26,25 +28,6 @@ from lrkit.schedules.curve import Curve
 from lrkit.schedules.shapes.schedule import check_number
 
 __all__ = ["PlanScheduler"]
-
-
-class JoinedGroup(NamedTuple):
-    """The base values of a group that was added during the run. Its rate is proportional to the curve:
-
-        lr[t] = lr x (curve(t) x gain(t) / multiplier)
-
-    so that the rate at its first step is ``lr``, bit for bit.
-
-    Args:
-        lr: the rate that it was added with.
-        multiplier: curve x gain at its first step, and x the factor of its batch size if that changes; 1 if that is 0,
-            so that ``lr`` is its base.
-        weight_decay: the base of its weight decay.
-    """
-
-    lr: float
-    multiplier: float
-    weight_decay: float
 
 
 class PlanScheduler(LRScheduler):
@@ -372,20 +355,7 @@ class PlanScheduler(LRScheduler):
             self.write()
 
     def _is_creating_state(self, groups: list[dict[str, Any]]) -> bool:
-        """Whether this step is the one by which torch creates the state of an optimizer that has none.
-
-        ``torch.distributed.checkpoint`` does so before it loads or saves a state: a step at rate 0 with gradients of
-        zeros, which must change no weight. With the plan's rate, weight decay would; and the step does not count.
-        """
-        rates = [group["lr"] for group in groups]
-        kept = any(isinstance(lr, Tensor) and lr is rate for lr, rate in zip(self._rates, rates, strict=False))
-        if kept or any(rates):  # a rate that torch has not replaced is not read: it may be on a device
-            return False
-        plan, t, gain = self.plan, self.steps.at_most, self.total_gain
-        over = plan.horizon.steps is not None and t >= plan.horizon.steps  # no step of the run is left
-        self.creates_state = (over or any(plan.lr(group, t, gain) for group in plan.groups)) and all(
-            _is_zero(p.grad) for group in groups for p in group["params"]
-        )
+        self.creates_state = is_state_creation(groups, self._rates, self.plan, self.steps.at_most, self.total_gain)
         return self.creates_state
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
@@ -413,14 +383,6 @@ def _index_curves(followed: Sequence[Curve | None]) -> tuple[list[Curve], list[i
     curves = {id(curve): curve for curve in followed if curve is not None}
     order = {key: i for i, key in enumerate(curves)}
     return [*curves.values()], [order.get(id(curve), -1) for curve in followed]
-
-
-def _is_zero(gradient: Tensor | None) -> bool:
-    """Return whether a gradient is zero, in the part that this process has; waits for its device."""
-    if gradient is None:
-        return True
-    local: Tensor = gradient.to_local() if hasattr(gradient, "to_local") else gradient
-    return not bool(local.any())
 
 
 def _call_hook(hook: Callable[..., None], *given: Any) -> None:

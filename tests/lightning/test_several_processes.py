@@ -6,7 +6,6 @@ The weights are equal to a tolerance, because the gradients of the processes are
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,15 @@ def on(count: int, folder: Path, *overrides: str) -> Done:
     return done
 
 
-def content(folder: Path) -> dict[str, Any]:
-    found, wrong = read_checkpoint(the_run(folder) / "checkpoints" / "last.ckpt")
+def content(run: Path) -> dict[str, Any]:
+    found, wrong = read_checkpoint(run / "checkpoints" / "last.ckpt")
     assert not wrong
     saved: dict[str, Any] = found
     return saved
 
 
 def difference(one: Path, other: Path) -> float:
+    """The largest difference of a weight between two runs."""
     a, b = content(one)["state_dict"], content(other)["state_dict"]
     assert a.keys() == b.keys()
     return max((a[name] - b[name]).abs().max().item() for name in a)
@@ -71,7 +71,7 @@ def test_the_plan_and_the_training_are_those_of_one_process(count: int, whole: d
         assert plan["batch_scale"] == {"rule": "linear", "factor": 2.0, "batch": BATCH, "base": 16}
         assert (plan["horizon"]["steps"], plan["horizon"]["batch_size"]) == (2 * EPOCH, BATCH)
     assert several.rates[0] == one.rates[0] and len(one.rates[0]) == 2 * EPOCH
-    assert difference(alone, folder) < 1e-6
+    assert difference(the_run(alone), the_run(folder)) < 1e-6
     files = {path.name for path in the_run(folder).rglob("*") if path.is_file()}
     assert files == {path.name for path in the_run(alone).rglob("*") if path.is_file()}  # once, not by each process
 
@@ -80,13 +80,13 @@ def test_the_plan_and_the_training_are_those_of_one_process(count: int, whole: d
 def test_a_run_goes_on_with_another_number_of_processes(
     before: int, after: int, whole: dict[int, tuple[Done, Path]], stopped: dict[int, Path], tmp_path: Path
 ) -> None:
-    shutil.copytree(stopped[before], tmp_path, dirs_exist_ok=True)
-    more = (f"resume.path={the_run(tmp_path)}", "resume.policy=override", "horizon.stop_after=null")
-    done = on(after, tmp_path, *more)
+    saved, more = the_run(stopped[before]), tmp_path / "more"
+    words = (f"resume.path={saved}", "resume.policy=override", "horizon.stop_after=null", f"hydra.run.dir={more}")
+    done = on(after, tmp_path, *words)
     one, alone = whole[1]
     assert done.rates[0] == one.rates[0][EPOCH:]
-    assert content(tmp_path)["lrkit"]["step"] == 2 * EPOCH
-    assert difference(alone, tmp_path) < 1e-6
+    assert content(more)["lrkit"]["step"] == 2 * EPOCH
+    assert difference(the_run(alone), more) < 1e-6
 
 
 def test_within_an_epoch_the_batch_of_a_process_must_stay(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_four_processes_act_alike_if_one_is_ill(policy: str, code: int, applied:
 def test_the_node_of_a_strategy_trains_as_its_name(whole: dict[int, tuple[Done, Path]], tmp_path: Path) -> None:
     ddp = f"+trainer.strategy._target_={chosen_package()}.strategies.DDPStrategy"
     assert on(2, tmp_path, ddp, "+trainer.strategy.static_graph=true").rates == whole[2][0].rates
-    assert difference(tmp_path, whole[2][1]) == 0
+    assert difference(the_run(tmp_path), the_run(whole[2][1])) == 0
 
 
 @pytest.mark.parametrize("placement", ["host", "device"])
@@ -120,7 +120,7 @@ def test_the_place_of_the_data_changes_no_number(
     placement: str, whole: dict[int, tuple[Done, Path]], tmp_path: Path
 ) -> None:
     on(2, tmp_path, f"data.placement={placement}")
-    assert difference(tmp_path, whole[2][1]) == 0
+    assert difference(the_run(tmp_path), the_run(whole[2][1])) == 0
 
 
 @pytest.mark.parametrize("package", ["lightning", "pytorch_lightning"])
@@ -129,4 +129,6 @@ def test_torchrun_with_either_package_of_lightning(package: str, tmp_path: Path)
     done = torchrun(tmp_path, 2, "-m", "lrkit", "train", *words, LRKIT_LIGHTNING=package)
     assert done.code == 0, done.err
     assert json.loads((the_run(tmp_path) / "metrics.json").read_text())["steps"] == 2 * EPOCH
-    assert torch.isfinite(torch.cat([each.reshape(-1) for each in content(tmp_path)["state_dict"].values()])).all()
+    assert torch.isfinite(
+        torch.cat([each.reshape(-1) for each in content(the_run(tmp_path))["state_dict"].values()])
+    ).all()

@@ -56,9 +56,7 @@ def resolve_run_config(config: Mapping[str, Any], folder: Path, quiet: bool) -> 
         SearchError: ``optimizer.lr=auto``, and no rate was found.
     """
     asked, resumption = config, Resumption.of(config, lambda: configs.schedule_of(config, "cooldown"))
-    config = resumption.config(config)
-    check_shards(config)  # before the search, which trains too
-    config = resolve_auto_lr(config, folder / "find", quiet=quiet)
+    config = resolve_auto_lr(resumption.config(config), folder / "find", quiet=quiet)
     if asked["optimizer"].get("lr") == AUTO:
         lr = config["optimizer"]["lr"]
         asked = {**asked, "optimizer": {**asked["optimizer"], "lr": lr}, "find": config["find"]}
@@ -71,6 +69,7 @@ def resolve_run_config(config: Mapping[str, Any], folder: Path, quiet: bool) -> 
     tracks = tracks_of(config)
     if not tracks:
         factory.check_optimizer(target, options)
+    check_shards(config)
     check_trainer(config)
     check_installed(config["logger"])
     return RunConfig(folder, quiet, asked, config, resumption, declared, target, options, tracks)

@@ -110,6 +110,14 @@ def test_a_model_that_is_divided_counts_once(strategy: dict[str, Any], devices: 
     assert resolved.horizon.batch_size == 8 * count
 
 
+def test_a_search_refuses_such_an_optimizer_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["find", "trainer.strategy=fsdp", "optimizer=muon"]) == 2
+    assert capsys.readouterr().err.startswith("lrkit: optimizer must not be muon with trainer.strategy=FSDPStrategy")
+
+
 @pytest.mark.parametrize(("said", "whole"), [({}, False), ({"save_distributed_checkpoint": True}, True)])
 def test_a_divided_model_has_checkpoints_in_one_file_unless_it_is_said(said: dict[str, bool], whole: bool) -> None:
     divided = node("strategies.ModelParallelStrategy", **said)

@@ -122,7 +122,7 @@ _WHOLE_TENSORS = frozenset(
 _NO_SHARDS = frozenset(
     (
         "torch.optim.Adafactor", "torch.optim.Muon", "torch.optim.Rprop", "pytorch_optimizer.AdaFactor",
-        "pytorch_optimizer.CAME", "pytorch_optimizer.Lamb", "pytorch_optimizer.Muon", "pytorch_optimizer.Prodigy",
+        "pytorch_optimizer.CAME", "pytorch_optimizer.Lamb", "pytorch_optimizer.Prodigy",
         "pytorch_optimizer.SOAP",
     )
 )  # fmt: skip

@@ -30,6 +30,7 @@ from lrkit.lightning.imports import (
 )
 from lrkit.lightning.module import TrackSetup, clipping_needs_unfused
 from lrkit.lightning.replicas import count_replicas
+from lrkit.lightning.sharding import check_sharding
 from lrkit.lightning.step_count_check import uses_manual_optimization
 from lrkit.lightning.supervised import Supervised
 from lrkit.lightning.trainer_objects import check_trainer, name_key, trainer_of
@@ -42,6 +43,7 @@ from lrkit.schedules.durations import Duration
 __all__ = [
     "callbacks_of",
     "check_model_sizes",
+    "check_shards",
     "check_test",
     "check_trainer",
     "counted_plan",
@@ -332,6 +334,14 @@ def tracks_of(config: Mapping[str, Any]) -> list[TrackSetup]:
             factory.check_optimizer(target, options)
         setups.append(TrackSetup(track, target, options, own["param_groups"]))
     return setups
+
+
+def check_shards(config: Mapping[str, Any]) -> None:
+    """Refuse optimizers and checkpoints that the strategy of a config, if it divides the parameters, does not allow."""
+    tracks = optimizer_tracks.parse_tracks(config[optimizer_tracks.KEY])
+    nodes = {f"{each.key}.optimizer": each.config(config)["optimizer"] for each in tracks}
+    targets = {key: str(node["_target_"]) for key, node in (nodes or {"optimizer": config["optimizer"]}).items()}
+    check_sharding(config["trainer"], targets, config.get("trust", ()))
 
 
 def why_unfused(trainer: Mapping[str, Any]) -> str | None:

@@ -28,13 +28,14 @@ from lrkit.data.placement import free_bytes
 from lrkit.lightning.batch_loss import read_loss
 from lrkit.lightning.imports import Callback, LightningModule, TensorBoardLogger, Trainer
 from lrkit.lightning.module import batch_of, plan_of, scheduler_for, scheduler_of, schedulers_of
+from lrkit.lightning.sharding import is_sharded
 from lrkit.optim.host_copy import HostCopy
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.guard import Guard
 from lrkit.planning.guard_policies import POLICIES, policy_named
 from lrkit.planning.loss_statistics import LossStatistics
 
-__all__ = ["DivergenceGuard", "gradient_norm", "gradient_norm_value", "is_sharded", "norm_of_tensors"]
+__all__ = ["DivergenceGuard", "gradient_norm", "gradient_norm_value", "norm_of_tensors"]
 
 #: How many times in a row a gradient scaler may find infinite gradients while its scale falls from 2**16 to 1.
 SCALER_TRIES = 20
@@ -324,11 +325,6 @@ class DivergenceGuard(Callback):
 def _step_number(trainer: Trainer, scheduler: PlanScheduler) -> int:
     """The number of the next step of an optimizer; of the batch with several optimizers."""
     return batch_of(trainer) if scheduler.track else scheduler.applied
-
-
-def is_sharded(trainer: Trainer) -> bool:
-    """Whether each process has only its own part of the gradients."""
-    return any(word in type(trainer.strategy).__name__ for word in ("FSDP", "DeepSpeed", "ModelParallel"))
 
 
 def read_together(values: Sequence[Tensor]) -> list[float]:

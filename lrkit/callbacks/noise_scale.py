@@ -26,11 +26,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.validation import is_number
-from lrkit.callbacks.divergence_guard import is_sharded, norm_of_tensors
+from lrkit.callbacks.divergence_guard import norm_of_tensors
 from lrkit.data.tensor_loader import check_whole_number
 from lrkit.lightning.imports import Callback, LightningModule, Trainer, isolate_rng
 from lrkit.lightning.module import scheduler_of
 from lrkit.lightning.network_output import describe_value
+from lrkit.lightning.sharding import is_sharded
 from lrkit.lightning.supervised import Supervised
 from lrkit.schedules.durations import Duration, Length
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import AVERAGED
 from lrkit.base.validation import FLAG, is_number, one_of
-from lrkit.callbacks.divergence_guard import is_sharded
 from lrkit.lightning.imports import (
     Callback,
     DummyLogger,
@@ -22,6 +21,7 @@ from lrkit.lightning.imports import (
 )
 from lrkit.lightning.logged_names import logged_names
 from lrkit.lightning.module import plan_of, step_of
+from lrkit.lightning.sharding import is_sharded
 from lrkit.optim.factory import has_modes
 from lrkit.optim.weight_average import WeightAverage, named_weights
 from lrkit.planning.plan import Plan

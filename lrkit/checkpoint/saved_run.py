@@ -10,7 +10,7 @@ from typing import Any
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import durable_io
 from lrkit.checkpoint.checkpoint_schema import check_content
-from lrkit.config.resume_options import checkpoint_candidates
+from lrkit.config.resume_options import checkpoint_candidates, refuse_folder
 
 __all__ = ["SavedRun", "load_saved_run"]
 
@@ -23,11 +23,8 @@ def load_saved_run(path: str) -> SavedRun:
     Raises:
         ConfigError: the file does not exist, is damaged, or was not written by lrkit.
     """
-    key, files = "resume.path", checkpoint_candidates(Path(path))
-    file, damaged = files[0], []
-    if file.is_dir() and not (file.name == durable_io.LAST and len(files) > 1):
-        inside = file / "checkpoints" / durable_io.LAST
-        raise ConfigError(key, f"must be a checkpoint or the folder of a run: there is no {inside}", path)
+    key, files, damaged = "resume.path", checkpoint_candidates(Path(path)), []
+    refuse_folder(files, path)
     if not any(each.exists() for each in files):
         raise ConfigError(key, "must be an existing checkpoint or the folder of a run", path)
     for file in files:

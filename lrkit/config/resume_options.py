@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
 
-__all__ = ["LAST", "POLICIES", "PREVIOUS", "check", "check_cooldown", "checkpoint_candidates"]
+__all__ = ["LAST", "POLICIES", "PREVIOUS", "check", "check_cooldown", "checkpoint_candidates", "refuse_folder"]
 
 POLICIES = ("restore", "override", "extend", "cooldown", "restart")
 
@@ -21,6 +21,26 @@ def checkpoint_candidates(path: Path) -> list[Path]:
         path = path / "checkpoints" / LAST
     beside = path.parent / PREVIOUS
     return [path, beside] if path.name == LAST and beside.is_file() else [path]
+
+
+def refuse_folder(files: Sequence[Path], path: Any) -> None:
+    """Refuse a folder that is no run's: another one, or a checkpoint of shards, whose description is a pickle.
+
+    Args:
+        files: the candidates for ``path``.
+        path: what the user gave.
+    """
+    folder = files[0]
+    if not folder.is_dir() or (folder.name == LAST and len(files) > 1):
+        return
+    must = f"must be a checkpoint or the folder of a run: there is no {folder / 'checkpoints' / LAST}"
+    if (folder / ".metadata").exists():
+        must = (
+            f"must be a checkpoint in one file: {folder} is a folder of shards, and lrkit executes no pickle of a"
+            " checkpoint; the strategies of lightning write one file with save_distributed_checkpoint=false or"
+            " state_dict_type=full"
+        )
+    raise ConfigError("resume.path", must, path)
 
 
 def check(config: Mapping[str, Any]) -> list[Path]:
@@ -42,9 +62,7 @@ def check(config: Mapping[str, Any]) -> list[Path]:
     except (OSError, ValueError) as error:  # not a path: too long, or with a null character
         why = getattr(error, "strerror", None) or error
         raise ConfigError("resume.path", f"must be a path that can be read ({why})", path) from None
-    if files[0].is_dir() and not (files[0].name == LAST and len(files) > 1):
-        inside = files[0] / "checkpoints" / LAST
-        raise ConfigError("resume.path", f"must be a checkpoint or the folder of a run: there is no {inside}", path)
+    refuse_folder(files, path)
     if not there:
         raise ConfigError("resume.path", "must be an existing checkpoint or the folder of a run", path)
     return files

@@ -42,7 +42,13 @@ if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
     from pytorch_lightning.loggers import Logger, TensorBoardLogger
     from pytorch_lightning.loggers.logger import DummyLogger
     from pytorch_lightning.profilers import PassThroughProfiler
-    from pytorch_lightning.strategies import Strategy, StrategyRegistry
+    from pytorch_lightning.strategies import (
+        DeepSpeedStrategy,
+        FSDPStrategy,
+        ModelParallelStrategy,
+        Strategy,
+        StrategyRegistry,
+    )
     from pytorch_lightning.utilities.exceptions import SIGTERMException
     from pytorch_lightning.utilities.model_helpers import is_overridden
     from pytorch_lightning.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
@@ -77,7 +83,13 @@ else:
     from lightning.pytorch.loggers import Logger, TensorBoardLogger
     from lightning.pytorch.loggers.logger import DummyLogger
     from lightning.pytorch.profilers import PassThroughProfiler
-    from lightning.pytorch.strategies import Strategy, StrategyRegistry
+    from lightning.pytorch.strategies import (
+        DeepSpeedStrategy,
+        FSDPStrategy,
+        ModelParallelStrategy,
+        Strategy,
+        StrategyRegistry,
+    )
     from lightning.pytorch.utilities.exceptions import SIGTERMException
     from lightning.pytorch.utilities.model_helpers import is_overridden
     from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -89,8 +101,10 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "ClusterEnvironment",
+    "DeepSpeedStrategy",
     "DummyLogger",
     "EarlyStopping",
+    "FSDPStrategy",
     "KubeflowEnvironment",
     "LearningRateMonitor",
     "LightningDataModule",
@@ -100,6 +114,7 @@ __all__ = [
     "MPIEnvironment",
     "MisconfigurationException",
     "ModelCheckpoint",
+    "ModelParallelStrategy",
     "PassThroughProfiler",
     "ProgressBar",
     "SIGTERMException",

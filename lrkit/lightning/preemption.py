@@ -89,7 +89,7 @@ class SeveralProcesses:
         if self.end is None:
             keys = [f"segment{rank}" for rank in range(self.world)]
             self.store.wait(keys, timedelta(seconds=self.wait))
-            self.end = max(int(self.store.get(key)) for key in keys)
+            self.end = max(map(int, self.store.multi_get(keys)))  # one request, not one for each process
         if self.segment < self.end:
             self.segment += 1
             return False

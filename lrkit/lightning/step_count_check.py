@@ -174,7 +174,7 @@ class StepCountCheck(Callback):
         assert self.run is not None
         trainer, scheduler = self.run
         self._note_gradient(optimizer)
-        if self.planned is None or scheduler.applied < self.planned:
+        if self.planned is None or scheduler.applied < self.planned or scheduler.creates_state:
             return
         saved = ""
         if self.last is not None:

@@ -23,6 +23,7 @@ from lrkit.lightning.imports import (
     Trainer,
 )
 from lrkit.lightning.matmul_precision import MatmulPrecision
+from lrkit.lightning.sharding import with_one_file
 
 __all__ = ["check_trainer", "name_key", "trainer_of"]
 
@@ -61,6 +62,8 @@ def trainer_of(options: Mapping[str, Any], trust: Sequence[str] = (), **own: Any
     options = {name: value for name, value in options.items() if name not in unset}
     if (precision := options.pop("matmul_precision", None)) is not None:  # an option of torch, not of the trainer
         own["callbacks"] = [*own.get("callbacks", ()), MatmulPrecision(precision)]
+    if isinstance(options.get("strategy"), Mapping):
+        options["strategy"] = with_one_file(options["strategy"], trust)
     built: dict[str, Any] = {key: instantiate.build(node, key, trust) for key, node in _find_objects(options)}
     plugins = options.get("plugins") or []
     plugins = [built.get(f"trainer.plugins[{i}]", each) for i, each in enumerate(plugins)] if isinstance(

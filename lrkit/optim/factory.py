@@ -200,7 +200,7 @@ def _check_groups(target: str, cls: type[Optimizer], groups: Sequence[Mapping[st
 
 def _check_empty(cls: type[Optimizer], arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a parameter without elements if the class would fail on it, for example by a division by their number."""
-    kinds = {ParameterKind(p.device, p.dtype) for group in groups for p in group["params"] if p.numel() == 0}
+    kinds = {ParameterKind.of(p) for group in groups for p in group["params"] if p.numel() == 0}
     if (
         kinds
         and fused_refusal(cls, arguments, kinds) is None
@@ -214,7 +214,7 @@ def _choose_implementation(
 ) -> dict[str, bool]:
     """Return the arguments for the fastest implementation; empty for the default of the class."""
     accepted = _read_defaults(cls)
-    kinds = {ParameterKind(parameter.device, parameter.dtype) for group in groups for parameter in group["params"]}
+    kinds = {ParameterKind.of(parameter) for group in groups for parameter in group["params"]}
     asked = [name for name in IMPLEMENTATION if arguments.get(name) is not None]
     if asked:
         if arguments.get("fused") and not arguments.get("foreach") and fused_refusal(cls, arguments, kinds) is not None:

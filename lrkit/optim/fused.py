@@ -21,15 +21,23 @@ class ParameterKind(NamedTuple):
         device: the device of the parameter.
         dtype: its dtype.
         layout: the layout of its gradient; ``torch.strided`` is dense.
+        is_sharded: whether it is divided among processes (``DTensor``).
     """
 
     device: torch.device
     dtype: torch.dtype
     layout: torch.layout = torch.strided
+    is_sharded: bool = False
+
+    @classmethod
+    def of(cls, parameter: torch.Tensor, layout: torch.layout = torch.strided) -> ParameterKind:
+        """Return the kind of a parameter whose gradients have a layout."""
+        return cls(parameter.device, parameter.dtype, layout, hasattr(parameter, "device_mesh"))
 
     def __str__(self) -> str:
         sparse = "" if self.layout is torch.strided else "sparse gradients of "
-        return f"{sparse}{self.dtype} on {self.device}"
+        shards = "shards of " if self.is_sharded else ""
+        return f"{shards}{sparse}{self.dtype} on {self.device}"
 
 
 def may_fuse(cls: type[Optimizer], arguments: Mapping[str, Any]) -> bool:
@@ -43,8 +51,11 @@ def fused_refusal(
     """Return the error of a step on a tensor of each kind; None if there is none.
 
     torch has no public list of the supported kinds, and its constructors accept ``fused=True`` for devices on which
-    the first step fails.
+    the first step fails. For sharded parameters torch has the fused kernels of two classes.
     """
+    shards = next((kind for kind in kinds if kind.is_sharded), None)
+    if shards is not None and arguments.get("fused") and not issubclass(cls, torch.optim.Adam):
+        return NotImplementedError(f"no fused kernel for {shards}")
     probes = []
     for kind in kinds:
         probe = torch.zeros(elements, device=kind.device, dtype=kind.dtype)
@@ -93,7 +104,7 @@ class _FusedFallback:
         #: complete, and later only the number of its parameters is compared.
         self.without: dict[int, list[bool]] = {}
         self.complete: dict[int, int] = {}
-        self.supported = {ParameterKind(p.device, p.dtype) for group in optimizer.param_groups for p in group["params"]}
+        self.supported = {ParameterKind.of(p) for group in optimizer.param_groups for p in group["params"]}
         self.restores: list[Callable[[], Any]] = []
 
     def forget(self, _: Optimizer) -> None:
@@ -136,7 +147,7 @@ class _FusedFallback:
 
     def prepare_group(self, optimizer: Optimizer, group: dict[str, Any], given: list[Any]) -> None:
         """Prepare a group for the fused kernel, or for loops; ``given`` are its parameters with a gradient."""
-        new = {ParameterKind(p.device, p.dtype, p.grad.layout) for p in given} - self.supported
+        new = {ParameterKind.of(p, p.grad.layout) for p in given} - self.supported
         if new and fused_refusal(type(optimizer), self.arguments, new) is None:
             self.supported |= new
         elif new:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from lrkit.optim.sharded_tensors import divide_like, gather
 from lrkit.optim.tensorwise_optimizer import TensorwiseOptimizer, update_averages
 
 __all__ = ["Muon", "orthogonalize"]
@@ -77,7 +78,8 @@ class Muon(TensorwiseOptimizer):
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         mean = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        direction = orthogonalize(gradient.lerp(mean, momentum) if group["nesterov"] else mean, group["ns_steps"])
+        matrix = gather(gradient.lerp(mean, momentum) if group["nesterov"] else mean)
+        direction = divide_like(orthogonalize(matrix, group["ns_steps"]), parameter)
         parameter.add_(direction, alpha=-group["lr"] * 0.2 * math.sqrt(max(parameter.shape)))
 
     @staticmethod

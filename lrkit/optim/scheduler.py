@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lrkit.optim.applied_steps import AppliedSteps
+from lrkit.optim.joined_group import JoinedGroup
+from lrkit.optim.state_creation import is_state_creation
 from lrkit.planning.guard import Reduction
 from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import PlateauState
@@ -26,25 +28,6 @@ from lrkit.schedules.curve import Curve
 from lrkit.schedules.shapes.schedule import check_number
 
 __all__ = ["PlanScheduler"]
-
-
-class JoinedGroup(NamedTuple):
-    """The base values of a group that was added during the run. Its rate is proportional to the curve:
-
-        lr[t] = lr x (curve(t) x gain(t) / multiplier)
-
-    so that the rate at its first step is ``lr``, bit for bit.
-
-    Args:
-        lr: the rate that it was added with.
-        multiplier: curve x gain at its first step, and x the factor of its batch size if that changes; 1 if that is 0,
-            so that ``lr`` is its base.
-        weight_decay: the base of its weight decay.
-    """
-
-    lr: float
-    multiplier: float
-    weight_decay: float
 
 
 class PlanScheduler(LRScheduler):
@@ -108,6 +91,7 @@ class PlanScheduler(LRScheduler):
         self._skipping: list[dict[str, Any]] | None = None
         self.left_out = 0  # steps of this process that ``skip`` left out
         self._reported = False
+        self.creates_state = False  # whether the current step only creates the optimizer's state
         # A compiled optimizer must call these outside of its graph, and not trace them.
         self._call_uncompiled: Any = torch.compiler.disable(_call_hook)  # type: ignore[no-untyped-call]
         self._hooks = (
@@ -362,17 +346,26 @@ class PlanScheduler(LRScheduler):
         if not self.steps.is_known:
             self._call_uncompiled(self._settle)
         if self._has_only_floats and self._written == self.steps.at_most and groups is self._groups:
-            if [group["lr"] for group in groups] != self._rates:
+            as_written = [group["lr"] for group in groups] == self._rates
+            if (as_written and any(self._rates)) or self._is_creating_state(groups):
+                return
+            if not as_written:
                 self._handle_edits(groups)
                 self.write()
         elif torch.compiler.is_compiling():
             self._call_uncompiled(self._before_step, optimizer)
-        else:
+        elif not self._is_creating_state(groups):
             self.write()
+
+    def _is_creating_state(self, groups: list[dict[str, Any]]) -> bool:
+        self.creates_state = is_state_creation(groups, self._rates, self.plan, self.steps.at_most, self.total_gain)
+        return self.creates_state
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         if not self._has_only_floats and torch.compiler.is_compiling():
             self._call_uncompiled(self._after_step, optimizer)
+        elif self.creates_state:
+            self.creates_state = False
         elif self._skipping is not None:
             for group, before in zip(optimizer.param_groups, self._skipping, strict=True):
                 group.update(before)

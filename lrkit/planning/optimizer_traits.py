@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["FAMILIES", "OptimizerTraits", "finds_rate", "lr_warnings", "momentum_of", "option_name", "traits_of"]
+__all__ = [
+    "FAMILIES",
+    "OptimizerTraits",
+    "finds_rate",
+    "lr_warnings",
+    "momentum_of",
+    "option_name",
+    "refuses_shards",
+    "traits_of",
+    "uses_whole_tensors",
+]
 
 Kind = Literal["sgd", "adaptive", "lr_free"]
 
@@ -99,6 +109,24 @@ FAMILIES: dict[str, OptimizerTraits] = {
     "schedulefree.SGDScheduleFree": _FREE_SGD,
 }
 
+#: An update of one weight depends on others, by norms, means or products of matrices. Such an optimizer would take the
+#: flat part of a tensor that FSDPStrategy gives to a process for the whole tensor.
+_WHOLE_TENSORS = frozenset(
+    (
+        "torch.optim.Adafactor", "torch.optim.Muon", "lrkit.optim.lamb.Lamb", "lrkit.optim.muon.Muon",
+        "pytorch_optimizer.AdaFactor", "pytorch_optimizer.CAME", "pytorch_optimizer.LARS", "pytorch_optimizer.Lamb",
+        "pytorch_optimizer.Muon", "pytorch_optimizer.Prodigy", "pytorch_optimizer.Ranger", "pytorch_optimizer.SOAP",
+    )
+)  # fmt: skip
+#: Their first step fails on sharded tensors that know their parts, as FSDP2 makes them (torch 2.13).
+_NO_SHARDS = frozenset(
+    (
+        "torch.optim.Adafactor", "torch.optim.Muon", "torch.optim.Rprop", "pytorch_optimizer.AdaFactor",
+        "pytorch_optimizer.CAME", "pytorch_optimizer.Lamb", "pytorch_optimizer.Prodigy",
+        "pytorch_optimizer.SOAP",
+    )
+)  # fmt: skip
+
 
 def traits_of(target: str) -> OptimizerTraits | None:
     """Return the traits of the class ``target``; ``None`` if it is unknown.
@@ -117,6 +145,20 @@ def finds_rate(target: str) -> bool:
     """
     known = traits_of(target)
     return known is not None and known.kind == "lr_free"
+
+
+def uses_whole_tensors(target: str) -> bool:
+    """Return whether an optimizer computes with whole tensors, so that it cannot train a flat part of them."""
+    return target in _WHOLE_TENSORS
+
+
+def refuses_shards(target: str) -> bool:
+    """Return whether an optimizer fails on tensors that are divided among processes (``DTensor``).
+
+    >>> refuses_shards("torch.optim.Adafactor"), refuses_shards("torch.optim.AdamW")
+    (True, False)
+    """
+    return target in _NO_SHARDS
 
 
 def option_name(target: str) -> str:

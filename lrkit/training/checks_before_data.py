@@ -12,6 +12,7 @@ from lrkit.optim import factory
 from lrkit.training_objects import (
     callbacks_of,
     check_model_sizes,
+    check_shards,
     check_trainer,
     data_node,
     data_of,
@@ -34,6 +35,7 @@ def check_run(config: Mapping[str, Any]) -> None:
     trust = config.get("trust", ())
     if not tracks_of(config):
         factory.check_optimizer(*optimizer_of(config))
+    check_shards(config)
     check_trainer(config)
     cls = trusted_targets.resolve_class(config["data"].get("_target_"), "data._target_", trust)
     if issubclass(cls, InMemoryData):

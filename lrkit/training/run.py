@@ -29,6 +29,7 @@ from lrkit.lightning.imports import (
 )
 from lrkit.lightning.module import OptimizerSetup, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.lightning.planned_stop import has_reached_stop
+from lrkit.lightning.sharding import prepare_restoring
 from lrkit.planning.plan import Plan
 from lrkit.planning.plan_page import print_plan
 from lrkit.runs.diagnosis import diagnose
@@ -202,6 +203,7 @@ def _prepare_trainer(run: RunConfig, module: LightningModule, callbacks: RunCall
             module.load_state_dict(resumption.saved.content["state_dict"])
     if goes_on is not None:
         install_restore_errors(trainer, goes_on.path)
+        prepare_restoring(trainer, goes_on.content["optimizer_states"])
     return trainer
 
 

@@ -24,7 +24,7 @@ from lrkit.base.errors import ConfigError
 from lrkit.callbacks.noise_scale import TAG, NoiseScale, estimate_noise_scale
 from lrkit.comparison.ranking import compare
 from lrkit.config.compose import compose
-from lrkit.lightning.imports import PACKAGE, Callback
+from lrkit.lightning.imports import PACKAGE, Callback, FSDPStrategy
 from lrkit.lightning.supervised import Supervised
 from lrkit.lr_finder import short_run
 from lrkit.lr_finder.training_task import ConfigTask
@@ -316,7 +316,7 @@ def test_batches_that_cannot_be_cut_are_refused() -> None:
 
 
 def test_gradients_that_no_process_has_as_a_whole_are_refused() -> None:
-    trainer: Any = SimpleNamespace(strategy=type("FSDPStrategy", (), {})())
+    trainer: Any = SimpleNamespace(strategy=object.__new__(FSDPStrategy))
     with pytest.raises(ConfigError, match=r"^callbacks.noise_scale needs whole gradients .* 'FSDPStrategy'$"):
         NoiseScale().on_train_start(trainer, Supervised(nn.Linear(4, 1)))
     trainer = SimpleNamespace(strategy=None)

@@ -59,6 +59,22 @@ def test_they_are_built_with_their_options() -> None:
         ("+trainer.strategy._target_={}.strategies.FSDPStrategy trainer.accelerator=cpu",
          "trainer.strategy was refused by Lightning: The strategy `fsdp` requires a GPU accelerator"),
         ("trainer.strategy=dpp", "trainer.strategy must be one of auto, ddp, "),
+        ("+trainer.strategy._target_={}.strategies.ModelParallelStrategy optimizer=prodigy trainer.devices=2",
+         "optimizer must not be prodigy with trainer.strategy=ModelParallelStrategy: the step of Prodigy fails on"),
+        ("+trainer.strategy._target_={}.strategies.ModelParallelStrategy optimizer=adafactor optimizer.lr=auto",
+         "optimizer must not be adafactor with trainer.strategy=ModelParallelStrategy"),
+        ("+trainer.strategy._target_={}.strategies.ModelParallelStrategy optimizer=schedule_free_sgd schedule=constant",
+         "optimizer must not be schedule_free_sgd with trainer.strategy=ModelParallelStrategy: checkpoints have both"),
+        ("trainer.strategy=fsdp optimizer=muon",
+         "optimizer must not be muon with trainer.strategy=FSDPStrategy: Muon computes with whole tensors"),
+        ("trainer.strategy=deepspeed_stage_2 optimizer=ranger",
+         "optimizer must not be ranger with trainer.strategy=DeepSpeedStrategy: Ranger computes with whole tensors"),
+        ("trainer.strategy=deepspeed", "trainer.strategy must not be DeepSpeed with checkpoints: a folder of shards"),
+        ("+trainer.strategy._target_={}.strategies.ModelParallelStrategy"
+         " +trainer.strategy.save_distributed_checkpoint=true",
+         "trainer.strategy.save_distributed_checkpoint must be false with checkpoints: a folder of shards cannot be"),
+        ("+trainer.strategy._target_={}.strategies.FSDPStrategy +trainer.strategy.state_dict_type=sharded",
+         "trainer.strategy.state_dict_type must be full with checkpoints: a folder of shards cannot be resumed"),
         ("trainer.devices=4 +trainer.strategy._target_={}.strategies.ModelParallelStrategy"
          " +trainer.strategy.data_parallel_size=3 +trainer.strategy.tensor_parallel_size=1",
          "trainer.strategy.data_parallel_size x tensor_parallel_size (1) must be 4, the number of processes"),
@@ -92,6 +108,25 @@ def test_a_model_that_is_divided_counts_once(strategy: dict[str, Any], devices: 
     config = compose([f"trainer.devices={devices}", f"trainer.num_nodes={nodes}", "data.batch_size=8"])
     resolved = plan({**config, "trainer": {**config["trainer"], **divided}})
     assert resolved.horizon.batch_size == 8 * count
+
+
+def test_a_search_refuses_such_an_optimizer_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["find", "trainer.strategy=fsdp", "optimizer=muon"]) == 2
+    assert capsys.readouterr().err.startswith("lrkit: optimizer must not be muon with trainer.strategy=FSDPStrategy")
+
+
+@pytest.mark.parametrize(("said", "whole"), [({}, False), ({"save_distributed_checkpoint": True}, True)])
+def test_a_divided_model_has_checkpoints_in_one_file_unless_it_is_said(said: dict[str, bool], whole: bool) -> None:
+    divided = node("strategies.ModelParallelStrategy", **said)
+    trainer: Any = training_objects.trainer_of({**CPU, "strategy": divided})
+    assert trainer.strategy._save_distributed_checkpoint is whole
+    unsaved = ["trainer.enable_checkpointing=false", "trainer.fast_dev_run=true"]
+    for word in unsaved:
+        config = compose([word])
+        training_objects.check_shards({**config, "trainer": {**config["trainer"], "strategy": divided}})
 
 
 def test_a_file_may_name_lightnings_own_and_no_others(tmp_path: Path) -> None:

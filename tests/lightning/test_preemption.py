@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -169,6 +169,27 @@ class TestTogether:
 
     def test_none_does(self) -> None:
         assert self.run({}, segments=5) == [-1, -1, -1]
+
+    def test_the_requests_to_the_store_do_not_grow_with_the_processes(self) -> None:
+        def count_requests(world: int) -> int:
+            store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+            asked: list[str] = []
+
+            class Counted:
+                def __getattr__(self, name: str) -> Any:
+                    asked.append(name)
+                    return getattr(store, name)
+
+            together = SeveralProcesses(cast(TCPStore, Counted()), 0, world)
+            for rank in range(1, world):
+                store.set(f"segment{rank}", str(rank))
+            together.signum = signal.SIGTERM
+            together.thread.join()
+            asked.clear()
+            assert [together.ends_here() for _ in range(world)] == [False] * (world - 1) + [True]
+            return len(asked)
+
+        assert count_requests(3) == count_requests(200)
 
     def test_whom_nobody_answers_does_not_wait_for_ever(self) -> None:
         store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)

@@ -32,7 +32,7 @@ def raced(
     return confirm_rate(watched, around, steps, rounds, full), trained
 
 
-def test_two_heats_around_the_minimum() -> None:
+def test_two_rounds_around_the_minimum() -> None:
     verdict, trained = raced(bowl(0.01), 0.01)
     assert [lr / 0.01 for lr, steps in trained if steps == 100] == [0.25, 0.5, 1, 2, 4, 8]
     assert [lr / 0.01 for lr, steps in trained if steps == 400] == [0.5, 1, 2]
@@ -112,7 +112,7 @@ def test_rates_at_which_longer_runs_collapse_are_too_high() -> None:
         assert verdict.lr is not None and verdict.lr <= 0.005
 
 
-def test_the_last_of_two_heats_has_both_neighbours_although_the_first_heat_leans_down() -> None:
+def test_the_last_of_two_rounds_has_both_neighbours_although_the_first_one_leans_down() -> None:
     """The first round's better neighbour is the lower one; with a quarter of the run the higher one is best."""
 
     def rising(lr: float, steps: int) -> float:
@@ -158,7 +158,7 @@ def test_the_vertex_leans_to_the_better_neighbour_and_away_from_a_cliff() -> Non
     [(1600, (100, 400, 800)), (100, (8, 25, 50)), (10**6, (500, 2000, 4000)), (None, (100, 400, 800)),
      (20, (8, 16)), (10, (8, 10)), (1, (1, 1))],
 )  # fmt: skip
-def test_the_lengths_of_the_heats(steps: int | None, expected: tuple[int, ...]) -> None:
+def test_the_lengths_of_the_rounds(steps: int | None, expected: tuple[int, ...]) -> None:
     assert round_lengths(steps) == expected
     assert round_lengths(steps, 2) == expected[:2]
 

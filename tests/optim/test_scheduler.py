@@ -555,3 +555,59 @@ def test_an_early_look_at_the_rates_after_a_resume_is_right() -> None:
     resumed.load_state_dict(scheduler.state_dict())
     assert [group["lr"] for group in other.param_groups] == [0.1, 0.1]  # loading writes nothing either
     assert train(other, resumed, 3) == rates(resumed.plan, 12)[9:]
+
+
+@pytest.mark.parametrize(
+    ("make", "schedule"),
+    [
+        (lambda p: SGD(p, lr=0.1, weight_decay=0.5), None),
+        (lambda p: AdamW(p, lr=0.1, weight_decay=0.5), Cosine()),
+        (lambda p: AdamW(p, lr=torch.tensor(0.1), weight_decay=0.5), Cosine()),
+        (lambda p: SGD(p, lr=0.1, momentum=0.9, weight_decay=0.5), CYCLE),
+    ],
+    ids=["no state", "state", "a rate as a tensor", "with momentum that moves"],
+)
+@pytest.mark.parametrize("written", [True, False])
+def test_the_step_by_which_torch_creates_a_state_changes_nothing(
+    make: Callable[..., Optimizer], schedule: Schedule | None, written: bool
+) -> None:
+    """``torch.distributed.checkpoint`` takes it at rate 0 before it saves or loads a state."""
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    model = nn.Linear(3, 2)
+    optimizer, before = make(model.parameters()), copy.deepcopy(model.state_dict())
+    scheduler = PlanScheduler(optimizer, plan_of(schedule, groups=(GroupRate("all"),)))
+    if written:
+        scheduler.write()
+    rates = scheduler.get_last_lr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        set_optimizer_state_dict(model, optimizer, get_optimizer_state_dict(model, optimizer))
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+    assert scheduler.applied == 0 and scheduler.get_last_lr() == rates
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    assert scheduler.applied == 1 and not torch.equal(model.weight, before["weight"])
+
+
+def test_such_a_step_after_the_last_one_does_not_count_where_the_rate_is_0() -> None:
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    model = nn.Linear(3, 2)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    scheduler = PlanScheduler(optimizer, plan_of(Linear(), groups=(GroupRate("all"),)))
+    scheduler.applied = RUN
+    scheduler.write()
+    assert optimizer.param_groups[0]["lr"] == 0
+    get_optimizer_state_dict(model, optimizer)
+    assert scheduler.applied == RUN
+
+
+def test_a_step_without_a_gradient_at_a_rate_of_0_counts_where_the_plan_has_it() -> None:
+    parameter = torch.ones(2, requires_grad=True)
+    optimizer = SGD([parameter], lr=0.1)
+    scheduler = PlanScheduler(optimizer, plan_of(Linear(start=0.0, end=1.0), groups=(GroupRate("all"),)))
+    scheduler.write()
+    parameter.grad = torch.zeros(2)
+    optimizer.step()
+    assert scheduler.applied == 1

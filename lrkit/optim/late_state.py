@@ -14,8 +14,8 @@ __all__ = ["create_late_state"]
 def create_late_state(optimizer: Optimizer, arguments: Mapping[str, Any]) -> None:
     """Before each step, give parameters of groups that joined the state that the constructor gives to the others.
 
-    torch's Adagrad creates its sums in the constructor. Before torch 2.12 it created none for a group that
-    ``add_param_group`` adds, and its next step failed with ``KeyError: 'sum'``. A new optimizer of the same class and
+    torch's Adagrad creates its sums in the constructor. torch 2.11 and older create none for a group that
+    ``add_param_group`` adds, and the next step fails with ``KeyError: 'sum'``. A new optimizer of the same class and
     arguments, over the late parameters alone, creates them. Other optimizers create their state in the first step, and
     are left as they are.
 

@@ -93,14 +93,17 @@ pythons: ## the tests that need no torch, on each Python that is installed
 		$(VENV)-$$python/bin/python -m pytest -q --noconftest -p no:cacheprovider -o addopts="-m 'not slow'" \
 			$(WITHOUT_TORCH) || exit 1; done
 
-# Old packages call what newer ones have deprecated, so there such warnings are no errors. TORCH=2.13.0 sets its version.
+# Old packages call what newer ones have deprecated, so there such warnings are no errors. TORCH=2.13.0 sets the version
+# of torch, and PYTHON=python3.13 that of Python. The second set runs also if the first one fails.
 WHICH = oldest newest
 versions: ## the quick suite on the oldest and on the newest versions of the dependencies that pyproject.toml accepts
-	@for which in $(WHICH); do venv=$(VENV)-$$which && $(PYTHON) -m venv $$venv && \
+	@failed=; for which in $(WHICH); do venv=$(VENV)-$$which && $(PYTHON) -m venv $$venv && \
 		$(PYTHON) tests/helpers/dependency_versions.py $$which $(addprefix torch==,$(TORCH)) > $$venv.txt && \
 		$$venv/bin/python -m pip install --quiet --constraint $$venv.txt --editable '.[dev]' && \
+		$$venv/bin/python -m pip freeze --exclude-editable > $$venv.txt && \
 		$$venv/bin/python -m pytest -q $(TOGETHER) \
-			$$(test $$which = newest || echo -W ignore::DeprecationWarning) || exit 1; done
+			$$(test $$which = newest || echo -W ignore::DeprecationWarning) || failed="$$failed $$which"; done; \
+		test -z "$$failed" || { echo "failed with the$$failed versions: $(VENV)-WHICH.txt lists them"; exit 1; }
 
 evidence: $(VENV)/dev.stamp ## test claims about learning rates, and write docs/evidence.md (45 minutes)
 	$(BIN)/python -m evidence

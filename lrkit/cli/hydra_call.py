@@ -96,8 +96,32 @@ def run_composed(composed: DictConfig, config_dir: str | None, job: Callable[[An
 
     with hydra_initialised(config_dir):
         hydra: Any = GlobalHydra.instance().hydra
-        hydra.config_loader.load_configuration = lambda **_: composed
-        hydra.run("train", job, [])
+        loader = hydra.config_loader = _ComposedConfig(hydra.config_loader, composed)
+
+        def checked_job(config: Any) -> Any:
+            if not loader.is_used:
+                raise RuntimeError("this version of hydra-core composes another config than the one that lrkit checked")
+            return job(config)
+
+        hydra.run("train", checked_job, [])
+
+
+class _ComposedConfig:
+    """Hydra's config loader, with a config that is composed already.
+
+    No subclass of Hydra's own loader: with one, hydra-core 1.4 does not call ``load_configuration``.
+    """
+
+    def __init__(self, loader: Any, composed: DictConfig) -> None:
+        self.loader, self.composed = loader, composed
+        self.is_used = False
+
+    def load_configuration(self, *_: Any, **__: Any) -> DictConfig:
+        self.is_used = True
+        return self.composed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
 
 
 def set_run_folder(composed: DictConfig, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -25,6 +26,8 @@ __all__ = [
     "read_shipped_file",
     "schedule_defaults",
 ]
+
+_FLOAT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
 
 @cache
@@ -96,11 +99,15 @@ def parse_shipped_yaml(text: str) -> Any:
 
 
 @cache
-def _make_loader() -> type[yaml.SafeLoader]:
-    """Make a loader with OmegaConf's rules for the types of scalars; OmegaConf's own one where there is no C parser."""
-    from omegaconf._utils import get_yaml_loader
+def _make_loader() -> type[Any]:
+    """Make a loader with OmegaConf's rules for the types of scalars: ``1e-3`` is a float, a date is a text.
 
-    theirs = get_yaml_loader()
-    if not hasattr(yaml, "CSafeLoader"):
-        return theirs  # type: ignore[no-any-return]
-    return type("Loader", (yaml.CSafeLoader,), {"yaml_implicit_resolvers": theirs.yaml_implicit_resolvers})
+    YAML 1.1 takes ``1e-3`` for a text, because it has no point.
+    """
+    loader = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
+    loader.yaml_implicit_resolvers = {  # type: ignore[attr-defined]
+        first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))  # type: ignore[attr-defined]
+    return loader

@@ -117,6 +117,8 @@ def parse_plain(name: str, text: bytes) -> Any:
         where = getattr(error, "problem_mark", None)
         line = "" if where is None else f" (line {where.line + 1})"
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        if "nesting depth" in problem:  # PyYAML 6.0.4 has a limit of its own, and reads ahead of the events
+            raise ConfigError(name, f"must not be nested deeper than {DEEPEST}") from None
         raise ConfigError(name, f"is not YAML: {' '.join(problem.split())}{line}") from None
 
 

@@ -16,6 +16,7 @@ from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.config import trusted_targets
 from lrkit.config.optimizer_options import IMPLEMENTATION, check_options
 from lrkit.optim.fused import ParameterKind, fused_refusal, keep_fused, may_fuse
+from lrkit.optim.late_state import create_late_state
 from lrkit.planning.optimizer_traits import FAMILIES, option_name, traits_of
 
 __all__ = [
@@ -71,6 +72,7 @@ def build_optimizer(
         raise ConfigError("optimizer", f"is refused by {target}: {error}".rstrip(".")) from error
     _check_empty(cls, chosen, groups)
     optimizer.register_load_state_dict_pre_hook(_keep_implementation)
+    create_late_state(optimizer, chosen)
     if chosen.get("fused"):
         keep_fused(optimizer, chosen, asked=bool(arguments.get("fused")))
     return optimizer

@@ -218,3 +218,10 @@ def test_lrkits_own_files_are_read_as_omegaconf_reads_them() -> None:
         expected = OmegaConf.to_container(OmegaConf.load(file))
         assert repr(parse_shipped_yaml(file.read_text())) == repr(expected), file
     assert repr(parse_shipped_yaml("[1e-3, 1_0.5, 2020-01-01, 0o7, yes]")) == "[0.001, 10.5, '2020-01-01', '0o7', True]"
+    numbers = (
+        "1e3 -1E+3 +1.5e3 1.e3 .5 .5e+3 .5e3 1_0e2 1_ 1__0e2 0x1f 0o7 017 0b1 1:30 1:30.5 inf .inf -.INF .nan 1e e3"
+    )
+    texts = ["2020-01-01", "2020-01-01 10:00:00", "yes", "Off", "null", "~", "''", "'1e3'", *numbers.split()]
+    for text in texts:
+        expected = OmegaConf.to_container(OmegaConf.create(f"x: {text}"))
+        assert repr(parse_shipped_yaml(f"x: {text}")) == repr(expected), text

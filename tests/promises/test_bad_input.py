@@ -544,7 +544,7 @@ UNFIT = [
     (f"{MODULE}Module +model.loss=number", "model cannot use the first batch: … `training_step` must return a Tensor…"),
     (
         f"{MODULE}Net +model.inputs=8",
-        "model cannot use the first batch: RuntimeError: mat1 and mat2 shapes cannot be multiplied (32x64 and 8x10)"
+        "model cannot use the first batch: RuntimeError: …mat1 and mat2 shapes cannot be multiplied (32x64 and 8x10)"
         " (broken_models.py, line …, in forward); the batch is [float32 (32, 64), int64 (32)], the parameters are"
         " float32.",
     ),

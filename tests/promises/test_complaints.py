@@ -427,16 +427,19 @@ def test_pain_15_plateau_reduces_on_nan() -> None:
 
 def test_pain_16_a_callback_bypasses_the_schedule() -> None:
     """ "Unfrozen group never scheduled"; add_param_group mid-run: ValueError from LambdaLR, KeyError from OneCycle."""
-    # The fault:
+    # The fault; LambdaLR of torch 2.8 gives the group no schedule, and no error:
     for make, error in (
-        (lambda o: LambdaLR(o, lambda t: 1.0), ValueError),
+        (lambda o: LambdaLR(o, lambda t: 0.5), ValueError),
         (lambda o: OneCycleLR(o, 0.1, 9), KeyError),
     ):
         optimizer = sgd()
         scheduler = make(optimizer)
         optimizer.add_param_group({"params": [torch.zeros(1, requires_grad=True)], "lr": 0.01})
-        with pytest.raises(error):
+        try:
             loop(optimizer, scheduler, 2)
+        except error:
+            continue
+        assert error is ValueError and optimizer.param_groups[1]["lr"] == 0.01
 
     class Unfreeze(BaseFinetuning):
         def freeze_before_training(self, pl_module: LightningModule) -> None:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,6 +154,7 @@ def test_ctrl_c_ends_it_with_130_and_a_word_on_going_on(when: str, tmp_path: Pat
     os.killpg(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
+    out = re.sub(r"nanobind: leaked.*?refleaks\.html\n?", "", out, flags=re.DOTALL)  # torch 2.15, where a process ends
     assert (
         out.rstrip().splitlines()[-1]
         == f"lrkit: interrupted; the same command goes on in {the_sweep(tmp_path).relative_to(tmp_path)}"

@@ -120,7 +120,7 @@ def _build_cocurves(
         if schedule.needs_plateau:
             raise ConfigError(f"{key}=plateau", "must not be set: reduce-on-plateau acts only on the learning rate")
         if keys := schedule.momentum_keys():
-            both = f"set {key}.{keys[0]}=null {key}.{keys[0].replace('_start', '_peak')}=null"
+            both = f"set {key}.{keys[0]}=null {key}.{keys[0].replace('momentum_start', 'momentum_peak')}=null"
             raise ConfigError(f"{key}.{keys[0]}", f"has no effect: {key} is driven by the multipliers; {both}")
         curve = Curve.build(schedule, horizon, name=key)
         if name == "momentum":

@@ -31,6 +31,7 @@ from lrkit.lightning.module import batch_of, plan_of, scheduler_for, scheduler_o
 from lrkit.lightning.sharding import is_sharded
 from lrkit.optim.host_copy import HostCopy
 from lrkit.optim.scheduler import PlanScheduler
+from lrkit.optim.sharded_tensors import local_part
 from lrkit.planning.guard import Guard
 from lrkit.planning.guard_policies import POLICIES, policy_named
 from lrkit.planning.loss_statistics import LossStatistics
@@ -375,7 +376,7 @@ def _norms_of(grads: Sequence[Tensor]) -> Sequence[Tensor]:
     if not grads:
         return ()
     dense = [grad._values() if grad.is_sparse else grad for grad in grads]
-    local = [grad.to_local() if hasattr(grad, "to_local") else grad for grad in dense]
+    local = [local_part(grad) for grad in dense]
     # In float32 or higher, because the norm of finite half-precision gradients may exceed 65504.
     halves = any(grad.dtype in (torch.float16, torch.bfloat16) for grad in local)
     norms: Sequence[Tensor] = torch._foreach_norm(local, 2, dtype=torch.float32 if halves else None)

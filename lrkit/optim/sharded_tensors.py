@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["divide_like", "gather"]
+__all__ = ["divide_like", "gather", "local_part"]
 
 
 def gather(tensor: Tensor) -> Tensor:
     """Return the whole of a divided tensor, which all processes must ask for; any other tensor as it is."""
     whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return whole
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """Return this process's part of a divided tensor; any other tensor as it is."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
 
 
 def divide_like(whole: Tensor, divided: Tensor) -> Tensor:

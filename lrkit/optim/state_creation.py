@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lrkit.optim.sharded_tensors import local_part
 from lrkit.planning.plan import Plan
 
 __all__ = ["is_state_creation"]
@@ -40,5 +41,4 @@ def _is_zero(gradient: Tensor | None) -> bool:
     """Return whether a gradient is zero, in the part that this process has; waits for its device."""
     if gradient is None:
         return True
-    local: Tensor = gradient.to_local() if hasattr(gradient, "to_local") else gradient
-    return not bool(local.any())
+    return not bool(local_part(gradient).any())

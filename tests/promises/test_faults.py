@@ -403,6 +403,8 @@ def test_a_mistake_in_the_users_code(row: Row, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.filterwarnings("ignore:.*fork")
+# The handler of torch for SIGCHLD raises wherever the main thread is, also while torch has a temporary file open.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_worker_that_dies(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
     more = [
         "data=custom",

@@ -37,7 +37,7 @@ test: $(VENV)/dev.stamp ## the quick suite
 	$(BIN)/python -m pytest -q $(TOGETHER)
 
 check: $(VENV)/dev.stamp lint ## lint, types, and all tests, also the slow ones
-	$(BIN)/python -m pytest -q $(TOGETHER) --hypothesis-profile=default -m 'slow or not slow'
+	$(BIN)/python -m pytest -q $(TOGETHER) --hypothesis-profile=random -m 'slow or not slow'
 
 lint: $(VENV)/dev.stamp ## ruff and mypy
 	$(BIN)/ruff check .

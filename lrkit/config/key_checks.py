@@ -115,6 +115,8 @@ def _check_trainer_and_guard(config: Mapping[str, Any]) -> None:
         raise ConfigError("horizon.stop_after", must)
     if trainer.get("limit_val_batches") == 0 and config["monitor"].startswith("val"):
         raise ConfigError("monitor", "needs a validation, and trainer.limit_val_batches is 0", config["monitor"])
+    if config["test"] and trainer.get("limit_test_batches") == 0:
+        raise ConfigError("test", "and trainer.limit_test_batches=0 cannot be used together: nothing would be tested")
     check_guard_keys(config["guard"] or {})
     monitor = (config["plateau"] or {}).get("monitor")
     if trainer.get("limit_val_batches") == 0 and str(monitor).startswith("val"):

@@ -72,6 +72,8 @@ def trainer_of(options: Mapping[str, Any], trust: Sequence[str] = (), **own: Any
     if not any(isinstance(each, ClusterEnvironment) for each in plugins):
         plugins += _choose_environment(objects.get("strategy"))
     unprofiled = {"profiler": NoProfiler()} if options.get("profiler") is None else {}
+    if options.get("barebones"):  # Lightning refuses any profiler then
+        unprofiled = {}
     try:
         trainer = Trainer(**{**options, **objects, **unprofiled, **own, "plugins": plugins or None})
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:

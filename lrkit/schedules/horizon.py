@@ -328,7 +328,11 @@ def limit_batches(batches: int, trainer: Mapping[str, Any]) -> int:
         return batches
     limited = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
     if limited == 0:
-        raise ConfigError(limit_key(trainer) or "trainer.limit_train_batches", f"leaves none of the {batches} batches to train on", limit)
+        raise ConfigError(
+            limit_key(trainer) or "trainer.limit_train_batches",
+            f"leaves none of the {batches} batches to train on",
+            limit,
+        )
     return limited
 
 

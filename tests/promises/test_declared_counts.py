@@ -35,7 +35,7 @@ OWN_STEPS = ["model=custom", "model._target_=several_optimizers.GAN", "data=cust
 def test_another_count_than_that_of_the_training_is_refused(
     words: list[str], said: str, train: Train, recorded: Recorded
 ) -> None:
-    """Else ``1ep`` and the factor of the batch would be those of another training, which the plan shows and nobody has."""
+    """Else ``1ep`` and the factor of the batch would be those of another training."""
     with pytest.raises(ConfigError) as refused:
         train(*words)
     assert str(refused.value).startswith(said) and not recorded

@@ -60,21 +60,19 @@ def foreign(data: str = "WithTest", model: str = "Measured") -> list[str]:
     ],
 )
 @pytest.mark.filterwarnings("ignore:You requested to overfit")
-def test_a_share_that_is_no_batch_of_lrkits_data(
-    words: list[str], said: str, train: Train, recorded: Recorded
-) -> None:
+def test_a_share_that_is_no_batch_of_lrkits_data(words: list[str], said: str, train: Train, recorded: Recorded) -> None:
     with pytest.raises(ConfigError) as refused:
         train(*words, "trainer.max_epochs=1", "logger=none", short=False)
     assert str(refused.value).startswith(said) and not recorded
 
 
-def test_a_search_refuses_it_too() -> None:
+def test_a_search_refuses_it_too(tmp_path: Path) -> None:
     config = compose(["trainer.limit_val_batches=0.01", "trainer.max_epochs=3"])
     with pytest.raises(ConfigError, match=r"^trainer\.limit_val_batches leaves none of the 10 batches"):
-        find_lr(config)
+        find_lr(config, tmp_path, quiet=True)
     config = compose([*foreign()[:-1], "trainer.max_epochs=8", "trainer.limit_val_batches=0.1"])
     with pytest.raises(ConfigError, match=r"^trainer\.limit_val_batches must leave at least one batch"):
-        find_lr(config)
+        find_lr(config, tmp_path, quiet=True)
 
 
 def test_a_share_that_is_no_batch_of_foreign_data(train: Train, recorded: Recorded) -> None:
@@ -84,7 +82,9 @@ def test_a_share_that_is_no_batch_of_foreign_data(train: Train, recorded: Record
 
 
 def test_a_share_of_data_without_a_length(train: Train, recorded: Recorded) -> None:
-    with pytest.raises(ConfigError, match=r"^trainer\.limit_train_batches must be a number of batches, or null: .*0\.5"):
+    with pytest.raises(
+        ConfigError, match=r"^trainer\.limit_train_batches must be a number of batches, or null: .*0\.5"
+    ):
         train(*foreign("Unsized"), "trainer.limit_train_batches=0.5", "horizon.steps=3", short=False)
     assert not recorded
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from lrkit.base.metric_names import higher_is_better
 from lrkit.config import compose as configs
 from lrkit.config import trusted_targets
 from lrkit.config.callback_conflicts import find_conflict
+from lrkit.data.count_checks import check_declared_counts, check_evaluation_shares
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
 from lrkit.data.torch_datasets import Datasets
 from lrkit.lightning.accumulation_windows import count_steps
@@ -71,7 +71,7 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
     if declared_keys and not config[optimizer_tracks.KEY] and uses_manual_optimization(trainer.lightning_module):
         return _plan_of_declared_steps(config, trainer, notes)
     plan = counted_plan(config, trainer, notes)
-    _check_declared_counts(config, trainer)
+    check_declared_counts(config, trainer)
     steps, stop = count_steps(trainer, plan.horizon), plan.horizon.stop_after
     finite = steps != float("inf") and steps > 0
     if finite and stop is not None and config["horizon"].get("steps") is not None:  # of it a part is taken here
@@ -92,26 +92,6 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
             config["data"].get("train_samples"),
         )
     return plan
-
-
-def _check_declared_counts(config: Mapping[str, Any], trainer: Trainer) -> None:
-    """Refuse other optimizer steps in an epoch, or samples in a step, than those of the training.
-
-    Lengths in epochs and samples, and the factor of ``batch_scaling``, would be those of another training. What a
-    batch of the user's own data has, only the user knows.
-    """
-    declared, batches, accumulate = config["horizon"], trainer.num_training_batches, trainer.accumulate_grad_batches
-    if config["trainer"].get("fast_dev_run"):
-        return
-    told = declared.get("steps_per_epoch")
-    if told is not None and batches != float("inf") and told != (there := math.ceil(batches / accumulate)):
-        raise ConfigError("horizon.steps_per_epoch", f"must be {there}, or null: the trainer counted it", told)
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    told = declared.get("batch_size")
-    if told is not None and isinstance(data, InMemoryData):
-        there = data.batch_size * count_replicas(trainer) * accumulate
-        if told != there:
-            raise ConfigError("horizon.batch_size", f"must be {there}, the samples in an optimizer step, or null", told)
 
 
 def _plan_of_declared_steps(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[str]) -> Plan:
@@ -152,28 +132,9 @@ def counted_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[st
     counted = None if batches == float("inf") else int(batches)
     if counted == 0:
         raise ConfigError("data", "must have a batch to train on: it is empty, or drop_last drops its only batch")
-    _check_evaluation_shares(config, trainer)
+    check_evaluation_shares(config, trainer)
     known = {**config, "data": {**config["data"], "batch_size": _batch_size(config, trainer)}}
     return configs.plan(known, world=count_replicas(trainer), batches=counted, notes=notes)
-
-
-def _check_evaluation_shares(config: Mapping[str, Any], trainer: Trainer) -> None:
-    """Refuse a share of the batches of a validation or a test that is none of them, before the training.
-
-    Lightning finds it when the evaluation begins, which for the test is after the training. The loaders of the user's
-    own data are not made earlier for it.
-    """
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    if not isinstance(data, InMemoryData):
-        return
-    options = config["trainer"]
-    names = ["overfit_batches" if options.get("overfit_batches") else "limit_val_batches"]
-    for name in [*names, *(["limit_test_batches"] if config["test"] else [])]:
-        share, part = options.get(name), "test" if name == "limit_test_batches" else "validation"
-        if isinstance(share, float) and share > 0:
-            loader = data.test_dataloader() if part == "test" else data.val_dataloader()
-            if int(len(loader) * share) == 0:
-                raise ConfigError(f"trainer.{name}", f"leaves none of the {len(loader)} batches of the {part}", share)
 
 
 def _batch_size(config: Mapping[str, Any], trainer: Trainer) -> int | None:

@@ -135,8 +135,8 @@ def _check_trainer_and_guard(config: Mapping[str, Any]) -> None:
 
 
 def _check_barebones(config: Mapping[str, Any]) -> None:
-    """Refuse what Lightning refuses under ``barebones``, with all words to type; and what would need a logged metric."""
-    trainer, words = config["trainer"], trainer_options.words_for_barebones(config["trainer"])
+    """Refuse what Lightning refuses under ``barebones``, with all words to type; and what needs a logged metric."""
+    words = trainer_options.words_for_barebones(config["trainer"])
     if words := [*words, *(["logger=none"] if config["logger"] else [])]:
         raise ConfigError("trainer.barebones", f"measures the speed alone, and needs {' '.join(words)}", True)
     for key, said in (("plateau", bool(config["plateau"])), ("monitor", config["monitor"] != "auto")):

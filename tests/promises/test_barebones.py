@@ -1,4 +1,4 @@
-"""``trainer.barebones``, callbacks of checkpoints, and averages: refused with the words to type, or trained as shown."""
+"""``trainer.barebones``, checkpoints and averages: refused before the data, with the words to type, or trained."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from lrkit.base.files import read_json, write_json
 from lrkit.base.launcher_environment import global_rank
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.symbolic_links import check_links
+from lrkit.callbacks.monitored_metric import find_missing_metric
 from lrkit.checkpoint import durable_io
 from lrkit.checkpoint.restore_errors import install_restore_errors
 from lrkit.config.config_file import write_config_file
@@ -231,12 +232,14 @@ def _fit(run: RunConfig, module: LightningModule, loaders: Any, trainer: Trainer
 
 
 def _run_fit(run: RunConfig, trainer: Trainer, module: LightningModule, **how: Any) -> None:
-    """Fit; Lightning's refusal of a limit, which it finds when it makes the loaders, names its key."""
+    """Fit; Lightning's refusals of a limit and of a metric, which it finds when it uses them, name their keys."""
     try:
         trainer.fit(module, **how)
-    except MisconfigurationException as error:
+    except (MisconfigurationException, RuntimeError) as error:
         if is_about_batches(error):
             raise name_key(error, run.config["trainer"]) from error
+        if (missing := find_missing_metric(error, run.config, trainer)) is not None:
+            raise missing from error
         raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,20 @@ def test_a_share_of_data_without_a_length(train: Train, recorded: Recorded) -> N
     ):
         train(*foreign("Unsized"), "trainer.limit_train_batches=0.5", "horizon.steps=3", short=False)
     assert not recorded
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["monitor=train/loss"], "monitor"),
+        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=train/loss"],
+         "callbacks.early_stopping.monitor"),
+    ],
+)  # fmt: skip
+def test_a_training_metric_that_the_module_does_not_log(words: list[str], key: str, train: Train) -> None:
+    said = rf"^{re.escape(key)} names a metric that is not logged\. Did you mean 'train_loss'"
+    with pytest.raises(ConfigError, match=said):
+        train(*foreign(), *words, short=False)
 
 
 def test_nothing_to_test(train: Train) -> None:

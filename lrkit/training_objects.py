@@ -16,6 +16,7 @@ from lrkit.base.metric_names import higher_is_better
 from lrkit.config import compose as configs
 from lrkit.config import trusted_targets
 from lrkit.config.callback_conflicts import find_conflict
+from lrkit.data.count_checks import check_declared_counts, check_evaluation_shares
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
 from lrkit.data.torch_datasets import Datasets
 from lrkit.lightning.accumulation_windows import count_steps
@@ -70,6 +71,7 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
     if declared_keys and not config[optimizer_tracks.KEY] and uses_manual_optimization(trainer.lightning_module):
         return _plan_of_declared_steps(config, trainer, notes)
     plan = counted_plan(config, trainer, notes)
+    check_declared_counts(config, trainer)
     steps, stop = count_steps(trainer, plan.horizon), plan.horizon.stop_after
     finite = steps != float("inf") and steps > 0
     if finite and stop is not None and config["horizon"].get("steps") is not None:  # of it a part is taken here
@@ -130,6 +132,7 @@ def counted_plan(config: Mapping[str, Any], trainer: Trainer, notes: Sequence[st
     counted = None if batches == float("inf") else int(batches)
     if counted == 0:
         raise ConfigError("data", "must have a batch to train on: it is empty, or drop_last drops its only batch")
+    check_evaluation_shares(config, trainer)
     known = {**config, "data": {**config["data"], "batch_size": _batch_size(config, trainer)}}
     return configs.plan(known, world=count_replicas(trainer), batches=counted, notes=notes)
 

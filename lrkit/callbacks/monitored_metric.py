@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,28 @@ from lrkit.callbacks.results_writer import _SANITY
 from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint, Trainer
 from lrkit.lightning.logged_names import logged_names
 
-__all__ = ["MetricNameCheck"]
+__all__ = ["MetricNameCheck", "find_missing_metric"]
+
+#: What Lightning's ModelCheckpoint and EarlyStopping say, in the first validation, of a metric that nothing logs.
+_MISSING = re.compile(
+    r"`ModelCheckpoint\(monitor='(.+?)'\)` could not find|Early stopping conditioned on metric `(.+?)` which is not"
+)
+
+
+def find_missing_metric(error: Exception, config: Mapping[str, Any], trainer: Trainer) -> ConfigError | None:
+    """Return the ConfigError for Lightning's error on a metric that is not logged; None for any other error.
+
+    A training metric cannot be checked before the training: see ``MetricNameCheck``.
+    """
+    found = _MISSING.search(str(error))
+    if found is None:
+        return None
+    name = found[1] or found[2]
+    named = [f"callbacks.{each}.monitor" for each, node in config["callbacks"].items() if node.get("monitor") == name]
+    key = "monitor" if config["monitor"] == name or not named else named[0]
+    return ConfigError(
+        key, f"names a metric that is not logged. {did_you_mean(name, sorted(trainer.callback_metrics))}", name
+    )
 
 
 def _callbacks_on(trainer: Trainer, monitor: str) -> list[Any]:

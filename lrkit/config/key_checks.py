@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.lightning_package import LIGHTNING
 from lrkit.base.validation import FLAG, PLAIN_DATA, one_of, optional, record, text, whole
 from lrkit.config import batch_options, node_options, resume_options, timeout, trainer_options, trusted_targets
 from lrkit.config.callback_conflicts import find_conflict_of_path
@@ -22,6 +23,8 @@ from lrkit.planning import optimizer_tracks
 __all__ = ["check_keys", "check_values", "top_keys"]
 
 _SEED = whole(0, 2**32 - 1)
+_AVERAGE = "lrkit.callbacks.weight_averaging.AveragedWeights"
+_CHECKPOINTS = tuple(f"{package}.callbacks.ModelCheckpoint" for package in LIGHTNING)
 #: The options of ``torch.compile`` that a config can have.
 _COMPILE = record({}, {
     "mode": optional(one_of("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")),
@@ -103,6 +106,12 @@ def _check_data_and_callbacks(config: Mapping[str, Any]) -> None:
         target = str(node["_target_"])
         if (why := find_conflict_of_path(target)) is not None:
             raise ConfigError(f"callbacks.{name}", why, target.rpartition(".")[2])
+        if target in _CHECKPOINTS and config["trainer"].get("enable_checkpointing") is False:
+            raise ConfigError(f"callbacks.{name}", "and trainer.enable_checkpointing=false cannot be used together")
+    averages = [name for name, node in config["callbacks"].items() if node["_target_"] == _AVERAGE]
+    if len(averages) > 1:
+        must = f"must be the only average: a run has one, and callbacks.{averages[1]} is another"
+        raise ConfigError(f"callbacks.{averages[0]}", must)
 
 
 def _check_trainer_and_guard(config: Mapping[str, Any]) -> None:
@@ -115,10 +124,24 @@ def _check_trainer_and_guard(config: Mapping[str, Any]) -> None:
         raise ConfigError("horizon.stop_after", must)
     if trainer.get("limit_val_batches") == 0 and config["monitor"].startswith("val"):
         raise ConfigError("monitor", "needs a validation, and trainer.limit_val_batches is 0", config["monitor"])
+    if trainer.get("barebones"):
+        _check_barebones(config)
+    if config["test"] and trainer.get("limit_test_batches") == 0:
+        raise ConfigError("test", "and trainer.limit_test_batches=0 cannot be used together: nothing would be tested")
     check_guard_keys(config["guard"] or {})
     monitor = (config["plateau"] or {}).get("monitor")
     if trainer.get("limit_val_batches") == 0 and str(monitor).startswith("val"):
         raise ConfigError("plateau.monitor", "needs a validation, and trainer.limit_val_batches is 0", monitor)
+
+
+def _check_barebones(config: Mapping[str, Any]) -> None:
+    """Refuse what Lightning refuses under ``barebones``, with all words to type; and what needs a logged metric."""
+    words = trainer_options.words_for_barebones(config["trainer"])
+    if words := [*words, *(["logger=none"] if config["logger"] else [])]:
+        raise ConfigError("trainer.barebones", f"measures the speed alone, and needs {' '.join(words)}", True)
+    for key, said in (("plateau", bool(config["plateau"])), ("monitor", config["monitor"] != "auto")):
+        if said:
+            raise ConfigError(key, "and trainer.barebones cannot be used together: no metric is logged")
 
 
 def check_keys(config: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from lrkit.planning.plan import GroupRate, Plan
 from lrkit.planning.plateau import Plateau
 from lrkit.planning.resolve import resolve_plan
 from lrkit.planning.weight_decay_rule import COUPLED, WeightDecayRule, check_decoupled, resolve_rule
-from lrkit.schedules.horizon import Horizon, LoaderSize, horizon_of, limit_batches
+from lrkit.schedules.horizon import Horizon, LoaderSize, apply_trial_options, horizon_of, limit_batches, limit_key
 from lrkit.schedules.shapes import Schedule
 
 __all__ = ["find_uncompressible", "plan", "schedule_of"]
@@ -65,14 +65,9 @@ def plan(
         node_options.tokens_per_sample(data),
     )
     trainer = {**config["trainer"], "accumulate_grad_batches": accumulation(config, world)}
-    _check_batch_is_filled(loader, trainer, world)
-    if (
-        batches is not None
-        and trainer.get("limit_train_batches") is None
-        and trainer["accumulate_grad_batches"] > batches
-    ):
-        must = f"must be at most {batches}, the batches of an epoch"
-        raise ConfigError("trainer.accumulate_grad_batches", must, trainer["accumulate_grad_batches"])
+    _check_batch_is_filled(config, loader, trainer, world)
+    if batches is not None and limit_key(trainer) is None:
+        _check_accumulation(config, trainer["accumulate_grad_batches"], batches)
     known, batch = config["horizon"], config["batch"]
     horizon = horizon_of(loader, trainer, world=world, batches=batches, overrides=known, batch=batch)
     trainer_options.check_horizon(trainer, None if known.get("steps") is None else horizon.steps, horizon)
@@ -218,7 +213,9 @@ def _refuse_no_schedule() -> Schedule:
     raise ConfigError("schedule", "must not be empty: for a fixed rate use schedule=constant")
 
 
-def _check_batch_is_filled(loader: LoaderSize, trainer: Mapping[str, Any], world: int) -> None:
+def _check_batch_is_filled(
+    config: Mapping[str, Any], loader: LoaderSize, trainer: Mapping[str, Any], world: int
+) -> None:
     """Refuse a batch larger than the data: the rate would be scaled for samples that do not exist."""
     if loader.samples is None or loader.batch_size is None:
         return
@@ -226,11 +223,25 @@ def _check_batch_is_filled(loader: LoaderSize, trainer: Mapping[str, Any], world
     if loader.batch_size > share:
         must = f"must be at most {share}, with data.train_samples={loader.samples} on {world} device(s)"
         raise ConfigError("data.batch_size", must, loader.batch_size)
-    accumulate, interval = trainer["accumulate_grad_batches"], trainer.get("val_check_interval")
-    if accumulate > batches > 0:
+    if not batches:
+        return
+    _check_accumulation(config, trainer["accumulate_grad_batches"], batches)
+    if trainer.get("fast_dev_run"):  # it validates once, whatever the interval
+        return
+    there, interval = limit_batches(batches, apply_trial_options(trainer)), trainer.get("val_check_interval")
+    if isinstance(interval, int) and interval > there and trainer.get("check_val_every_n_epoch") is not None:
+        limited = "" if limit_key(trainer) is None else f" under {limit_key(trainer)}"
+        must = f"must be at most {there}, the batches of an epoch{limited}, or trainer.check_val_every_n_epoch null"
+        raise ConfigError("trainer.val_check_interval", must, interval)
+
+
+def _check_accumulation(config: Mapping[str, Any], accumulate: int, batches: int) -> None:
+    """Refuse accumulation over more batches than an epoch has, by the key that sets it."""
+    if accumulate <= batches:
+        return
+    effective = config["batch"].get("effective")
+    if effective is None:
         must = f"must be at most {batches}, the batches of an epoch"
         raise ConfigError("trainer.accumulate_grad_batches", must, accumulate)
-    there = limit_batches(batches, trainer.get("limit_train_batches")) if batches else 0
-    if isinstance(interval, int) and interval > there > 0 and trainer.get("check_val_every_n_epoch") is not None:
-        must = f"must be at most {there}, the batches of an epoch, or trainer.check_val_every_n_epoch null"
-        raise ConfigError("trainer.val_check_interval", must, interval)
+    most = effective // accumulate * batches
+    raise ConfigError("batch.effective", f"must be at most {most}, the samples in the batches of an epoch", effective)

@@ -26,6 +26,7 @@ __all__ = [
     "check_count",
     "check_horizon",
     "check_registered",
+    "words_for_barebones",
 ]
 
 #: Lightning's own names, recorded here because its import takes seconds.
@@ -179,6 +180,25 @@ def check(trainer: Mapping[str, Any], *, has_packages: bool = False) -> None:
         least, most = trainer.get(f"min_{unit}"), trainer.get(f"max_{unit}")
         if least and most not in (None, -1) and least > most:
             raise ConfigError(f"trainer.min_{unit}", f"must be at most trainer.max_{unit}, which is {most}", least)
+
+
+def words_for_barebones(trainer: Mapping[str, Any]) -> list[str]:
+    """Return the words that switch off what Lightning's ``barebones`` does not allow.
+
+    >>> words_for_barebones({"enable_checkpointing": True, "num_sanity_val_steps": 0, "log_every_n_steps": 50})
+    ['trainer.enable_checkpointing=false', 'trainer.log_every_n_steps=null']
+    """
+    table: dict[str, tuple[str, bool]] = {
+        "enable_checkpointing": ("false", trainer.get("enable_checkpointing", True) is not False),
+        "num_sanity_val_steps": ("0", trainer.get("num_sanity_val_steps") not in (None, 0)),
+        "log_every_n_steps": ("null", trainer.get("log_every_n_steps") is not None),
+        **{name: ("false", bool(trainer.get(name))) for name in _NOT_BAREBONES},
+        "profiler": ("null", trainer.get("profiler") is not None),
+    }
+    return [f"trainer.{name}={off}" for name, (off, is_on) in table.items() if is_on]
+
+
+_NOT_BAREBONES = ("enable_progress_bar", "enable_model_summary", "fast_dev_run", "detect_anomaly")
 
 
 def check_registered(trainer: Mapping[str, Any], registered: Mapping[str, Collection[str]]) -> None:

@@ -25,7 +25,7 @@ from lrkit.lightning.imports import (
 from lrkit.lightning.matmul_precision import MatmulPrecision
 from lrkit.lightning.sharding import with_one_file
 
-__all__ = ["check_trainer", "name_key", "trainer_of"]
+__all__ = ["check_trainer", "is_about_batches", "name_key", "trainer_of"]
 
 
 def check_trainer(config: Mapping[str, Any]) -> None:
@@ -72,6 +72,8 @@ def trainer_of(options: Mapping[str, Any], trust: Sequence[str] = (), **own: Any
     if not any(isinstance(each, ClusterEnvironment) for each in plugins):
         plugins += _choose_environment(objects.get("strategy"))
     unprofiled = {"profiler": NoProfiler()} if options.get("profiler") is None else {}
+    if options.get("barebones"):  # Lightning refuses any profiler then
+        unprofiled = {}
     try:
         trainer = Trainer(**{**options, **objects, **unprofiled, **own, "plugins": plugins or None})
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
@@ -97,13 +99,20 @@ def _choose_environment(strategy: Strategy | None) -> list[ClusterEnvironment]:
     return []
 
 
+def is_about_batches(error: Exception) -> bool:
+    """Whether an error of Lightning says that a limit leaves no batch, or cannot be applied to the data."""
+    return str(error).startswith(("You requested to check", "When using an `IterableDataset`"))
+
+
 def name_key(error: Exception, trainer: Mapping[str, Any]) -> ConfigError:
     """The ConfigError for an error of Lightning, with the key that its message names."""
     text = str(error).splitlines()[0].rstrip(".")
-    if "limit_train_batches" in text:
-        return ConfigError(
-            "trainer.limit_train_batches", "must leave at least one batch", trainer["limit_train_batches"]
-        )
+    if (limit := re.search(r"\blimit_(train|val|test)_batches\b", text)) and is_about_batches(error):
+        name = "overfit_batches" if limit[1] != "test" and trainer.get("overfit_batches") else limit[0]
+        must = "must leave at least one batch"
+        if "IterableDataset" in text:
+            must = "must be a number of batches, or null: a share needs data of a known length"
+        return ConfigError(f"trainer.{name}", must, trainer.get(name))
     if text.startswith("No supported") and "backend" in text:
         return ConfigError("trainer.accelerator", "must be one that this machine has", trainer.get("accelerator"))
     named = [name for word in re.findall(r"\w+", text) for name in trainer if name == word]

@@ -36,6 +36,7 @@ from lrkit.lightning.imports import (
     seed_everything,
 )
 from lrkit.lightning.module import OptimizerSetup, configure, scheduler_of
+from lrkit.lightning.trainer_objects import is_about_batches, name_key
 from lrkit.lr_finder.training_task import TrainingTask
 from lrkit.planning.plan import Plan
 from lrkit.training_objects import silence_lightning, trainer_of, why_unfused
@@ -256,8 +257,10 @@ def _validate(task: TrainingTask, trainer: Trainer, module: LightningModule) -> 
     trainer.limit_val_batches = 1.0 if limit is None else limit
     try:
         found = trainer.validate(module, **task.validation_data(), verbose=False)
-    except MisconfigurationException:  # the run has no validation data
-        return None
+    except MisconfigurationException as error:
+        if is_about_batches(error):
+            raise name_key(error, task.trainer) from error
+        return None  # the run has no validation data
     metrics = {name: float(value) for each in found for name, value in each.items()}
     wanted = task.monitor
     name = validation_loss_name(metrics) if wanted == "auto" else wanted

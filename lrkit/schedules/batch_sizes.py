@@ -186,6 +186,7 @@ def resolve_sizes(
     length: Duration | None = None,
     tokens_per_sample: int | None = None,
     product: str = "",
+    limit: str | None = None,
 ) -> tuple[BatchSizes, int | None]:
     """Return the stages in optimizer steps, and the steps of the run; None if they are unknown.
 
@@ -199,6 +200,7 @@ def resolve_sizes(
         length: the length of the run in the data, if the data ends the run.
         tokens_per_sample: tokens in a sample, for stages that begin at a number of tokens.
         product: the factors of ``micro``, for messages.
+        limit: the key that limits the batches of an epoch, for messages.
 
     Raises:
         ConfigError: a size that is not a multiple of ``micro``, or stages that are not in order within the run.
@@ -206,7 +208,7 @@ def resolve_sizes(
     pairs = parse_stages(written)
     if micro is not None:
         for i, (_, size) in enumerate(pairs):
-            _check_size(f"{KEY}[{i}]", size, micro, batches, product)
+            _check_size(f"{KEY}[{i}]", size, micro, batches, product, limit)
 
     def lay(total: int | None, clip: bool = False) -> BatchSizes:
         return _place_stages(pairs, BatchSizes((), micro, batches, by), total, tokens_per_sample, clip)
@@ -302,11 +304,13 @@ def _find_total(made: Callable[[int], int], has_shares: bool, most: int) -> int:
     raise ConfigError(KEY, f"{must}, or set trainer.max_steps")
 
 
-def _check_size(key: str, size: int, micro: int, batches: int | None, product: str) -> None:
+def _check_size(key: str, size: int, micro: int, batches: int | None, product: str, limit: str | None) -> None:
     """Refuse samples in a step that are not a whole number of batches, or more than an epoch has."""
     if size % micro == 0:
         if batches is not None and size > batches * micro:
-            raise ConfigError(key, f"must be at most {batches * micro}, the {batches} batches of an epoch", size)
+            count = f"{batches} batch{'' if batches == 1 else 'es'} of an epoch"
+            limited = "" if limit is None else f" under {limit}"
+            raise ConfigError(key, f"must be at most {batches * micro}, the {count}{limited}", size)
         return
     below = size // micro * micro
     nearest = f"{below} or {below + micro}" if below else str(micro)

@@ -16,7 +16,7 @@ from lrkit.base.validation import is_whole
 from lrkit.schedules.batch_sizes import BY, KEY, BatchSizes, measure, resolve_sizes
 from lrkit.schedules.durations import Duration, Length
 
-__all__ = ["Horizon", "LoaderSize", "horizon_of", "limit_batches"]
+__all__ = ["Horizon", "LoaderSize", "apply_trial_options", "horizon_of", "limit_batches", "limit_key"]
 
 Quantity = Literal["steps", "steps_per_epoch", "batch_size", "tokens_per_sample"]
 
@@ -202,7 +202,7 @@ def horizon_of(
     Raises:
         ConfigError: no batch to train on, a length of 0, or a ``horizon.stop_after`` longer than the run.
     """
-    trainer = _apply_trial_options(trainer)
+    trainer = apply_trial_options(trainer)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     accumulate = trainer.get("accumulate_grad_batches") or 1
     values: dict[str, Any] = dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "tokens_per_sample"))
@@ -271,6 +271,7 @@ def _build_sized_horizon(
         length=length,
         tokens_per_sample=tokens,
         product=f" = data.batch_size {loader.batch_size} x {world} device(s)",
+        limit=limit_key(trainer),
     )
     said = {name: text for name, text in sources.items() if name == "tokens_per_sample"}
     if "steps" in given:
@@ -307,10 +308,10 @@ def _derive_batches(loader: LoaderSize, trainer: Mapping[str, Any], world: int) 
             f" on each of {world} device(s)",
             loader.drop_last,
         )
-    return None if batches is None else limit_batches(batches, trainer.get("limit_train_batches"))
+    return None if batches is None else limit_batches(batches, trainer)
 
 
-def _apply_trial_options(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
+def apply_trial_options(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the trainer's keys after the effects of ``overfit_batches`` and ``fast_dev_run``."""
     few, fast = trainer.get("overfit_batches"), trainer.get("fast_dev_run")
     if few:
@@ -320,11 +321,28 @@ def _apply_trial_options(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
     return trainer
 
 
-def limit_batches(batches: int, limit: int | float | None) -> int:
+def limit_batches(batches: int, trainer: Mapping[str, Any]) -> int:
     """Apply ``trainer.limit_train_batches``: a whole number of batches, or a share of them (rounded down)."""
+    limit: int | float | None = trainer.get("limit_train_batches")
     if limit is None:
         return batches
     limited = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
     if limited == 0:
-        raise ConfigError("trainer.limit_train_batches", f"leaves none of the {batches} batches to train on", limit)
+        raise ConfigError(
+            limit_key(trainer) or "trainer.limit_train_batches",
+            f"leaves none of the {batches} batches to train on",
+            limit,
+        )
     return limited
+
+
+def limit_key(trainer: Mapping[str, Any]) -> str | None:
+    """Return the key that limits the training batches of an epoch; None if none does.
+
+    >>> limit_key({"overfit_batches": 2, "limit_train_batches": 9}), limit_key({"overfit_batches": 0.0})
+    ('trainer.overfit_batches', None)
+    """
+    for name in ("fast_dev_run", "overfit_batches", "limit_train_batches"):
+        if trainer.get(name):
+            return f"trainer.{name}"
+    return None

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.command_line import resume_command
+from lrkit.base.error_report import describe_cause, write_traceback
 from lrkit.base.errors import Diverged, RunError
 from lrkit.base.files import read_json, write_json
 from lrkit.base.launcher_environment import global_rank
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.symbolic_links import check_links
+from lrkit.callbacks.monitored_metric import find_missing_metric
 from lrkit.checkpoint import durable_io
 from lrkit.checkpoint.restore_errors import install_restore_errors
 from lrkit.config.config_file import write_config_file
@@ -23,6 +25,7 @@ from lrkit.lightning import failsafe_loggers as loggers
 from lrkit.lightning.imports import (
     LightningDataModule,
     LightningModule,
+    MisconfigurationException,
     TensorBoardLogger,
     Trainer,
     seed_everything,
@@ -30,6 +33,7 @@ from lrkit.lightning.imports import (
 from lrkit.lightning.module import OptimizerSetup, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.lightning.planned_stop import has_reached_stop
 from lrkit.lightning.sharding import prepare_restoring
+from lrkit.lightning.trainer_objects import is_about_batches, name_key
 from lrkit.planning.plan import Plan
 from lrkit.planning.plan_page import print_plan
 from lrkit.runs.diagnosis import diagnose
@@ -130,7 +134,7 @@ def _train(
     diverged = _fit(run, module, loaders, trainer, callbacks)
     ending = _judge(run, trainer, callbacks, diverged)
     if run.config["test"] and not ending.diverged:
-        _test(module, loaders, trainer, callbacks)
+        _test(run, module, loaders, trainer, callbacks)
     callbacks.results.save(trainer, ending.status, ending.wrong or _why_stopped(trainer, ending))
     if ending.wrong:
         raise RunError(ending.wrong)
@@ -219,12 +223,24 @@ def _fit(run: RunConfig, module: LightningModule, loaders: Any, trainer: Trainer
                 callbacks.first_batch.explaining(module),
                 callbacks.plain_data.explaining(trainer),
             ):
-                trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
+                _run_fit(run, trainer, module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
         except Diverged as error:
             if callbacks.last is not None and callbacks.last.exists():
                 return f"{error}; the last good checkpoint is {callbacks.last}"
             return str(error)
     return ""
+
+
+def _run_fit(run: RunConfig, trainer: Trainer, module: LightningModule, **how: Any) -> None:
+    """Fit; Lightning's refusals of a limit and of a metric, which it finds when it uses them, name their keys."""
+    try:
+        trainer.fit(module, **how)
+    except (MisconfigurationException, RuntimeError) as error:
+        if is_about_batches(error):
+            raise name_key(error, run.config["trainer"]) from error
+        if (missing := find_missing_metric(error, run.config, trainer)) is not None:
+            raise missing from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -261,9 +277,17 @@ def _judge(run: RunConfig, trainer: Trainer, callbacks: RunCallbacks, diverged: 
     return _Ending("stopped" if plan.horizon.steps is not None and taken < plan.horizon.steps else "done")
 
 
-def _test(module: LightningModule, loaders: Any, trainer: Trainer, callbacks: RunCallbacks) -> None:
-    """Test the trained module; its metrics go to the results."""
-    trainer.test(module, datamodule=loaders, verbose=False)
+def _test(run: RunConfig, module: LightningModule, loaders: Any, trainer: Trainer, callbacks: RunCallbacks) -> None:
+    """Test the trained module; its metrics go to the results. If the test fails, those of the training are kept."""
+    try:
+        trainer.test(module, datamodule=loaders, verbose=False)
+    except Exception as error:
+        callbacks.results.save(trainer, "failed", f"the training is done, and its test failed: {describe_cause(error)}")
+        if is_about_batches(error):
+            raise name_key(error, run.config["trainer"]) from error
+        if trainer.is_global_zero:
+            write_traceback(error, run.folder / "error.log")
+        raise
     callbacks.results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 

@@ -583,11 +583,6 @@ FAILS = [
     ),
     (f"{DATA}unreadable {MODULE}Module", "KeyError: 'no such sample' (broken_models.py, line …, in __getitem__); …"),
     (f"{DATA}absent {MODULE}Module", "FileNotFoundError: no file for me (broken_models.py, line …, in setup); …"),
-    (
-        "+callbacks.stop._target_=pytorch_lightning.callbacks.EarlyStopping +callbacks.stop.monitor=nope"
-        " trainer.limit_train_batches=1 trainer.max_epochs=1",
-        "RuntimeError: Early stopping conditioned on metric `nope` which is not available. …",
-    ),
 ]
 
 #: Input that other programs refuse or misread, and that lrkit accepts with its intended meaning.

@@ -35,7 +35,7 @@ WRONG: list[Any] = [
 
 #: Refusals that need the data, the machine, or a class that is not lrkit's.
 KNOWN_LATER = ("trust", "horizon.", "logger.", "callbacks.", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
-               "data.download", "trainer.accelerator", "trainer.barebones", "trainer.precision")  # fmt: skip
+               "data.download", "trainer.accelerator", "trainer.precision")  # fmt: skip
 
 
 #: Groups without a key in some option: their values are checked when the config is composed.

@@ -226,6 +226,19 @@ def keep_the_promise(overrides: list[str], share: float, stops: bool, recorded: 
         shutil.rmtree(folder)
 
 
+#: Options of the trainer that change the batches of an epoch, or what happens between two steps.
+TRAINER = [
+    [],
+    ["trainer.limit_train_batches=3"],
+    ["trainer.limit_train_batches=0.7"],
+    ["trainer.overfit_batches=3"],
+    ["trainer.val_check_interval=0.5"],
+    ["trainer.precision=bf16-true"],
+    ["trainer.gradient_clip_val=0.5", "trainer.detect_anomaly=true"],
+    ["trainer.reload_dataloaders_every_n_epochs=1"],
+    ["callbacks=ema", "trainer.check_val_every_n_epoch=2"],
+]
+
 several: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
@@ -236,6 +249,18 @@ def test_shown_is_used_is_resumed(
     overrides: list[str], share: float, stops: bool, recorded: Recorded, decays: Decays
 ) -> None:
     keep_the_promise(overrides, share, stops, recorded, decays)
+
+
+@ignored
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+@pytest.mark.parametrize("options", TRAINER[1:], ids=" ".join)
+def test_each_option_of_the_trainer_is_shown_used_and_resumed(
+    options: list[str], recorded: Recorded, decays: Decays
+) -> None:
+    keep_the_promise(
+        [*options, "data.batch_size=150", "trainer.max_epochs=2", "warmup=linear"], 0.5, False, recorded, decays
+    )
 
 
 @ignored
@@ -264,9 +289,10 @@ def test_the_translated_rate_of_a_run_is_shown_used_and_resumed(
 
 @ignored
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
 @settings(max_examples=150, **several)
-@given(overrides=runs(), share=st.floats(0, 1), stops=st.booleans())
+@given(overrides=runs(), options=st.sampled_from(TRAINER), share=st.floats(0, 1), stops=st.booleans())
 def test_shown_is_used_is_resumed_at_length(
-    overrides: list[str], share: float, stops: bool, recorded: Recorded, decays: Decays
+    overrides: list[str], options: list[str], share: float, stops: bool, recorded: Recorded, decays: Decays
 ) -> None:
-    keep_the_promise(overrides, share, stops, recorded, decays)
+    keep_the_promise([*overrides, *options], share, stops, recorded, decays)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,10 @@ def test_the_command_writes_a_page_with_dashed_curves(
         drawn["validation loss", "wsd"] and drawn["learning rate", "linear"] and not drawn["validation loss", "cosine"]
     )
     assert (tmp_path / "predict.png").stat().st_size > 10_000 and "4 runs, 2 settings and 2 predicted" in page
+    wsd = lrkit.predict(runs, overrides=["schedule=linear,wsd"]).predicted[0]
+    said = re.search(r"Predicted best: wsd \(final val/loss ([\d.]+), 90 % interval ([\d.]+) to ([\d.]+)\)\.", page)
+    assert said and [float(text) for text in said.groups()] == pytest.approx([wsd.loss, wsd.low, wsd.high], abs=0.01)
+    assert "Best trained: cosine (final val/loss" in page
     assert main(["predict", *asked, "format=csv"]) == 0
     first = next(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert first["schedule"] == "wsd" and float(first["low"]) < float(first["loss"]) < float(first["high"])
@@ -100,6 +105,7 @@ def test_a_bad_fit_gives_a_ranking_without_losses(tmp_path: Path) -> None:
         (tmp_path / "out" / "compare.html").read_text().partition('id="data">')[2].partition("</script>")[0]
     )
     assert {curve["name"] for curve in panels["panels"][-1]["curves"]} == {"constant", "cosine"}
+    assert "Predicted best: wsd. " in (tmp_path / "out" / "compare.html").read_text()
     order = [run.label for run in found.predicted]
     assert order == ["wsd", "linear"]  # not that of the alphabet
     assert [curve["name"] for curve in panels["panels"][0]["curves"] if curve["name"] in order] == order

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import pytest
 import lrkit
 from lrkit.base.errors import ConfigError
 from lrkit.cli.main import main
+from lrkit.comparison import figures
 from lrkit.prediction.annealing_law import AnnealingLaw
 from lrkit.prediction.prediction import predict_losses
 from lrkit.prediction.recorded_runs import load_recorded_runs, sample_rates
@@ -93,6 +95,26 @@ def test_the_command_writes_a_page_with_dashed_curves(
     assert first["schedule"] == "wsd" and float(first["low"]) < float(first["loss"]) < float(first["high"])
     assert main(["predict", *asked, "format=json"]) == 0
     assert json.loads(capsys.readouterr().out) == told
+
+
+def test_the_picture_ranks_only_what_was_trained_and_its_title_ends_before_the_legend(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "write_figure", lambda path, figure: drawn.append(figure))
+    lengths = ["cooldown=sqrt", "cooldown.length=10%,12.5%,15%,17.5%,20%"]
+    lrkit.predict(runs, overrides=["schedule=linear,wsd"], out=tmp_path)
+    lrkit.predict(runs, overrides=["schedule=linear,constant", *lengths], out=tmp_path)
+    for figure in drawn:
+        (legend,) = figure.legends
+        figure.draw_without_rendering()
+        title, box = (each.get_window_extent() for each in (figure.texts[0], legend))
+        assert title.x1 < box.x0, figure.get_suptitle()
+        names = [text.get_text() for text in legend.get_texts()]
+        assert names[0].startswith("1  cosine") and names[1].startswith("2  constant")
+        assert not any(re.match(r"\d+  ", name) for name in names[2:])
+        assert figure.get_suptitle().startswith("Predicted best: ")
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()][2:4] == ["wsd", "linear"]
 
 
 def test_a_bad_fit_gives_a_ranking_without_losses(tmp_path: Path) -> None:

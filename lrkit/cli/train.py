@@ -46,10 +46,8 @@ def run_train(argv: list[str]) -> int:
             return run_engine(overrides, config_dir) if engine else run_sweep(overrides, config_dir)
         load_resumed_config(overrides)
         config, composed = configs.compose_with_hydra(overrides, config_dir)
-        if config["resume"]["path"] is None:
-            configs.check(config)
-        else:  # the plan may come from the checkpoint
-            configs.check_values(config)
+        # The plan of a resumed run may come from the checkpoint.
+        (configs.check if config["resume"]["path"] is None else configs.check_values)(config)
         refuse_sweep_keys(asked, "one run")
         continued = find_continued_folder(config["resume"])
     own_folder: list[str] = []

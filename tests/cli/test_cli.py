@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from lrkit.api.commands import train
+from lrkit.api.lr_search import find
+from lrkit.base.errors import ConfigError
 from lrkit.cli.commands import COMMANDS
 from lrkit.cli.main import main
 from lrkit.config import compose as configs
@@ -387,6 +390,8 @@ def test_a_key_that_only_a_sweep_reads_is_refused_without_one(
     key, _, value = word.partition("=")
     told = capsys.readouterr().err
     assert told == f"lrkit: {key} is for a sweep, lrkit train -m, and has no effect on {what}. Received: {value!r}\n"
+    with pytest.raises(ConfigError, match=f"{key} is for a sweep, .* no effect on {what}"):
+        train(word, *TINY) if command == "train" else find([word, *TINY])
     assert not [*elsewhere.iterdir()]
     assert main([command, word.replace(value, "x"), *TINY]) == 2
     assert f"lrkit: {key} must be" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from torch import nn
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better
 from lrkit.config import compose as configs
-from lrkit.config import trusted_targets
+from lrkit.config import declared_steps, trusted_targets
 from lrkit.config.callback_conflicts import find_conflict
 from lrkit.data.count_checks import check_declared_counts, check_evaluation_shares
 from lrkit.data.in_memory import InMemoryData, ModuleLoaders
@@ -79,9 +79,7 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
             must = f"must be at most {int(steps)}, the number of optimizer steps that the trainer takes"
             raise ConfigError("horizon.stop_after", must, stop)
     elif finite and plan.horizon.steps != steps:
-        raise ConfigError(
-            "horizon.steps", f"must be {int(steps)}, the number of optimizer steps of the run", plan.horizon.steps
-        )
+        raise declared_steps.refuse(int(steps), plan.horizon.steps)
     if declared is not None and declared.horizon != plan.horizon:
         planned, counted = declared.horizon, plan.horizon
         epochs = planned.steps_after_epochs(1), counted.steps_after_epochs(1)

@@ -130,6 +130,7 @@ def train(
     """
     if module is not None or data is not None:
         lightning_package.use_package({"module": type(module), "data": type(data)})
+    from lrkit.cli.arguments import refuse_sweep_keys
     from lrkit.cli.resumed_run import find_continued_folder, load_resumed_config
     from lrkit.config import compose as configs
     from lrkit.config.instantiate import use_lightning
@@ -142,6 +143,7 @@ def train(
     composed = configs.compose(words, None if config_dir is None else str(config_dir), trust)
     composed = _set_object_classes(composed, overrides, module, data)
     (configs.check if composed["resume"]["path"] is None else configs.check_values)(composed)
+    refuse_sweep_keys(overrides, "one run")
     place = _create_folder(folder, find_continued_folder(composed["resume"]))
     use_lightning(composed)
     from lrkit.training.run import run_training

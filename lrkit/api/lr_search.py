@@ -176,10 +176,13 @@ def _find_by_overrides(overrides: Any, folder: Path | str | None, quiet: bool) -
     """Search by overrides, like `lrkit find`."""
     if not isinstance(overrides, list | tuple) or not all(isinstance(each, str) for each in overrides):
         raise ConfigError("module", "must be a LightningModule, or a list of overrides", type(overrides).__name__)
+    from lrkit.cli.arguments import refuse_sweep_keys
     from lrkit.config import compose as configs
     from lrkit.config.instantiate import use_lightning
 
     config = configs.compose(overrides)
+    configs.check(config)
+    refuse_sweep_keys(overrides, "a search")
     use_lightning(config)
     from lrkit.api.caller_task import restoring_process_state
     from lrkit.lr_finder.find import find_lr

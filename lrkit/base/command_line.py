@@ -9,14 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["CONFIG_FILE", "command_line_of", "current_command", "quote_path", "resume_command"]
+__all__ = ["CONFIG_FILE", "SWEEP_KEYS", "command_line_of", "current_command", "quote_path", "resume_command"]
 
 _current_words: list[str] = []
 
 #: The override that ``--config`` becomes: the whole config in a file.
 CONFIG_FILE = "config_file"
-#: Overrides that belong to one run and not to the next: a resumed run has its own config.
-_OF_ONE_RUN = ("resume.", "hydra.", f"{CONFIG_FILE}=")
+#: The keys that only a sweep reads, with their defaults.
+SWEEP_KEYS = {"jobs": "auto", "on_error": "continue", "timeout": "null", "stack": "off"}
+#: Overrides that do not belong to the next run: a resumed run has its own config, and is no sweep.
+_OF_ONE_RUN = ("resume.", "hydra.", f"{CONFIG_FILE}=", *(f"{key}=" for key in SWEEP_KEYS))
 #: Flags of a sweep, flags with a value in the next word, and flags with a value that belong to one run.
 _MANY, _TAKES_VALUE, _FLAG = ("-m", "--multirun"), ("--config-dir", "-cd", "--trust"), "--config"
 #: A name that says that its value is secret, and the value: ``api_key=123``, ``{token: 123}``, ``--password``.
@@ -46,6 +48,12 @@ def resume_command(folder: Path, changed_values: Mapping[str, str] | None = None
     >>> with command_line_of(["train", "--config-dir", "my configs", "warmup=linear", "resume.path=old"]):
     ...     resume_command(Path("outputs/runs/a"))
     "lrkit train --config-dir 'my configs' warmup=linear resume.path=outputs/runs/a"
+
+    A job of a sweep is resumed alone, without the keys that only a sweep reads.
+
+    >>> with command_line_of(["train", "jobs=2", "stack=auto", "seed=1"]):
+    ...     resume_command(Path("sweep/0"))
+    'lrkit train seed=1 resume.path=sweep/0'
     """
     words = _current_words[1:] if _current_words[:1] == ["train"] else []
     # These policies changed the plan. The changed plan is in the new checkpoints, but not in the words.

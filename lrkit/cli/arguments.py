@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lrkit.base.command_line import CONFIG_FILE, quote_path
+from lrkit.base.command_line import CONFIG_FILE, SWEEP_KEYS, quote_path
 from lrkit.base.errors import ConfigError, did_you_mean
 from lrkit.cli.commands import COMMANDS, FLAG_VALUES
 from lrkit.config.trusted_targets import check_trust
@@ -17,6 +17,7 @@ __all__ = [
     "check_hydra_overrides",
     "parse_process_arguments",
     "refuse_flags",
+    "refuse_sweep_keys",
     "split_arguments",
     "split_format",
     "suggest_override",
@@ -28,6 +29,15 @@ def check_hydra_overrides(overrides: Sequence[str]) -> None:
     for override in overrides:
         if override.lstrip("+~").startswith("hydra.mode"):
             raise ConfigError("hydra.mode", "must not be set: -m makes a sweep", override)
+
+
+def refuse_sweep_keys(overrides: Sequence[str], what: str) -> None:
+    """Refuse keys that only a sweep reads, other than with their defaults; ``what``: one run, or a search."""
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key in SWEEP_KEYS and value.strip("'\"") != SWEEP_KEYS[key]:
+            must = f"is for a sweep, lrkit train -m, and has no effect on {what}"
+            raise ConfigError(key, must, value)
 
 
 def parse_process_arguments(rest: Sequence[str]) -> tuple[Path, Path]:

@@ -15,7 +15,7 @@ from lrkit.base.launcher_environment import global_rank
 from lrkit.base.process_pool import receive_config
 from lrkit.base.python_safe_path import restore_path
 from lrkit.base.terminal_width import print_line
-from lrkit.cli.arguments import refuse_flags, split_arguments
+from lrkit.cli.arguments import refuse_flags, refuse_sweep_keys, split_arguments
 from lrkit.cli.errors_in_one_line import refuse_together
 from lrkit.cli.output_folders import create_folder
 
@@ -39,6 +39,7 @@ def run_find(argv: list[str]) -> int:
     with refuse_together():
         config = configs.compose(overrides, config_dir)
         configs.check(config)
+        refuse_sweep_keys(overrides, "a search")
     if global_rank() > 0:
         with tempfile.TemporaryDirectory() as nowhere:
             search_and_print(config, Path(nowhere), quiet=True)

@@ -16,7 +16,7 @@ from lrkit.base.python_safe_path import restore_path
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.signals import Terminated
 from lrkit.base.symbolic_links import check_links
-from lrkit.cli.arguments import asks_for_information, check_hydra_overrides, split_arguments
+from lrkit.cli.arguments import asks_for_information, check_hydra_overrides, refuse_sweep_keys, split_arguments
 from lrkit.cli.errors_in_one_line import refuse_together
 from lrkit.cli.hydra_call import print_information, set_run_folder
 from lrkit.cli.output_folders import check_holds_no_run, create_folder, make_writable
@@ -46,10 +46,9 @@ def run_train(argv: list[str]) -> int:
             return run_engine(overrides, config_dir) if engine else run_sweep(overrides, config_dir)
         load_resumed_config(overrides)
         config, composed = configs.compose_with_hydra(overrides, config_dir)
-        if config["resume"]["path"] is None:
-            configs.check(config)
-        else:  # the plan may come from the checkpoint
-            configs.check_values(config)
+        # The plan of a resumed run may come from the checkpoint.
+        (configs.check if config["resume"]["path"] is None else configs.check_values)(config)
+        refuse_sweep_keys(asked, "one run")
         continued = find_continued_folder(config["resume"])
     own_folder: list[str] = []
     made: Path | None = None

@@ -22,7 +22,7 @@ _DASHES = (0, (4, 1.5))
 _CROSS: dict[str, Any] = {"ls": "", "marker": "x", "ms": 7, "mew": 1.6}
 _RING: dict[str, Any] = {"ls": "", "marker": "o", "ms": 12, "mew": 1.6, "mfc": "none"}
 #: The longest line of a title, and of a name in a legend, in characters.
-_TITLE_WIDTH, _NAME_WIDTH = 120, 34
+_TITLE_WIDTH, _NAME_WIDTH = 92, 34
 
 
 def draw_figures(comparison: Comparison, frames: Sequence[Panel], folder: Path) -> list[Path]:
@@ -92,7 +92,9 @@ def _list_legend(comparison: Comparison, ranks: Sequence[int]) -> tuple[list[Any
     for rank in [rank for rank in ranks if styles[rank] != OTHER]:
         line = _style_line(styles[rank], comparison.settings[rank], rank)
         handles.append(Line2D([], [], **line | {"markevery": None}))
-        labels.append(wrap_text(f"{rank + 1}  {comparison.settings[rank].name}", _NAME_WIDTH))
+        setting = comparison.settings[rank]
+        number = "" if setting.status == PREDICTED else f"{rank + 1}  "  # a prediction has a ranking of its own
+        labels.append(wrap_text(f"{number}{setting.name}", _NAME_WIDTH))
     if many := sum(styles[rank] == OTHER for rank in ranks):
         handles.append(Line2D([], [], color=GREY, lw=0.8))
         labels.append(plural(many, "further setting"))

@@ -13,6 +13,7 @@ from lrkit.comparison.plot_data import build_panels
 from lrkit.comparison.ranking import compare
 from lrkit.comparison.run_groups import PREDICTED
 from lrkit.prediction.prediction import PredictedRun, Prediction
+from lrkit.prediction.tables import describe_first
 from lrkit.runs.event_reader import Series
 from lrkit.runs.run_reader import Run, run_of_config
 
@@ -47,6 +48,7 @@ def write_prediction(
     known = {"schedule", "warmup", "cooldown", "plateau", "horizon", *run_of_config("", config).facts}
     runs = [_make_run(prediction, run, known) for run in prediction.predicted if run.measured is None]
     comparison = compare(folders, prediction.metric, "final", runs)
+    comparison.answer_predicted = describe_first(prediction)
     frames = build_panels(comparison)
     files, notes = list[Path](), list[str]()
     if not only_picture:

@@ -58,6 +58,7 @@ class Comparison:
         columns: keys in which the settings differ.
         settings: one entry a setting.
         notes: sentences for the reader of the table.
+        answer_predicted: a sentence with the first one of a prediction, which ranks before all; empty without one.
     """
 
     metric: str
@@ -65,6 +66,7 @@ class Comparison:
     columns: list[str]
     settings: list[Setting]
     notes: list[str] = field(default_factory=list)
+    answer_predicted: str = ""
 
     @property
     def rate(self) -> str | None:

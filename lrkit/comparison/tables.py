@@ -211,6 +211,8 @@ def describe_answer(comparison: Comparison) -> str:
         return "No run finished, so no setting is best."
     more = f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else ""
     inseparable = f" Not separable from it: {', '.join(alike[:_NAMED])}{more}." if alike else ""
+    if comparison.answer_predicted:  # the ranking of the trained ones is not the ranking of the prediction
+        return f"{comparison.answer_predicted} Best trained: {name} ({metric} {value}).{inseparable}"
     return f"Best: {name} ({metric} {value}).{inseparable}"
 
 

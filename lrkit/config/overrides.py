@@ -186,6 +186,8 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
             override = OverridesParser.create().parse_override(text)
         except HydraException:
             must = "cannot be read: put quotes around a value with special characters, such as pattern: '^head'"
+            if not set(value) & set("'\"[]{}()\\"):  # one text, such as a path; the shell takes the outer quotes
+                must = f"""cannot be read: write "{key}='{value}'", with both kinds of quotes"""
             raise ConfigError(key, must, value) from None
         except ValueError:  # Python's limit for the digits of a number
             raise ConfigError(key, "must not have a number of thousands of digits", value) from None

@@ -13,7 +13,7 @@ from lrkit.base.text_table import format_table
 if TYPE_CHECKING:
     from lrkit.prediction.prediction import PredictedRun, Prediction
 
-__all__ = ["prediction_to_json", "render_csv", "render_text"]
+__all__ = ["describe_first", "prediction_to_json", "render_csv", "render_text"]
 
 _NAMED = 3  # schedules that a note names
 
@@ -69,6 +69,17 @@ def describe_fit(prediction: Prediction) -> str:
     left = "" if prediction.left_out is None else f", {100 * prediction.left_out:.2g} % for a schedule left out"
     law = f"{prediction.metric} by an annealing law of {prediction.runs} runs"
     return f"{law}: it is off by {100 * prediction.misfit:.2g} %{left}"
+
+
+def describe_first(prediction: Prediction) -> str:
+    """Return a sentence with the schedule that ranks first, and how many are not separable from it."""
+    first, *others = prediction.predicted
+    names, (row, *_) = _list_columns(prediction)
+    told = f" ({names[-2]} {row[-2]}, {names[-1]} {row[-1]})" if prediction.has_numbers else ""
+    alike = [run.label for run in others if run.mark == "="]
+    more = f" and {len(alike) - _NAMED} more" * (len(alike) > _NAMED)
+    inseparable = f" Not separable from it: {', '.join(alike[:_NAMED])}{more}." if alike else ""
+    return f"Predicted best: {first.label}{told}.{inseparable}"
 
 
 def list_notes(prediction: Prediction) -> list[str]:

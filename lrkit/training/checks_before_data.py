@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrkit.config import instantiate, trusted_targets
+from lrkit.config.declared_steps import check_declared_steps
 from lrkit.config.server_loggers import check_installed
 from lrkit.data.in_memory import InMemoryData
 from lrkit.optim import factory
@@ -35,6 +36,7 @@ def check_run(config: Mapping[str, Any]) -> None:
     trust = config.get("trust", ())
     if not tracks_of(config):
         factory.check_optimizer(*optimizer_of(config))
+    check_declared_steps(config)
     check_shards(config)
     check_trainer(config)
     cls = trusted_targets.resolve_class(config["data"].get("_target_"), "data._target_", trust)

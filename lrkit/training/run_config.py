@@ -9,6 +9,7 @@ from typing import Any
 
 from lrkit.checkpoint.resume_policies import Resumption
 from lrkit.config import compose as configs
+from lrkit.config.declared_steps import check_declared_steps
 from lrkit.config.find_options import AUTO
 from lrkit.config.server_loggers import check_installed
 from lrkit.lightning.module import TrackSetup
@@ -65,6 +66,7 @@ def resolve_run_config(config: Mapping[str, Any], folder: Path, quiet: bool) -> 
     declared = configs.check(config)
     if declared is not None:
         resumption.plan(declared)
+    check_declared_steps(config)
     target, options = optimizer_of(config)
     tracks = tracks_of(config)
     if not tracks:

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from lrkit.api.commands import train
+from lrkit.api.lr_search import find
+from lrkit.base.errors import ConfigError
 from lrkit.cli.commands import COMMANDS
 from lrkit.cli.main import main
 from lrkit.config import compose as configs
@@ -376,3 +379,24 @@ for moment in (1, 2, 5, 10, 20, 40, 60, 100, 150, 200):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     moments = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
     assert [said for _, said in moments] == ["130 lrkit: interrupted"] * 10, moments
+
+
+@pytest.mark.parametrize(("command", "what"), [("train", "one run"), ("find", "a search")])
+@pytest.mark.parametrize("word", ["stack=on", "stack=auto", "jobs=2", "on_error=stop", "timeout=00:00:10:00"])
+def test_a_key_that_only_a_sweep_reads_is_refused_without_one(
+    command: str, what: str, word: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, word, *TINY]) == 2
+    key, _, value = word.partition("=")
+    told = capsys.readouterr().err
+    assert told == f"lrkit: {key} is for a sweep, lrkit train -m, and has no effect on {what}. Received: {value!r}\n"
+    with pytest.raises(ConfigError, match=f"{key} is for a sweep, .* no effect on {what}"):
+        train(word, *TINY) if command == "train" else find([word, *TINY])
+    assert not [*elsewhere.iterdir()]
+    assert main([command, word.replace(value, "x"), *TINY]) == 2
+    assert f"lrkit: {key} must be" in capsys.readouterr().err
+
+
+def test_the_default_of_such_a_key_is_accepted_and_show_takes_the_words_of_a_sweep(elsewhere: Path) -> None:
+    assert main(["show", "stack=on", "jobs=2", *TINY]) == 0
+    assert main(["train", "stack=off", "jobs=auto", "on_error=continue", "timeout=null", *TINY]) == 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import pytest
 import lrkit
 from lrkit.base.errors import ConfigError
 from lrkit.cli.main import main
+from lrkit.comparison import figures
 from lrkit.prediction.annealing_law import AnnealingLaw
 from lrkit.prediction.prediction import predict_losses
 from lrkit.prediction.recorded_runs import load_recorded_runs, sample_rates
@@ -83,11 +86,35 @@ def test_the_command_writes_a_page_with_dashed_curves(
         drawn["validation loss", "wsd"] and drawn["learning rate", "linear"] and not drawn["validation loss", "cosine"]
     )
     assert (tmp_path / "predict.png").stat().st_size > 10_000 and "4 runs, 2 settings and 2 predicted" in page
+    wsd = lrkit.predict(runs, overrides=["schedule=linear,wsd"]).predicted[0]
+    said = re.search(r"Predicted best: wsd \(final val/loss ([\d.]+), 90 % interval ([\d.]+) to ([\d.]+)\)\.", page)
+    assert said and [float(text) for text in said.groups()] == pytest.approx([wsd.loss, wsd.low, wsd.high], abs=0.01)
+    assert "Best trained: cosine (final val/loss" in page
     assert main(["predict", *asked, "format=csv"]) == 0
     first = next(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert first["schedule"] == "wsd" and float(first["low"]) < float(first["loss"]) < float(first["high"])
     assert main(["predict", *asked, "format=json"]) == 0
     assert json.loads(capsys.readouterr().out) == told
+
+
+def test_the_picture_ranks_only_what_was_trained_and_its_title_ends_before_the_legend(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "write_figure", lambda path, figure: drawn.append(figure))
+    lengths = ["cooldown=sqrt", "cooldown.length=10%,12.5%,15%,17.5%,20%"]
+    lrkit.predict(runs, overrides=["schedule=linear,wsd"], out=tmp_path)
+    lrkit.predict(runs, overrides=["schedule=linear,constant", *lengths], out=tmp_path)
+    for figure in drawn:
+        (legend,) = figure.legends
+        figure.draw_without_rendering()
+        title, box = (each.get_window_extent() for each in (figure.texts[0], legend))
+        assert title.x1 < box.x0, figure.get_suptitle()
+        names = [text.get_text() for text in legend.get_texts()]
+        assert names[0].startswith("1  cosine") and names[1].startswith("2  constant")
+        assert not any(re.match(r"\d+  ", name) for name in names[2:])
+        assert figure.get_suptitle().startswith("Predicted best: ")
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()][2:4] == ["wsd", "linear"]
 
 
 def test_a_bad_fit_gives_a_ranking_without_losses(tmp_path: Path) -> None:
@@ -100,6 +127,7 @@ def test_a_bad_fit_gives_a_ranking_without_losses(tmp_path: Path) -> None:
         (tmp_path / "out" / "compare.html").read_text().partition('id="data">')[2].partition("</script>")[0]
     )
     assert {curve["name"] for curve in panels["panels"][-1]["curves"]} == {"constant", "cosine"}
+    assert "Predicted best: wsd. " in (tmp_path / "out" / "compare.html").read_text()
     order = [run.label for run in found.predicted]
     assert order == ["wsd", "linear"]  # not that of the alphabet
     assert [curve["name"] for curve in panels["panels"][0]["curves"] if curve["name"] in order] == order

@@ -96,6 +96,10 @@ FROM_THE_CONFIG = [
     ),
     ("train =5", "an override must be key=value. Received: '=5'"),
     ("train ''", "an override must be key=value. Received: ''"),
+    (
+        "train resume.path=Läufe",
+        "resume.path cannot be read: write \"resume.path='Läufe'\", with both kinds of quotes…",
+    ),
     ("train optimizer.lr=[1", "optimizer.lr cannot be read: put quotes around a value with special characters…"),
     (
         "train schedule.length=24 schedule.length=48",

@@ -42,6 +42,7 @@ def answer(tmp_path: Path, *jobs: str) -> str:
         (f"+callbacks.es={{_target_:{EARLY},monitr:x}}", "callbacks.es.monitr is not a key. Did you mean 'monitor'?"),
         (f"+callbacks.es={{_target_:{EARLY}}}", "callbacks.es cannot be built: "),
         ("model=custom model._target_=torch.nn.Linear +model.in_feature=3", "model.in_feature is not a key."),
+        ("horizon.steps=1000", "horizon.steps must be 570, the number of optimizer steps of the run; trainer.max_"),
         ("model._target_=torch.nn.Linear", "model.inputs is for lrkit's own networks"),
         ("optimizer._target_=torch.optim.Nope", "optimizer._target_ torch.optim has no Nope."),
         ("trainer.strategy=fsdp trainer.accelerator=cpu", "trainer"),

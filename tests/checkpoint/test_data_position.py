@@ -41,7 +41,9 @@ def of(kind: str, workers: int = 0) -> list[str]:
 
 
 EXACT = ("shuffled", "in order", "generator", "sampler", "replacement", "weighted", "batch_sampler", "own", "by epoch")
-QUICK = (("shuffled", 0), ("generator", 0), ("own", 0), ("noisy", 0), ("shuffled", 2))
+QUICK = (
+    ("shuffled", 0), ("generator", 0), ("own", 0), ("noisy", 0), ("shuffled", 2), ("streaming", 0), ("lit", 0),
+)  # fmt: skip
 SLOW = [
     pytest.param(kind, workers, marks=pytest.mark.slow)
     for kind in (*EXACT, "persistent")

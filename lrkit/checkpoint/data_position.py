@@ -27,7 +27,13 @@ from torch.utils.data.datapipes.datapipe import IterDataPipe
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import random_state
 from lrkit.checkpoint.random_state import RandomState
-from lrkit.checkpoint.stateful_loader import end_epoch, has_state, load_state, restore_at_iterator
+from lrkit.checkpoint.stateful_loader import (
+    end_epoch,
+    has_state,
+    load_state,
+    observe_fetches,
+    restore_at_iterator,
+)  # fmt: skip
 from lrkit.lightning.imports import Trainer
 from lrkit.lightning.preemption import validation_follows
 
@@ -50,6 +56,7 @@ class DataPosition:
         self.before: RandomState | None = None  # the generators before the iterator of the epoch was created
         self.begun: dict[str, Any] | None = None  # the generators by which the order of the epoch was drawn
         self.found = saved is None
+        self.ahead: Any = None  # the state of the loader before it fetched a batch ahead
         self.loaded = False  # whether the loader of the resumed epoch has loaded its position
         self.passes = False  # whether the sampler skips completed batches
         self.stopped: RandomState | None = None  # the generators after the last batch of an incomplete epoch
@@ -76,12 +83,20 @@ class DataPosition:
         return {
             "rng": now["rng"],
             "generators": now["own"],
-            "data": loader.state_dict() if has_state(loader) else None,
+            "data": self._read_position(loader, mid_epoch),
             "mid_epoch": mid_epoch,
             "epoch_begin": self.begun if mid_epoch and _can_skip(loader) else None,
             "loader": _describe_batches(trainer),
             "reloaded": _round_if_finite(trainer.fit_loop._last_train_dl_reload_epoch),
         }
+
+    def _read_position(self, loader: Any, mid_epoch: bool) -> Any:
+        if not has_state(loader):
+            return None
+        return self.ahead if mid_epoch and self.ahead is not None else loader.state_dict()
+
+    def _keep_position(self, trainer: Trainer) -> None:
+        self.ahead = self._read_position(trainer.train_dataloader, mid_epoch=False)
 
     def told(self, trainer: Trainer) -> None:
         """Report the differences in the data to an uninterrupted run, before training.
@@ -196,12 +211,13 @@ class DataPosition:
     def _wrap_iterator(self, trainer: Trainer, usual: Callable[[Any], None], fetcher: Any) -> None:
         """Record how the order was drawn where Lightning creates the iterator; in a resumed run, restore it."""
         loaders = fetcher.combined_loader
-        made, here = loaders._iterator, self._capture_all(loaders)
+        made, here, self.ahead = loaders._iterator, self._capture_all(loaders), None
         if not self.resumes:
             if self.loaded:
                 self.loaded = False
                 end_epoch(trainer.train_dataloader, made)
             usual(fetcher)
+            observe_fetches(fetcher, partial(self._keep_position, trainer))
             fresh = loaders._iterator is made and self.before is not None
             self.begun = {
                 "before": self.before if fresh else here,
@@ -222,6 +238,7 @@ class DataPosition:
             if loaders._iterator is made or loaders._iterator is None:  # created before the generators were restored
                 iter(fetcher)
                 fetcher.fetched += done
+        observe_fetches(fetcher, partial(self._keep_position, trainer))
         if self.saved["mid_epoch"]:
             restore()
         if self.begun is None:

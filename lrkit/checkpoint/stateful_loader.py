@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from lrkit.checkpoint import random_state
 
-__all__ = ["end_epoch", "has_state", "load_state", "restore_at_iterator"]
+__all__ = ["end_epoch", "has_state", "load_state", "observe_fetches", "restore_at_iterator"]
 
 
 def has_state(loader: Any) -> bool:
@@ -32,7 +32,8 @@ def load_state(loader: Any, state: Any, mid_epoch: bool) -> None:
     if not mid_epoch and _is_of_torchdata(loader):
         return
     loader.load_state_dict(state)
-    if mid_epoch or not isinstance(loader, DataLoader):
+    keeps_its_place = not isinstance(loader, DataLoader)  # one that begins its next epoch, at any position
+    if mid_epoch or keeps_its_place:
         return
     batches = iter(loader)
     try:
@@ -56,6 +57,21 @@ def restore_at_iterator(loader: Any, restore: Callable[[], None]) -> None:
         return made
 
     vars(loader)["_get_iterator"] = get_iterator
+
+
+def observe_fetches(fetcher: Any, observe: Callable[[], None]) -> None:
+    """Call ``observe`` before each batch that Lightning fetches ahead: it does that if their number is unknown."""
+    usual = getattr(fetcher, "_start_profiler", None)  # Lightning calls it before each batch
+    if usual is None or getattr(usual, "observes", False):
+        return
+
+    def start() -> None:
+        if fetcher.length is None and fetcher.fetched:
+            observe()
+        usual()
+
+    start.observes = True  # type: ignore[attr-defined]
+    fetcher._start_profiler = start
 
 
 def end_epoch(loader: Any, batches: Iterator[Any] | None) -> None:

@@ -113,6 +113,12 @@ def test_within_the_first_epoch(kind: str, workers: int, tmp_path: Path) -> None
     assert same_weights(whole, part) and len(notes(part)) == (workers > 0)
 
 
+def test_a_position_without_a_length_is_that_of_the_last_batch_trained(tmp_path: Path) -> None:
+    """Lightning has fetched one batch more by then."""
+    whole, part = interrupted(tmp_path, 12, *of("unsized"), saves(11), "trainer.max_steps=24", base=BASE)
+    assert same_weights(whole, part)
+
+
 def test_stopped_in_good_order_within_an_epoch(tmp_path: Path) -> None:
     """Lightning validates then, and calls the end of the epoch, where ``Dropping`` draws; other runs do not."""
     halted = [*of("generator"), "+callbacks.halt={_target_: interrupted_runs.Halt, at: 11}"]

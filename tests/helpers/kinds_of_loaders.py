@@ -133,6 +133,17 @@ class Lit(Streaming):
         self.given = 0 < self.done < len(self)
 
 
+class Unsized:
+    """In the style of ``torchdata.nodes.Loader``: a position, and no length."""
+
+    def __init__(self, data: Any) -> None:
+        self.loader = Streaming(data)
+        self.state_dict, self.load_state_dict = self.loader.state_dict, self.loader.load_state_dict
+
+    def __iter__(self) -> Any:
+        return iter(self.loader)
+
+
 class Ending(DataLoader[Any]):
     """Has no batch in its third epoch."""
 
@@ -178,6 +189,7 @@ KINDS: dict[str, Callable[[Any, int], Any]] = {
     "stateful": _stateful,
     "streaming": lambda data, n: Streaming(data),
     "lit": lambda data, n: Lit(data),
+    "unsized": lambda data, n: Unsized(data),
     "ending": lambda data, n: Ending(data, batch_size=8),
 }  # fmt: skip
 

@@ -27,6 +27,13 @@ from torch.utils.data.datapipes.datapipe import IterDataPipe
 from lrkit.base.errors import ConfigError
 from lrkit.checkpoint import random_state
 from lrkit.checkpoint.random_state import RandomState
+from lrkit.checkpoint.stateful_loader import (
+    end_epoch,
+    has_state,
+    load_state,
+    observe_fetches,
+    restore_at_iterator,
+)  # fmt: skip
 from lrkit.lightning.imports import Trainer
 from lrkit.lightning.preemption import validation_follows
 
@@ -49,6 +56,8 @@ class DataPosition:
         self.before: RandomState | None = None  # the generators before the iterator of the epoch was created
         self.begun: dict[str, Any] | None = None  # the generators by which the order of the epoch was drawn
         self.found = saved is None
+        self.ahead: Any = None  # the state of the loader before it fetched a batch ahead
+        self.loaded = False  # whether the loader of the resumed epoch has loaded its position
         self.passes = False  # whether the sampler skips completed batches
         self.stopped: RandomState | None = None  # the generators after the last batch of an incomplete epoch
 
@@ -74,12 +83,20 @@ class DataPosition:
         return {
             "rng": now["rng"],
             "generators": now["own"],
-            "data": loader.state_dict() if _has_state(loader) else None,
+            "data": self._read_position(loader, mid_epoch),
             "mid_epoch": mid_epoch,
             "epoch_begin": self.begun if mid_epoch and _can_skip(loader) else None,
             "loader": _describe_batches(trainer),
             "reloaded": _round_if_finite(trainer.fit_loop._last_train_dl_reload_epoch),
         }
+
+    def _read_position(self, loader: Any, mid_epoch: bool) -> Any:
+        if not has_state(loader):
+            return None
+        return self.ahead if mid_epoch and self.ahead is not None else loader.state_dict()
+
+    def _keep_position(self, trainer: Trainer) -> None:
+        self.ahead = self._read_position(trainer.train_dataloader, mid_epoch=False)
 
     def told(self, trainer: Trainer) -> None:
         """Report the differences in the data to an uninterrupted run, before training.
@@ -89,7 +106,7 @@ class DataPosition:
         """
         loader: Any = trainer.train_dataloader
         if self.saved is None:
-            if not _has_state(loader) and not _can_skip(loader):
+            if not has_state(loader) and not _can_skip(loader):
                 self.say(
                     f"{_describe_loader(loader)} has no state_dict: if this run is stopped within an epoch, the resumed"
                     " epoch will start with its first batches again"
@@ -102,18 +119,18 @@ class DataPosition:
                 f"the checkpoint was written within an epoch, and {why}: the resumed epoch starts with its first"
                 " batches again"
             )
-        elif self.saved["mid_epoch"] and not _has_state(loader) and loader.num_workers:
+        elif self.saved["mid_epoch"] and not has_state(loader) and loader.num_workers:
             self.say(
                 "the order of the data is restored; random numbers that the dataset draws in its"
                 f" {loader.num_workers} worker process(es) differ until this epoch ends"
             )
-        elif getattr(loader, "persistent_workers", False) and not _has_state(loader):
+        elif getattr(loader, "persistent_workers", False) and not has_state(loader):
             self.say(
                 "the order of the data is restored; random numbers that the dataset draws in persistent workers differ"
                 " from an uninterrupted run"
             )
         for name in dict.fromkeys(type(s).__name__ for s in _list_samplers(loader) if not _is_known(s)):
-            if not _has_state(loader):
+            if not has_state(loader):
                 self.say(
                     f"the order of the data comes from {name}: the global random numbers and the generators among its"
                     " attributes are restored; lrkit does not know its other state"
@@ -125,7 +142,7 @@ class DataPosition:
         loader = trainer.train_dataloader
         if not self.saved["mid_epoch"]:
             return ""
-        if _has_state(loader):
+        if has_state(loader):
             return "" if self.saved["data"] is not None else f"it has no position of {_describe_loader(loader)}"
         if not _can_skip(loader):
             return f"{_describe_loader(loader)} cannot skip batches"
@@ -170,13 +187,13 @@ class DataPosition:
             loader: Any = trainer.train_dataloader
             self.found, saved = True, self.saved
             state = {"rng": saved["rng"], "own": saved.get("generators", {})}
-            self.passes = saved["mid_epoch"] and not _has_state(loader) and not self._explain_lost_position(trainer)
+            self.passes = saved["mid_epoch"] and not has_state(loader) and not self._explain_lost_position(trainer)
             if self.passes:
                 self.begun = saved["epoch_begin"]
                 state = saved["epoch_begin"]["before"]
-            # At the end of an epoch, the state of a DataLoader is that no batch remains.
-            if saved["data"] is not None and _has_state(loader) and (saved["mid_epoch"] or _has_epochs(loader)):
-                loader.load_state_dict(saved["data"])
+            if saved["data"] is not None and has_state(loader):
+                load_state(loader, saved["data"], saved["mid_epoch"])
+                self.loaded = saved["mid_epoch"]
             if saved.get("reloaded") is not None:
                 trainer.fit_loop._last_train_dl_reload_epoch = saved["reloaded"]
             self._restore_all(loader, state)
@@ -194,9 +211,13 @@ class DataPosition:
     def _wrap_iterator(self, trainer: Trainer, usual: Callable[[Any], None], fetcher: Any) -> None:
         """Record how the order was drawn where Lightning creates the iterator; in a resumed run, restore it."""
         loaders = fetcher.combined_loader
-        made, here = loaders._iterator, self._capture_all(loaders)
+        made, here, self.ahead = loaders._iterator, self._capture_all(loaders), None
         if not self.resumes:
+            if self.loaded:
+                self.loaded = False
+                end_epoch(trainer.train_dataloader, made)
             usual(fetcher)
+            observe_fetches(fetcher, partial(self._keep_position, trainer))
             fresh = loaders._iterator is made and self.before is not None
             self.begun = {
                 "before": self.before if fresh else here,
@@ -208,15 +229,18 @@ class DataPosition:
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         if self.passes and self.begun is not None and self.begun["fresh"]:
             loaders.reset()  # otherwise persistent workers exist already, and their seed is not drawn again
+        own = {"rng": self.saved["rng"], "own": self.saved.get("generators", {})}
+        restore = partial(self._restore_all, trainer.train_dataloader, own)
+        if self.loaded:
+            restore_at_iterator(trainer.train_dataloader, restore)
         with self._skip_batches(trainer.train_dataloader, done):
             usual(fetcher)
             if loaders._iterator is made or loaders._iterator is None:  # created before the generators were restored
                 iter(fetcher)
                 fetcher.fetched += done
+        observe_fetches(fetcher, partial(self._keep_position, trainer))
         if self.saved["mid_epoch"]:
-            self._restore_all(
-                trainer.train_dataloader, {"rng": self.saved["rng"], "own": self.saved.get("generators", {})}
-            )
+            restore()
         if self.begun is None:
             self.begun = {"before": here, "first": self._capture_all(loaders), "fresh": False}
 
@@ -298,15 +322,6 @@ class _RemainingBatches(Sampler[Any]):
 def _get_loader(loaders: Any) -> Any:
     """Return the loader in a ``CombinedLoader``, or its collection of loaders, as in ``trainer.train_dataloader``."""
     return loaders.iterables
-
-
-def _has_state(loader: Any) -> bool:
-    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
-
-
-def _has_epochs(loader: Any) -> bool:
-    """Return whether a loader starts from its first batch in the next epoch, at any position."""
-    return not isinstance(loader, DataLoader)
 
 
 def _can_skip(loader: Any) -> bool:

@@ -242,7 +242,9 @@ def _remaining_windows(trainer: Trainer, scheduler: PlanScheduler) -> int | None
 def has_reached_its_end(trainer: Trainer) -> bool:
     """Whether a fit ended at its planned length, and not because of a stop that was requested."""
     epochs, progress = trainer.max_epochs or -1, trainer.fit_loop.epoch_progress.current
-    through = 0 < epochs <= progress.processed and trainer.is_last_batch  # type: ignore[attr-defined]
+    # A loader may end before its length: then no batch is the last one, and no callback requested a stop.
+    ended = trainer.is_last_batch or not trainer.should_stop
+    through = 0 < epochs <= progress.processed and ended  # type: ignore[attr-defined]
     return through or (trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps)
 
 

@@ -41,7 +41,9 @@ def of(kind: str, workers: int = 0) -> list[str]:
 
 
 EXACT = ("shuffled", "in order", "generator", "sampler", "replacement", "weighted", "batch_sampler", "own", "by epoch")
-QUICK = (("shuffled", 0), ("generator", 0), ("own", 0), ("noisy", 0), ("shuffled", 2))
+QUICK = (
+    ("shuffled", 0), ("generator", 0), ("own", 0), ("noisy", 0), ("shuffled", 2), ("streaming", 0), ("lit", 0),
+)  # fmt: skip
 SLOW = [
     pytest.param(kind, workers, marks=pytest.mark.slow)
     for kind in (*EXACT, "persistent")
@@ -109,6 +111,12 @@ def test_within_the_first_epoch(kind: str, workers: int, tmp_path: Path) -> None
     """Whose iterator was made before anything else was drawn."""
     whole, part = interrupted(tmp_path, 4, *of(kind, workers), saves(3), base=BASE)
     assert same_weights(whole, part) and len(notes(part)) == (workers > 0)
+
+
+def test_a_position_without_a_length_is_that_of_the_last_batch_trained(tmp_path: Path) -> None:
+    """Lightning has fetched one batch more by then."""
+    whole, part = interrupted(tmp_path, 12, *of("unsized"), saves(11), "trainer.max_steps=24", base=BASE)
+    assert same_weights(whole, part)
 
 
 def test_stopped_in_good_order_within_an_epoch(tmp_path: Path) -> None:

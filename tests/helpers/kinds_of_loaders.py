@@ -77,6 +77,83 @@ class ByEpoch(Sampler[int]):
         return iter(torch.randperm(self.n, generator=torch.Generator().manual_seed(self.epoch)).tolist())
 
 
+class Ordered(IterableDataset[Any]):
+    """Its order depends on its epoch; a loader sets the epoch and the batches that are done."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset, self.epoch, self.done = dataset, 0, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        order = torch.randperm(len(self.dataset), generator=torch.Generator().manual_seed(self.epoch)).tolist()
+        return iter(self.dataset[i] for i in order[8 * self.done :])
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class Streaming(DataLoader[Any]):
+    """In the style of streaming's loader: its state at the end of an epoch is that no batch is left."""
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(Ordered(data), batch_size=8)
+        self.epoch, self.done, self.given = -1, 0, False
+
+    def _start(self) -> None:
+        if not self.given:
+            self.epoch, self.done = self.epoch + 1, 0
+        self.given = False
+
+    def __iter__(self) -> Any:
+        self._start()
+        vars(self.dataset).update(epoch=self.epoch, done=self.done)
+        for batch in super().__iter__():
+            self.done += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "done": self.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.done, self.given = state["epoch"], state["done"], True
+
+
+class Lit(Streaming):
+    """In the style of litdata's: after its last batch the next epoch follows, if it notices that it was the last."""
+
+    def _start(self) -> None:
+        if not self.given:
+            super()._start()
+
+    def __iter__(self) -> Any:
+        yield from super().__iter__()
+        self.given = False
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        super().load_state_dict(state)
+        self.given = 0 < self.done < len(self)
+
+
+class Unsized:
+    """In the style of ``torchdata.nodes.Loader``: a position, and no length."""
+
+    def __init__(self, data: Any) -> None:
+        self.loader = Streaming(data)
+        self.state_dict, self.load_state_dict = self.loader.state_dict, self.loader.load_state_dict
+
+    def __iter__(self) -> Any:
+        return iter(self.loader)
+
+
+class Ending(DataLoader[Any]):
+    """Has no batch in its third epoch."""
+
+    epoch = 0
+
+    def __iter__(self) -> Any:
+        self.epoch += 1
+        return super().__iter__() if self.epoch < 3 else iter(())
+
+
 def _stateful(data: Any, workers: int) -> Any:
     from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -110,6 +187,10 @@ KINDS: dict[str, Callable[[Any, int], Any]] = {
     "stream": lambda data, n: DataLoader(Stream(data), batch_size=8, num_workers=n),
     "two": lambda data, n: [DataLoader(data, batch_size=8, shuffle=True, num_workers=n) for _ in range(2)],
     "stateful": _stateful,
+    "streaming": lambda data, n: Streaming(data),
+    "lit": lambda data, n: Lit(data),
+    "unsized": lambda data, n: Unsized(data),
+    "ending": lambda data, n: Ending(data, batch_size=8),
 }  # fmt: skip
 
 

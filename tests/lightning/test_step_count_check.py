@@ -171,6 +171,14 @@ def test_steps_that_were_not_taken_are_told_at_the_end(
     assert content["steps"] == taken and "were planned" in content["why"]
 
 
+def test_a_loader_that_ends_before_its_length_is_told_at_the_end(train: Callable[..., Any]) -> None:
+    """No batch of the last epoch is its last one, and there was no request to stop."""
+    data = "data._target_=kinds_of_loaders.Loaded"
+    words = of("Net", "model._target_=plain_lightning.Net", data, "+data.kind=ending", "trainer.max_epochs=3")
+    with pytest.raises(RunError, match=r"^18 steps were planned, 12 were taken: "):
+        train(*(word for word in words if not word.startswith(f"model._target_={__name__}")))
+
+
 def test_a_run_that_somebody_ends_is_not_accused(train: Callable[..., Any], recorded: Recorded) -> None:
     run = train(*of("Leaves", "+callbacks.halt={_target_: interrupted_runs.Halt, at: 9}"))
     assert (run.status, len(recorded)) == ("stopped", 7)

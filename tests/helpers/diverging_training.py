@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lrkit.lightning.imports import Callback
+from lrkit.optim.sharded_tensors import gather
 
 
 class Ill(Callback):
@@ -43,7 +44,8 @@ class Ill(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.now = trainer.global_step in self.steps and self.rank in (None, trainer.global_rank)
         if self.now and self.how in ("batch", "spike"):
-            batch[0].mul_(torch.nan if self.how == "batch" else 100.0)
+            inputs = next(iter(batch.values())) if isinstance(batch, dict) else batch[0]
+            inputs.mul_(torch.nan if self.how == "batch" else 100.0)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self.leave(trainer, pl_module)
@@ -54,7 +56,7 @@ class Ill(Callback):
     def leave(self, trainer: Any, pl_module: Any, error: str = "") -> None:
         if self.out is None:
             return
-        weights = torch.cat([p.detach().reshape(-1) for p in pl_module.parameters()])
+        weights = torch.cat([gather(p.detach()).reshape(-1) for p in pl_module.parameters()])
         scheduler = trainer.lr_scheduler_configs[0].scheduler
         left = {
             "weights": hashlib.sha256(weights.numpy().tobytes()).hexdigest(),

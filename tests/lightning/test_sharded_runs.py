@@ -16,12 +16,20 @@ from lrkit.checkpoint.durable_io import read_checkpoint
 from lrkit.config.compose import compose
 from lrkit.config.resume_options import check
 
-SHARDED = (
-    "model=custom", "model._target_=sharded_module.Net", "data=custom", "data._target_=plain_lightning.Data",
-    "data.batch_size=5", "trainer.max_epochs=2",
-    f"+trainer.strategy._target_={chosen_package()}.strategies.ModelParallelStrategy",
-    "+trainer.strategy.data_parallel_size=2", "+trainer.strategy.tensor_parallel_size=1",
-)  # fmt: skip
+
+
+def replicas(data: int, tensor: int) -> tuple[str, ...]:
+    """The words for ModelParallelStrategy, with the numbers of processes for the data and for the tensors."""
+    return (
+        f"+trainer.strategy._target_={chosen_package()}.strategies.ModelParallelStrategy",
+        f"+trainer.strategy.data_parallel_size={data}", f"+trainer.strategy.tensor_parallel_size={tensor}",
+    )  # fmt: skip
+
+
+ON_POINTS = ("model=custom", "data=custom", "data._target_=plain_lightning.Data", "trainer.max_epochs=2")
+UNLAUNCHED = (*ON_POINTS, "model._target_=sharded_module.Net")
+SHARDED = (*UNLAUNCHED, "data.batch_size=5", *replicas(2, 1))
+TENSORS = (*ON_POINTS, "data.batch_size=10", "model._target_=sharded_module.TensorParallelNet")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -31,12 +39,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def rates(done: Done) -> list[Any]:
-    """The rates of both ranks, without those of the steps at rate 0 by which torch creates an optimizer's state."""
+def rates(done: Done, ranks: int = 2) -> list[Any]:
+    """The rates of all ranks, without those of the steps at rate 0 by which torch creates an optimizer's state."""
     assert done.code == 0, done.err
-    first, second = done.rates
-    assert first == second
-    return [step for step in first if any(step)]
+    assert len(done.rates) == ranks and all(each == done.rates[0] for each in done.rates)
+    return [step for step in done.rates[0] if any(step)]
 
 
 @pytest.mark.slow
@@ -59,6 +66,51 @@ def test_a_resumed_run_is_the_run_without_a_stop(words: tuple[str, ...], tmp_pat
     assert expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in expected)
     results = [json.loads((the_run(folder) / "metrics.json").read_text())["final"] for folder in (whole, parts)]
     assert results[0] == results[1]
+
+
+@pytest.mark.slow
+def test_layers_divided_by_tensor_parallelism_train_as_whole_ones(tmp_path: Path) -> None:
+    whole, divided, parts = (tmp_path / name for name in ("whole", "divided", "parts"))
+    words = ("optimizer=adamw", "optimizer.lr=0.05", "param_groups=no_decay", "trainer.gradient_clip_val=0.1")
+    alone = rates(train(whole, 1, *TENSORS, *words, *replicas(1, 1)), ranks=1)
+    assert rates(train(divided, 2, *TENSORS, *words, *replicas(1, 2))) == alone
+    expected, found = weights(the_run(whole)), weights(the_run(divided))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    first = rates(train(parts, 2, *TENSORS, *words, *replicas(1, 2), "horizon.stop_after=5"))
+    resumed = (f"resume.path={the_run(parts)}", "horizon.stop_after=null")
+    assert [*first, *rates(train(parts, 2, *TENSORS, *words, *replicas(1, 2), *resumed))] == alone
+    assert all(torch.equal(found[name], value) for name, value in weights(the_run(parts)).items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_sharded_run_goes_on_with_another_number_of_processes(before: int, after: int, tmp_path: Path) -> None:
+    """A step has the same samples with each number. One process has no strategy, and its module is not divided."""
+
+    def on(folder: Path, count: int, *more: str) -> list[Any]:
+        words = ("optimizer=adamw", "optimizer.lr=0.05", "+data.n=64", f"data.batch_size={16 // count}")
+        sharding = replicas(count, 1) if count > 1 else ()
+        return rates(train(folder, count, *UNLAUNCHED, *words, *sharding, *more), ranks=count)
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    complete = on(whole, before)
+    first = on(parts, before, "horizon.stop_after=4")
+    rest = on(parts, after, f"resume.path={the_run(parts)}", "horizon.stop_after=null", "resume.policy=override")
+    assert [*first, *rest] == complete and (len(first), len(rest)) == (4, 4)
+    _, resumed = sorted((parts / "outputs" / "runs").iterdir())
+    torch.testing.assert_close(weights(resumed), weights(the_run(whole)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "code", "applied"), [("stop", 3, 6), ("skip", 0, 11), ("reduce", 0, 11)])
+def test_the_guard_acts_alike_on_processes_with_shards(policy: str, code: int, applied: int, tmp_path: Path) -> None:
+    ill = f"+callbacks.ill={{_target_: diverging_training.Ill, steps: [6], rank: 1, out: '{tmp_path}'}}"
+    done = train(tmp_path, 2, *SHARDED, "optimizer=adamw", f"guard={policy}", ill)
+    assert done.code == code, done.err
+    left = [json.loads((tmp_path / f"left{rank}.json").read_text()) for rank in range(2)]
+    assert all(each == left[0] for each in left) and left[0]["finite"] and left[0]["applied"] == applied
+    (event,) = json.loads((the_run(tmp_path) / "events.json").read_text())
+    assert event["event"] == policy and "(process 1)" in event["why"]
 
 
 def test_a_folder_of_shards_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from lrkit.lightning.imports import Callback, LightningDataModule, LightningModule, Trainer
 
@@ -40,6 +41,15 @@ class Data(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.val, batch_size=self.hparams["batch_size"])
+
+
+class UnshuffledData(Data):
+    """The batches of a step have the same samples, whatever the number of processes."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        count, rank = self.trainer.world_size, self.trainer.global_rank  # type: ignore[union-attr]
+        sampler = DistributedSampler(self.train, count, rank, shuffle=False)  # that of Lightning shuffles
+        return DataLoader(self.train, batch_size=self.hparams["batch_size"], sampler=sampler)
 
 
 class FixedData(Data):

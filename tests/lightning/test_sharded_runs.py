@@ -17,7 +17,6 @@ from lrkit.config.compose import compose
 from lrkit.config.resume_options import check
 
 
-
 def replicas(data: int, tensor: int) -> tuple[str, ...]:
     """The words for ModelParallelStrategy, with the numbers of processes for the data and for the tensors."""
     return (
@@ -26,10 +25,10 @@ def replicas(data: int, tensor: int) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-ON_POINTS = ("model=custom", "data=custom", "data._target_=plain_lightning.Data", "trainer.max_epochs=2")
-UNLAUNCHED = (*ON_POINTS, "model._target_=sharded_module.Net")
-SHARDED = (*UNLAUNCHED, "data.batch_size=5", *replicas(2, 1))
-TENSORS = (*ON_POINTS, "data.batch_size=10", "model._target_=sharded_module.TensorParallelNet")
+NET = ("model=custom", "model._target_=sharded_module.Net", "data=custom", "trainer.max_epochs=2")
+POINTS = "data._target_=plain_lightning.Data"
+SHARDED = (*NET, POINTS, "data.batch_size=5", *replicas(2, 1))
+TENSORS = (*NET[:1], "model._target_=sharded_module.TensorParallelNet", *NET[2:], POINTS, "data.batch_size=10")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -88,9 +87,10 @@ def test_a_sharded_run_goes_on_with_another_number_of_processes(before: int, aft
     """A step has the same samples with each number. One process has no strategy, and its module is not divided."""
 
     def on(folder: Path, count: int, *more: str) -> list[Any]:
-        words = ("optimizer=adamw", "optimizer.lr=0.05", "+data.n=64", f"data.batch_size={16 // count}")
-        sharding = replicas(count, 1) if count > 1 else ()
-        return rates(train(folder, count, *UNLAUNCHED, *words, *sharding, *more), ranks=count)
+        data = ("data._target_=plain_lightning.UnshuffledData", "+data.n=64", f"data.batch_size={16 // count}")
+        sharding = replicas(count, 1) if count > 1 else ("trainer.strategy=auto",)
+        words = (*NET, *data, "optimizer=adamw", "optimizer.lr=0.05", *sharding)
+        return rates(train(folder, count, *words, *more), ranks=count)
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     complete = on(whole, before)

@@ -45,7 +45,7 @@ from lrkit.lightning.track_step_check import TrackStepCheck
 from lrkit.training.hyperparameters import flatten_hyperparameters
 from lrkit.training.messages import note_differences, warn_line
 from lrkit.training.run_config import RunConfig
-from lrkit.training_objects import callbacks_of
+from lrkit.training_objects.callbacks import callbacks_of
 
 __all__ = ["RunCallbacks", "build_callbacks"]
 

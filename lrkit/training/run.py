@@ -20,6 +20,7 @@ from lrkit.checkpoint.restore_errors import install_restore_errors
 from lrkit.config.config_file import write_config_file
 from lrkit.data.in_memory import loaders_of
 from lrkit.lightning import failsafe_loggers as loggers
+from lrkit.lightning.exact_plan import exact_plan
 from lrkit.lightning.imports import (
     LightningDataModule,
     LightningModule,
@@ -30,6 +31,7 @@ from lrkit.lightning.imports import (
 from lrkit.lightning.module import OptimizerSetup, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.lightning.planned_stop import has_reached_stop
 from lrkit.lightning.sharding import prepare_restoring
+from lrkit.lightning.silenced_messages import silence_lightning
 from lrkit.planning.plan import Plan
 from lrkit.planning.plan_page import print_plan
 from lrkit.runs.diagnosis import diagnose
@@ -43,15 +45,8 @@ from lrkit.training.recorded_training import RecordedTraining
 from lrkit.training.run_config import RunConfig, resolve_run_config
 from lrkit.training.trainer import build_run_trainer
 from lrkit.training.worker_processes import rejoin_as_worker
-from lrkit.training_objects import (
-    check_test,
-    data_of,
-    exact_plan,
-    module_of,
-    notes_on,
-    silence_lightning,
-    why_unfused,
-)
+from lrkit.training_objects.data import data_of
+from lrkit.training_objects.module import check_test, module_of, notes_on
 
 __all__ = ["FinishedRun", "run_training"]
 
@@ -181,8 +176,8 @@ def _attach_plan(run: RunConfig, module: LightningModule, data: LightningDataMod
             if not run.quiet:
                 print_plan(plan)
 
-    rules, unfused = run.config["param_groups"], why_unfused(run.config["trainer"])
-    configure(module, OptimizerSetup(resolve_exactly, keep_plan, run.target, run.options, rules, unfused, run.tracks))
+    rules = run.config["param_groups"]
+    configure(module, OptimizerSetup(resolve_exactly, keep_plan, run.target, run.options, rules, run.tracks))
 
 
 def _prepare_trainer(run: RunConfig, module: LightningModule, callbacks: RunCallbacks) -> Trainer:

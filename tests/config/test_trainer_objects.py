@@ -118,6 +118,16 @@ def test_a_search_refuses_such_an_optimizer_too(
     assert capsys.readouterr().err.startswith("lrkit: optimizer must not be muon with trainer.strategy=FSDPStrategy")
 
 
+@pytest.mark.parametrize("command", [["find"], ["train", "optimizer.lr=auto"]])
+def test_a_search_refuses_such_an_object_before_it_trains(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "trainer.profiler={_target_: os.system}"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("lrkit: trainer.profiler._target_ must be a Lightning profiler.") and not said.out
+
+
 @pytest.mark.parametrize(("said", "whole"), [({}, False), ({"save_distributed_checkpoint": True}, True)])
 def test_a_divided_model_has_checkpoints_in_one_file_unless_it_is_said(said: dict[str, bool], whole: bool) -> None:
     divided = node("strategies.ModelParallelStrategy", **said)

@@ -15,6 +15,7 @@ from lrkit.base.errors import ConfigError, SearchError
 from lrkit.base.files import read_json
 from lrkit.base.process_pool import pass_config
 from lrkit.base.python_safe_path import safe_path
+from lrkit.base.run_files import FIND
 from lrkit.base.terminal_width import print_line
 from lrkit.checkpoint.resume_policies import Resumption
 from lrkit.config import compose as configs
@@ -145,7 +146,7 @@ def _search_in_processes(config: Mapping[str, Any], folder: Path, world: int, qu
         paths = [*filter(None, [os.environ.get("PYTHONPATH")]), *([] if home.name == "site-packages" else [str(home)])]
         with safe_path():  # also for the processes that torch starts
             code = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}).returncode
-    result = folder / "find.json"
+    result = folder / FIND
     found = read_json(result)
     if code or not isinstance(found, dict):
         raise SearchError(f"the search on {world} processes ended with exit code {code}")

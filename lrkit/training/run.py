@@ -13,6 +13,7 @@ from lrkit.base.command_line import resume_command
 from lrkit.base.errors import Diverged, RunError
 from lrkit.base.files import read_json, write_json
 from lrkit.base.launcher_environment import global_rank
+from lrkit.base.run_files import CONFIG_JSON, CONFIG_YAML, PLAN
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.symbolic_links import check_links
 from lrkit.checkpoint import durable_io
@@ -288,13 +289,13 @@ def _why_stopped(trainer: Trainer, ending: _Ending) -> str:
 
 def _write_plan(run: RunConfig, plan: Plan) -> None:
     """Write the plan and the config; a resumed run keeps its files, unless it now stops elsewhere."""
-    made, file = plan.to_json(), run.folder / "plan.json"
+    made, file = plan.to_json(), run.folder / PLAN
     before = read_json(file) if file.exists() else None
     horizon = before.get("horizon") if isinstance(before, Mapping) else None
     stops = horizon.get("stop_after") if isinstance(horizon, Mapping) else None
     moved = stops != made["horizon"]["stop_after"]
     if moved or not file.exists():
         write_json(file, made)
-    if moved or not (run.folder / "config.json").exists():
-        write_json(run.folder / "config.json", run.asked)
-        write_config_file(run.folder / "config.yaml", run.asked)
+    if moved or not (run.folder / CONFIG_JSON).exists():
+        write_json(run.folder / CONFIG_JSON, run.asked)
+        write_config_file(run.folder / CONFIG_YAML, run.asked)

@@ -8,6 +8,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.metric_names import higher_is_better
+from lrkit.base.run_files import CHECKPOINTS
 from lrkit.config import compose as configs
 from lrkit.config.callback_conflicts import find_conflict
 from lrkit.lightning.imports import Callback
@@ -36,5 +37,5 @@ def _complete_callback(node: Mapping[str, Any], folder: Path | None) -> dict[str
         if node.get("mode") == "auto":
             own["mode"] = "max" if higher_is_better(str(node.get("monitor"))) else "min"
         if node.get("dirpath") == "auto":
-            own["dirpath"] = None if folder is None else str(folder / "checkpoints")
+            own["dirpath"] = None if folder is None else str(folder / CHECKPOINTS)
     return own

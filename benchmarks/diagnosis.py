@@ -37,7 +37,7 @@ from lrkit.callbacks.loss_recorder import LossRecorder
 from lrkit.config import compose as configs
 from lrkit.runs.diagnosis import DECAYED_EARLY, OVERFITTING, TOO_HIGH, TOO_LOW, Curves, Finding, diagnose
 from lrkit.runs.event_reader import Series
-from lrkit.training_objects import data_of
+from lrkit.training_objects.data import data_of
 
 TASKS = {
     "digits, MLP 128": [

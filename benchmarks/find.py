@@ -74,7 +74,7 @@ def measure(cell: Cell, peers: bool = True) -> dict[str, Any]:
 
     from lrkit.config import compose as configs
     from lrkit.lr_finder.find import find_lr
-    from lrkit.training_objects import data_of
+    from lrkit.training_objects.data import data_of
 
     task, optimizer, seed = cell
 

@@ -29,7 +29,7 @@ from torch import nn
 from lrkit.config.compose import compose
 from lrkit.optim.factory import build_optimizer, resolve_optimizer
 from lrkit.optim.muon import orthogonalize
-from lrkit.training_objects import optimizer_of
+from lrkit.training_objects.optimizers import optimizer_of
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom")

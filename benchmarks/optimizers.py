@@ -19,7 +19,7 @@ from torch import nn
 
 from lrkit.config.compose import compose
 from lrkit.optim.factory import build_optimizer
-from lrkit.training_objects import optimizer_of
+from lrkit.training_objects.optimizers import optimizer_of
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 MODELS = {"10M parameters": [(1024, 1024)] * 10, "1000 small tensors": [(10, 100)] * 1000}

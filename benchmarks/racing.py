@@ -33,7 +33,7 @@ from lrkit.config.sweep_values import expand_jobs
 from lrkit.runs.loss_noise import loss_noise
 from lrkit.sweep.promotion import Standing, promote
 from lrkit.sweep.race_settings import RaceSetting, list_settings, read_options
-from lrkit.training_objects import data_of
+from lrkit.training_objects.data import data_of
 
 TASKS = {
     "digits, MLP": ["data=digits", "model=mlp", "trainer.max_epochs=15"],

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.cli.main import main
-from lrkit.runs.run_reader import Run, find_runs, load_run
+from lrkit.runs.run_folders import find_runs
+from lrkit.runs.run_reader import Run, load_run
 
 __all__ = ["Lab", "accuracy", "by", "loss", "over_seeds"]
 

@@ -15,7 +15,8 @@ from evidence.pictures import COLOURS, frame
 from lrkit.comparison.statistics import Interval
 from lrkit.runs.run_reader import Run
 from lrkit.schedules.shapes import Restarts
-from lrkit.training_objects import data_of, module_of
+from lrkit.training_objects.data import data_of
+from lrkit.training_objects.module import module_of
 
 NAMES = {1.0: "restarts in equal cycles", 2.0: "restarts in cycles 1:2:4"}
 RATES = (0.1, 0.2)

@@ -13,7 +13,7 @@ import pytest
 from plain_lightning import Losses
 
 from lrkit.config.compose import compose
-from lrkit.training_objects import data_of
+from lrkit.training_objects.data import data_of
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import find as bench

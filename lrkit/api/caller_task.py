@@ -19,10 +19,11 @@ from lrkit.config import trainer_options
 from lrkit.config.shipped_options import read_option
 from lrkit.lightning.imports import Callback, LightningDataModule, LightningModule, Trainer, is_overridden
 from lrkit.lightning.replicas import count_replicas
+from lrkit.lightning.silenced_messages import silence_lightning
+from lrkit.lightning.trainer_objects import check_trainer, trainer_of
 from lrkit.lr_finder.short_run import OF_THE_RUN
 from lrkit.planning.plan import Plan
 from lrkit.schedules.horizon import LoaderSize, horizon_of
-from lrkit.training_objects import check_trainer, silence_lightning, trainer_of
 
 __all__ = ["CallerData", "CallerTask", "check_one_process", "read_trainer", "restoring_process_state"]
 

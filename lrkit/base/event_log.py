@@ -11,6 +11,7 @@ from typing import Any
 
 from lrkit.base.errors import RunError
 from lrkit.base.files import read_json, write_json
+from lrkit.base.run_files import EVENTS
 
 __all__ = ["EventLog"]
 
@@ -32,7 +33,7 @@ class EventLog:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.file = None if folder is None else folder / "events.json"
+        self.file = None if folder is None else folder / EVENTS
         self.entries: list[dict[str, Any]] = [] if self.file is None else _read_entries(self.file)
 
     def add(self, step: int, event: str, why: str, **more: Any) -> None:

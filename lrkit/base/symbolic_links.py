@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.run_files import CONFIG_JSON, CONFIG_YAML, ENVIRONMENT, EVENTS, FIND, METRICS, PLAN, SWEEP
 
 __all__ = ["check_links", "find_outside_links"]
 
 #: The files that only ``lrkit.base.files`` and ``lrkit.checkpoint.durable_io`` write, which replace a link.
 _REPLACED = {
-    "plan.json", "config.json", "config.yaml", "environment.json", "metrics.json", "events.json", "sweep.json",
-    "find.json", "find.csv", "find.png", "results.csv", "results.md", "tuned.csv", "compare.png", "compare.html",
+    PLAN, CONFIG_JSON, CONFIG_YAML, ENVIRONMENT, METRICS, EVENTS, SWEEP,
+    FIND, "find.csv", "find.png", "results.csv", "results.md", "tuned.csv", "compare.png", "compare.html",
     "error.log",
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from lrkit.base.errors import ConfigError, Diverged
 from lrkit.base.files import write_json
 from lrkit.base.installed_packages import is_installed
 from lrkit.base.metric_names import higher_is_better
+from lrkit.base.run_files import METRICS, SWEEP
 from lrkit.base.tensorboard_summaries import image_summary
 from lrkit.callbacks.logger_run_ids import log_hyperparameters
 from lrkit.lightning.imports import Callback, LightningModule, ModelCheckpoint, TensorBoardLogger, Trainer
@@ -22,7 +23,6 @@ from lrkit.lightning.module import plan_of, schedulers_of, step_of
 from lrkit.planning.picture import render_png
 from lrkit.planning.plan import Plan
 from lrkit.runs.diagnosis import Finding
-from lrkit.runs.run_reader import SWEEP
 
 __all__ = ["ResultsWriter"]
 
@@ -160,7 +160,7 @@ class ResultsWriter(Callback):
             RunError: it cannot be written.
         """
         if trainer.is_global_zero:
-            write_json(self.folder / "metrics.json", self.as_json(trainer, status, why))
+            write_json(self.folder / METRICS, self.as_json(trainer, status, why))
 
 
 def _read_track_steps(trainer: Trainer) -> dict[str, Any]:

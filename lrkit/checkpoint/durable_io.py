@@ -20,15 +20,14 @@ import torch
 
 from lrkit.base.errors import RunError
 from lrkit.base.files import choose_temporary_name, create_temporary_file, find_leftovers
+from lrkit.base.run_files import PREVIOUS
 from lrkit.checkpoint.plain_data_decoder import from_plain_data
 from lrkit.checkpoint.untrusted_file import UnsafeCheckpoint, find_damage, load_untrusted
 from lrkit.checkpoint.weights_only_check import find_unreadable
-from lrkit.config.resume_options import LAST, PREVIOUS, checkpoint_candidates
+from lrkit.config.resume_options import checkpoint_candidates
 from lrkit.lightning.imports import Callback, ModelCheckpoint, TorchCheckpointIO, Trainer
 
 __all__ = [
-    "LAST",
-    "PREVIOUS",
     "DurableIO",
     "FixedNameCheckpoint",
     "install_durable_io",

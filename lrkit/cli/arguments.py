@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lrkit.base.command_line import CONFIG_FILE, SWEEP_KEYS, quote_path
 from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.run_files import CONFIG_JSON, CONFIG_YAML
 from lrkit.cli.commands import COMMANDS, FLAG_VALUES
 from lrkit.config.trusted_targets import check_trust
 
@@ -82,7 +83,7 @@ def _check_config_file(path: str | None) -> str:
     """Return the path of ``--config``, if a file is there."""
     if path and os.path.isfile(path):
         return path
-    inside = [os.path.join(path, name) for name in ("config.yaml", "config.json")] if path else []
+    inside = [os.path.join(path, name) for name in (CONFIG_YAML, CONFIG_JSON)] if path else []
     advice = next((f": {file} is one" for file in inside if os.path.isfile(file)), ": outputs/runs/RUN/config.yaml")
     raise ConfigError("--config", f"must be a file with the config of a run{advice}", path)
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lrkit.base.errors import ConfigError
+from lrkit.base.run_files import CHECKPOINTS, METRICS, PLAN, SWEEP
 from lrkit.base.symbolic_links import check_links
 
 __all__ = ["check_holds_no_run", "create_folder", "find_unused_path", "make_writable"]
@@ -21,10 +22,8 @@ def find_unused_path(folder: Path, ending: str) -> Path:
 
 def check_holds_no_run(folder: Path) -> None:
     """Refuse a folder with a run: a new run would overwrite its checkpoints."""
-    from lrkit.runs.run_reader import SWEEP
-
     check_links(folder, "hydra.run.dir")
-    if any(os.path.lexists(folder / name) for name in ("plan.json", "metrics.json", "checkpoints", SWEEP)):
+    if any(os.path.lexists(folder / name) for name in (PLAN, METRICS, CHECKPOINTS, SWEEP)):
         must = f"must be a folder without a run: to resume its run set resume.path={folder}, or choose another folder"
         raise ConfigError("hydra.run.dir", must, str(folder))
 

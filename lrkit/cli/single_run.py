@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import DIVERGED, OK
+from lrkit.base.run_files import PLAN
 from lrkit.cli.hydra_call import refuse_hydra_errors, run_composed
 from lrkit.cli.output_folders import make_writable
 from lrkit.cli.resumed_run import has_saved_config, load_resumed_config
@@ -86,5 +87,5 @@ def run_saved_config(words: Sequence[str], config_dir: str | None, made: Path | 
 
 def _remove_unplanned(made: Path | None) -> None:
     """Remove the folder that lrkit created for a refused run, if it has no plan."""
-    if made is not None and not (made / "plan.json").exists():
+    if made is not None and not (made / PLAN).exists():
         shutil.rmtree(made)

@@ -23,7 +23,9 @@ from lrkit.comparison.environments import describe_differences
 from lrkit.comparison.run_groups import PREDICTED, RATE, Setting, gather_settings, short_label
 from lrkit.comparison.statistics import Interval, means_differ
 from lrkit.runs.diagnosis import KINDS
-from lrkit.runs.run_reader import FINISHED, Run, find_dropped, find_runs, load_run
+from lrkit.runs.dropped_settings import find_dropped
+from lrkit.runs.run_folders import find_runs
+from lrkit.runs.run_reader import FINISHED, Run, load_run
 
 if TYPE_CHECKING:
     from lrkit.comparison.best_lr import RankedFamilies

@@ -10,6 +10,7 @@ from lrkit.base import escaping
 from lrkit.base.duration_text import format_duration
 from lrkit.base.metric_names import higher_is_better
 from lrkit.base.plural import plural
+from lrkit.base.run_files import CHECKPOINTS
 from lrkit.base.terminal_width import wrap_text
 from lrkit.base.text_table import format_table
 from lrkit.comparison.best_lr import RankedFamilies
@@ -151,7 +152,7 @@ def settings_as_csv(comparison: Comparison) -> str:
         means = [*_split_interval(setting.best), *_split_interval(setting.final)]
         for run in setting.runs:
             own = [best_value(run, comparison.metric), final_value(run, comparison.metric)]
-            kept = [path for path in (run.folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+            kept = [path for path in (run.folder / CHECKPOINTS / f"{name}.ckpt" for name in ("best", "last"))
                     if path.is_file()]  # fmt: skip
             own += [*means, *(run.test.get(name) for name in tests)]
             cells = [rank, setting.mark, *setting.label.values(), run.seed, comparison.metric, *own]

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
+from lrkit.base.run_files import CHECKPOINTS, LAST, PREVIOUS
 
-__all__ = ["LAST", "POLICIES", "PREVIOUS", "check", "check_cooldown", "checkpoint_candidates", "refuse_folder"]
+__all__ = ["POLICIES", "check", "check_cooldown", "checkpoint_candidates", "refuse_folder"]
 
 POLICIES = ("restore", "override", "extend", "cooldown", "restart")
-
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 def checkpoint_candidates(path: Path) -> list[Path]:
     """Return the checkpoints to try for a path, in order: last.ckpt and previous.ckpt of a run, or the file itself."""
-    if path.is_dir() and (path / "checkpoints").is_dir():
-        path = path / "checkpoints" / LAST
+    if path.is_dir() and (path / CHECKPOINTS).is_dir():
+        path = path / CHECKPOINTS / LAST
     beside = path.parent / PREVIOUS
     return [path, beside] if path.name == LAST and beside.is_file() else [path]
 
@@ -33,7 +32,7 @@ def refuse_folder(files: Sequence[Path], path: Any) -> None:
     folder = files[0]
     if not folder.is_dir() or (folder.name == LAST and len(files) > 1):
         return
-    must = f"must be a checkpoint or the folder of a run: there is no {folder / 'checkpoints' / LAST}"
+    must = f"must be a checkpoint or the folder of a run: there is no {folder / CHECKPOINTS / LAST}"
     if (folder / ".metadata").exists():
         must = (
             f"must be a checkpoint in one file: {folder} is a folder of shards, and lrkit executes no pickle of a"

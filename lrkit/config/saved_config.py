@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import read_json
+from lrkit.base.run_files import PLAN
 from lrkit.base.validation import PLAIN_DATA
 from lrkit.config.overrides import is_group, leaf_paths
 from lrkit.config.shipped_options import schedule_defaults
@@ -51,7 +52,7 @@ def find_run_folder(path: str) -> Path | None:
     """Return the run folder of a path: the folder itself, or the run folder of the checkpoint; None if it has none."""
     place = Path(path)
     try:
-        return next((folder for folder in (place, place.parent.parent) if (folder / "plan.json").is_file()), None)
+        return next((folder for folder in (place, place.parent.parent) if (folder / PLAN).is_file()), None)
     except (OSError, ValueError) as error:  # not a path: too long, or with a null character
         why = getattr(error, "strerror", None) or error
         raise ConfigError("resume.path", f"must be a path that can be read ({why})", path) from None
@@ -65,7 +66,7 @@ def remember_config(path: str, config: Mapping[str, Any]) -> None:
 def read_saved_config(path: str) -> dict[str, Any] | None:
     """Return the config of a run, from its folder; None if the folder has no readable config."""
     folder = find_run_folder(path)
-    plan = None if folder is None else read_json(folder / "plan.json")
+    plan = None if folder is None else read_json(folder / PLAN)
     config = plan.get("config") if isinstance(plan, dict) else None
     if not isinstance(config, dict) or not config:
         config = _READ.get(path)

@@ -9,6 +9,7 @@ from typing import Any
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import read_json
 from lrkit.base.moved_classes import with_current_paths
+from lrkit.base.run_files import METRICS, PLAN
 from lrkit.config.plan_of_config import plan
 from lrkit.planning.plan import Plan
 from lrkit.planning.plan_schema import checked
@@ -56,7 +57,7 @@ def load_plan(path: str, key: str) -> Plan:
         ConfigError: there is no run, its plan cannot be read, or it diverged.
     """
     try:
-        file = Path(path) / "plan.json"
+        file = Path(path) / PLAN
         there = file.is_file()
     except (OSError, ValueError):  # too long, or with a null character
         there = False
@@ -67,7 +68,7 @@ def load_plan(path: str, key: str) -> Plan:
         source = checked(with_current_paths(plain))
     except ConfigError as error:
         raise ConfigError(key, f"must name a run with a plan: {str(error).rstrip('.')}", path) from None
-    metrics = read_json(file.parent / "metrics.json")
+    metrics = read_json(file.parent / METRICS)
     if isinstance(metrics, Mapping) and metrics.get("status") == "diverged":
         raise ConfigError(key, "must name a run that did not diverge: its rate is too large", path)
     return source

@@ -23,7 +23,6 @@ __all__ = [
     "OptimizerSetup",
     "TrackSetup",
     "batch_of",
-    "clipping_needs_unfused",
     "configure",
     "groups_of",
     "plan_of",
@@ -46,7 +45,6 @@ class OptimizerSetup:
         target: class path of the optimizer.
         options: its options without the learning rate.
         rules: the node ``param_groups``.
-        unfused: the reason not to use a fused implementation; None if there is none.
         tracks: the setup of each optimizer of a module with several; then target, options and rules are not used.
     """
 
@@ -55,7 +53,6 @@ class OptimizerSetup:
     target: str
     options: Mapping[str, Any]
     rules: Mapping[str, Any]
-    unfused: str | None = None
     tracks: Sequence[TrackSetup] = ()
 
 
@@ -89,7 +86,7 @@ def configure(module: LightningModule, setup: OptimizerSetup) -> LightningModule
             setup.target,
             setup.options,
             [group.options(plan.base(group.lr_scale)) for group in groups],
-            unfused=_explain_unfused(self.trainer, setup),
+            unfused=_explain_unfused(self.trainer.gradient_clip_val, self.trainer.precision),
         )
         scheduler = PlanScheduler(optimizer, plan)
         scheduler.write()
@@ -99,20 +96,15 @@ def configure(module: LightningModule, setup: OptimizerSetup) -> LightningModule
     return module
 
 
-def clipping_needs_unfused(clip: float | None, precision: Any) -> str | None:
+def _explain_unfused(clip: float | None, precision: Any) -> str | None:
     """The reason not to use a fused optimizer, by two options of the trainer; None if there is none.
 
-    >>> clipping_needs_unfused(1.0, "bf16-mixed"), clipping_needs_unfused(1.0, "32-true")
+    >>> _explain_unfused(1.0, "bf16-mixed"), _explain_unfused(1.0, "32-true")
     ('Lightning does not clip gradients of a fused optimizer under bf16-mixed', None)
     """
-    mixed = {"16": "16-mixed", "bf16": "bf16-mixed"}.get(str(precision), str(precision))
-    if clip and mixed in ("16-mixed", "bf16-mixed"):
-        return f"Lightning does not clip gradients of a fused optimizer under {mixed}"
+    if clip and precision in ("16-mixed", "bf16-mixed"):
+        return f"Lightning does not clip gradients of a fused optimizer under {precision}"
     return None
-
-
-def _explain_unfused(trainer: Trainer, setup: OptimizerSetup) -> str | None:
-    return setup.unfused or clipping_needs_unfused(trainer.gradient_clip_val, trainer.precision)
 
 
 def _configure_tracks(module: LightningModule, setup: OptimizerSetup) -> tuple[list[Optimizer], list[Any]]:
@@ -127,22 +119,20 @@ def _configure_tracks(module: LightningModule, setup: OptimizerSetup) -> tuple[l
     own = own_optimizers.find_own_optimizers(module)
     order = list(names) if own is None else own_optimizers.order_tracks(own, module, names)
     setup.planned(module.trainer, plan)
+    unfused = _explain_unfused(module.trainer.gradient_clip_val, module.trainer.precision)
     optimizers, schedulers = [], []
     for each in sorted(setup.tracks, key=lambda each: order.index(each.track.name)):
         own_plan = plan.tracks[each.track.name]
         bases = [group.options(own_plan.base(group.lr_scale)) for group in groups[each.track.name]]
         with each.track.naming():
-            optimizer = factory.build_optimizer(
-                each.target, each.options, bases, unfused=_explain_unfused(module.trainer, setup)
-            )
+            optimizer = factory.build_optimizer(each.target, each.options, bases, unfused=unfused)
         scheduler = PlanScheduler(optimizer, own_plan, each.track.name, plan)
         scheduler.write()
         optimizers.append(optimizer)
         schedulers.append(scheduler)
     if own is not None and own.scheduled is not None and own.scheduled != [*range(len(schedulers))]:
-        returned = [
-            schedulers[i] for i in own.scheduled
-        ]  # the module's steps get as many from `self.lr_schedulers()` as it made
+        # The module's steps get as many from `self.lr_schedulers()` as it made.
+        returned = [schedulers[i] for i in own.scheduled]
         if returned:
             vars(module)["lr_schedulers"] = lambda: returned[0] if len(returned) == 1 else returned
     return optimizers, [{"scheduler": scheduler, "interval": "step"} for scheduler in schedulers]
@@ -156,9 +146,8 @@ def track_groups(module: LightningModule, tracks: Sequence[TrackSetup]) -> dict[
     """
     if module.automatic_optimization:
         raise needs_manual(type(module).__name__)
-    names: dict[
-        nn.Parameter, list[str]
-    ] = {}  # a network that is an attribute and a part of another network has several names
+    # A network that is an attribute and a part of another network has several names.
+    names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     trains = {first: parameter.requires_grad for parameter, (first, *_) in names.items()}

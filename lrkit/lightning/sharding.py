@@ -23,37 +23,39 @@ from lrkit.lightning.imports import (
     StrategyRegistry,
     Trainer,
 )
+from lrkit.planning.optimizer_tracks import KEY as TRACKS
+from lrkit.planning.optimizer_tracks import parse_tracks
 from lrkit.planning.optimizer_traits import option_name, refuses_shards, traits_of, uses_whole_tensors
 
 __all__ = ["check_sharding", "is_sharded", "prepare_restoring", "with_one_file"]
 
+#: The strategies that divide the parameters.
+_SHARDING = (ModelParallelStrategy, FSDPStrategy, DeepSpeedStrategy)
 _KEY = "trainer.strategy"
 _FILES = "save_distributed_checkpoint"
 
 
 def is_sharded(trainer: Trainer) -> bool:
     """Whether each process has only its own part of the gradients."""
-    return isinstance(trainer.strategy, ModelParallelStrategy | FSDPStrategy | DeepSpeedStrategy)
+    return isinstance(trainer.strategy, _SHARDING)
 
 
-def check_sharding(trainer: Mapping[str, Any], optimizers: Mapping[str, str], trust: Sequence[str] = ()) -> None:
-    """Refuse optimizers and checkpoints that a sharding strategy does not allow.
-
-    Args:
-        trainer: the node ``trainer``.
-        optimizers: the class path of each optimizer, by its key.
-        trust: the packages that the user trusts.
+def check_sharding(config: Mapping[str, Any]) -> None:
+    """Refuse optimizers and checkpoints that the strategy of a config, if it divides the parameters, does not allow.
 
     Raises:
         ConfigError: an optimizer that cannot train parts of tensors, or checkpoints that could not be resumed.
     """
-    cls, node = _find_class(trainer.get("strategy"), trust), trainer.get("strategy")
+    trainer = config["trainer"]
+    cls, node = _find_class(trainer.get("strategy"), config.get("trust", ())), trainer.get("strategy")
     options: Mapping[str, Any] = node if isinstance(node, Mapping) else {}
-    if cls is None or not issubclass(cls, ModelParallelStrategy | FSDPStrategy | DeepSpeedStrategy):
+    if cls is None or not issubclass(cls, _SHARDING):
         return
     saves = trainer.get("enable_checkpointing", True) and not trainer.get("fast_dev_run")
-    for key, target in optimizers.items():
-        _check_optimizer(key, target, cls, saves=saves)
+    tracks = parse_tracks(config[TRACKS])
+    nodes = {f"{track.key}.optimizer": track.config(config)["optimizer"] for track in tracks}
+    for key, optimizer in (nodes or {"optimizer": config["optimizer"]}).items():
+        _check_optimizer(key, str(optimizer["_target_"]), cls, saves=saves)
     if not saves:
         return
     why = "a folder of shards cannot be resumed, because lrkit executes no pickle"

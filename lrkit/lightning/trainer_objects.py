@@ -23,13 +23,19 @@ from lrkit.lightning.imports import (
     Trainer,
 )
 from lrkit.lightning.matmul_precision import MatmulPrecision
-from lrkit.lightning.sharding import with_one_file
+from lrkit.lightning.sharding import check_sharding, with_one_file
 
 __all__ = ["check_trainer", "is_about_batches", "name_key", "trainer_of"]
 
 
 def check_trainer(config: Mapping[str, Any]) -> None:
-    """Refuse objects in the node ``trainer`` that lrkit does not build, and unregistered names, before data is read."""
+    """Refuse what is wrong in the node ``trainer``, before data is read.
+
+    Raises:
+        ConfigError: an optimizer or checkpoints that a sharding strategy does not allow, a name that is not registered
+            with Lightning, or an object that lrkit does not build.
+    """
+    check_sharding(config)
     names = {
         "accelerator": AcceleratorRegistry.available_accelerators(),
         "strategy": StrategyRegistry.available_strategies(),

@@ -15,11 +15,14 @@ from lrkit.base.errors import ConfigError, SearchError
 from lrkit.base.files import read_json
 from lrkit.base.process_pool import pass_config
 from lrkit.base.python_safe_path import safe_path
+from lrkit.base.run_files import FIND
 from lrkit.base.terminal_width import print_line
 from lrkit.checkpoint.resume_policies import Resumption
 from lrkit.config import compose as configs
 from lrkit.config.find_options import AUTO, Search
 from lrkit.lightning.imports import Trainer
+from lrkit.lightning.silenced_messages import silence_lightning
+from lrkit.lightning.trainer_objects import check_trainer, trainer_of
 from lrkit.lr_finder import short_run
 from lrkit.lr_finder.result import FinderResult
 from lrkit.lr_finder.search import Say, search_rate
@@ -29,7 +32,7 @@ from lrkit.planning.optimizer_tracks import KEY
 from lrkit.planning.optimizer_traits import finds_rate
 from lrkit.schedules.batch_sizes import KEY as SCHEDULE
 from lrkit.schedules.shapes import RangeTest
-from lrkit.training_objects import check_shards, optimizer_of, silence_lightning, trainer_of
+from lrkit.training_objects.optimizers import optimizer_of
 
 __all__ = ["find_lr", "resolve_auto_lr"]
 
@@ -63,7 +66,7 @@ def find_lr(config: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> 
         raise ConfigError(SCHEDULE, must)
     target, options = optimizer_of(config)
     factory.check_optimizer(target, options)
-    check_shards(config)
+    check_trainer(config)
     if config["schedule"].get("_target_") == f"lrkit.schedules.{RangeTest.__name__}":
         raise ConfigError("schedule", "must be the schedule to train with: lrkit find runs its own range test")
     if finds_rate(target):
@@ -143,7 +146,7 @@ def _search_in_processes(config: Mapping[str, Any], folder: Path, world: int, qu
         paths = [*filter(None, [os.environ.get("PYTHONPATH")]), *([] if home.name == "site-packages" else [str(home)])]
         with safe_path():  # also for the processes that torch starts
             code = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}).returncode
-    result = folder / "find.json"
+    result = folder / FIND
     found = read_json(result)
     if code or not isinstance(found, dict):
         raise SearchError(f"the search on {world} processes ended with exit code {code}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lrkit.base.figure_style import BAND, COLOURS, LABEL, LINE_STYLES, TITLE, style_axes
 from lrkit.base.files import write_figure, write_file, write_json
 from lrkit.base.line_chart import LineChart
+from lrkit.base.run_files import FIND
 from lrkit.base.tensorboard_summaries import image_summary, write_summaries
 from lrkit.lr_finder.curve_analysis import CurveReading, RangeTestRun
 from lrkit.lr_finder.successive_halving import Round
@@ -77,7 +78,7 @@ class FinderResult:
 
     def save(self, folder: Path, config: Mapping[str, Any]) -> list[str]:
         """Write all files; return a line for each that could not be written."""
-        write_json(folder / "find.json", self.to_json() | {"config": config})
+        write_json(folder / FIND, self.to_json() | {"config": config})
         if not self.sweeps:
             return []
         write_file(folder / "find.csv", self.csv())

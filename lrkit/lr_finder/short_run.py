@@ -36,10 +36,10 @@ from lrkit.lightning.imports import (
     seed_everything,
 )
 from lrkit.lightning.module import OptimizerSetup, configure, scheduler_of
-from lrkit.lightning.trainer_objects import is_about_batches, name_key
+from lrkit.lightning.silenced_messages import silence_lightning
+from lrkit.lightning.trainer_objects import is_about_batches, name_key, trainer_of
 from lrkit.lr_finder.training_task import TrainingTask
 from lrkit.planning.plan import Plan
-from lrkit.training_objects import silence_lightning, trainer_of, why_unfused
 
 __all__ = ["OF_THE_RUN", "ShortRun", "run_short", "trainer_options"]
 
@@ -122,7 +122,7 @@ def run_short(
         return plan
 
     ignore_plan: Callable[[Trainer, Plan], None] = lambda trainer, plan: None  # noqa: E731
-    configure(module, OptimizerSetup(planner, ignore_plan, *task.optimizer(), task.rules, why_unfused(task.trainer)))
+    configure(module, OptimizerSetup(planner, ignore_plan, *task.optimizer(), task.rules))
     validating = task.trainer.get("limit_val_batches") != 0
     if probe and not validating:
         raise ConfigError("find.loss=val", "needs a validation, and trainer.limit_val_batches is 0")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lrkit.base.command_line import CONFIG_FILE, quote_path
 from lrkit.base.errors import ConfigError
+from lrkit.base.run_files import CONFIG_JSON, CONFIG_YAML
 from lrkit.planning.plan import Plan
 
 __all__ = ["list_candidates"]
@@ -31,7 +32,7 @@ def list_candidates(run: Path, overrides: Sequence[str], config_dir: str | None 
     if not overrides:
         raise ConfigError("lrkit predict", "needs what to predict, such as schedule=cosine,wsd,linear")
     swept = {choice.text for choice in list_choices(overrides, config_dir) if len(choice.alternatives) > 1}
-    file = next((run / name for name in ("config.json", "config.yaml") if (run / name).is_file()), None)
+    file = next((run / name for name in (CONFIG_JSON, CONFIG_YAML) if (run / name).is_file()), None)
     if file is None:
         raise ConfigError(str(run), "must have a config.json, which says what the overrides change")
     plans = {}

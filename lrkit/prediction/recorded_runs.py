@@ -15,7 +15,8 @@ from lrkit.planning.plan import Plan
 from lrkit.prediction.annealing_law import Numbers
 from lrkit.prediction.law_fit import LossCurve
 from lrkit.runs.event_reader import Series
-from lrkit.runs.run_reader import FINISHED, Run, find_runs, load_run
+from lrkit.runs.run_folders import find_runs
+from lrkit.runs.run_reader import FINISHED, Run, load_run
 
 __all__ = ["RecordedRun", "load_recorded_runs", "sample_rates"]
 

@@ -19,7 +19,9 @@ from lrkit.lightning.supervised import Supervised
 from lrkit.planning.plan import Plan
 from lrkit.stacking.stackable_config import why_not_stackable, without_free_keys
 from lrkit.stacking.stacked_training import Check, Member, Record, StackSettings, Validation, train_stack
-from lrkit.training_objects import data_of, module_of, optimizer_of
+from lrkit.training_objects.data import data_of
+from lrkit.training_objects.module import module_of
+from lrkit.training_objects.optimizers import optimizer_of
 
 __all__ = ["ShortTraining", "build_member", "stack_settings", "train_members", "with_own_order"]
 

@@ -28,6 +28,7 @@ from lrkit.base.launcher_environment import global_rank
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.base.moved_classes import with_current_paths
 from lrkit.base.process_pool import run_as_lrkit
+from lrkit.base.run_files import CHECKPOINTS, LAST
 from lrkit.base.terminal_width import print_line
 from lrkit.config.compose import with_trust, with_typed_track_order, with_world
 from lrkit.config.instantiate import use_lightning
@@ -143,7 +144,7 @@ def _find_job_folder() -> Path:
 
 def _resume_if_interrupted(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the config; with ``resume.path`` if an interrupted job left a checkpoint in this folder."""
-    interrupted = (folder / "checkpoints" / "last.ckpt").is_file() and read_result(folder).get("status") not in ENDED
+    interrupted = (folder / CHECKPOINTS / LAST).is_file() and read_result(folder).get("status") not in ENDED
     if not interrupted or config["resume"]["path"] is not None:
         return config
     return {**config, "resume": {**config["resume"], "path": str(folder)}}

@@ -13,8 +13,9 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError, RunError
 from lrkit.base.files import read_file, read_json, write_json
+from lrkit.base.run_files import METRICS
 from lrkit.config.sweep_values import expand_jobs
-from lrkit.runs.run_reader import find_runs
+from lrkit.runs.run_folders import find_runs
 
 __all__ = [
     "DROPPED",
@@ -67,13 +68,13 @@ def list_jobs(overrides: Sequence[str], folder: Path, config_dir: str | None) ->
 
 def read_result(folder: Path) -> dict[str, Any]:
     """Return the content of ``metrics.json`` in a job's folder, or an empty dictionary."""
-    return read_mapping(folder / "metrics.json")
+    return read_mapping(folder / METRICS)
 
 
 def write_failure(folder: Path, status: str, why: str) -> None:
     """Write the status and the reason of a failure into ``metrics.json``, for a job that did not write them itself."""
     with suppress(RunError):  # on a full disk sweep.json, or at least the sweep's memory, has the status
-        write_json(folder / "metrics.json", {**read_result(folder), "status": status, "why": why})
+        write_json(folder / METRICS, {**read_result(folder), "status": status, "why": why})
 
 
 def count_statuses(folder: Path) -> Counter[str]:

@@ -21,11 +21,12 @@ from typing import Any
 from lrkit.base.files import write_json
 from lrkit.base.metric_names import higher_is_better, validation_loss_name
 from lrkit.base.plural import plural
+from lrkit.base.run_files import RACE, RUNGS
 from lrkit.base.terminal_width import find_width
 from lrkit.base.text_table import format_table
 from lrkit.config.race_options import RaceOptions, share_text
 from lrkit.runs.loss_noise import loss_noise
-from lrkit.runs.run_reader import RACE, RUNGS, load_run
+from lrkit.runs.run_reader import load_run
 from lrkit.sweep.job import DROPPED, ENDED, Job, folder_name, read_mapping
 from lrkit.sweep.promotion import Standing, count_promoted, promote
 from lrkit.sweep.race_settings import RaceSetting

@@ -20,13 +20,13 @@ from lrkit.base.errors import ConfigError
 from lrkit.base.exit_codes import INTERRUPTED, signal_exit_code
 from lrkit.base.files import write_json
 from lrkit.base.process_pool import Outcome, Slots, available_slots, run_jobs
+from lrkit.base.run_files import CHECKPOINTS, LAST, SWEEP
 from lrkit.base.signals import STOP_SIGNALS
 from lrkit.base.tensorboard_summaries import LRKIT_SUFFIX, hparams_summary, layout_summary, write_summaries
 from lrkit.config import compose as configs
 from lrkit.config import timeout
 from lrkit.config.config_file import split_config_file
 from lrkit.config.swept_config import sweep_of_files
-from lrkit.runs.run_reader import SWEEP
 from lrkit.sweep.job import ENDED, Job, job_identity, last_words, list_jobs, write_failure
 from lrkit.sweep.live_table import LiveTable
 from lrkit.sweep.preloading import list_preloaded
@@ -216,7 +216,7 @@ class Sweep:
         """Return whether a job was interrupted, and goes on from its last checkpoint."""
         before = self.state.get(job.folder.name, {})
         interrupted = job.result().get("status") not in ENDED and before.get("status") != "failed"
-        if not interrupted or not (job.folder / "checkpoints" / "last.ckpt").is_file():
+        if not interrupted or not (job.folder / CHECKPOINTS / LAST).is_file():
             return False
         return bool(before.get("id") == job_identity(config))
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrkit.base.run_files import SWEEP
 from lrkit.config.sweep_values import expand_jobs
-from lrkit.runs.run_reader import SWEEP
 from lrkit.sweep.job import DROPPED, ENDED, read_mapping
 
 __all__ = ["find_unfinished", "is_complete", "next_serial", "read_sweep_file", "serial_of", "states_of"]

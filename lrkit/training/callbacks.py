@@ -10,6 +10,7 @@ from typing import Any
 from lrkit.base.event_log import EventLog
 from lrkit.base.launcher_environment import global_rank
 from lrkit.base.metric_names import higher_is_better
+from lrkit.base.run_files import CHECKPOINTS, LAST
 from lrkit.base.terminal_width import print_line
 from lrkit.callbacks.divergence_guard import DivergenceGuard
 from lrkit.callbacks.first_batch_check import FirstBatchCheck
@@ -45,7 +46,7 @@ from lrkit.lightning.track_step_check import TrackStepCheck
 from lrkit.training.hyperparameters import flatten_hyperparameters
 from lrkit.training.messages import note_differences, warn_line
 from lrkit.training.run_config import RunConfig
-from lrkit.training_objects import callbacks_of
+from lrkit.training_objects.callbacks import callbacks_of
 
 __all__ = ["RunCallbacks", "build_callbacks"]
 
@@ -101,7 +102,7 @@ def build_callbacks(run: RunConfig, module: LightningModule) -> RunCallbacks:
     event_log = EventLog(run.folder if global_rank() == 0 else None)
     note = note_differences(event_log, 0 if goes_on is None else goes_on.step, run.quiet)
     position = DataPosition(None if goes_on is None else goes_on.content["lrkit"], note)
-    kept = None if last is None else run.folder / "checkpoints" / durable_io.LAST
+    kept = None if last is None else run.folder / CHECKPOINTS / LAST
     made = RunCallbacks(
         for_trainer=[],
         last=kept,
@@ -183,7 +184,7 @@ def _build_checkpoints(
     trainer = config["trainer"]
     if not trainer.get("enable_checkpointing", True) or trainer.get("fast_dev_run"):
         return None, None
-    common: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
+    common: dict[str, Any] = {"dirpath": folder / CHECKPOINTS, "enable_version_counter": False}
     last = LastCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
     if trainer.get("limit_val_batches") == 0:
         return None, last

@@ -9,19 +9,13 @@ from lrkit.config import instantiate, trusted_targets
 from lrkit.config.declared_steps import check_declared_steps
 from lrkit.config.server_loggers import check_installed
 from lrkit.data.in_memory import InMemoryData
+from lrkit.lightning.silenced_messages import silence_lightning
+from lrkit.lightning.trainer_objects import check_trainer, trainer_of
 from lrkit.optim import factory
-from lrkit.training_objects import (
-    callbacks_of,
-    check_model_sizes,
-    check_shards,
-    check_trainer,
-    data_node,
-    data_of,
-    optimizer_of,
-    silence_lightning,
-    tracks_of,
-    trainer_of,
-)
+from lrkit.training_objects.callbacks import callbacks_of
+from lrkit.training_objects.data import data_node, data_of
+from lrkit.training_objects.module import check_model_sizes
+from lrkit.training_objects.optimizers import optimizer_of, tracks_of
 
 __all__ = ["check_run"]
 
@@ -37,7 +31,6 @@ def check_run(config: Mapping[str, Any]) -> None:
     if not tracks_of(config):
         factory.check_optimizer(*optimizer_of(config))
     check_declared_steps(config)
-    check_shards(config)
     check_trainer(config)
     cls = trusted_targets.resolve_class(config["data"].get("_target_"), "data._target_", trust)
     if issubclass(cls, InMemoryData):

@@ -20,11 +20,11 @@ from lrkit.base.errors import RunError
 from lrkit.base.files import read_json, write_json
 from lrkit.base.git_commit import read_commit
 from lrkit.base.launcher_environment import detect_launch
+from lrkit.base.run_files import ENVIRONMENT
 from lrkit.lightning.imports import PACKAGE, Trainer
 
 __all__ = ["describe_process", "record_start"]
 
-_FILE = "environment.json"
 _PACKAGES = ("lrkit", "torch", PACKAGE.replace("_", "-"), "hydra-core", "omegaconf", "numpy")
 #: The variables of a cluster that identify a job. No other variable is written: many hold secrets.
 _VARIABLES = (
@@ -65,7 +65,7 @@ def record_start(folder: Path, process: Mapping[str, Any], trainer: Trainer, ste
         trainer: the trainer of the run.
         step: the optimizer step from which the run goes on; 0 for a new run.
     """
-    file = folder / _FILE
+    file = folder / ENVIRONMENT
     before = read_json(file) if file.exists() else {}
     starts = before.get("starts") if isinstance(before, Mapping) else None
     with suppress(RunError, OSError):

@@ -14,6 +14,7 @@ from lrkit.base.error_report import describe_cause, write_traceback
 from lrkit.base.errors import Diverged, RunError
 from lrkit.base.files import read_json, write_json
 from lrkit.base.launcher_environment import global_rank
+from lrkit.base.run_files import CONFIG_JSON, CONFIG_YAML, PLAN
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.symbolic_links import check_links
 from lrkit.callbacks.monitored_metric import find_missing_metric
@@ -22,6 +23,7 @@ from lrkit.checkpoint.restore_errors import install_restore_errors
 from lrkit.config.config_file import write_config_file
 from lrkit.data.in_memory import loaders_of
 from lrkit.lightning import failsafe_loggers as loggers
+from lrkit.lightning.exact_plan import exact_plan
 from lrkit.lightning.imports import (
     LightningDataModule,
     LightningModule,
@@ -33,6 +35,7 @@ from lrkit.lightning.imports import (
 from lrkit.lightning.module import OptimizerSetup, configure, groups_of, plan_of, rates_of, step_of, track_groups
 from lrkit.lightning.planned_stop import has_reached_stop
 from lrkit.lightning.sharding import prepare_restoring
+from lrkit.lightning.silenced_messages import silence_lightning
 from lrkit.lightning.trainer_objects import is_about_batches, name_key
 from lrkit.planning.plan import Plan
 from lrkit.planning.plan_page import print_plan
@@ -47,15 +50,8 @@ from lrkit.training.recorded_training import RecordedTraining
 from lrkit.training.run_config import RunConfig, resolve_run_config
 from lrkit.training.trainer import build_run_trainer
 from lrkit.training.worker_processes import rejoin_as_worker
-from lrkit.training_objects import (
-    check_test,
-    data_of,
-    exact_plan,
-    module_of,
-    notes_on,
-    silence_lightning,
-    why_unfused,
-)
+from lrkit.training_objects.data import data_of
+from lrkit.training_objects.module import check_test, module_of, notes_on
 
 __all__ = ["FinishedRun", "run_training"]
 
@@ -185,8 +181,8 @@ def _attach_plan(run: RunConfig, module: LightningModule, data: LightningDataMod
             if not run.quiet:
                 print_plan(plan)
 
-    rules, unfused = run.config["param_groups"], why_unfused(run.config["trainer"])
-    configure(module, OptimizerSetup(resolve_exactly, keep_plan, run.target, run.options, rules, unfused, run.tracks))
+    rules = run.config["param_groups"]
+    configure(module, OptimizerSetup(resolve_exactly, keep_plan, run.target, run.options, rules, run.tracks))
 
 
 def _prepare_trainer(run: RunConfig, module: LightningModule, callbacks: RunCallbacks) -> Trainer:
@@ -317,13 +313,13 @@ def _why_stopped(trainer: Trainer, ending: _Ending) -> str:
 
 def _write_plan(run: RunConfig, plan: Plan) -> None:
     """Write the plan and the config; a resumed run keeps its files, unless it now stops elsewhere."""
-    made, file = plan.to_json(), run.folder / "plan.json"
+    made, file = plan.to_json(), run.folder / PLAN
     before = read_json(file) if file.exists() else None
     horizon = before.get("horizon") if isinstance(before, Mapping) else None
     stops = horizon.get("stop_after") if isinstance(horizon, Mapping) else None
     moved = stops != made["horizon"]["stop_after"]
     if moved or not file.exists():
         write_json(file, made)
-    if moved or not (run.folder / "config.json").exists():
-        write_json(run.folder / "config.json", run.asked)
-        write_config_file(run.folder / "config.yaml", run.asked)
+    if moved or not (run.folder / CONFIG_JSON).exists():
+        write_json(run.folder / CONFIG_JSON, run.asked)
+        write_config_file(run.folder / CONFIG_YAML, run.asked)

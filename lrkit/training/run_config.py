@@ -13,10 +13,11 @@ from lrkit.config.declared_steps import check_declared_steps
 from lrkit.config.find_options import AUTO
 from lrkit.config.server_loggers import check_installed
 from lrkit.lightning.module import TrackSetup
+from lrkit.lightning.trainer_objects import check_trainer
 from lrkit.lr_finder.find import resolve_auto_lr
 from lrkit.optim import factory
 from lrkit.planning.plan import Plan
-from lrkit.training_objects import check_shards, check_trainer, optimizer_of, tracks_of
+from lrkit.training_objects.optimizers import optimizer_of, tracks_of
 
 __all__ = ["RunConfig", "resolve_run_config"]
 
@@ -71,7 +72,6 @@ def resolve_run_config(config: Mapping[str, Any], folder: Path, quiet: bool) -> 
     tracks = tracks_of(config)
     if not tracks:
         factory.check_optimizer(target, options)
-    check_shards(config)
     check_trainer(config)
     check_installed(config["logger"])
     return RunConfig(folder, quiet, asked, config, resumption, declared, target, options, tracks)

@@ -18,10 +18,10 @@ from lrkit.base.signals import STOP_SIGNALS, handle_signals, note_answer
 from lrkit.callbacks.divergence_guard import DivergenceGuard
 from lrkit.config import compose as configs
 from lrkit.data.in_memory import InMemoryData
+from lrkit.lightning.silenced_messages import silence_lightning
 from lrkit.stacking.short_trainings import build_member, check_configs, load_data, stack_settings, with_own_order
 from lrkit.stacking.stacked_training import Member, StackSettings, train_stack
 from lrkit.training.recorded_training import RecordedTraining
-from lrkit.training_objects import silence_lightning
 
 __all__ = ["StackedRun", "train_stacked_runs"]
 

@@ -11,15 +11,9 @@ from lrkit.callbacks.line_progress import LineProgress
 from lrkit.callbacks.results_writer import ResultsWriter
 from lrkit.callbacks.terminal_progress import TerminalProgress
 from lrkit.config import compose as configs
-from lrkit.lightning.imports import (
-    Callback,
-    ProgressBar,
-    Trainer,
-)
+from lrkit.lightning.imports import Callback, ProgressBar, Trainer
+from lrkit.lightning.trainer_objects import trainer_of
 from lrkit.training.loggers import build_loggers
-from lrkit.training_objects import (
-    trainer_of,
-)
 
 __all__ = ["build_run_trainer"]
 

@@ -11,7 +11,7 @@ import pytest
 from lrkit.base.errors import ConfigError
 from lrkit.config.compose import compose
 from lrkit.training.run import run_training
-from lrkit.training_objects import callbacks_of
+from lrkit.training_objects.callbacks import callbacks_of
 
 BOTH = "callbacks=[default,early_stopping,checkpoint_every]"
 SHORT = ["trainer.limit_train_batches=2", "model.hidden=[8]", "logger=none"]

@@ -31,7 +31,7 @@ from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Cosine
-from lrkit.training_objects import optimizer_of
+from lrkit.training_objects.optimizers import optimizer_of
 
 MixedPrecision: Any = import_module(f"{PACKAGE}.plugins.precision").MixedPrecision
 

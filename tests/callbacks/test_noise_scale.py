@@ -30,7 +30,7 @@ from lrkit.lr_finder import short_run
 from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.runs.run_reader import load_run
 from lrkit.training.run import run_training
-from lrkit.training_objects import data_of
+from lrkit.training_objects.data import data_of
 
 Precision: Any = import_module(f"{PACKAGE}.plugins.precision").Precision
 

@@ -18,7 +18,8 @@ from lrkit.config.compose import compose
 from lrkit.lightning.imports import Callback
 from lrkit.optim.weight_average import WeightAverage, average_factor
 from lrkit.training.run import run_training
-from lrkit.training_objects import data_of, module_of
+from lrkit.training_objects.data import data_of
+from lrkit.training_objects.module import module_of
 
 EMA = (*BASE, "callbacks=ema", "callbacks.ema.decay=0.9")
 

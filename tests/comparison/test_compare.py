@@ -25,7 +25,8 @@ from lrkit.comparison.plot_data import build_band, build_panels
 from lrkit.comparison.ranking import Comparison, compare
 from lrkit.comparison.statistics import Interval, means_differ, t_quantile
 from lrkit.runs.event_reader import Series
-from lrkit.runs.run_reader import find_runs, load_run
+from lrkit.runs.run_folders import find_runs
+from lrkit.runs.run_reader import load_run
 
 Said = Callable[..., str]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from lrkit import training_objects
 from lrkit.base.errors import ConfigError
 from lrkit.base.event_log import EventLog
 from lrkit.base.lightning_package import chosen_package
@@ -15,6 +14,7 @@ from lrkit.cli.main import main
 from lrkit.config.compose import check, compose, plan, replicas_of
 from lrkit.lightning import failsafe_loggers, imports
 from lrkit.lightning.imports import LightningEnvironment, TensorBoardLogger, Trainer
+from lrkit.lightning.trainer_objects import check_trainer, trainer_of
 
 CPU = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False,
        "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
@@ -31,7 +31,7 @@ def test_they_are_built_with_their_options() -> None:
         "plugins": [node("plugins.environments.LightningEnvironment"), node("plugins.TorchCheckpointIO")],
         "profiler": node("profilers.SimpleProfiler"),
     }
-    trainer: Any = training_objects.trainer_of(options)
+    trainer: Any = trainer_of(options)
     assert trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}
     assert type(trainer.profiler).__name__ == "SimpleProfiler"
     assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
@@ -118,15 +118,25 @@ def test_a_search_refuses_such_an_optimizer_too(
     assert capsys.readouterr().err.startswith("lrkit: optimizer must not be muon with trainer.strategy=FSDPStrategy")
 
 
+@pytest.mark.parametrize("command", [["find"], ["train", "optimizer.lr=auto"]])
+def test_a_search_refuses_such_an_object_before_it_trains(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "trainer.profiler={_target_: os.system}"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("lrkit: trainer.profiler._target_ must be a Lightning profiler.") and not said.out
+
+
 @pytest.mark.parametrize(("said", "whole"), [({}, False), ({"save_distributed_checkpoint": True}, True)])
 def test_a_divided_model_has_checkpoints_in_one_file_unless_it_is_said(said: dict[str, bool], whole: bool) -> None:
     divided = node("strategies.ModelParallelStrategy", **said)
-    trainer: Any = training_objects.trainer_of({**CPU, "strategy": divided})
+    trainer: Any = trainer_of({**CPU, "strategy": divided})
     assert trainer.strategy._save_distributed_checkpoint is whole
     unsaved = ["trainer.enable_checkpointing=false", "trainer.fast_dev_run=true"]
     for word in unsaved:
         config = compose([word])
-        training_objects.check_shards({**config, "trainer": {**config["trainer"], "strategy": divided}})
+        check_trainer({**config, "trainer": {**config["trainer"], "strategy": divided}})
 
 
 def test_a_file_may_name_lightnings_own_and_no_others(tmp_path: Path) -> None:
@@ -150,12 +160,12 @@ def test_a_package_of_the_users_may_register_names_with_lightning(option: str, m
     config = compose([word], trust=["mycode"])
     check(config)  # the package is not imported for it
     with pytest.raises(ConfigError, match=f"trainer.{option} must be one of auto, .* Received: 'sota'"):
-        training_objects.check_trainer(config)
+        check_trainer(config)
     registry: Any = getattr(imports, f"{option.capitalize()}Registry")
     known = {"accelerator": "cpu", "strategy": "ddp"}[option]
     monkeypatch.setitem(registry, "sota", {**registry[known]})
-    training_objects.check_trainer(config)
-    trainer: Any = training_objects.trainer_of({**CPU, option: "sota"})
+    check_trainer(config)
+    trainer: Any = trainer_of({**CPU, option: "sota"})
     assert type(getattr(trainer, option)) is registry["sota"][option]
 
 

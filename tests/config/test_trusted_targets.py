@@ -43,7 +43,8 @@ from lrkit.data.hugging_face import HuggingFace
 from lrkit.data.torchvision_datasets import Torchvision
 from lrkit.lightning.imports import Callback
 from lrkit.optim import factory
-from lrkit.training_objects import data_of, module_of
+from lrkit.training_objects.data import data_of
+from lrkit.training_objects.module import module_of
 
 EVIL = {
     "os.system": os.system, "os.popen": os.popen, "builtins.eval": builtins.eval, "builtins.open": builtins.open,

@@ -30,7 +30,7 @@ from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.resolve import resolve_plan
 from lrkit.schedules.horizon import Horizon
 from lrkit.schedules.shapes import Linear
-from lrkit.training_objects import optimizer_of
+from lrkit.training_objects.optimizers import optimizer_of
 
 STEPS, SAMPLES = 6, 16
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -21,7 +21,7 @@ from lrkit.lightning.supervised import Supervised
 from lrkit.lr_finder import short_run
 from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.training.run import run_training
-from lrkit.training_objects import data_of
+from lrkit.training_objects.data import data_of
 
 HERE = f"model=custom model._target_={__name__}"
 LOGITS = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))

@@ -20,7 +20,7 @@ from lrkit.lr_finder import short_run
 from lrkit.lr_finder.short_run import ShortRun
 from lrkit.lr_finder.training_task import ConfigTask
 from lrkit.planning.plan import Plan
-from lrkit.training_objects import data_of
+from lrkit.training_objects.data import data_of
 
 FOREIGN = ("data=custom", "data._target_=plain_lightning.Data", "data.batch_size=10")
 

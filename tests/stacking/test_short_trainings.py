@@ -20,7 +20,8 @@ from lrkit.optim.factory import build_optimizer
 from lrkit.optim.scheduler import PlanScheduler
 from lrkit.planning.plan import Plan
 from lrkit.stacking.short_trainings import ShortTraining, load_data, train_members, with_own_order
-from lrkit.training_objects import module_of, optimizer_of
+from lrkit.training_objects.module import module_of
+from lrkit.training_objects.optimizers import optimizer_of
 
 STEPS = 15  # more than one epoch
 OPTIMIZERS = (

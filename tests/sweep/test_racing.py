@@ -18,11 +18,13 @@ import pytest
 from lrkit.base.errors import ConfigError
 from lrkit.base.files import write_json
 from lrkit.base.process_pool import Outcome
+from lrkit.base.run_files import RACE
 from lrkit.cli.sweep import run_engine, run_sweep
 from lrkit.config import compose as configs
 from lrkit.config.compose import compose, plan
 from lrkit.config.sweep_values import expand_jobs
-from lrkit.runs.run_reader import RACE, find_dropped, find_runs
+from lrkit.runs.dropped_settings import find_dropped
+from lrkit.runs.run_folders import find_runs
 from lrkit.sweep import sweep as sweeps
 from lrkit.sweep.promotion import Standing, promote, race_cost
 from lrkit.sweep.race_settings import list_settings, read_options

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from lrkit.config import compose as configs
 from lrkit.data.in_memory import loaders_of
-from lrkit.lightning.exact_plan import counted_plan
 from lrkit.lightning.imports import Callback, LightningDataModule, LightningModule, Trainer
 from lrkit.planning.plan import Plan
 from lrkit.training_objects.callbacks import callbacks_of
 from lrkit.training_objects.data import data_of
+from lrkit.training_objects.exact_plan import counted_plan
 from lrkit.training_objects.module import module_of
 from lrkit.training_objects.optimizers import optimizer_of
 

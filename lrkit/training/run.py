@@ -23,7 +23,6 @@ from lrkit.checkpoint.restore_errors import install_restore_errors
 from lrkit.config.config_file import write_config_file
 from lrkit.data.in_memory import loaders_of
 from lrkit.lightning import failsafe_loggers as loggers
-from lrkit.lightning.exact_plan import exact_plan
 from lrkit.lightning.imports import (
     LightningDataModule,
     LightningModule,
@@ -51,6 +50,7 @@ from lrkit.training.run_config import RunConfig, resolve_run_config
 from lrkit.training.trainer import build_run_trainer
 from lrkit.training.worker_processes import rejoin_as_worker
 from lrkit.training_objects.data import data_of
+from lrkit.training_objects.exact_plan import exact_plan
 from lrkit.training_objects.module import check_test, module_of, notes_on
 
 __all__ = ["FinishedRun", "run_training"]

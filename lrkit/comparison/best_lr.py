@@ -11,20 +11,16 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lrkit.comparison.ranking import (
-    Comparison,
-    best_value,
-    final_value,
-    mark_against_best,
-    marks_legend,
-    ranking_key,
-    values_over_seeds,
-)
+from lrkit.comparison.metric_values import best_value, final_value, values_over_seeds
+from lrkit.comparison.rank_order import mark_against_best, marks_legend, ranking_key
 from lrkit.comparison.run_groups import Setting
 from lrkit.comparison.statistics import Interval
 from lrkit.runs.run_reader import Run
+
+if TYPE_CHECKING:
+    from lrkit.comparison.ranking import Comparison
 
 __all__ = ["BestRate", "RankedFamilies", "choose_best_rates"]
 

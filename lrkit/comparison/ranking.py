@@ -1,53 +1,33 @@
-"""The ranking of a sweep's settings: which one is best, and which ones are not separable from it.
-
-Settings whose runs all finished have the first ranks, ordered by the mean of the metric over seeds. Settings with a
-diverged or failed run follow, because the mean of their other runs flatters them. Settings without a finished run are
-last.
-"""
+"""The ranking of a sweep's settings: which one is best, and which ones are not separable from it."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lrkit.base.errors import ConfigError, did_you_mean
-from lrkit.base.metric_names import higher_is_better, validation_loss_name
+from lrkit.base.metric_names import validation_loss_name
 from lrkit.base.plural import plural
+from lrkit.comparison.best_lr import RankedFamilies, choose_best_rates
 from lrkit.comparison.environments import describe_differences
-from lrkit.comparison.run_groups import PREDICTED, RATE, Setting, gather_settings, short_label
-from lrkit.comparison.statistics import Interval, means_differ
+from lrkit.comparison.metric_values import best_value, final_value, values_over_seeds
+from lrkit.comparison.rank_order import mark_against_best, marks_legend, ranking_key
+from lrkit.comparison.run_groups import RATE, Setting, gather_settings, short_label
+from lrkit.comparison.statistics import Interval
 from lrkit.runs.diagnosis import KINDS
 from lrkit.runs.dropped_settings import find_dropped
 from lrkit.runs.run_folders import find_runs
 from lrkit.runs.run_reader import FINISHED, Run, load_run
 
-if TYPE_CHECKING:
-    from lrkit.comparison.best_lr import RankedFamilies
-
-__all__ = [
-    "BY",
-    "Comparison",
-    "best_value",
-    "compare",
-    "final_value",
-    "mark_against_best",
-    "marks_legend",
-    "ranking_key",
-    "values_over_seeds",
-]
+__all__ = ["BY", "Comparison", "compare"]
 
 BY = ("best", "final")
 _SYMPTOMS = 3  # settings whose diagnosis is a note of the comparison
-_MARKS = {
-    "=": "= not separable from the best at 95 % (paired by seed where the seeds are the same, else Welch)",
-    "?": "? too few runs to test whether it differs from the best",
-}
 
 
 @dataclass
@@ -78,8 +58,6 @@ class Comparison:
     @cached_property
     def best_rates(self) -> RankedFamilies | None:
         """The families at their own best learning rates: computed once, for all tables, pictures and the page."""
-        from lrkit.comparison.best_lr import choose_best_rates  # which imports this file
-
         return choose_best_rates(self)
 
     def families(self) -> dict[str, list[tuple[float | None, Setting]]]:
@@ -151,23 +129,6 @@ def compare(
     return comparison
 
 
-def best_value(run: Run, metric: str) -> float | None:
-    """Return the best value of a metric in a run; None if the run has no value of it."""
-    if metric == run.monitor and metric in run.best:
-        return run.best[metric]
-    logged = [value for value in run.series[metric].values if math.isfinite(value)] if metric in run.series else []
-    if logged:
-        return max(logged) if higher_is_better(metric) else min(logged)
-    return run.best.get(metric, run.final.get(metric))
-
-
-def final_value(run: Run, metric: str) -> float | None:
-    """Return the last value of a metric in a run; None if the run has no value of it."""
-    if metric in run.final:
-        return run.final[metric]
-    return run.series[metric].values[-1] if metric in run.series else None
-
-
 def _choose_metric(runs: Sequence[Run], asked: str | None) -> str:
     """Return the metric that ranks: ``asked``, else the one that most runs monitored, else the validation loss."""
     names = {name for run in runs for name in (*run.final, *run.series)}
@@ -192,12 +153,6 @@ def _has_diverged(run: Run, metric: str) -> bool:
     return any(value is not None and not math.isfinite(value) for value in ends)
 
 
-def values_over_seeds(setting: Setting, value_of: Callable[[Run], float | None]) -> dict[object, float]:
-    """Return seed -> value of the counted runs. A run without a finite value is left out; its status says why."""
-    values = {run.repeat: value_of(run) for run in setting.counted}
-    return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
-
-
 def _fill_means(setting: Setting, metric: str, by: str) -> None:
     """Set the best and the final mean of a setting, and its values for the ranking."""
     for name, value_of in (("best", best_value), ("final", final_value)):
@@ -206,16 +161,6 @@ def _fill_means(setting: Setting, metric: str, by: str) -> None:
             setattr(setting, name, Interval.of(list(values.values())))
         if name == by:
             setting.values = values
-
-
-def ranking_key(setting: Setting, metric: str, values: Mapping[object, float]) -> tuple[Any, ...]:
-    """Return the sort key of a setting with ``values`` (seed -> value); the best setting sorts first."""
-    lost = 2 if not setting.ended else 1 if setting.broken else 0
-    worst = lost == 2 and any(run.status in ("diverged", "failed") for run in setting.runs)
-    sign = -1.0 if higher_is_better(metric) else 1.0
-    mean = sum(values.values()) / len(values) if values else math.inf
-    # Predicted settings without a loss keep the order of the prediction.
-    return (lost, worst, not values, sign * mean, "" if setting.status == PREDICTED else setting.name)
 
 
 def _mark_settings(settings: Sequence[Setting]) -> None:
@@ -227,17 +172,6 @@ def _mark_settings(settings: Sequence[Setting]) -> None:
     for setting in settings[1:]:
         if setting.ended and setting.values:
             setting.mark = mark_against_best(first.values, setting.values)
-
-
-def mark_against_best(best: Mapping[object, float], other: Mapping[object, float]) -> str:
-    """Return ``""`` if the values differ from the best, ``=`` if not separable, ``?`` with too few runs for a test."""
-    return {True: "", False: "=", None: "?"}[means_differ(best, other)]
-
-
-def marks_legend(marks: Iterable[str]) -> list[str]:
-    """Return the legend of the marks that occur."""
-    there = set(marks)
-    return [said for sign, said in _MARKS.items() if sign in there]
 
 
 def _collect_notes(comparison: Comparison) -> list[str]:

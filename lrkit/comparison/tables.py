@@ -14,7 +14,8 @@ from lrkit.base.run_files import CHECKPOINTS
 from lrkit.base.terminal_width import wrap_text
 from lrkit.base.text_table import format_table
 from lrkit.comparison.best_lr import RankedFamilies
-from lrkit.comparison.ranking import Comparison, best_value, final_value
+from lrkit.comparison.metric_values import best_value, final_value
+from lrkit.comparison.ranking import Comparison
 from lrkit.comparison.run_groups import PREDICTED, Setting
 from lrkit.comparison.statistics import Interval
 

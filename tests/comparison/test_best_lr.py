@@ -327,7 +327,7 @@ def test_the_best_rates_are_computed_once_for_a_report(tmp_path: Path, monkeypat
         asked.append(comparison)
         return choose_best_rates(comparison)
 
-    monkeypatch.setattr("lrkit.comparison.best_lr.choose_best_rates", counted)
+    monkeypatch.setattr("lrkit.comparison.ranking.choose_best_rates", counted)
     comparison = compare([sweep(tmp_path, **CROSSED)])
     tables.tables_as_text(comparison)
     report.write_report(comparison, tmp_path)

@@ -281,6 +281,14 @@ def test_find_takes_the_names_that_the_caller_has_registered(option: str, monkey
     assert read_trainer(given)[0][option] == "registered_by_the_caller"
 
 
+def test_a_strategy_that_divides_the_parameters_needs_no_optimizer_of_a_config() -> None:
+    """The caller's module has its own. That a search takes one process is checked with its trainer."""
+    from lrkit.api.caller_task import read_trainer
+
+    for strategy in ("fsdp", "deepspeed", "ddp"):
+        assert read_trainer({"max_epochs": 1, "strategy": strategy})[0]["strategy"] == strategy
+
+
 SHORT = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=none")
 
 

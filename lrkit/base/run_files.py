@@ -6,8 +6,8 @@ Beside them, a run's folder has Hydra's ``.hydra``, and the files of its loggers
 from __future__ import annotations
 
 __all__ = [
-    "CHECKPOINTS", "CONFIG_JSON", "CONFIG_YAML", "ENVIRONMENT", "EVENTS", "FIND", "LAST", "METRICS", "PLAN", "PREVIOUS",
-    "RACE", "RUNGS", "SWEEP",
+    "CHECKPOINTS", "CONFIG_JSON", "CONFIG_YAML", "ENVIRONMENT", "ERROR_LOG", "EVENTS", "FIND", "LAST", "METRICS",
+    "PLAN", "PREVIOUS", "RACE", "RUNGS", "SWEEP",
 ]  # fmt: skip
 
 # In the folder of a run.
@@ -16,6 +16,7 @@ CONFIG_JSON = "config.json"  #: the config as the user asked for it
 CONFIG_YAML = "config.yaml"  #: the same, for ``lrkit train --config``
 ENVIRONMENT = "environment.json"  #: git commit, versions and devices, for each start of the run
 EVENTS = "events.json"  #: what happened and when: a lower gain, a skipped step, a damaged checkpoint
+ERROR_LOG = "error.log"  #: the traceback of an error in the user's code
 METRICS = "metrics.json"  #: the status, the final and the best metrics, and the diagnosis
 CHECKPOINTS = "checkpoints"  #: the folder of the checkpoints
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  #: in it: the newest checkpoint, and the one before it

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lrkit.base.errors import ConfigError
-from lrkit.base.run_files import CONFIG_JSON, CONFIG_YAML, ENVIRONMENT, EVENTS, FIND, METRICS, PLAN, SWEEP
+from lrkit.base.run_files import CONFIG_JSON, CONFIG_YAML, ENVIRONMENT, ERROR_LOG, EVENTS, FIND, METRICS, PLAN, SWEEP
 
 __all__ = ["check_links", "find_outside_links"]
 
@@ -21,7 +21,7 @@ __all__ = ["check_links", "find_outside_links"]
 _REPLACED = {
     PLAN, CONFIG_JSON, CONFIG_YAML, ENVIRONMENT, METRICS, EVENTS, SWEEP,
     FIND, "find.csv", "find.png", "results.csv", "results.md", "tuned.csv", "compare.png", "compare.html",
-    "error.log",
+    ERROR_LOG,
 }  # fmt: skip
 
 

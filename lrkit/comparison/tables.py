@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from lrkit.base import escaping
 from lrkit.base.duration_text import format_duration
+from lrkit.base.errors import name_some
 from lrkit.base.metric_names import higher_is_better
 from lrkit.base.plural import plural
 from lrkit.base.run_files import CHECKPOINTS
@@ -211,8 +212,7 @@ def describe_answer(comparison: Comparison) -> str:
         alike = [setting.name for setting in comparison.settings if setting.mark == "="]
     if not mark:
         return "No run finished, so no setting is best."
-    more = f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else ""
-    inseparable = f" Not separable from it: {', '.join(alike[:_NAMED])}{more}." if alike else ""
+    inseparable = f" Not separable from it: {name_some(alike, _NAMED)}." if alike else ""
     if comparison.answer_predicted:  # the ranking of the trained ones is not the ranking of the prediction
         return f"{comparison.answer_predicted} Best trained: {name} ({metric} {value}).{inseparable}"
     return f"Best: {name} ({metric} {value}).{inseparable}"

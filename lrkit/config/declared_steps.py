@@ -10,10 +10,10 @@ from lrkit.base.errors import ConfigError
 from lrkit.config.compose import check
 from lrkit.planning.optimizer_tracks import KEY
 
-__all__ = ["check_declared_steps", "refuse"]
+__all__ = ["check_declared_steps", "steps_error"]
 
 
-def refuse(taken: int, declared: int | None) -> ConfigError:
+def steps_error(taken: int, declared: int | None) -> ConfigError:
     """Return the error for ``horizon.steps`` where the trainer takes another number of steps."""
     must = f"must be {taken}, the number of optimizer steps of the run"
     if declared is not None:
@@ -39,4 +39,4 @@ def check_declared_steps(config: Mapping[str, Any]) -> None:
     with suppress(ConfigError):  # a curve that does not fit into the other number of steps
         counted = check({**config, "horizon": {**horizon, "steps": None}})
     if declared is not None and counted is not None and declared.horizon.steps != counted.horizon.steps:
-        raise refuse(counted.horizon.require("steps", "horizon.steps"), declared.horizon.steps)
+        raise steps_error(counted.horizon.require("steps", "horizon.steps"), declared.horizon.steps)

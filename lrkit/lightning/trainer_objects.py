@@ -78,9 +78,9 @@ def trainer_of(options: Mapping[str, Any], trust: Sequence[str] = (), **own: Any
     objects = {name: built[f"trainer.{name}"] for name in ("strategy", "profiler") if f"trainer.{name}" in built}
     if not any(isinstance(each, ClusterEnvironment) for each in plugins):
         plugins += _choose_environment(objects.get("strategy"))
-    unprofiled = {"profiler": NoProfiler()} if options.get("profiler") is None else {}
-    if options.get("barebones"):  # Lightning refuses any profiler then
-        unprofiled = {}
+    # With barebones Lightning refuses any profiler.
+    has_none = options.get("profiler") is None and not options.get("barebones")
+    unprofiled = {"profiler": NoProfiler()} if has_none else {}
     try:
         trainer = Trainer(**{**options, **objects, **unprofiled, **own, "plugins": plugins or None})
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:

@@ -14,6 +14,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lrkit.base.errors import name_some
+
 __all__ = [
     "Block",
     "Part",
@@ -103,4 +105,4 @@ def describe_blocks(blocks: Sequence[str], most: int = 8) -> str:
             words.append(f"{stem}{first}..{last}")
         else:
             words.append(stem + (f"{first}-{last}" if len(numbers) > 1 and in_order else ", ".join(numbers)))
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+    return name_some(words, most)

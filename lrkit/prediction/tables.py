@@ -8,6 +8,7 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
+from lrkit.base.errors import name_some
 from lrkit.base.text_table import format_table
 
 if TYPE_CHECKING:
@@ -77,8 +78,7 @@ def describe_first(prediction: Prediction) -> str:
     names, (row, *_) = _list_columns(prediction)
     told = f" ({names[-2]} {row[-2]}, {names[-1]} {row[-1]})" if prediction.has_numbers else ""
     alike = [run.label for run in others if run.mark == "="]
-    more = f" and {len(alike) - _NAMED} more" * (len(alike) > _NAMED)
-    inseparable = f" Not separable from it: {', '.join(alike[:_NAMED])}{more}." if alike else ""
+    inseparable = f" Not separable from it: {name_some(alike, _NAMED)}." if alike else ""
     return f"Predicted best: {first.label}{told}.{inseparable}"
 
 
@@ -96,9 +96,7 @@ def list_notes(prediction: Prediction) -> list[str]:
     for run in prediction.predicted:
         for note in run.notes:
             labels.setdefault(note, []).append(run.label)
-    few = {note: ", ".join(some[:_NAMED]) + (f" and {len(some) - _NAMED} more" * (len(some) > _NAMED))
-           for note, some in labels.items()}  # fmt: skip
-    return notes + [f"{some}: {note}" for note, some in few.items()]
+    return notes + [f"{name_some(some, _NAMED)}: {note}" for note, some in labels.items()]
 
 
 def _list_columns(prediction: Prediction) -> tuple[list[str], list[list[str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lrkit.base.errors import name_some
 from lrkit.base.files import read_json
 from lrkit.base.plural import plural
 from lrkit.base.run_files import RACE
@@ -28,6 +29,5 @@ def find_dropped(paths: Sequence[Path]) -> Iterator[str]:
         if dropped := sum(counts.values()):
             at = ", ".join(f"{count} at {share}" for share, count in counts.items() if count)
             place = f"{escape_text(path.name)}: " if len(paths) > 1 else ""
-            names = ", ".join(kept[:_NAMED]) + (f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else "")
-            kept_ones = f", and kept {names}" if kept else ""
+            kept_ones = f", and kept {name_some(kept, _NAMED)}" if kept else ""
             yield f"{place}a race dropped {plural(dropped, 'setting')} ({at} of their steps){kept_ones}: see {RACE}"

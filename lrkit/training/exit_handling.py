@@ -16,6 +16,7 @@ from lrkit.base.command_line import resume_command
 from lrkit.base.error_report import HOLD, describe_cause, write_traceback
 from lrkit.base.errors import ConfigError, RunError
 from lrkit.base.exit_codes import FAILED
+from lrkit.base.run_files import ERROR_LOG
 from lrkit.base.signals import Terminated, signal_name
 from lrkit.base.watchdog import watch_training
 from lrkit.callbacks.results_writer import ResultsWriter
@@ -95,7 +96,7 @@ class ExitReport:
         why = str(error) if isinstance(error, RunError) else describe_cause(error)
         self._save_results(trainer, "failed", why)
         if not isinstance(error, RunError) and trainer.is_global_zero:
-            write_traceback(error, self.folder / "error.log")
+            write_traceback(error, self.folder / ERROR_LOG)
         _end_others(trainer)
         raise error
 

@@ -14,7 +14,7 @@ from lrkit.base.error_report import describe_cause, write_traceback
 from lrkit.base.errors import Diverged, RunError
 from lrkit.base.files import read_json, write_json
 from lrkit.base.launcher_environment import global_rank
-from lrkit.base.run_files import CONFIG_JSON, CONFIG_YAML, PLAN
+from lrkit.base.run_files import CONFIG_JSON, CONFIG_YAML, ERROR_LOG, PLAN
 from lrkit.base.run_lock import hold_lock
 from lrkit.base.symbolic_links import check_links
 from lrkit.callbacks.monitored_metric import find_missing_metric
@@ -282,7 +282,7 @@ def _test(run: RunConfig, module: LightningModule, loaders: Any, trainer: Traine
         if is_about_batches(error):
             raise name_key(error, run.config["trainer"]) from error
         if trainer.is_global_zero:
-            write_traceback(error, run.folder / "error.log")
+            write_traceback(error, run.folder / ERROR_LOG)
         raise
     callbacks.results.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
 

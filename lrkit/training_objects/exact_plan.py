@@ -8,7 +8,7 @@ from typing import Any
 
 from lrkit.base.errors import ConfigError
 from lrkit.config import compose as configs
-from lrkit.config import declared_steps
+from lrkit.config.declared_steps import steps_error
 from lrkit.data.count_checks import check_declared_counts, check_evaluation_shares
 from lrkit.lightning.accumulation_windows import count_steps
 from lrkit.lightning.imports import MisconfigurationException, Trainer
@@ -40,7 +40,7 @@ def exact_plan(config: Mapping[str, Any], trainer: Trainer, declared: Plan | Non
             must = f"must be at most {int(steps)}, the number of optimizer steps that the trainer takes"
             raise ConfigError("horizon.stop_after", must, stop)
     elif finite and plan.horizon.steps != steps:
-        raise declared_steps.refuse(int(steps), plan.horizon.steps)
+        raise steps_error(int(steps), plan.horizon.steps)
     if declared is not None and declared.horizon != plan.horizon:
         planned, counted = declared.horizon, plan.horizon
         epochs = planned.steps_after_epochs(1), counted.steps_after_epochs(1)

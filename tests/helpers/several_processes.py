@@ -51,6 +51,13 @@ def the_run(folder: Path) -> Path:
     return found
 
 
+def left_alike(folder: Path, count: int) -> dict[str, Any]:
+    """What ``diverging_training.Ill`` leaves of each process at its end, which must be the same on all."""
+    first, *others = (json.loads((folder / f"left{rank}.json").read_text()) for rank in range(count))
+    assert all(each == first for each in others)
+    return dict(first)
+
+
 def _run(folder: Path, words: Sequence[str], timeout: float, more: dict[str, str]) -> Done:
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=timeout

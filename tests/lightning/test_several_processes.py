@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from several_processes import Done, the_run, torchrun, train
+from several_processes import Done, left_alike, the_run, torchrun, train
 
 from lrkit.base.lightning_package import chosen_package
 from lrkit.checkpoint.durable_io import read_checkpoint
@@ -103,8 +103,8 @@ def test_four_processes_act_alike_if_one_is_ill(policy: str, code: int, applied:
     words = ("trainer.max_epochs=1", "trainer.limit_train_batches=20", "trainer.limit_val_batches=1")
     done = train(tmp_path, 4, *words, "data.batch_size=8", f"guard={policy}", ill)
     assert done.code == code, done.err
-    left = [json.loads((tmp_path / f"left{rank}.json").read_text()) for rank in range(4)]
-    assert all(each == left[0] for each in left) and left[0]["finite"] and left[0]["applied"] == applied
+    left = left_alike(tmp_path, 4)
+    assert left["finite"] and left["applied"] == applied
     (event,) = json.loads((the_run(tmp_path) / "events.json").read_text())
     assert event["event"] == policy and "(process 2)" in event["why"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from several_processes import Done, the_run, train
+from several_processes import Done, left_alike, the_run, train
 
 from lrkit.base.errors import ConfigError
 from lrkit.base.lightning_package import chosen_package
@@ -107,8 +107,8 @@ def test_the_guard_acts_alike_on_processes_with_shards(policy: str, code: int, a
     ill = f"+callbacks.ill={{_target_: diverging_training.Ill, steps: [6], rank: 1, out: '{tmp_path}'}}"
     done = train(tmp_path, 2, *SHARDED, "optimizer=adamw", f"guard={policy}", ill)
     assert done.code == code, done.err
-    left = [json.loads((tmp_path / f"left{rank}.json").read_text()) for rank in range(2)]
-    assert all(each == left[0] for each in left) and left[0]["finite"] and left[0]["applied"] == applied
+    left = left_alike(tmp_path, 2)
+    assert left["finite"] and left["applied"] == applied
     (event,) = json.loads((the_run(tmp_path) / "events.json").read_text())
     assert event["event"] == policy and "(process 1)" in event["why"]
 
